@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, JobBatch, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
@@ -18,13 +18,12 @@ from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
-from hpml_bench.sweep.batches import give, preparation_batch, report_batch, unit_batches
 from hpml_bench.sweep.claims import release_dead
 from hpml_bench.sweep.job_plan import continues, plan_jobs, recorded, resolved_alike
 from hpml_bench.sweep.live import UNANSWERED_SECONDS, LiveJobs
 from hpml_bench.sweep.observed import ObservedRuns
 from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.retries import Reasons, Retries
+from hpml_bench.sweep.retries import Retries
 from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system import processes
 from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
@@ -51,10 +50,7 @@ class JobSweep:
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
-        """Return the sweep of a results folder, continued from an earlier plan or new.
-
-        Raises UserError if the engine isn't available, or jobs of another plan work in the folder.
-        """
+        """Return a folder's sweep, continued or new; UserError without the engine, or if another plan's jobs work."""
         engine = make_engine(profile)
         engine.check()
         with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
@@ -103,11 +99,8 @@ class JobSweep:
         for warning in prepared.warnings:
             self.say(warning)
         with self._submitting():
-            planned = self._planned().model_copy(update={"digests": prepared.digests})
-            plans.write_plan(self.folder, planned)
+            plans.write_plan(self.folder, self._planned().model_copy(update={"digests": prepared.digests}))
             self.plan, self._observed = self.plan.model_copy(update={"digests": prepared.digests}), None
-
-    # Runs
 
     def observe(self) -> ObservedRuns | None:
         """Look at the results folder, and return its runs; None before a job has resolved the settings."""
@@ -138,15 +131,19 @@ class JobSweep:
         left = plan.remaining(observed.states)
         return {number: len(unit) for number, unit in enumerate(left) if unit}
 
-    # Jobs
-
     def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
         """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
-        batches = unit_batches(self.plan, self.folder, self.engine, units)
+        work = ("work", str(self.folder / PLAN))
+        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
         prepared = self._begun and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare != "job" or prepared or preparing is not None:
             return batches
-        return (preparation_batch(self.plan, self.folder), *batches)
+        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
+
+    def _report(self, names: Iterable[str]) -> JobBatch:
+        """Return the job that writes the report when jobs of these names have ended."""
+        ended = tuple(dict.fromkeys(names))
+        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
     def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
@@ -164,9 +161,9 @@ class JobSweep:
             names.append(batch.kind.upper())
             return names[-1]
 
-        give(self._batches(units, None) if units else (), written, self.say, prepared=None)
+        self._give(self._batches(units, None) if units else (), written, prepared=None)
         if detach and names and not any(job.kind == "report" for job in live):
-            texts.append(engine.script(report_batch(self.plan, self.folder, tuple(dict.fromkeys(names)))))
+            texts.append(engine.script(self._report(names)))
         return "\n".join(texts)
 
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
@@ -191,7 +188,31 @@ class JobSweep:
             units = self._submissions.absent(self._left(observed, again), units_of(live))
             units &= units if only is None else set(only)
             preparing = next((job.group for job in live if job.kind == "prepare"), None)
-            return give(self._batches(sorted(units), preparing) if units else (), self._submitted, self.say, preparing)
+            return self._give(self._batches(sorted(units), preparing) if units else (), self._submitted, preparing)
+
+    def _give(
+        self, batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None
+    ) -> tuple[int, ...]:
+        """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
+
+        A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where
+        it refuses the preparation or the first units, its UserError is raised.
+        """
+        taken, ended = tuple[int, ...](), tuple[str, ...]()
+        for batch in batches:
+            try:
+                name = take(replace(batch, prepared=prepared, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                left = sum(len(other.units) for other in batches) - len(taken)
+                self.say(f"{error}; the other {left} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                prepared = name
+            else:
+                taken, ended = taken + batch.units, (name,)
+        return taken
 
     def _submitted(self, batch: JobBatch) -> str:
         """Submit a batch, print that, and return its name."""
@@ -232,10 +253,10 @@ class JobSweep:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
         with self._submitting():
             live = () if self._planned().stopped else self._jobs.of(self.plan)
-            names = dict.fromkeys([*(job.group for job in live if job.group), *self._submissions.names()])
+            names = [*(job.group for job in live if job.group), *self._submissions.names()]
             if names and not any(job.kind == "report" for job in live):
                 try:
-                    self.engine.submit(report_batch(self.plan, self.folder, tuple(names)))
+                    self.engine.submit(self._report(names))
                 except UserError as error:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
@@ -249,7 +270,7 @@ class JobSweep:
         refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
         """
         shown: set[tuple[str, str]] = set()
-        retries, reasons, began = Retries(), Reasons(self.say), time.monotonic()
+        retries, reasons, began = Retries(), {""}, time.monotonic()
         while True:
             live = self._jobs.of(self.plan)  # before the records: a job that ends in between has written its own
             observed = self.observe()
@@ -257,7 +278,7 @@ class JobSweep:
                 if (key := (state.run_id, state.started)) not in shown:
                     shown.add(key)
                     found(state)
-            reasons.say(live)
+            self._say_new_reasons(live, reasons)
             left = self._left(observed, again=False)
             idle = self._submissions.absent(left, units_of(live))
             stopped = bool(left) and plans.read_plan(self.folder).stopped
@@ -270,12 +291,15 @@ class JobSweep:
                 self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
-    def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
-        """Submit units that have no job; an engine that refuses them is tried again later, for a limited time.
+    def _say_new_reasons(self, live: Sequence[Live], said: set[str]) -> None:
+        """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
+        new = set() if any(job.running for job in live) else {job.reason for job in live} - said
+        if new:
+            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+        said |= new
 
-        `left`: unit -> number of its remaining runs. `live`: whether other jobs live; then a limit on jobs in the queue
-        may be the reason for a refusal.
-        """
+    def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
+        """Submit units (`left`: unit -> its runs left) that have no job; refused ones again later, for a time."""
         due = retries.due(left, live)
         if not due:
             return
