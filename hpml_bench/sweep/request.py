@@ -48,10 +48,7 @@ class SweepRequest:
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
 
     def check(self, settings: Settings) -> None:
-        """Refuse methods that can't be run, by a UserError, before anything is written.
-
-        `settings` are the resolved ones, or the requested ones where a node resolves them.
-        """
+        """Refuse methods that can't be run, before anything is written; a node may have to resolve `settings` yet."""
         specs = self.suite.runs(self.methods, [0])
         if not specs:
             raise UserError(

@@ -59,10 +59,7 @@ class Measurements:
         return preparation.products(settings, self._limits.max_seconds)
 
     def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:
-        """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
-
-        Raises UserError if model and data can't be had, or a run ended for another reason.
-        """
+        """Return a function that tries out a run's longest batch: whether the GPU's memory is enough."""
         prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
 
         def fits(spec: RunSpec) -> bool:
@@ -127,7 +124,9 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
-    if _leaves_precision_open(suite.settings, found.settings) and (products := findings.products(found.settings)):
+    left_open = suite.settings.precision == "auto" and suite.settings.weights == "float32"
+    measurable = left_open and found.settings.device == "cpu" and environment.has_bf16("cpu")
+    if measurable and (products := findings.products(found.settings)):
         found, notes["precision"] = _with(found, precision=products.precision), str(products)
     if found.settings.micro_batch == "auto":
         fitted = findings.fitted(found)
@@ -137,10 +136,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
-    """Return a plan's suite with the settings that all jobs share; the first job decides open ones.
-
-    Raises UserError if this node can't meet them, or would have decided otherwise.
-    """
+    """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, here = _over_nodes(plan)
     kept = read_resolved(folder)
     if kept is None:
@@ -174,12 +170,6 @@ def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
         cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
         suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
     return suite, plan.profile.ranks_per_node(suite.settings.world_size)
-
-
-def _leaves_precision_open(requested: Settings, settings: Settings) -> bool:
-    """Return whether the precision is left open, on a CPU that has bfloat16."""
-    left_open = requested.precision == "auto" and requested.weights == "float32"
-    return left_open and settings.device == "cpu" and environment.has_bf16("cpu")
 
 
 def _with(suite: Suite, **changes: Any) -> Suite:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
-from hpml_bench.records.tuning import TunedMethod, TuningRecord
+from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.suite.suite import Suite
 
 
@@ -31,7 +30,10 @@ def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
     """Write the suite, named as the file, with each tuned method's chosen rate; UserError if it can't be written."""
     content = suite.model_dump(mode="json", exclude_unset=True, exclude={"name"})
     for tuned in record.methods:
-        _set_rate(content["methods"], tuned)
+        if tuned.name not in content["methods"]:  # named by --methods, as in peft:IA3
+            content["methods"][tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
+        if tuned.rated and tuned.best is not None:
+            content["methods"][tuned.name]["lr"] = tuned.chosen
     trials = ", ".join(sorted({str(len(tuned.trials)) for tuned in record.methods}))
     head = (
         f"# The suite {suite.name} with learning rates chosen on its validation rows by `hpml-bench tune`:\n"
@@ -42,10 +44,3 @@ def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
         write_atomically(path, head + body)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror}; choose another with --write") from None
-
-
-def _set_rate(methods: dict[str, Any], tuned: TunedMethod) -> None:
-    if tuned.name not in methods:  # named by --methods, as in peft:IA3
-        methods[tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
-    if tuned.rated and tuned.best is not None:
-        methods[tuned.name]["lr"] = tuned.chosen
