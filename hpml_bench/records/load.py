@@ -103,14 +103,9 @@ def _holds_long_number(raw: bytes) -> bool:
 def _untyped(content: Any) -> list[Any]:
     """Return the values of a record's fields that are declared as Any."""
     values = []
-    for path in (
-        ("environment",),
-        ("spec", "settings", "task", "options"),
-        ("spec", "settings", "dataset", "options"),
-        ("spec", "method", "options"),
-    ):
+    for path in ("environment", "spec.settings.task.options", "spec.settings.dataset.options", "spec.method.options"):
         value = content
-        for key in path:
+        for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         values.append(value)
     return values
