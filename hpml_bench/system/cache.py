@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -26,8 +25,6 @@ NEW = ".new-"
 """Prefix of folders whose content is not complete yet."""
 FOREIGN_SECONDS = 86_400
 """Age below which an incomplete folder without a lock stays."""
-WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""Errors of writes only; other errors of a disk may concern the file that is read."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 """The errno in messages of libraries written in Rust."""
@@ -102,7 +99,7 @@ def disk_error(error: BaseException | None) -> UserError | None:
         number = error.errno if isinstance(error, OSError) else next(map(int, _AS_TEXT.findall(str(error))), None)
         name = getattr(error, "filename", None)
         inside = isinstance(name, str) and Path(os.path.realpath(name)).is_relative_to(cache_folder().resolve())
-        if number and (number in WRITE_ERRORS or (number in disk.STORAGE_ERRORS and inside)):
+        if number and (number in disk.WRITE_ERRORS or (number in disk.STORAGE_ERRORS and inside)):
             advice = "free some space there if it is full"
             if isinstance(name, str) and not inside:  # such as the folder for temporary files
                 return UserError(f"{name}: {os.strerror(number)}; {advice}")

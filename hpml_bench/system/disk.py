@@ -12,16 +12,9 @@ from hpml_bench.errors import UserError
 
 LEAST_FREE_MB = 32
 """Free space below which no run begins; its points, predictions and logs take a few MB."""
-STORAGE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ESTALE,
-}
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of writes only; other errors of a disk may concern the file that is read."""
+STORAGE_ERRORS = WRITE_ERRORS | {errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE}
 
 
 @contextmanager
