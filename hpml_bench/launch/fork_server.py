@@ -45,10 +45,7 @@ def start_fork_server() -> None:
 
 @contextmanager
 def _own_modules() -> Iterator[None]:
-    """Let the server look for modules in the working folder only if this process does.
-
-    It is `python -c`, which looks there first, and a `datasets.py` there would replace the library.
-    """
+    """Let the server, a `python -c`, import a `datasets.py` of the working folder only if this process would."""
     before = os.environ.get(SAFE_PATH)
     if not child.imports_from_working_folder():
         os.environ[SAFE_PATH] = "1"

@@ -65,11 +65,7 @@ def watched(
     beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
 ) -> outcome.ExitEvidence:
-    """Run this node's ranks under a watchdog and return the evidence of their end.
-
-    `beats` is this node's folder for its ranks' heartbeats; None for the run's own. `late` is called when a limit is
-    reached, before any rank is touched.
-    """
+    """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
     beats = beats or request.folder
     failure: ChildFailedError | None = None
     broken: RunError | None = None

@@ -92,10 +92,7 @@ class Meeting:
         self._store.set("end", "")
 
     def await_end(self) -> None:
-        """Wait until the agents are asked to end, or the parent has ended: its connections are closed then.
-
-        It waits in one call without polling, so that it takes no time from the ranks.
-        """
+        """Wait for the request to end, or the parent's end; without polling, which would take time from the ranks."""
         with suppress(DistError):
             self._store.wait(["end"], FOREVER)
 

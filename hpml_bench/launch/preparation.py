@@ -78,10 +78,7 @@ def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: flo
 def _in_child(
     settings: Settings, work: Callable[[str, str], None], target: Path, deadline: float
 ) -> tuple[End, int, dict[str, Any] | None]:
-    """Do the work in a child of the fork server; return why the wait for it ended, its exit status, and its result.
-
-    In every case, the processes that it started are ended.
-    """
+    """Do the work in a child, and end all it started; return why the wait ended, exit status and result."""
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=work, args=(settings.model_dump_json(), str(target)))
     family: set[psutil.Process] = set()

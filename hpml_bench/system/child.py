@@ -14,10 +14,7 @@ from hpml_bench.system.parent_death import die_with_parent
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Return the interpreter's arguments to run a module; it imports from the working folder only if this process does.
-
-    A `datasets.py` there would shadow the library.
-    """
+    """Return the arguments to run a module, which imports from the working folder only if this process does."""
     return [*([] if imports_from_working_folder() else ["-P"]), "-m", name, *arguments]
 
 

@@ -35,11 +35,7 @@ def held(path: Path | str, advice: str) -> Iterator[None]:
 
 
 def acquire(lock: FileLock, advice: str) -> None:
-    """Take a lock.
-
-    Raises Timeout if another process holds it, and UserError, which names the folder and what to do, on a file system
-    without locks.
-    """
+    """Take a lock; raises Timeout if another process holds it, UserError on a file system without locks."""
     try:
         lock.acquire()
     except OSError as error:
