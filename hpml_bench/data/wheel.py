@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 
 from hpml_bench.errors import UserError
 from hpml_bench.system import pip
-from hpml_bench.system.cache import WRITE_ERRORS, cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
+from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
+from hpml_bench.system.disk import WRITE_ERRORS
 
 log = logging.getLogger(__name__)
 

@@ -68,12 +68,7 @@ def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder without the file that the run's parent wrote into its folder before it started the agents.
-
-    Raises:
-        UserError: this node doesn't see the file.
-
-    """
+    """Raise UserError on a folder without the file that the run's parent wrote there before it started the agents."""
     _wait((folder / LOG).is_file, FOLDER_SECONDS)
     if not (folder / LOG).is_file():
         raise UserError(

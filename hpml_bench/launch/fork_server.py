@@ -27,11 +27,7 @@ def start_fork_server() -> None:
     """Start the fork server unless it runs; it imports torch and the libraries once for all runs.
 
     The variables that processes need from their start are set first. A fork takes 0.3-0.5 s to the first step, a new
-    interpreter 3 s.
-
-    Raises:
-        UserError: TMPDIR is too long.
-
+    interpreter 3 s. Raises UserError if TMPDIR is too long.
     """
     environment.set_process_environment()
     if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
@@ -49,10 +45,7 @@ def start_fork_server() -> None:
 
 @contextmanager
 def _own_modules() -> Iterator[None]:
-    """Let the server look for modules in the working folder only if this process does.
-
-    It is `python -c`, which looks there first, and a `datasets.py` there would replace the library.
-    """
+    """Let the server, a `python -c`, import a `datasets.py` of the working folder only if this process would."""
     before = os.environ.get(SAFE_PATH)
     if not child.imports_from_working_folder():
         os.environ[SAFE_PATH] = "1"

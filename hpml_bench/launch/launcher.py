@@ -43,14 +43,8 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
-    Args:
-        request: the run.
-        run_ranks: runs its ranks, on this machine or over several nodes.
-
-    Raises:
-        Interrupted: a signal asked for the end; the record, `interrupted` if the run was not done, is committed.
-        OSError: the folder can't be written to.
-
+    `run_ranks` runs them, on this machine or over several nodes. Raises Interrupted if a signal asked for the end, when
+    the record, `interrupted` if the run was not done, is committed; OSError if the folder can't be written to.
     """
     folder = RunFolder(request.folder)
     folder.begin()
@@ -71,16 +65,7 @@ def watched(
     beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
 ) -> outcome.ExitEvidence:
-    """Run this node's ranks under a watchdog and return the evidence of their end.
-
-    Args:
-        request: the run.
-        stop: whether a signal has asked for the end.
-        nodes: the nodes of the run.
-        beats: folder of this node for its ranks' heartbeats; None for the run's own.
-        late: called when a limit is reached, before any rank is touched.
-
-    """
+    """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
     beats = beats or request.folder
     failure: ChildFailedError | None = None
     broken: RunError | None = None

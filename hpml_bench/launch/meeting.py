@@ -46,12 +46,7 @@ class Meeting:
         self._write("request", request.model_dump_json())
 
     def request(self) -> NodeRequest:
-        """Wait for the request and return it.
-
-        Raises:
-            UserError: somebody else has written it.
-
-        """
+        """Wait for the request and return it; raises UserError if somebody else has written it."""
         self._store.wait(["request"])
         text = self._read("request")
         if text is None:
@@ -97,10 +92,7 @@ class Meeting:
         self._store.set("end", "")
 
     def await_end(self) -> None:
-        """Wait until the agents are asked to end, or the parent has ended: its connections are closed then.
-
-        It waits in one call without polling, so that it takes no time from the ranks.
-        """
+        """Wait for the request to end, or the parent's end; without polling, which would take time from the ranks."""
         with suppress(DistError):
             self._store.wait(["end"], FOREVER)
 

@@ -93,12 +93,7 @@ def merged(
 ) -> tuple[Status, RunError] | None:
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
-    Args:
-        reports: the reports that nodes sent.
-        hosts: number -> host, for the nodes whose agent had begun.
-        count: number of nodes.
-        words: message of the agents' starter.
-
+    `hosts`: number -> host, of the nodes whose agent had begun; `words`: message of the agents' starter.
     """
     bad = [report for report in reports if not report.well]
     lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]

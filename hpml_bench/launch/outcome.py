@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from hpml_bench.records.files import OUTCOME
+from hpml_bench.records.files import OUTCOME, read_model
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
@@ -46,16 +44,8 @@ class ExitEvidence:
 
 def outcome(folder: Path, evidence: ExitEvidence) -> Outcome:
     """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
-    written_there = written(folder) if evidence.verdict is None else None
-    return written_there or ended_as(*(evidence.verdict or cause(folder, evidence)))
-
-
-def written(folder: Path) -> Outcome | None:
-    """Return the outcome that the ranks wrote; None where there is none, or a truncated one."""
-    try:
-        return Outcome.model_validate_json((folder / OUTCOME).read_text())
-    except (OSError, ValidationError):
-        return None
+    written = read_model(folder / OUTCOME, Outcome) if evidence.verdict is None else None
+    return written or ended_as(*(evidence.verdict or cause(folder, evidence)))
 
 
 def ended_as(status: Status, error: RunError) -> Outcome:
@@ -91,10 +81,9 @@ def record(request: RunRequest, outcome: Outcome, started: str, seconds: float) 
 def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
     """Return the first cause; errors of other ranks that follow from it don't count.
 
-    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ.
-
-    A rank's own error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank
-    leaves no error: it is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ. A rank's own
+    error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank leaves no error: it
+    is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
     """
     if evidence.server is not None and processes.identify(evidence.server) is None:
         return "killed", RunError(kind="ForkServer", message="the fork server was ended, and the ranks with it")
@@ -104,7 +93,7 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
         error = _first_error(folder, ranks)
         return (failures.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
     rank, first = evidence.failure.get_first_failure()
-    own_error = _read_error(folder / f"error-rank{rank}.json")
+    own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), evidence)
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
@@ -133,16 +122,9 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
     """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
     files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
-    readable = [error for path in files if (error := _read_error(path))]
+    readable = [error for path in files if (error := read_model(path, RunError))]
     errors = [error for error in readable if ranks is None or error.rank in ranks]
     return min(errors, key=lambda error: lost_peer(error.message), default=None)
-
-
-def _read_error(path: Path) -> RunError | None:
-    try:
-        return RunError.model_validate_json(path.read_text())
-    except (OSError, ValidationError):
-        return None
 
 
 def no_outcome() -> RunError:

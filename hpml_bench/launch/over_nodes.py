@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hpml_bench.launch import outcome
 from hpml_bench.launch.nodes import KEY, LOG, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
-from hpml_bench.records.files import as_typed
+from hpml_bench.records.files import OUTCOME, as_typed, read_model
 from hpml_bench.records.run import Outcome, RunError
 from hpml_bench.system import child, network
 from hpml_bench.system.signals import Stop
@@ -32,15 +32,12 @@ OTHERS_SECONDS = 10.0
 END_SECONDS = 30.0
 """Seconds that agents may take to end on request."""
 
-OnEachNode = Callable[[list[str]], list[str]]
-"""Returns the command that runs another one on each node, once, and ends when all have ended or one has failed."""
-
 
 class OverNodes:
     """Runs a run's ranks on several nodes."""
 
-    def __init__(self, count: int, on_each_node: OnEachNode) -> None:
-        """Keep the number of nodes, and how the engine runs a command on each."""
+    def __init__(self, count: int, on_each_node: Callable[[list[str]], list[str]]) -> None:
+        """Keep the number of nodes, and the engine's function that makes a command one that runs it on each, once."""
         self.count, self._on_each_node = count, on_each_node
 
     def __call__(self, request: RunRequest, stop: Stop) -> Outcome:
@@ -55,7 +52,7 @@ class OverNodes:
         except OSError as error:
             message = f"the agents on the nodes can't be started: {error}"
             return outcome.ended_as("failed", RunError(kind=type(error).__name__, message=message))
-        written = outcome.written(folder)
+        written = read_model(folder / OUTCOME, Outcome)
         if stop.asked and written is None:
             return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
         cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))

@@ -36,31 +36,19 @@ End = Literal["over", "late", "stopped"]
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
     """Prepare model and data in a process of their own, which imports torch and can be ended during a download.
 
-    Raises:
-        UserError: a source isn't available, doesn't fit the settings, or takes longer than `max_seconds`; the cache
-            can't be written to; the preparation was ended or stopped.
-
+    Raises UserError if a source isn't available, doesn't fit the settings, or takes longer than `max_seconds`; if the
+    cache can't be written to; or if the preparation was ended or stopped.
     """
     return Prepared.model_validate(_done(settings, entry.prepare, max_seconds)["prepared"])
 
 
 def products(settings: Settings, max_seconds: float | None = None) -> Products:
-    """Time products of the backbone's shape in a process of their own; the backbone is fetched for it.
-
-    Raises:
-        UserError: as `prepare`.
-
-    """
+    """Time products of the backbone's shape, which is fetched, in a process of its own; errors as of `prepare`."""
     return Products.model_validate(_done(settings, entry.measure, max_seconds)["products"])
 
 
 def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: float | None) -> dict[str, Any]:
-    """Let a child do some work, and return its result.
-
-    Raises:
-        UserError: the work raised one; or it ended without a result, was stopped, or was too late.
-
-    """
+    """Let a child do some work, and return its result; raises its UserError, or one on why there is no result."""
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     check_space()
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
@@ -90,10 +78,7 @@ def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: flo
 def _in_child(
     settings: Settings, work: Callable[[str, str], None], target: Path, deadline: float
 ) -> tuple[End, int, dict[str, Any] | None]:
-    """Do the work in a child of the fork server; return why the wait for it ended, its exit status, and its result.
-
-    In every case, the processes that it started are ended.
-    """
+    """Do the work in a child, and end all it started; return why the wait ended, exit status and result."""
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=work, args=(settings.model_dump_json(), str(target)))
     family: set[psutil.Process] = set()
@@ -160,11 +145,8 @@ def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> E
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
     """Wait until the work is over, the deadline has passed, or a signal has stopped the fork server or what it started.
 
-    Args:
-        over: waits for so many seconds; returns whether the work is over.
-        deadline: of time.monotonic().
-        family: set to which the processes seen meanwhile are added.
-
+    `over` waits for so many seconds and returns whether the work is over; `deadline` is of time.monotonic(); processes
+    seen meanwhile are added to `family`.
     """
     polls = 0
     while polls < STOPPED_SECONDS:

@@ -44,11 +44,7 @@ class Watchdog:
         beats: Path | None = None,
         late: Callable[[], object] = lambda: None,
     ) -> None:
-        """Keep the run's folder, limits and requests to end.
-
-        `beats` is the folder of heartbeats where it is another; `late` is called when a limit is reached, before any
-        rank is touched.
-        """
+        """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched."""
         self.verdict: tuple[Status, RunError] | None = None
         """Status and error of the run where the watchdog ended it."""
         self.peak_mb: dict[int, float] = {}
@@ -87,27 +83,22 @@ class Watchdog:
             self._note_memory(beats)
             if polls % POLLS_PER_SCAN == 0 or len(beats) != len(counts):
                 self._seen |= processes.descendants()
-                gone = (
-                    gone + POLLS_PER_SCAN * POLL_SECONDS
-                    if self._seen and not any(map(processes.alive, self._seen))
-                    else 0.0
-                )
+                ended = self._seen and not any(map(processes.alive, self._seen))
+                gone = gone + POLLS_PER_SCAN * POLL_SECONDS if ended else 0.0
                 if gone > GRACE_SECONDS:
                     _end_stopped_server()
                     free_launcher()
             polls += 1
             before, counts = counts, tuple(beat.count for beat in beats)
             watched, idle = watched + passed, idle + passed if counts == before else 0.0
-            verdict = self._judge(watched, idle)
-            if verdict:
+            if verdict := self._judge(watched, idle):
                 self._end(*verdict, beats)
                 return
 
     def _note_memory(self, beats: tuple[Beat, ...]) -> None:
         """Note the ranks' peak memory, at each poll: it can't be read once a rank is killed."""
         for beat in beats:
-            peak = processes.memory_mb(beat.pid, "VmHWM")
-            if peak:
+            if peak := processes.memory_mb(beat.pid, "VmHWM"):
                 self.peak_mb[beat.rank] = peak
 
     def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
@@ -172,19 +163,13 @@ class Watchdog:
 
 
 def free_launcher() -> None:
-    """Send torch's agent the signal at which it ends, so that it stops waiting for ranks that have all ended.
-
-    If a rank is killed while it waits for the others at its end, the agent would wait for it for ever.
-    """
+    """Send torch's agent its signal: it waits for ever for a rank killed while that waited for others at its end."""
     if callable(signal.getsignal(AGENT_SIGNAL)):
         signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
 
 
 def _end_stopped_server() -> None:
-    """End a fork server that a signal has stopped, when its ranks have ended.
-
-    It can't report that they ended: the launcher, and multiprocessing at exit, would wait for it for ever.
-    """
+    """End a server that a signal has stopped: the launcher, and multiprocessing at exit, would wait for it for ever."""
     if processes.stopped(processes.fork_server() or 0):
         processes.end_fork_server()
 

@@ -6,9 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from hpml_bench.system import temporary
+
+Model = TypeVar("Model", bound=BaseModel)
 
 RECORD = "run.json"
 SUITE = "suite.json"
@@ -72,6 +76,14 @@ def remove(folder: Path) -> None:
 def is_plain_file(path: Path) -> bool:
     """Return whether a path is a regular file: no link, pipe or device."""
     return path.is_file() and not path.is_symlink()
+
+
+def read_model(path: Path, kind: type[Model]) -> Model | None:
+    """Return a value of this type from its JSON; None where the file is missing, incomplete or of another type."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -42,7 +42,6 @@ class RunFolder:
     """The folder of one run, which is done once its record is committed."""
 
     def __init__(self, path: Path) -> None:
-        """Keep the path; nothing is written."""
         self.path = path
 
     def begin(self) -> None:
@@ -81,10 +80,7 @@ class RunFolder:
         return None
 
     def damage(self) -> str | None:
-        """Return the first damage of its files, such as `run.json is not readable`; None if there is none.
-
-        A run without a record is unfinished, not damaged.
-        """
+        """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""
         if not (self.path / RECORD).exists():
             return None
         try:
@@ -117,16 +113,10 @@ class ResultsFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path, lock: Path | None = None, seconds: float = 0) -> Iterator[ResultsFolder]:
-        """Make the folder, lock it, and clean up after killed processes; disk errors become user errors.
+        """Make the folder, lock it (or the folder `lock`), waiting for `seconds`, and clean up after killed processes.
 
-        Args:
-            path: the folder.
-            lock: the folder whose lock is held, if it is another one.
-            seconds: how long to wait for another process that holds the lock.
-
-        Raises:
-            UserError: it can't be made or written to, its disk is full or read-only, or another process holds it.
-
+        Disk errors become user errors. Raises UserError if it can't be made or written to, its disk is full or
+        read-only, or another process holds the lock.
         """
         make_folder(path)
         with disk.errors_as_user_errors(path), locked(lock or path, seconds):
@@ -152,29 +142,18 @@ class ResultsFolder:
             run = self.run_folder(spec)
             why, record = run.damage(), run.record()
             if why:
-                moved = run.set_aside()
-                say(f"{run.path.name}: {why}; it is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+                _set_aside(run, say, f": {why}; it")
             elif record is not None and record.status in DONE and not plan.settles(RunState.of(record)):
-                moved = run.set_aside()
-                say(
-                    f"{run.path.name} was made on other rows or weights than the present ones; it is kept as "
-                    f"{SET_ASIDE}/{moved.name}, and the run is done again"
-                )
+                _set_aside(run, say, " was made on other rows or weights than the present ones; it")
 
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:
         """Set runs aside unconditionally, so that they are done again."""
         for run in map(self.run_folder, specs):
             if (run.path / RECORD).exists():
-                moved = run.set_aside()
-                say(f"{run.path.name} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+                _set_aside(run, say)
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder for a new attempt at a run.
-
-        Raises:
-            UserError: the disk is nearly full.
-
-        """
+        """Return the folder for a new attempt at a run; raises UserError if the disk is nearly full."""
         disk.check_space(self.path)
         return self.run_folder(spec)
 
@@ -199,13 +178,13 @@ class ResultsFolder:
             jobs.clear(self.path)
 
 
+def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
+    moved = run.set_aside()
+    say(f"{run.path.name}{why} is kept as {SET_ASIDE}/{moved.name}, and the run is done again")
+
+
 def make_folder(folder: Path) -> None:
-    """Create a results folder.
-
-    Raises:
-        UserError: it can't be created or written to.
-
-    """
+    """Create a results folder; raises UserError if it can't be created or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -218,16 +197,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
-    """Hold the lock of a results folder; the kernel releases it when the process ends, even by a kill.
-
-    Args:
-        folder: the results folder.
-        seconds: how long to wait for another process that holds the lock.
-
-    Raises:
-        UserError: another process holds it, which the message names; or the file system has no locks.
-
-    """
+    """Hold a results folder's lock, which the kernel releases even at a kill; UserError if not had within `seconds`."""
     lock, holder = locks.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
     if (folder / ".lock").is_symlink():
         raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")

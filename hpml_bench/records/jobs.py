@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, remove, write_atomically
+from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, read_model, remove, write_atomically
 from hpml_bench.records.limits import Limits
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import Digests
@@ -48,10 +49,8 @@ class Unit(Frozen):
     @property
     def title(self) -> str:
         """Title for people, such as `seed 3`."""
-        seeds = sorted({task.seed for task in self.tasks})
-        if len(self.tasks) == 1:
-            return f"{self.tasks[0].method} seed {seeds[0]}"
-        return f"seed {', '.join(map(str, seeds))}"
+        seeds = ", ".join(map(str, sorted({task.seed for task in self.tasks})))
+        return f"{self.tasks[0].method} seed {seeds}" if len(self.tasks) == 1 else f"seed {seeds}"
 
 
 class JobPlan(Frozen):
@@ -75,18 +74,11 @@ class JobPlan(Frozen):
     def resolved(self, settings: Settings) -> Plan:
         """Return the plan of the runs with resolved settings."""
         suite = self.suite.model_copy(update={"settings": settings})
-        units = [
-            tuple(spec for task in unit.tasks for spec in suite.runs([task.method], [task.seed])) for unit in self.units
-        ]
-        return Plan(tuple(units), self.digests, self.call)
+        units = ([suite.runs([task.method], [task.seed]) for task in unit.tasks] for unit in self.units)
+        return Plan(tuple(tuple(chain(*unit)) for unit in units), self.digests, self.call)
 
     def unit(self, number: int) -> Unit:
-        """Return a unit.
-
-        Raises:
-            UserError: the plan has no unit of this number.
-
-        """
+        """Return a unit; raises UserError if the plan has none of this number."""
         if not 0 <= number < len(self.units):
             raise UserError(f"the plan has units 0 to {len(self.units) - 1}, and no {number}")
         return self.units[number]
@@ -126,20 +118,14 @@ def plan_id(folder: Path) -> str:
     return f"hpml-{digest(str(folder.resolve()), 10)}"  # the same through any link
 
 
-def write_plan(folder: Path, plan: JobPlan) -> Path:
-    """Write a plan into a results folder, return its path; the jobs' variables, which may be secrets, are left out."""
+def write_plan(folder: Path, plan: JobPlan) -> None:
+    """Write a plan into a results folder; the jobs' variables, which may be secrets, are left out."""
     public = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
     write_atomically(folder / PLAN, public.model_dump_json(indent=1))
-    return folder / PLAN
 
 
 def read_plan(path: Path) -> JobPlan:
-    """Return the plan in a file, or in a results folder.
-
-    Raises:
-        UserError: there is none, or it can't be read.
-
-    """
+    """Return the plan in a file, or in a results folder; raises UserError if there is none, or it can't be read."""
     file = path / PLAN if path.is_dir() else path
     if not is_plain_file(file):
         raise UserError(f"{path}: there is no plan; run-all SUITE --on PROFILE makes one")
@@ -157,20 +143,17 @@ def write_job(folder: Path, job: Job) -> None:
 
 def read_jobs(folder: Path, unit: int | None = None) -> tuple[Job, ...]:
     """Return the jobs of a results folder, or of one unit, by the time they began; unreadable files are left out."""
-    jobs = []
-    for path in (folder / JOBS).glob(f"{'*' if unit is None else unit}.*.json"):
-        with suppress(OSError, ValidationError):
-            jobs.append(Job.model_validate_json(path.read_bytes()))
+    jobs = _jobs((folder / JOBS).glob(f"{'*' if unit is None else unit}.*.json"))
     return tuple(sorted(jobs, key=lambda job: (job.began, job.unit)))
 
 
 def claims(folder: Path) -> tuple[Job, ...]:
     """Return the jobs that hold units of a results folder."""
-    owners = []
-    for path in (folder / CLAIMS).glob(f"[0-9]*/{OWNER}"):
-        with suppress(OSError, ValidationError):
-            owners.append(Job.model_validate_json(path.read_bytes()))
-    return tuple(sorted(owners, key=lambda job: job.unit))
+    return tuple(sorted(_jobs((folder / CLAIMS).glob(f"[0-9]*/{OWNER}")), key=lambda job: job.unit))
+
+
+def _jobs(files: Iterable[Path]) -> list[Job]:
+    return [job for file in files if (job := read_model(file, Job)) is not None]
 
 
 def ended_here(owner: Job) -> bool:
@@ -183,12 +166,7 @@ def ended_here(owner: Job) -> bool:
 
 
 def refuse_if_worked_on(folder: Path) -> None:
-    """Refuse a results folder in which jobs work; jobs that were processes of this host and have ended don't count.
-
-    Raises:
-        UserError: a job works there; the message names it, its host, and how to end it.
-
-    """
+    """Refuse a results folder in which jobs work, other than processes of this host that have ended."""
     living = [owner for owner in claims(folder) if not ended_here(owner)]
     if living:
         first, more = living[0], len(living) - 1
@@ -231,12 +209,7 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read_resolved(folder: Path) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that.
-
-    Raises:
-        UserError: the file is damaged.
-
-    """
+    """Return the settings as the first job resolved them; None before that. UserError if the file is damaged."""
     if not (folder / RESOLVED).exists():
         return None
     try:

@@ -30,9 +30,7 @@ class LoadedRuns:
 
 def load_records(folder: Path) -> LoadedRuns:
     """Read every run.json one level below `folder`; damaged ones become `problems`."""
-    records: list[RunRecord] = []
-    problems: list[str] = []
-    named: dict[str, str] = {}
+    records, problems, named = list[RunRecord](), list[str](), dict[str, str]()
     for path in sorted(folder.glob(f"*/{RECORD}")):
         again = "it is left out, and run-all will run it again"
         try:
@@ -40,8 +38,7 @@ def load_records(folder: Path) -> LoadedRuns:
         except ValueError as error:
             problems.append(f"{path.parent.name}/{RECORD} is {error}; {again}")
             continue
-        why = RunFolder(path.parent).changed(record)
-        if why:
+        if why := RunFolder(path.parent).changed(record):
             problems.append(f"{path.parent.name}/{why}; {again}")
         else:
             named[path.parent.name] = record.run_id
@@ -95,10 +92,7 @@ class Headline(BaseModel):
 
 
 def headlines(folder: Path) -> Iterator[Headline]:
-    """Yield the headline of every readable record one level below `folder`, by folder's name.
-
-    One at a time: Python's garbage collector would scan a list of thousands again and again.
-    """
+    """Yield readable records' headlines by folder's name, one at a time: a list of thousands slows the collector."""
     for path in sorted(folder.glob(f"*/{RECORD}")):
         with suppress(OSError, ValueError):
             if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:

@@ -22,12 +22,7 @@ _AS_ZEROS = bytes(b"0"[0] if 48 <= code < 58 else b"."[0] if code == 46 else b" 
 
 
 def load_record(path: Path) -> RunRecord:
-    """Read one run.json.
-
-    Raises:
-        ValueError: it is damaged or of another schema version; the message says which.
-
-    """
+    """Read one run.json; raises ValueError with the reason if it is damaged or of another schema version."""
     if path.parent.is_symlink() or (path.exists() and not is_plain_file(path)):
         raise ValueError("a link or no regular file, which is not read")
     try:
@@ -54,12 +49,8 @@ def load_record(path: Path) -> RunRecord:
 def wrong_id(record: RunRecord, run_id: str) -> str | None:
     """Return a sentence on an id that isn't that of the record's settings, method, seed and digests; None if all are.
 
-    Ids of plug-ins that aren't installed aren't checked: ids leave out defaults, which are then unknown.
-
-    Args:
-        record: a run's record.
-        run_id: the id written in the record, which the folder's name may differ from.
-
+    `run_id` is the id written in the record, which the folder's name may differ from. Ids of plug-ins that aren't
+    installed aren't checked: ids leave out defaults, which are then unknown.
     """
     spec, settings = record.spec, record.spec.settings
     if not _installed(spec):
@@ -112,14 +103,9 @@ def _holds_long_number(raw: bytes) -> bool:
 def _untyped(content: Any) -> list[Any]:
     """Return the values of a record's fields that are declared as Any."""
     values = []
-    for path in (
-        ("environment",),
-        ("spec", "settings", "task", "options"),
-        ("spec", "settings", "dataset", "options"),
-        ("spec", "method", "options"),
-    ):
+    for path in ("environment", "spec.settings.task.options", "spec.settings.dataset.options", "spec.method.options"):
         value = content
-        for key in path:
+        for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         values.append(value)
     return values

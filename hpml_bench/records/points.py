@@ -75,10 +75,7 @@ def read_points(folder: Path) -> list[Point]:
 
 
 class Tail:
-    """Reads the complete lines that were added to a file since the last call.
-
-    The file stays open: a redacted log that replaces it would be read from its start again.
-    """
+    """Reads the complete lines added to a file since the last call; stays open: a redacted log would be read anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

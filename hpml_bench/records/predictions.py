@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.records.files import PREDICTIONS, is_plain_file
 
+COLUMNS = ("index", "reference", "prediction", "loss", "group", "score")
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """One answer per row, or one array per row where rows have several answers (one tag per word)."""
 
@@ -68,26 +69,19 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    said = {}
-    if predictions.said is not None:
-        columns = {name: getattr(predictions.said, name) for name in (*Said.TEXTS, *Said.NUMBERS)}
-        said = {
-            f"said_{name}": pa.array(value, pa.string()) if name in Said.TEXTS else pa.array(value)
-            for name, value in columns.items()
-            if value is not None
-        }
-    table = pa.table(
-        {
-            "index": predictions.index.astype(np.int32),
-            "reference": _column(predictions.reference),
-            "prediction": _column(predictions.prediction),
-            "loss": predictions.loss.astype(np.float32),
-            "score": scores.astype(np.float64),
-            **({} if predictions.group is None else {"group": predictions.group.astype(np.int32)}),
-            **said,
-        }
-    )
-    pq.write_table(table, folder / PREDICTIONS)
+    columns = {
+        "index": predictions.index.astype(np.int32),
+        "reference": _column(predictions.reference),
+        "prediction": _column(predictions.prediction),
+        "loss": predictions.loss.astype(np.float32),
+        "score": scores.astype(np.float64),
+    }
+    if predictions.group is not None:
+        columns["group"] = predictions.group.astype(np.int32)
+    for name in (*Said.TEXTS, *Said.NUMBERS):
+        if (value := getattr(predictions.said, name, None)) is not None:
+            columns[f"said_{name}"] = pa.array(value, pa.string() if name in Said.TEXTS else None)
+    pq.write_table(pa.table(columns), folder / PREDICTIONS)
 
 
 def _column(answers: Answers) -> Any:
@@ -110,28 +104,21 @@ def read_predictions(folder: Path) -> Predictions | None:
     try:
         with parquet.ParquetFile(path) as file:  # `read_table` builds a data set first, which takes longer than reading
             said_columns = [name for name in file.schema_arrow.names if name.startswith("said_")]
-            optional = [name for name in ("group", "score") if name in file.schema_arrow.names]
-            table = file.read(
-                columns=["index", "reference", "prediction", "loss", *optional, *said_columns], use_threads=False
-            )
+            table = file.read(columns=[*COLUMNS, *said_columns], use_threads=False)
         index, loss = table.column("index").to_numpy(), table.column("loss").to_numpy()
         order = np.argsort(index, kind="stable")
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
         said = _said(table, order) if said_columns else None
-        groups = _groups(table, order) if "group" in optional else None
-        scores = table.column("score").to_numpy()[order] if "score" in optional else None
+        groups, scores = (
+            table.column(name).to_numpy()[order] if name in table.column_names else None for name in ("group", "score")
+        )
+        if groups is not None and groups.dtype.kind != "i":  # a row has none
+            return None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
     return Predictions(index[order], references, answers, loss[order], said, groups, scores)
-
-
-def _groups(table: Any, order: NDArray[Any]) -> NDArray[Any]:
-    groups: NDArray[Any] = table.column("group").to_numpy()[order]
-    if groups.dtype.kind != "i":
-        raise ValueError("a row has no group")
-    return groups
 
 
 def _said(table: Any, order: NDArray[Any]) -> Said:

@@ -15,12 +15,9 @@ from hpml_bench.system.nested import map_texts
 SCHEMA_VERSION = 2
 """Counts up when a default changes, since ids leave defaults out, and when a field changes its meaning."""
 
-
 Status = Literal[
     "ok", "failed", "unsupported", "invalid", "diverged", "timeout", "killed", "interrupted", "oom_host", "oom_cuda"
 ]
-
-
 DONE: frozenset[str] = frozenset({"ok", "unsupported"})
 """The states that `run-all` doesn't try again."""
 
@@ -55,17 +52,8 @@ class Metric(Frozen):
     @classmethod
     def once(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
         """Return the definition of a metric that is measured once per run and equal on all ranks."""
-        return cls(
-            name=name,
-            title=title,
-            unit=unit,
-            better=better,
-            over_ranks="same",
-            over_steps="once",
-            format=form,
-            definition=definition,
-            **more,
-        )
+        how: dict[str, Any] = {"over_ranks": "same", "over_steps": "once", "format": form}
+        return cls(name=name, title=title, unit=unit, better=better, definition=definition, **how, **more)
 
 
 class Point(Frozen):

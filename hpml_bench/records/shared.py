@@ -34,12 +34,7 @@ class SharedResults(ResultsFolder):
         self.job = job
 
     def begin(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of this job's attempt at a run; another start of the job has another.
-
-        Raises:
-            UserError: the disk is nearly full.
-
-        """
+        """Return the folder of this start's attempt at a run; raises UserError if the disk is nearly full."""
         disk.check_space(self.path)
         (self.path / ATTEMPTS).mkdir(exist_ok=True)
         return self.attempt(spec)
@@ -57,11 +52,7 @@ class SharedResults(ResultsFolder):
         """Commit an attempt, whose record is written, as the run; return the record that counts.
 
         The first attempt that settles the run counts, whichever job began last; later ones are set aside. An attempt
-        that doesn't settle it is replaced.
-
-        Raises:
-            UserError: the file system fails; the attempt is left where it is.
-
+        that doesn't settle it is replaced. Raises UserError if the file system fails; the attempt is left where it is.
         """
         attempt, own = self.attempt(spec).path, self.path / spec.run_id
         plan = Plan(((spec,),), record.digests)

@@ -143,11 +143,7 @@ def load(path: Path) -> TuningRecord | None:
 
 
 def find(results: Path, suite: str) -> TuningRecord | None:
-    """Return the tuning record that belongs to a results folder.
-
-    That is its own, or for a suite `NAME-tuned` that a tuning wrote, that of NAME beside it; else the one that is
-    packaged with the suite.
-    """
+    """Return a folder's tuning record: its own, for a suite `NAME-tuned` that of NAME beside it, or a packaged one."""
     original = suite.removesuffix("-tuned")
     places = (
         results / FOLDER / RECORD,

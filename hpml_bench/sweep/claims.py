@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine
+from hpml_bench.records.files import read_model
 from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims
 from hpml_bench.records.shared import TAKEN
 
@@ -25,12 +24,11 @@ class Claim:
     """The claim of a job on a unit."""
 
     def __init__(self, folder: Path, job: Job) -> None:
-        """Keep the results folder and the job."""
         self.path, self.job = folder / CLAIMS / str(job.unit), job
 
     def owner(self) -> Job | None:
-        """Return the job that holds the unit; None if none does."""
-        return read_owner(self.path)
+        """Return the job that holds the unit; None if none does, or its record is unreadable."""
+        return read_model(self.path / OWNER, Job)
 
     @property
     def held(self) -> bool:
@@ -68,7 +66,7 @@ def discard(path: Path, owner: Job | None) -> None:
         os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
     except FileNotFoundError:
         return
-    current = read_owner(away)
+    current = read_model(away / OWNER, Job)
     if current is not None and (owner is None or current.name != owner.name):
         with suppress(OSError):  # a third has taken the unit meanwhile: the second sees that its claim is gone
             os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
@@ -76,22 +74,9 @@ def discard(path: Path, owner: Job | None) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def read_owner(claim: Path) -> Job | None:
-    """Return the job that holds a claim; None if its record is unreadable."""
-    try:
-        return Job.model_validate_json((claim / OWNER).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
 @contextmanager
 def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
-    """Hold a unit while the body runs.
-
-    Raises:
-        UserError: another job holds it, and hasn't ended as far as the engine knows.
-
-    """
+    """Hold a unit while the body runs; raises UserError if another job holds it and is not known to have ended."""
     claim = Claim(folder, job)
     while not claim.take():
         owner = claim.owner()
@@ -109,11 +94,9 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
 
 def release_dead(folder: Path, engine: Engine) -> tuple[Job, ...]:
     """Remove the claims of jobs that have ended, and return the owners of the other claims."""
-    living, owners = [], claims(folder)
+    owners = claims(folder)
     dead = engine.dead_among(owners)
     for owner in owners:
         if owner.name in dead:
             discard(folder / CLAIMS / str(owner.unit), owner)
-        else:
-            living.append(owner)
-    return tuple(living)
+    return tuple(owner for owner in owners if owner.name not in dead)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.launcher import RunRanks
@@ -16,6 +18,8 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.system import disk
 from hpml_bench.training.request import RunRequest
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,20 @@ class Ending:
     """The reason: of `limit` its option, else a sentence."""
 
 
-class Queue(ABC):
+class Queue(ABC, Generic[Item]):
     """Runs that one process does, one after another."""
 
-    @property
-    @abstractmethod
-    def left(self) -> bool:
-        """Whether a run is left."""
+    def __init__(self, left: Iterable[Item]) -> None:
+        self.left = deque(left)
+        """What is left, from which `next` makes runs."""
 
     @abstractmethod
     def next(self) -> RunRequest:
         """Take the next run off the queue and return it."""
 
-    @abstractmethod
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Return the ending after a signal during a run; `record` is None if the run has none."""
+        """Return the ending after a signal during a run; its record, if it has one, settles nothing."""
+        return Ending("interrupted")
 
     def stop(self) -> Ending | None:
         """Return the ending if the next run may not begin; None if it may."""
@@ -71,13 +74,8 @@ class Execution:
     """time.monotonic() from which the hours of the limits count."""
     run_ranks: RunRanks = launcher.here
 
-    def execute(self, queue: Queue) -> Ending:
-        """Do the runs of a queue until none is left, a limit is reached, or a signal arrives.
-
-        Raises:
-            UserError: the disk is nearly full.
-
-        """
+    def execute(self, queue: Queue[Any]) -> Ending:
+        """Do a queue's runs until none is left, a limit is reached or a signal arrives; UserError on a full disk."""
         failed = False
         while queue.left:
             if ending := self._limit(failed) or queue.stop():
@@ -98,7 +96,7 @@ class Execution:
             return Ending("limit", "--fail-fast")
         return Ending("limit", self._max_hours) if self._out_of_time() else None
 
-    def _attempts(self, queue: Queue, request: RunRequest) -> RunRecord:
+    def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
         while True:
             disk.check_space(request.folder.parent)

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
@@ -69,12 +69,7 @@ class JobResult:
 
 
 def work(path: Path, number: int) -> JobResult:
-    """Do the remaining runs of a plan's unit.
-
-    Raises:
-        UserError: there is no such plan or unit, another job holds the unit, or this node can't meet its settings.
-
-    """
+    """Do the remaining runs of a plan's unit; UserError if there is none, it is held, or it can't be run here."""
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
@@ -99,12 +94,7 @@ def work(path: Path, number: int) -> JobResult:
 
 
 def prepare(path: Path) -> None:
-    """Prepare the model and data of a plan, so that its jobs find them.
-
-    Raises:
-        UserError: they aren't available.
-
-    """
+    """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
     plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
     own, ending = _this_job(plan, -1), Ending("failed")
     write_job(folder, own)
@@ -120,7 +110,6 @@ def prepare(path: Path) -> None:
 
 
 def _write_end(folder: Path, job: Job, ending: Ending) -> None:
-    """Write how a job ended."""
     update = {"ended": utc_now(), "how": ending.how, "why": None if ending.how == "left" else ending.why}
     write_job(folder, job.model_copy(update=update))
 
@@ -130,17 +119,8 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
     own = jobs.this_job()
     os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
     os.environ[jobs.CALL] = str(plan.call)
-    return Job(
-        engine=own.engine,
-        job=own.job,
-        restart=own.restart,
-        unit=unit,
-        host=own.host,
-        pid=own.pid,
-        process=processes.identity(own.pid),
-        queued=own.queued,
-        began=utc_now(),
-    )
+    same: dict[str, Any] = {name: getattr(own, name) for name in ("engine", "job", "restart", "host", "pid", "queued")}
+    return Job(**same, unit=unit, process=processes.identity(own.pid), began=utc_now())
 
 
 def _at_limit(until: float | None, warned: float) -> bool:
@@ -158,24 +138,19 @@ def _await_kill(stop: Stop, warned: float) -> None:
             time.sleep(KILL_WAIT)
 
 
-class UnitQueue(Queue):
+class UnitQueue(Queue[RunSpec]):
     """Remaining runs of a job's unit, within the job's time and while the job holds the unit."""
 
     def __init__(
         self, runs: Sequence[RunSpec], position: Mapping[str, Place], prepared: Prepared, work: JobWork
     ) -> None:
-        """Keep the runs; `position`: run_id -> place."""
-        self._runs, self._position, self._prepared, self._work = deque(runs), position, prepared, work
+        super().__init__(runs)
+        self._position, self._prepared, self._work = position, prepared, work
         self._results = work.results
         self._longest = _longest(work.folder) if work.until is not None else 0.0
         self._begun = False
         self._neighbours: dict[str, Neighbours] = {}
         """run_id of a run under way -> its neighbours."""
-
-    @property
-    def left(self) -> bool:
-        """Whether a run is left."""
-        return bool(self._runs)
 
     def stop(self) -> Ending | None:
         """End if the job was restarted elsewhere, or has no time for another run."""
@@ -189,7 +164,7 @@ class UnitQueue(Queue):
     def next(self) -> RunRequest:
         """Take the next run off the queue."""
         self._begun = True
-        spec = self._runs.popleft()
+        spec = self.left.popleft()
         self._neighbours[spec.run_id] = Neighbours(self._results, spec, self._work.hosts)
         return RunRequest(
             spec=spec,
@@ -219,7 +194,7 @@ class UnitQueue(Queue):
             self.keep(request, record)
         if record is not None and record.status not in DONE:
             disk.check_space(self._work.folder)  # what failed for want of it is no result
-        if record is None or not self._work.at_limit:
+        if record is None or not _at_limit(self._work.until, self._work.plan.profile.warned):
             return Ending("interrupted")
         if record.status not in DONE:
             self._out_of_time(request.spec, record)
@@ -230,11 +205,10 @@ class UnitQueue(Queue):
         plan = self._work.plan
         message = f"not done in the job's time limit of {plan.profile.time or f'{self._work.had / 60:.0f} minutes'}"
         ended = [past for past in self._results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
-        earlier = [past for past in ended if past.call == plan.call]
+        earlier = sum(past.call == plan.call for past in ended)
         attempt = self._results.attempt(spec)
-        late = RunError(kind=TIME_LIMIT, message=message)
-        record = attempt.commit(record.model_copy(update={"error": late}))
-        if len(earlier) + 1 >= TRIES:
+        record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
+        if earlier + 1 >= TRIES:
             message = f"{message}, {TRIES} times; give the profile more time"
             final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
             self._results.publish(spec, attempt.commit(final))
@@ -244,7 +218,6 @@ class JobWork:
     """The work of one job on its unit."""
 
     def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
-        """Keep the plan, its results folder, the job and its claim; the engine knows the job's nodes."""
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
         self.hosts, self.results = engine.hosts(), SharedResults(folder, job)
         self.progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
@@ -289,11 +262,6 @@ class JobWork:
         begun = time.monotonic() - self._execution.began
         most = whole if whole > MARGIN * self.had else self.had  # a smaller difference went into the start
         return _left(self.until) > needed or (first and needed > most - begun)
-
-    @property
-    def at_limit(self) -> bool:
-        """Whether a signal to end that arrives now is for the time limit."""
-        return _at_limit(self.until, self.plan.profile.warned)
 
 
 def _left(until: float | None) -> float:

@@ -17,9 +17,7 @@ from hpml_bench.sweep.resolve import BY_NODE
 def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: JobPlan | None) -> JobPlan:
     """Return a new plan of a results folder; it keeps the digests of the plan `before` if both have the same runs.
 
-    Raises:
-        UserError: there is no method to run, or one can't be run, or the ranks can't be divided equally over the nodes.
-
+    Raises UserError if no method can be run, or the ranks can't be divided equally over the nodes.
     """
     suite = request.suite
     request.check(suite.settings)

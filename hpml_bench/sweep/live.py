@@ -10,8 +10,6 @@ from hpml_bench.plugins.engine import Engine, Live, units_of
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.sweep.submitted import Submissions
 
-ASK_SECONDS = 5.0
-"""Seconds between two queries to an engine that doesn't answer."""
 UNANSWERED_SECONDS = 600.0
 """Seconds for which an engine may fail to list its jobs."""
 
@@ -20,18 +18,12 @@ class LiveJobs:
     """The waiting and running jobs of a sweep; those that the engine will never begin are cancelled."""
 
     def __init__(self, engine: Engine, submissions: Submissions, say: Callable[[str], None]) -> None:
-        """Keep the arguments."""
         self._engine, self._submissions, self._say = engine, submissions, say
         self.refused: list[str] = []
         """Reasons why the engine would never begin jobs that it has accepted."""
 
     def of(self, plan: JobPlan) -> tuple[Live, ...]:
-        """Return the jobs of a plan; an engine that doesn't answer is queried again for some minutes.
-
-        Raises:
-            UserError: it hasn't answered all that time.
-
-        """
+        """Return a plan's jobs; an engine that doesn't answer is asked again for minutes, then its UserError raised."""
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:
@@ -42,7 +34,7 @@ class LiveJobs:
                 if time.monotonic() > deadline:
                     raise
                 self._say(f"{error}; asking again")
-                time.sleep(ASK_SECONDS)
+                time.sleep(5.0)
 
     def _cancel(self, stuck: list[Live]) -> None:
         if not stuck:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class SweepResult:
         return sum(record.status not in DONE for record in self.records)
 
 
-class SweepQueue(Queue):
+class SweepQueue(Queue[RunSpec]):
     """Remaining runs of a sweep."""
 
     def __init__(
@@ -64,18 +63,13 @@ class SweepQueue(Queue):
         progress: SweepProgress,
         trackers: Sequence[Tracker] = (),
     ) -> None:
-        """Keep the runs; `places`: run_id -> place."""
-        self._runs, self._places, self._request = deque(runs), places, request
+        super().__init__(runs)
+        self._places, self._request = places, request
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
-
-    @property
-    def left(self) -> bool:
-        """Whether a run is left."""
-        return bool(self._runs)
 
     def next(self) -> RunRequest:
         """Take the next run off the queue."""
-        spec, save = self._runs.popleft(), self._request.save
+        spec, save = self.left.popleft(), self._request.save
         return RunRequest(
             spec=spec,
             prepared=self._prepared,
@@ -93,18 +87,12 @@ class SweepQueue(Queue):
         """Show the run, whose record is committed."""
         self._progress.finished(record)
 
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """End; the record of an interrupted run settles nothing."""
-        return Ending("interrupted")
-
 
 def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
     """Do what is missing of a sweep, followed by trackers; every finished run is kept, whatever happens to the next.
 
-    Raises:
-        UserError: this machine can't meet the settings, a source isn't available, the folder is in use, also by jobs,
-            or its disk is full or read-only.
-
+    Raises UserError if this machine can't meet the settings, a source isn't available, the folder is in use, also by
+    jobs, or its disk is full or read-only.
     """
     request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
     began, say = time.monotonic(), partial(console.print, markup=False, highlight=False)
@@ -130,12 +118,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
 
 
 def _refuse_if_queued(folder: Path) -> None:
-    """Refuse a results folder for which jobs are queued, which hold no claims yet.
-
-    Raises:
-        UserError: jobs are queued; the message names one, and how to end them.
-
-    """
+    """Refuse a results folder for which jobs are queued, which hold no claims yet."""
     if not (folder / PLAN).exists():
         return
     plan = read_plan(folder)

@@ -21,8 +21,7 @@ class Neighbours:
     """Registration of a run on its hosts; collects overlapping runs, each of which adds itself to the others' lists."""
 
     def __init__(self, results: SharedResults, spec: RunSpec, hosts: Iterable[str]) -> None:
-        """Keep the arguments; `hosts` are this job's."""
-        self._hosts = {_short(host) for host in hosts}
+        self._hosts = {host.partition(".")[0] for host in hosts}  # without domains, which not every name has
         self._results, self._run = results, spec.run_id
         self._folder = results.path / RUNNING
         self._file = self._folder / f"{spec.run_id}.{results.job.name}.json"
@@ -58,11 +57,6 @@ class Neighbours:
         """Commit the run's record with its neighbours, and return it."""
         record = record.model_copy(update={"neighbours": tuple(sorted(self._others - {self._run}))})
         return self._results.attempt(record.spec).commit(record)
-
-
-def _short(host: str) -> str:
-    """Return a host's name without its domain, which not every name of it has."""
-    return host.partition(".")[0]
 
 
 def _arrivals(path: Path) -> Path:

@@ -17,7 +17,6 @@ class ObservedRuns:
     """The runs of a plan in a results folder to which jobs commit by renaming a folder."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        """Keep results folder and plan; nothing is read."""
         self._folder, self.plan = folder, plan
         self._specs = {spec.run_id: spec for spec in plan.runs}
         self._known: dict[str, tuple[Mark, RunState]] = {}

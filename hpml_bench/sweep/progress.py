@@ -22,8 +22,6 @@ from hpml_bench.system.redaction import redacted, secrets
 from hpml_bench.system.text import for_terminal
 
 POLL_SECONDS = 0.5
-
-
 LONG = ("answering", "comparing choices")
 """Prefixes of heartbeats of stages that may last as long as the training, and report their progress."""
 
@@ -32,11 +30,8 @@ class SweepProgress:
     """Progress bars with the remaining time, which follow the steps that a run has written."""
 
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
-        self._console = console
-        self._verbose = verbose
-        self._hidden = secrets()
-        self._total = total
-        self._done = 0
+        self._console, self._verbose, self._hidden = console, verbose, secrets()
+        self._total, self._done = total, 0
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -75,9 +70,8 @@ class SweepProgress:
     @contextmanager
     def run(self, spec: RunSpec, folder: Path, steps: int | None) -> Iterator[None]:
         """Show one run while it lasts."""
-        bar = self._bars.add_task(f"{spec.method.name} seed {spec.seed}", total=steps, unit="steps")
-        ended = threading.Event()
-        name = f"{spec.method.name} seed {spec.seed}"
+        name, ended = f"{spec.method.name} seed {spec.seed}", threading.Event()
+        bar = self._bars.add_task(name, total=steps, unit="steps")
         follower = threading.Thread(target=self._follow, args=(folder, bar, name, ended), daemon=True)
         follower.start()
         try:
@@ -94,10 +88,8 @@ class SweepProgress:
         rate = record.metrics.get("samples_per_second")
         numbers = ", ".join(part for part in (record.shown, f"{rate:,.0f} samples/s" if rate else "") if part)
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
-        where = f"{record.spec.method.name} seed {record.spec.seed}"
-        self.say(
-            f"[{self._done}/{self._total}] {where}: {record.status} in {record.seconds:.1f} s  {numbers or message}"
-        )
+        where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
+        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}")
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         """Count and print a run that another process did."""
@@ -120,8 +112,7 @@ class SweepProgress:
             self._look(points, log, bar)
 
     def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
-        new = points.lines()
-        if new:
+        if new := points.lines():
             with suppress(ValidationError):  # a line may be incomplete on a full disk
                 self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
         if self._verbose:

@@ -48,15 +48,7 @@ class SweepRequest:
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
 
     def check(self, settings: Settings) -> None:
-        """Refuse methods that can't be run, before anything is written.
-
-        Args:
-            settings: the resolved ones, or the requested ones where a node resolves them.
-
-        Raises:
-            UserError: there is no method to run, or one can't be run here.
-
-        """
+        """Refuse methods that can't be run, before anything is written; a node may have to resolve `settings` yet."""
         specs = self.suite.runs(self.methods, [0])
         if not specs:
             raise UserError(

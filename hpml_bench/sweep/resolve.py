@@ -59,12 +59,7 @@ class Measurements:
         return preparation.products(settings, self._limits.max_seconds)
 
     def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:
-        """Return a function that runs a method on its longest batch and returns whether the GPU's memory was enough.
-
-        Raises:
-            UserError: model and data can't be had, or a run ended for another reason.
-
-        """
+        """Return a function that tries out a run's longest batch: whether the GPU's memory is enough."""
         prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
 
         def fits(spec: RunSpec) -> bool:
@@ -120,25 +115,18 @@ class Findings:
 
 
 def resolve(suite: Suite, findings: Findings, here: int | None = None) -> ResolvedSuite:
-    """Return a suite with its settings resolved for this machine.
+    """Return a suite with its settings resolved for this machine, which has `here` of the ranks; None: all of them.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
     a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's whole
-    share where it isn't measured.
-
-    Args:
-        suite: as requested.
-        findings: results of earlier measurements, or of those made now.
-        here: ranks on this machine; None: all of them.
-
-    Raises:
-        UserError: this machine can't meet the settings, or the backbone isn't available.
-        KeyboardInterrupt: the user interrupted a trial run.
-
+    share where it isn't measured. Raises UserError if this machine can't meet the settings, or the backbone isn't
+    available, and KeyboardInterrupt if the user interrupted a trial run.
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
-    if _leaves_precision_open(suite.settings, found.settings) and (products := findings.products(found.settings)):
+    left_open = suite.settings.precision == "auto" and suite.settings.weights == "float32"
+    measurable = left_open and found.settings.device == "cpu" and environment.has_bf16("cpu")
+    if measurable and (products := findings.products(found.settings)):
         found, notes["precision"] = _with(found, precision=products.precision), str(products)
     if found.settings.micro_batch == "auto":
         fitted = findings.fitted(found)
@@ -148,12 +136,7 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
 
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
-    """Return a plan's suite with the settings that all jobs share; the first job decides open ones.
-
-    Raises:
-        UserError: this node can't meet them, or would have decided otherwise.
-
-    """
+    """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, here = _over_nodes(plan)
     kept = read_resolved(folder)
     if kept is None:
@@ -181,23 +164,12 @@ def on_one_node(settings: Settings, plan: JobPlan) -> Settings:
 
 
 def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
-    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them.
-
-    Raises:
-        UserError: the ranks that the suite requests can't be divided equally over the nodes.
-
-    """
+    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them."""
     suite, nodes = plan.suite, plan.profile.nodes
     if nodes > 1 and suite.settings.world_size is None:
         cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
         suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
     return suite, plan.profile.ranks_per_node(suite.settings.world_size)
-
-
-def _leaves_precision_open(requested: Settings, settings: Settings) -> bool:
-    """Return whether the precision is left open, on a CPU that has bfloat16."""
-    left_open = requested.precision == "auto" and requested.weights == "float32"
-    return left_open and settings.device == "cpu" and environment.has_bf16("cpu")
 
 
 def _with(suite: Suite, **changes: Any) -> Suite:

@@ -1,11 +1,9 @@
-"""Retries of units whose jobs ended with runs left to do, and reasons why jobs wait."""
+"""Retries of units whose jobs ended with runs left to do."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-from hpml_bench.plugins.engine import Live
+from collections.abc import Iterable, Mapping
 
 VAIN = 2
 """Submissions of a unit in a row without a new run before it is given up."""
@@ -17,19 +15,12 @@ class Retries:
     """Resubmissions of units, limited in number and in rate."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._tries: dict[int, tuple[int, int]] = {}
         """Unit -> runs left at its last submission, and submissions in a row without a new run."""
         self._last = self._refused_since = -float("inf")
 
     def due(self, left: Mapping[int, int], live: bool) -> tuple[int, ...]:
-        """Return the units to be submitted now.
-
-        Args:
-            left: unit -> number of its remaining runs, of units without a job.
-            live: whether other jobs live.
-
-        """
+        """Return the units to submit now, of `left`: unit without a job -> its runs left; `live`: other jobs live."""
         if live and time.monotonic() - self._last < AGAIN_SECONDS:
             return ()
         self._last = time.monotonic()
@@ -59,20 +50,3 @@ class Retries:
             return 0.0
         self._refused_since = now if self._refused_since == -float("inf") else self._refused_since
         return now - self._refused_since
-
-
-class Reasons:
-    """Reasons why all jobs wait, each printed once."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """Keep the function that prints them."""
-        self._say, self._said = say, {""}
-
-    def say(self, live: Sequence[Live]) -> None:
-        """Print the new reasons, while no job runs."""
-        if any(job.running for job in live):
-            return
-        new = {job.reason for job in live} - self._said
-        if new:
-            self._say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
-        self._said |= new

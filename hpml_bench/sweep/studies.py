@@ -13,25 +13,19 @@ from hpml_bench.records.tuning import Sampler, Trial
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL = "journal.log"
 UNBOUNDED = 1e30
 """Value beyond any score, finite as samplers require."""
 
 
 def open_storage(folder: Path) -> optuna.storages.BaseStorage:
-    """Open the journal of all studies of a tuning; it survives a kill at any moment.
-
-    Raises:
-        UserError: Optuna is not installed.
-
-    """
+    """Open the journal of a tuning's studies, which survives a kill at any moment; UserError without Optuna."""
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise UserError("tune needs Optuna, which is not installed: pip install 'hpml-bench[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / JOURNAL
+    path = folder / "journal.log"
     # The lock of a killed process: by the lock on the results folder no other process works here.
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
@@ -91,9 +85,8 @@ class Study:
     def _worst(self) -> float:
         """Worst possible score; if it has no bound, one beyond all measured scores."""
         least, most = self._metric.bounds
-        if self._metric.better == "higher":
-            return -UNBOUNDED if least is None else least
-        return UNBOUNDED if most is None else most
+        bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
+        return beyond if bound is None else bound
 
     def give_back(self, handle: optuna.Trial) -> None:
         """Discard a trial; its rate will be tried again."""
@@ -103,8 +96,7 @@ class Study:
         import optuna
 
         self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        rate = trial.params or trial.system_attrs.get("fixed_params")
-        if rate:
+        if rate := trial.params or trial.system_attrs.get("fixed_params"):
             self._study.enqueue_trial(rate)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, JobBatch, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
@@ -18,13 +18,12 @@ from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
-from hpml_bench.sweep.batches import give, preparation_batch, report_batch, unit_batches
 from hpml_bench.sweep.claims import release_dead
 from hpml_bench.sweep.job_plan import continues, plan_jobs, recorded, resolved_alike
 from hpml_bench.sweep.live import UNANSWERED_SECONDS, LiveJobs
 from hpml_bench.sweep.observed import ObservedRuns
 from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.retries import Reasons, Retries
+from hpml_bench.sweep.retries import Retries
 from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system import processes
 from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
@@ -51,12 +50,7 @@ class JobSweep:
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
-        """Return the sweep of a results folder, continued from an earlier plan or new.
-
-        Raises:
-            UserError: the engine isn't available, or jobs of another plan work in the folder.
-
-        """
+        """Return a folder's sweep, continued or new; UserError without the engine, or if another plan's jobs work."""
         engine = make_engine(profile)
         engine.check()
         with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
@@ -96,12 +90,7 @@ class JobSweep:
         return self.plan.digests is None or bool(self.missing(again=True) and not self._jobs.of(self.plan))
 
     def prepare_here(self) -> None:
-        """Prepare model and data in this process, so that the jobs need no network.
-
-        Raises:
-            UserError: they aren't available.
-
-        """
+        """Prepare model and data in this process, so that the jobs need no network."""
         settings = self.plan.suite.settings
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
         here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
@@ -110,11 +99,8 @@ class JobSweep:
         for warning in prepared.warnings:
             self.say(warning)
         with self._submitting():
-            planned = self._planned().model_copy(update={"digests": prepared.digests})
-            plans.write_plan(self.folder, planned)
+            plans.write_plan(self.folder, self._planned().model_copy(update={"digests": prepared.digests}))
             self.plan, self._observed = self.plan.model_copy(update={"digests": prepared.digests}), None
-
-    # Runs
 
     def observe(self) -> ObservedRuns | None:
         """Look at the results folder, and return its runs; None before a job has resolved the settings."""
@@ -145,21 +131,19 @@ class JobSweep:
         left = plan.remaining(observed.states)
         return {number: len(unit) for number, unit in enumerate(left) if unit}
 
-    # Jobs
-
     def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
-        """Return the jobs of units in batches, a preparation before them where none is done or begun.
-
-        Args:
-            units: numbers of units.
-            preparing: name of the job that prepares model and data already; None if there is none.
-
-        """
-        batches = unit_batches(self.plan, self.folder, self.engine, units)
+        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
+        work = ("work", str(self.folder / PLAN))
+        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
         prepared = self._begun and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
         if self.plan.profile.prepare != "job" or prepared or preparing is not None:
             return batches
-        return (preparation_batch(self.plan, self.folder), *batches)
+        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
+
+    def _report(self, names: Iterable[str]) -> JobBatch:
+        """Return the job that writes the report when jobs of these names have ended."""
+        ended = tuple(dict.fromkeys(names))
+        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
     def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
@@ -177,22 +161,16 @@ class JobSweep:
             names.append(batch.kind.upper())
             return names[-1]
 
-        give(self._batches(units, None) if units else (), written, self.say, prepared=None)
+        self._give(self._batches(units, None) if units else (), written, prepared=None)
         if detach and names and not any(job.kind == "report" for job in live):
-            texts.append(engine.script(report_batch(self.plan, self.folder, tuple(dict.fromkeys(names)))))
+            texts.append(engine.script(self._report(names)))
         return "\n".join(texts)
 
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
-        """Submit the units that have runs left and no job; return the accepted ones.
+        """Submit the units, of `only` if given, that have runs left and no job; return the accepted ones.
 
-        Args:
-            again: whether failed runs count as left.
-            only: units; None for all.
-
-        Raises:
-            UserError: the engine refuses them, another process that submits doesn't end, or another sweep was begun in
-                the folder meanwhile.
-
+        `again`: failed runs count as left. Raises UserError if the engine refuses them, another process that submits
+        doesn't end, or another sweep was begun in the folder meanwhile.
         """
         with self._submitting():
             if self._planned().stopped:
@@ -210,7 +188,31 @@ class JobSweep:
             units = self._submissions.absent(self._left(observed, again), units_of(live))
             units &= units if only is None else set(only)
             preparing = next((job.group for job in live if job.kind == "prepare"), None)
-            return give(self._batches(sorted(units), preparing) if units else (), self._submitted, self.say, preparing)
+            return self._give(self._batches(sorted(units), preparing) if units else (), self._submitted, preparing)
+
+    def _give(
+        self, batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None
+    ) -> tuple[int, ...]:
+        """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
+
+        A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where
+        it refuses the preparation or the first units, its UserError is raised.
+        """
+        taken, ended = tuple[int, ...](), tuple[str, ...]()
+        for batch in batches:
+            try:
+                name = take(replace(batch, prepared=prepared, ended=ended))
+            except UserError as error:
+                if not taken:
+                    raise
+                left = sum(len(other.units) for other in batches) - len(taken)
+                self.say(f"{error}; the other {left} jobs are submitted when those before have ended")
+                break
+            if batch.kind == "prepare":
+                prepared = name
+            else:
+                taken, ended = taken + batch.units, (name,)
+        return taken
 
     def _submitted(self, batch: JobBatch) -> str:
         """Submit a batch, print that, and return its name."""
@@ -227,12 +229,7 @@ class JobSweep:
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:
-        """Hold the lock of submitting, stopping and planning here; no-op where jobs end with this process.
-
-        Raises:
-            UserError: another process doesn't release it.
-
-        """
+        """Hold the lock of submitting, stopping and planning here; no-op where jobs end with this process."""
         with ExitStack() as held:
             if self.engine.outlives:
                 try:
@@ -243,12 +240,7 @@ class JobSweep:
             yield
 
     def _planned(self) -> JobPlan:
-        """Return the folder's plan.
-
-        Raises:
-            UserError: it is another sweep's.
-
-        """
+        """Return the folder's plan; raises UserError if it is another sweep's."""
         planned = plans.read_plan(self.folder)
         if not continues(planned, self.plan):
             raise UserError(
@@ -261,34 +253,24 @@ class JobSweep:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
         with self._submitting():
             live = () if self._planned().stopped else self._jobs.of(self.plan)
-            names = dict.fromkeys([*(job.group for job in live if job.group), *self._submissions.names()])
+            names = [*(job.group for job in live if job.group), *self._submissions.names()]
             if names and not any(job.kind == "report" for job in live):
                 try:
-                    self.engine.submit(report_batch(self.plan, self.folder, tuple(names)))
+                    self.engine.submit(self._report(names))
                 except UserError as error:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
 
     def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
-        """Wait until no job is left, and resubmit units whose jobs ended with runs left to do.
+        """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
 
         While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
-        after some submissions in a row.
-
-        Args:
-            found: called with each recorded run once.
-            poll: seconds between two looks, in the end; the first ones come sooner.
-
-        Returns:
-            Whether all runs have a record.
-
-        Raises:
-            UserError: the engine has not answered, or has refused jobs, for a long time; or another sweep was begun in
-                the folder meanwhile.
-
+        after some submissions in a row. `found` is called with each recorded run once; `poll` is the most seconds
+        between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
+        refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
         """
         shown: set[tuple[str, str]] = set()
-        retries, reasons, began = Retries(), Reasons(self.say), time.monotonic()
+        retries, reasons, began = Retries(), {""}, time.monotonic()
         while True:
             live = self._jobs.of(self.plan)  # before the records: a job that ends in between has written its own
             observed = self.observe()
@@ -296,7 +278,7 @@ class JobSweep:
                 if (key := (state.run_id, state.started)) not in shown:
                     shown.add(key)
                     found(state)
-            reasons.say(live)
+            self._say_new_reasons(live, reasons)
             left = self._left(observed, again=False)
             idle = self._submissions.absent(left, units_of(live))
             stopped = bool(left) and plans.read_plan(self.folder).stopped
@@ -309,18 +291,15 @@ class JobSweep:
                 self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
+    def _say_new_reasons(self, live: Sequence[Live], said: set[str]) -> None:
+        """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
+        new = set() if any(job.running for job in live) else {job.reason for job in live} - said
+        if new:
+            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+        said |= new
+
     def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
-        """Submit units that have no job; an engine that refuses them is tried again later.
-
-        Args:
-            retries: earlier submissions.
-            left: unit -> number of its runs that are left.
-            live: whether other jobs live; then a limit on jobs in the queue may be the reason for a refusal.
-
-        Raises:
-            UserError: it has refused for a long time, or another sweep was begun in the folder meanwhile.
-
-        """
+        """Submit units (`left`: unit -> its runs left) that have no job; refused ones again later, for a time."""
         due = retries.due(left, live)
         if not due:
             return
@@ -345,12 +324,7 @@ class JobSweep:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the folder while the body runs, if jobs end with this process.
-
-        Raises:
-            UserError: another process holds it, which the message names.
-
-        """
+        """Lock the folder while the body runs, if jobs end with this process; UserError if another one holds it."""
         with nullcontext() if self.engine.outlives else locked(self.folder):
             yield
 
@@ -368,12 +342,7 @@ class JobSweep:
 
 
 def find(path: Path, say: Say) -> JobSweep:
-    """Return the sweep of a results folder with a plan, or of the one folder in `path` that has one.
-
-    Raises:
-        UserError: there is none, or there are several.
-
-    """
+    """Return the sweep of a results folder with a plan, or of the only one in `path`; UserError if there is not one."""
     folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "none"
@@ -393,12 +362,7 @@ def _damaged(folder: Path, say: Say) -> bool:
 
 
 def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
-    """Refuse a folder in which jobs of another plan wait or work.
-
-    Raises:
-        UserError: there are such jobs; the message names them, and how to end them.
-
-    """
+    """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
     owners = release_dead(folder, owned)
     submitted = Submissions(folder, owned.lag).names()

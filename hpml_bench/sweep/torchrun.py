@@ -27,11 +27,8 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     """Do the run as this rank; return whether it ended well. A rank that raises ends its process here.
 
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
-
-    Raises:
-        UserError: a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs work
-            in the results folder.
-
+    Raises UserError if a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs
+    work in the results folder.
     """
     environment.set_cuda_environment()
     rank = int(os.environ["RANK"])

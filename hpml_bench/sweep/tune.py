@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
 from hpml_bench.suite.devices import resolve_devices
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
+from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
 from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
@@ -63,12 +62,7 @@ class TuningRequest:
     """Rates are tried from a method's rate / factor to its rate x factor."""
 
     def methods(self) -> tuple[MethodSpec, ...]:
-        """Return the methods that have a rate.
-
-        Raises:
-            UserError: there is none, or one is unknown or can't be run here.
-
-        """
+        """Return the methods that have a rate; raises UserError if there is none, or one can't be run here."""
         suite, names = self.sweep.suite, self.sweep.methods
         named = [suite.method(name) for name in (suite.methods if names is None else names)]
         specs = tuple(spec for spec in named if registry.plugin("methods", spec.method).trains)
@@ -93,11 +87,8 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     """Do the missing trials of every method; write trials.json and the suite with the chosen rates.
 
     A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
-    the ranks are given no path to the test rows.
-
-    Raises:
-        UserError: Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
-
+    the ranks are given no path to the test rows. Raises UserError if Optuna is missing, a method is unknown, a source
+    isn't available, or the folder is in use.
     """
     specs = request.methods()  # refused before a folder is made
     sweep, folder = request.sweep, request.sweep.folder / FOLDER
@@ -112,6 +103,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
+        task = make_task(suite.settings.task)
         blank = TuningRecord(
             suite=suite.name,
             sampler=request.sampler,
@@ -120,7 +112,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
             validation_rows=prepared.rows.get("validation", 0),
             digests={key: value for key, value in prepared.digests if value},
             environment=environment.describe(),
-            headline=headline_of(suite.settings),
+            headline=next(metric for metric in task.metrics if metric.name == task.headline),
             methods=(),
         )
         with validation_for_test(prepared) as substituted:
@@ -131,22 +123,6 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         if ending.how == "done":
             write_suite(target, sweep.suite, record)
     return TuningResult(folder, record, target if ending.how == "done" else None, ending)
-
-
-def headline_of(settings: Settings) -> Metric:
-    """Return the definition of the task's headline metric.
-
-    Raises:
-        UserError: there is no such task.
-
-    """
-    task = make_task(settings.task)
-    return next(metric for metric in task.metrics if metric.name == task.headline)
-
-
-def trial_settings(settings: Settings) -> Settings:
-    """Return the settings of a trial: the same training, without measurements that train nothing."""
-    return settings.model_copy(update={"eval_every": END_ONLY, "latency_samples": 0})
 
 
 @contextmanager
@@ -189,26 +165,17 @@ class Studies:
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
-        self._studies = {spec.name: self._study(spec, storage) for spec in specs}
-
-    def _study(self, spec: MethodSpec, storage: BaseStorage) -> Study:
-        """Return the study of these conditions: trials under others, whose studies have other names, don't count."""
-        name = f"{spec.name} {digest([*_conditions(self.blank), spec.model_dump(mode='json')])}"
-        return Study(storage, name, self.blank.sampler, spec.lr, self.blank.factor, self.blank.headline)
-
-    def __getitem__(self, name: str) -> Study:
-        """Return the study of a method."""
-        return self._studies[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the methods' names."""
-        return iter(self._studies)
+        self.by_name: dict[str, Study] = {}
+        for spec in specs:  # trials under other conditions, whose studies have other names, don't count
+            name = f"{spec.name} {digest([*_conditions(blank), spec.model_dump(mode='json')])}"
+            self.by_name[spec.name] = Study(storage, name, blank.sampler, spec.lr, blank.factor, blank.headline)
 
     def spec(self, name: str, lr: float, number: int) -> RunSpec:
-        """Return the run of a trial."""
+        """Return the run of a trial: the same training, without measurements that train nothing."""
+        unmeasured = {"eval_every": END_ONLY, "latency_samples": 0}
         return RunSpec(
             suite=f"{self.blank.suite}-tuning",
-            settings=trial_settings(self.blank.settings),
+            settings=self.blank.settings.model_copy(update=unmeasured),
             method=self._specs[name].model_copy(update={"lr": lr}),
             seed=FIRST_SEED + number,
         )
@@ -218,14 +185,14 @@ class Studies:
         better: Literal["lower", "higher"] = "lower" if self.blank.headline.better == "lower" else "higher"
         now = tuple(
             TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=better)
-            for name, study in self._studies.items()
+            for name, study in self.by_name.items()
         )
         record = self.blank.model_copy(update={"methods": (*self._earlier, *now)})
         write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
 
-class TrialQueue(Queue):
+class TrialQueue(Queue[tuple[int, str]]):
     """Remaining trials, in turns over the methods; a study chooses the next rate."""
 
     def __init__(
@@ -236,24 +203,18 @@ class TrialQueue(Queue):
         results: ResultsFolder,
         progress: SweepProgress,
     ) -> None:
-        """Queue the trials that were not made before."""
+        trials, made = request.trials, {name: len(study.trials) for name, study in studies.by_name.items()}
+        super().__init__(turn for turn in turns(list(made), trials) if turn[0] >= made[turn[1]])
         self._studies, self._request, self._prepared = studies, request, prepared
         self._results, self._progress = results, progress
-        trials = request.trials
-        self._turns = deque(turn for turn in turns(list(studies), trials) if turn[0] >= len(studies[turn[1]].trials))
         self._handles: dict[str, optuna.Trial] = {}
         """run_id of a trial under way -> its handle in the study."""
-        progress.skip(sum(min(trials, len(studies[name].trials)) for name in studies))
-
-    @property
-    def left(self) -> bool:
-        """Whether a trial is left."""
-        return bool(self._turns)
+        progress.skip(sum(min(trials, count) for count in made.values()))
 
     def next(self) -> RunRequest:
         """Take the next trial off the queue, with the rate that its study chooses."""
-        number, name = self._turns.popleft()
-        handle, lr = self._studies[name].ask()
+        number, name = self.left.popleft()
+        handle, lr = self._studies.by_name[name].ask()
         spec = self._studies.spec(name, lr, number)
         self._handles[spec.run_id] = handle
         folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
@@ -271,7 +232,7 @@ class TrialQueue(Queue):
         """Pass the trial to its study, write all trials to disk, and show this one."""
         blank, name = self._studies.blank, request.spec.method.name
         trial = _trial(request.spec.seed - FIRST_SEED, record, blank.headline.name)
-        self._studies[name].tell(self._handles.pop(request.spec.run_id), trial)
+        self._studies.by_name[name].tell(self._handles.pop(request.spec.run_id), trial)
         self._studies.keep()
         result = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
         count = f"trial {trial.number + 1} of {self._request.trials}"
@@ -279,7 +240,7 @@ class TrialQueue(Queue):
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
         """Give the rate back to the study, which will choose it again."""
-        self._studies[request.spec.method.name].give_back(self._handles.pop(request.spec.run_id))
+        self._studies.by_name[request.spec.method.name].give_back(self._handles.pop(request.spec.run_id))
         return Ending("interrupted")
 
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
-from hpml_bench.records.tuning import TunedMethod, TuningRecord
+from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.suite.suite import Suite
 
 
 def check_target(path: Path) -> Path:
-    """Return the path if a suite can be written there, before hours are spent.
-
-    Raises:
-        UserError: the name can't be a suite's, or the folder can't be made.
-
-    """
+    """Return the path if a suite can be written there, before hours are spent; else raises UserError."""
     if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
         raise UserError(
             f"--write {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; choose another"
@@ -33,15 +27,13 @@ def check_target(path: Path) -> Path:
 
 
 def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
-    """Write the suite with each tuned method's chosen rate; its name is the file's.
-
-    Raises:
-        UserError: the file can't be written.
-
-    """
+    """Write the suite, named as the file, with each tuned method's chosen rate; UserError if it can't be written."""
     content = suite.model_dump(mode="json", exclude_unset=True, exclude={"name"})
     for tuned in record.methods:
-        _set_rate(content["methods"], tuned)
+        if tuned.name not in content["methods"]:  # named by --methods, as in peft:IA3
+            content["methods"][tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
+        if tuned.rated and tuned.best is not None:
+            content["methods"][tuned.name]["lr"] = tuned.chosen
     trials = ", ".join(sorted({str(len(tuned.trials)) for tuned in record.methods}))
     head = (
         f"# The suite {suite.name} with learning rates chosen on its validation rows by `hpml-bench tune`:\n"
@@ -52,10 +44,3 @@ def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
         write_atomically(path, head + body)
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror}; choose another with --write") from None
-
-
-def _set_rate(methods: dict[str, Any], tuned: TunedMethod) -> None:
-    if tuned.name not in methods:  # named by --methods, as in peft:IA3
-        methods[tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
-    if tuned.rated and tuned.best is not None:
-        methods[tuned.name]["lr"] = tuned.chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -26,8 +25,6 @@ NEW = ".new-"
 """Prefix of folders whose content is not complete yet."""
 FOREIGN_SECONDS = 86_400
 """Age below which an incomplete folder without a lock stays."""
-WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-"""Errors of writes only; other errors of a disk may concern the file that is read."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 """The errno in messages of libraries written in Rust."""
@@ -62,11 +59,7 @@ def file_sha256(path: Path) -> str:
 def new_entry(target: Path, *, replace: bool = False, entry: Path | None = None) -> Iterator[Path]:
     """Yield a path on the disk of `target` to write to; it is renamed to `target` if the body raises nothing.
 
-    Args:
-        target: the file or folder to write.
-        replace: whether to remove a damaged folder of that name first.
-        entry: the cache entry that the target is a part of, where it is not one itself.
-
+    `replace`: remove a damaged folder of that name first. `entry`: the cache entry of which the target is a part.
     """
     _make(target.parent)
     with new_folder((entry or target).parent) as folder:
@@ -106,7 +99,7 @@ def disk_error(error: BaseException | None) -> UserError | None:
         number = error.errno if isinstance(error, OSError) else next(map(int, _AS_TEXT.findall(str(error))), None)
         name = getattr(error, "filename", None)
         inside = isinstance(name, str) and Path(os.path.realpath(name)).is_relative_to(cache_folder().resolve())
-        if number and (number in WRITE_ERRORS or (number in disk.STORAGE_ERRORS and inside)):
+        if number and (number in disk.WRITE_ERRORS or (number in disk.STORAGE_ERRORS and inside)):
             advice = "free some space there if it is full"
             if isinstance(name, str) and not inside:  # such as the folder for temporary files
                 return UserError(f"{name}: {os.strerror(number)}; {advice}")
@@ -116,12 +109,7 @@ def disk_error(error: BaseException | None) -> UserError | None:
 
 
 def check_space() -> None:
-    """Check that the cache can be written to.
-
-    Raises:
-        UserError: it can't be made or written to, or its disk is nearly full.
-
-    """
+    """Raise UserError if the cache can't be made or written to, or its disk is nearly full."""
     for folder in (cache_folder(), cache_folder() / "hashes"):  # a run that finds every entry cleans them only here
         _make(folder)
     disk.check_space(cache_folder(), "the preparation of model and data", f"free some space, or {ELSEWHERE}")

@@ -14,10 +14,7 @@ from hpml_bench.system.parent_death import die_with_parent
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Return the interpreter's arguments to run a module; it imports from the working folder only if this process does.
-
-    A `datasets.py` there would shadow the library.
-    """
+    """Return the arguments to run a module, which imports from the working folder only if this process does."""
     return [*([] if imports_from_working_folder() else ["-P"]), "-m", name, *arguments]
 
 
@@ -36,16 +33,11 @@ def start(
     scratch: str | None = None,
     place: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a job; the kernel kills it when this thread's process ends, whatever the reason.
+    """Start a job whose output is appended to `log`; the kernel kills it when this thread's process ends.
 
-    Args:
-        command: its arguments.
-        variables: environment variables, added to those of this process.
-        log: file to which its output is appended.
-        setup: shell lines before the command; the first that fails ends the job.
-        scratch: folder for its temporary files, made if missing; variables in its path are expanded.
-        place: called in the child before its command.
-
+    `variables` are added to the environment. `setup` are shell lines before the command; the first that fails ends the
+    job. `scratch` is a folder for temporary files, made if missing; variables in its path are expanded. `place` is
+    called in the child before its command.
     """
     environment = {**os.environ, **variables}
     if scratch:

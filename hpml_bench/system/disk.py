@@ -12,26 +12,14 @@ from hpml_bench.errors import UserError
 
 LEAST_FREE_MB = 32
 """Free space below which no run begins; its points, predictions and logs take a few MB."""
-STORAGE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ESTALE,
-}
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of writes only; other errors of a disk may concern the file that is read."""
+STORAGE_ERRORS = WRITE_ERRORS | {errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE}
 
 
 @contextmanager
 def explained(explain: Callable[[Exception], UserError | None]) -> Iterator[None]:
-    """Turn the exceptions of the body that `explain` knows into user errors.
-
-    Raises:
-        UserError: what `explain` returned; exceptions for which it returns None are raised as they are.
-
-    """
+    """Turn the body's exceptions for which `explain` returns a user error into that; others are raised as they are."""
     try:
         yield
     except UserError:
@@ -60,12 +48,7 @@ def errors_as_user_errors(folder: Path) -> AbstractContextManager[None]:
 def check_space(
     folder: Path, what: str = "a run", advice: str = "free some space, then the same command goes on"
 ) -> None:
-    """Check that a disk has room for a run, or for `what`.
-
-    Raises:
-        UserError: the disk is nearly full.
-
-    """
+    """Raise UserError if a disk has no room for a run, or for `what`."""
     free = shutil.disk_usage(folder).free / 1e6
     if free < LEAST_FREE_MB:
         raise UserError(f"{folder}: {free:.0f} MB are free there, and {what} needs {LEAST_FREE_MB}; {advice}")

@@ -143,10 +143,8 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     """Return the environment for a record: hardware and its fingerprint, versions, variables, threads.
 
     For a run over several nodes (`over`) the fingerprint covers all of them; `node_fingerprint`, given if they are
-    alike, is that of a run on one of them.
-
-    Only the variables in `RECORDED` and `RECORDED_WHERE_SET`, and NCCL's, are taken from the environment, so that no
-    key or token gets into a record.
+    alike, is that of a run on one of them. Of variables only `RECORDED`, `RECORDED_WHERE_SET` and NCCL's are taken, so
+    that no key or token gets into a record.
     """
     node, where = hardware(), job.where()
     parts = node | over.parts() if over else node

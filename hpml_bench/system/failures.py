@@ -24,8 +24,7 @@ _LOST_PEER = re.compile(
 )
 """Messages of gloo and NCCL on the remaining ranks when one has ended or doesn't answer."""
 _DEVICE = re.compile(
-    r"\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device",
-    re.IGNORECASE,
+    r"\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device", re.IGNORECASE
 )
 """Messages of CUDA's errors and its libraries', and torch's where tensors are on two devices."""
 _SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b", re.DOTALL)  # noqa: S108

@@ -43,10 +43,7 @@ def visible_gpus() -> tuple[dict[str, Any], ...]:
 
 
 def shareable_gpus() -> tuple[dict[str, Any], ...]:
-    """Return the same for GPUs that several processes can divide: the cards, else all MIG instances.
-
-    Instances that `visible_gpus` leaves out can be given to other processes.
-    """
+    """Return the same for GPUs that processes can divide: the cards, else all MIG instances."""
     with nvml() as library:
         found = [] if library is None else list(_devices(library))
     selection = os.environ.get("CUDA_VISIBLE_DEVICES")

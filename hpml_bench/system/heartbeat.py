@@ -56,10 +56,7 @@ def beat(where: str) -> None:
 
 @contextmanager
 def busy(every: float = LOOK_SECONDS) -> Iterator[None]:
-    """Repeat the last beat while the body runs, as long as this process computes, reads or writes.
-
-    For calls that may take longer than a stall, such as loading a model. A process that waits does not beat.
-    """
+    """Repeat the last beat during a long body, such as a model's loading, while this process computes or reads."""
     over = threading.Event()
 
     def look() -> None:

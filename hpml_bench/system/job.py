@@ -84,8 +84,5 @@ def plain(text: str) -> str:
 
 
 def _number(*variables: str) -> int | None:
-    for variable in variables:
-        text = os.environ.get(variable, "")
-        if re.fullmatch(r"\d{1,15}", text):
-            return int(text)
-    return None
+    texts = (os.environ.get(variable, "") for variable in variables)
+    return next((int(text) for text in texts if re.fullmatch(r"\d{1,15}", text)), None)

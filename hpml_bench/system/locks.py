@@ -25,12 +25,7 @@ def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
 
 @contextmanager
 def held(path: Path | str, advice: str) -> Iterator[None]:
-    """Hold a lock while the body runs, after waiting for it.
-
-    Raises:
-        UserError: the file system has no locks.
-
-    """
+    """Hold a lock while the body runs, after waiting for it; raises UserError on a file system without locks."""
     lock = file_lock(path)
     acquire(lock, advice)
     try:
@@ -40,13 +35,7 @@ def held(path: Path | str, advice: str) -> Iterator[None]:
 
 
 def acquire(lock: FileLock, advice: str) -> None:
-    """Take a lock.
-
-    Raises:
-        Timeout: another process holds it.
-        UserError: the file system has no locks; names the folder, and what to do.
-
-    """
+    """Take a lock; raises Timeout if another process holds it, UserError on a file system without locks."""
     try:
         lock.acquire()
     except OSError as error:

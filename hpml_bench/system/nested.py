@@ -7,10 +7,7 @@ from typing import Any
 
 
 def map_texts(value: Any, change: Callable[[str], str], leave_out: Callable[[str], bool] = lambda _: False) -> Any:
-    """Return a value with every text in it changed but keys; keys that `leave_out` selects go with their values.
-
-    Tuples become lists.
-    """
+    """Return a value with all texts changed but keys; tuples become lists; `leave_out` selects keys to drop."""
     if isinstance(value, Mapping):
         return {key: map_texts(item, change, leave_out) for key, item in value.items() if not leave_out(str(key))}
     if isinstance(value, list | tuple):

@@ -45,8 +45,7 @@ def interconnect(hosts: list[str]) -> str:
     InfiniBand's devices if there are any, else the socket interface that the user named, or that leads to the first of
     the other hosts.
     """
-    devices = _infiniband()
-    if devices:
+    if devices := _infiniband():
         return ", ".join(devices)
     leading = [name for host in hosts if (name := interface_to(host)) not in {None, "lo"}]
     name = _named() or next(iter(leading), "lo")
@@ -68,8 +67,7 @@ def _named() -> str | None:
     """Return the interface that a variable names: as in NCCL by a prefix, or after `=` by its whole name."""
     for variable in NAMED:
         first = os.environ.get(variable, "").partition(",")[0]
-        match = re.fullmatch(r"=?([\w.@-]+)", first)
-        if match:
+        if match := re.fullmatch(r"=?([\w.@-]+)", first):
             start = match[1]
             names = sorted(n for n in _addresses() if n == start or (n.startswith(start) and not first.startswith("=")))
             if names:
@@ -79,11 +77,8 @@ def _named() -> str | None:
 
 def _addresses() -> dict[str, str]:
     """Return interface -> its first IPv4 address."""
-    found = {}
-    for name, addresses in psutil.net_if_addrs().items():
-        if own := [a.address for a in addresses if a.family == socket.AF_INET]:
-            found[name] = own[0]
-    return found
+    found = psutil.net_if_addrs().items()
+    return {name: a.address for name, addresses in found for a in addresses[::-1] if a.family == socket.AF_INET}
 
 
 def _source(host: str) -> str | None:

@@ -14,10 +14,7 @@ MACHINE = Path("/proc/vmstat")
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has killed for lack of memory; 0 where it has no such count.
-
-    Where this process is in a control group, only that group counts: kills elsewhere end no process of ours.
-    """
+    """Return how many processes of this control group, or else machine, the kernel killed for lack of memory."""
     files = {}
     for path in _counters():
         with suppress(OSError):

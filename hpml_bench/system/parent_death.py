@@ -11,12 +11,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, whatever the reason.
-
-    Raises:
-        SystemExit: the parent has ended already.
-
-    """
+    """Ask the kernel to kill this process when its parent ends, however it does; SystemExit if it has ended already."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call

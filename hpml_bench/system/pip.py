@@ -27,18 +27,10 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a pip command; return its status and output.
+    """Run a pip command, that of `command`, with `variables` in its environment; return its status and output.
 
-    When this process is interrupted, pip and its children end too; when it is killed, pip does.
-
-    Args:
-        command: what `command` returns, and more arguments.
-        seconds: time after which it is killed.
-        variables: added to the environment.
-
-    Raises:
-        subprocess.TimeoutExpired: it took longer.
-
+    When this process is interrupted, pip and its children end too; when it is killed, pip does. After `seconds` it is
+    killed, and subprocess.TimeoutExpired raised.
     """
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(  # noqa: S603

@@ -33,10 +33,7 @@ def identify(pid: int) -> psutil.Process | None:
 
 
 def identity(pid: int) -> str | None:
-    """Return machine, boot and start time of a process, unequal for any other process with its number.
-
-    None where there is no such process here, or a zombie.
-    """
+    """Return machine, boot and start time of a process, unequal for any later one; None without one, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -60,11 +57,7 @@ def home() -> str:
     A reboot doesn't change it: a machine's first namespace always has the same number. Names of hosts aren't unique:
     containers may have that of their host, or all the same.
     """
-    try:
-        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except OSError:
-        machine = ""
-    return f"{machine}:{namespace()}"
+    return f"{_text('/etc/machine-id')}:{namespace()}"
 
 
 def namespace() -> int:
@@ -77,8 +70,12 @@ def namespace() -> int:
 
 def boot() -> str:
     """Return the kernel's boot id; empty where it is unknown."""
+    return _text("/proc/sys/kernel/random/boot_id")
+
+
+def _text(path: str) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path(path).read_text(encoding="ascii").strip()
     except OSError:
         return ""
 
@@ -129,10 +126,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def end_fork_server() -> None:
-    """Kill the fork server, and with it what was forked from it; the next run starts a new one.
-
-    Waits until it has ended: multiprocessing would take a dying server for a running one.
-    """
+    """Kill the fork server and its forks, and wait: multiprocessing would take a dying server for a running one."""
     server = fork_server()
     kill(process for process in [server and identify(server)] if process)
     await_dying_server()
@@ -151,7 +145,6 @@ def await_dying_server() -> None:
 
 
 def _exiting(pid: int) -> bool:
-    """Whether a process is exiting."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return bool(int(fields[6]) & PF_EXITING)

@@ -75,12 +75,7 @@ def holder() -> str:
 
 
 def _claim(path: Path) -> None:
-    """Lock a folder just made, unless another process took it for abandoned and removed it meanwhile.
-
-    Raises:
-        UserError: the file system has no locks.
-
-    """
+    """Lock a folder just made, unless another process took it for abandoned and removed it meanwhile."""
     with suppress(OSError):
         descriptor = os.open(path / holder(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -26,10 +26,7 @@ def beside(path: Path) -> Path:
 
 @cache
 def host_id() -> str:
-    """Return the id of host, boot and PID namespace, within which process numbers are unique.
-
-    Names of hosts may be equal (localhost); the kernel's boot id isn't.
-    """
+    """Return the id of host, boot and PID namespace, in which process numbers are unique; hosts' names may be equal."""
     return digest([socket.gethostname(), processes.boot(), processes.namespace()], 12)
 
 
