@@ -93,7 +93,8 @@ SUITE = {
     "description": "d",
     "seeds": 2,
     "settings": {
-        "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {"own_share": 0.5}}, "steps": 4,
+        "backbone": "embedded:newswire-gpt2", "dataset": {"name": "newswire", "options": {"own_share": 0.5}},
+        "steps": 4,
         "betas": [0.9, 0.99], "global_batch": 8, "device": "cpu", "clip_norm": None,
     },
     "methods": {"lora": {"lr": 1e-3, "options": {"r": 4}}, "second": {"method": "head"}, "peft:IA3": {}},
@@ -148,7 +149,9 @@ def test_any_bytes_as_a_suite(tmp_path: Path, content: bytes) -> None:
 
 @given(
     key=st.text("abc.settingsmethodslora", max_size=20)
-    | st.sampled_from(["steps", "name", "methods", "methods.lora", "methods.lora.options.r", "task.options", "dataset.options", "a.b"]),
+    | st.sampled_from(
+        ["steps", "name", "methods", "methods.lora", "methods.lora.options.r", "task.options", "dataset.options", "a.b"]
+    ),
     value=st.text(max_size=20) | values.map(json.dumps),
 )
 def test_any_override(key: str, value: str) -> None:
