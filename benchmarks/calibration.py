@@ -20,7 +20,7 @@ from scipy import optimize, special
 
 from hpml_bench import statistics
 from hpml_bench.statistics import ALPHA, Comparison
-from hpml_bench.statistics.pairs import FOR_DIFFERENCES
+from hpml_bench.statistics.verdicts import FOR_DIFFERENCES
 from hpml_bench.sweep.order import methods_of_seed
 
 Floats = NDArray[np.float64]

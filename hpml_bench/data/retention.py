@@ -9,7 +9,7 @@ import numpy as np
 
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, TEXT, Format, read_file
-from hpml_bench.data.sources import hub_snapshot, resolve
+from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.suite.settings import Settings
@@ -31,7 +31,7 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
             )
         rows = loaded.retention
     else:
-        rows = _rows_of_file(_hub_file(source) if source.startswith("hub:") else resolve(source).folder_or_file)
+        rows = _rows_of_file(_hub_file(source) if source.startswith("hub:") else fetch(source).folder_or_file)
     order = np.random.default_rng([settings.data_seed, STREAM]).permutation(len(rows))
     return rows.select(order[:most])
 

@@ -53,11 +53,11 @@ class Resolved(Frozen):
     """Commit of a hub repository; None for other sources."""
 
 
-def resolve(uri: str) -> Resolved:
+def fetch(uri: str) -> Resolved:
     """Return the file or folder that `uri` names, fetched into the cache if necessary.
 
     Raises:
-        UserError: it doesn't exist, can't be reached, or differs from the pinned one.
+        UserError: it doesn't exist, can't be reached, or differs from the content whose SHA-256 the source gives.
 
     """
     kind, _, rest = uri.partition(":")
@@ -70,8 +70,12 @@ def resolve(uri: str) -> Resolved:
         try:
             path = Path(rest).expanduser()
             exists = path.exists()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, links in a circle, no such user
-            raise UserError(f"path:{rest[:200]!r} is no path: {error}") from None
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # too long, a NUL, a loop of links, no such user
+            raise UserError(f"path:{rest[:200]!r} isn't a path: {error}") from None
         if not exists:
             raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
         return Resolved(folder_or_file=path)
@@ -80,7 +84,7 @@ def resolve(uri: str) -> Resolved:
     if kind == "wheel":
         return Resolved(folder_or_file=wheel_content(uri))
     raise UserError(
-        f"'{uri}' is no source: write embedded:NAME, path:FOLDER, hub:OWNER/NAME or wheel:NAME==VERSION/..."
+        f"'{uri}' isn't a source: write embedded:NAME, path:FOLDER, hub:OWNER/NAME or wheel:NAME==VERSION/..."
     )
 
 
@@ -94,7 +98,7 @@ def reach(uri: str) -> None:
 
 def resolve_model(uri: str) -> Resolved:
     """Return a model's folder with config.json, safetensors weights and tokenizer; GGUF weights are converted once."""
-    source = resolve(uri)
+    source = fetch(uri)
     path = source.folder_or_file
     if path.is_file() and path.suffix != ".gguf":
         raise UserError(f"{uri}: a model is a folder with config.json and model.safetensors, or a .gguf file")

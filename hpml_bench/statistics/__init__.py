@@ -22,7 +22,17 @@ from hpml_bench.statistics.evidence import (
 from hpml_bench.statistics.headline import compare_costs, compare_scores
 from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval
 from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
-from hpml_bench.statistics.pairs import (
+from hpml_bench.statistics.pareto import Membership, pareto_membership
+from hpml_bench.statistics.planning import paired_t_power, seeds_needed
+from hpml_bench.statistics.rows import (
+    crossed_evidence,
+    crossed_interval,
+    group_scores,
+    mcnemar,
+    rows_evidence,
+    rows_interval,
+)
+from hpml_bench.statistics.verdicts import (
     FOR_GUESSING,
     Better,
     Comparison,
@@ -33,16 +43,6 @@ from hpml_bench.statistics.pairs import (
     looks_skewed,
     rank_intervals,
     spent_at,
-)
-from hpml_bench.statistics.pareto import Membership, pareto_membership
-from hpml_bench.statistics.planning import paired_t_power, seeds_needed
-from hpml_bench.statistics.rows import (
-    crossed_evidence,
-    crossed_interval,
-    group_scores,
-    mcnemar,
-    rows_evidence,
-    rows_interval,
 )
 
 __all__ = [

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.evidence import Evidence
-from hpml_bench.statistics.pairs import Comparison, Values, compare_pairs, skewness
 from hpml_bench.statistics.rows import crossed_evidence
+from hpml_bench.statistics.verdicts import Comparison, Values, compare_pairs, skewness
 
 Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 """method -> seed -> scores of the test rows, [rows], in the same order for all; their mean is the metric."""

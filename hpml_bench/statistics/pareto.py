@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hpml_bench.statistics.pairs import Better, Comparison
+from hpml_bench.statistics.verdicts import Better, Comparison
 
 Place = Literal["on", "off", "undecided"]
 

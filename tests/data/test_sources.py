@@ -98,7 +98,7 @@ def test_a_remembered_hash_follows_the_file(tmp_path: Path, monkeypatch: pytest.
     [
         ("embedded:nothing", "holds no such model"),
         ("path:/no/such/folder", "no such file or folder"),
-        ("ftp:there", "is no source"),
+        ("ftp:there", "isn't a source"),
         ("hub:gpt2", "write hub:OWNER/NAME"),
         ("wheel:x==1/y", "write wheel:NAME==VERSION"),
         (f"wheel:x==1/../y#sha256={'0' * 64}", "must not be absolute or climb"),
@@ -107,7 +107,7 @@ def test_a_remembered_hash_follows_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_wrong_source_says_what_is_wrong(uri: str, says: str) -> None:
     """One sentence with the source and what to write instead."""
     with pytest.raises(UserError, match=says):
-        sources.resolve(uri)
+        sources.fetch(uri)
 
 
 def test_a_whole_model_folder_resolves(tmp_path: Path) -> None:
@@ -303,25 +303,25 @@ def local_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
 def test_a_wheels_folder_is_extracted_once(local_wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the inner path is unzipped; later calls need no index, and mend what was damaged."""
     uri = f"wheel:pack==1.0/pack/data#sha256={local_wheel({'pack/data/a/b.txt': 'text', 'pack/code.py': 'x'})}"
-    folder = sources.resolve(uri).folder_or_file
+    folder = sources.fetch(uri).folder_or_file
     assert [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()] == ["a/b.txt"]
     assert not (folder.parent / "code.py").exists()
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     (folder / "a" / "b.txt").write_text("te")
-    assert (sources.resolve(uri).folder_or_file / "a" / "b.txt").read_text() == "text"
+    assert (sources.fetch(uri).folder_or_file / "a" / "b.txt").read_text() == "text"
 
 
 def test_a_wheels_file_is_extracted(local_wheel: Wheel) -> None:
     """The inner path may be a file."""
     sha256 = local_wheel({"pack/data.csv": "1,2"})
-    assert sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={sha256}").folder_or_file.read_text() == "1,2"
+    assert sources.fetch(f"wheel:pack==1.0/pack/data.csv#sha256={sha256}").folder_or_file.read_text() == "1,2"
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(local_wheel: Wheel) -> None:
     """Another SHA-256 ends it, and nothing is unzipped."""
     local_wheel({"pack/data.csv": "1,2"})
     with pytest.raises(UserError, match="another SHA-256"):
-        sources.resolve(f"wheel:pack==1.0/pack/data.csv#sha256={'0' * 64}")
+        sources.fetch(f"wheel:pack==1.0/pack/data.csv#sha256={'0' * 64}")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_an_unknown_wheel_is_named(local_wheel: Wheel, name: str, says: str) -> 
     """A version or a package that the index lacks is told apart."""
     sha256 = local_wheel({"pack/data.csv": "1,2"})
     with pytest.raises(UserError, match=says):
-        sources.resolve(f"wheel:{name}/pack/data.csv#sha256={sha256}")
+        sources.fetch(f"wheel:{name}/pack/data.csv#sha256={sha256}")
 
 
 def test_an_unreachable_index_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,14 +340,14 @@ def test_an_unreachable_index_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(UserError, match="index can't be reached"):
-        sources.resolve(f"wheel:pack==1.0/x#sha256={'0' * 64}")
+        sources.fetch(f"wheel:pack==1.0/x#sha256={'0' * 64}")
 
 
 def test_a_missing_inner_path_says_what_there_is(local_wheel: Wheel) -> None:
     """The error lists the deepest folder that exists."""
     sha256 = local_wheel({"pack/data/train.tab": "x", "pack/data/test.tab": "x"})
     with pytest.raises(UserError, match=r"in pack/data there is test\.tab, train\.tab"):
-        sources.resolve(f"wheel:pack==1.0/pack/data/tran.tab#sha256={sha256}")
+        sources.fetch(f"wheel:pack==1.0/pack/data/tran.tab#sha256={sha256}")
 
 
 @pytest.mark.parametrize("evil", [{"members": {"pack/../../../evil": "x"}}, {"members": {}, "link": "pack/evil"}])
@@ -355,7 +355,7 @@ def test_a_climbing_member_or_a_link_is_refused(local_wheel: Wheel, tmp_path: Pa
     """No member of a wheel lands outside its folder."""
     sha256 = local_wheel(**evil)
     with pytest.raises(UserError, match="climbs out of it or is a link"):
-        sources.resolve(f"wheel:pack==1.0/pack#sha256={sha256}")
+        sources.fetch(f"wheel:pack==1.0/pack#sha256={sha256}")
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -363,7 +363,7 @@ def test_a_bomb_is_not_unzipped(local_wheel: Wheel, monkeypatch: pytest.MonkeyPa
     """There is a limit on what a wheel unzips to."""
     monkeypatch.setattr(wheels, "MAX_UNZIPPED_BYTES", 3)
     with pytest.raises(UserError, match="over the limit"):
-        sources.resolve(f"wheel:pack==1.0/pack#sha256={local_wheel({'pack/a': 'four'})}")
+        sources.fetch(f"wheel:pack==1.0/pack#sha256={local_wheel({'pack/a': 'four'})}")
 
 
 # GGUF

@@ -19,7 +19,7 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.data import wheel
-from hpml_bench.data.sources import MODEL_PATTERNS, resolve, resolve_model
+from hpml_bench.data.sources import MODEL_PATTERNS, fetch, resolve_model
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.system.cache import cache_folder
@@ -41,13 +41,13 @@ def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return buffer.getvalue()
 
 
-def fetch(content: bytes, inner: str = "pack") -> Path:
+def fetched(content: bytes, inner: str = "pack") -> Path:
     """Resolve a path in a wheel that lies in the cache as pip would have left it."""
     sha256 = hashlib.sha256(content).hexdigest()
     folder = cache_folder() / "wheels" / sha256[:16]
     folder.mkdir(parents=True)
     (folder / "pack-1.0-py3-none-any.whl").write_bytes(content)
-    return resolve(f"wheel:pack==1.0/{inner}#sha256={sha256}").folder_or_file
+    return fetch(f"wheel:pack==1.0/{inner}#sha256={sha256}").folder_or_file
 
 
 def special(name: str, mode: int) -> zipfile.ZipInfo:
@@ -107,7 +107,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 def test_what_does_not_belong_in_a_wheel_is_refused(name: str, tmp_path: Path) -> None:
     """One sentence that names the wheel; nothing outside its folder in the cache, and nothing half in it."""
     with pytest.raises(UserError, match=r"wheel:pack==1\.0"):
-        fetch(REFUSED[name]())
+        fetched(REFUSED[name]())
     places = [path for path in tmp_path.rglob("*") if path.name == "owned" or ".new-" in path.name]
     assert places == []
     assert not [path for path in cache_folder().rglob("files/pack/*") if path.is_file()]
@@ -117,7 +117,7 @@ def test_an_absolute_member_is_refused(tmp_path: Path) -> None:
     """It would land where it says: neither an address may lead to it, nor a wheel hold it under an inner path."""
     outside = tmp_path / "outside"
     with pytest.raises(UserError, match="must not be absolute"):
-        fetch(archive((f"{outside}/owned", b"x")), str(outside))
+        fetched(archive((f"{outside}/owned", b"x")), str(outside))
     assert not outside.exists()
     assert not wheel._stays_inside("/etc/owned")
     assert wheel._stays_inside("etc/mine")
@@ -129,11 +129,11 @@ def test_a_bomb_is_refused_before_it_is_unzipped(monkeypatch: pytest.MonkeyPatch
     assert len(bomb) < 30_000
     monkeypatch.setattr(wheel, "MAX_UNZIPPED_BYTES", 10_000_000)
     with pytest.raises(UserError, match="over the limit"):
-        fetch(bomb)
+        fetched(bomb)
     monkeypatch.undo()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
     with pytest.raises(UserError, match="HPML_BENCH_CACHE"):
-        fetch(archive(("pack/b", b"\0" * 20_000_000)))
+        fetched(archive(("pack/b", b"\0" * 20_000_000)))
 
 
 def test_a_size_that_is_declared_too_small_does_not_grow(tmp_path: Path) -> None:
@@ -142,14 +142,14 @@ def test_a_size_that_is_declared_too_small_does_not_grow(tmp_path: Path) -> None
     at = content.rindex(b"PK\x01\x02")
     content[at + 24 : at + 28] = struct.pack("<I", 7)
     with pytest.raises(UserError, match="can't be unzipped"):
-        fetch(bytes(content))
+        fetched(bytes(content))
 
 
 def test_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty files cost inodes."""
     monkeypatch.setattr(wheel, "MAX_MEMBERS", 50)
     with pytest.raises(UserError, match="51 files"):
-        fetch(archive(*((f"pack/{i}", b"") for i in range(51))))
+        fetched(archive(*((f"pack/{i}", b"") for i in range(51))))
 
 
 # Models

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpml_bench.cli import main
-from hpml_bench.data.sources import resolve
+from hpml_bench.data.sources import fetch
 from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.suite.suite import Suite, load_suite
@@ -127,9 +127,9 @@ def test_impossible_paths_are_a_sentence(place: str, tmp_path: Path, monkeypatch
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"settings": GOOD["settings"] | {"backbone": f"path:{place}"}}))
     for ask in (
-        lambda: resolve(load_suite(str(path)).settings.backbone),
-        lambda: resolve(load_suite("quickstart", [f"backbone=path:{place}"]).settings.backbone),
-        lambda: resolve(f"path:{place}"),
+        lambda: fetch(load_suite(str(path)).settings.backbone),
+        lambda: fetch(load_suite("quickstart", [f"backbone=path:{place}"]).settings.backbone),
+        lambda: fetch(f"path:{place}"),
         lambda: load_suite(place),
     ):
         with pytest.raises(UserError):

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import TableOptions
-from hpml_bench.data.sources import Resolved, hub_snapshot, resolve
+from hpml_bench.data.sources import Resolved, fetch, hub_snapshot
 from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
@@ -68,7 +68,7 @@ class HubDataset(DatasetLoader):
 def _snapshot(uri: str) -> Resolved:
     if uri.startswith("hub:"):
         return hub_snapshot(uri, "dataset", PATTERNS)
-    source = resolve(uri)
+    source = fetch(uri)
     if not source.folder_or_file.is_dir():
         raise UserError(f"{uri}: is a file; use the data set text_files for files")
     return source

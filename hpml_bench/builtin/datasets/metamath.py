@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.sources import hub_snapshot, resolve
+from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
@@ -74,7 +74,7 @@ class MetaMath(DatasetLoader):
 def _split(source: str, config: str | None, split: str, columns: tuple[str, ...]) -> Dataset:
     from datasets import load_dataset
 
-    found = hub_snapshot(source, "dataset", PATTERNS) if source.startswith("hub:") else resolve(source)
+    found = hub_snapshot(source, "dataset", PATTERNS) if source.startswith("hub:") else fetch(source)
     root = found.folder_or_file
     folder = root / config if config and (root / config).is_dir() else root
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.data.columns import TableOptions, short, some
 from hpml_bench.data.files import OTHER, SEPARATED, Format, Layout, read_file
-from hpml_bench.data.sources import resolve
+from hpml_bench.data.sources import fetch
 from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
@@ -48,7 +48,7 @@ class TextFiles(DatasetLoader):
 
 
 def _file(uri: str) -> Path:
-    path = resolve(uri).folder_or_file
+    path = fetch(uri).folder_or_file
     known = [*SEPARATED, *OTHER]
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")

@@ -46,7 +46,7 @@ class Download:
     def is_repeated(self) -> bool:
         """Do the download to its end; return whether it left a model and nothing else."""
         self.index.drips = False
-        found = sources.resolve(self.uri).folder_or_file
+        found = sources.fetch(self.uri).folder_or_file
         return (found / "config.json").is_file() and self.fresh_folders() == []
 
 
