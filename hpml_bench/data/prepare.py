@@ -246,18 +246,18 @@ def _check_and_digest(
                 labels, *others = (batch.column(name).combine_chunks() for name in (*task.columns, *optional))
                 task.check(split, labels, batch)
                 for column in (labels, *others):
-                    for part in _bytes(column):
+                    for part in _bytes_to_hash(column):
                         state.update(part)
         return state.hexdigest(), task.facts(rows["train"])
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
-    """Yield the content of a column of numbers, texts, or lists of these; for texts and lists the lengths first."""
+def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a column of numbers, texts or lists (their lengths first) for the digest of the data."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         yield np.asarray(pc.list_value_length(column)).astype("<i8").tobytes()
-        yield from _bytes(column.flatten())
+        yield from _bytes_to_hash(column.flatten())
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         encoded = column.cast(pa.large_binary())
         offsets = np.frombuffer(encoded.buffers()[1], "<i8")[encoded.offset : encoded.offset + len(encoded) + 1]

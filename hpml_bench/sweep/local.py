@@ -89,7 +89,7 @@ class SweepQueue(Queue[RunSpec]):
 
 
 def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
-    """Do what is missing of a sweep, followed by trackers; every finished run is kept, whatever happens to the next.
+    """Do the missing runs of a sweep, which trackers follow; each is recorded when it ends.
 
     Raises UserError if this machine can't meet the settings, a source isn't available, the folder is in use, also by
     jobs, or its disk is full or read-only.

@@ -71,7 +71,7 @@ class Study:
 
     def ask(self) -> tuple[optuna.Trial, float]:
         """Return a handle for `tell`, and the rate to try, rounded to two significant digits."""
-        self._study.sampler = _make(self._sampler, len(self.trials))
+        self._study.sampler = _make_sampler(self._sampler, len(self.trials))
         handle = self._study.ask()
         lr = handle.suggest_float("lr", self.low, self.high, log=True)
         return handle, lr if lr == self.default else float(f"{lr:.2g}")
@@ -100,13 +100,15 @@ class Study:
             self._study.enqueue_trial(rate)
 
 
-def _make(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that depends on the trial's place alone: a resumed tuning tries the rates of an unbroken one."""
+def _make_sampler(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler whose rate for a trial depends on the trials before it alone, as in an uninterrupted tuning.
+
+    Sobol's sequence is one for all methods: each is tried at the same multiples of its own rate.
+    """
     import optuna
 
     if sampler == "tpe":
         return optuna.samplers.TPESampler(seed=place, n_startup_trials=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # One scrambled Sobol sequence for all: every method is tried at the same multiples of its own rate.
         return optuna.samplers.QMCSampler(scramble=True, seed=0)

@@ -89,7 +89,7 @@ def _work() -> tuple[float, int]:
 
 
 def read(folder: Path) -> tuple[Beat, ...]:
-    """Return the last beat of each rank that has begun, by rank."""
+    """Return the last beat of each rank, by rank; ranks whose file isn't written yet are left out."""
     found = []
     for path in folder.glob(PATTERN):
         try:

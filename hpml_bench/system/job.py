@@ -38,7 +38,7 @@ class ThisJob:
 
 
 def this_job() -> ThisJob:
-    """Return the job of this process; without an engine, one named by host and process."""
+    """Return the job of this process: by `HPML_BENCH_JOB`, else of Slurm, PBS or LSF, else by host and process."""
     host, pid = socket.gethostname(), os.getpid()
     engine, job = os.environ.get(ENGINE), os.environ.get(JOB)
     for name, variable in SCHEDULERS:

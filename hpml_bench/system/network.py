@@ -18,9 +18,10 @@ NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 
 def own_address() -> str:
-    """Return the IPv4 address of this machine for other nodes: of the interface that the user named, else of its name.
+    """Return the IPv4 address by which other nodes reach this machine.
 
-    Its name may resolve to the loopback, as in Debian's /etc/hosts: then it is the default route's address.
+    That of the interface which NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names, else what Slurm's node name or the
+    host's name resolves to, else (where that is the loopback, as in Debian's /etc/hosts) the default route's.
     """
     named = _named()
     if named is not None and (found := _addresses().get(named)):

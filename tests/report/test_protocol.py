@@ -223,7 +223,7 @@ def test_one_budget_for_all_seeds(tmp_path: Path, flip: bool) -> None:
     short = [r.model_copy(update=order) for r in runs("head", 100, (0, 1))]
     results = load(tmp_path, [*runs("lora", 200, (0, 1)), *short])
     assert results.methods == ("lora",)
-    assert "consumed other than the rest of seed 0: steps 100 instead of 200" in said("failures", results)
+    assert "consumed other data than the rest of seed 0: steps 100 instead of 200" in said("failures", results)
 
 
 def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
@@ -231,7 +231,9 @@ def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
     other = Consumed(steps=50, samples=800, real_tokens=1, padded_tokens=1, order="0")
     results = load(tmp_path, [*sweep(["lora", "full"], 2), record("lora", 9, consumed=other)])
     assert results.seeds == (0, 1)
-    assert "consumed other than the runs compared: steps 50 instead of 100, samples 800" in said("failures", results)
+    assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in said(
+        "failures", results
+    )
 
 
 def test_another_order_is_another_budget(tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def section(results: Results) -> Section | None:
         return None
     scores = {method: of for method in results.methods for of in results.scores(method).values()}
     pairs = {f"{a} against {b}": (scores[a], scores[b]) for a, b in combinations(scores, 2)}
-    tests = _mcnemar(pairs) if _by_rows_alone(results) else _paired(results, pairs)
+    tests = _mcnemar(pairs) if _rows_are_independent_binary(results) else _paired(results, pairs)
     return section_of("single-seed", "One seed: test-set noise only", _intervals(results, scores), tests)
 
 
-def _by_rows_alone(results: Results) -> bool:
+def _rows_are_independent_binary(results: Results) -> bool:
     """Return whether rows are right or wrong and independent, as Wilson's interval and McNemar's test presume."""
     return results.task.binary and results.test_groups is None
 
@@ -48,14 +48,14 @@ def _intervals(results: Results, scores: Scores) -> Table:
     rows = [[method, _value(score, of), _interval(results, score, of), count] for method, of in scores.items()]
     how = (
         "Wilson's score interval of a proportion"
-        if _by_rows_alone(results)
+        if _rows_are_independent_binary(results)
         else f"Student's t over {_whose(results)} scores, whose mean is the {score.title}"
     )
     notes = [f"{how}. {LABEL}"]
     if found := results.guess:
         notes.append(found.sentence)
     columns = ("method", score.header, "95 % interval", "Test rows")
-    name = "binomial" if _by_rows_alone(results) else "one_seed"
+    name = "binomial" if _rows_are_independent_binary(results) else "one_seed"
     caption = f"{score.heading} of one seed, test-set noise only"
     return table(name, caption, columns, rows, notes)
 
@@ -65,19 +65,20 @@ def _whose(results: Results) -> str:
     return "the rows'" if results.test_groups is None else f"the {results.test_groups:,} groups'"
 
 
-def _value(score: Quantity, of: NDArray[Any]) -> Cell:
-    return cell(score.scale * float(of.mean()), score.metric.format)
+def _value(score: Quantity, scores: NDArray[Any]) -> Cell:
+    return cell(score.scale * float(scores.mean()), score.metric.format)
 
 
-def _interval(results: Results, score: Quantity, of: NDArray[Any]) -> str:
-    if _by_rows_alone(results):
-        found: tuple[float, float] | None = statistics.binomial_interval(int(of.sum()), of.size)
+def _interval(results: Results, score: Quantity, scores: NDArray[Any]) -> str:
+    """Return the 95 % interval of a method's mean score over test rows, within the score's bounds."""
+    if _rows_are_independent_binary(results):
+        ends: tuple[float, float] | None = statistics.binomial_interval(int(scores.sum()), scores.size)
     else:
-        found = statistics.rows_interval(of)
-    if found is None:
+        ends = statistics.rows_interval(scores)
+    if ends is None:
         return MISSING
-    whole = results.within_bounds(results.quality, statistics.Interval(1, float(of.mean()), None, *found))
-    return limits(score.scale * (whole.low or 0.0), score.scale * (whole.high or 0.0), score.metric.format)
+    bounded = results.within_bounds(results.quality, statistics.Interval(1, float(scores.mean()), None, *ends))
+    return limits(score.scale * (bounded.low or 0.0), score.scale * (bounded.high or 0.0), score.metric.format)
 
 
 def _tested(pairs: Iterable[str], shown: Iterable[tuple[Cell, Cell]], p: list[float]) -> list[list[Cell]]:
