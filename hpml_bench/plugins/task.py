@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -321,28 +322,10 @@ def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[
 
 def loss_metrics(unit: str, what: str) -> tuple[Metric, Metric]:
     """Return the definitions of `train_loss` and `test_loss`; `what` names the loss at the beginning of a sentence."""
-    training = Metric(
-        name="train_loss",
-        title="training loss",
-        unit=unit,
-        better="lower",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=".3f",
-        group="quality",
-        definition=f"{what} on the training batches, before the update, mean over the last 20 steps.",
+    metric = partial(Metric, unit=unit, better="lower", over_ranks="same", format=".3f", group="quality")
+    training = f"{what} on the training batches, before the update, mean over the last 20 steps."
+    test = f"Mean {what[:1].lower()}{what[1:]} over the test rows, each exactly once, after the last step."
+    return (
+        metric(name="train_loss", title="training loss", over_steps="mean", phase="train", definition=training),
+        metric(name="test_loss", title="test loss", over_steps="once", phase="test", definition=test),
     )
-    test = Metric(
-        name="test_loss",
-        title="test loss",
-        unit=unit,
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".3f",
-        group="quality",
-        definition=f"Mean {what[:1].lower()}{what[1:]} over the test rows, each exactly once, after the last step.",
-    )
-    return training, test

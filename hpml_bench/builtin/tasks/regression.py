@@ -23,29 +23,7 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.tokenizer import Encoder
 
-BATCH = 1000
-
-
-def _metric(
-    name: str,
-    title: str,
-    better: Literal["higher", "lower"],
-    bounds: tuple[float | None, float | None],
-    definition: str,
-) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit="",
-        better=better,
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".3f",
-        group="quality",
-        bounds=bounds,
-        definition=definition,
-    )
+_metric = partial(Metric.once, phase="test", group="quality")
 
 
 class Regression(Task):
@@ -64,35 +42,27 @@ class Regression(Task):
         loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
         loss_metrics("", "Squared error")[1],
         _metric(
-            "test_rmse",
-            "RMSE",
-            "lower",
-            (0.0, None),
+            "test_rmse", "RMSE", "", "lower", ".3f",
             "Root of the mean squared error over the test rows, in the target's unit, after the last step.",
+            bounds=(0.0, None),
         ),
         _metric(
-            "test_mae",
-            "MAE",
-            "lower",
-            (0.0, None),
+            "test_mae", "MAE", "", "lower", ".3f",
             "Mean absolute error over the test rows, in the target's unit, after the last step.",
+            bounds=(0.0, None),
         ),
         _metric(
-            "test_pearson",
-            "Pearson's r",
-            "higher",
-            (-1.0, 1.0),
+            "test_pearson", "Pearson's r", "", "higher", ".3f",
             "Linear correlation of predictions and targets over the test rows; none where either is constant.",
+            bounds=(-1.0, 1.0),
         ),
         _metric(
-            "test_spearman",
-            "Spearman's rho",
-            "higher",
-            (-1.0, 1.0),
+            "test_spearman", "Spearman's rho", "", "higher", ".3f",
             "Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; none "
             "where either is constant.",
+            bounds=(-1.0, 1.0),
         ),
-    )
+    )  # fmt: skip
 
     class Options(Frozen):
         """Input of the head."""
@@ -111,7 +81,7 @@ class Regression(Task):
 
     def facts(self, train: Dataset) -> dict[str, float]:
         """Return mean and standard deviation (of the population) of the training targets; refuse a constant."""
-        batches = train.with_format("arrow").iter(BATCH)
+        batches = train.with_format("arrow").iter(1000)
         labels = np.concatenate([batch.column("label").to_numpy() for batch in batches])
         if labels.min() == labels.max():
             raise UserError(f"all {len(labels)} training rows have the target {labels[0]:g}; regression needs two")

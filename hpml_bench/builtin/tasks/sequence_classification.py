@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 1_000_000
 """Most classes of macro-F1, whose counts take memory for every class."""
 
-_train_loss, _test_loss = loss_metrics("nats", "Cross-entropy")
+_metric = partial(Metric.once, phase="test", group="quality")
 
 
 class SequenceClassification(Task):
@@ -37,35 +37,18 @@ class SequenceClassification(Task):
     headline = "test_accuracy"
     binary = True
     metrics = (
-        _train_loss,
-        _test_loss,
-        Metric(
-            name="test_accuracy",
-            title="accuracy",
-            unit="",
-            better="higher",
-            over_ranks="same",
-            over_steps="once",
-            phase="test",
-            format=".1%",
-            group="quality",
+        *loss_metrics("nats", "Cross-entropy"),
+        _metric(
+            "test_accuracy", "accuracy", "", "higher", ".1%",
+            "Share of the test rows whose most likely class is the right one, after the last step.",
             bounds=(0.0, 1.0),
-            definition="Share of the test rows whose most likely class is the right one, after the last step.",
         ),
-        Metric(
-            name="test_macro_f1",
-            title="macro-F1",
-            unit="",
-            better="higher",
-            over_ranks="same",
-            over_steps="once",
-            phase="test",
-            format=".3f",
-            group="quality",
-            definition="Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither "
-            "there nor predicted.",
+        _metric(
+            "test_macro_f1", "macro-F1", "", "higher", ".3f",
+            "Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither there nor "
+            "predicted.",
         ),
-    )
+    )  # fmt: skip
 
     class Options(Frozen):
         """Input of the head."""

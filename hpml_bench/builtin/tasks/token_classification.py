@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,20 +27,7 @@ OUTSIDE = "O"
 """Tag of a word that belongs to no entity."""
 
 
-def _share(name: str, title: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit="",
-        better="higher",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".1%",
-        group="quality",
-        bounds=(0.0, 1.0),
-        definition=definition,
-    )
+_share = partial(Metric.once, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
 
 
 class TokenClassification(Task):
@@ -57,13 +45,17 @@ class TokenClassification(Task):
         _share(
             "test_f1",
             "entity F1",
-            "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right when "
-            "its type and both its ends are; an I- tag after another type or after O begins one, as conlleval has it. "
-            "Words that max_length cuts off are left out.",
+            definition="2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is "
+            "right when its type and both its ends are; an I- tag after another type or after O begins one, as "
+            "conlleval has it. Words that max_length cuts off are left out.",
         ),
-        _share("test_precision", "precision", "Share of the predicted entities of the test rows that are right."),
-        _share("test_recall", "recall", "Share of the entities of the test rows that are predicted right."),
-        _share("test_word_accuracy", "word accuracy", "Share of the words of the test rows whose tag is right."),
+        _share(
+            "test_precision", "precision", definition="Share of the predicted entities of the test rows that are right."
+        ),
+        _share("test_recall", "recall", definition="Share of the entities of the test rows that are predicted right."),
+        _share(
+            "test_word_accuracy", "word accuracy", definition="Share of the words of the test rows whose tag is right."
+        ),
     )
 
     class Options(Frozen):
