@@ -309,6 +309,33 @@ class Task(ABC):
         """
 
 
+def flat(answers: Answers) -> NDArray[Any]:
+    """Return the answers to all tokens of all rows one after the other."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def first_true(wrong: pa.Array) -> int | None:
+    """Return the place of the first truth value or null; None where there is none."""
+    import pyarrow.compute as pc
+
+    place = pc.index(wrong.fill_null(True), True).as_py()
+    return None if place < 0 else int(place)
+
+
+def linearised_ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return one value per row [n] whose mean is exactly sum(parts) / sum(wholes); all 0 where the wholes are.
+
+    A ratio of means linearised at them: R + (part_i - R whole_i) / mean(whole) (Cochran 1977, Sampling Techniques, ch.
+    6; as an infinitesimal jackknife: Efron 1982, ch. 6).
+    """
+    total = float(wholes.sum())
+    if not total:
+        return np.zeros(len(wholes))
+    ratio = float(np.sum(parts, dtype=np.float64)) / total
+    linear: NDArray[np.float64] = ratio + (np.asarray(parts, dtype=np.float64) - ratio * wholes) / wholes.mean()
+    return linear
+
+
 def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None) -> Task:
     """Return the task that the settings name.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
@@ -72,7 +72,10 @@ class Regression(Task):
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a target that is no finite number."""
-        row = _not_finite(labels)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        row = first_true(pc.invert(pc.is_finite(labels))) if pa.types.is_floating(labels.type) else 0
         if row is not None:
             raise UserError(
                 f"a {split} row has the target {labels[row].as_py()!r}, which is no finite number: "
@@ -173,14 +176,3 @@ def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks
-
-
-def _not_finite(labels: pa.Array) -> int | None:
-    """Return the first row whose label is no finite number."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_floating(labels.type):
-        return 0
-    row = pc.index(pc.is_finite(labels).fill_null(False), False).as_py()
-    return None if row < 0 else int(row)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
@@ -58,7 +58,12 @@ class SequenceClassification(Task):
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a label that is no index into the names."""
-        row = _mislabelled(labels, len(self.label_names))
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        row: int | None = 0
+        if pa.types.is_integer(labels.type):
+            row = first_true(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(self.label_names))))
         if row is not None:
             raise UserError(
                 f"a {split} row has the label {labels[row].as_py()!r}, outside the {len(self.label_names)} names "
@@ -148,15 +153,3 @@ def macro_f1(reference: NDArray[Any], prediction: NDArray[Any], classes: int = 0
     right = np.bincount(reference[reference == prediction], minlength=size)
     ends = np.bincount(reference, minlength=size) + np.bincount(prediction, minlength=size)
     return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))
-
-
-def _mislabelled(labels: pa.Array, names: int) -> int | None:
-    """Return the first row whose label is no index into the names."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_integer(labels.type):
-        return 0
-    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
-    row = pc.index(wrong, True).as_py()
-    return None if row < 0 else int(row)
