@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -46,6 +47,25 @@ class Group:
         gathered = [torch.empty_like(local) for _ in range(self.world)]
         dist.all_gather(gathered, local)
         return torch.stack(gathered)
+
+    def gather_rows(self, local: torch.Tensor, count: int, what: str) -> np.ndarray:
+        """Return the lines of all ranks [count, width] in the order of their rows, as `gather` on all ranks.
+
+        Args:
+            local: a line per row of this rank [share, width], the row's index first; a negative one if unused.
+            count: number of rows.
+            what: what was done with each row, for errors.
+
+        Raises:
+            RuntimeError: a row is missing or there twice.
+
+        """
+        lines: np.ndarray = self.gather(local).flatten(0, 1).numpy()
+        lines = lines[lines[:, 0] >= 0]
+        lines = lines[np.argsort(lines[:, 0], kind="stable")]
+        if not np.array_equal(lines[:, 0], np.arange(count)):
+            raise RuntimeError(f"the {what} exactly once each")
+        return lines
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
