@@ -49,16 +49,10 @@ class Group:
         return torch.stack(gathered)
 
     def gather_rows(self, local: torch.Tensor, count: int, what: str) -> np.ndarray:
-        """Return the lines of all ranks [count, width] in the order of their rows, as `gather` on all ranks.
+        """Return the lines of all ranks, [count, width], in the order of their `count` rows, by `gather`.
 
-        Args:
-            local: a line per row of this rank [share, width], the row's index first; a negative one if unused.
-            count: number of rows.
-            what: what was done with each row, for errors.
-
-        Raises:
-            RuntimeError: a row is missing or there twice.
-
+        A line of `local` [share, width] begins with its row's index, which is negative where the line is unused. A row
+        that is missing or there twice is a RuntimeError; `what` says what was not done with it.
         """
         lines: np.ndarray = self.gather(local).flatten(0, 1).numpy()
         lines = lines[lines[:, 0] >= 0]

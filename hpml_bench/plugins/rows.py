@@ -94,16 +94,14 @@ class Rows:
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
         self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
-        self.targets = self._count_targets()
+        self.targets = np.ones(len(self), dtype=np.int64)
         """Number of targets of each row, [n]; the loss is a mean over targets."""
+        if self.token_labels:
+            counts = [int((own != IGNORE_INDEX).sum()) for own in self._labels_of(range(len(self)))]
+            self.targets = np.array(counts, dtype=np.int64)
 
     def _of_chosen(self, values: np.ndarray) -> np.ndarray:
         return values if self._chosen is None else values[self._chosen]
-
-    def _count_targets(self) -> np.ndarray:
-        if self.token_labels is None:
-            return np.ones(len(self), dtype=np.int64)
-        return np.array([int((row != IGNORE_INDEX).sum()) for row in self._labels_of(range(len(self)))], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.lengths)

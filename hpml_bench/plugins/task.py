@@ -36,10 +36,7 @@ IGNORE_INDEX = -100
 def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return rows and columns, [count] each, of a language model's target tokens, row by row.
 
-    Args:
-        labels: [B, L]; the first token of a row is never a target.
-        count: the number of targets, so that the host need not wait for the device.
-
+    The first of a row's labels [B, L] is no target. `count` is their number: the host need not wait for the device.
     """
     rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
     return rows, columns + 1

@@ -46,14 +46,9 @@ def evaluate(
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
-    answers = None
-    if generator is not None:
-        with autocast(settings), torch.no_grad():
-            answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
-    chosen = None
-    if task.compares_choices:
-        with autocast(settings):
-            chosen = choose(model, task, rows, settings, group, _most_targets(model))
+    with autocast(settings), torch.no_grad():
+        answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase) if generator else None
+        chosen = choose(model, task, rows, settings, group, _most_targets(model)) if task.compares_choices else None
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),

@@ -138,13 +138,9 @@ class Regression(Task):
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
         labels = np.asarray(reference, dtype=np.float64)
-        scores = linearised_rmse(labels, np.full(len(labels), labels.mean()))
-        chance = float(labels.std())
-        return Guess(
-            f"Guessing the mean of the test rows, {labels.mean():.4g}, for each of them has an RMSE of {chance:.4g}.",
-            scores=scores,
-            chance=chance,
-        )
+        mean, chance = labels.mean(), float(labels.std())
+        sentence = f"Guessing the mean of the test rows, {mean:.4g}, for each of them has an RMSE of {chance:.4g}."
+        return Guess(sentence, scores=linearised_rmse(labels, np.full(len(labels), mean)), chance=chance)
 
 
 def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float64]:
