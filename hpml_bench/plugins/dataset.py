@@ -69,7 +69,6 @@ class DatasetLoader(ABC):
     """Its own options."""
 
     def __init__(self, options: Any) -> None:
-        """Keep the options, an `Options`."""
         self.options = options
 
     @abstractmethod

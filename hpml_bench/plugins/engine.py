@@ -58,7 +58,6 @@ class Engine(ABC):
     """Whether it kills a job some time after it asked it to end, and restarts it only after that."""
 
     def __init__(self, profile: Profile) -> None:
-        """Keep the profile."""
         self.profile = profile
         self.options: Any = self.Options.model_validate(profile.options)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -46,6 +47,19 @@ class Group:
         gathered = [torch.empty_like(local) for _ in range(self.world)]
         dist.all_gather(gathered, local)
         return torch.stack(gathered)
+
+    def gather_rows(self, local: torch.Tensor, count: int, what: str) -> np.ndarray:
+        """Return the lines of all ranks, [count, width], in the order of their `count` rows, by `gather`.
+
+        A line of `local` [share, width] begins with its row's index, which is negative where the line is unused. A row
+        that is missing or there twice is a RuntimeError; `what` says what was not done with it.
+        """
+        lines: np.ndarray = self.gather(local).flatten(0, 1).numpy()
+        lines = lines[lines[:, 0] >= 0]
+        lines = lines[np.argsort(lines[:, 0], kind="stable")]
+        if not np.array_equal(lines[:, 0], np.arange(count)):
+            raise RuntimeError(f"the {what} exactly once each")
+        return lines
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.rows import Batch
 
 
-class NoOptions(Frozen):
-    """The options of a method that has none."""
-
-
 class Method(ABC):
     """A fine-tuning method: `build` is required, every other hook does nothing unless it is overridden.
 
@@ -47,11 +43,10 @@ class Method(ABC):
     """Learning rate where a suite gives none."""
     trains: ClassVar[bool] = True
     """Whether anything is trained; the base model trains nothing and takes no steps."""
-    Options: ClassVar[type[Frozen]] = NoOptions
+    Options: ClassVar[type[Frozen]] = Frozen
     """The method's own options, with their defaults."""
 
     def __init__(self, options: Any) -> None:
-        """Keep the options, an `Options`."""
         self.options = options
 
     @abstractmethod

@@ -37,7 +37,6 @@ class Optimizer(ABC):
     """The optimizer's own options, with their defaults."""
 
     def __init__(self, options: Any) -> None:
-        """Keep the options, an `Options`."""
         self.options = options
 
     def check(self, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,6 @@ class Ragged:
     """A memory-mapped column of lists; a row is copied only into its batch."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        """Open the column."""
         self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in column.chunks]
         self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
         self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
@@ -95,23 +94,26 @@ class Rows:
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
         self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
-        self.targets = self._count_targets()
+        self.targets = np.ones(len(self), dtype=np.int64)
         """Number of targets of each row, [n]; the loss is a mean over targets."""
+        if self.token_labels:
+            counts = [int((own != IGNORE_INDEX).sum()) for own in self._labels_of(range(len(self)))]
+            self.targets = np.array(counts, dtype=np.int64)
 
     def _of_chosen(self, values: np.ndarray) -> np.ndarray:
         return values if self._chosen is None else values[self._chosen]
-
-    def _count_targets(self) -> np.ndarray:
-        if self.token_labels is None:
-            return np.ones(len(self), dtype=np.int64)
-        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
-        return np.array([int((row != IGNORE_INDEX).sum()) for row in labels], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def _number(self, index: int) -> int:
         return index if self._chosen is None else int(self._chosen[index])
+
+    def _labels_of(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """Yield the labels of the tokens of some rows."""
+        assert self.token_labels is not None  # noqa: S101 - rows have labels of one kind
+        for index in indices:
+            yield self.token_labels[self._number(index)]
 
     def numbers(self, indices: np.ndarray) -> np.ndarray:
         """Return the numbers on disk of these rows."""
@@ -142,18 +144,14 @@ class Rows:
         """Reference answers: the label of each row, or the labels of each row's tokens that have one."""
         if self.token_labels is None:
             return self.labels
-        labels = (self.token_labels[self._number(index)] for index in range(len(self)))
-        return tuple(row[row != IGNORE_INDEX] for row in labels)
+        return tuple(own[own != IGNORE_INDEX] for own in self._labels_of(range(len(self))))
 
     def answers(self, predictions: np.ndarray) -> Answers:
         """Return predictions, [n, 1] or [n, longest row], in the form of `references`."""
         if self.token_labels is None:
             return predictions[:, 0].astype(self.labels.dtype)
-        answers = []
-        for index, row in enumerate(predictions):
-            labels = self.token_labels[self._number(index)]
-            answers.append(row[: len(labels)][labels != IGNORE_INDEX].astype(labels.dtype))
-        return tuple(answers)
+        pairs = zip(predictions, self._labels_of(range(len(self))), strict=True)
+        return tuple(row[: len(own)][own != IGNORE_INDEX].astype(own.dtype) for row, own in pairs)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Return these rows, padded on the right to the longest of them."""
@@ -172,7 +170,6 @@ class Rows:
             own_labels: np.ndarray = self.labels[indices]
             return own_labels
         labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        for row, index in enumerate(indices):
-            own = self.token_labels[self._number(int(index))]
+        for row, own in enumerate(self._labels_of(indices)):
             labels[row, : len(own)] = own
         return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -35,10 +36,7 @@ IGNORE_INDEX = -100
 def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return rows and columns, [count] each, of a language model's target tokens, row by row.
 
-    Args:
-        labels: [B, L]; the first token of a row is never a target.
-        count: the number of targets, so that the host need not wait for the device.
-
+    The first of a row's labels [B, L] is no target. `count` is their number: the host need not wait for the device.
     """
     rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
     return rows, columns + 1
@@ -308,6 +306,33 @@ class Task(ABC):
         """
 
 
+def flat(answers: Answers) -> NDArray[Any]:
+    """Return the answers to all tokens of all rows one after the other."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def first_true(wrong: pa.Array) -> int | None:
+    """Return the place of the first truth value or null; None where there is none."""
+    import pyarrow.compute as pc
+
+    place = pc.index(wrong.fill_null(True), True).as_py()
+    return None if place < 0 else int(place)
+
+
+def linearised_ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return one value per row [n] whose mean is exactly sum(parts) / sum(wholes); all 0 where the wholes are.
+
+    A ratio of means linearised at them: R + (part_i - R whole_i) / mean(whole) (Cochran 1977, Sampling Techniques, ch.
+    6; as an infinitesimal jackknife: Efron 1982, ch. 6).
+    """
+    total = float(wholes.sum())
+    if not total:
+        return np.zeros(len(wholes))
+    ratio = float(np.sum(parts, dtype=np.float64)) / total
+    linear: NDArray[np.float64] = ratio + (np.asarray(parts, dtype=np.float64) - ratio * wholes) / wholes.mean()
+    return linear
+
+
 def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None) -> Task:
     """Return the task that the settings name.
 
@@ -321,28 +346,10 @@ def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[
 
 def loss_metrics(unit: str, what: str) -> tuple[Metric, Metric]:
     """Return the definitions of `train_loss` and `test_loss`; `what` names the loss at the beginning of a sentence."""
-    training = Metric(
-        name="train_loss",
-        title="training loss",
-        unit=unit,
-        better="lower",
-        over_ranks="same",
-        over_steps="mean",
-        phase="train",
-        format=".3f",
-        group="quality",
-        definition=f"{what} on the training batches, before the update, mean over the last 20 steps.",
+    metric = partial(Metric, unit=unit, better="lower", over_ranks="same", format=".3f", group="quality")
+    training = f"{what} on the training batches, before the update, mean over the last 20 steps."
+    test = f"Mean {what[:1].lower()}{what[1:]} over the test rows, each exactly once, after the last step."
+    return (
+        metric(name="train_loss", title="training loss", over_steps="mean", phase="train", definition=training),
+        metric(name="test_loss", title="test loss", over_steps="once", phase="test", definition=test),
     )
-    test = Metric(
-        name="test_loss",
-        title="test loss",
-        unit=unit,
-        better="lower",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".3f",
-        group="quality",
-        definition=f"Mean {what[:1].lower()}{what[1:]} over the test rows, each exactly once, after the last step.",
-    )
-    return training, test

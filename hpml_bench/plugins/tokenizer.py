@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,8 @@ class Encoder:
             UserError: tokenizer and model don't belong together, or an empty text gives no token.
 
         """
-        end = end_id(self.tokenizer)
-        encoded = self._encode(texts, end)["input_ids"]
-        return self._checked([row if end is None else [*row, end] for row in encoded])
+        ids, _ = self._encode(texts)
+        return ids
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Return the token ids of each row of words, joined by spaces, and for each token the number of its word.
@@ -78,17 +78,14 @@ class Encoder:
             UserError: as `texts`.
 
         """
-        end = end_id(self.tokenizer)
-        encoded = self._encode([" ".join(row) for row in rows], end, return_offsets_mapping=True)
-        ids, numbers = [], []
-        for words, row, offsets in zip(rows, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            first = _first_tokens(words, offsets)
-            ids.append(row if end is None else [*row, end])
-            numbers.append(first if end is None else [*first, -1])
-        return self._checked(ids), numbers
+        ids, encoded = self._encode([" ".join(row) for row in rows], return_offsets_mapping=True)
+        numbers = [_first_tokens(words, place) for words, place in zip(rows, encoded["offset_mapping"], strict=True)]
+        return ids, [[*own, *[-1] * (len(row) - len(own))] for row, own in zip(ids, numbers, strict=True)]
 
-    def _encode(self, texts: list[str], end: int | None, **more: bool) -> Any:
-        return self.tokenizer(
+    def _encode(self, texts: list[str], **more: bool) -> tuple[list[list[int]], Any]:
+        """Return the token ids of texts, with the end token, and what the tokenizer returned."""
+        end = end_id(self.tokenizer)
+        encoded = self.tokenizer(
             texts,
             truncation=True,
             max_length=self.max_length - (end is not None),
@@ -96,8 +93,7 @@ class Encoder:
             return_token_type_ids=False,
             **more,
         )
-
-    def _checked(self, ids: list[list[int]]) -> list[list[int]]:
+        ids = [row if end is None else [*row, end] for row in encoded["input_ids"]]
         largest = max((max(row, default=0) for row in ids), default=0)
         if self.vocabulary is not None and largest >= self.vocabulary:
             raise UserError(
@@ -106,7 +102,7 @@ class Encoder:
             )
         if any(not row for row in ids):
             raise UserError(f"{self.backbone}: the tokenizer has no end token, and an empty text gives no token at all")
-        return ids
+        return ids, encoded
 
 
 def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
@@ -114,11 +110,7 @@ def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> l
 
     A token of nothing but the space before a word is none of the word's.
     """
-    begins: list[int] = []
-    position = 0
-    for text in words:
-        begins.append(position)
-        position += len(text) + 1
+    begins = list(accumulate((len(text) + 1 for text in words[:-1]), initial=0))
     numbers, word, taken = [], 0, -1
     for start, end in offsets:
         while word + 1 < len(begins) and begins[word + 1] < end:

@@ -20,22 +20,17 @@ from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.training import precision
 from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
 from hpml_bench.training.kernels import speed_up
 from hpml_bench.training.model import build_model, is_large
 from hpml_bench.training.optimization import total_steps
-from hpml_bench.training.precision import (
-    autocast,
-    keep_trained_as_float32,
-    leave_out_cudnn_attention,
-    set_float32_products,
-)
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A run's model, method, task and rows, before its model is wrapped for several processes."""
+    """A run's model, method, task and rows, before the model is wrapped; fields that `Run` has too mean the same."""
 
     spec: RunSpec
     model: TaskModel
@@ -46,12 +41,8 @@ class Assembly:
     validation: Rows
     test: Rows
     retention: Rows | None = None
-    """General text; None where the task measures no forgetting."""
     generator: Generator | None = None
-    """Generation of answers; None where the task generates none."""
     base_losses: np.ndarray | None = None
-    """Loss of the base model on each row of `retention`, before the method changed it, summed over tokens, [n] in
-    nats."""
 
     @property
     def settings(self) -> Settings:
@@ -76,13 +67,7 @@ class Assembly:
 
 
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
-    """Open the rows, build the model, and let the method initialise it from data.
-
-    Raises:
-        Unsupported: the method can't run with this backbone.
-        UserError: the backbone can't be loaded, is too short for `max_length`, or an option is wrong.
-
-    """
+    """Open the rows, build the model, and let the method initialise it from data."""
     settings = spec.settings
     rows = {"train": training_rows(prepared, settings, spec.seed)}
     method = make_method(spec.method)
@@ -96,8 +81,8 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
             speed_up(base, settings.device)  # as for the trained model: their difference must not come from kernels
             losses.append(base_losses(base, task, rows[RETENTION], settings, group))
 
-    set_float32_products(settings)
-    leave_out_cudnn_attention()
+    precision.set_float32_products(settings)
+    precision.leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
     loading = group.in_turn() if is_large(folder, settings) else nullcontext()
     model = build_model(folder, spec, method, task, measure_base, group.device, loading).to(group.device)
@@ -108,7 +93,7 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     )  # fmt: skip
     if method.trains:
         batches = (assembly.train_rows.batch(indices).to(group.device) for indices in assembly.order())
-        with autocast(settings):
+        with precision.autocast(settings):
             method.before_train(model.encoder, batches, assembly.steps)
-        keep_trained_as_float32(model)  # weights that were made anew from the data
+        precision.keep_trained_as_float32(model)  # weights that were made anew from the data
     return assembly

@@ -46,12 +46,8 @@ class LanguageModel(nn.Module):
 
     A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
     hook on the output layer selects the hidden states that it reads; what single architectures do with logits
-    afterwards stays as it is.
-
-    Args:
-        encoder: the language model, or PEFT's around it.
-        virtual_tokens: leading positions that the method adds to the hidden states.
-
+    afterwards stays as it is. The encoder is the language model, or PEFT's around it; `virtual_tokens` are leading
+    positions that the method adds to the hidden states.
     """
 
     def __init__(self, encoder: nn.Module, virtual_tokens: int = 0) -> None:
@@ -65,7 +61,8 @@ class LanguageModel(nn.Module):
         """Whether `caches` was verified on this model's texts, or needs no check."""
         self._attends = _attends(encoder)
         self._chosen: Places | None = None
-        self._watch(encoder)
+        output = cast(Any, encoder).get_output_embeddings()
+        self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
 
     @property
     def width(self) -> int:
@@ -77,10 +74,6 @@ class LanguageModel(nn.Module):
         """Positions that the method puts before each text, in its hidden states or in the cache."""
         prefix = _prefix(self.encoder, rows=1)
         return 0 if prefix is None else prefix.length
-
-    def _watch(self, encoder: nn.Module) -> None:
-        output = cast(Any, encoder).get_output_embeddings()
-        self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
 
     def release(self) -> None:
         """Remove the hook, so that the output layer computes all logits again."""
@@ -98,14 +91,9 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Return logits of right-padded texts [B, L].
 
-        Args:
-            input_ids: token ids [B, L].
-            attention_mask: 1 for a token, 0 for padding, [B, L].
-            labels: a token's own id where it is a target, else IGNORE_INDEX, [B, L]. The logits are of the targets,
-                each from the position before it: [N, vocabulary], row by row. Without labels, of the token after each
-                text: [B, vocabulary].
-            learnt: N, the number of targets; without it, the host waits for the device to count them.
-
+        Labels [B, L] are a token's own id where it is a target, else IGNORE_INDEX. The logits are of the targets, each
+        from the position before it: [N, vocabulary], row by row; without labels, of the token after each text: [B,
+        vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets.
         """
         if labels is None:
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
@@ -211,14 +199,17 @@ def _attends(encoder: Any) -> bool:
 
     A state-space model without attention (Mamba) multiplies the new tokens' states by the mask.
     """
-    base = encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
+    base = _unwrapped(encoder)
     return not getattr(base, "_is_stateful", False) or hasattr(base.config.get_text_config(), "num_attention_heads")
 
 
 def _cache_name(base: Any) -> str:
     """Return the name of a model's cache argument: `past_key_values` until transformers 5.2x, `cache` since."""
-    inner = base.get_base_model() if isinstance(base, PeftModel) else base
-    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
+    return "cache" if "cache" in inspect.signature(_unwrapped(base).forward).parameters else "past_key_values"
+
+
+def _unwrapped(encoder: Any) -> Any:
+    return encoder.get_base_model() if isinstance(encoder, PeftModel) else encoder
 
 
 @dataclass

@@ -21,10 +21,6 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
     """Let a backbone keep only the input of each block while it trains.
 
     It is torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient.
-
-    Raises:
-        Unsupported: transformers has no checkpointing for this model.
-
     """
     if not backbone.supports_gradient_checkpointing:
         raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
@@ -32,12 +28,7 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
 
 
 def check_checkpointed(encoder: nn.Module) -> None:
-    """Refuse a method that checkpointing would switch off or break (huggingface/peft#869, #1745).
-
-    Raises:
-        Unsupported: it is one of `REFUSED`.
-
-    """
+    """Refuse a method that checkpointing would switch off or break (huggingface/peft#869, #1745)."""
     kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
     if kind in REFUSED:
         raise Unsupported(f"{kind} does not work with gradient checkpointing: {REFUSED[kind]}")

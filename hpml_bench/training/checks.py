@@ -37,24 +37,17 @@ def all_checks(  # each argument is one of the places
     parameters: Mapping[str, int],
 ) -> tuple[Check, ...]:
     """Return all checks of a finished run; those of steps are left out where it trained nothing."""
-    untrained = not any(parameters.values()) and consumed.steps == 0
-    of_steps = (
-        ()
-        if untrained
-        else (
-            budget(consumed, settings),
-            every_step(points, consumed),
-            throughput(metrics, points, settings),
-            train_seconds(metrics, points),
-            second_clock(metrics, points, settings),
-            train_loss(metrics, points),
-        )
-    )
+    of_result = (once_each(predictions, test_rows), headline(metrics, predictions, task), trained(parameters))
+    if not any(parameters.values()) and consumed.steps == 0:
+        return of_result
     return (
-        *of_steps,
-        once_each(predictions, test_rows),
-        headline(metrics, predictions, task),
-        trained(parameters),
+        budget(consumed, settings),
+        every_step(points, consumed),
+        throughput(metrics, points, settings),
+        train_seconds(metrics, points),
+        second_clock(metrics, points, settings),
+        train_loss(metrics, points),
+        *of_result,
     )
 
 

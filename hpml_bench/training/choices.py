@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.data.batches import MemoryNeed, largest, pieces
 from hpml_bench.plugins.group import Group
@@ -54,6 +55,7 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
     choices = rows.column("choices")
     mine = range(group.rank, len(rows), group.world)
     local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
+    local[:, 0] = -1
     local[: len(mine), 0] = torch.tensor(mine)
     done = 0
     for part in _batches(rows, settings, group, most):
@@ -61,12 +63,8 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
         for pair, loss in zip(part, _losses(model, task, part, rows.pad_id, group.device), strict=True):
             local[pair.place, 1 + pair.number] = loss
         done += len(part)
-    gathered = group.gather(local).flatten(0, 1).numpy()
-    gathered = gathered[np.isfinite(gathered[:, 0])]
-    losses_of = gathered[np.argsort(gathered[:, 0], kind="stable")]
-    if not np.array_equal(losses_of[:, 0], np.arange(len(rows))):
-        raise RuntimeError("the choices of the rows were not compared exactly once each")
-    return chosen(choices, losses_of[:, 1:])
+    gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
+    return chosen(choices, gathered[:, 1:])
 
 
 @torch.no_grad()
@@ -106,24 +104,21 @@ def _losses(
 
 def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:
     """Return the likeliest choices, given the summed loss of each, [n, most choices]."""
-    plain = tuple(texts[int(np.argmin(row[: len(texts)]))] for texts, row in zip(choices, losses, strict=True))
-    per_character = [row[: len(texts)] / [max(1, len(text.strip())) for text in texts]
-                     for texts, row in zip(choices, losses, strict=True)]  # fmt: skip
-    normalised = tuple(texts[int(np.argmin(row))] for texts, row in zip(choices, per_character, strict=True))
-    return Chosen(plain, normalised)
+    plain, normalised = [], []
+    for texts, row in zip(choices, losses, strict=True):
+        own, characters = row[: len(texts)], [max(1, len(text.strip())) for text in texts]
+        plain.append(texts[int(np.argmin(own))])
+        normalised.append(texts[int(np.argmin(own / characters))])
+    return Chosen(tuple(plain), tuple(normalised))
 
 
 def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
-    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids = torch.full((len(pairs), length), pad_id)
-    labels = torch.full((len(pairs), length), IGNORE_INDEX)
-    mask = torch.zeros((len(pairs), length), dtype=torch.long)
-    for row, (prompt, answer) in enumerate(pairs):
-        whole = len(prompt) + len(answer)
-        ids[row, :whole] = torch.tensor([*prompt, *answer])
-        labels[row, len(prompt) : whole] = torch.tensor(answer)
-        mask[row, :whole] = 1
+    texts = [torch.tensor([*prompt, *answer]) for prompt, answer in pairs]
+    targets = [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs]
+    ids = pad_sequence(texts, batch_first=True, padding_value=pad_id)
+    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
     return ids.to(device), mask.to(device), labels.to(device)

@@ -3,93 +3,72 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any
 
 import torch
 
 from hpml_bench.plugins.group import settle
-
-
-class Clock(Protocol):
-    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
-
-    Before any `start`, the first lap begins when the clock is made.
-    """
-
-    def start(self) -> None:
-        """Begin a lap here; the time before is in none."""
-
-    def lap(self) -> None:
-        """End a lap; the next one begins here."""
-
-    def take(self) -> list[float]:
-        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
-
-    def window(self) -> float:
-        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
-
 
 TOGETHER = 1e-4
 """Most seconds between two readings that count as one moment; on a busy machine they can lie further apart."""
 TRIES = 10
 
 
-class CpuClock:
-    """Clock by perf_counter: on the CPU the work is done when its call returns."""
+class Clock(ABC):
+    """Clock of consecutive laps, each from the end of the one before; `start` and `lap` don't wait for the device.
+
+    Before any `start`, the first lap begins when the clock is made.
+    """
 
     def __init__(self) -> None:
-        self._seconds: list[float] = []
+        self._laps: list[tuple[Any, Any]] = []
         self.start()
 
     def start(self) -> None:
-        """Begin here."""
-        self._mark, self._began = _both_clocks()
+        """Begin a lap here; the time before is in none."""
+        self._mark, self._began = self._now()
         self._ended = self._began
 
     def lap(self) -> None:
-        """End a lap."""
-        now, self._ended = _both_clocks()
-        self._seconds.append(now - self._mark)
-        self._mark = now
+        """End a lap; the next one begins here."""
+        begin = self._mark
+        self._mark, self._ended = self._now()
+        self._laps.append((begin, self._mark))
+
+    @abstractmethod
+    def take(self) -> list[float]:
+        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
+
+    def window(self) -> float:
+        """Return the seconds from `start` to the end of the last lap by `second_clock`; waits for the device."""
+        return self._ended - self._began
+
+    @abstractmethod
+    def _now(self) -> tuple[Any, float]:
+        """Return this moment by the clock and by `second_clock`."""
+
+
+class CpuClock(Clock):
+    """Clock by perf_counter: on the CPU the work is done when its call returns."""
 
     def take(self) -> list[float]:
         """Return the seconds of each lap since the last call, and forget them."""
-        seconds, self._seconds = self._seconds, []
-        return seconds
+        laps, self._laps = self._laps, []
+        return [end - begin for begin, end in laps]
 
-    def window(self) -> float:
-        """Return the seconds from `start` to the end of the last lap by the second clock."""
-        return self._ended - self._began
-
-
-def _both_clocks() -> tuple[float, float]:
-    """Return the times of perf_counter and of `second_clock` at one moment."""
-    for _ in range(TRIES):
-        second = second_clock()
-        first = time.perf_counter()
-        if second_clock() - second < TOGETHER:  # else another process ran in between
-            break
-    return first, second
+    def _now(self) -> tuple[float, float]:
+        for _ in range(TRIES):
+            second = second_clock()
+            first = time.perf_counter()
+            if second_clock() - second < TOGETHER:  # else another process ran in between
+                break
+        return first, second
 
 
-class CudaClock:
+class CudaClock(Clock):
     """Clock by events in the stream: kernels run long after their call returns, and waiting would slow each step."""
-
-    def __init__(self) -> None:
-        self._laps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        self.start()
-
-    def start(self) -> None:
-        """Begin here."""
-        self._began = second_clock()
-        self._mark = _recorded()
-
-    def lap(self) -> None:
-        """End a lap."""
-        now = _recorded()
-        self._laps.append((self._mark, now))
-        self._mark = now
 
     def take(self) -> list[float]:
         """Return the seconds of each lap since the last call, and forget them; waits for the device."""
@@ -102,11 +81,11 @@ class CudaClock:
         torch.cuda.synchronize()
         return second_clock() - self._began
 
-
-def _recorded() -> torch.cuda.Event:
-    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event
+    def _now(self) -> tuple[torch.cuda.Event, float]:
+        second = second_clock()
+        event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event, second
 
 
 def clock(device: torch.device) -> Clock:

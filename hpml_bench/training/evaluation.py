@@ -46,14 +46,9 @@ def evaluate(
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
-    answers = None
-    if generator is not None:
-        with autocast(settings), torch.no_grad():
-            answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase)
-    chosen = None
-    if task.compares_choices:
-        with autocast(settings):
-            chosen = choose(model, task, rows, settings, group, _most_targets(model))
+    with autocast(settings), torch.no_grad():
+        answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase) if generator else None
+        chosen = choose(model, task, rows, settings, group, _most_targets(model)) if task.compares_choices else None
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
@@ -70,24 +65,14 @@ def evaluate(
 def _evaluate_rows(
     model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group, phase: str
 ) -> tuple[np.ndarray, float]:
-    """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds.
-
-    Raises:
-        RuntimeError: a row was evaluated twice or not at all.
-
-    """
+    """Return row index, loss and answers of all rows, [n, 2 + width], on all ranks; and the slowest rank's seconds."""
     group.barrier()
     watch = clock(group.device)
     watch.start()
     local = _answer(model, task, rows, settings, group)
     watch.lap()
     seconds = group.gather(torch.tensor(watch.take(), dtype=torch.float64)).max().item()
-    gathered = group.gather(local).flatten(0, 1).numpy()  # [world * share, 2 + width]
-    gathered = gathered[gathered[:, 0] >= 0]
-    gathered = gathered[np.argsort(gathered[:, 0], kind="stable")]
-    if not np.array_equal(gathered[:, 0], np.arange(len(rows))):
-        raise RuntimeError(f"the {phase} rows were not evaluated exactly once each")
-    return gathered, seconds
+    return group.gather_rows(local, len(rows), f"{phase} rows were not evaluated"), seconds
 
 
 def losses_of_rows(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> np.ndarray:
@@ -185,15 +170,8 @@ def rehearse(
 ) -> None:
     """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
 
-    Args:
-        model: the model, in training mode, to which it returns.
-        task: the run's task.
-        answered: the splits that `evaluate` gets.
-        read: the splits of which only losses are computed.
-        settings: the suite's settings.
-        group: this rank's process group.
-        generator: generation of answers; None where there is none.
-
+    `answered` are the splits that `evaluate` gets, `read` those of which only losses are computed. The model is in
+    training mode, and returns to it.
     """
     model.eval()
     passes = (

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Decode, Generator, Scaffold, Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
@@ -42,12 +42,7 @@ float32 products and weights, and for rounded ones."""
 
 
 def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:
-    """Return the generation settings of a task's runs; None where they generate no answers.
-
-    Raises:
-        UserError: the backbone's tokenizer can't be read.
-
-    """
+    """Return the generation settings of a task's runs; None where they generate no answers."""
     if task.decoding is None:
         return None
     decode = decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
@@ -100,32 +95,29 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
 
     Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
     each token from then on (`model.caches`).
-
-    Raises:
-        RuntimeError: a row was answered twice or not at all.
-
     """
-    most = generator.decoding.max_new_tokens
-    share = math.ceil(len(rows) / group.world)
-    local = torch.full((share, 4 + most), -1, dtype=torch.int64)
+    shape = (math.ceil(len(rows) / group.world), 4 + generator.decoding.max_new_tokens)
+    local = torch.full(shape, -1, dtype=torch.int64)
     if not model.cache_checked:
         holds = _cache_holds(model, next(_batches(rows, generator, group), None), generator, group.device)
         model.caches = bool(group.gather(torch.tensor(holds)).all())
         model.cache_checked = True
     group.barrier()
-    began = time.monotonic()
-    for place, (row, answer) in enumerate(_answers(model, rows, generator, group, where)):
-        head = [row, len(answer.tokens), int(answer.cut), int(answer.near_tie)]
-        local[place, : 4 + len(answer.tokens)] = torch.tensor([*head, *answer.tokens])
-    if group.device.type == "cuda":
-        torch.cuda.synchronize()
+    began, done, own = time.monotonic(), 0, len(range(group.rank, len(rows), group.world))
+    for numbers, prompts in _batches(rows, generator, group):
+        progress = f"answering {where} rows, {done} of {own}"
+        if done:
+            progress += f", {(time.monotonic() - began) / done * (own - done):.0f} s left"
+        heartbeat.beat(progress)
+        answers = generate(model, prompts, generator, group.device, numbers, progress)
+        for place, (row, answer) in enumerate(zip(numbers, answers, strict=True), start=done):
+            head = [row, len(answer.tokens), int(answer.cut), int(answer.near_tie)]
+            local[place, : 4 + len(answer.tokens)] = torch.tensor([*head, *answer.tokens])
+        done += len(numbers)
+    settle(group.device)
     seconds = time.monotonic() - began
     slowest = group.gather(torch.tensor(seconds, dtype=torch.float64)).max().item()
-    gathered = group.gather(local).flatten(0, 1).numpy()
-    gathered = gathered[gathered[:, 0] >= 0]
-    gathered = gathered[np.argsort(gathered[:, 0], kind="stable")]
-    if not np.array_equal(gathered[:, 0], np.arange(len(rows))):
-        raise RuntimeError(f"the {where} rows were not answered exactly once each")
+    gathered = group.gather_rows(local, len(rows), f"{where} rows were not answered")
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
     return Answers(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
 
@@ -136,19 +128,6 @@ def text_of(tokens: list[int], generator: Generator) -> str:
     text = generator.decode(content)
     ends = [text.find(stop) for stop in generator.decoding.stop if stop in text]
     return text[: min(ends)] if ends else text
-
-
-def _answers(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Any:
-    """Yield this rank's row numbers and answers."""
-    share, done = len(range(group.rank, len(rows), group.world)), 0
-    began = time.monotonic()
-    for numbers, prompts in _batches(rows, generator, group):
-        progress = f"answering {where} rows, {done} of {share}"
-        if done:
-            progress += f", {(time.monotonic() - began) / done * (share - done):.0f} s left"
-        heartbeat.beat(progress)
-        yield from zip(numbers, generate(model, prompts, generator, group.device, numbers, progress), strict=True)
-        done += len(numbers)
 
 
 def _batches(rows: Rows, generator: Generator, group: Group) -> Iterator[tuple[list[int], list[list[int]]]]:
@@ -184,12 +163,9 @@ def _cache_holds(
     answers = torch.stack(tokens, dim=1).tolist()
     whole = model(*padded([*zip(prompts, answers, strict=True)], generator.pad_id, device)).float()
     anew, cached = whole.view(len(prompts), len(tokens), -1), torch.stack(logits, dim=1)
-    return bool(((cached - anew).abs().amax(dim=-1) <= _tolerance(model, device) * anew.std(dim=-1)).all())
-
-
-def _tolerance(model: LanguageModel, device: torch.device) -> float:
     exact = torch.get_float32_matmul_precision() == "highest" and not torch.is_autocast_enabled(device.type)
-    return EXACT if exact and not is_quantized(model) else ROUNDED
+    tolerance = EXACT if exact and not is_quantized(model) else ROUNDED
+    return bool(((cached - anew).abs().amax(dim=-1) <= tolerance * anew.std(dim=-1)).all())
 
 
 @torch.no_grad()
@@ -220,17 +196,7 @@ def generate(
     numbers: list[int],
     progress: str = "answering",
 ) -> list[Answer]:
-    """Answer prompts side by side.
-
-    Args:
-        model: the model, in evaluation mode.
-        prompts: token ids of each.
-        generator: how to answer.
-        device: device of the model.
-        numbers: the rows' numbers, which seed the sampling.
-        progress: message of the heartbeat.
-
-    """
+    """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
     answers = [Answer([]) for _ in prompts]
     draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
     state = model.read(*_left_padded(prompts, generator.pad_id, device))
@@ -269,17 +235,11 @@ def _finished(answer: Answer, token: int, near_tie: bool, most: int, generator: 
     """Append a token to an answer of at most `most`, and return whether it was the last."""
     answer.tokens.append(token)
     answer.near_tie |= near_tie
-    if _ends(answer, generator):
+    stops = generator.decoding.stop
+    if token in generator.stop_ids or any(stop in generator.decode(answer.tokens) for stop in stops):
         return True
     answer.cut = len(answer.tokens) >= most
     return answer.cut
-
-
-def _ends(answer: Answer, generator: Generator) -> bool:
-    if answer.tokens[-1] in generator.stop_ids:
-        return True
-    stops = generator.decoding.stop
-    return bool(stops) and any(stop in generator.decode(answer.tokens) for stop in stops)
 
 
 def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -115,10 +115,6 @@ def load_backbone(
 
     Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
     a GPU. No code that comes with the model is run.
-
-    Raises:
-        UserError: there is no such model, it is not of a known kind, or its file lacks weights.
-
     """
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # missing weights, of which it warns, are checked below
@@ -157,12 +153,7 @@ def load_backbone(
 
 
 def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    """Return a model's configuration, and its class in transformers.
-
-    Raises:
-        UserError: there is none, or it is of a kind that can't be trained here.
-
-    """
+    """Return a model's configuration, and its class in transformers."""
     mapping = KINDS[kind_of_model][0]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -20,13 +20,7 @@ def total_steps(settings: Settings, rows: int) -> int:
 
 
 def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
-
-    Raises:
-        Unsupported: the optimizer can't train the method's parameters.
-        UserError: there is no such optimizer, or its options are wrong.
-
-    """
+    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's."""
     chosen = choose_optimizer(spec, settings)
     groups = [*chosen.groups(encoder, spec.lr), {"params": list(head.parameters()), "lr": settings.head_lr}]
     return chosen.make([group for group in groups if group["params"]], settings)

@@ -48,13 +48,13 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     return model
 
 
-def add_lora(backbone: Any, r: int, alpha: float, dropout: float, target: str | list[str]) -> Any:
-    """Return a backbone frozen, with updates of rank r and scale alpha / r beside the weights of the target layers."""
+def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
+    """Return a backbone frozen, with updates of rank `r` and scale `alpha / r` beside the weights of target layers."""
     config = LoraConfig(
         task_type=task_type(backbone),
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
         target_modules=target,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
         exclude_modules=_pattern(unread_parts(backbone)),

@@ -29,9 +29,6 @@ WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
 
 
-# Loading
-
-
 def loading_options(settings: Settings, device: torch.device) -> dict[str, Any]:
     """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats."""
     chosen = settings.quantization
@@ -69,17 +66,9 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-# Refusals
-
-
 @contextmanager
 def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
-    """Let the body build a method on a backbone, and refuse what a quantised one doesn't allow.
-
-    Raises:
-        Unsupported: the method trains or reads the backbone's own weights.
-
-    """
+    """Let the body build a method on a backbone, and refuse what a quantised one doesn't allow."""
     if not is_quantized(backbone):
         yield
         return
@@ -90,9 +79,6 @@ def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
     trained = [name for name, weight in own.items() if weight.requires_grad]
     if trained:
         raise Unsupported(f"it trains weights of the backbone, among them {trained[0]}, and the backbone is quantised")
-
-
-# Sizes
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -128,9 +114,6 @@ def _scales(layer: nn.Module) -> list[Tensor]:
     states = [weight.quant_state, weight.quant_state.state2]
     tensors = [getattr(state, name, None) for state in states for name in ("absmax", "code", "offset")]
     return [part for part in tensors if part is not None]
-
-
-# Merging
 
 
 @contextmanager

@@ -28,21 +28,6 @@ class StepEntry(NamedTuple):
     """Divisor of the loss when it is read; the mean over ranks is then that over the global batch."""
 
 
-class _Columns(NamedTuple):
-    """The gathered values, each [world, steps]."""
-
-    loss: np.ndarray
-    norm: np.ndarray
-    seconds: np.ndarray
-    lr: np.ndarray
-    samples: np.ndarray
-    real_tokens: np.ndarray
-    padded_tokens: np.ndarray
-    virtual_tokens: np.ndarray
-    window: np.ndarray
-    """Seconds of the whole window by the second clock, the same in all steps."""
-
-
 @dataclass
 class StepLog:
     """The steps of this rank since the last reduction, which happens outside the timed part."""
@@ -77,26 +62,26 @@ class StepLog:
         rest = torch.tensor([[*entry[2:-1], window] for entry in entries], dtype=torch.float64)
         local = torch.cat([losses[:, None], norms[:, None], seconds[:, None], rest], dim=1)
         gathered = self.group.gather(local).numpy()  # [world, steps, columns]
-        columns = _Columns(*np.moveaxis(gathered, 2, 0))
-        slowest = step_seconds(columns.seconds)
-        steps = [self._step(columns, row, float(slowest[row])) for row in range(len(entries))]
-        steps[-1] = replace(steps[-1], second_clock=float(columns.window[:, -1].max()))
+        slowest = step_seconds(gathered[:, :, 2])
+        steps = [self._step(gathered[:, row], float(seconds)) for row, seconds in enumerate(slowest)]
+        steps[-1] = replace(steps[-1], second_clock=float(gathered[:, -1, -1].max()))
         return steps
 
-    def _step(self, columns: _Columns, row: int, seconds: float) -> Step:
+    def _step(self, ranks: np.ndarray, seconds: float) -> Step:
+        """Reduce a step's values of all ranks, [world, columns]."""
+        loss, norm, own_seconds, lr, *counted, _ = ranks.T
         self.steps += 1
-        counted = (columns.samples, columns.real_tokens, columns.padded_tokens, columns.virtual_tokens)
-        samples, real, padded, virtual = (int(column[:, row].sum()) for column in counted)
+        samples, real, padded, virtual = (int(column.sum()) for column in counted)
         self.samples += samples
         self.real_tokens += real
         self.padded_tokens += padded
         return Step(
             index=self.steps,
-            loss=float(columns.loss[:, row].mean()),
-            grad_norm=float(columns.norm[0, row]),
-            lr=float(columns.lr[0, row]),
+            loss=float(loss.mean()),
+            grad_norm=float(norm[0]),
+            lr=float(lr[0]),
             seconds=seconds,
-            rank_seconds=tuple(float(value) for value in columns.seconds[:, row]),
+            rank_seconds=tuple(own_seconds.tolist()),
             samples=samples,
             real_tokens=real,
             padded_tokens=padded,

@@ -55,10 +55,6 @@ class Trained:
     """Number of parameters that got a gradient, and so have a state in the optimizer."""
 
 
-def _nowhere(_: object) -> None:
-    """Write no points."""
-
-
 @contextmanager
 def _untrained(batch: str, setting: str) -> Iterator[None]:
     """Note in an error for lack of memory which batch it was, and the setting that makes it smaller."""
@@ -73,20 +69,11 @@ def _untrained(batch: str, setting: str) -> Iterator[None]:
 class Evaluator:
     """Evaluations of an assembled run, whose results its probes get."""
 
-    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = _nowhere) -> None:
-        """Keep the run.
-
-        Args:
-            run: an assembled run.
-            probes: the run's probes, which have been started.
-            write: takes the points of each window.
-
-        """
+    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None) -> None:
+        """Keep the run, and its probes, which have been started; `write` takes the points of each window."""
         self.assembly, self.probes, self.write = run, probes, write
         self.spec, self.model, self.method, self.task, self.group = run.spec, run.model, run.method, run.task, run.group
-        self.train_rows, self.validation, self.test, self.retention = (
-            run.train_rows, run.validation, run.test, run.retention,
-        )  # fmt: skip
+        self.train_rows, self.validation = run.train_rows, run.validation
         self.settings, self.steps, self.generator = run.settings, run.steps, run.generator
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
@@ -118,7 +105,7 @@ class Untrained(Evaluator):
 class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
-    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = _nowhere) -> None:
+    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None) -> None:
         """Wrap the model, and make optimizer, schedule and log; arguments as `Evaluator`."""
         super().__init__(run, probes, write)
         device = self.group.device
@@ -139,11 +126,9 @@ class Trainer(Evaluator):
             probe.wrapped(self.wrapped)
 
     @classmethod
-    def build(
-        cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = (), write: Write = _nowhere
-    ) -> Self:
-        """Assemble a run and return its trainer; arguments and errors as `assemble` and `Evaluator`."""
-        return cls(assemble(spec, prepared, group), probes, write)
+    def build(cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Self:
+        """Assemble a run and return its trainer; errors as `assemble`."""
+        return cls(assemble(spec, prepared, group), probes)
 
     def order(self) -> Iterator[np.ndarray]:
         """Yield the global batches' row indices."""
@@ -180,8 +165,7 @@ class Trainer(Evaluator):
     def _accumulate(self, mine: np.ndarray, targets: float, progress: str) -> tuple[torch.Tensor, int, int]:
         """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
 
-        `progress` is the heartbeat's message with each. Returns the summed loss, and the numbers of real and padded
-        tokens.
+        Returns the summed loss, and the numbers of real and padded tokens.
         """
         size = self._micro_batch(len(mine))
         total: torch.Tensor | None = None
@@ -246,16 +230,14 @@ class Trainer(Evaluator):
         Lack of memory shows now, and first allocations and calls are done before the first step. The model, its
         gradients, the optimizer and the random generators are left as they were.
         """
-        retention = [] if self.retention is None else [self.retention]
-        batches, group = self.largest(), self.group
+        run, group, batches = self.assembly, self.group, self.largest()
+        answered, read = [run.validation, run.test], [] if run.retention is None else [run.retention]
         with kept_generators(), self._stepped_nowhere(batches[0][: group.world]):
             with _untrained("evaluation batch", "eval_batch"):
-                rehearse(
-                    self.model, self.task, [self.validation, self.test], retention, self.settings, group, self.generator
-                )
+                rehearse(self.model, self.task, answered, read, self.settings, group, self.generator)
             release(group.device)  # training reserves memory by its own needs
+            progress = "rehearsing the largest batch"
             for indices in batches:
-                progress = "rehearsing the largest batch"
                 heartbeat.beat(progress)
                 with _untrained("training batch", "micro_batch"):
                     self._accumulate(shard(indices, group.rank, group.world), 1.0, progress)
@@ -266,9 +248,7 @@ class Trainer(Evaluator):
     def _stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
         """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0.
 
-        Args:
-            indices: a row for each rank. Their gradients use DDP's buckets, so that none take memory beside them.
-
+        `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them.
         """
         self._accumulate(shard(indices, self.group.rank, self.group.world), 1.0, "rehearsing a row")
         self.optimizer.zero_grad(set_to_none=False)
@@ -283,12 +263,7 @@ class Trainer(Evaluator):
         self.optimizer.state.clear()
 
     def train(self) -> Trained:
-        """Train, and evaluate on the validation rows along the way.
-
-        Raises:
-            Diverged: a loss or gradient norm is NaN or infinite; on all ranks alike.
-
-        """
+        """Train, and evaluate on the validation rows along the way."""
         order = hashlib.sha256()
         windows = Windows(self.settings, self.steps)
         self.model.train()
@@ -324,12 +299,7 @@ class Trainer(Evaluator):
         )
 
     def _write_steps(self) -> None:
-        """Reduce the steps since the last call and give them to the probes.
-
-        Raises:
-            Diverged: a loss or gradient norm is NaN or infinite; all ranks see the same numbers, and stop together.
-
-        """
+        """Give the probes the steps since the last call; where one diverged, all ranks see it and stop together."""
         window = self.log.reduce()
         scaled = self.scaler.is_enabled()
         good = [step for step in window if math.isfinite(step.loss) and (scaled or not step.overflowed)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -39,8 +39,8 @@ def unused_parameters(module: nn.Module) -> list[str]:
     """
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return []
-    with seeded(0), _parameters(module) as parameters, autocast_of(module):
-        output = _called(module, parameters, rows=2, length=4)
+    with seeded(0), _trial(module) as (output_for, parameters):
+        output = output_for(2, 4)
         (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
     missing = [name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None]
     for weight in parameters.values():
@@ -64,8 +64,8 @@ def unread_parts(model: PreTrainedModel) -> list[str]:
     called: set[nn.Module] = set()
     hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in modules.values()]
     try:
-        with _evaluating(model), _parameters(model) as parameters, autocast_of(model):
-            _called(model, parameters, rows=1, length=4)
+        with _evaluating(model), _trial(model) as (output_for, _):
+            output_for(1, 4)
     finally:
         for hook in hooks:
             hook.remove()
@@ -84,8 +84,8 @@ def positions(module: nn.Module, length: int) -> int | None:
     if length + virtual > _learned_positions(module):
         return None
     try:
-        with _evaluating(module), _parameters(module) as parameters, autocast_of(module):
-            return int(_called(module, parameters, rows=1, length=length)[0].shape[1])
+        with _evaluating(module), _trial(module) as (output_for, _):
+            return int(output_for(1, length)[0].shape[1])
     except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
         if of_machine(error):
             raise
@@ -124,23 +124,20 @@ def _is_large(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _parameters(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Yield the parameters to call a module with: its own, or fake ones for a large module, inside their mode."""
+def _trial(module: nn.Module) -> Iterator[tuple[Callable[[int, int], Any], dict[str, Tensor]]]:
+    """Yield a function from the rows and length of made-up texts to a module's output, and the parameters it takes.
+
+    For a large module these are fake ones, inside their mode.
+    """
     own = dict(module.named_parameters())
     if not _is_large(module):
-        yield cast(dict[str, Tensor], own)
+        with autocast_of(module):
+            yield lambda rows, length: module(**_tokens(module, rows, length)), cast(dict[str, Tensor], own)
         return
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # PEFT keeps tensors beside parameters and buffers
-        yield {name: mode.from_tensor(weight) for name, weight in own.items()}
-
-
-def _called(module: nn.Module, parameters: dict[str, Tensor], rows: int, length: int) -> Any:
-    """Return a module's output for made-up tokens with these parameters."""
-    if not _is_large(module):
-        return module(**_tokens(module, rows, length))
-    mode = next(iter(parameters.values())).fake_mode  # type: ignore[attr-defined]
-    buffers = {name: mode.from_tensor(buffer) for name, buffer in module.named_buffers()}
-    return functional_call(module, {**parameters, **buffers}, kwargs=_tokens(module, rows, length))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, autocast_of(module):  # PEFT keeps other tensors beside
+        fake: dict[str, Tensor] = {name: mode.from_tensor(weight) for name, weight in own.items()}
+        whole: dict[str, Tensor] = fake | {name: mode.from_tensor(buffer) for name, buffer in module.named_buffers()}
+        yield lambda rows, length: functional_call(module, whole, kwargs=_tokens(module, rows, length)), fake
 
 
 def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:

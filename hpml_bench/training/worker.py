@@ -30,7 +30,7 @@ from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
-from hpml_bench.records.run import Check, Metric, Outcome, Point, RunError
+from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
 from hpml_bench.system.redaction import redacted
@@ -77,13 +77,9 @@ def measure_to(settings_json: str, target: str) -> None:
 
 
 def start(request_json: str, beats: str, launched: float) -> None:
-    """Run as one rank of a group that the elastic launcher started: own log file, own error file.
+    """Run a RunRequest as one rank of a group that the elastic launcher started: own log file, own error file.
 
-    Args:
-        request_json: a RunRequest.
-        beats: folder for heartbeats.
-        launched: time.monotonic() at the launch, a clock that all processes of a machine share.
-
+    `beats` is the folder for heartbeats, `launched` the time.monotonic() of the launch, which all processes share.
     """
     request, rank = RunRequest.model_validate_json(request_json), os.environ["RANK"]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal group; the parent decides
@@ -106,9 +102,11 @@ def leave_error(error: BaseException, folder: Path, rank: int) -> None:
     write_atomically(folder / f"error-rank{rank}.json", record.model_dump_json())
 
 
-def end_at_once() -> NoReturn:
-    """End this process, which has failed, without leaving its process group (see `process_group`)."""
-    _exit(1)
+def end_at_once(status: int = 1) -> NoReturn:
+    """End this process as it is, where it failed without leaving its process group (see `process_group`)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def end(status: int) -> NoReturn:
@@ -119,13 +117,7 @@ def end(status: int) -> NoReturn:
     SIGABRT, "terminate called without an active exception". Ranks of the fork server end without finalization, too.
     """
     atexit._run_exitfuncs()
-    _exit(status)
-
-
-def _exit(status: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    end_at_once(status)
 
 
 def execute(request: RunRequest, launched: float | None = None) -> Outcome:
@@ -139,12 +131,8 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
         heartbeat.beat("building the model")
         try:
             outcome = _measured(request, group, (launched, began), nodes)
-        except Unsupported as reason:  # raised alike on all ranks, as the next two are
-            outcome = _ended("unsupported", reason, nodes)
-        except Diverged as reason:
-            outcome = _ended("diverged", reason, nodes)
-        except UserError as reason:
-            outcome = _ended("failed", reason, nodes)
+        except (Unsupported, Diverged, UserError) as reason:  # raised alike on all ranks
+            outcome = _ended(reason, nodes)
         if group.main:
             write_atomically(request.folder / OUTCOME, outcome.model_dump_json())
         return outcome
@@ -160,11 +148,6 @@ def _measured(
     spec, prepared, folder = request.spec, request.prepared, request.folder
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
     writer = PointWriter(folder) if group.main else None
-
-    def write(points: list[Point]) -> None:
-        if writer:
-            writer.write(points)
-
     with heartbeat.busy():
         run = assemble(spec, prepared, group)
     trainable = _trainable(run.model)
@@ -176,7 +159,7 @@ def _measured(
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
         probe.start(probed)
-    trainer = make_trainer(run, [*probes.values()], write)
+    trainer = make_trainer(run, [*probes.values()], writer.write if writer else lambda _: None)
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(run.test, "test", run.steps)
@@ -217,10 +200,7 @@ def _stopped(probes: dict[str, Probe], trains: bool) -> tuple[tuple[Metric, ...]
 def reduce_over_ranks(
     definitions: tuple[Metric, ...], local: dict[str, float | None], group: Group
 ) -> tuple[dict[str, float | None], dict[str, tuple[float | None, ...]]]:
-    """Return each metric's value over the ranks, and the ranks' own values where they differ by nature.
-
-    A metric that no rank could measure is left out.
-    """
+    """Return the value over the ranks of each metric that one could measure, and the ranks' own where they differ."""
     values = [local.get(metric.name) for metric in definitions]
     row = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
     table = group.gather(row).numpy()  # [world, metrics]
@@ -251,19 +231,19 @@ def _checks(
 
 
 def _trainable(model: TaskModel) -> int:
-    """Return the number of trainable parameters; refuse a model in which one would never get a gradient.
-
-    DDP would wait for it.
-    """
+    """Return the number of trainable parameters; refuse a model where DDP would wait for ever for a gradient."""
     unused = unused_parameters(model)
     if unused:
         raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _ended(status: str, reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
+def _ended(reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
+    status: Status = "failed"
+    if isinstance(reason, Unsupported | Diverged):
+        status = "unsupported" if isinstance(reason, Unsupported) else "diverged"
     error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
-    return Outcome.model_validate({"status": status, "error": error, "environment": environment.of_run(nodes)})
+    return Outcome(status=status, error=error, environment=environment.of_run(nodes))
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
@@ -278,12 +258,10 @@ def run_error(error: BaseException, rank: int) -> RunError:
     status = failures.status_of(record.kind, record.message)
     if status == "failed":
         return record
-    peak = (
-        torch.cuda.max_memory_allocated() / 1e6
-        if status == "oom_cuda"
-        else processes.memory_mb(os.getpid(), "VmHWM") or 0
-    )
-    what = "allocated on the GPU" if status == "oom_cuda" else "resident"
+    if status == "oom_cuda":
+        peak, what = torch.cuda.max_memory_allocated() / 1e6, "allocated on the GPU"
+    else:
+        peak, what = processes.memory_mb(os.getpid(), "VmHWM") or 0, "resident"
     return record.model_copy(update={"message": f"peak of {peak:,.0f} MB {what}; {record.message}"})
 
 

@@ -32,8 +32,7 @@ class LoRA(Method):
         """Return the backbone frozen, with trained low-rank updates beside its weights."""
         from hpml_bench.training.peft import add_lora
 
-        options = self.options
-        return add_lora(backbone, options.r, options.alpha, options.dropout, options.target)
+        return add_lora(backbone, self.options, self.options.target)
 
     def merge(self, encoder: Any) -> Any:
         """Return the backbone with the updates added to its weights."""

@@ -59,12 +59,7 @@ CALIBRATION_BATCHES = 8
 
 
 def config_class(name: str) -> Any:
-    """Return PEFT's configuration class of a type or alias.
-
-    Raises:
-        ValueError: there is no such type, or not in the installed version.
-
-    """
+    """Return PEFT's configuration class of a type or alias."""
     from peft import PeftType, __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -101,12 +96,7 @@ class Peft(Method):
             return self
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone wrapped by PEFT, with what the type trains.
-
-        Raises:
-            Unsupported: the type can't run with this backbone or these options; the reason is PEFT's own.
-
-        """
+        """Return the backbone wrapped by PEFT, with what the type trains."""
         from hpml_bench.training.peft import keep_input_type, wrap
         from hpml_bench.training.quantization import is_quantized
         from hpml_bench.training.trial import freeze_unused
@@ -143,12 +133,7 @@ class Peft(Method):
         return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
 
     def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
-        """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from.
-
-        Raises:
-            Unsupported: a package that the type needs isn't installed.
-
-        """
+        """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from."""
         from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
 
         config = model.active_peft_config

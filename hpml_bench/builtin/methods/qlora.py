@@ -44,8 +44,7 @@ class QLoRA(Method):
         """Return the quantised backbone with trained low-rank updates beside all its linear layers' weights."""
         from hpml_bench.training.peft import add_lora
 
-        options = self.options
-        return add_lora(backbone, options.r, options.alpha, options.dropout, "all-linear")
+        return add_lora(backbone, self.options, "all-linear")
 
     def merge(self, encoder: Any) -> Any:
         """Return the backbone with the updates added to its weights, which are quantised again."""

@@ -45,10 +45,7 @@ class AdamW8bit(Optimizer):
             )
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return bitsandbytes' optimizer, without its wait for the device after every parameter.
-
-        Only paged states need the wait, since they are moved outside the stream.
-        """
+        """Return bitsandbytes' optimizer without its wait after every parameter, which only paged states need."""
         from bitsandbytes.optim import AdamW8bit as Waiting
         from bitsandbytes.optim import optimizer as library
 

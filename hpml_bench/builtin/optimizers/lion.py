@@ -25,6 +25,6 @@ class Lion(Optimizer):
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
         """Return our own implementation: torch has none."""
-        from hpml_bench.training.lion import LionSteps as Made
+        from hpml_bench.training.torch_optimizers import LionSteps
 
-        return Made(groups, betas=self.options.betas, weight_decay=settings.weight_decay)
+        return LionSteps(groups, betas=self.options.betas, weight_decay=settings.weight_decay)

@@ -40,12 +40,7 @@ class Muon(Optimizer):
         """Rate of those of the method's parameters that AdamW trains; empty for the method's."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return the groups of hidden matrices, and of the rest.
-
-        Raises:
-            Unsupported: the method trains parameters, but no hidden matrix.
-
-        """
+        """Return the groups of hidden matrices, and of the rest."""
         trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
         token_weights = _token_weights(encoder)
         matrices = {
@@ -66,14 +61,12 @@ class Muon(Optimizer):
         """Return torch's Muon and AdamW as one."""
         import torch
 
-        from hpml_bench.training.combined import Combined
         from hpml_bench.training.optimization import adamw
+        from hpml_bench.training.torch_optimizers import Combined
 
-        muon_groups = [group for group in groups if group.get("use_muon")]
-        adamw_groups = [group for group in groups if not group.get("use_muon")]
         options = self.options
         parts: list[torch.optim.Optimizer] = []
-        if muon_groups:
+        if muon_groups := [group for group in groups if group.get("use_muon")]:
             muon = torch.optim.Muon(
                 muon_groups,
                 weight_decay=settings.weight_decay,
@@ -83,7 +76,7 @@ class Muon(Optimizer):
                 adjust_lr_fn=options.adjust_lr,
             )
             parts.append(muon)
-        if adamw_groups:
+        if adamw_groups := [group for group in groups if not group.get("use_muon")]:
             parts.append(adamw(adamw_groups, settings))
         return Combined(parts)
 

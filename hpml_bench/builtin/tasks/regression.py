@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
@@ -23,29 +23,7 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.tokenizer import Encoder
 
-BATCH = 1000
-
-
-def _metric(
-    name: str,
-    title: str,
-    better: Literal["higher", "lower"],
-    bounds: tuple[float | None, float | None],
-    definition: str,
-) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit="",
-        better=better,
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".3f",
-        group="quality",
-        bounds=bounds,
-        definition=definition,
-    )
+_metric = partial(Metric.once, phase="test", group="quality")
 
 
 class Regression(Task):
@@ -64,35 +42,27 @@ class Regression(Task):
         loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
         loss_metrics("", "Squared error")[1],
         _metric(
-            "test_rmse",
-            "RMSE",
-            "lower",
-            (0.0, None),
+            "test_rmse", "RMSE", "", "lower", ".3f",
             "Root of the mean squared error over the test rows, in the target's unit, after the last step.",
+            bounds=(0.0, None),
         ),
         _metric(
-            "test_mae",
-            "MAE",
-            "lower",
-            (0.0, None),
+            "test_mae", "MAE", "", "lower", ".3f",
             "Mean absolute error over the test rows, in the target's unit, after the last step.",
+            bounds=(0.0, None),
         ),
         _metric(
-            "test_pearson",
-            "Pearson's r",
-            "higher",
-            (-1.0, 1.0),
+            "test_pearson", "Pearson's r", "", "higher", ".3f",
             "Linear correlation of predictions and targets over the test rows; none where either is constant.",
+            bounds=(-1.0, 1.0),
         ),
         _metric(
-            "test_spearman",
-            "Spearman's rho",
-            "higher",
-            (-1.0, 1.0),
+            "test_spearman", "Spearman's rho", "", "higher", ".3f",
             "Correlation of the ranks of predictions and targets over the test rows, ties at their mean rank; none "
             "where either is constant.",
+            bounds=(-1.0, 1.0),
         ),
-    )
+    )  # fmt: skip
 
     class Options(Frozen):
         """Input of the head."""
@@ -102,7 +72,10 @@ class Regression(Task):
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a target that is no finite number."""
-        row = _not_finite(labels)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        row = first_true(pc.invert(pc.is_finite(labels))) if pa.types.is_floating(labels.type) else 0
         if row is not None:
             raise UserError(
                 f"a {split} row has the target {labels[row].as_py()!r}, which is no finite number: "
@@ -111,7 +84,7 @@ class Regression(Task):
 
     def facts(self, train: Dataset) -> dict[str, float]:
         """Return mean and standard deviation (of the population) of the training targets; refuse a constant."""
-        batches = train.with_format("arrow").iter(BATCH)
+        batches = train.with_format("arrow").iter(1000)
         labels = np.concatenate([batch.column("label").to_numpy() for batch in batches])
         if labels.min() == labels.max():
             raise UserError(f"all {len(labels)} training rows have the target {labels[0]:g}; regression needs two")
@@ -165,13 +138,9 @@ class Regression(Task):
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
         labels = np.asarray(reference, dtype=np.float64)
-        scores = linearised_rmse(labels, np.full(len(labels), labels.mean()))
-        chance = float(labels.std())
-        return Guess(
-            f"Guessing the mean of the test rows, {labels.mean():.4g}, for each of them has an RMSE of {chance:.4g}.",
-            scores=scores,
-            chance=chance,
-        )
+        mean, chance = labels.mean(), float(labels.std())
+        sentence = f"Guessing the mean of the test rows, {mean:.4g}, for each of them has an RMSE of {chance:.4g}."
+        return Guess(sentence, scores=linearised_rmse(labels, np.full(len(labels), mean)), chance=chance)
 
 
 def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.float64]:
@@ -203,14 +172,3 @@ def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks
-
-
-def _not_finite(labels: pa.Array) -> int | None:
-    """Return the first row whose label is no finite number."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_floating(labels.type):
-        return 0
-    row = pc.index(pc.is_finite(labels).fill_null(False), False).as_py()
-    return None if row < 0 else int(row)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import Guess, Task, loss_metrics
+from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 1_000_000
 """Most classes of macro-F1, whose counts take memory for every class."""
 
-_train_loss, _test_loss = loss_metrics("nats", "Cross-entropy")
+_metric = partial(Metric.once, phase="test", group="quality")
 
 
 class SequenceClassification(Task):
@@ -37,35 +37,18 @@ class SequenceClassification(Task):
     headline = "test_accuracy"
     binary = True
     metrics = (
-        _train_loss,
-        _test_loss,
-        Metric(
-            name="test_accuracy",
-            title="accuracy",
-            unit="",
-            better="higher",
-            over_ranks="same",
-            over_steps="once",
-            phase="test",
-            format=".1%",
-            group="quality",
+        *loss_metrics("nats", "Cross-entropy"),
+        _metric(
+            "test_accuracy", "accuracy", "", "higher", ".1%",
+            "Share of the test rows whose most likely class is the right one, after the last step.",
             bounds=(0.0, 1.0),
-            definition="Share of the test rows whose most likely class is the right one, after the last step.",
         ),
-        Metric(
-            name="test_macro_f1",
-            title="macro-F1",
-            unit="",
-            better="higher",
-            over_ranks="same",
-            over_steps="once",
-            phase="test",
-            format=".3f",
-            group="quality",
-            definition="Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither "
-            "there nor predicted.",
+        _metric(
+            "test_macro_f1", "macro-F1", "", "higher", ".3f",
+            "Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither there nor "
+            "predicted.",
         ),
-    )
+    )  # fmt: skip
 
     class Options(Frozen):
         """Input of the head."""
@@ -75,7 +58,12 @@ class SequenceClassification(Task):
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a label that is no index into the names."""
-        row = _mislabelled(labels, len(self.label_names))
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        row: int | None = 0
+        if pa.types.is_integer(labels.type):
+            row = first_true(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(self.label_names))))
         if row is not None:
             raise UserError(
                 f"a {split} row has the label {labels[row].as_py()!r}, outside the {len(self.label_names)} names "
@@ -165,15 +153,3 @@ def macro_f1(reference: NDArray[Any], prediction: NDArray[Any], classes: int = 0
     right = np.bincount(reference[reference == prediction], minlength=size)
     ends = np.bincount(reference, minlength=size) + np.bincount(prediction, minlength=size)
     return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))
-
-
-def _mislabelled(labels: pa.Array, names: int) -> int | None:
-    """Return the first row whose label is no index into the names."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_integer(labels.type):
-        return 0
-    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, names)).fill_null(True)
-    row = pc.index(wrong, True).as_py()
-    return None if row < 0 else int(row)

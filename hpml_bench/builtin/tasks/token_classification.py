@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, loss_metrics
+from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, first_true, flat, linearised_ratio, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
-from hpml_bench.suite.base import Frozen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,20 +26,7 @@ OUTSIDE = "O"
 """Tag of a word that belongs to no entity."""
 
 
-def _share(name: str, title: str, definition: str) -> Metric:
-    return Metric(
-        name=name,
-        title=title,
-        unit="",
-        better="higher",
-        over_ranks="same",
-        over_steps="once",
-        phase="test",
-        format=".1%",
-        group="quality",
-        bounds=(0.0, 1.0),
-        definition=definition,
-    )
+_share = partial(Metric.once, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
 
 
 class TokenClassification(Task):
@@ -57,17 +44,18 @@ class TokenClassification(Task):
         _share(
             "test_f1",
             "entity F1",
-            "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right when "
-            "its type and both its ends are; an I- tag after another type or after O begins one, as conlleval has it. "
-            "Words that max_length cuts off are left out.",
+            definition="2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is "
+            "right when its type and both its ends are; an I- tag after another type or after O begins one, as "
+            "conlleval has it. Words that max_length cuts off are left out.",
         ),
-        _share("test_precision", "precision", "Share of the predicted entities of the test rows that are right."),
-        _share("test_recall", "recall", "Share of the entities of the test rows that are predicted right."),
-        _share("test_word_accuracy", "word accuracy", "Share of the words of the test rows whose tag is right."),
+        _share(
+            "test_precision", "precision", definition="Share of the predicted entities of the test rows that are right."
+        ),
+        _share("test_recall", "recall", definition="Share of the entities of the test rows that are predicted right."),
+        _share(
+            "test_word_accuracy", "word accuracy", definition="Share of the words of the test rows whose tag is right."
+        ),
     )
-
-    class Options(Frozen):
-        """Token classification has none."""
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse names that are no BIO tags, tags without a name, and rows with more or fewer tags than words."""
@@ -126,18 +114,19 @@ class TokenClassification(Task):
         """Return loss per word, F1, precision and recall of entities, and accuracy of words; 0 for divisions by 0."""
         counts = self._counts(predictions.reference, predictions.prediction)
         right, reference, predicted = (int(count.sum()) for count in counts)
-        words = _flat(predictions.reference)
+        words = flat(predictions.reference)
         return {
             "loss": _ratio(float(np.sum(predictions.loss, dtype=np.float64)), len(words)),
             "f1": _ratio(2 * right, reference + predicted),
             "precision": _ratio(right, predicted),
             "recall": _ratio(right, reference),
-            "word_accuracy": _ratio(int((words == _flat(predictions.prediction)).sum()), len(words)),
+            "word_accuracy": _ratio(int((words == flat(predictions.prediction)).sum()), len(words)),
         }
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
-        """Return the linearised F1 of each row."""
-        return linearised_f1(self._counts(predictions.reference, predictions.prediction))
+        """Return the linearised F1 of each row: F1 is sum(2TP) / sum(2TP + FP + FN)."""
+        counts = self._counts(predictions.reference, predictions.prediction)
+        return linearised_ratio(2 * counts.right, counts.reference + counts.predicted)
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
         """Return the number of entities of each row, by which the row weighs in F1."""
@@ -146,7 +135,7 @@ class TokenClassification(Task):
 
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
         """Tag nothing: no entity is found, and F1 is 0."""
-        words = _flat(reference)
+        words = flat(reference)
         outside = [index for index, name in enumerate(self.label_names) if name == OUTSIDE]
         share = _ratio(int(np.isin(words, outside).sum()), len(words))
         return Guess(
@@ -176,14 +165,8 @@ def entity_counts(
 ) -> Counts:
     """Return how many entities each row has, has predicted, and has predicted right.
 
-    Args:
-        reference: tags of each row's words, indices into `names`.
-        prediction: likewise, as many.
-        names: O, B-TYPE and I-TYPE.
-
-    Raises:
-        ValueError: a tag has no name, or a row has more or fewer predictions than references.
-
+    Tags of the rows' words are indices into `names`: O, B-TYPE and I-TYPE. One without a name is a ValueError, as is a
+    row with more or fewer predictions than references.
     """
     if [len(row) for row in reference] != [len(row) for row in prediction]:
         raise ValueError("predictions and references have different numbers of words")
@@ -227,27 +210,8 @@ class _Entities(NamedTuple):
         return cls(np.flatnonzero(starts), np.flatnonzero(inside & following), type_at[starts], type_at)
 
 
-def linearised_f1(counts: Counts) -> NDArray[np.float64]:
-    """Return one value per row [n] whose mean is exactly F1 = sum(2TP) / sum(2TP + FP + FN).
-
-    A ratio of means, linearised at them: F1 + (2TP_i - F1 d_i) / mean(d) with d = 2TP + FP + FN, the entities of
-    reference and prediction (Cochran 1977, Sampling Techniques, ch. 6; as an infinitesimal jackknife: Efron 1982, ch.
-    6). All 0 where there are no entities.
-    """
-    both = counts.reference + counts.predicted
-    if not both.sum():
-        return np.zeros(len(both))
-    f1 = 2 * float(counts.right.sum()) / float(both.sum())
-    linear: NDArray[np.float64] = f1 + (2 * counts.right - f1 * both) / both.mean()
-    return linear
-
-
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-def _flat(answers: Answers) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
 
 
 def _wrong_row(tags: pa.Array, words: pa.Array, names: int) -> int | None:
@@ -258,9 +222,9 @@ def _wrong_row(tags: pa.Array, words: pa.Array, names: int) -> int | None:
     lists = all(pa.types.is_list(column.type) or pa.types.is_large_list(column.type) for column in (tags, words))
     if not lists or not pa.types.is_integer(tags.type.value_type):
         return 0
-    row = pc.index(pc.equal(pc.list_value_length(tags), pc.list_value_length(words)).fill_null(False), False).as_py()
-    if row >= 0:
-        return int(row)
+    row = first_true(pc.not_equal(pc.list_value_length(tags), pc.list_value_length(words)))
+    if row is not None:
+        return row
     values = tags.flatten()
-    wrong = pc.index(pc.or_(pc.less(values, 0), pc.greater_equal(values, names)).fill_null(True), True).as_py()
-    return None if wrong < 0 else int(pc.list_parent_indices(tags)[wrong].as_py())
+    wrong = first_true(pc.or_(pc.less(values, 0), pc.greater_equal(values, names)))
+    return None if wrong is None else int(pc.list_parent_indices(tags)[wrong].as_py())

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from hpml_bench.builtin.tasks.causal_lm.metrics import ANSWERED, LOSSES, NORMALISED, score_metric
 from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
-from hpml_bench.builtin.tasks.causal_lm.scores import flat, guess_tokens, linearised_loss, said_of
+from hpml_bench.builtin.tasks.causal_lm.scores import guess_tokens, linearised_loss, said_of
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
@@ -27,6 +27,8 @@ from hpml_bench.plugins.task import (
     Guess,
     Scaffold,
     Task,
+    first_true,
+    flat,
     learnt_places,
 )
 from hpml_bench.records.predictions import Answers, Predictions, Said
@@ -163,20 +165,14 @@ class CausalLM(Task):
                     "answer; leave task.options.scorer empty, or give rows with prompts"
                 )
         if self.compares_choices:
-            few = [place for place, count in enumerate(pc.list_value_length(rows.column("choices")).to_pylist())
-                   if (count or 0) < 2]  # fmt: skip
-            if few:
+            few = first_true(pc.less(pc.list_value_length(rows.column("choices")), 2))
+            if few is not None:
                 raise UserError(
-                    f"{place_of(rows, split, few[0])} has no choices, which the scorer {self.options.scorer} compares"
+                    f"{place_of(rows, split, few)} has no choices, which the scorer {self.options.scorer} compares"
                 )
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        """Return nothing; a scorer that can't score is refused.
-
-        Raises:
-            UserError: the scorer lacks a package.
-
-        """
+        """Return nothing; a scorer that can't score is refused."""
         if self.scorer is not None:
             self.scorer.check()
         return {}
@@ -204,6 +200,7 @@ class CausalLM(Task):
         from hpml_bench.data.chat_template import RefusedError
 
         chat = self.conversations(encoder)
+        no_template = self.options.template is None and not encoder.tokenizer.chat_template
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
         for number, row in enumerate(conversation_rows(rows)):
@@ -222,7 +219,7 @@ class CausalLM(Task):
             if example is None or None in others:
                 continue
             encoded[KEPT].append(number)
-            if row.messages and self._lacks_template(encoder):
+            if row.messages and no_template:
                 encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
             encoded["input_ids"].append(list(example.ids))
             encoded["label"].append(list(example.labels))
@@ -259,10 +256,6 @@ class CausalLM(Task):
             counts=encoder.counts,
         )
 
-    def _lacks_template(self, encoder: Encoder) -> bool:
-        """Return whether neither suite nor tokenizer has a chat template."""
-        return self.options.template is None and not encoder.tokenizer.chat_template
-
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
         """Return the tokens that end an answer."""
         return self.conversations(encoder).stop_ids
@@ -295,14 +288,12 @@ class CausalLM(Task):
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         """Return notes: on rows that are too long, split by split, and on every other count."""
-        parts = [f"{split} {note_on_lengths(count)}" for split, count in counts.items() if note_on_lengths(count)]
+        parts = [f"{split} {note}" for split, count in counts.items() if (note := note_on_lengths(count))]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
-        other: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for count in counts.values():
-            for name in count:
-                if name not in OF_LENGTHS:
-                    other[name] = other.get(name, 0) + count[name]
-        return notes | {name: f"{number:,}" for name, number in other.items()}
+            total.update(count)
+        return notes | {name: f"{number:,}" for name, number in total.items() if name not in OF_LENGTHS}
 
     # Model
 
@@ -338,17 +329,14 @@ class CausalLM(Task):
         """Return loss, perplexity, bits per byte and token accuracy; with answers, their score and the share cut."""
         reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
-        loss = nats / max(1, len(reference))
+        loss, said = nats / max(1, len(reference)), said_of(predictions)
         metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
-            "bits_per_byte": nats / math.log(2) / max(1, int(said_of(predictions).bytes.sum())),
+            "bits_per_byte": nats / math.log(2) / max(1, int(said.bytes.sum())),
             "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
         }
-        if self.scorer is None:
-            return metrics
-        said = said_of(predictions)
-        if said.answer is None:  # a validation during training, of the loss alone
+        if self.scorer is None or said.answer is None:  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
         if said.cut is not None and said.near_tie is not None:
@@ -370,10 +358,7 @@ class CausalLM(Task):
         return scores.astype(bool) if self.binary else scores
 
     def guess(self, reference: Answers, said: Said | None = None) -> Guess:
-        """Answer nothing, which scores 0, or draw one of the choices.
-
-        Without a scorer, guess each token by its frequency in these rows.
-        """
+        """Answer nothing, which scores 0, or draw a choice; without a scorer guess each token by its frequency."""
         if self.compares_choices and said is not None and said.choices is not None:
             drawn = 1 / said.choices
             mean = float(drawn.mean())

@@ -1,15 +1,45 @@
-"""Lion, as an optimizer of torch (Chen et al. 2023, arXiv:2302.06675, algorithm 2)."""
+"""Optimizers of torch that torch itself doesn't have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 
+class Combined(torch.optim.Optimizer):
+    """Optimizer made of several, which share its parameter groups and state.
+
+    A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = tuple(parts)
+        self._sizes = [len(part.param_groups) for part in parts]
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Give all parts the state of the whole, and each its own groups."""
+        groups = iter(self.param_groups)
+        for part, size in zip(self.parts, self._sizes, strict=True):
+            part.state = self.state
+            part.param_groups = [next(groups) for _ in range(size)]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
+        """Take a step of every part."""
+        for part in self.parts:
+            part.step()
+
+
 class LionSteps(torch.optim.Optimizer):
-    """Steps by the sign of an interpolated momentum, with decoupled weight decay.
+    """Lion: steps by the sign of an interpolated momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2).
 
     With gradient g, momentum m (first 0), rate r and weight decay d, a step on a parameter w is
 
@@ -27,17 +57,12 @@ class LionSteps(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step; return the result of the closure, which computes the gradients anew, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
+        """Take a step."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if weights:
                 self._step(weights, group)
-        return loss
 
     def _step(self, weights: list[torch.Tensor], group: dict[str, Any]) -> None:
         """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
