@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from hpml_bench.sweep.execute import Ending
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,3 +35,15 @@ class Sentences(click.Group):
             # the note even if it is caught: under `python -m` the process then ends by SIGINT, not with our status.
             # The next eval() clears the note; a namedtuple is made by one.
             namedtuple("Forget", ())
+
+
+def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs") -> int:
+    """Say on standard error what an execution left to do, and which of its runs failed; return the exit status."""
+    if ending.how == "interrupted":
+        click.echo("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    if failed:
+        click.echo(f"{failed} of {of} runs did not end well; see the report's failures", err=True)
+    if ending.how == "limit":
+        click.echo(f"ended by {ending.why} with {what} left to do; the same command goes on from here", err=True)
+    return FAILED if failed or ending.how == "limit" else OK

@@ -6,9 +6,9 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,32 +33,37 @@ def share(ctx: click.Context, param: click.Parameter, value: str) -> float:  # n
     return share
 
 
-def workload_options(function: options.Function) -> options.Function:
-    """Add the options of the workload."""
-    added: list[options.Option] = [
-        click.argument("suite", default="quickstart"),
-        click.option("--methods", metavar="A,B", help="Only these methods; else lora, prompt_tuning and adapter."),
-        options.overrides("Override a setting. Repeatable."),
-        click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
-                     help="Stop after M minutes at most, decided or not."),
-    ]  # fmt: skip
-    for option in reversed(added):
-        function = option(function)
-    return function
+@dataclass(frozen=True)
+class WorkloadOptions:
+    """Options of the work that is timed."""
+
+    suite: str
+    methods: tuple[str, ...] | None
+    overrides: tuple[str, ...]
+    minutes: float | None
+
+    def request(self, target: float = 0.03, counts_only: bool = False) -> Request:
+        """Return the gate's request; a `UserError` where the suite, a method or the slowdown is invalid."""
+        from hpml_bench.gate.check import request
+        from hpml_bench.gate.records import Rules
+
+        try:
+            rules = Rules(target=target)
+        except ValueError:
+            raise UserError(
+                f"--slowdown {target:.2%}: must be above the {Rules().null:.0%} that is let through"
+            ) from None
+        suite = options.load(self.suite, self.overrides)
+        return replace(request(suite, self.methods, rules, self.minutes), time=not counts_only)
 
 
-class Annotated(click.Command):
-    """A command whose usage errors also become annotations where it runs in a GitHub workflow."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options."""
-        with _mistakes_annotated():
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        with _mistakes_annotated():
-            return super().invoke(ctx)
+workload_options = options.bundle("workload", lambda: WorkloadOptions, [
+    click.argument("suite", default="quickstart"),
+    options.methods("Only these methods; else lora, prompt_tuning and adapter."),
+    options.overrides("Override a setting. Repeatable."),
+    click.option("--max-minutes", "minutes", type=click.FloatRange(0, min_open=True), metavar="M",
+                 help="Stop after M minutes at most, decided or not."),
+])  # fmt: skip
 
 
 @contextmanager
@@ -72,11 +77,21 @@ def _mistakes_annotated() -> Iterator[None]:
         raise
 
 
+class Annotated(click.Command):
+    """A command whose usage errors also become annotations where it runs in a GitHub workflow."""
+
+    parse_args = _mistakes_annotated()(click.Command.parse_args)
+    invoke = _mistakes_annotated()(click.Command.invoke)
+
+
 @contextmanager
 def bugs_are_errors() -> Iterator[None]:
     """Turn unexpected exceptions into user errors with status 2: Python's and click's status 1 means a regression."""
+    from hpml_bench.system.signals import stoppable
+
     try:
-        yield
+        with stoppable():  # signals end the body
+            yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, UserError):
         raise
     except Exception as error:  # a bug of the gate is no regression of what it checks
@@ -86,31 +101,6 @@ def bugs_are_errors() -> Iterator[None]:
             f"an error of hpml-bench itself: {type(error).__name__}: {error} ({where}); it says nothing about the code "
             "that was checked; please report it"
         ) from None
-
-
-def gate_request(
-    suite: str,
-    methods: str | None,
-    overrides: tuple[str, ...],
-    minutes: float | None,
-    target: float = 0.03,
-    counts_only: bool = False,
-) -> Request:
-    """Return the gate's request.
-
-    Raises:
-        UserError: the suite, a method or the slowdown is invalid.
-
-    """
-    from hpml_bench.gate.check import request
-    from hpml_bench.gate.records import Rules
-
-    try:
-        rules = Rules(target=target)
-    except ValueError:
-        raise UserError(f"--slowdown {target:.2%}: must be above the {Rules().null:.0%} that is let through") from None
-    names = None if methods is None else options.names(methods)
-    return replace(request(options.load(suite, overrides), names, rules, minutes), time=not counts_only)
 
 
 def print_report(report: CheckReport, console: Console) -> None:

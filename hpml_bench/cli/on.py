@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
+from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK, ended
 from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
 from hpml_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from hpml_bench.records.plan import RunState
-    from hpml_bench.records.run import Status
-    from hpml_bench.suite.profile import Profile
-    from hpml_bench.sweep.request import SweepRequest
-    from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.plugins.engine import make_engine
+from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.records.files import as_typed
+from hpml_bench.records.plan import RunState
+from hpml_bench.records.run import DONE, Status
+from hpml_bench.report.terminal import terminal
+from hpml_bench.suite.profile import load_profile
+from hpml_bench.sweep.execute import Ending
+from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.system import disk
+from hpml_bench.system.signals import stoppable
+from hpml_bench.system.text import for_terminal
 
 
 def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) -> int:
     """Submit the units with runs left, wait, report, publish to trackers in these modes; return the exit status."""
-    from hpml_bench.plugins.engine import make_engine
-    from hpml_bench.records.files import as_typed
-    from hpml_bench.sweep.submit import JobSweep
-    from hpml_bench.system import disk
-    from hpml_bench.system.signals import stoppable
-
-    profile, folder = _profile(jobs), as_typed(request.folder)
+    changes: list[tuple[str, Any]] = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
+    if jobs.on is None:  # runs side by side: each in a job of its own
+        changes.append(("unit", "run"))
+    profile, folder = load_profile("local" if jobs.on is None else jobs.on, changes), as_typed(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
         raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
     with disk.errors_as_user_errors(request.out), stoppable():
@@ -43,15 +46,6 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
         sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
             return _done(sweep, modes, jobs.detach)
-
-
-def _profile(jobs: JobOptions) -> Profile:
-    from hpml_bench.suite.profile import load_profile
-
-    changes = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
-    if jobs.on is None:  # runs side by side: each in a job of its own
-        return load_profile("local", [*changes, ("unit", "run")])
-    return load_profile(jobs.on, changes)
 
 
 def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
@@ -82,9 +76,7 @@ def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
 
 def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     """Wait, and show each new run; return whether all runs have a record."""
-    from hpml_bench.records.run import DONE
-    from hpml_bench.report.terminal import terminal
-    from hpml_bench.sweep.progress import SweepProgress
+    from hpml_bench.sweep.progress import SweepProgress  # which imports rich
 
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
         there = {(state.run_id, state.started) for state in sweep.states()}  # what was damaged is set aside since
@@ -100,19 +92,12 @@ def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
 
 def _reported(sweep: JobSweep, modes: Mapping[str, str], complete: bool | None) -> int:
     """Write the report; `complete` is None where the user ended the sweep."""
-    from hpml_bench.plugins.tracker import make_trackers
-    from hpml_bench.records.run import DONE
-    from hpml_bench.system.text import for_terminal
-
     states = sweep.states()
     if states:
         write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
-        click.echo("interrupted; the same command goes on from here", err=True)
-        return INTERRUPTED
-    failed = sum(state.status not in DONE for state in states)
-    if failed:
-        click.echo(f"{failed} of {len(states)} runs did not end well; see the report's failures", err=True)
+        return ended(Ending("interrupted"))
+    status = ended(Ending(), sum(state.status not in DONE for state in states), len(states))
     if not complete:
         for reason in sweep.reasons():
             click.echo(for_terminal(reason, 2000), err=True)
@@ -120,18 +105,14 @@ def _reported(sweep: JobSweep, modes: Mapping[str, str], complete: bool | None) 
             f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
             f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
         )  # fmt: skip
-    return OK if complete and not failed else FAILED
+    return status if complete else FAILED
 
 
 def _say(text: str) -> None:
-    from hpml_bench.system.text import for_terminal
-
     click.echo(for_terminal(text))
 
 
 def _shown(folder: Path) -> Path:
     """Return a folder's path, relative where it is below the working folder."""
-    from hpml_bench.records.files import as_typed
-
     here = as_typed(Path())
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

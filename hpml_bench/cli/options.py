@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
-METHODS = click.option("--methods", metavar="A,B", help="Only these methods.")
 NPROC = click.option("--nproc", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
 VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
@@ -35,19 +35,11 @@ class RunOptions:
     trackers: dict[str, str]
     verbose: bool
 
-    def request(self, suite: Suite, limits: Limits, methods: Sequence[str] | None, **only: Any) -> SweepRequest:
+    def request(self, suite: Suite, limits: Limits, methods: tuple[str, ...] | None, **only: Any) -> SweepRequest:
         """Return the request of a suite's runs under these options; `only` has its seeds and where a model is saved."""
         from hpml_bench.sweep.request import SweepRequest
 
-        return SweepRequest(
-            suite,
-            self.out,
-            None if methods is None else tuple(methods),
-            limits=limits,
-            fresh=self.fresh,
-            verbose=self.verbose,
-            **only,
-        )
+        return SweepRequest(suite, self.out, methods, limits=limits, fresh=self.fresh, verbose=self.verbose, **only)
 
 
 @dataclass(frozen=True)
@@ -59,15 +51,10 @@ class JobOptions:
     detach: bool
     dry_run: bool
 
-    @property
-    def by_jobs(self) -> bool:
-        """Whether jobs do the runs."""
-        return self.on is not None or self.parallel is not None
 
-
-def names(text: str) -> list[str]:
+def names(text: str) -> tuple[str, ...]:
     """Return the names in a comma-separated text."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
@@ -83,6 +70,15 @@ def out(text: str) -> Option:
     return click.option("--out", type=folder, default=Path("reports"), show_default=True, help=text, metavar="DIR")
 
 
+def methods(text: str) -> Option:
+    """Return the option that chooses methods, passed as a tuple of names, or as None where it isn't given."""
+    return click.option("--methods", metavar="A,B", help=text,
+                        callback=lambda _ctx, _param, given: None if given is None else names(given))  # fmt: skip
+
+
+METHODS = methods("Only these methods.")
+
+
 def overrides(text: str) -> Option:
     """Return the option that changes a suite's settings."""
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)
@@ -94,35 +90,43 @@ def tracked(default: str, text: str) -> Option:
     wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
     other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
                          help="Another tracker (hpml-bench list trackers). Repeatable.")  # fmt: skip
+    return bundle("trackers", lambda: _modes, [wandb, other])
 
-    def added(function: Function) -> Function:
-        @functools.wraps(function)
-        def with_trackers(*args: Any, wandb_mode: str, others: dict[str, str], **given: Any) -> Any:
-            return function(*args, trackers={"wandb": wandb_mode} | others, **given)
 
-        return _added(with_trackers, [wandb, other])
-
-    return added
+def _modes(wandb_mode: str, others: dict[str, str]) -> dict[str, str]:
+    return {"wandb": wandb_mode} | others
 
 
 def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     pairs = [option.partition("=") for option in given]
-    for name, _equals, mode in pairs:
-        if not name or not mode:
-            raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
+    if not all(name and mode for name, _equals, mode in pairs):
+        raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
     return {name: mode for name, _equals, mode in pairs}
 
 
-def _bundled(function: Function, name: str, kind: Callable[[], Any]) -> Function:
-    """Pass the options that are fields of a dataclass as one argument; the class is imported when the command runs."""
+def bundle(name: str, kind: Callable[[], Any], options: list[Option]) -> Option:
+    """Return what adds options, passed as one argument: what a function or class, given by `kind`, makes of them.
 
-    @functools.wraps(function)
-    def bundled(*args: Any, **given: Any) -> Any:
-        made = kind()
-        bundle = made(**{field.name: given.pop(field.name) for field in fields(made)})
-        return function(*args, **{name: bundle}, **given)
+    The class is imported when the command runs.
+    """
 
-    return bundled
+    def added(function: Function) -> Function:
+        @functools.wraps(function)
+        def bundled(*args: Any, **given: Any) -> Any:
+            make = kind()
+            made = make(**{key: given.pop(key) for key in signature(make).parameters})
+            return function(*args, **{name: made}, **given)
+
+        return with_options(bundled, options)
+
+    return added
+
+
+def with_options(function: Function, options: list[Option]) -> Function:
+    """Add options, in the order in which --help shows them."""
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def _limits() -> Any:
@@ -131,48 +135,36 @@ def _limits() -> Any:
     return Limits
 
 
-def shared(function: Function) -> Function:
-    """Add the options that `run-all` and `run` share, passed as `options`."""
-    return _added(_bundled(function, "options", lambda: RunOptions), [
-        out("Results go to DIR/SUITE."),
-        overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
-        NPROC,
-        DEVICE,
-        click.option("--fresh", is_flag=True, help="Remove earlier results."),
-        tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
-        VERBOSE,
-    ])  # fmt: skip
+shared = bundle("options", lambda: RunOptions, [
+    out("Results go to DIR/SUITE."),
+    overrides("Override a setting by dotted path, as in --set train_samples=512. Repeatable."),
+    NPROC,
+    DEVICE,
+    click.option("--fresh", is_flag=True, help="Remove earlier results."),
+    tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
+    VERBOSE,
+])  # fmt: skip
+"""Adds the options that `run-all` and `run` share, passed as `options`."""
 
+limited = bundle("limits", _limits, [
+    click.option("--stall", type=click.FloatRange(0, 1e9), default=300.0, show_default=True, metavar="SECONDS",
+                 help="End a run in which no rank makes progress for this long; 0: never."),
+    click.option("--run-timeout", type=click.FloatRange(0, 1e9, min_open=True), metavar="SECONDS",
+                 help="End a run that takes longer."),
+    click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
+                 help="Try a run again that failed, was killed, timed out or ran out of memory."),
+    click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after this long."),
+    click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
+                 help="Whether to end with the first run that does not end well."),
+])  # fmt: skip
+"""Adds the options that limit runs, passed as `limits`."""
 
-def limited(function: Function) -> Function:
-    """Add the options that limit runs, passed as `limits`."""
-    return _added(_bundled(function, "limits", _limits), [
-        click.option("--stall", type=click.FloatRange(0, 1e9), default=300.0, show_default=True, metavar="SECONDS",
-                     help="End a run in which no rank makes progress for this long; 0: never."),
-        click.option("--run-timeout", type=click.FloatRange(0, 1e9, min_open=True), metavar="SECONDS",
-                     help="End a run that takes longer."),
-        click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
-                     help="Try a run again that failed, was killed, timed out or ran out of memory."),
-        click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after this long."),
-        click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
-                     help="Whether to end with the first run that does not end well."),
-    ])  # fmt: skip
-
-
-def by_jobs(function: Function) -> Function:
-    """Add the options for runs by jobs, passed as `jobs`."""
-    return _added(_bundled(function, "jobs", lambda: JobOptions), [
-        click.option("--on", metavar="PROFILE",
-                     help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),
-        click.option("--parallel", type=click.IntRange(1), metavar="N",
-                     help="Jobs at a time; without --on, runs side by side here, each with its share of the machine."),
-        click.option("--detach", is_flag=True, help="Submit the jobs and return; a last one writes the report."),
-        click.option("--dry-run", is_flag=True, help="Print what would be submitted."),
-    ])  # fmt: skip
-
-
-def _added(function: Function, options: list[Option]) -> Function:
-    """Add options, in the order in which --help shows them."""
-    for option in reversed(options):
-        function = option(function)
-    return function
+by_jobs = bundle("jobs", lambda: JobOptions, [
+    click.option("--on", metavar="PROFILE",
+                 help="Let jobs do the runs: a profile's YAML file or name, or an engine (list clusters)."),
+    click.option("--parallel", type=click.IntRange(1), metavar="N",
+                 help="Jobs at a time; without --on, runs side by side here, each with its share of the machine."),
+    click.option("--detach", is_flag=True, help="Submit the jobs and return; a last one writes the report."),
+    click.option("--dry-run", is_flag=True, help="Print what would be submitted."),
+])  # fmt: skip
+"""Adds the options for runs by jobs, passed as `jobs`."""

@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 
 def result_folders(folder: Path) -> list[Path]:
-    """Return `folder` if it has runs, else its subfolders that have some.
-
-    Raises:
-        UserError: none has runs.
-
-    """
+    """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where none has."""
     from hpml_bench.errors import UserError
     from hpml_bench.records.jobs import NO_RUNS
 
@@ -34,7 +29,13 @@ def result_folders(folder: Path) -> list[Path]:
     return inner
 
 
-def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence[Tracker] = ()) -> None:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line per row, their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = ()) -> None:
     """Write a folder's report, print its table and the paths."""
     from hpml_bench.records.listing import load_records
     from hpml_bench.report.render import all_sections, load, load_libraries, tables_of, write_report
@@ -45,10 +46,10 @@ def write(folder: Path, out: Path | None, formats: list[str], trackers: Sequence
     results = load(folder)
     paths = write_report(results, out, formats)
     show_table(results, terminal())
-    for path in paths:
-        if path.name.startswith("report."):
-            click.echo(for_terminal(path))
-    others = [path for path in paths if not path.name.startswith("report.") and path.suffix in {".csv", ".tex"}]
+    pages = [path for path in paths if path.name.startswith("report.")]
+    for path in pages:
+        click.echo(for_terminal(path))
+    others = [path for path in paths if path not in pages and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
     records = load_records(folder).records if trackers else ()

@@ -20,9 +20,8 @@ def show(record: TuningRecord, console: Console) -> None:
     score = Quantity.alone(record.headline)
     columns = ("method", "chosen lr", "before", f"validation {score.title}", "tried", "trials", "seconds")
     rows = [_cells(tuned, score) for tuned in record.methods]
-    print_table(
-        table("tuning", f"{record.suite}: learning rates chosen on the validation rows", columns, rows), console
-    )
+    caption = f"{record.suite}: learning rates chosen on the validation rows"
+    print_table(table("tuning", caption, columns, rows), console)
     for hint in hints(record):
         console.print(Text(for_terminal(hint)))
 

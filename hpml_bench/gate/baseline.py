@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
-from hpml_bench.gate.check import Request, Say, versions
+from hpml_bench.gate.check import Request, Say
 from hpml_bench.gate.decide import count_diff, verdicts
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
 from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
-from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message
+from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.gate.records import CheckReport, MethodCount, Side, TimedRun, Verdict
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
@@ -32,8 +32,9 @@ from hpml_bench.system.text import utc_now
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
-RESOLVED = ("device", "precision")
-"""Settings that `auto` resolves by the hardware."""
+
+Counts = dict[str, dict[str, Any]]
+"""Method -> counts of a resident."""
 
 
 class Baseline(Frozen):
@@ -45,22 +46,15 @@ class Baseline(Frozen):
     settings: Settings
     methods: tuple[MethodSpec, ...]
     environment: dict[str, Any]
-    counts: dict[str, dict[str, Any]]
-    """Method -> counts of a resident."""
+    counts: Counts
     runs: tuple[TimedRun, ...]
     saved: str
     """UTC, ISO 8601."""
 
 
 def save(request: Request, file: Path, runs: int, say: Say) -> None:
-    """Make separate runs and write them.
-
-    Raises:
-        UserError: a run fails, the time is up before all were made, or the file can't be written.
-
-    """
-    deadline = None if request.minutes is None else monotonic() + request.minutes * 60
-    counts, made = _runs(request, runs, deadline, say)
+    """Make separate runs and write them, if all could be made in the time given."""
+    counts, made = _runs(request, runs, request.deadline(), say)
     if len(made) < runs:
         raise UserError(f"only {len(made)} of {runs} runs were made in {request.minutes:g} minutes; nothing was saved")
     baseline = Baseline(
@@ -83,12 +77,7 @@ def save(request: Request, file: Path, runs: int, say: Say) -> None:
 
 
 def load(file: Path) -> Baseline:
-    """Read a baseline.
-
-    Raises:
-        UserError: there is none, or it is truncated or something else.
-
-    """
+    """Read a baseline; a `UserError` where there is none, or it is truncated or something else."""
     try:
         return Baseline.model_validate_json(file.read_bytes())
     except OSError as error:
@@ -103,42 +92,36 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
     On other hardware nothing is timed; exact counts are still compared, unless the hardware changed the work itself:
-    bf16 has operators that fp32 hasn't.
-
-    Raises:
-        UserError: the file is no baseline or of other work, or there was no time to count.
-
+    bf16 has operators that fp32 hasn't. A `UserError` where the file is no baseline or of other work, or there was no
+    time to count.
     """
     before, started, began = load(file), utc_now(), monotonic()
     here, stored = environment.describe(), before.environment
     same = here["fingerprint"] == stored["fingerprint"]
     resolved = _same_work(request, before, file, same)
-    deadline = None if request.minutes is None else began + request.minutes * 60
     wanted = len(before.runs) if request.time and same else 0
-    counted, made = _runs(request, wanted, deadline, say)
-    counts = () if resolved else _counts(request, before, counted, same)
-    lone = (
-        []
-        if resolved
-        else [v for name in counted for v in count_diff.one_sided(name, before.counts[name], counted[name])]
-    )
-    names = [method.name for method in request.methods]
+    counted, made = _runs(request, wanted, request.deadline(), say)
+    counts: tuple[MethodCount, ...] = ()
+    lone: list[Verdict] = []
+    if not resolved:
+        counts = _counts(before.counts, counted, same)
+        lone = [v for name, now in counted.items() for v in count_diff.one_sided(name, before.counts[name], now)]
+    names = request.names
     timed: tuple[Verdict, ...] = ()
     if resolved or (request.time and not same):
         reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
         reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
         timed = tuple(verdicts.incomparable(name, reason) for name in names)
     elif request.time:
-        timed = verdicts.of_runs(
-            verdicts.run_effects(before.runs, names), verdicts.run_effects(made, names), request.rules
-        )
+        then, now = (verdicts.run_effects(runs, names) for runs in (before.runs, made))
+        timed = verdicts.of_runs(then, now, request.rules)
     notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if request.time and same:
         notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
     return CheckReport(
         mode="baseline",
         suite=request.suite,
-        methods=tuple(method.name for method in request.methods),
+        methods=names,
         rules=request.rules,
         reference=Side(label=str(file), python=stored.get("python"), versions=versions(stored)),
         candidate=Side(label="installed", python=here["python"], versions=versions(here)),
@@ -153,36 +136,21 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     )
 
 
-def _counts(
-    request: Request, before: Baseline, counted: Mapping[str, dict[str, Any]], same: bool
-) -> tuple[MethodCount, ...]:
+def _counts(before: Counts, now: Counts, same: bool) -> tuple[MethodCount, ...]:
     """Compare the counts; on other hardware only those without a tolerance, which don't depend on hardware."""
-    counts = [
-        count
-        for method in request.methods
-        for count in count_diff.compare(method.name, before.counts[method.name], counted[method.name])
-    ]
+    counts = [count for name in now for count in count_diff.compare(name, before[name], now[name])]
     return tuple(count for count in counts if same or not count.tolerance)
 
 
-def _disturbed(runs: Iterable[TimedRun], what: str) -> list[str]:
+def _disturbed(runs: Sequence[TimedRun], what: str) -> list[str]:
     """Return a sentence on the runs that don't count, by number and reason, if there are any."""
-    runs = tuple(runs)
     named = [f"{number} ({run.disturbed})" for number, run in enumerate(runs, 1) if run.disturbed is not None]
     count = f"{len(named)} of {len(runs)} {what} were disturbed and don't count"
     return [f"{count}: {', '.join(named)}"] if named else []
 
 
 def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
-    """Check that the suite, its settings and methods are those of the baseline.
-
-    Returns:
-        The settings that differ because the hardware does, and change the operators.
-
-    Raises:
-        UserError: something differs for another reason.
-
-    """
+    """Refuse other work than the baseline's; return the settings that differ because the hardware does."""
     stored = {method.name: method for method in before.methods}
     missing = [method.name for method in request.methods if method.name not in stored]
     if missing:
@@ -190,7 +158,8 @@ def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bo
     changed = [method.name for method in request.methods if method != stored[method.name]]
     then, now = _dumped(before.settings), _dumped(request.settings)
     different = [key for key in now if now[key] != then[key]]
-    resolved = [] if same_hardware else [key for key in different if key in RESOLVED]
+    by_hardware = {"device", "precision"}  # which `auto` resolves
+    resolved = [] if same_hardware else [key for key in different if key in by_hardware]
     changed += [f"settings.{key}" for key in different if key not in resolved]
     if before.suite != request.suite or changed:
         what = changed[0] if changed else f"the suite, {before.suite}"
@@ -201,16 +170,13 @@ def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bo
 def _dumped(settings: Settings) -> dict[str, Any]:
     """Return settings in a form that is equal where they mean the same: options without those at their defaults."""
     dumped = settings.model_dump(mode="json")
-    kinds: tuple[tuple[registry.Kind, str], ...]
-    kinds = (("tasks", "task"), ("datasets", "dataset"), ("optimizers", "optimizer"))
-    for kind, key in kinds:
+    kinds: dict[registry.Kind, str] = {"tasks": "task", "datasets": "dataset", "optimizers": "optimizer"}
+    for kind, key in kinds.items():
         dumped[key]["options"] = without_defaults(kind, dumped[key]["name"], dumped[key]["options"])
     return dumped
 
 
-def _runs(
-    request: Request, number: int, deadline: float | None, say: Say
-) -> tuple[dict[str, dict[str, Any]], list[TimedRun]]:
+def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tuple[Counts, list[TimedRun]]:
     """Count once, then make up to `number` runs while there is time."""
     installed = Installation("installed", sys.executable)
     made: list[TimedRun] = []
@@ -218,7 +184,7 @@ def _runs(
     with ResidentProcess(installed, deadline) as resident:
         work = request.work().message(resident.call("prepare", settings=settings_message(request.settings)))
         resident.call("load", **work)
-        counts = {method.name: resident.call("counts", method=method.name) for method in request.methods}
+        counts = {name: resident.call("counts", method=name) for name in request.names}
     for _ in range(number):
         began = monotonic()
         if deadline is not None and began + longest > deadline:
@@ -226,7 +192,7 @@ def _runs(
         try:
             with ResidentProcess(installed, deadline) as resident:
                 resident.call("load", **work)
-                made.append(_run(resident, [method.name for method in request.methods]))
+                made.append(_run(resident, request.names))
         except OutOfTime:
             break
         longest = max(longest, monotonic() - began)
@@ -234,7 +200,7 @@ def _runs(
     return counts, made
 
 
-def _run(resident: ResidentProcess, methods: list[str]) -> TimedRun:
+def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
     """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
     speed: Mapping[str, float] = resident.call("warm_up", core=shared_core())
     steps = {method: max(1, math.ceil(PIECE / speed[method])) for method in methods}
@@ -259,7 +225,5 @@ def _run(resident: ResidentProcess, methods: list[str]) -> TimedRun:
 
 def _words(described: Mapping[str, Any]) -> str:
     hardware = described.get("hardware", {})
-    gpus = ", ".join(gpu["name"] for gpu in hardware.get("gpus", ()))
-    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB" + (
-        f", {gpus}" if gpus else ""
-    )
+    machine = f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB"
+    return ", ".join([machine, *(gpu["name"] for gpu in hardware.get("gpus", ()))])

@@ -19,6 +19,7 @@ A self-test's own requests (`calibrate_delay`, `inject_delay`) never go to anoth
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FOUR = Field(min_length=4, max_length=4)
 Mode = Literal["revision", "environment", "baseline", "self-test"]
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"]
 
@@ -70,9 +71,9 @@ class Block(Frozen):
     order: Literal["ABBA", "BAAB"]
     steps: int
     """Optimizer steps in each piece."""
-    seconds: tuple[Seconds, Seconds, Seconds, Seconds]
+    seconds: Annotated[tuple[Seconds, ...], FOUR]
     """Wall time of each piece, less `waited`."""
-    waited: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    waited: Annotated[tuple[float, ...], FOUR] = (0.0, 0.0, 0.0, 0.0)
     """Seconds in which the piece could have run but other processes had its core, by the kernel's count."""
     steal: float
     """Share of the machine's CPU time that the host took away meanwhile."""
@@ -110,6 +111,13 @@ class MethodCount(Frozen):
     """Relative increase that is allowed."""
     grew: tuple[str, ...] = ()
     """Parts that grew, by name, where they are known: operators, parameters, buckets."""
+
+    @property
+    def change(self) -> float | None:
+        """Relative change; None where there was nothing before."""
+        if self.candidate == self.reference:
+            return 0.0
+        return self.candidate / self.reference - 1 if self.reference else None
 
 
 class Verdict(Frozen):

@@ -12,14 +12,14 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system.parent_death import die_with_parent
 
 if TYPE_CHECKING:
-    from hpml_bench.gate.measure.workload import TimedMethod, Workload
+    from hpml_bench.gate.measure.workload import Workload
 
 
 def main() -> None:
@@ -29,21 +29,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answers:
-        _send(answers, {"protocol": PROTOCOL})
+        print(json.dumps({"protocol": PROTOCOL}), file=answers, flush=True)
         resident = Resident()
         for line in sys.stdin:
-            _send(answers, resident.answer(json.loads(line)))
-
-
-def _send(answers: TextIO, message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
+            print(json.dumps(resident.answer(json.loads(line))), file=answers, flush=True)
 
 
 class Resident:
     """Requests that the process answers; everything heavy is imported at the first one."""
 
-    workload: Workload | None = None
+    workload: Workload  # the parent loads first
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a request `{"do": NAME, ...arguments}`, or the error in words."""
@@ -70,39 +65,34 @@ class Resident:
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 
     def do_load(self, **arguments: Any) -> None:
-        """Build every method's model and optimizer; see `Workload.load`."""
+        """Build every method's model and optimizer; see `Workload`."""
         from hpml_bench.gate.measure.workload import Workload
 
-        self.workload = Workload.load(**arguments)
+        self.workload = Workload(**arguments)
 
     def do_warm_up(self, core: int | None = None) -> dict[str, float]:
         """Stay on a core, where one is given, and take first steps; return each method's seconds per step."""
         if core is not None:
             _stay_on(core)
-        return {name: job.warm_up() for name, job in self._jobs.items()}
+        return {name: job.warm_up() for name, job in self.workload.jobs.items()}
 
     def do_calibrate_delay(self, share: float) -> dict[str, int]:
         """Return for each method how much busy work takes this share of a step."""
-        return {name: job.delay.calibrate(share) for name, job in self._jobs.items()}
+        return {name: job.delay.calibrate(share) for name, job in self.workload.jobs.items()}
 
     def do_inject_delay(self, turns: dict[str, int]) -> dict[str, float]:
         """Inject busy work into each method's steps; return its seconds per step."""
-        return {name: job.delay.inject(turns[name]) for name, job in self._jobs.items()}
-
-    @property
-    def _jobs(self) -> dict[str, TimedMethod]:
-        assert self.workload is not None  # noqa: S101 - the parent loads first
-        return self.workload.jobs
+        return {name: job.delay.inject(turns[name]) for name, job in self.workload.jobs.items()}
 
     def do_run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
         """Take steps from batch `first` on; return the seconds, and those in which others had the core."""
-        return self._jobs[method].run(steps, first)
+        return self.workload.jobs[method].run(steps, first)
 
     def do_counts(self, method: str) -> dict[str, Any]:
         """Return the quantities without noise of a method; call it before any `run`."""
         from hpml_bench.gate.measure.counts import count
 
-        return count(self._jobs[method])
+        return count(self.workload.jobs[method])
 
     def do_calibrate(self) -> dict[str, float]:
         """Return the seconds of reference work, which show how fast this machine is right now."""

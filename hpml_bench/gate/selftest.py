@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,15 +13,13 @@ from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Request, Say, check, gate_digest, most_pairs
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure.sides import ComparedSides, Installation
-from hpml_bench.gate.records import CheckReport, CheckTrial, Side, TrialStarted
+from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.trials import TrialFolder, conditions
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5
 """A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power."""
-SPARE = 0.1
-"""Minutes advised in addition to those of a trial: a call does other work before."""
 
 
 def slowed(number: int) -> bool:
@@ -46,32 +43,28 @@ def run(
 
     With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
     a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are
-    slow to decide would leave the easy ones.
-
-    Raises:
-        UserError: the folder holds trials of other conditions, is in use, or can't be written.
-
+    slow to decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions, is in
+    use, or can't be written.
     """
-    kept, clock = TrialFolder(folder), _Clock(minutes, monotonic())
+    kept, began = TrialFolder(folder), monotonic()
     with kept.held():
         done = {trial.number: trial for trial in _matching(kept, request, slowdown)}
         session = kept.session(done.values())
         installed = Installation("installed", sys.executable)
-        side = Side(label="installed", python=sys.executable)
-        compared = ComparedSides("self-test", installed, installed, (side, side))
+        compared = ComparedSides("self-test", installed, installed)
         ready = request.work()  # for all trials: model and data are made ready once
-        for number in range(1, total(trials) + 1):
+        last = total(trials)
+        for number in range(1, last + 1):
             if number in done:
                 continue
-            if reason := clock.refuses(_longest(done.values(), request)):
-                say(f"trial {number} of {total(trials)} {reason}")
+            slowest = max((trial.report.seconds / max(1, trial.report.pairs) for trial in done.values()), default=0.0)
+            if minutes is not None and (reason := refusal(minutes, began, slowest * most_pairs(request.rules))):
+                say(f"trial {number} of {last} {reason}")
                 break
             delay = slowdown if slowed(number) else 0.0
             now = utc_now()
             kept.start(TrialStarted(session=session, number=number, slowdown=delay, started=now))
-            work = replace(
-                request.work(), delay=delay, delayable=True, prepared=ready.prepared, described=ready.described
-            )
+            work = replace(request.work(), delay=delay, prepared=ready.prepared, described=ready.described)
             report = check(replace(request, count=False, minutes=None), compared, lambda _: None, work)
             done[number] = CheckTrial(
                 session=session, number=number, slowdown=delay, planned=trials,
@@ -80,36 +73,21 @@ def run(
             kept.keep(done[number])
             kind = f"slowed by {delay:.1%}" if delay else "A/A"
             say(
-                f"trial {number} of {total(trials)}, {kind}: {verdicts.overall(report.verdicts)} after "
-                f"{report.pairs} pairs, {report.seconds:.0f} s"
+                f"trial {number} of {last}, {kind}: {verdicts.overall(report.verdicts)} after {report.pairs} pairs, "
+                f"{report.seconds:.0f} s"
             )
         return [done[number] for number in sorted(done)]
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """Time limit of a call."""
-
-    minutes: float | None
-    began: float
-
-    def refuses(self, longest: float) -> str:
-        """Return why a trial that may need so many seconds is not begun, and how to go on; empty where it is."""
-        if self.minutes is None:
-            return ""
-        left = max(0.0, self.minutes - (monotonic() - self.began) / 60)
-        if longest <= left * 60:
-            return ""
-        needed = math.ceil(longest / 60 + SPARE)
-        if needed > self.minutes:
-            return f"may need {needed} minutes: the same command goes on from here with --max-minutes {needed} or more"
-        return f"may need {needed} minutes, and {left:.1f} are left: the same command goes on from here"
-
-
-def _longest(done: Iterable[CheckTrial], request: Request) -> float:
-    """Return the seconds that a trial might take; 0 where none was made."""
-    pair = max((trial.report.seconds / max(1, trial.report.pairs) for trial in done), default=0.0)
-    return pair * most_pairs(request.rules)
+def refusal(minutes: float, began: float, longest: float) -> str:
+    """Return why a trial that may need `longest` seconds is not begun, and how to go on; empty where it is."""
+    left = max(0.0, minutes - (monotonic() - began) / 60)
+    if longest <= left * 60:
+        return ""
+    needed = math.ceil(longest / 60 + 0.1)  # a little to spare: a call does other work before
+    if needed > minutes:
+        return f"may need {needed} minutes: the same command goes on from here with --max-minutes {needed} or more"
+    return f"may need {needed} minutes, and {left:.1f} are left: the same command goes on from here"
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:
@@ -130,18 +108,12 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
 
 
 def _matching(kept: TrialFolder, request: Request, slowdown: float) -> list[CheckTrial]:
-    """Return a folder's trials.
-
-    Raises:
-        UserError: one was made under other conditions, so that its outcome can't be counted with the others.
-
-    """
+    """Return a folder's trials; one made under other conditions can't be counted with the others, and is refused."""
     settings = request.settings.model_dump(mode="json")
     current = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
-    methods = tuple(method.name for method in request.methods)
     for path, trial in (found := kept.trials()):
         report = trial.report
-        same = (report.suite, report.methods, report.rules) == (request.suite, methods, request.rules)
+        same = (report.suite, report.methods, report.rules) == (request.suite, request.names, request.rules)
         if not same or trial.slowdown not in (0.0, slowdown):
             raise UserError(f"{path}: is a trial with other methods, rules or slowdown; name another --out")
         if conditions(report.environment) != current:

@@ -26,12 +26,7 @@ class TrialFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the folder, and make it where it doesn't exist.
-
-        Raises:
-            UserError: another self-test has locked it, or it can't be made.
-
-        """
+        """Lock the folder, and make it where it doesn't exist; a `UserError` where another self-test has locked it."""
         lock = locks.file_lock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -47,12 +42,7 @@ class TrialFolder:
             lock.release()
 
     def trials(self) -> list[tuple[Path, CheckTrial]]:
-        """Return the trials in order, each with its file.
-
-        Raises:
-            UserError: one can't be read.
-
-        """
+        """Return the trials in order, each with its file; a `UserError` where one can't be read."""
         trials = []
         for path in sorted(self.path.glob("trial-*.json")):
             try:
@@ -62,12 +52,7 @@ class TrialFolder:
         return trials
 
     def started(self) -> list[TrialStarted]:
-        """Return the trials that were started, in order.
-
-        Raises:
-            UserError: their file can't be read.
-
-        """
+        """Return the trials that were started, in order; a `UserError` where their file can't be read."""
         try:
             lines = self._started.read_text(encoding="utf-8").splitlines() if self._started.exists() else []
             return [TrialStarted.model_validate_json(line) for line in lines]
@@ -77,12 +62,7 @@ class TrialFolder:
             ) from None
 
     def session(self, done: Iterable[CheckTrial]) -> str:
-        """Return the name of the session whose trials these are; a new one in a new folder.
-
-        Raises:
-            UserError: there are trials of several.
-
-        """
+        """Return the name of the one session whose trials these are; a new one in a new folder."""
         names = {line.session for line in self.started()} | {trial.session for trial in done}
         if len(names) > 1:
             named = ", ".join(sorted(names))

@@ -11,7 +11,7 @@ from pathlib import Path
 import hpml_bench
 from hpml_bench.gate.check import Request, request
 from hpml_bench.gate.measure.sides import ComparedSides, Installation
-from hpml_bench.gate.records import Rules, Side
+from hpml_bench.gate.records import Rules
 from hpml_bench.suite.suite import load_suite
 
 PACKAGE = Path(hpml_bench.__path__[0])
@@ -76,7 +76,7 @@ def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Insta
 
 def compared(reference: Installation, candidate: Installation) -> ComparedSides:
     """Return the comparison of two installations."""
-    return ComparedSides("revision", reference, candidate, (Side(label=reference.label), Side(label=candidate.label)))
+    return ComparedSides("revision", reference, candidate)
 
 
 def asked(*methods: str, rules: Rules | None = None, minutes: float | None = None) -> Request:

@@ -71,7 +71,7 @@ def test_counts_stand_where_no_time_was_left(
     extra: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What grew fails although no pair was timed; what didn't grow is no pass."""
-    monkeypatch.setattr(checks, "_time", lambda *_: None)
+    monkeypatch.setattr(checks._Measurement, "time", lambda *_: None)
     report = run(tmp_path, asked(minutes=1), extra=extra)
     assert (report.verdicts[0].metric, report.verdicts[0].pairs) == ("step_time", 0)
     assert verdicts.exit_status(report.verdicts, strict=False) == status

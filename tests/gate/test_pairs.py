@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from residents import asked, fake
+from residents import asked, compared, fake
 
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
@@ -28,7 +28,7 @@ def pair(tmp_path: Path, *methods: str, seed: int = 0) -> ProcessPair:
     reference, candidate = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
     work = asked(*methods).work()
     work.prepared |= {side.key: {} for side in (reference, candidate)}
-    return ProcessPair(work, reference, candidate, random.Random(seed))
+    return ProcessPair(work, compared(reference, candidate), random.Random(seed))
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path
     with pair(tmp_path, "lora", "adapter") as both:
         both.load()
         both.warm_up()
-        blocks = list(both.measure(3, None))
+        blocks = list(both.measure(3))
     assert Counter(block.method for block in blocks) == {"lora": BLOCKS, "adapter": BLOCKS}
     assert {block.order for block in blocks} == {"ABBA", "BAAB"}
     assert {block.pair for block in blocks} == {3}
@@ -51,7 +51,7 @@ def test_methods_are_shuffled_within_pairs(tmp_path: Path) -> None:
         both.load()
         both.warm_up()
         for _ in range(12):
-            firsts.add(next(both.measure(0, None)).method)
+            firsts.add(next(both.measure(0)).method)
     assert firsts == {"lora", "adapter"}
 
 
@@ -61,7 +61,7 @@ def test_a_disturbed_round_is_repeated_a_few_times(tmp_path: Path, monkeypatch: 
     with pair(tmp_path) as both:
         both.load()
         both.warm_up()
-        blocks = list(both.measure(0, None))
+        blocks = list(both.measure(0))
     assert len(blocks) == BLOCKS * (1 + REPEATS)
     assert {block.disturbed for block in blocks} == {"the host took it"}
     assert verdicts.pair_effects(blocks) == {"lora": []}
@@ -74,7 +74,7 @@ def test_a_round_that_is_quiet_at_the_second_try_counts(tmp_path: Path, monkeypa
     with pair(tmp_path) as both:
         both.load()
         both.warm_up()
-        blocks = list(both.measure(0, None))
+        blocks = list(both.measure(0))
     assert [block.disturbed for block in blocks] == ["stolen"] * BLOCKS + [None] * BLOCKS
 
 
@@ -83,8 +83,9 @@ def test_a_pair_stops_at_the_deadline(tmp_path: Path) -> None:
     with pair(tmp_path) as both:
         both.load()
         both.warm_up()
+        both.deadline = monotonic() - 1
         with pytest.raises(OutOfTime):
-            list(both.measure(0, monotonic() - 1))
+            list(both.measure(0))
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_a_dirty_tree_is_measured_as_it_is_and_named(project_repository: Path, u
     assert (candidate / "new.py").exists()
     assert not (candidate / "ignored.py").exists()
     assert len(str(reference)) == len(str(candidate))
-    assert [side.dirty for side in found.sides] == [False, True]
-    assert found.sides[0].revision == git(project_repository, "rev-parse", "HEAD")
+    assert [side.dirty for side in (found.reference, found.candidate)] == [False, True]
+    assert found.reference.revision == git(project_repository, "rev-parse", "HEAD")
     assert "in no commit" in found.notes[0]
     assert unpacked == ["HEAD", "working tree"]
 
@@ -94,7 +94,7 @@ def test_a_clean_tree_is_said_to_be_clean_and_installed_once(project_repository:
     git(project_repository, "commit", "-qam", "two")
     found = against_revision("HEAD", project_repository / ".", TINY)
     assert found.notes == ()
-    assert not found.sides[1].dirty
+    assert not found.candidate.dirty
     assert found.reference.path == found.candidate.path
     against_revision("HEAD", project_repository, TINY)
     assert unpacked == ["HEAD"]

@@ -45,13 +45,13 @@ def check_double(calls: list[float], wrong: int | None = None) -> Any:
 
     def check(request: Any, compared: Any, say: Any, work: Any) -> CheckReport:
         calls.append(work.delay)
-        assert work.delayable
+        assert work.delay is not None
         assert compared.reference == compared.candidate
         slow = work.delay if len(calls) != wrong else 0.03 - work.delay
         assert request.minutes is None  # a trial that is begun is carried to its end
         settings = request.settings.model_dump(mode="json")
         here = {**environment.describe(), "gate": gate_digest(), "settings": settings}
-        sides = {"reference": compared.sides[0], "candidate": compared.sides[1]}
+        sides = {"reference": compared.reference.side({}), "candidate": compared.candidate.side({})}
         return report({"lora": slow}, mode="self-test", environment=here, **sides)
 
     return check
@@ -67,7 +67,7 @@ def test_trials_are_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     assert calls == [0.0, 0.0, 0.03, 0.0, 0.0]
     assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
     assert CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
-    assert summarise(trials).good
+    assert summarise(trials).status == 0
 
 
 @pytest.mark.parametrize(("second", "told"), [(4, "(2, then 4)"), (2, None)])
@@ -88,7 +88,7 @@ def test_a_false_alarm_or_a_miss_is_no_good(wrong: int, tmp_path: Path, monkeypa
     """One A/A trial that fails, or a slowed one that doesn't."""
     monkeypatch.setattr(selftest, "check", check_double([], wrong))
     summary = summarise(run(asked(), 2, 0.03, None, tmp_path, lambda _: None))
-    assert not summary.good
+    assert summary.status == 1
     assert summary.false_alarms.happened == (wrong == 1)
     assert summary.caught.happened == (wrong != 3)
     assert any("of 2 A/A trials" in sentence for sentence in summary.sentences(0.03))
@@ -128,20 +128,19 @@ def test_a_call_with_too_few_minutes_says_how_many_go_on(tmp_path: Path, monkeyp
 def test_the_minutes_that_are_named_are_enough(longest: float) -> None:
     """Whole minutes, with a little to spare for what a call does before its first trial."""
     begun = monotonic()
-    told = selftest._Clock(1e-6, begun).refuses(longest)
+    told = selftest.refusal(1e-6, begun, longest)
     if not longest:
         assert told == ""
         return
     minutes = int(told.rpartition("--max-minutes ")[2].split()[0])
     assert minutes * 60 <= longest + 66
-    assert selftest._Clock(minutes, begun - 5).refuses(longest) == ""
+    assert selftest.refusal(minutes, begun - 5, longest) == ""
 
 
 def test_time_that_would_do_from_the_start_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the minutes given are enough for a trial, the same command goes on."""
-    told = selftest._Clock(10, monotonic() - 300).refuses(500.0)
+    told = selftest.refusal(10, monotonic() - 300, 500.0)
     assert told == "may need 9 minutes, and 5.0 are left: the same command goes on from here"
-    assert selftest._Clock(None, 0.0).refuses(1e9) == ""
 
 
 def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpml_bench.cli.gate import FILE, bugs_are_errors, gate_request, workload_options
+from hpml_bench.cli.gate import FILE, WorkloadOptions, bugs_are_errors, workload_options
 
 
 @click.group()
@@ -19,12 +19,9 @@ def baseline() -> None:
 @workload_options
 @click.option("--runs", type=click.IntRange(10, 1000), default=10, show_default=True, metavar="N",
               help="Separate runs; a later check uses their spread.")  # fmt: skip
-def save(
-    file: Path, suite: str, methods: str | None, overrides: tuple[str, ...], minutes: float | None, runs: int
-) -> None:
+def save(file: Path, workload: WorkloadOptions, runs: int) -> None:
     """Time separate runs of SUITE and write them to FILE."""
     from hpml_bench.gate.baseline import save as save_baseline
-    from hpml_bench.system.signals import stoppable
 
-    with stoppable(), bugs_are_errors():
-        save_baseline(gate_request(suite, methods, overrides, minutes), file, runs, click.echo)
+    with bugs_are_errors():
+        save_baseline(workload.request(), file, runs, click.echo)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpml_bench.cli.gate import FILE, Annotated, bugs_are_errors, gate_request, print_report, share, workload_options
+from hpml_bench.cli.gate import FILE, Annotated, WorkloadOptions, bugs_are_errors, print_report, share, workload_options
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 def check(  # noqa: PLR0913, PLR0917 - a command's options
     ctx: click.Context,
     /,
-    suite: str,
-    methods: str | None,
-    overrides: tuple[str, ...],
-    minutes: float | None,
+    workload: WorkloadOptions,
     against: str | None,
     against_env: str | None,
     baseline: Path | None,
@@ -57,14 +54,21 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
 
     Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.
     """
-    _exactly_one(against, against_env, baseline, self_test)
+    if sum(map(bool, (against, against_env, baseline, self_test))) != 1:
+        raise UserError(
+            "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
+            "--self-test"
+        )
     from hpml_bench.gate.render import outputs
-    from hpml_bench.system.signals import stoppable
 
-    with stoppable(), bugs_are_errors():
-        request = gate_request(suite, methods, overrides, minutes, slowdown, counts_only)
+    with bugs_are_errors():
+        request = workload.request(slowdown, counts_only)
         if self_test:
-            _refuse_with_self_test({"strict": strict, "counts-only": counts_only, **files})
+            given = {"strict": strict, "counts-only": counts_only, **files}
+            if unheeded := [name.removesuffix("_file") for name, value in given.items() if value]:
+                raise UserError(
+                    f"--{unheeded[0]}: goes with a check, not with --self-test, which writes its trials to --out"
+                )
             click.echo(request.title)
             ctx.exit(_self_test(request, trials, slowdown, out))
         files["json"] = files.pop("json_file")
@@ -79,20 +83,6 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
 
             report = run_check(request, _comparison(against, against_env, request), click.echo)
         ctx.exit(_hand_over(report, strict, **files))
-
-
-def _refuse_with_self_test(given_options: dict[str, object]) -> None:
-    given = [name.removesuffix("_file") for name, value in given_options.items() if value]
-    if given:
-        raise UserError(f"--{given[0]}: goes with a check, not with --self-test, which writes its trials to --out")
-
-
-def _exactly_one(*modes: object) -> None:
-    if sum(bool(mode) for mode in modes) != 1:
-        raise UserError(
-            "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
-            "--self-test"
-        )
 
 
 def _comparison(against: str | None, against_env: str | None, request: Request) -> ComparedSides:

@@ -8,24 +8,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hpml_bench.cli.reporting import result_folders
+from hpml_bench.cli.reporting import aligned, result_folders
 
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind
 
 WHAT = (
-    "suites",
-    "methods",
-    "optimizers",
-    "tasks",
-    "datasets",
-    "scorers",
-    "probes",
-    "trackers",
-    "engines",
-    "clusters",
+    "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "clusters",
     "runs",
-)
+)  # fmt: skip
 
 Row = tuple[str, ...]
 
@@ -37,14 +28,16 @@ def list_(what: str, folder: Path) -> None:
     """List suites, kinds of plug-ins, clusters (names for --on), or the runs in DIR."""
     if what == "suites":
         rows = suites()
+    elif what == "runs":
+        rows = runs(result_folders(folder))
     elif what == "clusters":
-        rows = clusters()
+        from hpml_bench.suite.profile import known_profiles
+
+        rows = list(known_profiles().items())
     else:
-        rows = runs(result_folders(folder)) if what == "runs" else plugins(cast("Kind", what))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+        rows = plugins(cast("Kind", what))
+    for line in aligned(rows):
+        click.echo(line)
 
 
 def suites() -> list[Row]:
@@ -53,18 +46,11 @@ def suites() -> list[Row]:
 
     from hpml_bench.suite.suite import packaged_suites, suites_folder
 
-    rows: list[Row] = []
-    for name in packaged_suites():
+    def description(name: str) -> str:
         content = yaml.safe_load((suites_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-        rows.append((name, " ".join(str(content.get("description", "")).split())))
-    return rows
+        return " ".join(str(content.get("description", "")).split())
 
-
-def clusters() -> list[Row]:
-    """Return the names that `run-all --on` takes beside a path, with their origins."""
-    from hpml_bench.suite.profile import known_profiles
-
-    return list(known_profiles().items())
+    return [(name, description(name)) for name in packaged_suites()]
 
 
 def plugins(kind: Kind) -> list[Row]:
@@ -93,9 +79,6 @@ def runs(folders: Iterable[Path]) -> list[Row]:
     from hpml_bench.records.listing import headlines
     from hpml_bench.system.text import for_terminal
 
-    rows: list[Row] = []
-    for folder in folders:
-        for record in headlines(folder):
-            row = (record.spec.suite, record.run_id, record.status, f"{record.seconds:7.1f} s", record.shown)
-            rows.append(tuple(for_terminal(cell, 100) for cell in row))
-    return rows
+    found = [record for folder in folders for record in headlines(folder)]
+    rows = [(r.spec.suite, r.run_id, r.status, f"{r.seconds:7.1f} s", r.shown) for r in found]
+    return [tuple(for_terminal(cell, 100) for cell in row) for row in rows]

@@ -11,12 +11,8 @@ from hpml_bench.cli.options import load, out
 
 @click.command()
 @click.argument("suite", default="quickstart")
-@click.option(
-    "--detect",
-    required=True,
-    metavar="METRIC=SIZE",
-    help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.",
-)
+@click.option("--detect", required=True, metavar="METRIC=SIZE",
+              help="Difference to find: accuracy=0.5pp, samples_per_second=3%, train_seconds=2.")  # fmt: skip
 @click.option("--power", type=float, default=0.8, show_default=True, metavar="P", help="Chance to find it.")
 @out("The pilot's results are in DIR/SUITE.")
 def plan(suite: str, detect: str, power: float, out: Path) -> None:

@@ -35,11 +35,11 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
         console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{targets}{cut}", style="bold"))
         text = Text()
         for piece, is_target in row.pieces:
-            for line, ended in _lines(piece):
+            for place, line in enumerate(piece.split("\n")):
                 shown = for_terminal("".join(map(_visible, line)))
                 marked = f"⟦{shown}⟧" if is_target and shown and plain else shown
+                text.append("\n" if place else "")
                 text.append(marked, style="green" if is_target else "")
-                text.append("\n" if ended else "")
         console.print(text, highlight=False, soft_wrap=True)
         if row.prompt > 1:  # more than the token that begins a text
             ending = for_terminal(repr(row.prompt_end))
@@ -52,9 +52,3 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
 def _visible(character: str) -> str:
     """Return a character, or the escape of one that isn't printable, such as NUL or a mark of direction."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
-
-
-def _lines(text: str) -> list[tuple[str, bool]]:
-    """Return the lines of a text, each with whether a line break ended it."""
-    parts = text.split("\n")
-    return [(part, place < len(parts) - 1) for place, part in enumerate(parts)]

@@ -12,9 +12,8 @@ from hpml_bench.cli.reporting import result_folders, write
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to; the results folder if not given."
-)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder to write to; the results folder if not given.")  # fmt: skip
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
 @tracked("off", "Also publish runs and tables.")
 def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str]) -> None:
@@ -23,8 +22,7 @@ def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str
     from hpml_bench.plugins.tracker import make_trackers
 
     wanted = names(formats)
-    unknown = sorted(set(wanted) - {"html", "md", "csv", "tex"})
-    if unknown or not wanted:
+    if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
     folders = result_folders(folder)
     used = make_trackers(trackers)

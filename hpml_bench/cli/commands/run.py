@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpml_bench.cli.commands.run_all import sweep
 from hpml_bench.cli.exit_status import FAILED, OK
-from hpml_bench.cli.local import sweep
 from hpml_bench.cli.options import RunOptions, limited, load, shared
 from hpml_bench.errors import UserError
 
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
 @click.argument("method")
 @click.argument("suite", default="quickstart")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Save the trained model in DIR, which must be empty; a recorded run is done again.",
-)
+@click.option("--save", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Save the trained model in DIR, which must be empty; a recorded run is done again.")  # fmt: skip
 @shared
 @limited
 @click.pass_context
@@ -49,16 +45,11 @@ def run(
         from hpml_bench.training.worker import end
 
         end(OK if run_as_rank(loaded, method, seed, options.out, options.fresh, save) else FAILED)
-    ctx.exit(sweep(options.request(loaded, limits, [method], seeds=(seed,), save=save), options.trackers))
+    ctx.exit(sweep(options.request(loaded, limits, (method,), seeds=(seed,), save=save), options.trackers))
 
 
 def check_folder(save: Path) -> None:
-    """Make the folder of a model to save.
-
-    Raises:
-        UserError: it is not empty, or can't be made or written to.
-
-    """
+    """Make the folder of a model to save, or refuse one that is not empty, or can't be made or written to."""
     try:
         save.mkdir(parents=True, exist_ok=True)
         if any(save.iterdir()):

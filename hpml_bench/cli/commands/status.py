@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from hpml_bench.cli.reporting import aligned
+
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
@@ -17,6 +19,5 @@ def status(folder: Path) -> None:
 
     sums, table = state(find(folder, click.echo))
     click.echo(for_terminal(sums))
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        click.echo(for_terminal("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+    for line in aligned(table):
+        click.echo(for_terminal(line))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
-from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, names, out, overrides
+from hpml_bench.cli.exit_status import FAILED, OK, ended
+from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, out, overrides
 
 if TYPE_CHECKING:
     from hpml_bench.records.limits import Limits
@@ -23,28 +23,14 @@ if TYPE_CHECKING:
 @overrides("Override a setting. Repeatable.")
 @NPROC
 @DEVICE
-@click.option(
-    "--sampler",
-    type=click.Choice(["qmc", "tpe"]),
-    default="qmc",
-    show_default=True,
-    help="Optuna's sampler: qmc tries the same multiples for all methods, tpe favours rates near good ones.",
-)
-@click.option(
-    "--range",
-    "factor",
-    type=click.FloatRange(1, 1e6, min_open=True),
-    default=10.0,
-    show_default=True,
-    metavar="FACTOR",
-    help="From a method's rate / FACTOR to its rate x FACTOR.",
-)
-@click.option(
-    "--write",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File of the suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
-)
+@click.option("--sampler", type=click.Choice(["qmc", "tpe"]), default="qmc", show_default=True,
+              help="Optuna's sampler: qmc tries the same multiples for all methods, tpe favours rates near good ones.",
+              )  # fmt: skip
+@click.option("--range", "factor", type=click.FloatRange(1, 1e6, min_open=True), default=10.0, show_default=True,
+              metavar="FACTOR", help="From a method's rate / FACTOR to its rate x FACTOR.")  # fmt: skip
+@click.option("--write", type=click.Path(path_type=Path), metavar="FILE",
+              help="File of the suite with the chosen rates; DIR/SUITE/tuning/SUITE-tuned.yaml if not given.",
+              )  # fmt: skip
 @VERBOSE
 @limited
 @click.pass_context
@@ -52,7 +38,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     ctx: click.Context,
     suite: str,
     trials: int,
-    methods: str | None,
+    methods: tuple[str, ...] | None,
     out: Path,
     overrides: tuple[str, ...],
     nproc: int | None,
@@ -73,15 +59,10 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     from hpml_bench.sweep.tune import TuningRequest, run_tuning
 
     loaded = load(suite, overrides, world_size=nproc, device=device)
-    wanted = None if methods is None else tuple(names(methods))
-    sweep = SweepRequest(loaded, out, wanted, limits=limits, verbose=verbose)
+    sweep = SweepRequest(loaded, out, methods, limits=limits, verbose=verbose)
     result = run_tuning(TuningRequest(sweep, trials, write, sampler, factor), terminal())
     show(result.record, terminal())
-    if result.ending.how == "limit":
-        click.echo(f"ended by {result.ending.why} with trials left to do; the same command goes on from here", err=True)
-        ctx.exit(FAILED)
-    if result.ending.how == "interrupted":
-        click.echo("interrupted; the same command goes on from here", err=True)
-        ctx.exit(INTERRUPTED)
+    if status := ended(result.ending, what="trials"):
+        ctx.exit(status)
     click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}")
     ctx.exit(OK if all(tuned.best for tuned in result.record.methods) else FAILED)

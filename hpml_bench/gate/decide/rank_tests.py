@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class RankTest:
     """Standard error of the mean shift; None where a single value has no spread."""
     freedom: int
     """Degrees of freedom of `error`."""
+    size: int
+    """Values of the sample, or of the candidate's."""
 
     @cached_property
     def estimate(self) -> float:
@@ -70,33 +73,23 @@ class RankTest:
 
 
 def signed_rank(values: Sequence[float]) -> RankTest:
-    """Return Wilcoxon's signed-rank test (1945) of a sample's centre, of values symmetric about it.
-
-    Raises:
-        ValueError: no value, or one that isn't finite.
-
-    """
+    """Return Wilcoxon's signed-rank test (1945) of a sample's centre, of finite values symmetric about it."""
     data = finite(values)
     rows, columns = np.triu_indices(data.size)
     averages = np.sort((data[rows] + data[columns]) / 2)
     error = float(data.std(ddof=1)) / math.sqrt(data.size) if data.size > 1 else None
-    return RankTest(averages, signed_rank_tail(data.size), error, data.size - 1)
+    return RankTest(averages, signed_rank_tail(data.size), error, data.size - 1, data.size)
 
 
 def rank_sum(reference: Sequence[float], candidate: Sequence[float]) -> RankTest:
-    """Return the Mann-Whitney test (1947) of how far `candidate` is shifted from `reference`.
-
-    Raises:
-        ValueError: a sample is empty, or holds a value that isn't finite.
-
-    """
+    """Return the Mann-Whitney test (1947) of how far `candidate` is shifted from `reference`, all values finite."""
     x, y = finite(reference), finite(candidate)
     freedom = x.size + y.size - 2
     error = None
     if x.size > 1 and y.size > 1:
         pooled = ((x.size - 1) * x.var(ddof=1) + (y.size - 1) * y.var(ddof=1)) / freedom
         error = math.sqrt(float(pooled) * (1 / x.size + 1 / y.size))
-    return RankTest(np.sort(np.subtract.outer(y, x).ravel()), rank_sum_tail(x.size, y.size), error, freedom)
+    return RankTest(np.sort(np.subtract.outer(y, x).ravel()), rank_sum_tail(x.size, y.size), error, freedom, y.size)
 
 
 @lru_cache
@@ -104,10 +97,7 @@ def signed_rank_tail(n: int) -> Floats:
     """Return P(W >= w) for w = 0 ... n (n + 1) / 2: the coefficients of the product of 1 + x^i over i = 1 ... n."""
     counts = [1]
     for i in range(1, n + 1):
-        grown = counts + [0] * i
-        for power, count in enumerate(counts):
-            grown[power + i] += count
-        counts = grown
+        counts = [a + b for a, b in zip(counts + [0] * i, [0] * i + counts, strict=True)]
     return _tail(counts)
 
 
@@ -124,8 +114,5 @@ def rank_sum_tail(m: int, n: int) -> Floats:
 
 
 def _tail(counts: list[int]) -> Floats:
-    total, above, tail = sum(counts), 0, []
-    for count in reversed(counts):
-        above += count
-        tail.append(above / total)
-    return np.array(tail[::-1])
+    above = list(accumulate(reversed(counts)))
+    return np.array([count / above[-1] for count in reversed(above)])

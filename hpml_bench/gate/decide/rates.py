@@ -49,18 +49,11 @@ class Summary:
     """Different numbers of A/A trials that calls requested, in the order of their trials."""
 
     @property
-    def good(self) -> bool:
-        """Whether no A/A trial failed and every slowed one did, and there is one of each."""
-        both_kinds = self.false_alarms.of and self.caught.of
-        return bool(both_kinds) and not self.false_alarms.happened and self.caught.happened == self.caught.of
-
-    @property
     def status(self) -> int:
         """The exit status: 0 good, 1 a false alarm or a miss, 2 where one kind of trial wasn't made."""
-        if self.good:
-            return verdicts.PASSED
-        wrong = self.false_alarms.happened or self.caught.happened < self.caught.of
-        return verdicts.REGRESSION if wrong else verdicts.ERROR
+        if self.false_alarms.happened or self.caught.happened < self.caught.of:
+            return verdicts.REGRESSION
+        return verdicts.PASSED if self.false_alarms.of and self.caught.of else verdicts.ERROR
 
     def sentences(self, slowdown: float) -> tuple[str, ...]:
         """Return the rates and bounds in words; bounds are rounded to the side on which they claim less."""

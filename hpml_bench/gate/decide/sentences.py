@@ -8,9 +8,6 @@ from hpml_bench.gate.records import MethodCount, Rules, Verdict
 from hpml_bench.report.tables import MINUS, MISSING, number
 from hpml_bench.system.text import sanitize
 
-_NAMED = 5
-"""Most parts named as grown."""
-
 
 def percent(value: float | None, *, sign: bool = True) -> str:
     """Return a relative change as `+1.3 %`."""
@@ -55,8 +52,7 @@ def longer(value: float | None) -> str:
     """Return a relative change of a time as `1.30 % longer`."""
     if value is None:
         return "not known"
-    shown = percent(abs(value), sign=False)
-    return f"{shown} {'shorter' if value < 0 else 'longer'}"
+    return f"{percent(abs(value), sign=False)} {'shorter' if value < 0 else 'longer'}"
 
 
 def of_count(count: MethodCount) -> str:
@@ -68,12 +64,10 @@ def of_count(count: MethodCount) -> str:
     way = "from" if count.candidate > count.reference else "down from"
     sentence = f"{title}: {now}, {way} {amount(count.reference)}"
     if count.reference:
-        sentence += f" ({percent(count.candidate / count.reference - 1)}"
+        sentence += f" ({percent(count.change)}"
         sentence += f", {rate(count.tolerance)} is allowed)" if count.tolerance else ")"
     if count.candidate > count.reference and count.grew:
-        named = grown(count)[:_NAMED]
-        rest = len(count.grew) - len(named)
-        sentence += f"; what grew: {', '.join(named)}" + (f" and {rest} others" if rest else "")
+        sentence += f"; what grew: {', '.join(grown(count))}"
     return sentence
 
 

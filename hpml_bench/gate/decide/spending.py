@@ -26,12 +26,7 @@ def levels(total: float, looks: Sequence[int], hypotheses: int = 1) -> tuple[flo
 
 
 def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
-    """Return each look's family-wise level for FAIL.
-
-    Raises:
-        UserError: so many methods can't be judged with so few pairs.
-
-    """
+    """Return each look's family-wise level for FAIL; a `UserError` where so few pairs can't judge so many methods."""
     per_look = levels(rules.alpha, rules.looks, methods)
     if not any(per_look):
         raise UserError(
@@ -52,11 +47,3 @@ def betas(rules: Rules) -> tuple[float, ...]:
 def looks_done(rules: Rules, pairs: int) -> int:
     """Return the number of looks that so many pairs allow."""
     return sum(look <= pairs for look in rules.looks)
-
-
-def remaining(spent: Sequence[float], done: int) -> float:
-    """Return the level for one last look after `done` of the scheduled ones: their unspent rest, 0 after all.
-
-    The measured values don't decide when time runs out, so the rest may be spent then.
-    """
-    return sum(spent[done:])

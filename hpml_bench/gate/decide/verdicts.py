@@ -55,78 +55,69 @@ def log_ratio(block: Block) -> float:
 
 
 def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, list[float]]:
-    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
-    runs = tuple(run for run in runs if run.disturbed is None)
-    return {method: [_log_step(run, method) - _log_speed(run) for run in runs] for method in methods}
+    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time.
 
-
-def _log_step(run: TimedRun, method: str) -> float:
-    return middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
-
-
-def _log_speed(run: TimedRun) -> float:
-    """Return the mean log of all kinds of work, before, within and after the run."""
-    return fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
+    That is the mean log over all kinds of reference work, before, within and after the run.
+    """
+    effects: dict[str, list[float]] = {method: [] for method in methods}
+    for run in runs:
+        if run.disturbed is None:
+            speed = fmean(math.log(seconds) for kinds in run.calibration for seconds in kinds.values())
+            for method, values in effects.items():
+                step = middle([math.log(seconds / run.steps[method]) for seconds in run.seconds[method]])
+                values.append(step - speed)
+    return effects
 
 
 def look(effects: Effects, rules: Rules, look_index: int) -> tuple[Verdict, ...]:
     """Return a verdict per method at a scheduled look; INCONCLUSIVE while undecided.
 
-    Earlier looks are gone through again over the pairs they saw: a method's first decision stands, and the result
-    depends on nothing but the values in their order. Call it when every method has `rules.looks[look_index]` values;
-    later ones are ignored.
-
-    Raises:
-        UserError: so many methods can't be judged with so few pairs.
-
+    Call it when every method has `rules.looks[look_index]` values; later ones are ignored. A `UserError` where so many
+    methods can't be judged with so few pairs.
     """
-    alphas, betas = spending.alphas(rules, max(1, len(effects))), spending.betas(rules)
-    verdicts: dict[str, Verdict] = {}
-    for size, alpha, beta in zip(rules.looks[: look_index + 1], alphas, betas, strict=False):
-        tests = {method: signed_rank(values[:size]) if values else None for method, values in effects.items()}
-        pairs = {method: len(values[:size]) for method, values in effects.items()}
-        verdicts = _keep_decided(verdicts, _judge(tests, pairs, alpha, beta, rules))
-    return tuple(verdicts.values())
+    return _looks(effects, rules, look_index + 1, last=False)
 
 
 def final(effects: Effects, rules: Rules) -> tuple[Verdict, ...]:
     """Return the verdicts when time ran out: of the looks that were reached, then of one with the unspent error.
 
-    The looks reached are those that the method with the most values allows.
-
-    Raises:
-        UserError: so many methods can't be judged with so few pairs.
-
+    The looks reached are those that the method with the most values allows. A `UserError` where so many methods can't
+    be judged with so few pairs.
     """
-    most = max(map(len, effects.values()), default=0)
-    done = spending.looks_done(rules, most)
-    alpha = spending.remaining(spending.alphas(rules, max(1, len(effects))), done)
-    beta = spending.remaining(spending.betas(rules), done)
-    verdicts = {verdict.method: verdict for verdict in look(effects, rules, done - 1)} if done else {}
-    if done == len(rules.looks):
-        return tuple(verdicts.values())
-    tests = {method: signed_rank(values) if values else None for method, values in effects.items()}
-    pairs = {method: len(values) for method, values in effects.items()}
-    return tuple(_keep_decided(verdicts, _judge(tests, pairs, alpha, beta, rules)).values())
+    done = spending.looks_done(rules, max(map(len, effects.values()), default=0))
+    return _looks(effects, rules, done, last=done < len(rules.looks))
+
+
+def _looks(effects: Effects, rules: Rules, done: int, *, last: bool) -> tuple[Verdict, ...]:
+    """Return the verdicts of the first `done` looks, and of a last one at all values with the levels they didn't spend.
+
+    Each is gone through again over the pairs it saw: a method's first decision stands, and the result depends on
+    nothing but the values in their order. The measured values don't decide when time runs out, so that the unspent
+    levels may be spent then.
+    """
+    alphas, betas = spending.alphas(rules, max(1, len(effects))), spending.betas(rules)
+    looks: list[tuple[int | None, float, float]] = list(zip(rules.looks[:done], alphas, betas, strict=False))
+    if last:
+        looks.append((None, sum(alphas[done:]), sum(betas[done:])))
+    verdicts: dict[str, Verdict] = {}
+    for size, alpha, beta in looks:
+        tests = {method: signed_rank(values[:size]) if values else None for method, values in effects.items()}
+        decided = {method: verdict for method, verdict in verdicts.items() if verdict.status != "INCONCLUSIVE"}
+        verdicts = _judge(tests, alpha, beta, rules) | decided
+    return tuple(verdicts.values())
 
 
 def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdict, ...]:
     """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now.
 
-    Args:
-        reference: method -> log of the step time of each stored run, with the machine's speed taken out.
-        candidate: the same of the runs made now.
-        rules: null, target, alpha and beta; its looks don't count.
-
-    `Verdict.pairs` is the number of the candidate's runs.
-
+    The values are those of `run_effects`. The looks of the rules don't count. `Verdict.pairs` is the number of the
+    candidate's runs.
     """
     tests = {
         method: rank_sum(values, candidate[method]) if values and candidate.get(method) else None
         for method, values in reference.items()
     }
-    runs = {method: len(candidate.get(method, ())) for method in reference}
-    return tuple(_judge(tests, runs, rules.alpha, rules.beta, rules, "runs").values())
+    return tuple(_judge(tests, rules.alpha, rules.beta, rules, "runs").values())
 
 
 def incomparable(method: str, reason: str) -> Verdict:
@@ -181,18 +172,8 @@ def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
     return math.expm1(math.log1p(rules.null) + quantiles * test.error * math.sqrt(math.pi / 3))
 
 
-def _keep_decided(before: Mapping[str, Verdict], now: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    decided = {method: verdict for method, verdict in before.items() if verdict.status != "INCONCLUSIVE"}
-    return {method: decided.get(method, verdict) for method, verdict in now.items()}
-
-
 def _judge(
-    tests: Mapping[str, RankTest | None],
-    pairs: Mapping[str, int],
-    alpha: float,
-    beta: float,
-    rules: Rules,
-    unit: str = "pairs",
+    tests: Mapping[str, RankTest | None], alpha: float, beta: float, rules: Rules, unit: str = "pairs"
 ) -> dict[str, Verdict]:
     """Return each method's verdict at one look, with Holm's adjustment over methods.
 
@@ -224,7 +205,7 @@ def _judge(
             upper=None if upper is None else math.expm1(upper),
             p=adjusted[method],
             mde=detectable(test, rules, alpha / len(tests)),
-            pairs=pairs[method],
+            pairs=test.size,
             detail="",
         )
         verdicts[method] = verdict.model_copy(update={"detail": sentences.of_step_time(verdict, rules, unit)})

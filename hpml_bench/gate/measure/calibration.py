@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from hpml_bench.gate.measure.machine import Stopwatch, without_waiting
+from hpml_bench.gate.measure.machine import seconds_of
 
 TIMES = 15
 SIZE = 384
@@ -32,12 +32,10 @@ def calibrate() -> dict[str, float]:
 
 
 def _median(work: Callable[[], object], device: torch.device) -> float:
-    def once() -> float:
-        watch = Stopwatch()
+    def once() -> None:
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return without_waiting(watch.read())
 
     once()
-    return statistics.median(once() for _ in range(TIMES))
+    return statistics.median(seconds_of(once) for _ in range(TIMES))

@@ -14,14 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpml_bench.gate.measure.workload import TimedMethod
+from hpml_bench.gate.measure.workload import WARM_UP, TimedMethod
 
-WARM_UP = 3
-"""Steps before those that are counted: the optimizer makes its state and DDP its buckets."""
 SYNCS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero")
 """Operators in which the host waits for a value; so it does in copies to it (`waits`)."""
-CUDA_TOLERANCE = 0.01
-"""Relative growth of CUDA's peak that is let through: its allocator rounds, and libraries keep workspaces."""
 
 
 def count(job: TimedMethod) -> dict[str, Any]:
@@ -32,7 +28,8 @@ def count(job: TimedMethod) -> dict[str, Any]:
     job.run(WARM_UP)
     padding, real = _padding(job)
     flops = _flops(job)
-    operators = _operators(job)
+    with _Operators() as operators:
+        job.step(job.batches[0])
     parameters = {name: p.numel() for name, p in job.trainer.model.named_parameters() if p.requires_grad}
     share = sum(padding.values()) / (sum(padding.values()) + real)
     return {
@@ -53,10 +50,6 @@ def _quantity(
     """Return a quantity; its value is the sum of its parts where none is given."""
     whole = float(sum(parts.values())) if value is None else value
     return {"title": title, "unit": unit, "value": whole, "tolerance": tolerance, "parts": dict(parts)}
-
-
-def _step(job: TimedMethod) -> None:
-    job.step(job.batches[0])
 
 
 def _padding(job: TimedMethod) -> tuple[dict[str, int], int]:
@@ -82,28 +75,21 @@ def _flops(job: TimedMethod) -> dict[str, int]:
     """
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        _step(job)
+        job.step(job.batches[0])
     return {str(operator): flops for operator, flops in counter.get_flop_counts()["Global"].items()}
-
-
-def _operators(job: TimedMethod) -> _Operators:
-    operators = _Operators()
-    with operators:
-        _step(job)
-    return operators
 
 
 def _memory(job: TimedMethod, operators: _Operators) -> dict[str, Any]:
     """Return the peak of a step: of CUDA's allocator, or on a CPU of the tensors that operators return and keep."""
     device = job.trainer.group.device
-    if device.type != "cuda":
-        return _quantity("peak memory of tensors", "bytes", operators.made, operators.peak)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats(device)
-    _step(job)
-    torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated(device)
-    return _quantity("peak memory of tensors", "bytes", operators.made, peak, CUDA_TOLERANCE)
+    peak, tolerance = operators.peak, 0.0
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats(device)
+        job.step(job.batches[0])
+        torch.cuda.synchronize()
+        peak, tolerance = torch.cuda.max_memory_allocated(device), 0.01  # it rounds, and libraries keep workspaces
+    return _quantity("peak memory of tensors", "bytes", operators.made, peak, tolerance)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -142,13 +128,13 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._known.add(storage)
         size = storage.nbytes()
-        self.live += size
+        self._grow(size)
         self.made[where] += size
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._release, size)
+        weakref.finalize(storage, self._grow, -size)
 
-    def _release(self, size: int) -> None:
-        self.live -= size
+    def _grow(self, size: int) -> None:
+        self.live += size
 
 
 def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

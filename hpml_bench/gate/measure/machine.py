@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,13 @@ class Stopwatch:
 def without_waiting(time_and_waiting: tuple[float, float]) -> float:
     """Return the time without the waiting."""
     return time_and_waiting[0] - time_and_waiting[1]
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long work takes, without waiting."""
+    watch = Stopwatch()
+    work()
+    return without_waiting(watch.read())
 
 
 def shared_core() -> int | None:

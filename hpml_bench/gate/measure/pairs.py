@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal, Self
 
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
-from hpml_bench.gate.measure.sides import Installation, Key, OutOfTime, ResidentProcess, settings_message
+from hpml_bench.gate.measure.sides import ComparedSides, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.gate.records import Block
 from hpml_bench.suite.settings import MethodSpec, Settings
 
@@ -27,7 +27,6 @@ PIECE = 0.03
 BLOCKS = 8
 """Blocks of a method in a round."""
 Order = Literal["ABBA", "BAAB"]
-ORDERS: tuple[Order, ...] = ("ABBA", "BAAB")
 
 
 @dataclass
@@ -37,11 +36,8 @@ class Work:
     settings: Settings
     """Resolved, with one rank."""
     methods: tuple[MethodSpec, ...]
-    rounds: int = 1
-    """Rounds of blocks of each method in a pair."""
-    delay: float = 0.0
-    """Share of a step that the candidate is slowed down by, in trials of the gate itself."""
-    delayable: bool = False
+    delay: float | None = None
+    """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
     prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
     """Model and data that each installation's own code prepared."""
     described: dict[Key, dict[str, Any]] = field(default_factory=dict)
@@ -56,24 +52,18 @@ class Work:
     def message(self, prepared: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of `load` for a resident, with the model and data that its own code prepared."""
         methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
-        common = {"settings": settings_message(self.settings), "methods": methods, "delayable": self.delayable}
-        return common | {"prepared": prepared}
+        common = {"settings": settings_message(self.settings), "methods": methods, "prepared": prepared}
+        return common | {"delayable": self.delay is not None}
 
 
 class ProcessPair:
     """Reference and candidate, both alive, one at work at a time."""
 
-    def __init__(
-        self,
-        work: Work,
-        reference: Installation,
-        candidate: Installation,
-        rng: random.Random,
-        deadline: float | None = None,
-    ) -> None:
+    def __init__(self, work: Work, compared: ComparedSides, rng: random.Random, deadline: float | None = None) -> None:
         """Prepare a pair; every request to it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
-        self.work, self.rng = work, rng
-        self.reference, self.candidate = ResidentProcess(reference, deadline), ResidentProcess(candidate, deadline)
+        self.work, self.rng, self.deadline = work, rng, deadline
+        self.reference = ResidentProcess(compared.reference, deadline)
+        self.candidate = ResidentProcess(compared.candidate, deadline)
         self.both = (self.reference, self.candidate)
 
     def __enter__(self) -> Self:
@@ -85,7 +75,6 @@ class ProcessPair:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End both."""
         self._stack.close()
 
     def prepare(self) -> None:
@@ -100,10 +89,7 @@ class ProcessPair:
                 self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.settings))
 
     def load(self) -> None:
-        """Let both build the methods at the same time; which gets the request first, and so memory, is random.
-
-        Both have to be prepared.
-        """
+        """Let both, once prepared, build the methods at once; which gets the request, so memory, first is random."""
         for side in self.rng.sample(self.both, 2):
             side.send("load", **self.work.message(self.work.prepared[side.installation.key]))
         for side in self.both:
@@ -120,22 +106,16 @@ class ProcessPair:
                 work.turns = self.candidate.call("calibrate_delay", share=work.delay)
             work.delays.append(self.candidate.call("inject_delay", turns=work.turns))
 
-    def measure(self, number: int, deadline: float | None) -> Iterator[Block]:
-        """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition.
-
-        Raises:
-            OutOfTime: the deadline (of `time.monotonic`) came before the last block.
-
-        """
-        for _ in range(self.work.rounds):
-            for method in self.rng.sample(self.work.methods, len(self.work.methods)):
-                for _ in range(1 + REPEATS):
-                    if deadline is not None and monotonic() > deadline:
-                        raise OutOfTime("the time was up within a process pair")
-                    blocks = self._round(number, method.name)
-                    yield from blocks
-                    if blocks[0].disturbed is None:
-                        break
+    def measure(self, number: int) -> Iterator[Block]:
+        """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition."""
+        for method in self.rng.sample(self.work.methods, len(self.work.methods)):
+            for _ in range(1 + REPEATS):
+                if self.deadline is not None and monotonic() > self.deadline:
+                    raise OutOfTime("the time was up within a process pair")
+                blocks = self._round(number, method.name)
+                yield from blocks
+                if blocks[0].disturbed is None:
+                    break
 
     def _round(self, number: int, method: str) -> list[Block]:
         """Measure blocks of one method; disturbances are known too coarsely to judge each block by itself."""
@@ -149,8 +129,8 @@ class ProcessPair:
                 method=method,
                 order=order,
                 steps=self.work.steps[method],
-                seconds=_four(wall - waited for wall, waited in pieces),
-                waited=_four(waited for _, waited in pieces),
+                seconds=tuple(wall - waited for wall, waited in pieces),
+                waited=tuple(waited for _, waited in pieces),
                 steal=round(disturbance.steal, 4),
                 load=round(disturbance.load, 3),
                 disturbed=disturbance.reason,
@@ -160,11 +140,7 @@ class ProcessPair:
 
     def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
         """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
-        order, steps = self.rng.choice(ORDERS), self.work.steps[method]
+        order: Order = self.rng.choice(("ABBA", "BAAB"))
+        steps = self.work.steps[method]
         sides = {"A": self.reference, "B": self.candidate}
         return order, [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
-
-
-def _four(values: Iterable[float]) -> tuple[float, float, float, float]:
-    first, second, third, fourth = values
-    return first, second, third, fourth

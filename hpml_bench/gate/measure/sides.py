@@ -9,8 +9,9 @@ import select
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
@@ -23,6 +24,11 @@ from hpml_bench.system import environment
 MODULE = "hpml_bench.gate.resident"
 
 Key = tuple[str, str]
+
+
+def versions(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the packages' versions from a result of `environment.describe`."""
+    return {name: version for name, version in described.get("packages", {}).items() if version}
 
 
 class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPARABLE
@@ -40,13 +46,20 @@ class Installation:
     label: str
     python: str
     path: Path | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-    """Additional environment variables of its processes."""
+    revision: str | None = None
+    dirty: bool = False
+    """See `Side`."""
 
     @property
     def key(self) -> Key:
         """Identity of the installation, whatever its label."""
         return self.python, str(self.path)
+
+    def side(self, described: Mapping[str, Any]) -> Side:
+        """Return its record, with the packages' versions from a result of `environment.describe`."""
+        return Side(
+            label=self.label, revision=self.revision, dirty=self.dirty, python=self.python, versions=versions(described)
+        )
 
     def variables(self) -> dict[str, str]:
         """Return the environment in which its processes start: allocator and threads are the same for both sides."""
@@ -54,7 +67,7 @@ class Installation:
         variables.pop("PYTHONPATH", None)
         if self.path is not None:
             variables["PYTHONPATH"] = str(self.path)
-        return {**variables, **self.environment}
+        return variables
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,6 @@ class ComparedSides:
     mode: Mode
     reference: Installation
     candidate: Installation
-    sides: tuple[Side, Side]
     notes: tuple[str, ...] = ()
 
 
@@ -104,6 +116,7 @@ class ResidentProcess:
         except OSError as error:
             self._stack.close()
             raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
+        self.pid = self._process.pid
         self._greeted = False
         self._unread = b""
         return self
@@ -122,34 +135,24 @@ class ResidentProcess:
         finally:
             self._stack.close()
 
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
-
     def call(self, what: str, **arguments: Any) -> Any:
-        """Send a request and wait for its result.
-
-        Raises:
-            Incomparable: there is no resident of our protocol in that installation.
-            UserError: it answers with an error, or it died.
-            OutOfTime: the deadline came before the answer.
-
-        """
+        """Send a request and wait for its result."""
         self.send(what, **arguments)
         return self.receive()
 
     def send(self, what: str, **arguments: Any) -> None:
         """Send a request, so that both sides can work on theirs at once."""
         assert self._process.stdin is not None  # noqa: S101
-        try:
+        with suppress(BrokenPipeError):  # `receive` says why
             self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # `receive` says why
 
     def receive(self) -> Any:
-        """Wait for the result of the request sent."""
+        """Wait for the result of the request sent.
+
+        `Incomparable` where there is no resident of our protocol in that installation, `OutOfTime` where the deadline
+        came before the answer, any other `UserError` where it answers with an error, or died.
+        """
         if not self._greeted:
             self._greet()
         answer = self._line()
@@ -180,13 +183,7 @@ class ResidentProcess:
         return answer
 
     def _read(self) -> bytes:
-        """Return its output as soon as there is some.
-
-        Raises:
-            UserError: it died.
-            OutOfTime: the deadline came first.
-
-        """
+        """Return its output as soon as there is some."""
         assert self._process.stdout is not None  # noqa: S101
         poll = select.poll()  # without a file's buffer, whose content poll doesn't see
         poll.register(self._process.stdout, select.POLLIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.gate.decide.sentences import interval, percent, rate
 from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects, run_effects
@@ -36,12 +36,8 @@ def bounds(report: CheckReport) -> Figure | None:
     with drawing(0.85 + 0.4 * len(judged)) as (canvas, axes):
         for row, verdict in enumerate(judged):
             _bar(axes, row, verdict, left - margin, right + margin)
-        _limits(axes, report, vertical=True)
-        axes.set_yticks(range(len(judged)), [sanitize(verdict.method, 24) for verdict in judged])
-        axes.set_ylim(len(judged) - 0.5, -0.5)
+        _limits(axes, report, [sanitize(verdict.method, 24) for verdict in judged])
         axes.set_xlim(left - margin, right + margin)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("change of step time (%)")
         legend(canvas, axes)
         described = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
         caption = (
@@ -53,51 +49,45 @@ def bounds(report: CheckReport) -> Figure | None:
 
 def blocks(report: CheckReport) -> tuple[Figure, ...]:
     """Draw one chart per method: all blocks' ratios by process pair, the pairs' values, the estimate and the limits."""
-    drawn = []
     effects = pair_effects(report.blocks)
-    for index, verdict in enumerate(tables.of_step_time(report)[:_MOST_METHODS]):
-        own = [block for block in report.blocks if block.method == verdict.method]
-        if own:
-            drawn.append(_blocks_of(report, verdict, own, effects[verdict.method], f"blocks_{index}"))
-    return tuple(drawn)
+    return tuple(
+        _blocks_of(report, verdict, effects[verdict.method], f"blocks_{index}")
+        for index, verdict in enumerate(tables.of_step_time(report)[:_MOST_METHODS])
+        if verdict.method in effects
+    )
 
 
-def _blocks_of(
-    report: CheckReport, verdict: Verdict, own: Sequence[Block], effects: Sequence[float], name: str
-) -> Figure:
+def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], name: str) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
+    own = [block for block in report.blocks if block.method == verdict.method]
+    kept = [block for block in own if block.disturbed is None]
     disturbed = [block for block in own if block.disturbed is not None]
+    whole = sorted({block.pair for block in kept})
+    color = STATUS_COLORS[verdict.status]
     with drawing(2.9) as (canvas, axes):
+
+        def points(shown: Sequence[Block], marker: str, **style: Any) -> None:
+            ratios = [_change(log_ratio(block)) for block in shown]
+            axes.plot([block.pair + 1 for block in shown], ratios, marker, **style)
+
         for order, marker in (("ABBA", "o"), ("BAAB", "D")):
-            kept = [block for block in own if block.order == order and block.disturbed is None]
-            axes.plot(
-                [block.pair + 1 for block in kept], [_change(log_ratio(block)) for block in kept], marker,
-                color=BLUE, markersize=3.6, alpha=0.6, markeredgewidth=0, label=f"block {order}",
-            )  # fmt: skip
+            points([block for block in kept if block.order == order], marker,
+                   color=BLUE, markersize=3.6, alpha=0.6, markeredgewidth=0, label=f"block {order}")  # fmt: skip
         if disturbed:
-            axes.plot(
-                [block.pair + 1 for block in disturbed], [_change(log_ratio(block)) for block in disturbed], "x",
-                color=GREY, markersize=4.5, label="disturbed",
-            )  # fmt: skip
-        whole = sorted({block.pair for block in own if block.disturbed is None})
-        axes.plot(
-            [pair + 1 for pair in whole], [_change(effect) for effect in effects], "_",
-            color=STATUS_COLORS[verdict.status], markersize=9, markeredgewidth=2, label="pair's value",
-        )  # fmt: skip
+            points(disturbed, "x", color=GREY, markersize=4.5, label="disturbed")
+        axes.plot([pair + 1 for pair in whole], [_change(effect) for effect in effects], "_",
+                  color=color, markersize=9, markeredgewidth=2, label="pair's value")  # fmt: skip
         if verdict.estimate is not None:
-            axes.axhline(100 * verdict.estimate, color=STATUS_COLORS[verdict.status], linewidth=1.1, label="estimate")
-        _limits(axes, report, vertical=False)
+            axes.axhline(100 * verdict.estimate, color=color, linewidth=1.1, label="estimate")
+        _limits(axes, report)
         axes.set_xlabel("process pair")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel("change of step time (%)")
-        legend(canvas, axes)
-        caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
         alt = (
-            f"Scatter of {len(own) - len(disturbed)} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
-            f"{len(disturbed)} disturbed ones set apart: {percent(verdict.estimate)}, bounds {interval(verdict)}."
+            f"Scatter of {len(kept)} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
+            f"{len(disturbed)} disturbed ones set apart"
         )
-        return finish(canvas, name, caption, alt)
+        return _finished(canvas, axes, name, verdict, alt)
 
 
 def runs(report: CheckReport) -> tuple[Figure, ...]:
@@ -113,19 +103,18 @@ def runs(report: CheckReport) -> tuple[Figure, ...]:
             for row, (values, color) in enumerate(zip(groups, (GREY, STATUS_COLORS[verdict.status]), strict=True)):
                 axes.plot([_change(value - middle) for value in values], [row] * len(values), "o", color=color,
                           markersize=4.5, alpha=0.7, markeredgewidth=0)  # fmt: skip
-            _limits(axes, report, vertical=True)
-            axes.set_yticks((0, 1), ("stored", "now"))
-            axes.set_ylim(1.5, -0.5)
-            axes.grid(visible=False, axis="y")
-            axes.set_xlabel("change of step time (%)")
-            legend(canvas, axes)
-            caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
-            alt = (
-                f"Dot plot of {len(groups[0])} stored runs and {len(groups[1])} of now of "
-                f"{sanitize(verdict.method, 40)}: {percent(verdict.estimate)}, bounds {interval(verdict)}."
-            )
-            drawn.append(finish(canvas, f"runs_{index}", caption, alt))
+            _limits(axes, report, ("stored", "now"))
+            stored, now = map(len, groups)
+            alt = f"Dot plot of {stored} stored runs and {now} of now of {sanitize(verdict.method, 40)}"
+            drawn.append(_finished(canvas, axes, f"runs_{index}", verdict, alt))
     return tuple(drawn)
+
+
+def _finished(canvas: Any, axes: Axes, name: str, verdict: Verdict, alt: str) -> Figure:
+    """Return a method's chart, with its verdict in words."""
+    legend(canvas, axes)
+    caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
+    return finish(canvas, name, caption, f"{alt}: {percent(verdict.estimate)}, bounds {interval(verdict)}.")
 
 
 def _change(ratio: float) -> float:
@@ -144,9 +133,15 @@ def _bar(axes: Axes, row: int, verdict: Verdict, left: float, right: float) -> N
         axes.plot([100 * verdict.mde], [row], "|", color=GREY, markersize=9, markeredgewidth=1.6)
 
 
-def _limits(axes: Axes, report: CheckReport, *, vertical: bool) -> None:
-    line = axes.axvline if vertical else axes.axhline
+def _limits(axes: Axes, report: CheckReport, rows: Sequence[str] = ()) -> None:
+    """Draw the limits on the axis of the change: x where there are named rows, else y."""
+    if rows:
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+    line, name = (axes.axvline, axes.set_xlabel) if rows else (axes.axhline, axes.set_ylabel)
     rules = report.rules
     line(0.0, color=GREY, linewidth=0.7)
     line(100 * rules.null, color=AMBER, linewidth=1, linestyle=":", label=f"{rate(rules.null)}: let through")
     line(100 * rules.target, color=RED, linewidth=1, linestyle="--", label=f"{rate(rules.target)}: must not pass")
+    name("change of step time (%)")

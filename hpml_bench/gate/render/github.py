@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,19 +26,17 @@ def markdown(report: CheckReport) -> str:
     """Return Markdown: outcome, what is wrong, step times; the counts and the circumstances folded."""
     times, counts = tables.step_times(report), tables.counted(report)
     changed = tables.counted(report, changed_only=True)
-    parts = [MARK, f"### hpml-bench check: {markdown_text(tables.headline(report))}"]
-    parts.append(_list([*tables.details(report), *tables.notes(report)]))
-    if times.rows:
-        parts.append(markdown_table(times))
-    if changed.rows:
-        parts.append(markdown_table(changed))
-    parts.append(markdown_text(tables.unchanged(report) or ""))
-    if counts.rows:
-        parts.append(_folded("All counts without noise", markdown_table(counts)))
     facts = _list(f"{key}: {value}" for key, value in tables.facts(report).items())
-    parts.append(
-        _folded("How it was measured", "\n\n".join([facts, *map(markdown_text, times.notes if times.rows else ())]))
-    )
+    explained = [facts, *map(markdown_text, times.notes if times.rows else ())]
+    parts = [
+        MARK,
+        f"### hpml-bench check: {markdown_text(tables.headline(report))}",
+        _list([*tables.details(report), *tables.notes(report)]),
+        *(markdown_table(shown) for shown in (times, changed) if shown.rows),
+        markdown_text(tables.unchanged(report)),
+        _folded("All counts without noise", markdown_table(counts)) if counts.rows else "",
+        _folded("How it was measured", "\n\n".join(explained)),
+    ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -50,19 +49,21 @@ def _folded(title: str, inside: str) -> str:
 
 
 def emit(report: CheckReport) -> None:
-    """Print annotations and append the summary, where the check runs in a GitHub workflow; else do nothing.
-
-    Raises:
-        UserError: GITHUB_STEP_SUMMARY names a file that can't be written.
-
-    """
+    """Print annotations and append the summary, where the check runs in a GitHub workflow; else do nothing."""
     if not on_github():
         return
     for line in commands(report):
         print(line, flush=True)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        _append(Path(summary), markdown(report))
+    if not (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+        return
+    content = markdown(report).encode()
+    if len(content) > LONGEST_SUMMARY:
+        content = content[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
+    try:
+        with Path(summary).open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"GITHUB_STEP_SUMMARY: {Path(summary)} can't be written ({error.strerror})") from None
 
 
 def emit_error(sentence: str) -> None:
@@ -78,17 +79,16 @@ def on_github() -> bool:
 
 def commands(report: CheckReport) -> Iterator[str]:
     """Return a workflow command for each verdict that isn't PASS, and one for the outcome where all are."""
-    kinds = {"FAIL": "error", "INCONCLUSIVE": "warning", "INCOMPARABLE": "warning"}
-    counts = {"error": 0, "warning": 0}
+    counts: Counter[str] = Counter()
     for verdict in report.verdicts:
-        kind = kinds.get(verdict.status)
-        if kind is None:
+        if verdict.status == "PASS":
             continue
+        kind = "error" if verdict.status == "FAIL" else "warning"
         counts[kind] += 1
         if counts[kind] <= MOST:
             title = f"{verdict.status} {sanitize(verdict.method, 60)}: {tables.metric(report, verdict)}"
             yield f"::{kind} title={_property(title)}::{_data(sanitize(verdict.detail, 600))}"
-    if not any(counts.values()):
+    if not counts:
         yield f"::notice title=hpml-bench check::{_data(tables.headline(report))}"
 
 
@@ -100,14 +100,3 @@ def _data(text: str) -> str:
 def _property(text: str) -> str:
     """Escape a property's value, which a comma or colon would end."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _append(path: Path, text: str) -> None:
-    content = text.encode()
-    if len(content) > LONGEST_SUMMARY:
-        content = content[:LONGEST_SUMMARY].decode(errors="ignore").encode() + b"\n\n(cut)\n"
-    try:
-        with path.open("ab") as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(f"GITHUB_STEP_SUMMARY: {path} can't be written ({error.strerror})") from None

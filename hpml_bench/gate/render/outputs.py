@@ -6,28 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
 
 from hpml_bench.errors import UserError
 from hpml_bench.gate.decide.verdicts import overall
-from hpml_bench.gate.records import CheckReport, Verdict
+from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
-if TYPE_CHECKING:
-    from junitparser import TestCase
-
 
 def try_out(**files: Path | None) -> None:
-    """Check, before anything is measured, that all requested files can be written.
-
-    Raises:
-        UserError: a file can't be written.
-
-    """
+    """Check, before anything is measured, that all requested files can be written."""
     for kind, path in files.items():
         if path is not None:
             with _place(kind, path), NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent):
@@ -35,12 +26,7 @@ def try_out(**files: Path | None) -> None:
 
 
 def write(report: CheckReport, **files: Path | None) -> None:
-    """Write the report in each of `FORMATS` that a file is given for.
-
-    Raises:
-        UserError: a file can't be written.
-
-    """
+    """Write the report in each of `FORMATS` that a file is given for."""
     for kind, path in files.items():
         if path is not None:
             text = FORMATS[kind](report)
@@ -64,13 +50,22 @@ def junit(report: CheckReport) -> str:
     It is valid against the schema of Jenkins' xUnit plugin (junit-10.xsd). FAIL is a failure; INCONCLUSIVE and
     INCOMPARABLE are skipped, with the reason as message.
     """
-    from junitparser import JUnitXml, TestSuite
+    from junitparser import Failure, JUnitXml, Skipped, TestCase, TestSuite
 
     suite = TestSuite(f"hpml-bench check {sanitize(report.suite, 80)}")
     suite.timestamp = sanitize(report.started[:19])
     for key, value in tables.facts(report).items():
         suite.add_property(key.lower().replace(" ", "_"), value)
-    suite.add_testcases([_case(report, verdict) for verdict in report.verdicts])
+    cases = []
+    for verdict in report.verdicts:
+        case = TestCase(tables.metric(report, verdict), f"hpml-bench.{sanitize(verdict.method, 80)}")
+        detail = sanitize(verdict.detail, 600)
+        if verdict.status == "FAIL":
+            case.result = [Failure(detail, "regression")]
+        elif verdict.status != "PASS":
+            case.result = [Skipped(f"{verdict.status}: {detail}", verdict.status.lower())]
+        cases.append(case)
+    suite.add_testcases(cases)
     suite.time = round(report.seconds, 3)
     whole = JUnitXml("hpml-bench check")
     whole.add_testsuite(suite)
@@ -79,29 +74,14 @@ def junit(report: CheckReport) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text[text.index("<testsuites") :]}\n'  # one of two parsers has it
 
 
-def _case(report: CheckReport, verdict: Verdict) -> TestCase:
-    from junitparser import Failure, Skipped, TestCase
-
-    case = TestCase(tables.metric(report, verdict), f"hpml-bench.{sanitize(verdict.method, 80)}")
-    detail = sanitize(verdict.detail, 600)
-    if verdict.status == "FAIL":
-        case.result = [Failure(detail, "regression")]
-    elif verdict.status != "PASS":
-        case.result = [Skipped(f"{verdict.status}: {detail}", verdict.status.lower())]
-    return case
-
-
 def html(report: CheckReport) -> str:
     """Return the page, its blocks drawn, in one file; it loads nothing and runs nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = packaged("templates", "templates")
+    loader = FileSystemLoader(folder)
     environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["numeric"] = numeric_columns
     page: str = environment.get_template("check.html.j2").render(

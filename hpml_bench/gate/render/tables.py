@@ -14,8 +14,6 @@ from hpml_bench.system.text import sanitize
 
 _WIDTH = 40
 """Characters of a name or label; a longer one is cut."""
-_COLUMNS = ("method", "step time", "detectable", "bounds", "adjusted p", "pairs", "verdict")
-"""A narrow terminal leaves out those before the last."""
 
 
 def headline(report: CheckReport) -> str:
@@ -55,16 +53,18 @@ def side(given: Side) -> str:
 def facts(report: CheckReport) -> dict[str, str]:
     """Return the facts of a check that stand beside the verdicts."""
     minutes, seconds = divmod(round(report.seconds), 60)
-    entries = {
+    before, after = report.reference.versions, report.candidate.versions
+    names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+    changed = ", ".join(f"{sanitize(n, 40)} {sanitize(before[n], 40)} → {sanitize(after[n], 40)}" for n in names)
+    return {
         "Candidate": side(report.candidate),
         "Reference": side(report.reference),
         "Suite": sanitize(report.suite, _WIDTH),
         **(_evidence(report) if of_step_time(report) else {}),
         "Took": f"{minutes} min {seconds} s",
         "Began": sanitize(report.started, 40),
+        **({"Versions": changed} if changed else {}),
     }
-    changed = versions_changed(report)
-    return entries | ({"Versions": changed} if changed else {})
 
 
 def _evidence(report: CheckReport) -> dict[str, str]:
@@ -74,13 +74,6 @@ def _evidence(report: CheckReport) -> dict[str, str]:
         return {"Runs": runs, "Rule": limits}
     looks = sentence_list([str(look) for look in report.rules.looks])
     return {"Process pairs": str(report.pairs), "Rule": f"{limits}; looks at {looks} pairs"}
-
-
-def versions_changed(report: CheckReport) -> str:
-    """Return the packages that differ between the sides, with both versions."""
-    before, after = report.reference.versions, report.candidate.versions
-    names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
-    return ", ".join(f"{sanitize(n, 40)} {sanitize(before[n], 40)} → {sanitize(after[n], 40)}" for n in names)
 
 
 def rule(report: CheckReport) -> str:
@@ -95,20 +88,18 @@ def rule(report: CheckReport) -> str:
 
 def step_times(report: CheckReport) -> Table:
     """Return the step times' verdicts, one row per method."""
-    rows: list[list[Cell]] = []
-    for verdict in of_step_time(report):
-        p = verdict.p
-        rows.append(
-            [
-                sanitize(verdict.method, _WIDTH),
-                (percent(verdict.estimate), verdict.estimate),
-                (percent(verdict.mde), verdict.mde),
-                interval(verdict),
-                (p_value(p), p),
-                (str(verdict.pairs), verdict.pairs),
-                verdict.status,
-            ]
-        )
+    rows: list[list[Cell]] = [
+        [
+            sanitize(verdict.method, _WIDTH),
+            (percent(verdict.estimate), verdict.estimate),
+            (percent(verdict.mde), verdict.mde),
+            interval(verdict),
+            (p_value(verdict.p), verdict.p),
+            (str(verdict.pairs), verdict.pairs),
+            verdict.status,
+        ]
+        for verdict in of_step_time(report)
+    ]
     rules, unit = report.rules, "runs" if report.mode == "baseline" else "pairs"
     apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
@@ -118,40 +109,36 @@ def step_times(report: CheckReport) -> Table:
         f"Detectable: the least slowdown that so many {unit} with this spread find with a power of about "
         f"{rate(1 - rules.beta)}{apart}.",
     )
-    columns = tuple(unit if column == "pairs" else column for column in _COLUMNS)
+    # a narrow terminal leaves out those before the last
+    columns = ("method", "step time", "detectable", "bounds", "adjusted p", unit, "verdict")
     return table("step_times", "Step time", columns, rows, notes)
 
 
 def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
     """Return the counts' verdicts, one row per method and count."""
     status = {(verdict.method, verdict.metric): verdict.status for verdict in report.verdicts}
-    rows: list[list[Cell]] = []
-    for count in report.counts:
-        if changed_only and count.reference == count.candidate:
-            continue
-        change = count.candidate / count.reference - 1 if count.reference else None
-        rows.append(
-            [
-                sanitize(count.method, _WIDTH),
-                sanitize(count.title, _WIDTH),
-                (percent(0.0 if count.reference == count.candidate else change), change),
-                (amount(count.reference), count.reference),
-                (amount(count.candidate), count.candidate),
-                (rate(count.tolerance), count.tolerance),
-                sanitize(", ".join(grown(count)), 200),
-                status.get((count.method, count.name), "INCONCLUSIVE"),
-            ]
-        )
+    rows: list[list[Cell]] = [
+        [
+            sanitize(count.method, _WIDTH),
+            sanitize(count.title, _WIDTH),
+            (percent(count.change), count.change if count.reference else None),
+            (amount(count.reference), count.reference),
+            (amount(count.candidate), count.candidate),
+            (rate(count.tolerance), count.tolerance),
+            sanitize(", ".join(grown(count)), 200),
+            status.get((count.method, count.name), "INCONCLUSIVE"),
+        ]
+        for count in report.counts
+        if count.reference != count.candidate or not changed_only
+    ]
     columns = ("method", "count", "change", "reference", "candidate", "allowed", "what grew", "verdict")
     return table("counts", "Counts without noise", columns, rows)
 
 
-def unchanged(report: CheckReport) -> str | None:
-    """Return a sentence on the unchanged counts."""
+def unchanged(report: CheckReport) -> str:
+    """Return a sentence on the unchanged counts; none where nothing was counted."""
     same = sum(count.reference == count.candidate for count in report.counts)
-    if not report.counts:
-        return None
-    return f"{same} of {len(report.counts)} counts without noise are unchanged."
+    return f"{same} of {len(report.counts)} counts without noise are unchanged." if report.counts else ""
 
 
 def details(report: CheckReport) -> tuple[str, ...]:
