@@ -89,7 +89,7 @@ SLOWDOWNS = {
         {TRAINER: (STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n")}
     ),
     "padding": (
-        {"data/rows": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}
+        {"plugins/rows": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}
     ),
     "all_reduce": ({TRAINER: (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
     "recomputed": (
