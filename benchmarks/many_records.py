@@ -2,8 +2,9 @@
 
     python benchmarks/many_records.py [--runs 5000]
 
-Prints what a job takes from its start to its first run in a folder with N records, over that in a folder with few
-(medians, interleaved), and time and peak memory of the waiting process while it looks at them.
+Prints how much longer a job takes from its start to its end in a folder with N records than in one with few, where the
+runs of its unit are recorded already (median of differences, interleaved), and time and peak memory of the waiting
+process while it looks at the records.
 """
 
 from __future__ import annotations

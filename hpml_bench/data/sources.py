@@ -201,7 +201,7 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: st
 
 
 def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
-    """Record the commit of a revision in the hub's cache, by which it is found offline; the hub's library doesn't."""
+    """Record the commit of a revision in the hub's cache, so that it is found offline; the hub's library doesn't."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 

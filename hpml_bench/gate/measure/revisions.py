@@ -141,7 +141,7 @@ def _check_part(label: str, path: Path, plugins: Plugins) -> None:
 
 
 def _pip(command: Sequence[str], label: str) -> None:
-    """Run pip; a failure is told by its first error."""
+    """Run pip; where it fails, raise a UserError with its first error."""
     try:
         status, output = pip.run(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
