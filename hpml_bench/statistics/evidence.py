@@ -181,6 +181,24 @@ def ends(evidence: Evidence) -> tuple[float, float]:
     return evidence.mean - half, evidence.mean + half
 
 
+def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float]:
+    """Return the ends of the mean differences that a two-sided test at `alpha` of each evidence does not reject.
+
+    Without 0 just where the largest `p_different` is below `alpha`: it inverts that test.
+
+    Raises:
+        ValueError: no evidence.
+
+    """
+    halves = [
+        max(t_quantile(1 - alpha / 2, one.freedom(one.n)) * one.error(one.n), one.least_rare(alpha)) for one in evidence
+    ]
+    middles = [one.mean for one in evidence]
+    lows = [middle - half for middle, half in zip(middles, halves, strict=True)]
+    highs = [middle + half for middle, half in zip(middles, halves, strict=True)]
+    return min(lows), max(highs)
+
+
 def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
     """Return the ends of the widest of the 95 % intervals; none without evidence."""
     if not evidence:

@@ -15,6 +15,7 @@ from hpml_bench.statistics.evidence import (
     LEAST_SEEDS,
     Evidence,
     OverSeeds,
+    acceptance,
     detectable,
     p_different,
     p_equivalent,
@@ -107,6 +108,17 @@ class Comparison:
         if self.differs:
             return "different"
         return "equivalent" if self.equivalent or self.exact else "undecided"
+
+    @cached_property
+    def deciding(self) -> tuple[float, float] | None:
+        """Interval of the difference at the level at which Holm decides the pair: without 0 just where it differs.
+
+        None where no test decides.
+        """
+        if self.p is None or self.p_adjusted is None or self.first_levels is None or not self.evidence:
+            return None
+        clipped = self.p_adjusted >= 1 or self.p == 0
+        return acceptance(self.evidence, self.first_levels[0] if clipped else ALPHA * self.p / self.p_adjusted)
 
     @cached_property
     def detectable(self) -> float | None:

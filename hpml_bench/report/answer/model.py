@@ -1,0 +1,250 @@
+"""The numbers of an answer: methods with their score and costs, pairs with verdicts, set-up; content of report.json.
+
+Numbers are in the units that the page shows (per cent, seconds, megabytes), as the fields `unit` say. Differences are
+of the first method less the second, of costs the factor first / second.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field
+
+from hpml_bench.suite.base import Frozen, Line
+
+VERSION = 1
+"""Version of report.json; a field that is added keeps it, one that is removed or changes its meaning does not."""
+Key = Literal["time", "memory", "size"]
+Relation = Literal["better", "worse", "equal", "open", "untested"]
+
+
+class Values(Frozen):
+    """A method's values of one metric."""
+
+    m: float
+    """Mean over the seeds that all methods share, else over the method's own."""
+    lo: float | None = None
+    hi: float | None = None
+    """Ends of the mean's own 95 % interval; none under two seeds."""
+    runs: tuple[float, ...] = ()
+    """Value of each seed that the mean is over, by seed."""
+
+
+class Method(Frozen):
+    """A method's place among the others, and its values."""
+
+    name: Line
+    kind: Line
+    base: bool = False
+    """Whether it trains nothing: the base model as it is."""
+    place: tuple[int, int] | None = None
+    """Ranks by score that the verdicts leave possible, from 1; none without a test."""
+    front: Literal["on", "off", "undecided"] | None = None
+    """Place on the Pareto front over score and costs."""
+    by: tuple[Line, ...] = ()
+    """Methods that are shown to be better in one of these and better or equal in the others."""
+    seeds: int
+    """Seeds with a compared run."""
+    v: dict[str, Values]
+    """Values of `score`, and of the costs by their axes' id."""
+
+
+class Pair(Frozen):
+    """The comparison of two methods on one metric, over the seeds both have."""
+
+    a: Line
+    b: Line
+    v: Literal["different", "equivalent", "undecided", "untested"]
+    w: Line | None
+    """The method that is shown to be better."""
+    d: float
+    """Mean difference a - b; of costs the factor a / b."""
+    lo: float | None
+    hi: float | None
+    """Ends of its own 95 % interval."""
+    wlo: float | None
+    whi: float | None
+    """Ends at the level at which the page decides the pair: without 0 (1 of a factor) just where `v` is different."""
+    p: float | None
+    ph: float | None
+    """p adjusted by Holm over the page; below 0.05 is a verdict."""
+    need: int | None
+    """Seeds, fixed before, that would decide with a chance of 80 % if the difference is as measured; none if over
+    10,000 or unknown."""
+    n: int
+    """Seeds that both have."""
+    skew: bool = False
+    """Whether the noise looks skewed, where tests claim too much."""
+
+    def other(self, name: str) -> str:
+        """Return the other method of the pair."""
+        return self.b if name == self.a else self.a
+
+
+class Score(Frozen):
+    """The score by which methods are compared."""
+
+    id: Line
+    title: Line
+    unit: Line
+    better: Literal["higher", "lower"]
+    digits: int = Field(ge=0)
+    """Decimals of a score."""
+    difference_unit: Line
+    margin: float
+    """Difference that counts as none."""
+
+
+class Axis(Frozen):
+    """A cost: a column of the table, an axis of the picture, a limit of the chooser."""
+
+    key: Key
+    id: Line
+    title: Line
+    unit: Line
+    tested: Line | None
+    """Metric whose verdicts rank the methods; none where the cost is exact or ranks nothing."""
+    exact: bool = False
+    """Whether the cost is the same in every run, so that any difference is real."""
+
+
+class Setup(Frozen):
+    """Circumstances of the runs, in a few words each."""
+
+    budget: Line
+    device: Line
+    host: Line
+    rates: Line
+    memory: Line
+
+
+class Guess(Frozen):
+    """An answer that needs no model."""
+
+    text: Line
+    value: float | None
+    below: tuple[Line, ...]
+    """Methods that are not shown to score better."""
+
+
+class Failure(Frozen):
+    """A run that did not end well."""
+
+    method: Line
+    seed: int
+    status: Line
+
+
+class Answer(Frozen):
+    """Everything that the first screen says; the methods by score, best mean first."""
+
+    v: Literal[1] = VERSION
+    suite: Line
+    description: Line
+    model: Line
+    data: Line
+    rows: int
+    rows_text: Line
+    """Number of test rows, and of their groups if they have some, in words."""
+    seeds: int
+    shared: int | None
+    """Seeds that all methods share, where methods lack some; 0 if under three, so that each mean is over its own."""
+    runs: int
+    """Compared runs."""
+    planned: int
+    """Runs of the suite that were tried."""
+    tested: int
+    """Pairs tested on this page."""
+    judged: Line
+    """What differs between seeds and between rows: scope of the verdicts on the score."""
+    chance: float
+    """Most per cent of such pages with a wrong verdict."""
+    setup: Setup
+    score: Score
+    axes: tuple[Axis, ...]
+    methods: tuple[Method, ...]
+    pairs: dict[str, tuple[Pair, ...]]
+    """Pairs by `score` and by the metrics that axes name as tested."""
+    under: dict[str, int]
+    """Runs per method that were still improving when their budget ended."""
+    guess: Guess | None
+    failures: tuple[Failure, ...]
+    unranked: Line | None
+    """Why costs rank nothing; none where they do."""
+    untried: tuple[Line, ...] = ()
+    """Methods without a compared run."""
+
+    # Lookups
+
+    @cached_property
+    def by_name(self) -> dict[str, Method]:
+        """Methods by name."""
+        return {method.name: method for method in self.methods}
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Number of a method in the table, from 1."""
+        return {method.name: at for at, method in enumerate(self.methods, 1)}
+
+    @cached_property
+    def numbered(self) -> bool:
+        """Whether methods are named by their numbers in the table: over seven of them, or long names."""
+        return len(self.methods) > 7 or any(len(method.name) > 20 for method in self.methods)
+
+    def axis(self, key: Key) -> Axis | None:
+        """Return a cost, if it was measured."""
+        return next((axis for axis in self.axes if axis.key == key), None)
+
+    def value(self, name: str, metric: str) -> float | None:
+        """Return a method's mean of a metric."""
+        found = self.by_name[name].v.get(metric)
+        return None if found is None else found.m
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str, str], Pair]:
+        of = [(metric, pair) for metric, pairs in self.pairs.items() for pair in pairs]
+        return {(metric, *names): pair for metric, pair in of for names in ((pair.a, pair.b), (pair.b, pair.a))}
+
+    def pair(self, metric: str, one: str, other: str) -> Pair | None:
+        """Return a tested or untested pair on a metric, in whichever order it was compared."""
+        return self._pairs.get((metric, one, other))
+
+    def relation(self, by: str, one: str, other: str) -> Relation:
+        """Return how a method stands to another by `score`, `time`, `memory` or `size`, as the verdicts say."""
+        axis = next((axis for axis in self.axes if axis.key == by), None)
+        if axis is not None and axis.exact:
+            p, q = self.value(one, axis.id), self.value(other, axis.id)
+            return "untested" if p is None or q is None else "better" if p < q else "worse" if p > q else "equal"
+        pair = self.pair("score" if by == "score" else (axis.tested if axis else None) or "", one, other)
+        if pair is None or pair.v == "untested":
+            return "untested"
+        if pair.w:
+            return "better" if pair.w == one else "worse"
+        return "equal" if pair.v == "equivalent" else "open"
+
+    def related(self, name: str, relation: Relation, by: str = "score") -> tuple[str, ...]:
+        """Return the methods to which a method stands in a relation, in the table's order."""
+        others = (method.name for method in self.methods if method.name != name)
+        return tuple(other for other in others if self.relation(by, name, other) == relation)
+
+    def best(self, by: str) -> tuple[str, ...]:
+        """Return the methods that were tested by a score or cost, and that none is shown to beat."""
+        axis = next((axis for axis in self.axes if axis.key == by), None)
+        metric = "score" if by == "score" else axis.id if axis else ""
+        names = [method.name for method in self.methods if metric in method.v and not (method.base and by == "size")]
+
+        def tested(name: str) -> bool:
+            return any(self.relation(by, name, other) != "untested" for other in names if other != name)
+
+        return tuple(name for name in names if tested(name) and not self.related(name, "worse", by))
+
+    @cached_property
+    def top(self) -> tuple[str, ...]:
+        """Methods that none is shown to beat by score, of those that were tested; best mean first."""
+        return self.best("score")
+
+    @cached_property
+    def decided(self) -> bool:
+        """Whether any pair was tested."""
+        return any(pair.v != "untested" for pairs in self.pairs.values() for pair in pairs)
