@@ -7,13 +7,13 @@ of the first method less the second, of costs the factor first / second.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from hpml_bench.suite.base import Frozen, Line
 
-VERSION = 1
+VERSION: Final = 1
 """Version of report.json; a field that is added keeps it, one that is removed or changes its meaning does not."""
 Key = Literal["time", "memory", "size"]
 Relation = Literal["better", "worse", "equal", "open", "untested"]
