@@ -434,6 +434,11 @@ def label(answer: Answer, name: str) -> str:
     return f"no. {answer.number[name]}" if answer.numbered else name
 
 
+def row_name(answer: Answer, name: str) -> str:
+    """Return a method's name for its row: `none (base model)`."""
+    return f"{name} (base model)" if answer.by_name[name].base else name
+
+
 def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:
     """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
     base = [label(answer, name) for name in names if answer.by_name[name].base]
