@@ -27,7 +27,7 @@ SAY_NOTHING = frozenset({"interrupted", "unsupported"})
 
 def answer_of(results: Results) -> Answer:
     """Return the answer of the compared runs."""
-    quality = Quantity.of(results, results.quality)
+    quality = _quality(results)
     axes = tuple(axis for key, metric in _costs(results).items() if (axis := _axis(results, key, metric)))
     scales = {axis.id: _scale(results, axis.id) for axis in axes} | {name: _scale(results, name) for name in FURTHER}
     score = _score(results, quality)
@@ -35,7 +35,7 @@ def answer_of(results: Results) -> Answer:
     tested |= {axis.tested: (axis.tested, 1.0) for axis in axes if axis.tested}
     family = [c for pairs in results.family.values() for c in pairs]
     uneven = results.uneven(results.quality)
-    shared = results.common_seeds(results.quality)
+    shared = results.common_seeds(results.quality) if uneven else None
     return Answer(
         suite=results.suite,
         description=results.description,
@@ -54,13 +54,20 @@ def answer_of(results: Results) -> Answer:
         score=score,
         axes=axes,
         methods=_methods(results, score, quality.scale, scales),
-        pairs={name: _pairs(results, metric, scale) for name, (metric, scale) in tested.items()},
+        pairs={name: _pairs(results, *of) for name, of in tested.items() if of[0] in results.definitions},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
         guess=_guess(results, quality.scale),
         failures=failures,
         unranked=None if results.costs_ranked else unranked_because(results),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
+
+
+def _quality(results: Results) -> Quantity:
+    """Return the score; without a compared run, as its task defines it."""
+    if results.quality in results.definitions:
+        return Quantity.of(results, results.quality)
+    return Quantity.alone(next(m for m in results.task.metrics if m.name == results.task.headline))
 
 
 def _costs(results: Results) -> dict[Key, str]:
