@@ -38,6 +38,7 @@ from hpml_bench.statistics.verdicts import (
     Better,
     Comparison,
     Values,
+    Verdict,
     compare_pairs,
     decide,
     levels,
@@ -48,7 +49,7 @@ from hpml_bench.statistics.verdicts import (
 
 __all__ = [
     "ALPHA", "FOR_GUESSING", "LEAST_SEEDS", "LEAST_SUITES", "POWER", "Better", "Comparison", "Evidence", "Interval",
-    "Membership", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "Values", "binomial_interval",
+    "Membership", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "Values", "Verdict", "binomial_interval",
     "compare_costs", "compare_pairs", "compare_scores", "crossed_evidence", "crossed_interval", "decide",
     "detectable", "group_scores", "holm", "levels", "looks_skewed", "mcnemar", "mean_interval", "over_suites",
     "p_different", "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals",

@@ -117,7 +117,7 @@ def test_costs_of_neighbours_rank_nothing(tmp_path: Path) -> None:
     """Runs that shared a host have costs without verdicts, and the answer says why."""
     beside = [r.model_copy(update={"neighbours": ("other",)}) for r in sweep(["lora", "full"])]
     answer = answer_of(load(tmp_path, beside))
-    assert answer.unranked == "had neighbours on their host, which slow each other"
+    assert answer.unranked == "runs had neighbours on their host"
     assert set(answer.pairs) == {"score"}
     assert all(axis.tested is None for axis in answer.axes)
 

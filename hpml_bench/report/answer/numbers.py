@@ -11,7 +11,7 @@ from hpml_bench.report.answer.model import Answer, Axis, Failure, Guess, Key, Me
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import Quantity, unranked_because
+from hpml_bench.report.tables import Quantity
 from hpml_bench.report.under_trained import under_trained
 from hpml_bench.statistics import Comparison
 from hpml_bench.system.text import sanitize
@@ -22,6 +22,7 @@ FURTHER = ("peak_memory_over_setup_mb",)
 """Metrics whose values stand beside those of the axes."""
 LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
 """Unit -> value from which the larger unit is shown, its size, its name."""
+UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
 SAY_NOTHING = frozenset({"interrupted", "unsupported"})
 
 
@@ -58,7 +59,8 @@ def answer_of(results: Results) -> Answer:
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
         guess=_guess(results, quality.scale),
         failures=failures,
-        unranked=None if results.costs_ranked else unranked_because(results),
+        unranked=" and ".join(UNRANKED[why] for why in results.selection.unranked) or None,
+        least=statistics.LEAST_SEEDS,
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
 
