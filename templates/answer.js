@@ -86,7 +86,7 @@
       const by = Math.max(...over.map((x) => Math.abs(x - limit)));
       return over.length ? { how: "close", over: over.length, runs: value.runs.length, by } : { how: "within" };
     };
-    // Methods in `sure` are within all limits in every run; those in `close` and `gone` say by which limits they aren't.
+    // Methods in `sure` are within all limits in every run; those in `close` and `gone` say by which they aren't.
     const choose = (state) => {
       const found = { sure: [], close: [], gone: [] };
       for (const m of methods) {
@@ -126,11 +126,25 @@
     const short = (name) => ([...name].length > 20 ? `${[...name].slice(0, 19).join("")}…` : name);
     const told = (m, long) => {
       if (m.base) return ["the base model"];
-      return numbered ? [`no.${NB}${number.get(m)}`, ...(long ? [" ", { name: short(m.name) }] : [])] : [{ name: m.name }];
+      if (!numbered) return [{ name: m.name }];
+      return [`no.${NB}${number.get(m)}`, ...(long ? [" ", { name: short(m.name) }] : [])];
     };
     const label = (m) => told(m, true), brief = (m) => told(m, false);
     const named = (of, word) => (of.length > 4 ? [`${of.length} methods`] : list(of.map(label), word).flat());
-    const others = (of) => (of.length > 4 ? [`${of.length} others`] : list(of.map(brief), "or").flat());
+    const numbers = (of) => {
+      const ranges = [];
+      for (const at of of.map((m) => number.get(m)).sort((p, q) => p - q)) {
+        if (ranges.at(-1)?.[1] === at - 1) ranges.at(-1)[1] = at;
+        else ranges.push([at, at]);
+      }
+      const text = ([from, to]) => (to === from ? `${from}` : `${from}${to === from + 1 ? ", " : "–"}${to}`);
+      return `no.${NB}${ranges.map(text).join(", ")}`;
+    };
+    const others = (of, word = "or") => {
+      const trained = of.filter((m) => !m.base), bases = of.filter((m) => m.base).map(brief);
+      if (numbered && trained.length) return list([[numbers(trained)], ...bases], word).flat();
+      return of.length > 4 ? [`${of.length} others`] : list(of.map(brief), word).flat();
+    };
     const added = () => axes.memory?.tested && axes.memory.tested !== axes.memory.id;
     const peak = (m) => (limited(m, "memory") ? ` of its ${shown("memory", limited(m, "memory").m)} peak` : "");
     const worth = (m, key) => shown(key, ranked(m, key).m) + (key === "memory" && added() ? peak(m) : "");
@@ -154,14 +168,20 @@
       if (!found.sure.length)
         return [found.close.length ? `Nothing stays within your limits ${every()}.` : "Nothing fits your limits."];
       const start = within(state), [verb, plural, what] = best[key];
-      if (!order.length) return [start, ...named(unknown), `. ${unknown.length > 1 ? "Their" : "Its"} ${noun[key]} was not measured.`];
+      if (!order.length) {
+        const whose = unknown.length > 1 ? "Their" : "Its";
+        return [start, ...named(unknown), `. ${whose} ${noun[key]} was not measured.`];
+      }
       const text = worth(order[0], key);
       if (order.length === 1 && limits(state).length) {
         const how = unknown.length ? `has a measured ${noun[key]}` : "stays";
         return ["Only ", ...label(order[0]), ` ${how} within your limits ${every()}: ${text}.`];
       }
       if (order.length === 1) return ["Only ", ...label(order[0]), ` was measured: ${text}.`];
-      if (!head.length) return [...(start && [start, ...named(order), ". "]), untested.length ? why(key) : "Each loses to another."];
+      if (!head.length) {
+        const reason = untested.length ? why(key) : "Each loses to another.";
+        return start ? [start, ...named(order), `. ${reason}`] : [reason];
+      }
       const beaten = related(key, head[0], order, "better").length === order.length - 1;
       if (head.length === 1 && beaten) return [start, ...label(head[0]), ` ${verb} ${what}: ${worth(head[0], key)}.`];
       if (head.length === 1) {
@@ -215,51 +235,64 @@
       return made.filter((group) => group.items.length);
     };
 
-    const closeLines = (state, found) => found.close.flatMap(({ m, by }) => by.map(({ key, over, runs, by: most }) => [
-      "Close: ", ...label(m), ` averages ${beside(key, limited(m, key).m, state[key])}. ${over} of ${runs} runs ` +
-      `${over > 1 ? "are" : "is"} ${floor(key) ? "under" : "over"} ${limitText(key, state[key])}, by up to ${excess(key, most)}.`,
-    ]));
+    const side = (key) => (floor(key) ? "under" : "over");
+    const closeLines = (state, found) => found.close.flatMap(({ m, by }) => by.map(({ key, over, runs, by: most }) => {
+      const mean = beside(key, limited(m, key).m, state[key]), beyondIt = `${side(key)} ${limitText(key, state[key])}`;
+      const count = `${over} of ${runs} runs ${over > 1 ? "are" : "is"}`;
+      return ["Close: ", ...label(m), ` averages ${mean}. ${count} ${beyondIt}, by up to ${excess(key, most)}.`];
+    }));
     const goneLines = (state, found) => keys.flatMap((key) => {
-      const of = (how) => found.gone.filter(({ by }) => by.some((j) => j.key === key && j.how === how)).map(({ m }) => m);
-      const many = (all, one) =>
-        all.length > few ? [`${all.length} methods`] : all.flatMap((m, at) => (at ? [", ", ...one(m)] : one(m)));
-      const value = (m) => [...brief(m), ` ${beside(key, limited(m, key).m, state[key])}`];
-      const side = `${capital(noun[key])} ${floor(key) ? "under" : "over"} ${limitText(key, state[key] ?? 0)}: `;
+      const of = (how) =>
+        found.gone.filter(({ by }) => by.some((j) => j.key === key && j.how === how)).map(({ m }) => m);
+      const many = (all, one) => {
+        if (all.length > few) return [`${all.length} methods`, ...(numbered ? [", ", ...others(all, "and")] : [])];
+        return all.flatMap((m, at) => (at ? [", ", ...one(m)] : one(m)));
+      };
+      const value = (m) => {
+        const text = beside(key, limited(m, key).m, state[key]);
+        return [...brief(m), numbered ? ` (${text})` : ` ${text}`];
+      };
+      const beyondIt = `${capital(noun[key])} ${side(key)} ${limitText(key, state[key] ?? 0)}: `;
       const [over, unknown] = [of("over"), of("unknown")];
       return [
-        ...(over.length ? [[side, ...many(over, value), "."]] : []),
+        ...(over.length ? [[beyondIt, ...many(over, value), "."]] : []),
         ...(unknown.length ? [[`${capital(noun[key])} not measured: `, ...many(unknown, brief), "."]] : []),
       ];
     });
     const looseLines = (state, found) => {
       if (found.sure.length || !limits(state).length) return [];
       const ways = loosen(state).map(({ key, fit, to }) => [
-        `${floor(key) ? "Lower" : "Raise"} the ${noun[key]} limit to ${limitText(key, to)}: `, ...named(fit), fit.length > 1 ? " fit." : " fits.",
+        `${floor(key) ? "Lower" : "Raise"} the ${noun[key]} limit to ${limitText(key, to)}: `,
+        ...named(fit), fit.length > 1 ? " fit." : " fits.",
       ]);
       return ways.length ? ways : [["No limit alone is the reason: loosen two or more."]];
     };
     // Badges of a method's row: what excludes it, or in how many runs it is beyond.
-    const chips = (found) => new Map([
-      ...found.gone.map(({ m, by }) => [m, ["over", "unknown"].map((how) => [how, by.filter((j) => j.how === how)])
-        .filter(([, of]) => of.length)
-        .map(([how, of]) => ({
-          kind: "excl", text: `${how === "over" ? "beyond limit" : "not measured"}: ${of.map((j) => noun[j.key]).join(", ")}`,
-        }))]),
-      ...found.close.map(({ m, by }) => [m, by.map(({ key, over, runs, by: most }) => ({
-        kind: "near",
-        text: `close: ${over} of ${runs} runs ${floor(key) ? "under" : "over"} ${noun[key]} limit, by up to ${excess(key, most)}`,
-      }))]),
-    ]);
+    const chips = (found) => {
+      const excluded = (by, how, words) => {
+        const of = by.filter((j) => j.how === how).map((j) => noun[j.key]);
+        return of.length ? [{ kind: "excl", text: `${words}: ${of.join(", ")}` }] : [];
+      };
+      const near = ({ key, over, runs, by }) => {
+        const where = `${over} of ${runs} runs ${side(key)} ${noun[key]} limit`;
+        return { kind: "near", text: `close: ${where}, by up to ${excess(key, by)}` };
+      };
+      return new Map([
+        ...found.gone.map(({ m, by }) =>
+          [m, [...excluded(by, "over", "beyond limit"), ...excluded(by, "unknown", "not measured")]]),
+        ...found.close.map(({ m, by }) => [m, by.map(near)]),
+      ]);
+    };
     // Tip of a mark: values, then how it stands to the others.
     const tip = (m) => {
       const range = (v, key) => (v.lo === null ? "" : ` (${shown(key, v.lo)} to ${shown(key, v.hi)})`);
       const lines = keys.filter((key) => limited(m, key)).sort((p) => (p === "score" ? -1 : 0)).map((key) =>
         [`${key === "score" ? capital(score.title) : axes[key].title} ${shown(key, limited(m, key).m)}`
         + (axes[key]?.exact ? "" : range(limited(m, key), key))]);
-      const said = [["worse", "Behind "], ["open", "Can't tell from "], ["equal", "Equal to "], ["better", "Better than "]];
-      for (const [how, words] of said) {
+      const words = { worse: "Behind ", open: "Can't tell from ", equal: "Equal to ", better: "Better than " };
+      for (const how of Object.keys(words)) {
         const of = related("score", m, methods, how);
-        if (of.length) lines.push([words, ...(of.length > 4 ? [`${of.length} others`] : list(of.map(brief)).flat()), "."]);
+        if (of.length) lines.push([words[how], ...others(of, how === "open" ? "or" : "and"), "."]);
       }
       return lines;
     };
@@ -279,8 +312,8 @@
       };
     };
     return {
-      keys, axes, methods, numbered, noun, unit, floor, choose, pick, groups, doubtLines, closeLines, goneLines, looseLines, chips, tip,
-      scale, limits, limitText,
+      keys, methods, noun, unit, floor, limits, limitText, choose, scale,
+      pick, groups, doubtLines, closeLines, goneLines, looseLines, chips, tip,
     };
   };
 
@@ -294,7 +327,8 @@
     const state = Object.fromEntries(keys.map((key) => [key, value(key)]));
     const limited = keys.find((key) => key !== "score" && state[key] !== null);
     const x = axes.includes(query.get("x")) ? query.get("x") : axes.includes(limited) ? limited : axes[0];
-    return { ...state, first: keys.includes(query.get("first")) ? query.get("first") : "score", x, at: query.get("at") || "" };
+    const first = keys.includes(query.get("first")) ? query.get("first") : "score";
+    return { ...state, first, x, at: query.get("at") || "" };
   };
   const toAddress = (state, keys, axes) => {
     const query = new URLSearchParams();
@@ -441,15 +475,17 @@
     const limit = (key) => {
       const side = logic.floor(key) ? ["≥", "at least"] : ["≤", "at most"];
       const name = noun[key][0].toUpperCase() + noun[key].slice(1);
-      const range = make("input", { type: "range", min: 0, max: 100, step: 1, id: `r-${key}`, "aria-labelledby": `l-${key}` });
+      const range = make("input",
+        { type: "range", min: 0, max: 100, step: 1, id: `r-${key}`, "aria-labelledby": `l-${key}` });
       const box = make("input", {
         type: "number", step: "any", id: `n-${key}`, placeholder: "no limit", inputmode: "decimal",
         ...(key === "score" ? {} : { min: 0 }),
       });
-      const label = make("label", { id: `l-${key}`, for: `n-${key}` }, `${name} `, make("span", { "aria-hidden": "true" }, side[0]),
-        make("span", { class: "sr" }, side[1]));
+      const label = make("label", { id: `l-${key}`, for: `n-${key}` }, `${name} `,
+        make("span", { "aria-hidden": "true" }, side[0]), make("span", { class: "sr" }, side[1]));
       const unit = make("span", { class: "u" }, logic.unit(key));
-      const node = make("div", { class: "limit", "data-k": key }, label, range, make("span", { class: "box" }, box, unit));
+      const field = make("span", { class: "box" }, box, unit);
+      const node = make("div", { class: "limit", "data-k": key }, label, range, field);
       const scale = logic.scale(key);
       const put = (from) => {
         const x = state[key];
@@ -502,7 +538,8 @@
         ...of.slice(0, most).map((parts) => fill(make("li", {}), parts)),
         ...(of.length > most ? [make("li", {}, `And ${of.length - most} more: see their rows.`)] : []))] : []);
       const groups = logic.groups(state, found).flatMap(({ title, items, more }) => {
-        const spans = items.map(({ label, note }) => fill(make("span", {}), [...label, " ", fill(make("i", {}), note)]));
+        const spans = items.map(({ label, note }) =>
+          fill(make("span", {}), [...label, " ", fill(make("i", {}), note)]));
         const rest = more ? [make("span", {}, make("i", {}, `and ${more} more`))] : [];
         return [make("dt", {}, title), make("dd", {}, ...[...spans, ...rest].flatMap((span) => [span, " "]))];
       });
@@ -534,11 +571,12 @@
       said(found);
       return found;
     };
-    let speaking = 0;
+    let speaking = 0, saving = 0;
     const changed = () => {
       state.at = "";
       const found = update();
-      save("replaceState");
+      clearTimeout(saving);
+      saving = setTimeout(() => save("replaceState"), 200); // browsers refuse a hundred in a row
       clearTimeout(speaking);
       speaking = setTimeout(() => {
         const fit = `${found.sure.length} of ${methods.length} methods fit in every run.`;

@@ -295,7 +295,7 @@ def test_forty_five_methods_go_by_numbers(seen: Look) -> None:
     assert shown["pick"] == [f"Within your limits in every run: no.{NB}1 method_0 trains fastest: 1.10{NB}s."]
     assert len(shown["groups"]["Then by mean"]) == 7
     assert shown["groups"]["Then by mean"][-1] == "and 13 more"
-    assert shown["gone"] == [f"Time over 20.3{NB}s: 25 methods."]
+    assert shown["gone"] == [f"Time over 20.3{NB}s: 25 methods, no.{NB}21–45."]
 
 
 @needs_browser
