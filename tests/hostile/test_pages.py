@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import Site, needs_browser, site, visit
 from markdown_it import MarkdownIt
 from payloads import LONG, OWNED, attack, folder
 
 from helpers import made_records
+from helpers.browser import Site, needs_browser, site, visit
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
 from hpml_bench.report.tables import table
