@@ -18,6 +18,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
+from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
@@ -38,7 +39,8 @@ def write_report(
     Args:
         source: results folder that run-all wrote, or its results.
         out: folder of the report; the results folder itself by default.
-        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/).
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/); report.json stands
+            beside a page.
 
     Raises:
         UserError: no record can be read, a format isn't known, or the report can't be written there.
@@ -50,6 +52,7 @@ def write_report(
     results = source if isinstance(source, Results) else load(source)
     sections = all_sections(results)
     out = results.folder if out is None else out
+    pages = {"html", "md"} & set(formats)
     writers: dict[str, Callable[[Results, Sequence[Section], Path], list[Path]]] = {
         "html": _write_html,
         "md": _write_markdown,
@@ -57,7 +60,8 @@ def write_report(
         "tex": lambda _, sections, out: _write_tables(sections, out, "tex"),
     }
     try:
-        return [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
+        written = [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
+        return [*written, *(_write_answer(results, out) if pages else ())]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
 
@@ -199,6 +203,15 @@ def _write_markdown(results: Results, sections: Sequence[Section], out: Path) ->
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     written = [_write(out / "figures" / f"{figure.name}.svg", standalone(figure)) for figure in figures]
     return [_write(out / "report.md", page), *written]
+
+
+def _write_answer(results: Results, out: Path) -> list[Path]:
+    """Write report.json: the numbers of the answer; of a folder without a compared run there is none."""
+    path = out / "report.json"
+    if not results.compared:
+        path.unlink(missing_ok=True)
+        return []
+    return [_write(path, answer_of(results).model_dump_json(indent=1) + "\n")]
 
 
 def _write_tables(sections: Sequence[Section], out: Path, kind: str) -> list[Path]:

@@ -119,7 +119,7 @@ def test_charts_have_text_alternatives(report_folder: Path) -> None:
 def test_report_is_reproducible(report_folder: Path, tmp_path: Path) -> None:
     """The same records give the same bytes, in all formats."""
     paths = write_report(report_folder, tmp_path, ("html", "md", "csv", "tex"))
-    assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex"}
+    assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex", ".json"}
     for path in paths:
         assert path.read_bytes() == (report_folder / path.relative_to(tmp_path)).read_bytes()
 
