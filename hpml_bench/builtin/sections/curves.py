@@ -8,6 +8,9 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, section_of
 
 order = 50
+question = "training"
+about = "mean over seeds, by step"
+folded = False
 Labels = tuple[str, str, float]
 """Title, unit with a space before it, and what values are multiplied by."""
 LOSSES: dict[str, Labels] = {

@@ -10,6 +10,9 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, section_of, table
 
 order = 110
+question = "setup"
+about = "options and learning rates"
+folded = False
 
 
 def section(results: Results) -> Section | None:
