@@ -248,3 +248,15 @@ class Answer(Frozen):
     def decided(self) -> bool:
         """Whether any pair was tested."""
         return any(pair.v != "untested" for pairs in self.pairs.values() for pair in pairs)
+
+    @cached_property
+    def tested_by_score(self) -> frozenset[str]:
+        """Methods with a test of their score."""
+        return frozenset(n for c in self.pairs.get("score", ()) if c.v != "untested" for n in (c.a, c.b))
+
+    def unproven(self, name: str) -> bool:
+        """Return whether a method is not shown to beat guessing, or the base model where that is among the methods."""
+        if self.guess and name in self.guess.below:
+            return True
+        bases = [method.name for method in self.methods if method.base]
+        return any(base == name or self.relation("score", name, base) != "better" for base in bases)

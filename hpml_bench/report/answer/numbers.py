@@ -129,7 +129,8 @@ def _methods(
         runs = results.runs(name)
         base = all(map(untrained, runs))
         values = {"score": _values(results, name, results.quality, scale)}
-        values |= {metric: _values(results, name, metric, by) for metric, (by, _) in scales.items()}
+        costs = {metric: by for metric, (by, _) in scales.items() if not (base and metric == SAVED)}
+        values |= {metric: _values(results, name, metric, by) for metric, by in costs.items()}
         place = front.get(name)
         found.append(
             Method(

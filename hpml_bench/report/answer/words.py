@@ -6,9 +6,30 @@ At most 20 words a sentence. Words: *best or tied* (none is shown better), *behi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import Answer, Axis, Key, Pair
+from hpml_bench.report.tables import MINUS, capitalized, number
+
+LEAST_SEEDS = 3
+"""Shared seeds that a test takes."""
+FEW_SEEDS = 5
+"""Seeds under which only large differences can be found."""
+NAMED = 3
+"""Methods that a sentence names; of more it says how many."""
+BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
+BECAUSE = {
+    "oom_cuda": "out of GPU memory",
+    "oom_host": "out of memory",
+    "diverged": "loss not finite",
+    "timeout": "time limit",
+    "killed": "killed",
+    "invalid": "self-check",
+    "failed": "error",
+}
+"""Reasons of runs that did not end well, in short."""
 
 
 class Fact(NamedTuple):
@@ -33,41 +54,435 @@ class Verdict(NamedTuple):
     """Its failed runs, such as `1 run failed`."""
 
 
+# The headline
+
+
 def headline(answer: Answer) -> str:
-    """Return the sentence that names the best method, or those that may be best."""
-    raise NotImplementedError
+    """Return the sentences that name the best method, or those that may be best."""
+    if not answer.methods:
+        return "No run ended well, so there is nothing to compare."
+    first = answer.methods[0].name
+    if len(answer.methods) == 1:
+        return f"Only {first} ran: there is nothing to compare it with."
+    if not answer.top:
+        return _nothing_tested(answer) if not _any_test(answer) else "Each method loses to another: none is best."
+    if len(answer.top) == 1:
+        return _one_best(answer, answer.top[0])
+    return _several_best(answer)
+
+
+def _any_test(answer: Answer) -> bool:
+    return any(pair.v != "untested" for pair in answer.pairs.get("score", ()))
+
+
+def _nothing_tested(answer: Answer) -> str:
+    extreme, first = _extreme(answer), answer.methods[0]
+    have = "One seed can't" if answer.seeds == 1 else f"{answer.seeds} seeds can't"
+    if answer.seeds >= LEAST_SEEDS:  # they share too few
+        have = f"Methods that share fewer than {LEAST_SEEDS} seeds can't"
+        return f"{have} be ranked. The {extreme} is {_score_of(answer, first.name)}, of {first.name}."
+    return (
+        f"{have} rank methods: run {LEAST_SEEDS} or more. The {extreme} is {_score_of(answer, first.name)}, "
+        f"of {first.name}."
+    )
+
+
+def _one_best(answer: Answer, best: str) -> str:
+    value, title = _score_of(answer, best), answer.score.title
+    if best != answer.methods[0].name or any(m.name not in answer.tested_by_score for m in answer.methods):
+        return f"No method is shown to beat {best}: {value} {title}."
+    won = [_won(axis) for axis in answer.axes if answer.best(axis.key) == (best,)]
+    if won:
+        return f"{best} {listed([f'has the {_extreme(answer)} ({value})', *won])}."
+    follows = next(method.name for method in answer.methods if method.name != best)
+    return f"{best} scores best: {value} {title}; {follows} follows with {_score_of(answer, follows)}."
+
+
+def _several_best(answer: Answer) -> str:
+    top, title = answer.top, answer.score.title
+    values = [value for name in top if (value := answer.value(name, "score")) is not None]
+    low, high = min(values), max(values)
+    near = high - low <= answer.score.margin
+    about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
+    doubtful = any(map(answer.unproven, top))
+    if len(top) == 2 and not doubtful:
+        if answer.relation("score", *top) == "equal":
+            return f"{listed(top)} score best and equal: {about} {title}."
+        return f"{listed(top)} score best: {about} {title}. These runs can't tell which is better."
+    who = (
+        listed([_whole(answer, name) for name in top], "or")
+        if len(top) <= 4
+        else f"{len(top)} of {len(answer.methods)} methods"
+    )
+    return f"{who} may be best, at {about} {title}. These runs can't tell which."
+
+
+def _whole(answer: Answer, name: str) -> str:
+    """Return a method's own name, also where sentences number methods."""
+    return "the base model" if answer.by_name[name].base else name
+
+
+def _extreme(answer: Answer) -> str:
+    return f"{'highest' if answer.score.better == 'higher' else 'lowest'} {answer.score.title}"
+
+
+def _won(axis: Axis) -> str:
+    if axis.key == "memory":
+        return "adds least memory" if axis.tested != axis.id else "needs least memory"
+    return {"time": "trains fastest", "size": "saves the smallest file"}[axis.key]
+
+
+def _span(answer: Answer, low: float, high: float) -> str:
+    return f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}"
+
+
+def _rough(answer: Answer, value: float) -> str:
+    """Return a middle of scores, with a digit less than theirs."""
+    return _with_unit(number(value, f".{max(0, answer.score.digits - 1)}f"), answer.score.unit)
+
+
+# The set-up line
 
 
 def setup_line(answer: Answer) -> tuple[str, ...]:
     """Return the circumstances of the runs, a few words each."""
-    raise NotImplementedError
+    setup = answer.setup
+    where = f"{setup.device}, host {setup.host}" if setup.host else setup.device
+    parts = (answer.rows_text, _seeds(answer), setup.budget, where, setup.rates, setup.memory)
+    return tuple(part for part in parts if part)
+
+
+def _seeds(answer: Answer) -> str:
+    seeds = count_of(answer.seeds, "seed")
+    if answer.shared is None:
+        return seeds
+    return f"{seeds}, means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
+
+
+# The facts
 
 
 def facts(answer: Answer) -> tuple[Fact, ...]:
-    """Return difference, costs, what is cheaper, and how sure that is."""
-    raise NotImplementedError
+    """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
+    found = (
+        Fact("Difference", _difference(answer), "#sure"),
+        Fact("Cost", _cost(answer), "#cost"),
+        Fact("At the end", _improving(answer), "#training"),
+        Fact("Worth it?", _worth_it(answer), "#sure"),
+        Fact("Cheaper", _cheaper(answer), "#cost"),
+        Fact("Guessing", _guessing(answer), "#best"),
+        Fact("Take care", _care(answer), "#wrong"),
+        Fact("Sure?", _sure(answer), "#sure"),
+    )
+    return tuple(fact for fact in found if fact.text)
+
+
+def _difference(answer: Answer) -> str:
+    if len(answer.methods) < 2:
+        return ""
+    first, second = answer.methods[0].name, answer.methods[1].name
+    pair = answer.pair("score", first, second)
+    if pair is None:
+        return f"No shared seeds: {label(answer, first)} and {label(answer, second)}."
+    d, low, high = seen_from(pair, first)
+    text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: "
+    text += gap_text(answer, d)
+    if low is not None and high is not None:
+        text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
+    own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
+    return f"{text}{own}."
+
+
+def _cost(answer: Answer) -> str:
+    names = answer.top or tuple(method.name for method in answer.methods[:1])
+    if len(names) == 1:
+        return _price(answer, names[0], ("time", "memory", "size"), words=True)
+    if len(names) == 2:
+        parts = [f"{label(answer, name)} {_price(answer, name, ('time', 'memory'))[:-1]}" for name in names]
+        return f"{'; '.join(parts)}."
+    return _range_of_costs(answer, names)
+
+
+def _price(answer: Answer, name: str, keys: Sequence[Key], *, words: bool = False) -> str:
+    said = {"time": " training", "memory": " memory", "size": " saved"}
+    parts = []
+    for axis in filter(None, map(answer.axis, keys)):
+        value = answer.value(name, axis.id)
+        if value is not None and not (axis.key == "size" and answer.by_name[name].base):
+            parts.append(cost_text(answer, axis.id, value) + (said[axis.key] if words else ""))
+    return f"{', '.join(parts)}." if parts else ""
+
+
+def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
+    parts = []
+    for axis in answer.axes:
+        values = [value for name in names if (value := answer.value(name, axis.id)) is not None]
+        if values:
+            ends = [cost_text(answer, axis.id, end) for end in (min(values), max(values))]
+            low = ends[0].rpartition(" ")[0] if ends[0].rpartition(" ")[2] == ends[1].rpartition(" ")[2] else ends[0]
+            span = ends[1] if ends[0] == ends[1] else f"{low} to {ends[1]}"
+            parts.append(span + (" saved" if axis.key == "size" else ""))
+    return f"{', '.join(parts)}." if parts else ""
+
+
+def _improving(answer: Answer) -> str:
+    late = [method.name for method in answer.methods if method.name in answer.under]
+    if not late:
+        return ""
+    who = (
+        f"All {len(late)} methods" if len(late) == len(answer.methods) > 1 else _opening(answer, several(answer, late))
+    )
+    return f"{who} {'was' if len(late) == 1 else 'were'} still improving."
+
+
+def _opening(answer: Answer, names: str) -> str:
+    """Return names as the first words of a sentence: those of methods keep their case."""
+    return capitalized(names) if answer.numbered else names
+
+
+def _worth_it(answer: Answer) -> str:
+    """Return which methods are shown to beat the base model, where it may itself be best."""
+    base = next((method.name for method in answer.methods if method.base), None)
+    if base is None or base not in answer.top or len(answer.top) < 2:
+        return ""
+    over = answer.related(base, "worse")
+    if not over:
+        return "No method is shown to beat the base model."
+    return f"Only {several(answer, over)} {'is' if len(over) == 1 else 'are'} shown to beat the base model."
+
+
+def _cheaper(answer: Answer) -> str:
+    """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
+    if answer.unranked:
+        return "Costs are shown, not ranked: runs had company or other hosts."
+    time = answer.axis("time")
+    if time is None or time.tested is None or not answer.top:
+        return ""
+    lead = answer.top[0]
+    quicker = [name for name in answer.related(lead, "worse", "time") if not answer.by_name[name].base]
+    if not quicker:
+        return _nothing_cheaper(answer, lead)
+    near, fastest = quicker[0], answer.best("time")
+    pair = answer.pair(time.tested, near, lead)
+    assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
+    less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
+    text = f"{label(answer, near)}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
+    if len(fastest) == 1 and fastest[0] != near and fastest[0] in quicker:
+        text += f" {label(answer, fastest[0])}: fastest, {_far(answer, fastest[0], lead)}."
+    return text
+
+
+def _far(answer: Answer, name: str, lead: str) -> str:
+    relation, pair = answer.relation("score", name, lead), answer.pair("score", lead, name)
+    if pair is None or relation == "untested":
+        return "scores not tested"
+    gap = gap_text(answer, abs(pair.d))
+    if relation in {"open", "equal"}:
+        return f"equal by {answer.score.title}" if relation == "equal" else f"can't tell by {answer.score.title}"
+    return f"{gap} {'lower' if answer.score.better == 'higher' else 'higher'}"
+
+
+def _nothing_cheaper(answer: Answer, lead: str) -> str:
+    memory, size = answer.axis("memory"), answer.axis("size")
+    if answer.best("time") == (lead,) and memory and answer.best("memory") == (lead,):
+        adds = "adds" if memory.tested != memory.id else "needs"
+        text = f"No method trains faster or {adds} less memory."
+        least = answer.best("size")
+        if size and least and lead not in least:
+            value = answer.value(least[0], size.id)
+            text += f" {label(answer, least[0])} saves less: {cost_text(answer, size.id, value or 0.0)}."
+        return text
+    return "No method is shown to train faster."
+
+
+def _guessing(answer: Answer) -> str:
+    below = answer.guess.below if answer.guess else ()
+    if not below:
+        return ""
+    if len(below) == len(answer.methods):
+        return "No method is shown to beat guessing."
+    return f"Not shown to beat guessing: {several(answer, below)}."
+
+
+def _care(answer: Answer) -> str:
+    names = {name for pair in answer.pairs.get("score", ()) if pair.skew for name in (pair.a, pair.b)}
+    skewed = [method.name for method in answer.methods if method.name in names]
+    return f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
+
+
+def _sure(answer: Answer) -> str:
+    if len(answer.methods) < 2:
+        return ""
+    if not _any_test(answer):
+        return f"No: a verdict takes two methods that share {LEAST_SEEDS} seeds."
+    if answer.seeds < FEW_SEEDS:
+        return f"No: {answer.seeds} seeds and {answer.rows_text} are few. Only large differences show."
+    risk = f"at this budget and these rates: at most {answer.chance:g} in 100 such pages err (see conditions)."
+    if len(answer.top) == 1:
+        return f"Yes, {risk}"
+    return f"Not {'between the two' if len(answer.top) == 2 else 'among these'}. The rest, {risk}"
+
+
+# The banner and the rows
+
+
+def banner(answer: Answer) -> str:
+    """Return how many runs failed and why; empty where none did."""
+    if not answer.failures:
+        return ""
+    why = dict.fromkeys(BECAUSE.get(failure.status, failure.status) for failure in answer.failures)
+    shared = f" Means use the {answer.shared} seeds that all methods share." if answer.shared else ""
+    return f"{len(answer.failures)} of {count_of(answer.planned, 'run')} failed ({', '.join(why)}).{shared}"
 
 
 def verdict(answer: Answer, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
-    raise NotImplementedError
+    failed = sum(failure.method == name for failure in answer.failures)
+    costs = tuple(
+        "fastest" if axis.key == "time" else "smallest file" if axis.key == "size" else _won_memory(axis)
+        for axis in answer.axes
+        if answer.best(axis.key) == (name,)
+    )
+    return Verdict(
+        _chip(answer, name), _standing(answer, name), costs, f"{count_of(failed, 'run')} failed" if failed else ""
+    )
+
+
+def _won_memory(axis: Axis) -> str:
+    return "adds least memory" if axis.tested != axis.id else "least memory"
+
+
+def _chip(answer: Answer, name: str) -> str:
+    if name not in answer.top:
+        return ""
+    if answer.unproven(name):
+        return "may be best"
+    return "best" if len(answer.top) == 1 else "best or tied"
+
+
+def _standing(answer: Answer, name: str) -> str:
+    """Return a method's relations by score, in the row's words."""
+    if "score" not in answer.by_name[name].v:
+        return "not measured"
+    behind, open_ = answer.related(name, "worse"), answer.related(name, "open")
+    equal, untested = answer.related(name, "equal"), answer.related(name, "untested")
+    place = answer.by_name[name].place
+    if not (open_ or equal or untested) and place and name not in answer.top:
+        parts = [f"{ordinal(place[0])} of {len(answer.methods)}"]
+    else:
+        parts = [f"behind {several(answer, behind)}"] if behind else []
+        parts += [f"equal to {several(answer, equal)}"] if equal else []
+        parts += [f"can't tell from {several(answer, open_, 'or')}"] if open_ else []
+        all_ = len(untested) == len(answer.methods) - 1
+        parts += ["not tested" if all_ else f"not tested against {several(answer, untested)}"] if untested else []
+    if answer.guess and name in answer.guess.below:
+        parts.append("not shown to beat guessing")
+    base = next((method.name for method in answer.methods if method.base), None)
+    if name in answer.top and base not in {None, name} and base not in (*open_, *equal) and answer.unproven(name):
+        parts.append("not shown to beat the base model")
+    return "; ".join(parts)
+
+
+# Numbers and names
 
 
 def score_text(answer: Answer, value: float, *, unit: bool = True) -> str:
     """Return a score in its digits, with its unit."""
-    raise NotImplementedError
+    return _with_unit(number(value, f".{answer.score.digits}f"), answer.score.unit if unit else "")
+
+
+def _score_of(answer: Answer, name: str) -> str:
+    value = answer.value(name, "score")
+    return "no score" if value is None else score_text(answer, value)
 
 
 def gap_text(answer: Answer, value: float, *, unit: bool = True) -> str:
-    """Return a difference of scores, with one digit more than scores where roundings would belie it."""
-    raise NotImplementedError
+    """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
+    text = number(value, f".{gap_digits(answer)}f")
+    if not unit or not answer.score.difference_unit:
+        return text
+    of = answer.score.difference_unit
+    return f"{text} {'point' if of == 'points' and text in {'1', '1.0', '1.00'} else of}"
+
+
+def gap_digits(answer: Answer) -> int:
+    """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off."""
+    digits = answer.score.digits
+    for pair in answer.pairs.get("score", ()):
+        p, q = answer.value(pair.a, "score"), answer.value(pair.b, "score")
+        if p is not None and q is not None and abs(round(p, digits) - round(q, digits) - pair.d) > 0.05 * 10**-digits:
+            return digits + 1
+    return digits
 
 
 def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
-    """Return a cost in its digits, with its unit; bytes in the unit that suits each."""
-    raise NotImplementedError
+    """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
+    axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
+    if axis is not None and axis.key == "size":
+        factor, name = next(((f, u) for f, u in BYTES if value >= f), BYTES[-1])
+        amount = value / factor
+        return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
+    shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
+    digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return _with_unit(number(value, f".{min(digits, 4)}f"), shown if unit else "")
 
 
 def label(answer: Answer, name: str) -> str:
-    """Return a method's name in sentences: `no. 3` where methods are numbered."""
-    raise NotImplementedError
+    """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model` where that is one."""
+    if answer.by_name[name].base:
+        return "the base model"
+    return f"no. {answer.number[name]}" if answer.numbered else name
+
+
+def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:
+    """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
+    base = [label(answer, name) for name in names if answer.by_name[name].base]
+    trained = [name for name in names if not answer.by_name[name].base]
+    if answer.numbered:
+        ranges = [f"no. {_ranges(sorted(answer.number[name] for name in trained))}"] if trained else []
+        return listed([*ranges, *base], last)
+    if len(names) <= NAMED:
+        return listed([*trained, *base], last)
+    return listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return `1–3, 5`."""
+    runs: list[list[int]] = []
+    for one in numbers:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def listed(items: Sequence[str], last: str = "and") -> str:
+    """Return `a, b and c`, or with another last word."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def seen_from(pair: Pair, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
+    """Return difference (or factor) and 95 % interval of a pair, of `name` against the other."""
+    if pair.a == name:
+        return pair.d, pair.lo, pair.hi
+    if ratio:
+        low, high = (None if end is None else 1 / end for end in (pair.hi, pair.lo))
+        return 1 / pair.d, low, high
+    low, high = (None if end is None else -end for end in (pair.hi, pair.lo))
+    return -pair.d, low, high
+
+
+def ordinal(n: int) -> str:
+    """Return `1st`, `2nd`, `3rd`, `11th`."""
+    ending = "th" if 10 <= n % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def count_of(n: int, noun: str) -> str:
+    """Return `1 run`, `1,000 runs`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}" if unit else text

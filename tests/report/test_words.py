@@ -1,0 +1,167 @@
+"""Behaviour: the answer says no more than its verdicts, in plain sentences of at most 20 words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from helpers.answers import RMSE, an_answer
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.model import Answer, Failure, Guess
+
+FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
+
+
+def every_sentence(answer: Answer) -> list[str]:
+    """Return all sentences of a first screen."""
+    texts = [words.headline(answer), words.banner(answer), *(fact.text for fact in words.facts(answer))]
+    texts += [words.verdict(answer, method.name).text for method in answer.methods]
+    return [sentence for text in texts for sentence in re.split(r"(?<=[.;:?])\s", text) if sentence]
+
+
+def fact(answer: Answer, label: str) -> str:
+    """Return the text of a fact; empty where there is none."""
+    return next((found.text for found in words.facts(answer) if found.label == label), "")
+
+
+CASES = {
+    "one best": an_answer(FIVE),
+    "two tied": an_answer(FIVE, open_=(("full", "lora"), ("lora", "prompt_tuning"))),
+    "all undecided": an_answer(FIVE, open_=tuple((a, b) for a in FIVE for b in FIVE if a < b)),
+    "equal": an_answer(FIVE, equal=(("full", "lora"),)),
+    "one seed": an_answer(FIVE, untested=tuple((a, b) for a in FIVE for b in FIVE if a < b), seeds=1),
+    "one method": an_answer({"full": 79.0}, pairs={}),
+    "lower is better": an_answer({"a": 0.311, "b": 0.346}, score=RMSE),
+    "base": an_answer(
+        {"lora": 17.3, "full": 16.8, "none": 14.1}, bases=("none",), open_=(("lora", "full"), ("lora", "none"),
+        ("full", "none")), seeds=3, rows=48, rows_text="48 test rows",
+    ),
+    "failures": an_answer(FIVE, failures=(Failure(method="lora", seed=1, status="oom_cuda"),), shared=3, planned=26),
+    "forty-five": an_answer({f"a_rather_long_method_name_{n:02d}": 90.0 - n for n in range(45)}),
+    "unranked": an_answer(FIVE, unranked="had neighbours"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_sentence_has_more_than_20_words(case: str) -> None:
+    """A reader takes in each sentence at once."""
+    for sentence in every_sentence(CASES[case]):
+        assert len(sentence.split()) <= 20, sentence
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("one best", "full scores best: 79.0 % accuracy; lora follows with 78.9 %."),
+        ("two tied", "full and lora score best: about 79 % accuracy. These runs can't tell which is better."),
+        ("equal", "full and lora score best and equal: about 79 % accuracy."),
+        ("all undecided", "5 of 5 methods may be best, at 72.5 to 79.0 % accuracy. These runs can't tell which."),
+        ("one seed", "One seed can't rank methods: run 3 or more. The highest accuracy is 79.0 %, of full."),
+        ("one method", "Only full ran: there is nothing to compare it with."),
+        ("lower is better", "a scores best: 0.311 RMSE; b follows with 0.346."),
+        ("base", "lora, full or the base model may be best, at 14.1 to 17.3 % accuracy. These runs can't tell which."),
+    ],
+)
+def test_the_headline_names_whom_no_verdict_puts_behind(case: str, said: str) -> None:
+    """The headline names one best method only where each other one is shown to be worse."""
+    assert words.headline(CASES[case]) == said
+
+
+def test_a_method_that_wins_in_costs_too_has_the_counts_named() -> None:
+    """Where one method is best in several respects, the headline says in which."""
+    costs = {"full": (1.0, 200.0, 1.0), "lora": (2.0, 300.0, 2.0), "head": (3.0, 400.0, 3.0)}
+    answer = an_answer({"full": 79.0, "lora": 78.0, "head": 70.0}, costs=costs)
+    said = "full has the highest accuracy (79.0 %), trains fastest, adds least memory and saves the smallest file."
+    assert words.headline(answer) == said
+    assert fact(answer, "Cheaper") == "No method trains faster or adds less memory."
+
+
+def test_a_cycle_of_verdicts_has_no_best_method() -> None:
+    """Methods that each lose to another, as pairs over different seeds may show, have none that is best."""
+    answer = an_answer({"a": 3.0, "b": 2.0, "c": 1.0})
+    pairs = [pair.model_copy(update={"w": "c"}) if {pair.a, pair.b} == {"a", "c"} else pair
+             for pair in answer.pairs["score"]]  # fmt: skip
+    answer = answer.model_copy(update={"pairs": answer.pairs | {"score": tuple(pairs)}})
+    assert words.headline(answer) == "Each method loses to another: none is best."
+    assert not any(words.verdict(answer, name).chip for name in "abc")
+
+
+def test_an_untested_method_keeps_the_leader_from_being_called_best() -> None:
+    """Of a method without shared seeds nothing is known, whatever its mean."""
+    answer = an_answer({"full": 79.0, "lora": 78.0, "head": 99.0}, untested=(("full", "head"), ("lora", "head")))
+    assert words.headline(answer) == "No method is shown to beat full: 79.0 % accuracy."
+    assert words.verdict(answer, "head") == words.Verdict("", "not tested", (), "")
+
+
+def test_ties_do_not_pass_on() -> None:
+    """Each method names those that it can't be told from, and those in front of it, one by one."""
+    answer = CASES["two tied"]
+    assert words.verdict(answer, "full")[:2] == ("best or tied", "can't tell from lora")
+    assert words.verdict(answer, "lora")[:2] == ("best or tied", "can't tell from full or prompt_tuning")
+    assert words.verdict(answer, "prompt_tuning")[:2] == ("", "behind full; can't tell from lora")
+    assert words.verdict(answer, "head")[:2] == ("", "5th of 5")
+
+
+def test_a_base_model_that_may_be_best_makes_the_others_doubtful() -> None:
+    """Training that isn't shown to help gets no badge of the best, and a line says so."""
+    answer = CASES["base"]
+    assert [words.verdict(answer, name).chip for name in ("lora", "full", "none")] == ["may be best"] * 3
+    assert fact(answer, "Worth it?") == "No method is shown to beat the base model."
+    assert fact(answer, "Sure?") == "No: 3 seeds and 48 test rows are few. Only large differences show."
+
+
+def test_who_does_not_beat_guessing_is_named_and_never_best() -> None:
+    """A score that guessing might reach is no evidence of learning."""
+    guess = Guess(text="Guessing gets 25 %.", value=25.0, below=("full",))
+    answer = an_answer(FIVE, guess=guess)
+    assert words.verdict(answer, "full")[:2] == ("may be best", "not shown to beat guessing")
+    assert fact(answer, "Guessing") == "Not shown to beat guessing: full."
+
+
+def test_unranked_costs_crown_nobody() -> None:
+    """Costs of runs with neighbours are shown and rank nothing."""
+    assert fact(CASES["unranked"], "Cheaper").startswith("Costs are shown, not ranked")
+
+
+def test_the_cheaper_method_is_the_one_that_loses_least() -> None:
+    """Named are the best of those shown to be faster, with both differences, and the fastest one."""
+    assert fact(CASES["one best"], "Cheaper") == (
+        "lora: 10 % less time than full, 0.1 points lower. head: fastest, 6.5 points lower."
+    )
+
+
+def test_failed_runs_are_counted_with_their_reasons() -> None:
+    """The banner says how many runs failed, why, and what the means are over."""
+    answer = CASES["failures"]
+    assert (
+        words.banner(answer) == "1 of 26 runs failed (out of GPU memory). Means use the 3 seeds that all methods share."
+    )
+    assert words.verdict(answer, "lora").failed == "1 run failed"
+    assert words.banner(CASES["one best"]) == ""
+
+
+def test_many_or_long_names_are_numbered() -> None:
+    """Over seven methods, or names over 20 characters, sentences number them, and ranges are joined."""
+    answer = CASES["forty-five"]
+    assert words.several(answer, [answer.methods[i].name for i in (0, 1, 2, 4)]) == "no. 1–3, 5"
+    assert fact(answer, "Difference").startswith("No. 1 − no. 2: ")
+
+
+@pytest.mark.parametrize(("value", "said"), [(5.03, "5.0 MB"), (0.2684, "268 kB"), (0.002208, "2.2 kB"),
+                                             (1234.0, "1.2 GB"), (0.000016, "16 B"), (0.0, "0 B")])  # fmt: skip
+def test_sizes_have_the_unit_that_suits_each(value: float, said: str) -> None:
+    """Saved sizes span several powers of ten."""
+    assert words.cost_text(CASES["one best"], "saved_bytes", value) == said
+
+
+def test_a_difference_that_roundings_belie_gets_another_digit() -> None:
+    """78.96 and 78.84 show as 79.0 and 78.8, a difference of 0.12: with one digit it would contradict them."""
+    assert words.gap_text(an_answer({"a": 78.96, "b": 78.84}), 0.12) == "0.12 points"
+    assert words.gap_text(an_answer({"a": 79.0, "b": 78.0}), 1.0) == "1.0 point"
+
+
+def test_ordinals() -> None:
+    """English ordinals, also of eleven to thirteen."""
+    assert [words.ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 112)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]  # fmt: skip
