@@ -1,5 +1,5 @@
 // Sorting by a click on a column's head; the page is complete without it.
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll("figure.table table:not(.matrix)")) {
   const body = table.tBodies[0];
   if (body.rows.length < 3) continue;
   [...table.tHead.rows[0].cells].forEach((head, column) => {

@@ -1,4 +1,4 @@
-"""Blocks of a report: text, tables, figures, folds. The same Table feeds HTML, Markdown, CSV, LaTeX, terminal and trackers."""
+"""Blocks of a report: text, tables, figures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
 
 from __future__ import annotations
 

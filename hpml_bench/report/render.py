@@ -88,7 +88,9 @@ def all_sections(results: Results) -> tuple[Section, ...]:
 def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
     """Return the tables of all sections, in order, without those of a page's folds."""
     blocks = [block for section in sections for block in section.blocks]
-    found = ((block,) if isinstance(block, Table) else block.tables for block in blocks if isinstance(block, Table | Tabs))
+    found = (
+        (block,) if isinstance(block, Table) else block.tables for block in blocks if isinstance(block, Table | Tabs)
+    )
     return tuple(table for tables in found for table in tables)
 
 
@@ -184,6 +186,7 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
         "description": sanitize(results.description),
         "facts": facts(results),
         "answer": answer_of(results),
+        "problems": len(results.left_out.unfinished) + len(results.left_out.problems),
         "parts": parts(sections),
         "methods": results.methods,
         "newest": sanitize(results.reference.started[:10]),

@@ -22,15 +22,16 @@ def section(results: Results) -> Section | None:
     rows: list[list[Cell]] = []
     for label, spec in runs:
         method, optimizer = spec.method, spec.method.optimizer or spec.settings.optimizer
-        used = ", ".join(part for part in (optimizer.name, _listed(optimizer.options)) if part)
+        used = ", ".join(part for part in (optimizer.name, listed_options(optimizer.options)) if part)
         rate: Cell = (f"{method.lr:g}", method.lr)
-        rows.append([label, method.method, rate, *([used] if own else []), _listed(method.options) or "none"])
+        rows.append([label, method.method, rate, *([used] if own else []), listed_options(method.options) or "none"])
     columns = ("method", "Kind", "Learning rate", *(("Optimizer",) if own else ()), "Options")
     caption = "What differs between the methods; every other setting is the same"
     return section_of("methods", "Methods", table("methods", caption, columns, rows))
 
 
-def _listed(options: Mapping[str, Any]) -> str:
+def listed_options(options: Mapping[str, Any]) -> str:
+    """Return options as `rank = 8, alpha = 16`; empty without any."""
     return ", ".join(f"{key} = {_shown(value)}" for key, value in options.items())
 
 
