@@ -14,7 +14,14 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Sentences(click.Group):
-    """Turns a user's mistake into one sentence and status 2, and Ctrl-C into status 130."""
+    """Turns a user's mistake into one sentence and status 2, and Ctrl-C into status 130; helps in whole sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with the whole first sentence of its help, which click cuts to one line."""
+        names = self.list_commands(ctx)
+        found = [(name, command) for name in names if (command := self.get_command(ctx, name)) and not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in found])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -39,13 +39,13 @@ def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequ
     """Write a folder's report, print its table and the paths."""
     from hpml_bench.records.listing import load_records
     from hpml_bench.report.render import all_sections, load, load_libraries, tables_of, write_report
-    from hpml_bench.report.terminal import show_table, terminal
+    from hpml_bench.report.terminal import show_answer, terminal
     from hpml_bench.system.text import for_terminal
 
     load_libraries()
     results = load(folder)
     paths = write_report(results, out, formats)
-    show_table(results, terminal())
+    show_answer(results, terminal())
     pages = [path for path in paths if path.name.startswith("report.")]
     for path in pages:
         click.echo(for_terminal(path))

@@ -94,12 +94,6 @@ def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
     return tuple(table for tables in found for table in tables)
 
 
-def summary_table(results: Results) -> Table:
-    """Return the table of the summary, for the terminal."""
-    table: Table = registry.get("sections", "summary").summary_table(results)
-    return table
-
-
 def facts(results: Results) -> dict[str, str]:
     """Return the facts at the head of a report."""
     settings = results.reference.spec.settings

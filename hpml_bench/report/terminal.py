@@ -1,4 +1,4 @@
-"""Tables in the terminal: as wide as it is, with no cell broken."""
+"""The answer and tables in the terminal: as wide as it is, with no cell broken."""
 
 from __future__ import annotations
 
@@ -25,14 +25,22 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def show_table(results: Results, console: Console) -> None:
-    """Print the comparison table; the task's other scores, gradient norm and trainable share are left out first."""
-    from hpml_bench.report.render import summary_table
-    from hpml_bench.report.tables import Quantity
+def show_answer(results: Results, console: Console) -> None:
+    """Print the answer: which methods are best, the set-up, a row per method."""
+    from hpml_bench.report.answer.lines import lines
+    from hpml_bench.report.answer.numbers import answer_of
 
-    others = [name for name in results.test_metrics if name != results.quality]
-    names = results.measured(*others, "grad_norm", "trainable_percent")
-    print_table(summary_table(results), console, [Quantity.of(results, name).header for name in names])
+    for line in lines(answer_of(results), console.width):
+        console.print(_encodable(for_terminal(line), console.encoding), markup=False, highlight=False, soft_wrap=True)
+
+
+def _encodable(line: str, encoding: str) -> str:
+    """Return a line with plain signs where the terminal's encoding lacks typographic ones."""
+    try:
+        line.encode(encoding)
+    except (UnicodeError, LookupError):
+        return line.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").encode("ascii", "replace").decode()
+    return line
 
 
 def print_table(table: Table, console: Console, less_urgent: Sequence[str] = ()) -> None:

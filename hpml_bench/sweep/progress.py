@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -26,12 +27,20 @@ LONG = ("answering", "comparing choices")
 """Prefixes of heartbeats of stages that may last as long as the training, and report their progress."""
 
 
+def in_words(seconds: float) -> str:
+    """Return a rough duration: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class SweepProgress:
     """Progress bars with the remaining time, which follow the steps that a run has written."""
 
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console, self._verbose, self._hidden = console, verbose, secrets()
         self._total, self._done = total, 0
+        self._began, self._ended = 0.0, 0
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,6 +57,7 @@ class SweepProgress:
         self._overall: TaskID = self._bars.add_task("all runs", total=total, unit="runs")
 
     def __enter__(self) -> SweepProgress:
+        self._began = time.monotonic()
         self._bars.start()
         return self
 
@@ -89,7 +99,14 @@ class SweepProgress:
         numbers = ", ".join(part for part in (record.shown, f"{rate:,.0f} samples/s" if rate else "") if part)
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
-        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}")
+        self._ended += 1
+        self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{self._left()}")
+
+    def _left(self) -> str:
+        """Return the time that the other runs will take at the pace of those that ended in this call."""
+        remaining = self._total - self._done
+        pace = (time.monotonic() - self._began) / self._ended
+        return f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
 
     def finished_elsewhere(self, record: RunRecord) -> None:
         """Count and print a run that another process did."""

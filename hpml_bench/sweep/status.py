@@ -1,15 +1,33 @@
-"""State of a sweep's units: each unit's job, its host, and the number of runs done."""
+"""State of a sweep: by jobs of each unit its job and host, else of each method its runs, with those under way."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 
+import psutil
+from pydantic import ValidationError
+
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, claims, read_jobs
-from hpml_bench.records.run import DONE
+from hpml_bench.records.listing import Headline, headlines
+from hpml_bench.records.points import Tail
+from hpml_bench.records.run import DONE, Point
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep.execute import steps_of
+from hpml_bench.sweep.progress import in_words
 from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.system import heartbeat
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
+STEP_SECONDS = "step_seconds"
+"""Metric of the points that holds the seconds of a step."""
+LOCAL_HEAD: Row = ("method", "done", "failed", "seconds per run", "under way")
 
 
 def state(sweep: JobSweep) -> tuple[str, list[Row]]:
@@ -39,3 +57,74 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     runs = sum(len(unit.tasks) for unit in sweep.plan.units)
     sums = f"{total} of {runs} runs are done" + (f", {failed} failed" if failed else "")
     return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", rows
+
+
+def plain_sweep(path: Path) -> Path | None:
+    """Return the folder of the only sweep in `path`, or of itself, if no jobs do it; else None."""
+    folders = [path] if (path / SUITE).exists() else sorted(found.parent for found in path.glob(f"*/{SUITE}"))
+    return folders[0] if len(folders) == 1 and not (folders[0] / PLAN).exists() else None
+
+
+def local_state(folder: Path) -> tuple[str, list[Row]]:
+    """Return a sentence with sums and the time left, and a table: the head, then a row per method.
+
+    Raises:
+        UserError: the folder is not that of a sweep.
+
+    """
+    try:
+        specs = Suite.model_validate(read_json(folder / SUITE)).runs()
+    except ValidationError:
+        raise UserError(f"{folder}: no sweep was begun here; hpml-bench run-all begins one") from None
+    recorded = {headline.run_id: headline for headline in headlines(folder)}
+    left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in DONE]
+    at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
+    rows = [LOCAL_HEAD, *_by_method(specs, recorded, at_work)]
+    done, failed = len(specs) - len(left), sum(spec.run_id in recorded for spec in left)
+    sums = f"{done} of {len(specs)} runs are done" + (f", {failed} failed" if failed else "")
+    if left and not at_work:
+        sums += "; none is under way, and the same run-all goes on"
+    elif seconds := _seconds_left(left, recorded, specs):
+        sums += f"; about {in_words(seconds)} left"
+    return sums, rows
+
+
+def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work: dict[str, str]) -> Iterator[Row]:
+    for method in dict.fromkeys(spec.method.name for spec in specs):
+        own = [spec for spec in specs if spec.method.name == method]
+        records = [recorded[spec.run_id] for spec in own if spec.run_id in recorded]
+        ended = [record for record in records if record.status in DONE]
+        seconds = f"{sum(record.seconds for record in ended) / len(ended):.1f}" if ended else "-"
+        now = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)
+        yield method, f"{len(ended)} of {len(own)}", str(len(records) - len(ended)), seconds, now
+
+
+def _under_way(folder: Path, spec: RunSpec) -> str:
+    """Return the step and rate of a run that a living process works on; empty if none does."""
+    path = folder / spec.run_id
+    beats = [beat for beat in heartbeat.read(path) if psutil.pid_exists(beat.pid)]
+    if not beats:
+        return ""
+    with closing(Tail(path / POINTS)) as tail:
+        points = [Point.model_validate_json(line) for line in tail.lines()]
+    if not points:
+        return beats[0].where
+    steps, seconds = steps_of(spec), next((p.value for p in reversed(points) if p.metric == STEP_SECONDS), None)
+    rate = f", {spec.settings.global_batch / seconds:,.0f} samples/s" if seconds else ""
+    return f"step {max(point.step for point in points)}" + (f" of {steps}" if steps else "") + rate
+
+
+def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs: Sequence[RunSpec]) -> float | None:
+    """Return the seconds of the remaining runs, each taken as long as its method's runs so far; None before the first.
+
+    A method without a run counts with the mean of the others.
+    """
+    seconds: dict[str, list[float]] = {}
+    for spec in specs:
+        if spec.run_id in recorded and recorded[spec.run_id].status in DONE:
+            seconds.setdefault(spec.method.name, []).append(recorded[spec.run_id].seconds)
+    if not seconds:
+        return None
+    means = {name: sum(of) / len(of) for name, of in seconds.items()}
+    overall = sum(means.values()) / len(means)
+    return sum(means.get(spec.method.name, overall) for spec in left)

@@ -346,7 +346,9 @@ def find(path: Path, say: Say) -> JobSweep:
     folders = [path] if (path / PLAN).exists() else sorted(found.parent for found in path.glob(f"*/{PLAN}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "none"
-        raise UserError(f"{path}: name a results folder with a plan, as run-all --on makes it (here: {names})")
+        raise UserError(
+            f"{path}: name the results folder of one sweep by jobs, as run-all --on makes it (here: {names})"
+        )
     plan = plans.read_plan(folders[0])
     return JobSweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
 

@@ -15,11 +15,12 @@ import pytest
 
 from helpers import made_records
 from helpers.made_records import failed, record, sweep
+from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
-from hpml_bench.report.render import load, summary_table, write_report
+from hpml_bench.report.render import load, write_report
 from hpml_bench.report.tables import number, table
 from hpml_bench.system.text import sanitize
 

@@ -11,8 +11,8 @@ from report_sections import elsewhere, load, of, said, with_metrics, without
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, metrics, record, sweep
+from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.records.run import Consumed, Point
-from hpml_bench.report.render import summary_table
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite

@@ -14,10 +14,11 @@ from helpers import made_task_records, plugin_tasks
 from helpers.without_charts import without_charts
 from hpml_bench import registry, statistics
 from hpml_bench.builtin.sections import time_to_quality
+from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.render import all_sections, facts, summary_table, tables_of, write_report
+from hpml_bench.report.render import all_sections, facts, tables_of, write_report
 from hpml_bench.report.results import Results
 
 BETTER = {"rating": min, "naming": max}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from helpers import made_records
 from hpml_bench.records.points import Tail
-from hpml_bench.sweep.progress import SweepProgress
+from hpml_bench.sweep.progress import SweepProgress, in_words
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
@@ -59,6 +59,28 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
     assert "\x1b" not in text
     assert "second line" not in text
     assert ("[bold]all" in text) == (status == "failed")
+
+
+def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other runs are taken to go on at the pace of this call; after the last one nothing is left."""
+    now = iter([0.0, 60.0, 120.0])
+    monkeypatch.setattr("hpml_bench.sweep.progress.time.monotonic", lambda: next(now))
+    console = Console(file=io.StringIO(), width=200)
+    with SweepProgress(console, 4) as progress:
+        progress.skip(2)
+        for seed in (0, 1):
+            record = made_records.record("lora", seed)
+            with progress.run(record.spec, tmp_path, 10):
+                pass
+            progress.finished(record)
+    first, last = console.file.getvalue().splitlines()[1:]  # type: ignore[attr-defined]
+    assert first.endswith("; about 60 s left")
+    assert "left" not in last
+
+
+def test_durations_in_words() -> None:
+    """Seconds, minutes and hours, as rough as they are known."""
+    assert [in_words(s) for s in (0.2, 40, 720, 12_600)] == ["1 s", "40 s", "12 min", "3.5 h"]
 
 
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:

@@ -1,4 +1,4 @@
-"""`hpml-bench status`: the jobs of a sweep."""
+"""`hpml-bench status`: the runs of a sweep, done, under way and left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from hpml_bench.cli.reporting import aligned
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
-    """Show the jobs of the sweep in DIR: waiting, running and ended ones, and the runs done."""
-    from hpml_bench.sweep.status import state
+    """Show the sweep in DIR: runs done, failed, under way and left, by jobs or on this machine."""
+    from hpml_bench.sweep.status import local_state, plain_sweep, state
     from hpml_bench.sweep.submit import find
     from hpml_bench.system.text import for_terminal
 
-    sums, table = state(find(folder, click.echo))
+    local = plain_sweep(folder)
+    sums, table = state(find(folder, click.echo)) if local is None else local_state(local)
     click.echo(for_terminal(sums))
     for line in aligned(table):
         click.echo(for_terminal(line))

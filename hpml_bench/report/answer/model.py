@@ -174,6 +174,10 @@ class Answer(Frozen):
     """Why costs rank nothing; none where they do."""
     untried: tuple[Line, ...] = ()
     """Methods without a compared run."""
+    over: Literal["seed", "suite"] = "seed"
+    """What is repeated: the seeds of a suite, or suites of which each gives a method one rank."""
+    least: int = 3
+    """Seeds, or suites, that two methods must share for a test."""
 
     # Lookups
 

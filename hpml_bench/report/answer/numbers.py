@@ -11,7 +11,7 @@ from hpml_bench.report.answer.model import Answer, Axis, Failure, Guess, Key, Me
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import Quantity, unranked_because
+from hpml_bench.report.tables import Quantity
 from hpml_bench.report.under_trained import under_trained
 from hpml_bench.statistics import Comparison
 from hpml_bench.system.text import sanitize
@@ -22,12 +22,13 @@ FURTHER = ("peak_memory_over_setup_mb",)
 """Metrics whose values stand beside those of the axes."""
 LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
 """Unit -> value from which the larger unit is shown, its size, its name."""
+UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
 SAY_NOTHING = frozenset({"interrupted", "unsupported"})
 
 
 def answer_of(results: Results) -> Answer:
     """Return the answer of the compared runs."""
-    quality = Quantity.of(results, results.quality)
+    quality = _quality(results)
     axes = tuple(axis for key, metric in _costs(results).items() if (axis := _axis(results, key, metric)))
     scales = {axis.id: _scale(results, axis.id) for axis in axes} | {name: _scale(results, name) for name in FURTHER}
     score = _score(results, quality)
@@ -35,7 +36,7 @@ def answer_of(results: Results) -> Answer:
     tested |= {axis.tested: (axis.tested, 1.0) for axis in axes if axis.tested}
     family = [c for pairs in results.family.values() for c in pairs]
     uneven = results.uneven(results.quality)
-    shared = results.common_seeds(results.quality)
+    shared = results.common_seeds(results.quality) if uneven else None
     return Answer(
         suite=results.suite,
         description=results.description,
@@ -54,13 +55,21 @@ def answer_of(results: Results) -> Answer:
         score=score,
         axes=axes,
         methods=_methods(results, score, quality.scale, scales),
-        pairs={name: _pairs(results, metric, scale) for name, (metric, scale) in tested.items()},
+        pairs={name: _pairs(results, *of) for name, of in tested.items() if of[0] in results.definitions},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
         guess=_guess(results, quality.scale),
         failures=failures,
-        unranked=None if results.costs_ranked else unranked_because(results),
+        unranked=" and ".join(UNRANKED[why] for why in results.selection.unranked) or None,
+        least=statistics.LEAST_SEEDS,
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
+
+
+def _quality(results: Results) -> Quantity:
+    """Return the score; without a compared run, as its task defines it."""
+    if results.quality in results.definitions:
+        return Quantity.of(results, results.quality)
+    return Quantity.alone(next(m for m in results.task.metrics if m.name == results.task.headline))
 
 
 def _costs(results: Results) -> dict[Key, str]:

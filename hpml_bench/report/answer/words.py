@@ -13,8 +13,6 @@ from typing import NamedTuple
 from hpml_bench.report.answer.model import Answer, Axis, Key, Pair
 from hpml_bench.report.tables import MINUS, capitalized, number
 
-LEAST_SEEDS = 3
-"""Shared seeds that a test takes."""
 FEW_SEEDS = 5
 """Seeds under which only large differences can be found."""
 NAMED = 3
@@ -76,15 +74,12 @@ def _any_test(answer: Answer) -> bool:
 
 
 def _nothing_tested(answer: Answer) -> str:
-    extreme, first = _extreme(answer), answer.methods[0]
-    have = "One seed can't" if answer.seeds == 1 else f"{answer.seeds} seeds can't"
-    if answer.seeds >= LEAST_SEEDS:  # they share too few
-        have = f"Methods that share fewer than {LEAST_SEEDS} seeds can't"
-        return f"{have} be ranked. The {extreme} is {_score_of(answer, first.name)}, of {first.name}."
-    return (
-        f"{have} rank methods: run {LEAST_SEEDS} or more. The {extreme} is {_score_of(answer, first.name)}, "
-        f"of {first.name}."
-    )
+    first, what = answer.methods[0].name, answer.over
+    have = f"One {what} can't" if answer.seeds == 1 else f"{answer.seeds} {what}s can't"
+    ask = f"{have} rank methods: take {answer.least} or more."
+    if answer.seeds >= answer.least:
+        ask = f"Methods that share fewer than {answer.least} {what}s can't be ranked."
+    return f"{ask} The {_extreme(answer)} is {_score_of(answer, first)}, of {first}."
 
 
 def _one_best(answer: Answer, best: str) -> str:
@@ -147,8 +142,9 @@ def _rough(answer: Answer, value: float) -> str:
 def setup_line(answer: Answer) -> tuple[str, ...]:
     """Return the circumstances of the runs, a few words each."""
     setup = answer.setup
-    where = f"{setup.device}, host {setup.host}" if setup.host else setup.device
-    parts = (answer.rows_text, _seeds(answer), setup.budget, where, setup.rates, setup.memory)
+    where = f"{setup.device}, host {setup.host}" if setup.host and setup.device else setup.device
+    seeds = _seeds(answer) if answer.over == "seed" else ""
+    parts = (answer.rows_text, seeds, setup.budget, where, setup.rates, setup.memory)
     return tuple(part for part in parts if part)
 
 
@@ -254,7 +250,7 @@ def _worth_it(answer: Answer) -> str:
 def _cheaper(answer: Answer) -> str:
     """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
     if answer.unranked:
-        return "Costs are shown, not ranked: runs had company or other hosts."
+        return f"Costs are shown, not ranked: {answer.unranked}."
     time = answer.axis("time")
     if time is None or time.tested is None or not answer.top:
         return ""
@@ -314,7 +310,9 @@ def _sure(answer: Answer) -> str:
     if len(answer.methods) < 2:
         return ""
     if not _any_test(answer):
-        return f"No: a verdict takes two methods that share {LEAST_SEEDS} seeds."
+        return f"No: a verdict takes two methods that share {answer.least} {answer.over}s."
+    if answer.over == "suite":
+        return f"For suites like these: at most {answer.chance:g} in 100 such pages err (see conditions)."
     if answer.seeds < FEW_SEEDS:
         return f"No: {answer.seeds} seeds and {answer.rows_text} are few. Only large differences show."
     risk = f"at this budget and these rates: at most {answer.chance:g} in 100 such pages err (see conditions)."
@@ -418,7 +416,7 @@ def gap_digits(answer: Answer) -> int:
 def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
     """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
     axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
-    if axis is not None and axis.key == "size":
+    if axis is not None and axis.key == "size" and axis.unit == "MB":
         factor, name = next(((f, u) for f, u in BYTES if value >= f), BYTES[-1])
         amount = value / factor
         return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
@@ -432,6 +430,11 @@ def label(answer: Answer, name: str) -> str:
     if answer.by_name[name].base:
         return "the base model"
     return f"no. {answer.number[name]}" if answer.numbered else name
+
+
+def row_name(answer: Answer, name: str) -> str:
+    """Return a method's name for its row: `none (base model)`."""
+    return f"{name} (base model)" if answer.by_name[name].base else name
 
 
 def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:

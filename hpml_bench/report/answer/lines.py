@@ -1,0 +1,79 @@
+"""The answer in a terminal: its sentences and a row per method, within the width."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.model import Answer
+
+NARROWEST = 40
+"""Characters below which nothing is narrowed any more."""
+VERDICT = 24
+"""Characters that a verdict needs at least; a cost's column is left out for them, sizes first."""
+GAP = "  "
+LONGEST_NAME = 40
+"""Characters of a method's name; a longer one is cut."""
+SHORT = {"time": "time", "memory": "memory", "size": "saved"}
+
+
+def lines(answer: Answer, width: int) -> list[str]:
+    """Return what the first screen says, in lines of at most `width` characters."""
+    width = max(NARROWEST, width)
+    said = (words.banner(answer), words.headline(answer), ", ".join(words.setup_line(answer)))
+    found = [line for text in said for line in textwrap.wrap(text, width)]
+    return [*found, "", *_table(answer, width)] if answer.methods else found
+
+
+def _table(answer: Answer, width: int) -> Iterator[str]:
+    """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself."""
+    columns = _columns(answer)
+    while len(columns) > 2 and width - _taken(columns) < VERDICT:
+        columns.pop()
+    last, rows = _taken(columns), len(answer.methods) + 1
+    said = ["verdict", *(_verdict(answer, method.name) for method in answer.methods)]
+    for row in range(rows):
+        cells = [_pad(column, row, left=at == 0) for at, column in enumerate(columns)]
+        first, *more = textwrap.wrap(said[row], max(1, width - last)) or [""]
+        yield (GAP.join(cells) + GAP + first).rstrip()
+        yield from (" " * last + line for line in more)
+
+
+def _columns(answer: Answer) -> list[list[str]]:
+    """Return the columns but the verdict: a header, then a cell per method."""
+    unit = f" {answer.score.unit}" if answer.score.unit else ""
+    scores = [answer.value(method.name, "score") for method in answer.methods]
+    columns = [
+        ["method", *(_name(answer, method.name) for method in answer.methods)],
+        [answer.score.title + unit, *("-" if s is None else words.score_text(answer, s, unit=False) for s in scores)],
+    ]
+    for axis in answer.axes:
+        values = [answer.value(method.name, axis.id) for method in answer.methods]
+        own_units = axis.key == "size" and axis.unit == "MB"
+        header = SHORT[axis.key] + ("" if own_units else f" {axis.unit}")
+        cells = ["-" if value is None else words.cost_text(answer, axis.id, value, unit=False) for value in values]
+        columns.append([header, *cells])
+    return columns
+
+
+def _name(answer: Answer, name: str) -> str:
+    """Return a method's name, with its number where sentences use that."""
+    shown = words.row_name(answer, name)
+    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
+    return f"{answer.number[name]:2} {shown}" if answer.numbered else shown
+
+
+def _verdict(answer: Answer, name: str) -> str:
+    found = words.verdict(answer, name)
+    return "; ".join(part for part in (found.chip, found.text, ", ".join(found.costs), found.failed) if part)
+
+
+def _taken(columns: list[list[str]]) -> int:
+    """Return the characters that columns take, with the gap after each."""
+    return sum(max(map(len, column)) + len(GAP) for column in columns)
+
+
+def _pad(column: list[str], row: int, *, left: bool) -> str:
+    width = max(map(len, column))
+    return column[row].ljust(width) if left else column[row].rjust(width)

@@ -1,0 +1,143 @@
+"""Methods over several suites: mean ranks, their intervals, and which differ.
+
+A suite is a block: its methods are ranked by their means, the best first, ties sharing their mean rank. Friedman's test
+(1937), as Iman and Davenport (1980) correct it, says whether the methods differ at all (Demsar 2006). Pairs are tested
+by the suites' differences of ranks with all patterns of signs: exact where two methods do equally well, whatever the
+others do, as the test by mean ranks that Demsar suggests is not (Benavoli, Corani and Mangili 2016). Holm adjusts them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.statistics.intervals import ALPHA
+from hpml_bench.statistics.paired_tests import holm, sign_flip
+from hpml_bench.statistics.verdicts import Better, Values
+
+LEAST_SUITES = 6
+"""Suites under which no pattern of signs is rare enough for a claim at 5 %: 2 / 2^6 is 3 %."""
+DRAWS = 2_000
+"""Resamples of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class RankPair:
+    """Two methods over the suites that have both."""
+
+    a: str
+    b: str
+    difference: float
+    """Mean rank of a less that of b; below 0, a is the better."""
+    p: float
+    """Two-sided p of the exact test of signs."""
+    p_adjusted: float
+    """p after Holm over the pairs, no less than Friedman's; a claim where it is below 5 %."""
+
+    @property
+    def winner(self) -> str | None:
+        """The method that is shown to be better over suites like these; None where none is."""
+        if self.p_adjusted >= ALPHA:
+            return None
+        return self.a if self.difference < 0 else self.b
+
+
+@dataclass(frozen=True)
+class OverSuites:
+    """Ranks of methods over suites."""
+
+    ranks: Mapping[str, float]
+    """Mean rank of each method, from 1."""
+    intervals: Mapping[str, tuple[float, float]]
+    """95 % percentile interval of each mean rank, over resampled suites and, within them, seeds."""
+    p: float
+    """p of no difference among the methods, by Friedman's test as Iman and Davenport correct it."""
+    pairs: tuple[RankPair, ...]
+
+
+def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
+    """Return ranks over suites of the methods that each of them has.
+
+    Args:
+        suites: values (method -> seed -> score) and direction of each suite.
+
+    Raises:
+        ValueError: no suite, or fewer than two methods in all of them.
+
+    """
+    methods = shared_methods([values for values, _ in suites])
+    if len(methods) < 2:
+        raise ValueError("ranks over suites take two methods that each suite has")
+    means = [np.array([np.mean(list(values[name].values())) for name in methods]) for values, _ in suites]
+    signs = [-1.0 if better == "higher" else 1.0 for _, better in suites]
+    table = np.array([ranked(sign * mean) for sign, mean in zip(signs, means, strict=True)])
+    p = friedman(table)
+    indices = list(itertools.combinations(range(len(methods)), 2))
+    own = [sign_flip(table[:, i] - table[:, j]) for i, j in indices]
+    pairs = tuple(
+        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, max(adjusted, p))
+        for (i, j), one, adjusted in zip(indices, own, holm(own), strict=True)
+    )
+    mean = table.mean(axis=0)
+    low, high = np.percentile(_resampled(suites, methods, signs), [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=0)
+    return OverSuites(
+        ranks={name: float(mean[i]) for i, name in enumerate(methods)},
+        intervals={name: (float(low[i]), float(high[i])) for i, name in enumerate(methods)},
+        p=p,
+        pairs=pairs,
+    )
+
+
+def shared_methods(suites: Sequence[Values]) -> tuple[str, ...]:
+    """Return the methods that each suite has, in the first suite's order."""
+    return tuple(name for name in suites[0] if all(name in values for values in suites)) if suites else ()
+
+
+def ranked(costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ranks of values, the least first; equal ones share the mean of their ranks."""
+    below = (costs[:, None] > costs[None, :]).sum(axis=1)
+    alike = (costs[:, None] == costs[None, :]).sum(axis=1)
+    return np.asarray(below + (alike + 1) / 2, dtype=np.float64)
+
+
+def friedman(table: NDArray[np.float64]) -> float:
+    """Return the p of Friedman's test of ranks [suites, methods], by Iman and Davenport's F.
+
+    F = (n - 1) Q / (n (k - 1) - Q) with k - 1 and (k - 1)(n - 1) degrees of freedom; Q is corrected for ties. 1 for one
+    suite, or ranks that are all tied.
+    """
+    from scipy.special import fdtrc
+
+    n, k = table.shape
+    spread = float(((table - (k + 1) / 2) ** 2).sum())
+    if n < 2 or not spread:
+        return 1.0
+    q = (k - 1) * float(((table.sum(axis=0) - n * (k + 1) / 2) ** 2).sum()) / spread
+    rest = n * (k - 1) - q
+    return 0.0 if rest <= 1e-12 else float(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / rest))
+
+
+def _resampled(
+    suites: Sequence[tuple[Values, Better]], methods: Sequence[str], signs: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return mean ranks [draws, methods] over resampled suites, in each over resampled seeds that all methods share.
+
+    Seeds are paired: a draw takes the same seeds for every method. A suite whose methods share none keeps its means.
+    """
+    draw = np.random.default_rng(0)
+    ranks = []
+    for (values, _), sign in zip(suites, signs, strict=True):
+        seeds = sorted(set.intersection(*(set(values[name]) for name in methods)))
+        if seeds:
+            scores = np.array([[values[name][seed] for seed in seeds] for name in methods])
+            chosen = draw.integers(0, len(seeds), size=(DRAWS, len(seeds)))
+            means = scores[:, chosen].mean(axis=2).T
+        else:
+            means = np.tile([np.mean(list(values[name].values())) for name in methods], (DRAWS, 1))
+        ranks.append(np.array([ranked(sign * row) for row in means]))
+    chosen = draw.integers(0, len(suites), size=(DRAWS, len(suites)))
+    return np.asarray(np.stack(ranks)[chosen, np.arange(DRAWS)[:, None]].mean(axis=1), dtype=np.float64)

@@ -1,0 +1,156 @@
+"""Behaviour: the answer's numbers are the page's: its means, verdicts and selection, in the units that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_sections import load, of
+
+from helpers.made_records import SETTINGS, failed, record, sweep
+from hpml_bench import statistics
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.numbers import answer_of
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, object]:
+    """Return the answer of five methods and five seeds, and the results that it is of."""
+    results = load(tmp_path_factory.mktemp("five"), sweep())
+    return answer_of(results), results
+
+
+def test_methods_are_by_score_with_means_of_their_seeds(five: tuple[Answer, object]) -> None:
+    """Scores are in per cent, memory in MB, sizes in MB; each mean is that of the values listed with it."""
+    answer, results = five
+    scores = [method.v["score"].m for method in answer.methods]
+    assert scores == sorted(scores, reverse=True)
+    for method in answer.methods:
+        for name, values in method.v.items():
+            assert values.m == pytest.approx(float(np.mean(values.runs)), rel=1e-9), name
+        accuracy = results.means("test_accuracy")[method.name]  # type: ignore[attr-defined]
+        assert method.v["score"].m == pytest.approx(100 * accuracy, rel=1e-9)
+    assert answer.score.unit == "%"
+    assert [(axis.key, axis.unit) for axis in answer.axes] == [("time", "s"), ("memory", "MB"), ("size", "MB")]
+
+
+def test_verdicts_are_those_of_the_page(five: tuple[Answer, object]) -> None:
+    """Pairs carry the verdicts of the page's one family, of scores in points and of costs as factors."""
+    answer, results = five
+    family: Mapping[str, tuple[statistics.Comparison, ...]] = results.family  # type: ignore[attr-defined]
+    assert answer.tested == sum(c.verdict != "untested" for pairs in family.values() for c in pairs)
+    for name, metric in (("score", "test_accuracy"), ("train_seconds", "train_seconds")):
+        assert [(p.a, p.b, p.v, p.ph) for p in answer.pairs[name]] == [
+            (c.a, c.b, c.verdict, c.p_adjusted) for c in family[metric]
+        ]
+    first, second = answer.pairs["train_seconds"][0], family["train_seconds"][0]
+    assert first.d == pytest.approx(np.exp(second.difference.mean))
+
+
+def test_the_deciding_interval_leaves_out_zero_just_where_a_pair_differs(five: tuple[Answer, object]) -> None:
+    """A bar that clears the line and the verdict beside it never contradict each other."""
+    answer, _ = five
+    verdicts = set()
+    for name, pairs in answer.pairs.items():
+        nothing = 0.0 if name == "score" else 1.0
+        for pair in pairs:
+            assert pair.wlo is not None
+            assert pair.whi is not None
+            assert (not pair.wlo <= nothing <= pair.whi) == (pair.v == "different")
+            verdicts.add(pair.v)
+    assert {"different", "undecided"} <= verdicts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_deciding_intervals_agree_with_holm_on_any_noise(seed: int) -> None:
+    """Over simulated families, each step of Holm has the interval of its own level."""
+    draw = np.random.default_rng(seed)
+    values = {f"m{i}": {s: float(0.4 * i + draw.normal()) for s in range(int(draw.integers(3, 9)))} for i in range(5)}
+    for c in statistics.decide(statistics.compare_pairs(values), look=1 + seed % 3):
+        assert c.deciding is not None
+        low, high = c.deciding
+        assert (not low <= 0 <= high) == c.differs
+
+
+def test_relations_follow_winners(five: tuple[Answer, object]) -> None:
+    """A relation is seen from both sides alike, and sizes that are exact decide themselves."""
+    answer, _ = five
+    mirrored = {"better": "worse", "worse": "better", "open": "open", "equal": "equal", "untested": "untested"}
+    names = [method.name for method in answer.methods]
+    for by in ("score", "time", "memory", "size"):
+        for a in names:
+            for b in (n for n in names if n != a):
+                assert answer.relation(by, b, a) == mirrored[answer.relation(by, a, b)]
+    assert answer.best("size") == (min(names, key=lambda n: answer.by_name[n].v["saved_bytes"].m),)
+
+
+def test_no_compared_run_leaves_an_answer_without_methods(tmp_path: Path) -> None:
+    """Where every run failed the answer says so, and counts the failures."""
+    answer = answer_of(load(tmp_path, [failed("lora", seed, "diverged", "loss is NaN") for seed in range(3)]))
+    assert answer.methods == ()
+    assert words.headline(answer) == "No run ended well, so there is nothing to compare."
+    assert words.banner(answer) == "3 of 3 runs failed (loss not finite)."
+
+
+def test_interrupted_and_unsupported_runs_are_no_failures(tmp_path: Path) -> None:
+    """A run that the user stopped, or a method that doesn't fit the model, says nothing about how often runs fail."""
+    stopped = [failed("head", 0, status, "stopped") for status in ("interrupted", "unsupported")]
+    answer = answer_of(load(tmp_path, [*sweep(["lora", "full"]), *stopped]))
+    assert answer.failures == ()
+    assert "head" in answer.untried
+
+
+def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> None:
+    """Means are over the seeds that all methods share, and the set-up line says so."""
+    kept = [r for r in sweep(["lora", "full"]) if (r.spec.method.name, r.spec.seed) != ("lora", 4)]
+    answer = answer_of(load(tmp_path, kept))
+    assert answer.shared == 4
+    assert all(len(method.v["score"].runs) == 4 for method in answer.methods)
+    assert "5 seeds, means over the 4 that all share" in words.setup_line(answer)
+
+
+def test_costs_of_neighbours_rank_nothing(tmp_path: Path) -> None:
+    """Runs that shared a host have costs without verdicts, and the answer says why."""
+    beside = [r.model_copy(update={"neighbours": ("other",)}) for r in sweep(["lora", "full"])]
+    answer = answer_of(load(tmp_path, beside))
+    assert answer.unranked == "runs had neighbours on their host"
+    assert set(answer.pairs) == {"score"}
+    assert all(axis.tested is None for axis in answer.axes)
+
+
+def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:
+    """From ten minutes on times are in minutes, from 10 GB on memory in GB, peak and added alike."""
+    values = {m: {"test_accuracy": [0.8, 0.81, 0.82], "train_seconds": [700.0, 710.0, 720.0],
+                  "peak_memory_mb": [20_000.0] * 3} for m in ("lora", "full")}  # fmt: skip
+    answer = answer_of(load(tmp_path, of(values, 3)))
+    assert {axis.id: axis.unit for axis in answer.axes if axis.key != "size"} == {
+        "train_seconds": "min", "peak_memory_mb": "GB",
+    }  # fmt: skip
+    assert answer.by_name["lora"].v["peak_memory_mb"].m == 20.0
+    assert answer.by_name["lora"].v["train_seconds"].m == pytest.approx(710 / 60)
+
+
+def test_the_answer_is_one_json_value(five: tuple[Answer, object]) -> None:
+    """What is written is read back as the same answer, and unknown fields are refused."""
+    answer, _ = five
+    text = answer.model_dump_json()
+    assert Answer.model_validate_json(text) == answer
+    with pytest.raises(ValueError, match="extra"):
+        Answer.model_validate(json.loads(text) | {"more": 1})
+
+
+def test_a_gpu_is_named(tmp_path: Path) -> None:
+    """The set-up names the card, and that memory is of one GPU."""
+    hardware = {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example"}
+    settings = SETTINGS.model_copy(update={"device": "cuda", "world_size": 4})
+    runs = []
+    for one in (record("lora", seed) for seed in range(3)):
+        spec = one.spec.model_copy(update={"settings": settings})
+        runs.append(one.model_copy(update={"spec": spec, "environment": one.environment | {"hardware": hardware}}))
+    answer = answer_of(load(tmp_path, runs))
+    assert answer.setup.device == "4 x NVIDIA H100"
+    assert answer.setup.memory == "memory: peak on one GPU"

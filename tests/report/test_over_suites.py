@@ -1,0 +1,106 @@
+"""Behaviour: a page over suites ranks what can be ranked, names what can't, and claims nothing under six suites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers import made_records
+from helpers.made_records import sweep
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.records.run import RunRecord, protocol_id
+from hpml_bench.report.answer import words
+from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import DatasetSpec
+
+METHODS = ("lora", "full", "head")
+
+
+def suite(tmp_path: Path, number: int, methods: tuple[str, ...] = METHODS, data: str = "", **method: str) -> Results:
+    """Return the results of a suite of three methods and five seeds on data of its own."""
+    dataset = DatasetSpec(name="newswire", options={"p": 0.6, "of": data or f"data {number}"})
+    records = [_of(run, f"suite-{number}", dataset, method) for run in sweep(methods)]
+    folder = tmp_path / f"suite-{number}"
+    made_records.write(folder, records)
+    return Results.load(folder)
+
+
+def _of(run: RunRecord, name: str, dataset: DatasetSpec, method: dict[str, str]) -> RunRecord:
+    settings = run.spec.settings.model_copy(update={"dataset": dataset})
+    own = run.spec.method.model_copy(update=method)
+    spec = run.spec.model_copy(update={"suite": name, "settings": settings, "method": own})
+    ids = {"run_id": spec.run_id, "protocol_id": protocol_id(settings, made_records.DIGESTS)}
+    return run.model_copy(update={"spec": spec} | ids)
+
+
+def tables(suites: Suites) -> dict[str, Table]:
+    """Return the page's tables by name."""
+    return {block.name: block for s in sections_over(suites) for block in s.blocks if isinstance(block, Table)}
+
+
+def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
+    """Mean ranks of two suites are shown, and the headline says what a verdict takes."""
+    answer = answer_over(Suites.of([suite(tmp_path, n) for n in range(2)]))
+    assert (
+        words.headline(answer) == "2 suites can't rank methods: take 6 or more. The lowest mean rank is 1.00, of full."
+    )
+    assert [method.name for method in answer.methods] == ["full", "lora", "head"]
+    assert {pair.v for pair in answer.pairs["score"]} == {"untested"}
+    assert answer.top == ()
+    assert words.setup_line(answer)[0] == "2 suites: suite-0, suite-1"
+
+
+def test_enough_suites_decide(tmp_path: Path) -> None:
+    """Where one method is last in each of eight suites, the page says so, by the test over suites."""
+    suites = Suites.of([suite(tmp_path, n) for n in range(8)])
+    answer = answer_over(suites)
+    assert answer.relation("score", "full", "head") == "better"
+    assert answer.by_name["head"].place == (3, 3)
+    row = next(row for row in tables(suites)["wins"].rows if row[0] == "full against head")
+    assert row[1:5] == ("8", "0", "0", "0")
+    assert row[-1] == "full"
+    assert words.verdict(answer, "head").text == "3rd of 3"
+
+
+def test_costs_are_multiples_of_each_suites_cheapest(tmp_path: Path) -> None:
+    """A geometric mean over suites of the cost over that of the suite's cheapest method, which ranks nothing."""
+    suites = Suites.of([suite(tmp_path, n) for n in range(2)])
+    answer = answer_over(suites)
+    of = suites.ranked[0].answer
+    expected = of.value("full", "train_seconds") / of.value("head", "train_seconds")  # type: ignore[operator]
+    assert answer.value("full", "relative_time") == pytest.approx(expected)
+    assert answer.value("head", "relative_time") == 1.0
+    assert answer.best("time") == ()
+    assert {axis.unit for axis in answer.axes} == {"×"}
+
+
+def test_the_same_data_counts_once(tmp_path: Path) -> None:
+    """A second suite of one model, data and task is no further evidence: it is named and enters no rank."""
+    found = Suites.of([suite(tmp_path, 0), suite(tmp_path, 1), suite(tmp_path, 2, data="data 1")])
+    assert [one.name for one in found.ranked] == ["suite-0", "suite-1"]
+    assert found.apart == {"suite-2": "it has the model, data and task of suite-1, and would count them twice"}
+    assert tables(found)["apart"].rows[0][0] == "suite-2"
+
+
+def test_methods_that_a_suite_lacks_are_shown_and_not_ranked(tmp_path: Path) -> None:
+    """A rank among other rivals is another rank; its place in the other suite stays on the page."""
+    found = Suites.of([suite(tmp_path, 0), suite(tmp_path, 1, ("lora", "full"))])
+    assert found.methods == ("full", "lora") or found.methods == ("lora", "full")
+    assert found.apart == {"head": "suite-1 has no score of it"}
+    assert [row[0] for row in tables(found)["places"].rows if row[2] == "–"] == ["head"]
+
+
+def test_a_name_of_two_kinds_is_not_ranked(tmp_path: Path) -> None:
+    """Methods are matched by name; one that is another method elsewhere is not compared."""
+    other = suite(tmp_path, 1, method="dora")
+    with pytest.raises(UserError, match="share under two methods"):
+        Suites.of([suite(tmp_path, 0), other])
+
+
+def test_one_suite_is_no_comparison_over_suites(tmp_path: Path) -> None:
+    """A sentence says what a page over suites takes."""
+    with pytest.raises(UserError, match="two or more of different model, data or task"):
+        Suites.of([suite(tmp_path, 0), suite(tmp_path, 1, data="data 0")])

@@ -1,0 +1,134 @@
+"""Ranks over suites: Demsar's example, scipy's Friedman, exact signs, and how often claims are false."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import friedmanchisquare
+
+from hpml_bench.statistics import over_suites, shared_methods
+from hpml_bench.statistics.over_suites import friedman, ranked
+
+DEMSAR = """
+0.763 0.768 0.771 0.798
+0.599 0.591 0.590 0.569
+0.954 0.971 0.968 0.967
+0.628 0.661 0.654 0.657
+0.882 0.888 0.886 0.898
+0.936 0.931 0.916 0.931
+0.661 0.668 0.609 0.685
+0.583 0.583 0.563 0.625
+0.775 0.838 0.866 0.875
+1.000 1.000 1.000 1.000
+0.940 0.962 0.965 0.962
+0.619 0.666 0.614 0.669
+0.972 0.981 0.9751 0.975
+0.957 0.978 0.946 0.970
+"""
+"""Areas under the curve of four classifiers on fourteen data sets: table 6 of Demsar 2006, which ranks the 13th
+by digits that it rounds away."""
+NAMES = ("C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf")
+
+
+def suites(table: np.ndarray, better: str = "higher", seeds: int = 1) -> list:
+    """Return suites of one value per method and seed from [suites, methods]."""
+    return [({name: dict.fromkeys(range(seeds), float(v)) for name, v in zip(NAMES, row, strict=False)}, better)
+            for row in table]  # fmt: skip
+
+
+def test_mean_ranks_and_statistic_are_those_of_demsars_paper() -> None:
+    """Average ranks 3.143, 2.000, 2.893 and 1.964, chi-squared 9.28 and F 3.69 with 3 and 39 degrees of freedom."""
+    table = np.array([[float(x) for x in line.split()] for line in DEMSAR.split("\n") if line])
+    found = over_suites(suites(table))
+    assert [round(found.ranks[name], 3) for name in NAMES] == [3.143, 2.0, 2.893, 1.964]
+    ranks = np.array([ranked(-row) for row in table])
+    n, k = ranks.shape
+    uncorrected = 12 * n / (k * (k + 1)) * (sum(r**2 for r in found.ranks.values()) - k * (k + 1) ** 2 / 4)
+    assert uncorrected == pytest.approx(9.28, abs=0.01)
+    assert (n - 1) * uncorrected / (n * (k - 1) - uncorrected) == pytest.approx(3.69, abs=0.01)
+    assert 0.005 < found.p < 0.03  # ties make it smaller than the paper's, which ignores them
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_statistic_is_scipys(seed: int) -> None:
+    """Iman and Davenport's p from scipy's chi-squared, with and without ties."""
+    from scipy.special import fdtrc
+
+    table = np.random.default_rng(seed).normal(size=(8, 4)).round(1 if seed % 2 else 6)
+    ranks = np.array([ranked(row) for row in table])
+    q, n, k = friedmanchisquare(*table.T).statistic, 8, 4
+    assert friedman(ranks) == pytest.approx(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / (n * (k - 1) - q)), rel=1e-9)
+
+
+def test_ties_and_single_suites_show_nothing() -> None:
+    """Where all methods are equal, or one suite is all, p is 1 and nobody wins."""
+    for table in (np.ones((6, 3)), np.array([[1.0, 2.0, 3.0]])):
+        found = over_suites(suites(table))
+        assert found.p == 1.0
+        assert not any(pair.winner for pair in found.pairs)
+
+
+def test_six_suites_are_the_least_for_a_claim() -> None:
+    """A method that is best in each of five suites isn't shown to be better; in each of six it is."""
+    for n, winner in ((5, None), (6, "C4.5+m")):
+        found = over_suites(suites(np.tile([0.1, 0.2], (n, 1))))
+        assert found.pairs[0].winner == winner
+    lower = over_suites(suites(np.tile([0.1, 0.2], (6, 1)), better="lower"))
+    assert lower.pairs[0].winner == "C4.5"
+
+
+def test_intervals_are_over_suites_and_seeds() -> None:
+    """Equal suites without noise give a point; noise of seeds, or suites that differ, widen the interval."""
+    still = over_suites(suites(np.tile([0.1, 0.2, 0.3], (4, 1)), seeds=3))
+    assert still.intervals["C4.5"] == (3.0, 3.0)
+    draw = np.random.default_rng(0)
+    values = {name: {s: float(draw.normal()) for s in range(3)} for name in NAMES}
+    noisy = over_suites([(values, "higher")])
+    assert noisy.intervals["C4.5"][0] < noisy.intervals["C4.5"][1]
+
+
+def test_only_methods_of_every_suite_are_ranked() -> None:
+    """A rank among other rivals is another rank."""
+    values = {name: {0: 1.0} for name in "abc"}
+    assert shared_methods([values, {"b": {0: 1.0}, "a": {0: 2.0}}]) == ("a", "b")
+    with pytest.raises(ValueError, match="two methods"):
+        over_suites([(values, "higher"), ({"a": {0: 1.0}}, "higher")])
+
+
+def false_claims(n: int, k: int, kind: str, pages: int) -> float:
+    """Return the share of simulated pages on which one of two equal methods is called better."""
+    draw, wrong = np.random.default_rng(n * k), 0
+    for _ in range(pages):
+        noise = draw.normal(size=(n, k))
+        equal = [(i, j) for i, j in itertools.combinations(range(k), 2)]
+        if kind == "half":  # two groups, within which methods are equal
+            noise[:, : k // 2] += 3.0
+            equal = [(i, j) for i, j in equal if (i < k // 2) == (j < k // 2)]
+        if kind == "extremes":  # two equal methods, now first, now last, where mean ranks claim too much
+            noise[:, 2:] *= 0.1
+            noise[:, :2] += draw.choice([-9.0, 9.0], size=(n, 2))
+            equal = [(0, 1)]
+        found = over_suites_of(noise)
+        wrong += any(frozenset(pair) in found for pair in equal)
+    return wrong / pages
+
+
+def over_suites_of(table: np.ndarray) -> set[frozenset[int]]:
+    """Return the pairs of columns that are claimed to differ."""
+    from hpml_bench.statistics.paired_tests import holm, sign_flip
+
+    ranks = np.array([ranked(-row) for row in table])
+    pairs = list(itertools.combinations(range(table.shape[1]), 2))
+    own = [sign_flip(ranks[:, i] - ranks[:, j]) for i, j in pairs]
+    p = friedman(ranks)
+    return {frozenset(pair) for pair, adjusted in zip(pairs, holm(own), strict=True) if max(adjusted, p) < 0.05}
+
+
+@pytest.mark.calibration
+@pytest.mark.parametrize("kind", ["all", "half", "extremes"])
+@pytest.mark.parametrize(("n", "k"), [(6, 2), (6, 3), (8, 3), (10, 4), (15, 4), (12, 6)])
+def test_false_claims_are_at_most_five_per_cent_of_pages(n: int, k: int, kind: str) -> None:
+    """Whether all methods are equal, or only some: at most 5 % and three standard errors of 600 pages."""
+    assert false_claims(n, k, kind, 600) <= 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5

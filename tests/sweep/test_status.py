@@ -1,0 +1,102 @@
+"""`hpml-bench status` of a sweep on this machine: done, failed, under way, left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helpers import made_records
+from helpers.made_records import failed, sweep
+from hpml_bench.cli import main
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import PLAN, POINTS, SUITE
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.suite import MethodEntry, Suite
+from hpml_bench.sweep.status import local_state, plain_sweep
+from hpml_bench.system import heartbeat
+
+METHODS = ("lora", "full")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of a sweep of two methods and three seeds, of which all but one run are done."""
+    records = sweep(METHODS, 3)
+    path = tmp_path / "quickstart"
+    made_records.write(path, records)
+    entries = {r.spec.method.name: MethodEntry(**r.spec.method.model_dump(exclude={"name"})) for r in records}
+    spec = records[0].spec
+    suite = Suite(name=spec.suite, settings=spec.settings, methods=entries, seeds=3)
+    (path / SUITE).write_text(suite.model_dump_json())
+    assert {run.run_id for run in suite.runs()} == {record.run_id for record in records}
+    return path
+
+
+def run_of(folder: Path, method: str, seed: int) -> tuple[RunRecord, Path]:
+    """Return a made record and its folder."""
+    item = next(r for r in sweep(METHODS, 3) if (r.spec.method.name, r.spec.seed) == (method, seed))
+    return item, folder / item.run_id
+
+
+def test_a_complete_sweep_is_done(folder: Path) -> None:
+    """Each method's row counts its runs; nothing is left."""
+    said, rows = local_state(folder)
+    assert said == "6 of 6 runs are done"
+    assert [row[:3] for row in rows[1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
+
+
+def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
+    """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / POINTS).write_text(
+        '{"metric":"step_seconds","step":39,"value":0.5}\n{"metric":"train_loss","step":40,"value":1.0}\n'
+    )
+    (place / heartbeat.PATTERN.replace("*", "0")).write_text(f"{os.getpid()}\t7\ttraining step 40\n")
+    said, rows = local_state(folder)
+    assert said.startswith("5 of 6 runs are done; about ")
+    assert said.endswith(" left")
+    assert rows[2][-1] == "seed 2, step 40 of 100, 32 samples/s"
+
+
+def test_a_run_of_a_dead_process_is_not_under_way(folder: Path) -> None:
+    """After a kill nothing is under way, and the line says how the sweep goes on."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / heartbeat.PATTERN.replace("*", "0")).write_text("4194305\t7\ttraining step 40\n")  # above any pid
+    said, rows = local_state(folder)
+    assert said == "5 of 6 runs are done; none is under way, and the same run-all goes on"
+    assert rows[2][-1] == ""
+
+
+def test_a_failed_run_is_counted_and_left(folder: Path) -> None:
+    """A run that failed is tried again, so it is not done."""
+    item, place = run_of(folder, "lora", 1)
+    shutil.rmtree(place)
+    made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
+    said, rows = local_state(folder)
+    assert said.startswith("5 of 6 runs are done, 1 failed; none is under way")
+    assert rows[1][:3] == ("lora", "2 of 3", "1")
+
+
+def test_status_finds_the_only_sweep(folder: Path) -> None:
+    """A folder of one sweep is enough to name; one with a plan is a sweep by jobs."""
+    assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
+    shown = CliRunner().invoke(main, ["status", str(folder.parent)])
+    assert shown.exit_code == 0
+    assert shown.output.splitlines()[0] == "6 of 6 runs are done"
+    (folder / PLAN).write_text("{}")
+    assert plain_sweep(folder) is None
+
+
+def test_a_damaged_suite_is_a_sentence(folder: Path) -> None:
+    """A suite.json that can't be read is named."""
+    (folder / SUITE).write_text("{")
+    with pytest.raises(UserError, match="no sweep was begun here"):
+        local_state(folder)
