@@ -110,7 +110,7 @@ def _inline(svg: str, name: str) -> str:
 
 def _attributes(style: re.Match[str]) -> str:
     """Return a style as presentation attributes: ` fill="none" stroke="#000000"`; the font is the page's."""
-    found = {}
+    found: dict[str, str] = {}
     for declaration in filter(str.strip, style[1].split(";")):
         name, _, value = (part.strip() for part in declaration.partition(":"))
         found |= {"font-size": value.split()[0], "font-family": FONT} if name == "font" else {name: value}

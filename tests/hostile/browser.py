@@ -67,6 +67,15 @@ def site() -> Iterator[Site]:
             server.shutdown()
 
 
+def complaints(page: Path, profile: Path) -> list[str]:
+    """Open a page in Chromium; return what its console says: errors, warnings, breaches of the page's policy."""
+    assert CHROMIUM
+    command = [CHROMIUM, *FLAGS, "--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
 def visit(served: Site, page: str, profile: Path) -> tuple[str, set[str]]:
     """Open a page in Chromium; return the document after its scripts ran, and what else was asked for."""
     assert CHROMIUM

@@ -11,6 +11,7 @@ from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import unsteady
 from hpml_bench.report.tables import section_of
+from hpml_bench.system.text import sanitize
 
 order = 24
 question = "wrong"
@@ -62,6 +63,9 @@ def _verdicts(answer: Answer) -> Iterator[tuple[str, str]]:
 
 def _costs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     if drifting := unsteady(results, "drifts"):
-        yield MIND, f"Speed drifted by over 5 % within some runs: {words.several(answer, list(drifting))}."
+        yield (
+            MIND,
+            f"Speed drifted by over 5 % within some runs: {words.several(answer, list(map(sanitize, drifting)))}.",
+        )
     if answer.unranked:
         yield MIND, f"Runs {answer.unranked}: costs are shown, not ranked."

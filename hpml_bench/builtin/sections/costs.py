@@ -10,6 +10,7 @@ from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, table
+from hpml_bench.system.text import sanitize
 
 order = 38
 question = "cost"
@@ -76,7 +77,7 @@ def _beside(results: Results) -> Iterator[Column]:
         yield (
             HEADERS[name],
             {
-                method: (number(mean * quantity.scale, digits) if mean else "0", mean * quantity.scale)
+                sanitize(method): (number(mean * quantity.scale, digits) if mean else "0", mean * quantity.scale)
                 for method, mean in means.items()
             },
         )

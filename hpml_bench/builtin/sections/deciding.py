@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Answer, Pair
@@ -42,9 +43,9 @@ def _place(answer: Answer, pair: Pair) -> tuple[int, ...]:
 
 def _headline(answer: Answer, pending: int, pairs: int) -> str:
     if answer.seeds == 1:
-        return f"One seed can't rank methods. Run {words.LEAST_SEEDS} or more."
+        return f"One seed can't rank methods. Run {statistics.LEAST_SEEDS} or more."
     if not any(pair.v != "untested" for pair in answer.pairs.get("score", ())):
-        return f"No pair of scores is tested. A verdict takes two methods that share {words.LEAST_SEEDS} seeds."
+        return f"No pair of scores is tested. A verdict takes two methods that share {statistics.LEAST_SEEDS} seeds."
     if not pending:
         return "Every tested pair of scores is decided."
     return f"{pending} of {words.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."

@@ -12,6 +12,7 @@ from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, capitalized, table
+from hpml_bench.system.text import sanitize
 
 order = 105
 question = "methods"
@@ -49,7 +50,8 @@ def _fold(results: Results, answer: Answer, method: Method) -> Fold:
 
 
 def _facts(results: Results, answer: Answer, method: Method) -> Iterator[list[Cell]]:
-    spec = results.runs(method.name)[0].spec.method
+    labels = {sanitize(label): label for label in results.methods}  # an answer's names are of one printable line
+    spec = results.runs(labels[method.name])[0].spec.method
     score = method.v.get("score")
     if score is not None:
         unit = f" ({answer.score.unit})" if answer.score.unit else ""
@@ -87,7 +89,7 @@ def _cost(answer: Answer, axis: Axis, method: Method) -> str:
 
 def _tuned(results: Results, method: Method) -> str:
     record = find(results.folder, results.suite)
-    trials = [len(tuned.trials) for tuned in record.methods if tuned.name == method.name] if record else []
+    trials = [len(tuned.trials) for tuned in record.methods if sanitize(tuned.name) == method.name] if record else []
     return f", tuned in {words.count_of(trials[0], 'trial')}" if trials and trials[0] else ""
 
 
