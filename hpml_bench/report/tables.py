@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.records.run import Metric
@@ -308,3 +309,14 @@ def capitalized(text: str) -> str:
 def sentence_list(items: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def option_list(options: Mapping[str, Any]) -> str:
+    """Return options as `rank = 8, alpha = 16`; empty without any."""
+    return ", ".join(f"{key} = {_option(value)}" for key, value in options.items())
+
+
+def _option(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "none" if value is None else str(value)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpml_bench.builtin.sections.methods import listed_options
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import MEMORY, Results
-from hpml_bench.report.tables import MISSING, Cell, capitalized, table
+from hpml_bench.report.tables import MISSING, Cell, capitalized, option_list, table
 from hpml_bench.system.text import sanitize
 
 order = 105
@@ -70,7 +69,7 @@ def _facts(results: Results, answer: Answer, method: Method) -> Iterator[list[Ce
     yield ["Learning rate", f"{spec.lr:g}{_tuned(results, method)}"]
     if spec.optimizer is not None:
         yield ["Optimizer", spec.optimizer.name]
-    yield ["Options", listed_options(spec.options) or "none"]
+    yield ["Options", option_list(spec.options) or "none"]
     late = answer.under.get(method.name)
     if late:
         yield ["At the end", f"still improving in {late} of {words.count_of(method.seeds, 'run')}"]
