@@ -18,6 +18,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
+from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.questions import parts, placed
@@ -175,11 +176,12 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
 
 
 def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]:
-    return {
+    answer = answer_of(results)
+    return screen.context(answer) | {
         "suite": sanitize(results.suite, 80),
         "description": sanitize(results.description),
         "facts": facts(results),
-        "answer": answer_of(results),
+        "answer": answer,
         "problems": len(results.left_out.unfinished) + len(results.left_out.problems),
         "parts": parts(sections),
         "methods": results.methods,
@@ -203,8 +205,8 @@ def _write_html(results: Results, sections: Sequence[Section], out: Path) -> lis
 
 
 def _sources(kind: str) -> list[str]:
-    """Return the page's style sheets or scripts: one of its frame, and one of its first screen."""
-    files = [path for name in ("report", "answer") if (path := _templates() / f"{name}.{kind}").is_file()]
+    """Return the page's style sheets or scripts: of its frame, its first screen and the chooser in that."""
+    files = [path for name in ("report", "answer", "chooser") if (path := _templates() / f"{name}.{kind}").is_file()]
     return [path.read_text(encoding="utf-8") for path in files]
 
 

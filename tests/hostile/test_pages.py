@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import Site, complaints, needs_browser, site, visit
 from markdown_it import MarkdownIt
 from payloads import LONG, OWNED, attack, folder
 
 from helpers import made_records
+from helpers.browser import Site, look, needs_browser, site, visit
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
 from hpml_bench.report.questions import TITLES
@@ -111,11 +111,11 @@ def test_the_policy_holds_alone(hostile_report: Path, served: Site, tmp_path: Pa
 @needs_browser
 def test_the_console_stays_empty(hostile_report: Path, tmp_path: Path) -> None:
     """Chromium finds nothing to say of a page: its policy allows all that the page itself has, and it has no error."""
-    assert complaints(hostile_report / "report.html", tmp_path / "profile") == []
+    assert look(hostile_report / "report.html", tmp_path / "profile")[1] == []
     page = (hostile_report / "report.html").read_text(encoding="utf-8")
     styled = tmp_path / "styled.html"
     styled.write_text(page.replace("<main ", '<main style="color: red" ', 1), encoding="utf-8")
-    assert any("style" in line for line in complaints(styled, tmp_path / "profile")), "its eyes are open"
+    assert any("style" in line for line in look(styled, tmp_path / "profile")[1]), "its eyes are open"
 
 
 def test_html_holds_no_element_of_the_data(hostile_report: Path, own: dict[str, int]) -> None:

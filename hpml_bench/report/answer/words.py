@@ -262,9 +262,9 @@ def _cheaper(answer: Answer) -> str:
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
-    text = f"{label(answer, near)}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
+    text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
     if len(fastest) == 1 and fastest[0] != near and fastest[0] in quicker:
-        text += f" {label(answer, fastest[0])}: fastest, {_far(answer, fastest[0], lead)}."
+        text += f" {_opening(answer, label(answer, fastest[0]))}: fastest, {_far(answer, fastest[0], lead)}."
     return text
 
 
@@ -286,7 +286,9 @@ def _nothing_cheaper(answer: Answer, lead: str) -> str:
         least = answer.best("size")
         if size and least and lead not in least:
             value = answer.value(least[0], size.id)
-            text += f" {label(answer, least[0])} saves less: {cost_text(answer, size.id, value or 0.0)}."
+            text += (
+                f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
+            )
         return text
     return "No method is shown to train faster."
 

@@ -67,13 +67,14 @@ def site() -> Iterator[Site]:
             server.shutdown()
 
 
-def complaints(page: Path, profile: Path) -> list[str]:
-    """Open a page in Chromium; return what its console says: errors, warnings, breaches of the page's policy."""
+def look(page: Path, profile: Path, fragment: str = "", *more: str) -> tuple[str, list[str]]:
+    """Open a page from disk in Chromium; return the document after its scripts ran, and the console's messages."""
     assert CHROMIUM
-    command = [CHROMIUM, *FLAGS, "--enable-logging=stderr", f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+    flags = (*FLAGS, "--virtual-time-budget=4000", "--enable-logging=stderr", f"--user-data-dir={profile}", *more)
+    command = [CHROMIUM, *flags, "--dump-dom", f"{page.as_uri()}{fragment}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def visit(served: Site, page: str, profile: Path) -> tuple[str, set[str]]:

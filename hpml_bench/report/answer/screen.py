@@ -1,0 +1,160 @@
+"""The first screen of a page: what its template shows of an answer, decided here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.bars import Bars, bars
+from hpml_bench.report.answer.model import Answer, Axis, Method
+from hpml_bench.report.answer.picture import MANY, Picture, pictures
+from hpml_bench.report.tables import MISSING, capitalized, sentence_list
+
+BROKEN_FROM = 18
+"""Characters from which a name may break after its underscores."""
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+class Cell(NamedTuple):
+    """A cost of a method."""
+
+    key: str
+    text: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's row."""
+
+    at: int
+    """Number in the table, from 1."""
+    name: str
+    pieces: tuple[str, ...]
+    """The name, cut where it may break."""
+    top: bool
+    score: str
+    value: float | None
+    difference: float | None
+    bar: str
+    said: str
+    costs: tuple[Cell, ...]
+    chip: str
+    sure: bool
+    """Whether the chip says more than that it may be best."""
+    verdict: str
+    more: tuple[str, ...]
+    failed: str
+
+
+class Legend(NamedTuple):
+    """What stands beneath a picture."""
+
+    best: str
+    """What a blue mark means; empty where none is."""
+    bands: str
+    """What a band means, or that there is none; empty where nothing was tested."""
+    lost: str
+    """Methods that the picture lacks."""
+
+
+def context(answer: Answer) -> dict[str, object]:
+    """Return what answer.html.j2 shows."""
+    drawn = pictures(answer)
+    of = bars(answer, 84 if answer.numbered else 96)
+    return {
+        "banner": words.banner(answer),
+        "headline": words.headline(answer),
+        "setup": words.setup_line(answer),
+        "answer_facts": words.facts(answer),
+        "names": [method.name for method in answer.methods],
+        "many": len(answer.methods) > MANY,
+        "numbered": answer.numbered,
+        "pictures": [(picture, legend(answer, picture)) for picture in drawn],
+        "first_cost": drawn[0].key if drawn else "",
+        "score": {
+            "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
+            "sort": "down" if answer.score.better == "higher" else "up",
+        },
+        "axes": [(axis, _unit(axis)) for axis in answer.axes],
+        "best": _best(answer),
+        "gap_unit": answer.score.difference_unit,
+        "bars": of,
+        "bar_caption": _caption(answer),
+        "rows": tuple(_row(answer, of, method) for method in answer.methods),
+        "data": answer.model_dump_json().translate(_ESCAPED),
+    }  # fmt: skip
+
+
+def _unit(axis: Axis) -> str:
+    """Return the unit of a column; none where each cell has its own."""
+    return "" if axis.key == "size" else axis.unit
+
+
+def _best(answer: Answer) -> str:
+    """Return how the first method is named in the head of the differences."""
+    return "" if not answer.methods else "no. 1" if answer.numbered else answer.methods[0].name
+
+
+def _caption(answer: Answer) -> tuple[str, ...]:
+    """Return the sentences that explain the bars; none where there is nothing to compare."""
+    if len(answer.methods) < 2:
+        return ()
+    if not answer.tested_by_score:
+        return (f"Dot: difference to {_best(answer)}; not tested.",)
+    shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
+    return (
+        f"Bar: difference to {_best(answer)}, with the interval that decides, over all {answer.tested} comparisons.",
+        "Hollow: can't tell.",
+        *shared,
+    )
+
+
+def legend(answer: Answer, picture: Picture) -> Legend:
+    """Return what a picture's colours and bands mean."""
+    chips = {words.verdict(answer, name).chip for name in answer.top}
+    lost = [name for name in picture.lost if "score" in answer.by_name[name].v]
+    untrained = all(answer.by_name[name].base for name in lost)
+    named = sentence_list([words.label(answer, name) for name in lost]) if lost else ""
+    return Legend(
+        best=(chips.pop() if len(chips) == 1 else "best or tied") if chips else "",
+        bands=("one band: can't tell apart" if picture.banded else "No two are tied.")
+        if answer.tested_by_score
+        else "",
+        lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
+    )
+
+
+def _row(answer: Answer, of: Bars, method: Method) -> Row:
+    name, score = method.name, method.v.get("score")
+    verdict = words.verdict(answer, name)
+    return Row(
+        at=answer.number[name],
+        name=name,
+        pieces=_pieces(name),
+        top=name in answer.top,
+        score=MISSING if score is None else words.score_text(answer, score.m, unit=False),
+        value=None if score is None else score.m,
+        difference=of.value.get(name),
+        bar=of.svg.get(name, ""),
+        said=of.said.get(name, ""),
+        costs=tuple(_cell(answer, axis, method) for axis in answer.axes),
+        chip=verdict.chip,
+        sure=verdict.chip.startswith("best"),
+        verdict=verdict.text,
+        more=verdict.costs,
+        failed=verdict.failed,
+    )
+
+
+def _cell(answer: Answer, axis: Axis, method: Method) -> Cell:
+    found = method.v.get(axis.id)
+    if found is None:
+        return Cell(axis.key, MISSING, None)
+    return Cell(axis.key, words.cost_text(answer, axis.id, found.m, unit=False), found.m)
+
+
+def _pieces(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^_]*_+|[^_]+$", name)) if len(name) >= BROKEN_FROM else (name,)

@@ -1,0 +1,66 @@
+"""The answer as a table, for CSV, LaTeX and trackers."""
+
+from __future__ import annotations
+
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.bars import difference
+from hpml_bench.report.answer.model import Answer, Axis, Method
+from hpml_bench.report.tables import MISSING
+
+
+def answer_table(answer: Answer) -> Table:
+    """Return a row per method, the best mean first: score, difference to the best mean, verdict, costs."""
+    score = answer.score
+    best = answer.methods[0].name if answer.methods else ""
+    unit = f" ({score.difference_unit})" if score.difference_unit else ""
+    columns = (
+        "method", f"{score.title} ({score.unit})" if score.unit else score.title,
+        f"difference{unit}", "low (95 %)", "high (95 %)", "verdict", "can't tell from",
+        *(f"{axis.title.lower()} ({axis.unit})" if axis.unit else axis.title.lower() for axis in answer.axes),
+    )  # fmt: skip
+    rows = [_row(answer, method, best) for method in answer.methods]
+    return Table(
+        name="answer",
+        caption=f"Methods by {score.title}, with the difference to the best mean and its 95 % interval",
+        columns=columns,
+        rows=tuple(tuple(text for text, _ in row) for row in rows),
+        values=tuple(tuple(value for _, value in row) for row in rows),
+    )
+
+
+_Cell = tuple[str, float | str | None]
+"""A cell's text and the value behind it."""
+
+
+def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
+    name, score = method.name, method.v.get("score")
+    gap = difference(answer, name, best) if name != best else None
+
+    def shown(value: float | None) -> _Cell:
+        return (MISSING, None) if value is None else (words.gap_text(answer, value, unit=False), value)
+
+    return (
+        (name, name),
+        (MISSING, None) if score is None else (words.score_text(answer, score.m, unit=False), score.m),
+        shown(gap.d if gap else None),
+        shown(gap.lo if gap else None),
+        shown(gap.hi if gap else None),
+        _text(_verdict(answer, name)),
+        _text(", ".join(answer.related(name, "open"))),
+        *(_cost(answer, axis, method) for axis in answer.axes),
+    )
+
+
+def _verdict(answer: Answer, name: str) -> str:
+    behind = answer.related(name, "worse")
+    return words.verdict(answer, name).chip or (f"behind {', '.join(behind)}" if behind else "")
+
+
+def _text(text: str) -> _Cell:
+    return text or MISSING, text or None
+
+
+def _cost(answer: Answer, axis: Axis, method: Method) -> _Cell:
+    found = method.v.get(axis.id)
+    return (MISSING, None) if found is None else (words.cost_text(answer, axis.id, found.m, unit=False), found.m)

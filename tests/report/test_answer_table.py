@@ -1,0 +1,240 @@
+"""Behaviour: each row says of a method what the verdicts say, as a bar, in words, for a script and as numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from helpers import made_records
+from helpers.answers import RMSE, an_answer
+from hpml_bench.report import export
+from hpml_bench.report.answer.bars import bars, difference, to_best
+from hpml_bench.report.answer.model import Answer, Failure, Pair
+from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.screen import context
+from hpml_bench.report.answer.table import answer_table
+from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import packaged
+from hpml_bench.system.text import sanitize
+
+FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
+ERRORS = {"full": 0.311, "lora": 0.312, "adapter": 0.398, "head": 0.585}
+HOSTILE = "</script><b>&\"'"
+
+
+class Screen(HTMLParser):
+    """What is read off a first screen."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        environment = Environment(
+            loader=FileSystemLoader(packaged("templates", "templates")), autoescape=True, undefined=StrictUndefined
+        )
+        environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
+        self.html = environment.get_template("answer.html.j2").render(context(answer))
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.data = ""
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep the element."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep the script's data."""
+        if self.elements and self.elements[-1][1].get("id") == "data" and data.strip():
+            self.data += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all such elements."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bool]:
+    """Return the line at zero, the interval, the mark with its radius, and whether it is hollow."""
+    parts = {element.attrib["class"].split()[0]: element.attrib for element in ET.fromstring(svg)}
+    line, dot = parts.get("ci"), parts["dot"]
+    interval = (float(line["x1"]), float(line["x2"])) if line else None
+    return float(parts["zero"]["x1"]), interval, float(dot["cx"]), float(dot["r"]), "open" in dot["class"]
+
+
+def of_every_kind(scores: dict[str, float], **fields: object) -> list[Answer]:
+    """Return answers with some pairs undecided, equal and untested."""
+    pairs = tuple(combinations(scores, 2))
+    return [
+        an_answer(scores, open_=pairs[::3], equal=pairs[1::3], **fields),  # type: ignore[arg-type]
+        an_answer(scores, open_=pairs[:1], untested=pairs[1:2], **fields),  # type: ignore[arg-type]
+        an_answer(scores, **fields),  # type: ignore[arg-type]
+    ]
+
+
+# Bars
+
+
+@pytest.mark.parametrize("answer", [*of_every_kind(FIVE), *of_every_kind(ERRORS, score=RMSE)])
+def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer: Answer) -> None:
+    """Worse lies left of the line, in both directions of the score; hollow marks are those without a verdict."""
+    found = bars(answer)
+    best = answer.methods[0].name
+    assert set(found.svg) == set(answer.by_name)
+    for method in answer.methods[1:]:
+        zero, interval, mark, radius, hollow = drawn(found.svg[method.name])
+        relation = answer.relation("score", method.name, best)
+        assert hollow == (relation != "worse")
+        assert mark <= zero
+        if relation == "untested":
+            assert interval is None
+        else:
+            assert interval is not None
+            assert interval[0] <= mark <= interval[1] or relation == "worse"
+            assert (interval[1] < zero - 2) == (relation == "worse")
+        if relation == "worse":
+            assert mark + radius < zero
+
+
+def test_a_tiny_difference_that_is_shown_stays_clear_of_the_line() -> None:
+    """On the common scale a small real difference would touch zero; it is drawn clear of it."""
+    answer = an_answer({"a": 80.0, "b": 79.99, "c": 20.0})
+    zero, interval, mark, radius, hollow = drawn(bars(answer).svg["b"])
+    assert interval is not None
+    assert max(interval[1], mark + radius) < zero - 2
+    assert not hollow
+
+
+def test_the_interval_is_the_one_that_decides() -> None:
+    """The bar spans the levels that decide, not the narrower 95 % interval; that one where no level was tested."""
+    one = Pair(
+        a="a", b="b", v="undecided", w=None, d=1.0, lo=0.5, hi=1.5, wlo=-1.0, whi=3.0, p=0.03, ph=0.2, need=9, n=5
+    )
+    answer = an_answer({"a": 80.0, "b": 79.0}, pairs={"score": (one,)})
+    of = difference(answer, "b", "a")
+    assert of is not None
+    assert (of.d, of.lo, of.hi, of.low, of.high, of.relation) == (-1.0, -1.5, -0.5, -3.0, 1.0, "open")
+    zero, interval, _, _, _ = drawn(bars(answer).svg["b"])
+    assert interval is not None
+    assert interval[0] < zero < interval[1]
+    exact = one.model_copy(update={"v": "different", "w": "a", "wlo": None, "whi": None})
+    of = difference(an_answer({"a": 80.0, "b": 79.0}, pairs={"score": (exact,)}), "b", "a")
+    assert of is not None
+    assert (of.low, of.high) == (-1.5, -0.5)
+
+
+def test_methods_that_share_no_seed_have_no_bar() -> None:
+    """Without a common seed there is no difference to draw, nor to say."""
+    answer = an_answer({"a": 80.0, "b": 79.0}, pairs={})
+    assert to_best(answer) == {}
+    assert set(bars(answer).svg) == {"a"}
+    assert answer_table(answer).values[1][2:5] == (None, None, None)  # type: ignore[index]
+
+
+# The screen
+
+
+def test_a_row_links_to_its_method_and_carries_raw_values() -> None:
+    """Rows are numbered from 1 as marks are; cells carry values for sorting, differences are also written."""
+    answer = an_answer(FIVE, open_=(("full", "lora"),))
+    screen = Screen(answer)
+    rows = [row for row in screen.of("tr") if "data-m" in row]
+    assert [(row["id"], row["data-m"]) for row in rows] == [(f"row-{n}", str(n)) for n in range(1, 6)]
+    assert {link["href"] for link in screen.of("a") if link.get("class") == "nm"} == {f"#m-{n}" for n in range(1, 6)}
+    assert [float(cell["data-v"] or "nan") for cell in screen.of("td") if cell["class"] == "num sc"] == list(
+        FIVE.values()
+    )
+    assert [head.get("data-sort") for head in screen.of("th") if head.get("scope") == "col"] == [
+        "text", "down", None, "up", "up", "up", None,
+    ]  # fmt: skip
+    assert 'aria-hidden="true"' in bars(answer).svg["lora"]
+    assert "interval −1.2 to 1.0" in screen.html
+
+
+def test_pictures_switch_without_a_script() -> None:
+    """Each picture has a radio button with a label; the first is chosen."""
+    screen = Screen(an_answer(FIVE))
+    radios = {str(box["id"]): box for box in screen.of("input")}
+    assert list(radios) == ["x-time", "x-memory", "x-size"]
+    assert [name for name, box in radios.items() if "checked" in box] == ["x-time"]
+    assert [label["for"] for label in screen.of("label")] == list(radios)
+    style = (packaged("templates", "templates") / "answer.css").read_text(encoding="utf-8")
+    for name in radios:
+        key = name.removeprefix("x-")
+        assert f".pic:has(#{name}:checked) .p-{key}" in style
+        assert f"#best:has(#{name}:checked) .main .c-{key}" in style
+        assert {"class": f"p p-{key}"} in screen.of("div")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        an_answer({HOSTILE: 80.0, "b": 79.0}, suite=HOSTILE, open_=((HOSTILE, "b"),)),
+        an_answer({"a": 80.0}, pairs={}),
+        an_answer({}, pairs={}),
+        an_answer({f"m{n}": float(n) for n in range(45)}, failures=(Failure(method="m1", seed=0, status="oom_cuda"),)),
+    ],
+    ids=["hostile", "one", "none", "many"],
+)
+def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
+    """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
+    screen = Screen(answer)
+    assert Answer.model_validate(json.loads(screen.data)) == answer
+    assert not any("style" in attributes for _, attributes in screen.elements)
+    assert screen.of("script") == [{"type": "application/json", "id": "data"}]
+    ids = [attributes["id"] for _, attributes in screen.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {link["href"] for link in screen.of("a")}
+    folds = {f"#m-{n}" for n in range(1, len(answer.methods) + 1)}
+    assert links <= folds | {"#best", "#sure", "#cost", "#training", "#wrong"}
+    assert bool(answer.failures) == any("banner" in str(p.get("class")) for p in screen.of("p"))
+
+
+def test_the_caption_says_once_what_a_bar_is() -> None:
+    """The caption names the best mean and counts the comparisons; where nothing was tested it claims no interval."""
+    assert "".join(context(an_answer(FIVE))["bar_caption"][:1]) == (  # type: ignore[index]
+        "Bar: difference to full, with the interval that decides, over all 30 comparisons."
+    )
+    untested = an_answer(FIVE, untested=tuple(combinations(FIVE, 2)))
+    assert context(untested)["bar_caption"] == ("Dot: difference to full; not tested.",)
+    assert bars(untested).key == ""
+
+
+# The table
+
+
+def test_the_table_says_in_numbers_what_the_rows_say() -> None:
+    """Differences and their 95 % intervals are of the method less the best mean; text beside values, in their order."""
+    answer = an_answer(FIVE, open_=(("full", "lora"), ("lora", "adapter")))
+    table = answer_table(answer)
+    assert table.name == "answer"
+    assert table.columns == (
+        "method", "accuracy (%)", "difference (points)", "low (95 %)", "high (95 %)", "verdict", "can't tell from",
+        "training time (s)", "peak memory (MB)", "saved size (MB)",
+    )  # fmt: skip
+    assert table.values is not None
+    values = dict(zip(table.columns, zip(*table.values, strict=True), strict=True))
+    assert values["method"] == tuple(FIVE)
+    assert values["difference (points)"] == (None, *(pytest.approx(FIVE[name] - 79.0) for name in list(FIVE)[1:]))
+    assert values["verdict"][:3] == ("best or tied", "best or tied", "behind full, lora")
+    assert values["can't tell from"] == ("lora", "full, adapter", None, "lora", None)
+    for low, d, high in list(
+        zip(values["low (95 %)"], values["difference (points)"], values["high (95 %)"], strict=True)
+    )[1:]:
+        assert low < d < high
+    assert table.rows[1][:3] == ("lora", "78.9", "−0.1")
+
+
+def test_the_table_goes_into_every_format(tmp_path: Path) -> None:
+    """CSV has the values at full precision, LaTeX escapes; a made-up folder leads to a row per method."""
+    made_records.write(tmp_path, made_records.sweep())
+    table = answer_table(answer_of(Results.load(tmp_path)))
+    lines = export.csv_text(table).splitlines()
+    assert lines[0].startswith(
+        "method,accuracy (%),difference (points),low (95 %),high (95 %),verdict,can't tell from,"
+    )
+    assert len(lines) == 1 + len(made_records.METHODS)
+    assert re.search(r"prompt\\_tuning", export.latex_table(table))

@@ -1,0 +1,313 @@
+"""Behaviour: the picture shows each method where its numbers are, and a band just where two can't be told apart."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from helpers import made_records
+from helpers.answers import RMSE, an_answer
+from hpml_bench.report.answer.model import Answer, Method, Values
+from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.picture import Picture, pictures, standalone
+from hpml_bench.report.results import Results
+
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
+HOSTILE = '<b>&"x"</b>'
+Box = tuple[float, float, float, float]
+
+
+class Band(NamedTuple):
+    """A band: its ends, half its width, and whether it joins two of the best."""
+
+    ends: frozenset[tuple[float, float]]
+    half: float
+    top: bool
+
+
+class Drawn:
+    """What is read off a drawing."""
+
+    def __init__(self, svg: str) -> None:
+        self.root = ET.fromstring(svg)
+        self.marks = {int(mark.attrib["data-m"]): mark for mark in self.root.iter() if "data-m" in mark.attrib}
+        self.at = {n: (float(d.attrib["cx"]), float(d.attrib["cy"])) for n, d in self._parts("dot").items()}
+        self.texts = {n: text.text or "" for n, text in self._parts("lab").items()}
+
+    def _parts(self, kind: str) -> dict[int, ET.Element]:
+        found = {n: [e for e in mark.iter() if e.get("class") == kind] for n, mark in self.marks.items()}
+        return {n: elements[0] for n, elements in found.items()}
+
+    @property
+    def bands(self) -> list[Band]:
+        """The bands."""
+        groups = [group for group in self.root.iter() if group.get("class", "").startswith("bands")]
+        lines = [(group, [float(e.attrib[end]) for end in ("x1", "y1", "x2", "y2")]) for group in groups for e in group]
+        return [
+            Band(
+                frozenset({(x1, y1), (x2, y2)}),
+                float(group.attrib["stroke-width"]) / 2,
+                group.attrib["class"] == "bands top",
+            )
+            for group, (x1, y1, x2, y2) in lines
+        ]
+
+    @property
+    def labels(self) -> dict[int, Box]:
+        """The boxes of the labels, in a font that is 6.6 pixels a character wide and 12 high."""
+        boxes = {}
+        for n, text in self._parts("lab").items():
+            x, y, width = float(text.attrib["x"]), float(text.attrib["y"]), 6.6 * len(self.texts[n])
+            left = x - {"start": 0.0, "middle": width / 2, "end": width}[text.attrib["text-anchor"]]
+            boxes[n] = (left, y - 10, left + width, y + 2)
+        return boxes
+
+    def ticks(self, anchor: str) -> list[str]:
+        """Return the texts of an axis: `end` of the vertical one, `middle` of the other."""
+        ticks = [e for e in self.root.iter() if e.get("class") == "tick"]
+        return [e.text or "" for e in ticks if e.attrib["text-anchor"] == anchor]
+
+
+def drawn(answer: Answer, key: str = "time") -> Drawn:
+    """Return what the wide picture of a cost shows."""
+    return Drawn(next(picture.wide for picture in pictures(answer) if picture.key == key))
+
+
+def every_drawing(answer: Answer) -> list[Drawn]:
+    """Return all drawings of an answer, in both sizes."""
+    return [Drawn(svg) for picture in pictures(answer) for svg in (picture.wide, picture.narrow)]
+
+
+def tied_pairs(answer: Answer, numbers: list[int]) -> set[frozenset[int]]:
+    """Return the pairs of drawn methods that can't be told apart, by their numbers."""
+    names = {answer.number[method.name]: method.name for method in answer.methods}
+    return {
+        frozenset((a, b))
+        for a, b in combinations(numbers, 2)
+        if answer.relation("score", names[a], names[b]) in {"open", "equal"}
+    }
+
+
+def with_values(answer: Answer, name: str, **v: Values) -> Answer:
+    """Return the answer with other values of a method."""
+    methods = [m.model_copy(update={"v": m.v | v}) if m.name == name else m for m in answer.methods]
+    return answer.model_copy(update={"methods": tuple(methods)})
+
+
+def distance(point: tuple[float, float], band: Band) -> float:
+    """Return how far a point is from a band's middle line."""
+    (ax, ay), (bx, by) = [*band.ends, *band.ends][:2]
+    length = (bx - ax) ** 2 + (by - ay) ** 2
+    share = (
+        0.0 if not length else max(0.0, min(1.0, ((point[0] - ax) * (bx - ax) + (point[1] - ay) * (by - ay)) / length))
+    )
+    return math.hypot(point[0] - ax - share * (bx - ax), point[1] - ay - share * (by - ay))
+
+
+# Bands
+
+
+CASES = {
+    "chain": an_answer(FIVE, open_=(("full", "lora"), ("lora", "prompt_tuning"), ("prompt_tuning", "adapter"))),
+    "equal": an_answer(FIVE, equal=(("adapter", "head"),)),
+    "all open": an_answer(FIVE, open_=tuple(combinations(FIVE, 2))),
+    "all decided": an_answer(FIVE),
+    "untested": an_answer(FIVE, untested=tuple(combinations(FIVE, 2))),
+    "no pairs": an_answer(FIVE, pairs={}),
+}
+
+
+@pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
+def test_bands_join_just_the_pairs_that_cannot_be_told_apart(answer: Answer) -> None:
+    """Each undecided or equal pair has one band from mark to mark; decided and untested pairs have none."""
+    top = {answer.number[name] for name in answer.top}
+    for of in every_drawing(answer):
+        wanted = {frozenset(of.at[n] for n in pair): pair <= top for pair in tied_pairs(answer, list(of.at))}
+        assert {band.ends: band.top for band in of.bands} == wanted
+        assert len(of.bands) == len(wanted)
+
+
+def test_a_mark_over_a_band_it_is_not_part_of_stands_in_a_gap() -> None:
+    """A method that is told from all others keeps clear of the bands beneath it; tied ones don't."""
+    of = drawn(an_answer(FIVE, open_=(("full", "adapter"),)))
+    holes = {(float(e.attrib["cx"]), float(e.attrib["cy"])) for e in of.root.iter() if e.get("class") == "hole"}
+    assert holes == {of.at[n] for n in (2, 3, 5)}
+
+
+# Places of marks
+
+
+def test_better_is_up_and_cheaper_is_left() -> None:
+    """The best score is highest and the least cost leftmost, also where a lower score is better."""
+    for answer in (an_answer(FIVE), an_answer({"a": 0.31, "b": 0.34, "c": 0.59}, score=RMSE)):
+        for of in every_drawing(answer):
+            ys = [of.at[n][1] for n in sorted(of.at)]
+            assert ys == sorted(ys)
+            assert of.at[1][0] == max(x for x, _ in of.at.values())  # the better score costs more
+
+
+@pytest.mark.parametrize("key", ["time", "memory", "size"])
+@pytest.mark.parametrize("score", [None, RMSE], ids=["higher", "lower"])
+def test_the_scale_lets_a_script_find_every_mark(key: str, score: object) -> None:
+    """From data-s alone, values lead to their marks: log x0 x1 left right y0 y1 top bottom sign."""
+    answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)  # type: ignore[arg-type]
+    of = drawn(answer, key)
+    log, x0, x1, left, right, y0, y1, top, bottom, sign = map(float, of.root.attrib["data-s"].split())
+    axis = next(axis for axis in answer.axes if axis.key == key)
+    scale = math.log if log else float
+    for method in answer.methods:
+        x = left + (scale(method.v[axis.id].m) - scale(x0)) / (scale(x1) - scale(x0)) * (right - left)
+        share = (method.v["score"].m - y0) / (y1 - y0)
+        y = top + (1 - share if sign > 0 else share) * (bottom - top)
+        assert of.at[answer.number[method.name]] == pytest.approx((x, y), abs=0.06)
+    assert of.root.attrib["data-axis"] == key
+    assert [e.get("class") for e in of.root.iter() if e.get("class") == "limits"] == ["limits"]
+
+
+@pytest.mark.parametrize(("factor", "log"), [(1.0, False), (1.001, False), (24.9, False), (25.1, True), (1e7, True)])
+def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bool) -> None:
+    """Equal factors are equal distances from a span of 25 on; every axis has three ticks or more, all different."""
+    costs = {"a": (2.0, 300.0, 0.02 * factor), "b": (3.0, 400.0, 0.02 * math.sqrt(factor)), "c": (4.0, 500.0, 0.02)}
+    for picture in pictures(an_answer({"a": 3.0, "b": 2.0, "c": 1.0}, costs=costs)):
+        for svg in (picture.wide, picture.narrow):
+            of = Drawn(svg)
+            for anchor in ("end", "middle"):
+                assert len(set(of.ticks(anchor))) == len(of.ticks(anchor)) >= 3
+    of = drawn(an_answer({"a": 3.0, "b": 2.0, "c": 1.0}, costs=costs), "size")
+    assert of.root.attrib["data-s"].startswith("1 " if log else "0 ")
+    if log:
+        assert of.at[1][0] - of.at[2][0] == pytest.approx(of.at[2][0] - of.at[3][0], abs=0.2)
+
+
+def test_a_cost_of_nothing_is_drawn() -> None:
+    """A cost of 0 has no logarithm; its axis is linear."""
+    answer = with_values(an_answer(FIVE), "head", saved_bytes=Values(m=0.0))
+    assert drawn(answer, "size").root.attrib["data-s"].startswith("0 ")
+
+
+def test_methods_without_a_cost_are_not_drawn() -> None:
+    """The base model, which was not trained, stands in no picture, and the picture says so."""
+    answer = an_answer(
+        {"lora": 17.3, "full": 16.8, "none": 14.1}, bases=("none",), open_=(("full", "none"),),
+        costs={"lora": (65.0, 3500.0, 9.8), "full": (96.0, 5000.0, 538.0)},
+    )  # fmt: skip
+    for picture in pictures(answer):
+        assert picture.lost == ("none",)
+        assert set(Drawn(picture.wide).at) == {1, 2}
+        assert not picture.banded
+
+
+def test_without_costs_there_is_no_picture() -> None:
+    """No method, or none with a cost, has no picture."""
+    methods = (Method(name="a", kind="full", seeds=1, v={"score": Values(m=1.0)}),)
+    assert pictures(an_answer({"a": 1.0}, methods=methods, pairs={})) == ()
+    assert pictures(an_answer({"a": 1.0}, methods=(), pairs={})) == ()
+
+
+# Labels and names
+
+
+def references() -> list[tuple[str, Answer]]:
+    """Return the answers of the published suites."""
+    names = ("quickstart", "minilm", "faq", "regression", "chat")
+    return [(name, answer_of(Results.load(REFERENCE / name))) for name in names]
+
+
+def test_labels_of_the_published_suites_keep_clear() -> None:
+    """No label covers a mark, a band or another label, or leaves the drawing, in any picture of any size."""
+    for suite, answer in references():
+        for of in every_drawing(answer):
+            width = float(of.root.attrib["viewBox"].split()[2])
+            boxes = of.labels
+            assert set(of.texts.values()) <= set(answer.by_name)
+            for n, (left, top, right, bottom) in boxes.items():
+                where = (suite, of.root.attrib["data-axis"], of.texts[n])
+                assert left >= 0, where
+                assert right <= width, where
+                assert top >= 14, where
+                inside = [(x, y) for x in (left, (left + right) / 2, right) for y in (top, (top + bottom) / 2, bottom)]
+                assert all(distance(point, band) >= band.half - 2 for point in inside for band in of.bands), where
+                for other, (x, y) in of.at.items():
+                    apart = max(left - x, x - right, top - y, y - bottom)
+                    assert apart >= 5, (*where, other)
+                for other, box in boxes.items():
+                    covers = min(right, box[2]) > max(left, box[0]) and min(bottom, box[3]) > max(top, box[1])
+                    assert other == n or not covers, (*where, other)
+
+
+def test_names_stand_at_few_methods_and_numbers_at_many() -> None:
+    """Seven methods with short names are labelled by name; eight, or long names, by their number in the table."""
+    seven = {f"m{i}": float(i) for i in range(7)}
+    assert set(drawn(an_answer(seven)).texts.values()) == set(seven)
+    assert set(drawn(an_answer(seven | {"m7": 7.0})).texts.values()) == set("12345678")
+    assert set(drawn(an_answer({"a" * 21: 1.0, "b": 2.0})).texts.values()) == {"1", "2"}
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 20, 45])
+def test_any_number_of_methods_is_drawn_alike_each_time(n: int) -> None:
+    """Each method has one mark, linked to its fold, with values and verdict; the same answer gives the same bytes."""
+    scores = {f"m{i}": 70 + 20 * math.sin(i * i) for i in range(n)}
+    answer = an_answer(scores, open_=tuple((f"m{i}", f"m{i + 1}") for i in range(n - 1)))
+    assert pictures(answer) == pictures(answer.model_copy())
+    for of in every_drawing(answer):
+        assert sorted(of.marks) == list(range(1, n + 1))
+        for method in answer.methods:
+            mark = of.marks[answer.number[method.name]]
+            assert mark.attrib["href"] == f"#m-{answer.number[method.name]}"
+            assert method.name in mark.attrib["aria-label"]
+            assert f"accuracy {method.v['score'].m:.1f} %" in mark.attrib["aria-label"]
+        if n > 1:
+            assert "can't tell from" in of.marks[1].attrib["aria-label"]
+
+
+def test_names_cannot_break_out_and_nothing_carries_a_style() -> None:
+    """Names with markup stay text in labels and attributes; the page's policy allows no style attribute."""
+    score = RMSE.model_copy(update={"title": HOSTILE, "unit": HOSTILE})
+    answer = an_answer({HOSTILE: 0.5, "'><script>": 0.4}, open_=((HOSTILE, "'><script>"),), score=score)
+    for picture in pictures(answer):
+        for svg in (picture.wide, picture.narrow, standalone(picture)):
+            assert "<b>" not in svg
+            assert "<script" not in svg
+            assert not re.search(r"\sstyle\s*=", svg)
+        assert HOSTILE in Drawn(picture.wide).texts.values()
+
+
+# A file of its own
+
+
+def test_a_picture_of_its_own_needs_no_page(tmp_path: Path) -> None:
+    """The file for Markdown is XML with size and colours of its own, marks and bands alike, and no link or variable."""
+    made_records.write(tmp_path, made_records.sweep())
+    for picture in pictures(answer_of(Results.load(tmp_path))):
+        svg = standalone(picture)
+        root = ET.fromstring(svg.encode())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert (root.attrib["width"], root.attrib["height"]) == tuple(root.attrib["viewBox"].split()[2:])
+        assert "var(" not in svg
+        assert "href" not in svg
+        assert "currentColor" not in svg
+        own = [e.get("class") for e in root.iter() if e.get("class") in {"dot", "hit", "lab"}]
+        assert own == [
+            e.get("class") for e in Drawn(picture.wide).root.iter() if e.get("class") in {"dot", "hit", "lab"}
+        ]
+
+
+def test_legends_know_which_bands_there_are() -> None:
+    """A picture says whether bands join the best methods only, others too, or none."""
+
+    def banded(answer: Answer) -> set[str]:
+        return {picture.banded for picture in pictures(answer)}
+
+    assert banded(CASES["all decided"]) == {""}
+    assert banded(CASES["all open"]) == {"top"}
+    assert banded(CASES["chain"]) == {"others"}
+    assert all(
+        isinstance(picture, Picture) and "full: accuracy 79.0 %" in picture.alt for picture in pictures(CASES["chain"])
+    )
