@@ -20,6 +20,7 @@ from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.results import Results
@@ -182,6 +183,7 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
         "description": sanitize(results.description),
         "facts": facts(results),
         "answer": answer,
+        "answer_table": answer_table(answer),
         "problems": len(results.left_out.unfinished) + len(results.left_out.problems),
         "parts": parts(sections),
         "methods": results.methods,
