@@ -418,13 +418,18 @@ def gap_digits(answer: Answer) -> int:
 def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
     """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
     axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
-    if axis is not None and axis.key == "size" and axis.unit == "MB":
+    if axis is not None and own_units(axis):
         factor, name = next(((f, u) for f, u in BYTES if value >= f), BYTES[-1])
         amount = value / factor
         return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
     shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return _with_unit(number(value, f".{min(digits, 4)}f"), shown if unit else "")
+
+
+def own_units(axis: Axis) -> bool:
+    """Return whether each value of a cost is shown in a unit of its own: sizes of files, which span powers of ten."""
+    return axis.key == "size" and axis.unit == "MB"
 
 
 def label(answer: Answer, name: str) -> str:
