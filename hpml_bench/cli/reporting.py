@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
+    from hpml_bench.report.render import Page
 
 
 def result_folders(folder: Path) -> list[Path]:
@@ -36,23 +37,38 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequence[Tracker] = ()) -> None:
-    """Write a folder's report, print its table and the paths."""
+    """Write a folder's report, print its answer and the paths."""
     from hpml_bench.records.listing import load_records
-    from hpml_bench.report.render import all_sections, load, load_libraries, tables_of, write_report
-    from hpml_bench.report.terminal import show_answer, terminal
+    from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
     from hpml_bench.system.text import for_terminal
 
     load_libraries()
-    results = load(folder)
-    paths = write_report(results, out, formats)
-    show_answer(results, terminal())
+    page = page_of(load(folder))
+    _shown(page, write_page(page, out or folder, formats))
+    records = load_records(folder).records if trackers else ()
+    for tracker in trackers:
+        if sentence := tracker.publish(folder, records, lambda: all_tables(page)):
+            click.echo(for_terminal(sentence))
+
+
+def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> None:
+    """Write one page over the suites of several folders, print its answer and the paths."""
+    from hpml_bench.report.render import load, load_libraries, page_over, write_page
+
+    load_libraries()
+    page = page_over([load(folder) for folder in folders])
+    _shown(page, write_page(page, out, formats))
+
+
+def _shown(page: Page, paths: Sequence[Path]) -> None:
+    """Print a page's answer and its files: each page, and how many tables."""
+    from hpml_bench.report.terminal import show_answer, terminal
+    from hpml_bench.system.text import for_terminal
+
+    show_answer(page.answer, terminal())
     pages = [path for path in paths if path.name.startswith("report.")]
     for path in pages:
         click.echo(for_terminal(path))
     others = [path for path in paths if path not in pages and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
-    records = load_records(folder).records if trackers else ()
-    for tracker in trackers:
-        if sentence := tracker.publish(folder, records, lambda: tables_of(all_sections(results))):
-            click.echo(for_terminal(sentence))

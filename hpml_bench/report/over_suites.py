@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.answer import words
+from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Key, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
@@ -146,7 +146,7 @@ def answer_over(suites: Suites) -> Answer:
         judged="other suites like these",
         chance=100 * statistics.ALPHA,
         setup=Setup(
-            budget=f"{words.count_of(min(suite.answer.seeds for suite in ranked), 'seed')} or more in each",
+            budget=f"{terms.count_of(min(suite.answer.seeds for suite in ranked), 'seed')} or more in each",
             device=_same(suite.answer.setup.device for suite in ranked),
             host=_same(suite.answer.setup.host for suite in ranked),
             rates=_same(suite.answer.setup.rates for suite in ranked),
@@ -232,14 +232,15 @@ def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
 
 def sections_over(suites: Suites) -> tuple[Section, ...]:
     """Return the sections of the page: places in each suite, mean ranks, wins, what is not compared, the suites."""
-    found = (
-        section_of("places", "Places in each suite", _places(suites)),
-        section_of("ranks", "Mean ranks", _friedman(suites), _mean_ranks(suites)),
-        section_of("wins", "Wins, ties and losses", _wins(suites)),
-        section_of("suites", "The suites", _suites(suites)),
-        section_of("apart", "What is not compared", _apart(suites)),
-    )
-    return tuple(section for section in found if section is not None)
+    questions: dict[Question, Section | None] = {
+        "best": section_of("places", "Places in each suite", _places(suites)),
+        "sure": section_of("ranks", "Mean ranks", _friedman(suites), _mean_ranks(suites), _wins(suites)),
+        "methods": Section(slug="each", title="Each method", blocks=tuple(_folds(suites))),
+        "setup": section_of("suites", "The suites", _suites(suites)),
+        "wrong": section_of("apart", "What is not compared", _apart(suites)),
+    }
+    there = {question: found for question, found in questions.items() if found is not None}
+    return tuple(found.model_copy(update={"question": key, "folded": False}) for key, found in there.items())
 
 
 def _places(suites: Suites) -> Table:
@@ -249,7 +250,7 @@ def _places(suites: Suites) -> Table:
         for suite in suites.ranked:
             method = suite.answer.by_name.get(name)
             value = suite.answer.value(name, "score") if method else None
-            shown = MISSING if value is None else words.score_text(suite.answer, value)
+            shown = MISSING if value is None else terms.score_text(suite.answer, value)
             place = f"{rank(method.place)}: " if method and method.place else ""
             cells.append((f"{place}{shown}", value))
         rows.append([name, *cells])
@@ -304,6 +305,27 @@ def _wins(suites: Suites) -> Table:
         "than Friedman's p."
     ]
     return table("wins", "First method against the second, in suites", columns, rows, notes)
+
+
+def _folds(suites: Suites) -> Iterator[Fold]:
+    """Yield a fold per ranked method, the best mean rank first: its rank, place, score and costs in each suite."""
+    found = suites.found
+    for n, name in enumerate(sorted(suites.methods, key=lambda one: found.ranks[one]), 1):
+        rows: list[list[Cell]] = []
+        for suite, own in zip(suites.ranked, _ranks_of(suites, name), strict=True):
+            answer, method = suite.answer, suite.answer.by_name[name]
+            costs = [_cost(answer, key, name) for key in TITLES]
+            rows.append([suite.name, cell(own, ".3g"), rank(method.place), terms.score_text(answer, method.v["score"].m),
+                         *costs])  # fmt: skip
+        columns = ("Suite", "Rank", "Place by verdicts", "Score", *TITLES.values())
+        shown = table(f"method_{n}", f"{name} in each suite", columns, rows)
+        yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")
+
+
+def _cost(answer: Answer, key: Key, name: str) -> Cell:
+    axis = answer.axis(key)
+    value = answer.value(name, axis.id) if axis else None
+    return MISSING if axis is None or value is None else terms.cost_text(answer, axis.id, value)
 
 
 def _suites(suites: Suites) -> Table:

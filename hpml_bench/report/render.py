@@ -6,8 +6,9 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
+from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
@@ -29,6 +31,8 @@ from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from hpml_bench.report.drawing import Style
 
 FORMATS = ("html", "md", "csv", "tex")
 load = Results.load
@@ -53,18 +57,79 @@ def write_report(
     if unknown or not formats:
         raise UserError(f"there is no report format '{', '.join(unknown)}'; choose from {', '.join(FORMATS)}")
     results = source if isinstance(source, Results) else load(source)
-    sections = all_sections(results)
-    out = results.folder if out is None else out
-    pages = {"html", "md"} & set(formats)
-    writers: dict[str, Callable[[Results, Sequence[Section], Path], list[Path]]] = {
+    return write_page(page_of(results), results.folder if out is None else out, formats)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows: of one suite, or of several."""
+
+    answer: Answer
+    """The first screen, also in report.json."""
+    sections: tuple[Section, ...]
+    facts: Mapping[str, str]
+    """Circumstances by title, for the part on what was run."""
+    problems: int
+    """Number of runs and records that are in no number."""
+    newest: str
+    """Date of the newest run."""
+    version: str
+    """Version of the package that made the runs."""
+    styles: Mapping[str, Style]
+    """Colour and mark of each method in charts."""
+
+    @property
+    def open_pairs(self) -> str:
+        """Name of the table of pairs that is no fold of its own."""
+        return f"pairs_{self.answer.score.id}"
+
+
+def page_of(results: Results) -> Page:
+    """Return the page of a suite."""
+    from hpml_bench.report.drawing import styles
+
+    return Page(
+        answer=answer_of(results),
+        sections=all_sections(results),
+        facts=facts(results),
+        problems=len(results.left_out.unfinished) + len(results.left_out.problems),
+        newest=sanitize(results.reference.started[:10]),
+        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
+        styles=styles(results),
+    )
+
+
+def page_over(results: Sequence[Results]) -> Page:
+    """Return the page of several suites; a UserError where they can't be ranked together."""
+    from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+
+    suites = Suites.of(results)
+    references = [suite.results.reference for suite in suites.ranked]
+    newest = max(references, key=lambda record: record.started)
+    answer = answer_over(suites)
+    known = {"Model": answer.model or "several models", "Data": answer.data}
+    return Page(
+        answer=answer,
+        sections=sections_over(suites),
+        facts=known | {"Suites": str(len(suites.ranked)), "Methods": str(len(suites.methods))},
+        problems=len(suites.apart),
+        newest=sanitize(newest.started[:10]),
+        version=sanitize(versions(newest).get("hpml-bench", ""), 40),
+        styles={},
+    )
+
+
+def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Write a page in formats of `FORMATS` and return the files, pages first; UserError where it can't be written."""
+    writers: dict[str, Callable[[Page, Path], list[Path]]] = {
         "html": _write_html,
         "md": _write_markdown,
-        "csv": lambda _, sections, out: _write_tables(sections, out, "csv"),
-        "tex": lambda _, sections, out: _write_tables(sections, out, "tex"),
+        "csv": partial(_write_tables, kind="csv"),
+        "tex": partial(_write_tables, kind="tex"),
     }
     try:
-        written = [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
-        return [*written, *(_write_answer(results, out) if pages else ())]
+        written = [path for kind in FORMATS if kind in formats for path in writers[kind](page, out)]
+        return [*written, *(_write_answer(page, out) if {"html", "md"} & set(formats) else ())]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
 
@@ -97,6 +162,11 @@ def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
         (block,) if isinstance(block, Table) else block.tables for block in blocks if isinstance(block, Table | Tabs)
     )
     return tuple(table for tables in found for table in tables)
+
+
+def all_tables(page: Page) -> tuple[Table, ...]:
+    """Return the answer as a table, and the tables of all sections."""
+    return tuple(table for table in (answer_table(page.answer), *tables_of(page.sections)) if table.rows)
 
 
 def facts(results: Results) -> dict[str, str]:
@@ -132,7 +202,7 @@ def _templates() -> Path:
     return packaged("templates", "templates")
 
 
-def _environment(results: Results, *, html: bool) -> Environment:
+def _environment(page: Page, *, html: bool) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from hpml_bench.report import export
@@ -151,7 +221,7 @@ def _environment(results: Results, *, html: bool) -> Environment:
         "figure": lambda block: isinstance(block, Figure),
         "tabs": lambda block: isinstance(block, Tabs),
         "fold": lambda block: isinstance(block, Fold),
-        "folded": partial(_folded, shown=f"pairs_{results.quality}"),
+        "folded": partial(_folded, shown=page.open_pairs),
     }
     environment.tests |= tests
     environment.filters |= {
@@ -179,34 +249,29 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
     return type(sentence)(marked)
 
 
-def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]:
-    answer = answer_of(results)
+def _context(page: Page) -> dict[str, object]:
+    answer = page.answer
+    shown = [part for part in parts(page.sections) if part.shown or part.folded or part.key in {"best", "setup"}]
     return screen.context(answer) | {
-        "suite": sanitize(results.suite, 80),
-        "description": sanitize(results.description),
-        "facts": facts(results),
+        "suite": answer.suite[:80],
+        "description": answer.description,
+        "facts": page.facts,
         "answer": answer,
         "answer_table": answer_table(answer),
-        "problems": len(results.left_out.unfinished) + len(results.left_out.problems),
-        "parts": parts(sections),
-        "methods": results.methods,
-        "newest": sanitize(results.reference.started[:10]),
-        "version": sanitize(versions(results.reference).get("hpml-bench", ""), 40),
+        "problems": page.problems,
+        "parts": shown,
+        "methods": [method.name for method in answer.methods],
+        "newest": page.newest,
+        "version": page.version,
     }
 
 
-def _write_html(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
-    from hpml_bench.report.drawing import styles
-
+def _write_html(page: Page, out: Path) -> list[Path]:
     sheets, scripts = (_sources(kind) for kind in ("css", "js"))
-    page = _environment(results, html=True).get_template("report.html.j2").render(
-        _context(results, sections),
-        sheets=sheets,
-        scripts=scripts,
-        policy=_policy(sheets, scripts),
-        styles=styles(results),
+    text = _environment(page, html=True).get_template("report.html.j2").render(
+        _context(page), sheets=sheets, scripts=scripts, policy=_policy(sheets, scripts), styles=page.styles
     )  # fmt: skip
-    return [_write(out / "report.html", page)]
+    return [_write(out / "report.html", text)]
 
 
 def _sources(kind: str) -> list[str]:
@@ -226,29 +291,32 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _write_markdown(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
+def _write_markdown(page: Page, out: Path) -> list[Path]:
+    from hpml_bench.report.answer import picture
     from hpml_bench.report.drawing import standalone
 
-    page = _environment(results, html=False).get_template("report.md.j2").render(_context(results, sections))
-    figures = [block for section in sections for block in section.leaves if isinstance(block, Figure)]
-    written = [_write(out / "figures" / f"{figure.name}.svg", standalone(figure)) for figure in figures]
-    return [_write(out / "report.md", page), *written]
+    text = _environment(page, html=False).get_template("report.md.j2").render(_context(page))
+    figures = [block for section in page.sections for block in section.leaves if isinstance(block, Figure)]
+    files = {figure.name: standalone(figure) for figure in figures}
+    files |= {f"answer_{one.key}": picture.standalone(one) for one in picture.pictures(page.answer)}
+    written = [_write(out / "figures" / f"{name}.svg", svg) for name, svg in files.items()]
+    return [_write(out / "report.md", text), *written]
 
 
-def _write_answer(results: Results, out: Path) -> list[Path]:
+def _write_answer(page: Page, out: Path) -> list[Path]:
     """Write report.json: the numbers of the answer; of a folder without a compared run there is none."""
     path = out / "report.json"
-    if not results.compared:
+    if not page.answer.methods:
         path.unlink(missing_ok=True)
         return []
-    return [_write(path, answer_of(results).model_dump_json(indent=1) + "\n")]
+    return [_write(path, page.answer.model_dump_json(indent=1) + "\n")]
 
 
-def _write_tables(sections: Sequence[Section], out: Path, kind: str) -> list[Path]:
+def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
     from hpml_bench.report import export
 
     render = {"csv": export.csv_text, "tex": export.latex_table}[kind]
-    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in tables_of(sections)]
+    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
 
 
 def _write(path: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpml_bench.plugins.blocks import Table
-    from hpml_bench.report.results import Results
+    from hpml_bench.report.answer.model import Answer
 
 WIDE = 140
 """Characters per line where the output is no terminal."""
@@ -25,12 +25,11 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def show_answer(results: Results, console: Console) -> None:
+def show_answer(answer: Answer, console: Console) -> None:
     """Print the answer: which methods are best, the set-up, a row per method."""
     from hpml_bench.report.answer.lines import lines
-    from hpml_bench.report.answer.numbers import answer_of
 
-    for line in lines(answer_of(results), console.width):
+    for line in lines(answer, console.width):
         console.print(_encodable(for_terminal(line), console.encoding), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -48,7 +48,6 @@ def test_narrow_terminals_lose_sizes_first() -> None:
 def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the encoding lacks typographic signs, plain ones stand for them."""
     monkeypatch.setattr("hpml_bench.report.answer.lines.lines", lambda *_: ["\N{MINUS SIGN}3 1\N{EN DASH}2 é"])
-    monkeypatch.setattr("hpml_bench.report.answer.numbers.answer_of", lambda _: None)
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     terminal.show_answer(None, Console(file=stream, width=80))  # type: ignore[arg-type]

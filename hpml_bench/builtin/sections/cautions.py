@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
@@ -30,16 +30,16 @@ def section(results: Results) -> Section | None:
 def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     left = results.left_out
     if answer.failures:
-        yield BAD, f"{len(answer.failures)} of {words.count_of(answer.planned, 'run')} failed; they enter no mean."
+        yield BAD, f"{len(answer.failures)} of {terms.count_of(answer.planned, 'run')} failed; they enter no mean."
     elif answer.runs:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
     if apart := left.excluded_runs:
-        yield MIND, f"{words.count_of(apart, 'run')} {'is' if apart == 1 else 'are'} set apart and not compared."
+        yield MIND, f"{terms.count_of(apart, 'run')} {'is' if apart == 1 else 'are'} set apart and not compared."
     if left.problems:
-        yield BAD, f"{words.count_of(len(left.problems), 'record')} can't be read."
+        yield BAD, f"{terms.count_of(len(left.problems), 'record')} can't be read."
     if answer.untried:
-        yield MIND, f"Without a compared run: {words.listed(answer.untried)}."
+        yield MIND, f"Without a compared run: {terms.listed(answer.untried)}."
     if answer.shared is not None:
         over = f"the {answer.shared} seeds that all methods share" if answer.shared else "each method's own seeds"
         yield MIND, f"Methods lack seeds: means are over {over}, differences over those that a pair shares."
@@ -49,15 +49,15 @@ def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
 
 def _verdicts(answer: Answer) -> Iterator[tuple[str, str]]:
     if answer.guess and answer.guess.below:
-        yield BAD, f"Not shown to beat guessing: {words.several(answer, answer.guess.below)}."
+        yield BAD, f"Not shown to beat guessing: {terms.several(answer, answer.guess.below)}."
     elif answer.guess and answer.guess.value is not None and answer.decided:
         yield WELL, "Every method beats guessing."
     if answer.under:
-        who = words.several(answer, [method.name for method in answer.methods if method.name in answer.under])
+        who = terms.several(answer, [method.name for method in answer.methods if method.name in answer.under])
         yield MIND, f"Still improving at the end: {who}. More steps may change the order."
     skewed = [f"{pair.a} and {pair.b}" for pairs in answer.pairs.values() for pair in pairs if pair.skew and pair.w]
     if skewed:
-        pairs = words.listed(list(dict.fromkeys(skewed))[: words.NAMED])
+        pairs = terms.listed(list(dict.fromkeys(skewed))[: terms.NAMED])
         yield MIND, f"Skewed noise: take these verdicts with care: {pairs}."
 
 
@@ -65,7 +65,7 @@ def _costs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     if drifting := unsteady(results, "drifts"):
         yield (
             MIND,
-            f"Speed drifted by over 5 % within some runs: {words.several(answer, list(map(sanitize, drifting)))}.",
+            f"Speed drifted by over 5 % within some runs: {terms.several(answer, list(map(sanitize, drifting)))}.",
         )
     if answer.unranked:
         yield MIND, f"Runs {answer.unranked}: costs are shown, not ranked."

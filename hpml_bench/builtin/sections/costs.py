@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import MEMORY, Results
@@ -45,7 +45,7 @@ def _columns(answer: Answer) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
         if axis.key == "time" and (fastest := answer.best("time")) and len(fastest) == 1:
-            yield f"Times as long as {words.label(answer, fastest[0])}", _factors(answer, axis, fastest[0])
+            yield f"Times as long as {terms.label(answer, fastest[0])}", _factors(answer, axis, fastest[0])
         if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, ADDED)):
             yield f"Of it by training ({axis.unit})", added
 
@@ -54,7 +54,7 @@ def _values(answer: Answer, metric: str) -> dict[str, Cell]:
     """Return the means of a cost; a base model saves nothing."""
     size = next((axis.key == "size" for axis in answer.axes if axis.id == metric), False)
     found = {m.name: m.v[metric].m for m in answer.methods if metric in m.v and not (size and m.base)}
-    return {name: (words.cost_text(answer, metric, value, unit=False), value) for name, value in found.items()}
+    return {name: (terms.cost_text(answer, metric, value, unit=False), value) for name, value in found.items()}
 
 
 def _factors(answer: Answer, axis: Axis, fastest: str) -> dict[str, Cell]:
@@ -63,7 +63,7 @@ def _factors(answer: Answer, axis: Axis, fastest: str) -> dict[str, Cell]:
     for method in answer.methods:
         pair = answer.pair(axis.tested or "", method.name, fastest)
         if pair is not None:
-            factor, low, high = words.seen_from(pair, method.name, ratio=True)
+            factor, low, high = terms.seen_from(pair, method.name, ratio=True)
             between = "" if low is None or high is None else f" [{number(low, '.2f')}, {number(high, '.2f')}]"
             cells[method.name] = (f"{number(factor, '.2f')}{between}", factor)
     return cells
@@ -88,17 +88,17 @@ def _told(answer: Answer) -> Iterator[str]:
     time, memory = answer.axis("time"), answer.axis("memory")
     if time and (fastest := answer.best("time")):
         if len(fastest) == 1:
-            yield f"{words.label(answer, fastest[0])} trains fastest: {_cost(answer, fastest[0], time.id)}."
+            yield f"{terms.label(answer, fastest[0])} trains fastest: {_cost(answer, fastest[0], time.id)}."
         else:
-            yield f"Which trains fastest can't be told: {words.several(answer, fastest, 'or')}."
+            yield f"Which trains fastest can't be told: {terms.several(answer, fastest, 'or')}."
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
-            yield f"Which needs least memory can't be told: {words.several(answer, least, 'or')}."
+            yield f"Which needs least memory can't be told: {terms.several(answer, least, 'or')}."
         elif memory.id != ADDED and ADDED in answer.by_name[least[0]].v:
             added, peak = _cost(answer, least[0], ADDED), _cost(answer, least[0], memory.id)
-            yield f"{words.label(answer, least[0])} adds least memory in training: {added} of its {peak} peak."
+            yield f"{terms.label(answer, least[0])} adds least memory in training: {added} of its {peak} peak."
         else:
-            yield f"{words.label(answer, least[0])} needs least memory: {_cost(answer, least[0], memory.id)}."
+            yield f"{terms.label(answer, least[0])} needs least memory: {_cost(answer, least[0], memory.id)}."
     if memory and memory.tested == ADDED != memory.id:
         yield "Verdicts are on what training adds; limits are on the total peak."
     if answer.unranked:
@@ -107,7 +107,7 @@ def _told(answer: Answer) -> Iterator[str]:
 
 def _cost(answer: Answer, name: str, metric: str) -> str:
     value = answer.value(name, metric)
-    return MISSING if value is None else words.cost_text(answer, metric, value)
+    return MISSING if value is None else terms.cost_text(answer, metric, value)
 
 
 def _notes(answer: Answer) -> list[str]:

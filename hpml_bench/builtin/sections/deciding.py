@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Pair
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
@@ -48,12 +48,12 @@ def _headline(answer: Answer, pending: int, pairs: int) -> str:
         return f"No pair of scores is tested. A verdict takes two methods that share {statistics.LEAST_SEEDS} seeds."
     if not pending:
         return "Every tested pair of scores is decided."
-    return f"{pending} of {words.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
+    return f"{pending} of {terms.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
 
 
 def _line(answer: Answer, pair: Pair) -> str:
     one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
-    apart = f"{words.label(answer, one)} or {words.label(answer, other)}: {words.gap_text(answer, abs(pair.d))} apart."
+    apart = f"{terms.label(answer, one)} or {terms.label(answer, other)}: {terms.gap_text(answer, abs(pair.d))} apart."
     if pair.need:
         return f"{apart} With a gap of that size, about {pair.need:,} seeds, fixed before, would decide."
     return f"{apart} More seeds alone won't decide; use more than {answer.rows_text}."
@@ -63,6 +63,6 @@ def _scope(answer: Answer) -> Iterator[str]:
     """Yield what the verdicts hold for; nothing where there is none."""
     if not answer.decided:
         return
-    yield f"The page makes {words.count_of(answer.tested, 'comparison')}, for {answer.judged}."
+    yield f"The page makes {terms.count_of(answer.tested, 'comparison')}, for {answer.judged}."
     yield (f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict.")
     yield "Verdicts hold at this budget. “Can't tell” doesn't mean equal."

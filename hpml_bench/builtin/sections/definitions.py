@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import section_of, table
@@ -17,7 +17,7 @@ def section(results: Results) -> Section | None:
     """Return a row per word."""
     answer = answer_of(results)
     margin = f"{answer.score.margin:.3g} {answer.score.difference_unit}".strip()
-    comparisons = words.count_of(answer.tested, "comparison")
+    comparisons = terms.count_of(answer.tested, "comparison")
     rows = [
         ["Score", "The mean over seeds, on the test rows."],
         ["Best or tied", "No other method is shown to score better."],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.tuning import find
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import MEMORY, Results
@@ -55,13 +55,13 @@ def _facts(results: Results, answer: Answer, method: Method) -> Iterator[list[Ce
     if score is not None:
         unit = f" ({answer.score.unit})" if answer.score.unit else ""
         ends = [end for end in (score.lo, score.hi) if end is not None]
-        own = f"; 95 % interval of its own {' to '.join(words.score_text(answer, end, unit=False) for end in ends)}"
-        mean = words.score_text(answer, score.m, unit=False)
+        own = f"; 95 % interval of its own {' to '.join(terms.score_text(answer, end, unit=False) for end in ends)}"
+        mean = terms.score_text(answer, score.m, unit=False)
         yield [
-            f"{capitalized(answer.score.title)}{unit}, {words.count_of(len(score.runs), 'seed')}",
+            f"{capitalized(answer.score.title)}{unit}, {terms.count_of(len(score.runs), 'seed')}",
             mean + (own if ends else ""),
         ]
-        yield ["Seed by seed", ", ".join(words.score_text(answer, value, unit=False) for value in score.runs)]
+        yield ["Seed by seed", ", ".join(terms.score_text(answer, value, unit=False) for value in score.runs)]
     for axis in answer.axes:
         if axis.id in method.v and not (axis.key == "size" and method.base):
             yield [axis.title, _cost(answer, axis, method)]
@@ -72,24 +72,24 @@ def _facts(results: Results, answer: Answer, method: Method) -> Iterator[list[Ce
     yield ["Options", option_list(spec.options) or "none"]
     late = answer.under.get(method.name)
     if late:
-        yield ["At the end", f"still improving in {late} of {words.count_of(method.seeds, 'run')}"]
+        yield ["At the end", f"still improving in {late} of {terms.count_of(method.seeds, 'run')}"]
 
 
 def _cost(answer: Answer, axis: Axis, method: Method) -> str:
     values = method.v[axis.id]
-    text = words.cost_text(answer, axis.id, values.m)
+    text = terms.cost_text(answer, axis.id, values.m)
     if not axis.exact and values.lo is not None and values.hi is not None:
-        ends = [words.cost_text(answer, axis.id, end, unit=False) for end in (values.lo, values.hi)]
+        ends = [terms.cost_text(answer, axis.id, end, unit=False) for end in (values.lo, values.hi)]
         text += f"; 95 % interval {' to '.join(ends)}"
     if axis.key == "memory" and axis.id != ADDED and ADDED in method.v:
-        text += f"; training adds {words.cost_text(answer, ADDED, method.v[ADDED].m)}"
+        text += f"; training adds {terms.cost_text(answer, ADDED, method.v[ADDED].m)}"
     return text
 
 
 def _tuned(results: Results, method: Method) -> str:
     record = find(results.folder, results.suite)
     trials = [len(tuned.trials) for tuned in record.methods if sanitize(tuned.name) == method.name] if record else []
-    return f", tuned in {words.count_of(trials[0], 'trial')}" if trials and trials[0] else ""
+    return f", tuned in {terms.count_of(trials[0], 'trial')}" if trials and trials[0] else ""
 
 
 def _against(answer: Answer, method: Method) -> Table:
@@ -104,10 +104,10 @@ def _against(answer: Answer, method: Method) -> Table:
         gap: Cell = None
         between = MISSING
         if pair is not None:
-            d, low, high = words.seen_from(pair, method.name)
-            gap = (words.gap_text(answer, d, unit=False), d)
+            d, low, high = terms.seen_from(pair, method.name)
+            gap = (terms.gap_text(answer, d, unit=False), d)
             if low is not None and high is not None:
-                between = f"[{words.gap_text(answer, low, unit=False)}, {words.gap_text(answer, high, unit=False)}]"
+                between = f"[{terms.gap_text(answer, low, unit=False)}, {terms.gap_text(answer, high, unit=False)}]"
         costs = [_by_cost(answer, axis, method.name, other) for axis in tested]
         rows.append([other, gap, between, SAID[relation], *costs])
     caption = f"{method.name} against each other method"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Mark, Section, Table, Tabs, Text
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
@@ -69,12 +69,12 @@ def _cell(answer: Answer, metric: str, name: str, other: str, mark: Mark | None)
     if pair is None:
         return (MISSING if name != other else " ", None)
     ratio = metric != "score"
-    value = words.seen_from(pair, name, ratio=ratio)[0]
+    value = terms.seen_from(pair, name, ratio=ratio)[0]
     if ratio:
         text = f"× {number(value, '.2f')}"
     else:
-        text = words.gap_text(answer, value, unit=False)
+        text = terms.gap_text(answer, value, unit=False)
         text = (
-            f"+{text}" if value > 0 and float(number(value, f".{words.gap_digits(answer)}f").replace(",", "")) else text
+            f"+{text}" if value > 0 and float(number(value, f".{terms.gap_digits(answer)}f").replace(",", "")) else text
         )
     return (f"{text} {SIGNS[mark]}" if mark else text, value)

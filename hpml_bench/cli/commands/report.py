@@ -7,25 +7,33 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.options import names, tracked
-from hpml_bench.cli.reporting import result_folders, write
+from hpml_bench.cli.reporting import result_folders, write, write_over
 
 
 @click.command()
-@click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
+@click.argument("folders", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder to write to; the results folder if not given.")  # fmt: skip
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
 @tracked("off", "Also publish runs and tables.")
-def report(folder: Path, out: Path | None, formats: str, trackers: dict[str, str]) -> None:
-    """Rebuild the report of DIR (a suite's results, or a folder of several) from its records alone."""
+def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: dict[str, str]) -> None:
+    """Rebuild the report of DIR from its records alone; of several DIR, write one page over their suites.
+
+    DIR is a suite's results, or a folder of several, of which each gets its own report; reports/ if not given. A page
+    over suites goes to reports/over-suites if there is no --out.
+    """
     from hpml_bench.errors import UserError
     from hpml_bench.plugins.tracker import make_trackers
 
     wanted = names(formats)
     if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
-    folders = result_folders(folder)
+    if len(folders) > 1:
+        every = [inner for folder in folders for inner in result_folders(folder)]
+        write_over(every, out or Path("reports", "over-suites"), wanted)
+        return
+    found = result_folders(*(folders or (Path("reports"),)))
     used = make_trackers(trackers)
-    for results in folders:
-        target = out / results.name if out and len(folders) > 1 else out
+    for results in found:
+        target = out / results.name if out and len(found) > 1 else out
         write(results, target, wanted, used)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Relation
 
 HEIGHT = 20
@@ -133,8 +133,8 @@ def _scale(answer: Answer, low: float, x: Callable[[float], float], width: int) 
 
 
 def _said(answer: Answer, of: Difference) -> str:
-    mean = words.gap_text(answer, of.d)
+    mean = terms.gap_text(answer, of.d)
     if of.low is None or of.high is None:
         return mean
-    low, high = (words.gap_text(answer, value, unit=False) for value in (of.low, of.high))
+    low, high = (terms.gap_text(answer, value, unit=False) for value in (of.low, of.high))
     return f"{mean}, interval {low} to {high}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.model import Answer
 
 NARROWEST = 40
@@ -46,19 +46,19 @@ def _columns(answer: Answer) -> list[list[str]]:
     scores = [answer.value(method.name, "score") for method in answer.methods]
     columns = [
         ["method", *(_name(answer, method.name) for method in answer.methods)],
-        [answer.score.title + unit, *("-" if s is None else words.score_text(answer, s, unit=False) for s in scores)],
+        [answer.score.title + unit, *("-" if s is None else terms.score_text(answer, s, unit=False) for s in scores)],
     ]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
-        header = SHORT[axis.key] + ("" if words.own_units(axis) else f" {axis.unit}")
-        cells = ["-" if value is None else words.cost_text(answer, axis.id, value, unit=False) for value in values]
+        header = SHORT[axis.key] + ("" if terms.own_units(axis) else f" {axis.unit}")
+        cells = ["-" if value is None else terms.cost_text(answer, axis.id, value, unit=False) for value in values]
         columns.append([header, *cells])
     return columns
 
 
 def _name(answer: Answer, name: str) -> str:
     """Return a method's name, with its number where sentences use that."""
-    shown = words.row_name(answer, name)
+    shown = terms.row_name(answer, name)
     shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
     return f"{answer.number[name]:2} {shown}" if answer.numbered else shown
 

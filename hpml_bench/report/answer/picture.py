@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.model import Answer, Axis, Key
 from hpml_bench.report.tables import capitalized, number
 
@@ -245,7 +245,7 @@ def _powers(answer: Answer, axis: Axis, frame: _Frame) -> list[tuple[float, str]
         if len(at) >= 3:
             break
     room = max(1, int((frame.right - frame.left) // 48))
-    return [(value, _round(words.cost_text(answer, axis.id, value))) for value in at[:: -(-len(at) // room)]]
+    return [(value, _round(terms.cost_text(answer, axis.id, value))) for value in at[:: -(-len(at) // room)]]
 
 
 def _round(text: str) -> str:
@@ -318,7 +318,7 @@ def _mark(at: int, mark: _Mark, label: _Label, spoken: str, radius: float) -> st
 
 def _values(answer: Answer, axis: Axis, name: str) -> str:
     v = answer.by_name[name].v
-    score, cost = words.score_text(answer, v["score"].m), words.cost_text(answer, axis.id, v[axis.id].m)
+    score, cost = terms.score_text(answer, v["score"].m), terms.cost_text(answer, axis.id, v[axis.id].m)
     return f"{answer.score.title} {score}, {axis.title.lower()} {cost}"
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
 from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.answer.picture import MANY, Picture, pictures
@@ -90,7 +90,7 @@ def context(answer: Answer) -> dict[str, object]:
 
 def _unit(axis: Axis) -> str:
     """Return the unit of a column; none where each cell has its own."""
-    return "" if words.own_units(axis) else axis.unit
+    return "" if terms.own_units(axis) else axis.unit
 
 
 def _best(answer: Answer) -> str:
@@ -117,7 +117,7 @@ def legend(answer: Answer, picture: Picture) -> Legend:
     chips = {words.verdict(answer, name).chip for name in answer.top}
     lost = [name for name in picture.lost if "score" in answer.by_name[name].v]
     untrained = all(answer.by_name[name].base for name in lost)
-    named = sentence_list([words.label(answer, name) for name in lost]) if lost else ""
+    named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
     return Legend(
         best=(chips.pop() if len(chips) == 1 else "best or tied") if chips else "",
         bands=("one band: can't tell apart" if picture.banded else "No two are tied.")
@@ -133,9 +133,9 @@ def _row(answer: Answer, of: Bars, method: Method) -> Row:
     return Row(
         at=answer.number[name],
         name=name,
-        pieces=_pieces(words.row_name(answer, name)),
+        pieces=_pieces(terms.row_name(answer, name)),
         top=name in answer.top,
-        score=MISSING if score is None else words.score_text(answer, score.m, unit=False),
+        score=MISSING if score is None else terms.score_text(answer, score.m, unit=False),
         value=None if score is None else score.m,
         difference=of.value.get(name),
         bar=of.svg.get(name, ""),
@@ -153,7 +153,7 @@ def _cell(answer: Answer, axis: Axis, method: Method) -> Cell:
     found = method.v.get(axis.id)
     if found is None:
         return Cell(axis.key, MISSING, None)
-    return Cell(axis.key, words.cost_text(answer, axis.id, found.m, unit=False), found.m)
+    return Cell(axis.key, terms.cost_text(answer, axis.id, found.m, unit=False), found.m)
 
 
 def _pieces(name: str) -> tuple[str, ...]:

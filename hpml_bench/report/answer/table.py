@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import difference
 from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.tables import MISSING
@@ -38,11 +38,11 @@ def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
     gap = difference(answer, name, best) if name != best else None
 
     def shown(value: float | None) -> _Cell:
-        return (MISSING, None) if value is None else (words.gap_text(answer, value, unit=False), value)
+        return (MISSING, None) if value is None else (terms.gap_text(answer, value, unit=False), value)
 
     return (
         (name, name),
-        (MISSING, None) if score is None else (words.score_text(answer, score.m, unit=False), score.m),
+        (MISSING, None) if score is None else (terms.score_text(answer, score.m, unit=False), score.m),
         shown(gap.d if gap else None),
         shown(gap.lo if gap else None),
         shown(gap.hi if gap else None),
@@ -63,4 +63,4 @@ def _text(text: str) -> _Cell:
 
 def _cost(answer: Answer, axis: Axis, method: Method) -> _Cell:
     found = method.v.get(axis.id)
-    return (MISSING, None) if found is None else (words.cost_text(answer, axis.id, found.m, unit=False), found.m)
+    return (MISSING, None) if found is None else (terms.cost_text(answer, axis.id, found.m, unit=False), found.m)

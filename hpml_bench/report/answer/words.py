@@ -6,18 +6,27 @@ At most 20 words a sentence. Words: *best or tied* (none is shown better), *behi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer, Axis, Key, Pair
+from hpml_bench.report.answer.model import Answer, Axis, Key
+from hpml_bench.report.answer.terms import (
+    cost_text,
+    count_of,
+    gap_text,
+    label,
+    listed,
+    ordinal,
+    score_of,
+    score_text,
+    seen_from,
+    several,
+    with_unit,
+)
 from hpml_bench.report.tables import MINUS, capitalized, number
 
 FEW_SEEDS = 5
 """Seeds under which only large differences can be found."""
-NAMED = 3
-"""Methods that a sentence names; of more it says how many."""
-BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
     "oom_host": "out of memory",
@@ -79,18 +88,18 @@ def _nothing_tested(answer: Answer) -> str:
     ask = f"{have} rank methods: take {answer.least} or more."
     if answer.seeds >= answer.least:
         ask = f"Methods that share fewer than {answer.least} {what}s can't be ranked."
-    return f"{ask} The {_extreme(answer)} is {_score_of(answer, first)}, of {first}."
+    return f"{ask} The {_extreme(answer)} is {score_of(answer, first)}, of {first}."
 
 
 def _one_best(answer: Answer, best: str) -> str:
-    value, title = _score_of(answer, best), answer.score.title
+    value, title = score_of(answer, best), answer.score.title
     if best != answer.methods[0].name or any(m.name not in answer.tested_by_score for m in answer.methods):
         return f"No method is shown to beat {best}: {value} {title}."
     won = [_won(axis) for axis in answer.axes if answer.best(axis.key) == (best,)]
     if won:
         return f"{best} {listed([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
-    return f"{best} scores best: {value} {title}; {follows} follows with {_score_of(answer, follows)}."
+    return f"{best} scores best: {value} {title}; {follows} follows with {score_of(answer, follows)}."
 
 
 def _several_best(answer: Answer) -> str:
@@ -133,7 +142,7 @@ def _span(answer: Answer, low: float, high: float) -> str:
 
 def _rough(answer: Answer, value: float) -> str:
     """Return a middle of scores, with a digit less than theirs."""
-    return _with_unit(number(value, f".{max(0, answer.score.digits - 1)}f"), answer.score.unit)
+    return with_unit(number(value, f".{max(0, answer.score.digits - 1)}f"), answer.score.unit)
 
 
 # The set-up line
@@ -262,7 +271,8 @@ def _cheaper(answer: Answer) -> str:
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
-    text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
+    text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, "
+    text += f"{_far(answer, near, lead)}."
     if len(fastest) == 1 and fastest[0] != near and fastest[0] in quicker:
         text += f" {_opening(answer, label(answer, fastest[0]))}: fastest, {_far(answer, fastest[0], lead)}."
     return text
@@ -381,118 +391,3 @@ def _standing(answer: Answer, name: str) -> str:
     if name in answer.top and base not in {None, name} and base not in (*open_, *equal) and answer.unproven(name):
         parts.append("not shown to beat the base model")
     return "; ".join(parts)
-
-
-# Numbers and names
-
-
-def score_text(answer: Answer, value: float, *, unit: bool = True) -> str:
-    """Return a score in its digits, with its unit."""
-    return _with_unit(number(value, f".{answer.score.digits}f"), answer.score.unit if unit else "")
-
-
-def _score_of(answer: Answer, name: str) -> str:
-    value = answer.value(name, "score")
-    return "no score" if value is None else score_text(answer, value)
-
-
-def gap_text(answer: Answer, value: float, *, unit: bool = True) -> str:
-    """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
-    text = number(value, f".{gap_digits(answer)}f")
-    if not unit or not answer.score.difference_unit:
-        return text
-    of = answer.score.difference_unit
-    return f"{text} {'point' if of == 'points' and text in {'1', '1.0', '1.00'} else of}"
-
-
-def gap_digits(answer: Answer) -> int:
-    """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off."""
-    digits = answer.score.digits
-    for pair in answer.pairs.get("score", ()):
-        p, q = answer.value(pair.a, "score"), answer.value(pair.b, "score")
-        if p is not None and q is not None and abs(round(p, digits) - round(q, digits) - pair.d) > 0.05 * 10**-digits:
-            return digits + 1
-    return digits
-
-
-def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
-    """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
-    axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
-    if axis is not None and own_units(axis):
-        factor, name = next(((f, u) for f, u in BYTES if value >= f), BYTES[-1])
-        amount = value / factor
-        return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
-    shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
-    digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-    return _with_unit(number(value, f".{min(digits, 4)}f"), shown if unit else "")
-
-
-def own_units(axis: Axis) -> bool:
-    """Return whether each value of a cost is shown in a unit of its own: sizes of files, which span powers of ten."""
-    return axis.key == "size" and axis.unit == "MB"
-
-
-def label(answer: Answer, name: str) -> str:
-    """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model` where that is one."""
-    if answer.by_name[name].base:
-        return "the base model"
-    return f"no. {answer.number[name]}" if answer.numbered else name
-
-
-def row_name(answer: Answer, name: str) -> str:
-    """Return a method's name for its row: `none (base model)`."""
-    return f"{name} (base model)" if answer.by_name[name].base else name
-
-
-def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:
-    """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
-    base = [label(answer, name) for name in names if answer.by_name[name].base]
-    trained = [name for name in names if not answer.by_name[name].base]
-    if answer.numbered:
-        ranges = [f"no. {_ranges(sorted(answer.number[name] for name in trained))}"] if trained else []
-        return listed([*ranges, *base], last)
-    if len(names) <= NAMED:
-        return listed([*trained, *base], last)
-    return listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return `1–3, 5`."""
-    runs: list[list[int]] = []
-    for one in numbers:
-        if runs and one == runs[-1][-1] + 1:
-            runs[-1].append(one)
-        else:
-            runs.append([one])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
-
-
-def listed(items: Sequence[str], last: str = "and") -> str:
-    """Return `a, b and c`, or with another last word."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
-
-
-def seen_from(pair: Pair, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
-    """Return difference (or factor) and 95 % interval of a pair, of `name` against the other."""
-    if pair.a == name:
-        return pair.d, pair.lo, pair.hi
-    if ratio:
-        low, high = (None if end is None else 1 / end for end in (pair.hi, pair.lo))
-        return 1 / pair.d, low, high
-    low, high = (None if end is None else -end for end in (pair.hi, pair.lo))
-    return -pair.d, low, high
-
-
-def ordinal(n: int) -> str:
-    """Return `1st`, `2nd`, `3rd`, `11th`."""
-    ending = "th" if 10 <= n % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return f"{n}{ending}"
-
-
-def count_of(n: int, noun: str) -> str:
-    """Return `1 run`, `1,000 runs`."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _with_unit(text: str, unit: str) -> str:
-    return f"{text} {unit}" if unit else text
