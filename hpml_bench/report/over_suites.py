@@ -315,8 +315,8 @@ def _folds(suites: Suites) -> Iterator[Fold]:
         for suite, own in zip(suites.ranked, _ranks_of(suites, name), strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
             costs = [_cost(answer, key, name) for key in TITLES]
-            rows.append([suite.name, cell(own, ".3g"), rank(method.place), terms.score_text(answer, method.v["score"].m),
-                         *costs])  # fmt: skip
+            score = terms.score_text(answer, method.v["score"].m)
+            rows.append([suite.name, cell(own, ".3g"), rank(method.place), score, *costs])
         columns = ("Suite", "Rank", "Place by verdicts", "Score", *TITLES.values())
         shown = table(f"method_{n}", f"{name} in each suite", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")
