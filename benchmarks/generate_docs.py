@@ -1,4 +1,4 @@
-"""Reference pages written from the code: docs/record.schema.json, docs/settings.md, docs/metrics.md.
+"""Reference pages written from the code: two schemas, docs/settings.md and docs/metrics.md.
 
 python benchmarks/generate_docs.py
 """
@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from hpml_bench import registry
 from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.report.answer.model import Answer
 from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
@@ -39,8 +40,12 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a le
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    schema = json.dumps(RunRecord.model_json_schema(), indent=1, ensure_ascii=False)
-    return {"record.schema.json": schema + "\n", "settings.md": settings_page(), "metrics.md": metrics_page()}
+    schemas = {"record.schema.json": RunRecord, "report.schema.json": Answer}
+    found = {
+        name: json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+        for name, model in schemas.items()
+    }
+    return found | {"settings.md": settings_page(), "metrics.md": metrics_page()}
 
 
 def settings_page() -> str:

@@ -35,7 +35,7 @@ def run_suite(
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
         quiet: print nothing.
-        report: write report.html and report.md.
+        report: write report.html, report.md and report.json.
 
     Raises:
         hpml_bench.errors.UserError: the suite or a setting is invalid, or a source isn't available.

@@ -1,29 +1,45 @@
-// Sorting by a click on a column's head; the page is complete without it.
-for (const table of document.querySelectorAll("table")) {
-  const body = table.tBodies[0];
-  if (body.rows.length < 3) continue;
-  [...table.tHead.rows[0].cells].forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => {
-        const cell = row.cells[column];
-        return "v" in cell.dataset ? Number(cell.dataset.v) : cell.textContent.trim();
-      };
-      const order = (a, b) => {
-        const [x, y] = [key(a), key(b)];
-        if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1;
-        const sign = typeof x === "number" ? x - y : x.localeCompare(y, "en", { numeric: true });
-        return down ? -sign : sign;
-      };
-      body.append(...[...body.rows].sort(order));
-    });
-  });
+// Sorting by a click on a column's head; the page is complete without it. Heads with data-sort say which columns sort,
+// and whether up, down or as text first; in a table without them, all do. Rows without a value stay last.
+{
+  const valued = (cell) => {
+    const text = "v" in cell.dataset ? cell.dataset.v : cell.textContent.trim();
+    return ["", "–", "-"].includes(text) ? null : text;
+  };
+  const sortable = (table) => {
+    const [body] = table.tBodies, heads = [...(table.tHead?.rows[0].cells || [])];
+    if (!body || body.rows.length < 3 || table.matches(".matrix")) return;
+    const chosen = heads.filter((head) => "sort" in head.dataset);
+    for (const head of chosen.length ? chosen : heads) {
+      const column = head.cellIndex, cells = [...body.rows].map((row) => row.cells[column]);
+      if (cells.some((cell) => !cell)) continue;
+      const numbers = head.dataset.sort !== "text" && cells.some((cell) => "v" in cell.dataset && valued(cell) !== null);
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = numbers || head.matches(".num") ? "sort" : "sort words";
+      button.append(...head.childNodes);
+      head.append(button);
+      const first = head.dataset.sort === "down" ? "descending" : "ascending";
+      const compare = (x, y) => (numbers ? x - y : x.localeCompare(y, "en", { numeric: true }));
+      button.addEventListener("click", () => {
+        const was = head.getAttribute("aria-sort");
+        const order = was === "ascending" ? "descending" : was === "descending" ? "ascending" : first;
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", order);
+        const number = (text) => (numbers && text !== null && Number.isNaN(Number(text)) ? null : text);
+        const rows = [...body.rows].map((row) => [number(valued(row.cells[column])), row]);
+        rows.sort(([x], [y]) => {
+          if (x === null || y === null) return (x === null) - (y === null);
+          return order === "ascending" ? compare(x, y) : compare(y, x);
+        });
+        body.append(...rows.map(([, row]) => row));
+      });
+    }
+  };
+  for (const table of document.querySelectorAll("table")) sortable(table);
+  // The first screen's table comes in the order of its score.
+  const score = document.querySelector("table.main th.sc[data-sort]");
+  if (score?.querySelector("button") && !score.closest("tr").querySelector("[aria-sort]"))
+    score.setAttribute("aria-sort", score.dataset.sort === "down" ? "descending" : "ascending");
 }
 // The contents mark the section in view.
 if ("IntersectionObserver" in window) {

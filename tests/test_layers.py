@@ -191,10 +191,12 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is looked at by the failures, the takeaways that say nothing is left, and the head's counts."""
+    """What is left out is looked at by failures, cautions, takeaways where nothing is left, answer, and the counts."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
+        "hpml_bench.report.answer.numbers",
+        "hpml_bench.builtin.sections.cautions",
         "hpml_bench.builtin.sections.failures",
         "hpml_bench.builtin.sections.takeaways",
     }

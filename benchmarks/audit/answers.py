@@ -50,14 +50,6 @@ def language(rows: Mapping[str, Any], scorer: str | None) -> Scored:
     return Scored(scores, metrics)
 
 
-def cut_and_empty(rows: Mapping[str, Any]) -> float:
-    """Return the share of rows whose answer was cut before it said anything."""
-    if "said_cut" not in rows or "said_answer" not in rows:
-        return 0.0
-    empty = [not text.strip() for text in rows["said_answer"]]
-    return float((np.asarray(rows["said_cut"], dtype=bool) & np.array(empty)).mean())
-
-
 def linear(losses: Floats, tokens: Floats) -> Floats:
     """Return the loss a token, linear in each row."""
     ratio = losses.sum() / tokens.sum()

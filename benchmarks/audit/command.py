@@ -1,29 +1,27 @@
-"""Command: pages of folders checked, and what was found."""
+"""Command: answers and tables of folders checked, and what was found."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from audit.page import Audit, read_page
+from audit.answer import check_answer
+from audit.page import Audit, read_table
 from audit.reading import read_study
-from audit.sentences import check_line, check_rules
 from audit.steps import check_record
 from audit.study import Study
-from audit.tables import check_table
-from audit.whole import check_all_said, check_all_shown
+from audit.tables import check_table, check_tables
 
 
 def audit_page(study: Study, page: Path) -> Audit:
-    """Check a page, and the compared runs' records against their points."""
+    """Check the files in a page's folder, and the compared runs' records against their points."""
     audit = Audit()
-    tables, lines = read_page(page)
+    if study.compared:
+        check_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), study)
+    tables = [read_table(path) for path in sorted((page / "tables").glob("*.csv"))]
     for table in tables:
         check_table(audit, table, study)
-    for section, text in lines:
-        check_line(audit, section, text, study)
-    check_rules(audit, lines, study)
-    check_all_said(audit, lines, study)
-    check_all_shown(audit, tables, study)
+    check_tables(audit, tables, study)
     for run in study.compared:
         check_record(audit, run)
     return audit
@@ -31,19 +29,19 @@ def audit_page(study: Study, page: Path) -> Audit:
 
 def main(arguments: list[str], usage: str) -> int:
     """Check the pages of folders and print what was found."""
-    folders = [Path(name) for name in arguments if name != "-v"]
-    if not folders or not all((folder / name).exists() for folder in folders for name in ("report.md", "suite.json")):
+    folders = list(map(Path, arguments))
+    if not folders or not all((folder / "suite.json").exists() for folder in folders):
         print(usage)
         return 2
     wrong = False
     for folder in folders:
-        audit = audit_page(read_study(folder), folder / "report.md")
-        for table, count in audit.checked.items():
-            print(f"{count:5} checked: {table}")
-        for line, count in audit.unchecked.items():
-            print(f"{count:5} not checked: {line}")
-        for line in audit.passed_over if "-v" in arguments else []:
-            print(f"no check for: {line}")
+        study = read_study(folder)
+        if not (folder / "tables").is_dir() or (study.compared and not (folder / "report.json").exists()):
+            print(f"{folder} lacks report.json or tables/: `hpml-bench report {folder} --format md,csv` makes them")
+            return 2
+        audit = audit_page(study, folder)
+        for part, count in audit.checked.items():
+            print(f"{count:5} checked: {part}")
         for line in audit.problems:
             print(f"DISAGREES: {line}")
         print(f"{folder}: {audit.checked.total()} figures checked, {len(audit.problems)} disagree")

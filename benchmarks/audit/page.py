@@ -1,66 +1,61 @@
-"""Page of a report, read back from Markdown, and the audit of it."""
+"""Files beside a page, its answer and its tables, and the audit of them."""
 
 from __future__ import annotations
 
-import html
+import csv
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audit.values import Fact, Near, agree
+from audit.values import Cell, Near, agree
+
+EXACT = re.compile(r"-?\d+(\.\d+(e[+-]\d+)?|e[+-]\d+)")
+"""A real number as CSV has it, in all its digits."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One table of the page."""
 
-    section: str
-    caption: str
+    name: str
     header: list[str]
     rows: list[list[str]]
 
 
-def plain(text: str) -> str:
-    """Return Markdown without its escapes."""
-    return re.sub(r"\\([^\w\s]|_)", r"\1", html.unescape(text).replace("\u200b", "")).strip()
+def read_table(path: Path) -> Table:
+    """Read a table's CSV; deviations and notes stand behind the values that they are of, as on the page."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    own = [at for at, name in enumerate(header) if re.sub(r" (sd|note)$", "", name) not in header[:at]]
+    return Table(path.stem, [header[at] for at in own], [[_cell(header, row, at) for at in own] for row in rows])
 
 
-def read_page(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
-    """Read a report's tables, named by the bold line or the summary above them, and its other lines by section."""
-    tables: list[Table] = []
-    lines: list[tuple[str, str]] = []
-    section, caption, within = "head", "", False
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("|"):
-            cells = [plain(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if not within:
-                tables.append(Table(section, caption, cells, []))
-            elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-                tables[-1].rows.append(cells)
-        elif line.startswith("## "):
-            section, caption = plain(line[3:]), ""
-        elif found := re.fullmatch(r"\*\*([^*]+)\*\*|<details>\s*<summary>(.*)</summary>", line.strip()):
-            caption = plain(found[1] or found[2])
-        elif line.strip():
-            lines.append((section, plain(line.removeprefix("- "))))
-        within = line.startswith("|")
-    return tables, lines
+def _cell(header: list[str], row: list[str], at: int) -> str:
+    """Return a cell with its deviation and note; a number that stands alone is exact, others are rounded."""
+    beside = dict(zip(header[at + 1 : at + 3], row[at + 1 : at + 3], strict=True))
+    value = re.sub(r"^'(?=[=+@＝＋＠－-])", "", row[at])
+    if EXACT.fullmatch(value):
+        value = f"{float(value):.11e}"
+    spread, note = (beside.get(f"{header[at]} {kind}", "") for kind in ("sd", "note"))
+    return " ".join(filter(None, [value, spread and f"± {spread}", note]))
 
 
 @dataclass
 class Audit:
-    """What was compared, what disagrees, and what could not be checked."""
+    """What was compared, and what disagrees."""
 
     checked: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    unchecked: Counter[str] = field(default_factory=Counter)
-    passed_over: list[str] = field(default_factory=list)
 
-    def check(self, section: str, table: str, row: str, fact: Fact) -> None:
+    def check(self, part: str, path: str, shown: str | None, expected: Cell) -> None:
         """Compare what is said with what was recomputed."""
-        column, shown, expected = fact
-        self.checked[f"{section} | {table}"] += 1
+        self.checked[part] += 1
         if not agree(shown, expected):
             value = expected[1] if isinstance(expected, tuple) and not isinstance(expected, Near) else expected
-            self.problems.append(f"{section} | {table} | {row} | {column}: page {shown!r}, recomputed {value}")
+            self.problems.append(f"{part} | {path}: said {shown!r}, recomputed {value!r}")
+
+    def uncovered(self, part: str, path: str, shown: object) -> None:
+        """Note a figure that no rule is for."""
+        self.checked[part] += 1
+        self.problems.append(f"{part} | {path}: {shown!r} is covered by no rule")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 from audit.page import Table
 from audit.runs import consumed
@@ -68,18 +67,26 @@ def apart(study: Study, _: Table, row: Row) -> Cells:
     return protocols | {"Seeds": ", ".join(map(str, sorted({run.seed for run in runs}))), "Runs": len(runs)}
 
 
+def shortened(text: str) -> str:
+    """Return a text of 400 characters at most."""
+    return text if len(text) <= 400 else f"{text[:399]}…"
+
+
 def failed(study: Study, _: Table, row: Row) -> Cells:
     """How a run ended that did not end well."""
     log = row["Log"].partition("/")[0]
     run = next(run for run in study.runs if run.folder.name == log)
-    error = run.record["error"] or {"kind": "–", "message": ""}
-    reason = f"{error['kind']}: {error['message']}" if run.record["error"] else "–"
+    error, checks = run.record["error"], [check for check in run.record["checks"] if not check["passed"]]
+    reason = "; ".join(f"{check['name']}: {check['detail']}" for check in checks) or "–"
+    if error:
+        rank = "" if error["rank"] is None else f" (rank {error['rank']})"
+        reason = f"{error['kind']}: {shortened(error['message'])}{rank}"
     return {
         "Seed": run.seed,
         "Status": run.record["status"],
         "Meaning": row["Meaning"],
         "Log": row["Log"],
-        "Reason": (re.escape(reason) + r"(?: \(rank \d+\))?", []),
+        "Reason": reason,
     }
 
 
@@ -88,7 +95,7 @@ def tuned(study: Study, table: Table, row: Row) -> Cells:
     tuning, trials = study.tuning, study.tuning.trials[row["method"]]
     best, ended = tuning.best(row["method"]), tuning.ended(row["method"])
     near = [tuning.scale * score(t) for t in ended if abs(math.log(t["lr"] / best["lr"])) <= math.log(3) + 1e-9]
-    rates = sorted({float(run.spec["lr"]) for run in study.compared if run.spec["name"] == row["method"]})
+    rates = sorted({float(f"{run.spec['lr']:.3g}") for run in study.compared if run.spec["name"] == row["method"]})
     fixed = best["parameters"] == 0
     of_best, near_best = (
         next(h for h in table.header if h.startswith(words)) for words in ("Validation ", "Within x3")

@@ -13,7 +13,7 @@ from audit.page import Table
 from audit.statistics import Comparison, Pair, compare_rows, mean_interval, over_seeds, sign_flips
 from audit.study import Study, mcnemar, over_rows, row_test
 from audit.values import INTERVAL, NUMBER, Cell, Near, interval_cell, mean_cell
-from audit.words import Cells, Row, amounts, metric_in, metric_of
+from audit.words import Cells, Row, amounts, metric_of
 
 
 def means(study: Study, table: Table, row: Row) -> Cells:
@@ -32,7 +32,7 @@ def means(study: Study, table: Table, row: Row) -> Cells:
         if found := metric_of(study, header):
             cells[header] = mean_cell([found[1] * value for value in study.values(found[0])[name]])
         elif "rank" in header.lower():
-            cells[header] = study.rank(metric_in(study, header), name)
+            cells[header] = study.rank(study.score, name)
     return cells
 
 
@@ -76,12 +76,8 @@ def intervals(study: Study, table: Table, row: Row) -> Cells:
 def difference_cells(pair: Pair, first: str, made: Comparison) -> tuple[float, tuple[float, float] | None]:
     """Return a difference of scores, or a factor, and its interval, as the first method's to the second's."""
     sign = 1 if pair.first == first else -1
-
-    def shown(value: float) -> float:
-        return math.exp(sign * value) if pair.scale is None else pair.scale * sign * value
-
-    bounds = made.interval
-    return shown(made.mean), (shown(bounds[0]), shown(bounds[1])) if bounds else None
+    low, high = (pair.shown(sign * end) for end in made.interval or (math.nan, math.nan))
+    return pair.shown(sign * made.mean), (low, high) if made.interval else None
 
 
 def could_have_found(study: Study, pair: Pair) -> Near:
@@ -91,24 +87,24 @@ def could_have_found(study: Study, pair: Pair) -> Near:
     least = pair.comparison.least(study.level("different", study.looks) / study.tested)
     if pair.scale is not None:
         low, high = study.bounds(pair.metric)
-        return Near(pair.scale * least if least <= high - low else math.nan)
+        return Near(pair.scale * least if least <= high - low else math.nan, 1e-6 * abs(pair.scale * least))
     percent = 100 * math.expm1(min(least, 700))
-    return Near(percent, 1e-5 * percent)
+    return Near(percent, 5e-6 * percent)
 
 
 def deciding(study: Study, pair: Pair) -> Cell:
     """Return how many seeds would decide an undecided pair."""
     if pair.verdict != "undecided" or not pair.comparison.spreads:
         return "–"
-    levels = [study.level(kind, study.looks + 1) / study.tested for kind in ("different", "equivalent")]
-    needed = pair.comparison.seeds_to_decide(levels, study.log_margin(pair.metric))
-    return "none" if needed is None else "> 10,000" if needed > 10_000 else needed
+    if (needed := study.seeds_to_decide(pair)) is None:
+        return "none" if pair.metric == study.score else "> 10,000"
+    return needed
 
 
 def pairs(study: Study, table: Table, row: Row) -> Cells:
     """All that is said of a pair by one metric."""
     first, second = re.split(r" [−/] ", row["Pair"])
-    pair = study.pair(metric_in(study, table.caption), first, second)
+    pair = study.pair(table.name.removeprefix("pairs_"), first, second)
     difference, interval = difference_cells(pair, first, pair.comparison)
     return {
         "Verdict": pair.verdict + (" ‡" if pair.erratic and (pair.better or pair.equivalent) else ""),

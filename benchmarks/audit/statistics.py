@@ -144,6 +144,14 @@ class Comparison:
         half = max(float(stats.t.ppf(0.975, df)) * error for error, df in self.errors(self.n))
         return self.mean - half, self.mean + half
 
+    def accepted(self, level: float) -> tuple[float, float]:
+        """Return the ends of the true differences that the two-sided test at a level does not reject, by search."""
+        far = max(error for error, _ in self.errors(self.n))
+        while self.p(far) > level / 2:
+            far *= 2
+        half = float(optimize.brentq(lambda d: self.p(float(d)) - level / 2, 0.0, far, xtol=1e-14, rtol=1e-12))
+        return self.mean - half, self.mean + half
+
     def least(self, level: float) -> float:
         """Return the least true difference found with a chance of 80 % at this level."""
         shifts = [(error, shift(float(stats.t.ppf(1 - level / 2, df)), df)) for error, df in self.errors(self.n)]
@@ -212,7 +220,7 @@ def sign_flips(d: Floats) -> Near:
     return Near(max(share, 2.0 ** (1 - n)), 6 * math.sqrt(share * (1 - share) / 20_000) + 1e-4)
 
 
-@dataclass
+@dataclass(eq=False)
 class Pair:
     """Two methods compared by one metric."""
 
@@ -246,6 +254,10 @@ class Pair:
     def equivalent(self) -> bool:
         """Whether a difference of the margin or more is rejected."""
         return self.p_margin_holm < 0.05
+
+    def shown(self, value: float) -> float:
+        """Return a difference as it is shown: in the score's scale, or as a factor."""
+        return math.exp(value) if self.scale is None else self.scale * value
 
     @property
     def verdict(self) -> str:

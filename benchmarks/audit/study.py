@@ -69,32 +69,25 @@ class Study:
         return [run for run in self.compared if run.environment in environments]
 
     @property
-    def astray(self) -> list[Run]:
-        """Those of them that ran alone, and on another host than the others of their seed."""
-        return [run for run in self.here if not run.neighbours and run not in self.home]
-
-    @property
     def hosts(self) -> list[str]:
         """The hosts that costs are of; none where a record doesn't say."""
         trained = [run for run in self.home if not run.untrained]
         return sorted({host for run in trained for host in run.hosts}) if all(run.hosts for run in trained) else []
 
     @property
-    def beside(self) -> list[Run]:
-        """The compared runs with neighbours in the environment that costs are of."""
-        return [run for run in self.here if run.neighbours]
+    def newest(self) -> Run:
+        """The run that began last, of those compared if there are some."""
+        return (self.compared or self.runs)[-1]
 
     @property
     def score(self) -> str:
         """The metric that leads."""
-        return (self.compared or self.runs)[-1].headline
+        return self.newest.headline
 
     @property
     def binary(self) -> bool:
         """Whether rows are right or wrong."""
-        return self.score == ACCURACY or (
-            self.score == SCORE and (self.compared or self.runs)[-1].scorer in RIGHT_OR_WRONG
-        )
+        return self.score == ACCURACY or (self.score == SCORE and self.newest.scorer in RIGHT_OR_WRONG)
 
     @property
     def range(self) -> float:
@@ -146,11 +139,6 @@ class Study:
         """Whether rows are right or wrong and in no groups."""
         return self.binary and "group" not in self.compared[0].predictions
 
-    @property
-    def title(self) -> str:
-        """The score's title, as definitions have it."""
-        return str(self.definitions[self.score]["title"]) if self.score in self.definitions else "accuracy"
-
     def sign(self, metric: str) -> int:
         """Return 1 where higher is better, else -1."""
         return -1 if self._definition(metric)["better"] == "lower" else 1
@@ -171,7 +159,7 @@ class Study:
     @functools.cached_property
     def tuning(self) -> Tuning:
         """The tuning that belongs to the folder."""
-        return read_tuning(self.folder, str(self.suite["name"]))
+        return read_tuning(self.folder, str(self.newest.record["spec"]["suite"]))
 
     @functools.cached_property
     def guess(self) -> Guess:
@@ -243,13 +231,33 @@ class Study:
         """Whether one method is shown to be better than another."""
         return self.pair(metric, one, other).better == one
 
-    def rank(self, metric: str, name: str) -> str:
-        """Return a method's rank."""
+    def ranks(self, metric: str, name: str) -> list[int] | None:
+        """Return a method's first and last rank that the verdicts leave possible."""
         measured = self.measured(metric)
         others = [other for other in measured if other != name]
         first = 1 + sum(self.better(metric, other, name) for other in others)
         last = len(measured) - sum(self.better(metric, name, other) for other in others)
-        return "–" if name not in measured else str(first) if first == last else f"{first}–{last}"
+        return [first, last] if name in measured else None
+
+    def rank(self, metric: str, name: str) -> str:
+        """Return a method's rank in words."""
+        return "–".join(map(str, dict.fromkeys(self.ranks(metric, name) or ["–"])))
+
+    def decided_at(self, pair: Pair) -> float:
+        """Return the level at which Holm decides a pair; of one that is nowhere near, or far beyond, its first."""
+        first = self.level("different", self.looks) / self.tested
+        return first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
+
+    @functools.cache  # noqa: B019 - a study lives as long as the program
+    def seeds_to_decide(self, pair: Pair) -> int | None:
+        """Return how many seeds would decide a pair at the next look; none over 10,000 or where nothing is tested."""
+        if pair.n < 3 or not pair.comparison.spreads:
+            return None
+        spread = sum(other.n >= 3 and other.comparison.spreads for other in self.pairs.values())
+        counts = {"different": self.tested, "equivalent": spread}
+        levels = [self.level(kind, self.looks + 1) / count for kind, count in counts.items()]
+        needed = pair.comparison.seeds_to_decide(levels, self.log_margin(pair.metric))
+        return None if needed is None or needed > 10_000 else needed
 
     def place(self, name: str, metrics: Sequence[str]) -> tuple[str, list[str]]:
         """Return a method's place towards the Pareto front, and the methods that dominate it."""

@@ -74,7 +74,7 @@ def targets(study: Study) -> dict[str, float]:
 
 def until(study: Study, table: Table, row: Row) -> Cells:
     """Seconds of training steps, or samples, until a validation score."""
-    seconds = "seconds" in table.caption
+    seconds = table.name.startswith("seconds")
     runs = [run for run in study.methods[row["method"]] if run in study.home or not seconds]
     sign, wanted = study.sign(study.score), targets(study)
     found: Cells = dict.fromkeys(wanted, None)
@@ -88,7 +88,7 @@ def until(study: Study, table: Table, row: Row) -> Cells:
                 samples = step * run.settings["global_batch"]
                 values.append(spent if seconds else float(samples))
         missing = f"never ({len(runs) - len(values)} of {len(runs)})" if len(values) < len(runs) else ""
-        mean, never = mean_cell(values), r"(?:(?:, )?(never \(\d+ of \d+\)))?"
+        mean, never = mean_cell(values), r"(?:(?:,? )?(never \(\d+ of \d+\)))?"
         parts: Sequence[Atom] = mean[1] if isinstance(mean, tuple) and not isinstance(mean, Near) else [None, None]
         found[target] = (rf"(?:{MEAN})?{never}", [*parts, missing])
     return found
@@ -117,18 +117,16 @@ def marks(run: Run) -> str:
     return found + ("¶" if pause(run) > 0.2 else "")
 
 
-def too_short(runs: list[Run]) -> tuple[float, float] | None:
-    """Return the interval of a method's mean drift where it leaves too much open; NaN where a run has none."""
+def too_short(runs: list[Run]) -> bool:
+    """Whether the interval of a method's mean drift leaves too much open, or a run has none."""
     known = [run for run in runs if "step_time_drift_low" in {kept["name"] for kept in run.record["definitions"]}]
     ends = [(run.metric("step_time_drift_low"), run.metric("step_time_drift_high")) for run in known]
     logs = np.array([(math.log1p(low), math.log1p(high)) for low, high in ends if low is not None and high is not None])
-    if not known:
-        return None
-    if len(logs) < len(known):
-        return math.nan, math.nan
+    if not known or len(logs) < len(known):
+        return bool(known)
     half = math.sqrt(float((np.diff(logs, axis=1) ** 2).sum()) / 4) / len(logs)
     low, high = math.expm1(float(logs.mean()) - half), math.expm1(float(logs.mean()) + half)
-    return None if low > 0.05 or high < -0.05 or (low >= -0.1 and high <= 0.1) else (low, high)
+    return low <= 0.05 and high >= -0.05 and (low < -0.1 or high > 0.1)
 
 
 def pause(run: Run) -> float:
@@ -141,12 +139,9 @@ def timed_runs(study: Study) -> list[Run]:
     return [run for run in study.home if all(run.metric(name) is not None for name in PHASES)]
 
 
-def scaling(study: Study, _: Table, row: Row) -> Cells:
+def scaling(study: Study, table: Table, row: Row) -> Cells:
     """Speed-up and efficiency over numbers of ranks and nodes, over the seeds that each has."""
     name = row["method"]
-    parts = [int(part) for part in row["ranks"].split(" × ")]
-    ranks = math.prod(parts)
-    size = ranks, parts[0] if len(parts) > 1 else 1
     like = [*study.home, *(run for run, why in study.apart.items() if why == OTHER_RANKS)]
     found: dict[tuple[int, int], dict[int, Run]] = {}
     for other in sorted({run.size for run in like}):
@@ -155,6 +150,9 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
         if name in kept:
             found[other] = {run.seed: run for run in kept[name]}
     shared = set.intersection(*map(set, found.values()))
+    # CSV has the ranks alone: a method's rows stand by ranks, then by nodes.
+    size = sorted(found)[[cells for cells in table.rows if cells[0] == name].index([*row.values()])]
+    ranks = size[0]
 
     def mean(metric: str, size: tuple[int, int] = size) -> float:
         values = [found[size][seed].metric(metric) for seed in shared]
@@ -166,7 +164,7 @@ def scaling(study: Study, _: Table, row: Row) -> Cells:
     crossing = {"within nodes (bytes/step)": "within_nodes_bytes_per_step",
                 "between nodes (bytes/step)": "between_nodes_bytes_per_step"}  # fmt: skip
     return {
-        "ranks": ranks if size[1] == 1 else f"{size[1]} × {ranks // size[1]}",
+        "ranks": ranks,
         "seeds": len(shared),
         "samples/s": mean("samples_per_second"),
         "95 % interval": interval_cell(bounds) if size != base_size else None,

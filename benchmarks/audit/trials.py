@@ -40,9 +40,10 @@ def score(trial: Json) -> float:
 
 
 def read_tuning(folder: Path, suite: str) -> Tuning:
-    """Return a folder's own tuning, else the packaged suite's; without any there are no trials."""
-    own, packaged = folder / "tuning" / "trials.json", PACKAGED / f"{suite}.json"
-    path = own if own.exists() else packaged
+    """Return a folder's own tuning, else that of the suite that was tuned, beside it or packaged; else no trials."""
+    name, own = suite.removesuffix("-tuned"), Path("tuning/trials.json")
+    places = (folder / own, folder.parent / name / own, PACKAGED / f"{name}.json")
+    path = next((place for place in places if place.exists()), places[-1])
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"methods": []}
     metric = record.get("headline", {"better": "higher", "format": ".1%"})
     trials = {entry["spec"]["name"]: entry["trials"] for entry in record["methods"]}

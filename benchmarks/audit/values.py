@@ -19,8 +19,6 @@ Json = dict[str, Any]
 NUMBER = r"[−-]?\d[\d,]*(?:\.\d+)?(?:e[−+-]?\d+)?"
 INTERVAL = rf"\[({NUMBER}), ({NUMBER})\]"
 MEAN = rf"({NUMBER})(?: ± ({NUMBER}))?"
-BOLD = r"\*\*([^*]+)\*\*"
-BOLDS = r"\*\*[^*]+\*\*(?:(?:, | and )\*\*[^*]+\*\*)*"
 MARKS = " †‡¶§*"
 
 
@@ -38,15 +36,17 @@ Cell = Atom | tuple[str, Sequence[Atom]]
 """What a cell must be, or a pattern and what its groups must be."""
 
 
-Fact = tuple[str, str | None, Cell]
-"""What is said of what, and what it must be."""
-
-
 def number(text: str) -> tuple[float, float]:
     """Return a number as shown and one unit of its last digit."""
     mantissa, _, exponent = text.replace("−", "-").replace(",", "").partition("e")
     power = int(exponent or 0)
-    return float(mantissa) * 10.0**power, 10.0 ** (power - len(mantissa.partition(".")[2]))
+    return float(f"{mantissa}e{power}"), 10.0 ** (power - len(mantissa.partition(".")[2]))
+
+
+def whole(text: str) -> int:
+    """Return a count that CSV may write as a real number; -1 of a number with decimals."""
+    value = number(text.strip(MARKS))[0]
+    return int(value) if value.is_integer() else -1
 
 
 def agree(shown: str | None, expected: Cell) -> bool:
@@ -55,9 +55,11 @@ def agree(shown: str | None, expected: Cell) -> bool:
         found = re.fullmatch(expected[0], (shown or "").rstrip(MARKS))
         return found is not None and all(map(agree, found.groups(), expected[1]))
     if isinstance(expected, str):
-        return (shown or "") == expected
+        both = (shown or "", expected)
+        numbers = [number(text)[0] for text in both if re.fullmatch(NUMBER, text)]
+        return both[0] == both[1] or (len(numbers) == 2 and math.isclose(*numbers, rel_tol=1e-9))
     if isinstance(expected, int):
-        return (shown or "").replace(",", "") == str(expected)
+        return re.fullmatch(NUMBER, (shown or "").strip(MARKS)) is not None and whole(shown or "") == expected
     value, noise = expected if isinstance(expected, Near) else (expected, 0.0)
     if value is None or not math.isfinite(value):
         return shown in {None, "", "–", "none"}
@@ -66,8 +68,6 @@ def agree(shown: str | None, expected: Cell) -> bool:
 
 def rounds_to(text: str, value: float, noise: float) -> bool:
     """Whether a value is what is shown, to half a unit of the last digit."""
-    if text == "< 0.001":
-        return 0 <= value < 0.001 + noise
     there, unit = number(text) if re.fullmatch(NUMBER, text) else (math.nan, 0.0)
     return abs(there - value) <= 0.51 * unit + 1e-9 * abs(value) + noise
 

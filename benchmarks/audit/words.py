@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from audit.study import TIME, Study
+from audit.study import Study
 from audit.values import Cell
 
 Row = dict[str, str]
@@ -23,19 +22,7 @@ def metric_of(study: Study, header: str) -> tuple[str, float] | None:
     return None
 
 
-def metric_in(study: Study, text: str) -> str:
-    """Return which of the three metrics a caption or a sentence is about."""
-    if re.search(r"training time|trained|time rank|rank: time", text, re.IGNORECASE):
-        return TIME
-    return study.memory if re.search("memory", text, re.IGNORECASE) else study.score
-
-
-def amounts(values: Iterable[int]) -> str:
+def amounts(values: Iterable[int]) -> str | int:
     """Return a count, or the range of several."""
     low, high = min(values := list(values)), max(values)
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """Return "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+    return low if low == high else f"{low:,}–{high:,}"

@@ -1,10 +1,17 @@
-"""Blocks of a report: text, tables, figures. The same Table feeds HTML, Markdown, CSV, LaTeX, terminal and trackers."""
+"""Blocks of a report: text, tables, figures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
 from hpml_bench.suite.base import Frozen, Line
+
+Question = Literal["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
+"""What a section answers; the page has a part for each, in this order: see `report/questions.py`."""
+Mark = Literal["better", "worse", "open", "equal"]
+"""How a row's method stands to a column's."""
 
 
 class Table(Frozen):
@@ -17,6 +24,8 @@ class Table(Frozen):
     values: tuple[tuple[float | Line | None, ...], ...] | None = None
     """Raw values behind `rows`, for CSV and wandb; the shown text where there are none."""
     notes: tuple[Line, ...] = ()
+    marks: tuple[tuple[Mark | None, ...], ...] | None = None
+    """How the row's method stands to the column's, by cell, for colours; the cells' text says it too."""
 
 
 class Figure(Frozen):
@@ -34,9 +43,42 @@ class Text(Frozen):
     sentences: tuple[Line, ...]
 
 
+class Tabs(Frozen):
+    """Tables of one form, of which a page shows one at a time, by radio buttons; other formats show all."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    labels: tuple[Line, ...]
+    tables: tuple[Table, ...]
+
+
+class Fold(Frozen):
+    """Blocks behind a click. Its tables are of a page alone: CSV and LaTeX have their numbers in other tables."""
+
+    title: Line
+    about: Line = ""
+    """A few words on what is in it."""
+    blocks: tuple[Text | Table | Figure, ...]
+    anchor: str = Field(default="", pattern=r"^[a-z0-9-]*$")
+    """Id for links; none if empty."""
+
+
 class Section(Frozen):
     """A heading and the blocks under it."""
 
     slug: str = Field(pattern=r"^[a-z0-9-]+$")
     title: Line
-    blocks: tuple[Text | Table | Figure, ...]
+    blocks: tuple[Text | Table | Figure | Tabs | Fold, ...]
+    question: Question = "setup"
+    """Part of the page; from the module's `question`, as the two below."""
+    about: Line = ""
+    """A few words on what is in it, beside the title."""
+    folded: bool = True
+    """Whether a page shows it only after a click."""
+
+    @property
+    def leaves(self) -> tuple[Text | Table | Figure, ...]:
+        """The texts, tables and figures, also those of tabs and folds."""
+        found: list[Text | Table | Figure] = []
+        for block in self.blocks:
+            found += block.tables if isinstance(block, Tabs) else block.blocks if isinstance(block, Fold) else (block,)
+        return tuple(found)

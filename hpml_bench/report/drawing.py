@@ -19,6 +19,7 @@ COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7d
 """Okabe and Ito 2008, distinguishable with any colour vision; a page may redefine them as --m1 to --m8."""
 MARKERS = "osD^vPX*<>"
 INK, GRID, PAPER = "#454647", "#c8c9ca", "#fdfefe"
+FONT = "system-ui, sans-serif"
 SIZE = (4.7, 3.1)
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -90,17 +91,32 @@ def finish(canvas: Any, name: str, caption: str, alt: str) -> Figure:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return matplotlib's file as an element: no prolog, ids of its own, the page's colours and font."""
+    """Return matplotlib's file as an element: no prolog, ids of its own, the page's colours and font.
+
+    Styles become attributes, which a page shows whose policy allows no styles but its sheets.
+    """
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*</defs>\s*", "", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r'\sstyle="([^"]*)"', _attributes, tag[0]), svg)
+    svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)  # its style sheet's, inherited
     for index, color in enumerate(COLORS, 1):
         svg = svg.replace(color, f"var(--m{index}, {color})")
     svg = svg.replace(INK, "currentColor").replace(GRID, f"var(--grid, {GRID})")
     return svg.replace(PAPER, f"var(--paper, {PAPER})").strip()
+
+
+def _attributes(style: re.Match[str]) -> str:
+    """Return a style as presentation attributes: ` fill="none" stroke="#000000"`; the font is the page's."""
+    found: dict[str, str] = {}
+    for declaration in filter(str.strip, style[1].split(";")):
+        name, _, value = (part.strip() for part in declaration.partition(":"))
+        found |= {"font-size": value.split()[0], "font-family": FONT} if name == "font" else {name: value}
+    if "font-family" in found:
+        found["font-family"] = FONT
+    return "".join(f' {name}="{value}"' for name, value in found.items())
 
 
 def standalone(figure: Figure) -> str:

@@ -179,7 +179,7 @@ def _late(suites: Suites) -> dict[str, int]:
 
 
 def _axis(key: Key) -> Axis:
-    return Axis(key=key, id=f"relative_{key}", title=f"{TITLES[key]}, times the least", unit="×", tested=None)
+    return Axis(key=key, id=f"relative_{key}", title=TITLES[key], unit="×", tested=None)
 
 
 def _relative(suites: Suites, key: Key, name: str) -> Values | None:

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
+from hpml_bench.report.answer import screen
+from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
@@ -38,7 +42,8 @@ def write_report(
     Args:
         source: results folder that run-all wrote, or its results.
         out: folder of the report; the results folder itself by default.
-        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/).
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/); report.json stands
+            beside a page.
 
     Raises:
         UserError: no record can be read, a format isn't known, or the report can't be written there.
@@ -50,6 +55,7 @@ def write_report(
     results = source if isinstance(source, Results) else load(source)
     sections = all_sections(results)
     out = results.folder if out is None else out
+    pages = {"html", "md"} & set(formats)
     writers: dict[str, Callable[[Results, Sequence[Section], Path], list[Path]]] = {
         "html": _write_html,
         "md": _write_markdown,
@@ -57,7 +63,8 @@ def write_report(
         "tex": lambda _, sections, out: _write_tables(sections, out, "tex"),
     }
     try:
-        return [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
+        written = [path for kind in FORMATS if kind in formats for path in writers[kind](results, sections, out)]
+        return [*written, *(_write_answer(results, out) if pages else ())]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
 
@@ -76,16 +83,20 @@ def load_libraries() -> None:
 
 
 def all_sections(results: Results) -> tuple[Section, ...]:
-    """Return every registered section that isn't empty, by the sections' `order`."""
-    modules = [registry.get("sections", name) for name in registry.names("sections")]
-    modules.sort(key=lambda module: (module.order, module.__name__))
-    found = (module.section(results) for module in modules)
-    return tuple(section for section in found if section is not None)
+    """Return every registered section that isn't empty, by question, then by the sections' `order`."""
+    modules = {name: registry.get("sections", name) for name in registry.names("sections")}
+    ordered = sorted(modules.items(), key=lambda item: (item[1].order, item[1].__name__))
+    found = [placed(module, name, made) for name, module in ordered if (made := module.section(results)) is not None]
+    return tuple(section for part in parts(found) for section in (*part.shown, *part.folded))
 
 
 def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
-    """Return the tables of all sections, in order."""
-    return tuple(block for section in sections for block in section.blocks if isinstance(block, Table))
+    """Return the tables of all sections, in order, without those of a page's folds."""
+    blocks = [block for section in sections for block in section.blocks]
+    found = (
+        (block,) if isinstance(block, Table) else block.tables for block in blocks if isinstance(block, Table | Tabs)
+    )
+    return tuple(table for tables in found for table in tables)
 
 
 def facts(results: Results) -> dict[str, str]:
@@ -138,6 +149,8 @@ def _environment(results: Results, *, html: bool) -> Environment:
         "text": lambda block: isinstance(block, Text),
         "table": lambda block: isinstance(block, Table),
         "figure": lambda block: isinstance(block, Figure),
+        "tabs": lambda block: isinstance(block, Tabs),
+        "fold": lambda block: isinstance(block, Fold),
         "folded": partial(_folded, shown=f"pairs_{results.quality}"),
     }
     environment.tests |= tests
@@ -151,7 +164,7 @@ def _environment(results: Results, *, html: bool) -> Environment:
     return environment
 
 
-def _folded(block: Text | Table | Figure, shown: str) -> bool:
+def _folded(block: object, shown: str) -> bool:
     """Return whether a page shows a table only after a click: those of pairs but the score's."""
     return isinstance(block, Table) and block.name.startswith("pairs_") and block.name != shown
 
@@ -167,11 +180,15 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
 
 
 def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]:
-    return {
+    answer = answer_of(results)
+    return screen.context(answer) | {
         "suite": sanitize(results.suite, 80),
         "description": sanitize(results.description),
         "facts": facts(results),
-        "sections": sections,
+        "answer": answer,
+        "answer_table": answer_table(answer),
+        "problems": len(results.left_out.unfinished) + len(results.left_out.problems),
+        "parts": parts(sections),
         "methods": results.methods,
         "newest": sanitize(results.reference.started[:10]),
         "version": sanitize(versions(results.reference).get("hpml-bench", ""), 40),
@@ -181,24 +198,50 @@ def _context(results: Results, sections: Sequence[Section]) -> dict[str, object]
 def _write_html(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
     from hpml_bench.report.drawing import styles
 
-    script = (_templates() / "report.js").read_text(encoding="utf-8")
+    sheets, scripts = (_sources(kind) for kind in ("css", "js"))
     page = _environment(results, html=True).get_template("report.html.j2").render(
         _context(results, sections),
-        style=(_templates() / "report.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        sheets=sheets,
+        scripts=scripts,
+        policy=_policy(sheets, scripts),
         styles=styles(results),
     )  # fmt: skip
     return [_write(out / "report.html", page)]
+
+
+def _sources(kind: str) -> list[str]:
+    """Return the page's style sheets or scripts: of its frame, its first screen and the chooser in that."""
+    files = [path for name in ("report", "answer", "chooser") if (path := _templates() / f"{name}.{kind}").is_file()]
+    return [path.read_text(encoding="utf-8") for path in files]
+
+
+def _policy(sheets: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return the Content-Security-Policy of a page with these elements `style` and `script` and nothing else."""
+    kinds = {"style-src": sheets, "script-src": scripts}
+    own = "; ".join(f"{kind} {' '.join(map(_hash, texts))}" for kind, texts in kinds.items())
+    return f"default-src 'none'; {own}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _write_markdown(results: Results, sections: Sequence[Section], out: Path) -> list[Path]:
     from hpml_bench.report.drawing import standalone
 
     page = _environment(results, html=False).get_template("report.md.j2").render(_context(results, sections))
-    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    figures = [block for section in sections for block in section.leaves if isinstance(block, Figure)]
     written = [_write(out / "figures" / f"{figure.name}.svg", standalone(figure)) for figure in figures]
     return [_write(out / "report.md", page), *written]
+
+
+def _write_answer(results: Results, out: Path) -> list[Path]:
+    """Write report.json: the numbers of the answer; of a folder without a compared run there is none."""
+    path = out / "report.json"
+    if not results.compared:
+        path.unlink(missing_ok=True)
+        return []
+    return [_write(path, answer_of(results).model_dump_json(indent=1) + "\n")]
 
 
 def _write_tables(sections: Sequence[Section], out: Path, kind: str) -> list[Path]:

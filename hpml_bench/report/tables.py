@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
-from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.records.run import Metric
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
@@ -271,7 +272,7 @@ def _pair(cell: Cell) -> Shown:
     return (cell, cell) if isinstance(cell, str) else cell
 
 
-def section_of(slug: str, title: str, *blocks: Text | Table | Figure | None) -> Section | None:
+def section_of(slug: str, title: str, *blocks: Text | Table | Figure | Tabs | Fold | None) -> Section | None:
     """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
     there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
     return Section(slug=slug, title=title, blocks=there) if there else None
@@ -308,3 +309,14 @@ def capitalized(text: str) -> str:
 def sentence_list(items: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def option_list(options: Mapping[str, Any]) -> str:
+    """Return options as `rank = 8, alpha = 16`; empty without any."""
+    return ", ".join(f"{key} = {_option(value)}" for key, value in options.items())
+
+
+def _option(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "none" if value is None else str(value)

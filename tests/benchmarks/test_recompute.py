@@ -1,4 +1,4 @@
-"""The auditor (`benchmarks/recompute.py`) agrees with the package's pages, and finds single changed figures."""
+"""The auditor (`benchmarks/recompute.py`) agrees with the package's answers and tables, and finds changed figures."""
 
 from __future__ import annotations
 
@@ -17,30 +17,82 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from audit import answers, command, reading, rows, steps
-from click.testing import CliRunner
+from audit import answer, answers, command, reading, rows, steps, tables
+from audit.page import EXACT, Audit, Table, read_table
+from audit.study import Study
 
 from helpers import made_records, made_task_records, plugin_tasks
+from helpers.without_charts import without_charts
 from hpml_bench import registry
-from hpml_bench.cli import main
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import RunSpec
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "reports/reference/quickstart"
 
 
 def remade(target: Path) -> Path:
     """Copy the reference's records and let the package make its page of them."""
-    shutil.copytree(ROOT / "reports/reference/quickstart", target, ignore=shutil.ignore_patterns("figures", "report.*"))
+    shutil.copytree(REFERENCE, target, ignore=shutil.ignore_patterns("figures", "tables", "report.*"))
     return report(target)
 
 
 def report(folder: Path) -> Path:
-    """Let the package make a folder's page."""
-    result = CliRunner().invoke(main, ["report", str(folder), "--format", "md"])
-    assert result.exit_code == 0, result.output
+    """Let the package make a folder's answer and tables."""
+    with without_charts():
+        write_report(folder, None, ("md", "csv"))
     return folder
+
+
+def answer_in(folder: Path) -> Any:
+    """Return a folder's answer as it lies there."""
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def problems_in(folder: Path) -> list[str]:
+    """Return what disagrees; made-up records don't agree with their points."""
+    problems = command.audit_page(reading.read_study(folder), folder).problems
+    return [problem for problem in problems if not problem.startswith("Records |") or "scores of" in problem]
+
+
+def changed(value: Any) -> Any:
+    """Return a leaf of an answer changed by as little as must be found."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, str):
+        last = re.search(r"\d(?=\D*$)", value)
+        return f"{value[: last.start()]}{(int(last[0]) + 5) % 10}{value[last.end() :]}" if last else "?"
+    if isinstance(value, float):
+        return value * (1 + 1e-5) or 1e-3
+    return value + 1 if isinstance(value, int) else ["?"]
+
+
+def unfound_leaves(study: Study, given: Any) -> list[str]:
+    """Return the paths of an answer at which a change goes unfound."""
+    expected = dict(answer.leaves(answer.answer_of(study)))
+    return [path for path, value in answer.leaves(given) if answer.same(changed(value), expected[path])]
+
+
+KEYS_AND_WORDS = {"Meaning", "Asked", "Metric", "Log", "Hardware", "Neighbours"}
+"""Columns of words, and of what names a row."""
+
+
+def unfound_cells(study: Study, table: Table) -> list[str]:
+    """Return the columns of a table in which a changed figure goes unfound: of each column the last one."""
+    unfound = []
+    for at, column in enumerate(table.header[1:], 1):
+        found = [row for row, cells in enumerate(table.rows) if re.search(r"\d", cells[at])]
+        if not found or column in KEYS_AND_WORDS:
+            continue
+        audit, rows = Audit(), [list(cells) for cells in table.rows]
+        cell = rows[found[-1]][at]
+        rows[found[-1]][at] = f"{changed(float(cell)):.11e}" if EXACT.fullmatch(cell) else changed(cell)
+        tables.check_table(audit, Table(table.name, table.header, rows), study)
+        unfound += [] if audit.problems else [f"{table.name} | {column}: {cell} as {rows[found[-1]][at]}"]
+    return unfound
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +102,7 @@ def remade_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(remade_quickstart: Path) -> object:
+def study(remade_quickstart: Path) -> Study:
     """Return what the auditor makes of the records."""
     return reading.read_study(remade_quickstart)
 
@@ -81,11 +133,8 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
         "Cafe\u0301",
     ]
     scorer = make_scorer(name)
-    for answer, expected in itertools.product(texts, texts):
-        assert answers.SCORERS[name](answer, expected) == pytest.approx(scorer.score(answer, expected)), (
-            answer,
-            expected,
-        )
+    for said, expected in itertools.product(texts, texts):
+        assert answers.SCORERS[name](said, expected) == pytest.approx(scorer.score(said, expected)), (said, expected)
 
 
 def test_it_imports_nothing_of_the_package() -> None:
@@ -99,12 +148,11 @@ def test_it_imports_nothing_of_the_package() -> None:
         assert not [name for name in imported if name.startswith("hpml")], file
 
 
-def test_it_finds_nothing_wrong(remade_quickstart: Path, study: object, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every figure of the remade page is what the records give; no takeaway is left unread."""
-    audit = command.audit_page(study, remade_quickstart / "report.md")
+def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every figure of answer and tables is what the records give."""
+    audit = command.audit_page(study, remade_quickstart)
     assert audit.problems == []
-    assert audit.checked.total() > 1500
-    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
+    assert audit.checked.total() > 3000
     assert command.main([str(remade_quickstart)], "") == 0
     assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
@@ -123,94 +171,53 @@ def test_it_knows_groups_of_rows(tmp_path: Path, seeds: int) -> None:
             (place / "predictions.parquet").read_bytes()
         ).hexdigest()
         (place / "run.json").write_text(json.dumps(record))
-    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
-    named = [problem for problem in audit.problems if "test rows" in str(problem) or "Pairs" in str(problem)]
-    assert named == []
-    assert not [line for line in audit.unchecked if "test rows in" in line]
+    assert problems_in(report(folder)) == []
+    assert "groups" in answer_in(folder)["rows_text"]
 
 
-PAIRS = "Which differences are real"
-CHANGES = {
-    "a mean": (r"(\| lora \| 78\.)9", r"\g<1>8", "Summary"),
-    "a deviation": (r"(\| full \| 79\.0 ± 0\.)6", r"\g<1>7", "Summary"),
-    "a rank": (r"(\| adapter \| 75\.3 [^|]*rank )3–4", r"\g<1>3", PAIRS),
-    "an end of an interval": (r"(\| head \| 72\.5 \\\[)72\.0", r"\g<1>72.1", PAIRS),
-    "a verdict": (r"(\| lora − adapter \| )lora is better", r"\1undecided", PAIRS),
-    "another verdict": (r"(\| lora − full \| )undecided", r"\1full is better", PAIRS),
-    "a p": (r"(\| lora − full \| undecided .*? )0\.831", r"\g<1>0.832", PAIRS),
-    "a small p": (r"(\| full − head \| full is better .*? )&lt; 0\.001", r"\g<1>0.001", PAIRS),
-    "a detectable difference": (r"(\| lora − full \|.*? )3\.7 \| none", r"\g<1>3.8 | none", PAIRS),
-    "seeds to decide": (r"(\| lora / prompt_tuning \| undecided .* )72 \|", r"\g<1>73 |", PAIRS),
-    "a sign-flip p": (r"(\| lora − full \| −0\.1 .*)0\.875", r"\g<1>0.750", PAIRS),
-    "the pairs of the family": (r"one family of 30 tested", "one family of 29 tested", "Key takeaways"),
-    "a count at the head": ("25 compared", "24 compared", "head"),
-    "a count beside it": ("25 compared", "25 compared, 1 set apart", "head"),
-    "a sentence's factor": (r"took 1\.30 times", "took 1.31 times", "Key takeaways"),
-    "a sentence's difference": (r"(\*\*head\*\* by 6\.)5 points", r"\g<1>4 points", "Key takeaways"),
-    "a sentence's leader": (r"- \*\*full\*\* has the highest", "- **lora** has the highest", "Key takeaways"),
-    "a claim left out": (r"\*\*adapter\*\* by 3\.7 points \\\[2\.2, 5\.3\\\] and ", "", "Key takeaways"),
-    "a whole takeaway left out": (r"- Under-trained: .*\n", "", "Key takeaways"),
-    "a method that is decided": (r"Undecided against \*\*lora\*\*", "Undecided against **head**", "Key takeaways"),
-    "a place on the front": (r"on it: \*\*adapter\*\*, ", "on it: **lora**, ", "Key takeaways"),
-    "a place in a table": (r"(\| adapter \| )on \|", r"\g<1>off |", "Cost against accuracy"),
-    "what guessing gives": (r"gets 25\.0 %", "gets 25.1 %", "Key takeaways"),
-    "under-trained runs": (r"(before, for \*\*lora\*\* \()3 of 5", r"\g<1>2 of 5", "Key takeaways"),
-    "time to accuracy": (r"never \(2 of 5\)", "never (1 of 5)", "Time to accuracy"),
-    "a share of time": (r"(\| lora \| 5 \| 37\.5 \| 20\.)2", r"\g<1>3", "Time budget"),
-    "a count of parameters": (r"\| 65,536 \|", "| 65,537 |", "Parameters and gradients"),
-    "tokens": (r"33,923–34,086", "33,923–34,087", "Protocol"),
-    "a row left out": (r"\| lora − head \| lora is better .*\n", "", PAIRS),
-    "the pairs of both adjustments": (r"over all 30 tested pairs", "over all 29 tested pairs", PAIRS),
-    "a peak that isn't ranked": (r"(the whole process, not ranked, is )520\.5", r"\g<1>520.6", "Key takeaways"),
-    "whose costs": (r"other seeds on vm;", "other seeds on n1;", "Key takeaways"),
-    "the data of a tuning": (r"rows of other data, which may hold test rows of these runs",
-                             "rows, never on the test rows", "Learning rates and their tuning"),
-    "what a tuning started from": (r"other data\.", "other weights.", "Learning rates and their tuning"),
-    "the rows of a target": ("are of 256 validation rows", "are of 256,000 validation rows", "Time to accuracy"),
-    "a figure's description": (r"(against step\. lora ends at 0\.36)1", r"\g<1>2", "Training curves"),
-}  # fmt: skip
+@pytest.mark.parametrize("field", Answer.model_fields)
+def test_it_finds_a_changed_leaf(field: str, remade_quickstart: Path, study: Study) -> None:
+    """Every leaf of the answer is held: a change of any is found, of real numbers one of a hundred thousandth."""
+    assert unfound_leaves(study, {field: answer_in(remade_quickstart)[field]}) == []
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_it_finds_a_changed_figure(name: str, remade_quickstart: Path, study: object, tmp_path: Path) -> None:
-    """One figure of the page is changed; the auditor names the section that it stands in."""
-    pattern, new, section = CHANGES[name]
-    text, count = re.subn(pattern, new, (remade_quickstart / "report.md").read_text(encoding="utf-8"), count=1)
-    assert count == 1
-    page = tmp_path / "report.md"
-    page.write_text(text, encoding="utf-8")
-    problems = command.audit_page(study, page).problems
-    assert problems
-    assert all(problem.startswith((f"{section} |", "Sentences |")) for problem in problems)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REFERENCE / "tables").glob("*.csv")))
+def test_it_finds_a_changed_cell(name: str, remade_quickstart: Path, study: Study) -> None:
+    """A changed figure in any column of any table is found."""
+    assert unfound_cells(study, read_table(remade_quickstart / "tables" / f"{name}.csv")) == []
 
 
-@pytest.mark.parametrize(("pattern", "new"), [
-    ("Both Holm adjustments are over all 30 tested pairs", "Both Holm adjustments are over the page's 30 pairs"),
-    ("For other seeds on these 1,000 test rows alone", "On these 1,000 test rows, for other seeds"),
-    ("Training and evaluation are", "Of it training and evaluation take"),
-    ("Rates were tried on 256", "Tried were rates on 256"),
-])  # fmt: skip
-def test_a_rule_that_no_sentence_meets_fails(
-    pattern: str, new: str, remade_quickstart: Path, study: object, tmp_path: Path
-) -> None:
-    """A sentence in other words, which no rule reads any more, is no sentence that is right."""
-    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
-    assert text.count(pattern) == 1
-    page = tmp_path / "report.md"
-    page.write_text(text.replace(pattern, new), encoding="utf-8")
-    assert [p for p in command.audit_page(study, page).problems if p.startswith("Sentences | rules |")]
+@pytest.mark.parametrize("name", ["chat", "tagging", "regression"])
+def test_it_finds_changes_of_other_tasks(name: str) -> None:
+    """The committed answer and tables of a language model, of tags and of numbers: none disagrees, any change does."""
+    folder = REFERENCE.parent / name
+    study = reading.read_study(folder)
+    assert command.audit_page(study, folder).problems == []
+    assert unfound_leaves(study, answer_in(folder)) == []
+    read = map(read_table, sorted((folder / "tables").glob("*.csv")))
+    assert [line for table in read for line in unfound_cells(study, table)] == []
 
 
-def test_an_unknown_takeaway_is_named(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
-    """A sentence that is not recognised is reported as unchecked, also where only its end is new."""
-    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
-    for old, new in (
-        ("- Guessing", "- **lora** wins.\n- Guessing"),
-        ("Undecided against", "Far above **head**. Undecided against"),
-    ):
-        page = tmp_path / "report.md"
-        page.write_text(text.replace(old, new, 1), encoding="utf-8")
-        assert [line for line in command.audit_page(study, page).unchecked if line.startswith("Key takeaways")]
+def test_it_names_what_no_rule_covers(remade_quickstart: Path, study: Study) -> None:
+    """A new leaf, a new column and a new table with figures fail by their path; a leaf or a row left out does, too."""
+    audit, given = Audit(), answer_in(remade_quickstart)
+    given["setup"]["watts"] = 3.5
+    del given["methods"][0]["v"]["score"]["lo"]
+    answer.check_answer(audit, given, study)
+    assert [problem.partition(":")[0] for problem in audit.problems] == [
+        "report.json | setup.watts",
+        "report.json | methods.0.v.score.lo",
+    ]
+    audit, memory = Audit(), read_table(remade_quickstart / "tables" / "memory.csv")
+    tables.check_table(audit, Table("memory", [*memory.header, "Watts"], [[*row, "3.5"] for row in memory.rows]), study)
+    tables.check_table(audit, Table("watts", ["Host", "Watts"], [["vm", "3.5"]]), study)
+    assert len(audit.problems) == 6
+    audit, summary = Audit(), read_table(remade_quickstart / "tables" / "summary.csv")
+    tables.check_table(audit, Table("summary", summary.header, summary.rows[1:]), study)
+    assert [problem for problem in audit.problems if "| rows" in problem]
+    audit = Audit()
+    tables.check_tables(audit, [], study)
+    assert len(audit.problems) == 5
 
 
 def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
@@ -231,11 +238,9 @@ def test_it_chooses_the_runs_by_itself(tmp_path: Path) -> None:
     edit("adapter-s0-*", "consumed", "real_tokens", value=1)
     edit("prompt-tuning-s2-*", "status", value="failed")
     edit("head-s0-*", "environment", "packages", "torch", value="2.0")
-    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
-    assert any("25 compared" in problem for problem in problems)
-    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
-    assert audit.problems == []
-    assert "20 compared, 4 set apart, 1 not ok" in (folder / "report.md").read_text(encoding="utf-8")
+    assert any(problem.startswith("report.json | runs:") for problem in problems_in(folder))
+    assert command.audit_page(reading.read_study(report(folder)), folder).problems == []
+    assert (answer_in(folder)["runs"], answer_in(folder)["planned"]) == (20, 21)
 
 
 def test_it_leaves_out_records_that_are_not_what_they_say(tmp_path: Path) -> None:
@@ -259,9 +264,8 @@ def test_it_leaves_out_records_that_are_not_what_they_say(tmp_path: Path) -> Non
     (edited("full-s2-*", lambda record: record["files"].pop("points.jsonl")) / "points.jsonl").unlink()
     edited("head-s4-*", turned)
     edited("prompt-tuning-s3-*", lambda record: record["spec"].update(seed=9), to="prompt-tuning-s9-copy")
-    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
-    assert audit.problems == []
-    assert "21 compared, 5 set apart" in (folder / "report.md").read_text(encoding="utf-8")
+    assert command.audit_page(reading.read_study(report(folder)), folder).problems == []
+    assert answer_in(folder)["runs"] == 21
 
 
 def test_it_finds_a_page_of_other_times(tmp_path: Path) -> None:
@@ -271,8 +275,7 @@ def test_it_finds_a_page_of_other_times(tmp_path: Path) -> None:
         record = json.loads(file.read_text(encoding="utf-8"))
         record["metrics"]["train_seconds"] /= 10
         file.write_text(json.dumps(record), encoding="utf-8")
-    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
-    assert any("25 compared" in problem for problem in problems)
+    assert any(problem.startswith("report.json | runs:") for problem in problems_in(folder))
 
 
 def page_of(folder: Path, records: list[RunRecord], seeds: int) -> Path:
@@ -288,19 +291,16 @@ def on(host: Callable[[RunRecord], str], records: list[RunRecord]) -> list[RunRe
     return [item.model_copy(update={"environment": item.environment | {"hosts": [host(item)]}}) for item in records]
 
 
-@pytest.mark.parametrize(("host", "words"), [
-    (lambda item: f"n{item.spec.seed % 2}", "on n0 and n1, where the runs of a seed share theirs"),
-    (lambda item: f"of-{item.spec.method.method}", "the runs of a seed were spread over hosts"),
-    (lambda item: "n9" if item.order == 7 else "n1", "1 of 25 compared runs ran on another host"),
+@pytest.mark.parametrize(("host", "hosts", "unranked"), [
+    (lambda item: f"n{item.spec.seed % 2}", "2 hosts", None),
+    (lambda item: f"of-{item.spec.method.method}", "5 hosts", "did not share a host within a seed"),
+    (lambda item: "n9" if item.order == 7 else "n1", "n1", None),
 ], ids=["a seed a host", "a method a host", "a stray run"])  # fmt: skip
-def test_it_knows_the_hosts(host: Callable[[RunRecord], str], words: str, tmp_path: Path) -> None:
-    """Costs of a seed on one host, or of none ranked: page and auditor take the same."""
+def test_it_knows_the_hosts(host: Callable[[RunRecord], str], hosts: str, unranked: str | None, tmp_path: Path) -> None:
+    """Costs of a seed on one host, or of none ranked: answer and auditor take the same."""
     folder = page_of(tmp_path / "hosts", on(host, made_records.sweep()), 5)
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    assert words in page
-    assert page_problems(folder) == []
-    (folder / "other.md").write_text(page.replace("n1", "n7").replace("of-lora", "of-none"), encoding="utf-8")
-    assert page_problems(folder, folder / "other.md")
+    assert (answer_in(folder)["setup"]["host"], answer_in(folder)["unranked"]) == (hosts, unranked)
+    assert problems_in(folder) == []
 
 
 def test_it_recomputes_what_checkpointing_costs(tmp_path: Path) -> None:
@@ -313,41 +313,33 @@ def test_it_recomputes_what_checkpointing_costs(tmp_path: Path) -> None:
         for item in [*made_records.sweep(["lora"], 3, settings=again), made_records.record("lora", 8, settings=again)]
     ]
     folder = page_of(tmp_path / "both", [*made_records.sweep(seeds=4), *longer], 4)
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    assert "20 compared, 3 with other checkpointing, 1 set apart" in page
-    assert page_problems(folder) == []
-    row = next(line for line in page.splitlines() if line.startswith("| lora | 3 | "))
-    for cell in (5, 6, 10):
-        cells = row.split(" | ")
-        cells[cell - 1] = re.sub(r"\d+", "1", cells[cell - 1])
-        (folder / "other.md").write_text(page.replace(row, " | ".join(cells)), encoding="utf-8")
-        assert [p for p in page_problems(folder, folder / "other.md") if p.startswith("Gradient checkpointing")], cell
+    assert answer_in(folder)["runs"] == 20
+    assert problems_in(folder) == []
+    assert unfound_cells(reading.read_study(folder), read_table(folder / "tables/checkpointing.csv")) == []
 
 
-@pytest.mark.parametrize(("host", "counted"), [("n1", "3 on other ranks"), ("n2", "3 set apart")])
-def test_it_knows_which_runs_scale(host: str, counted: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["n1", "n2"])
+def test_it_knows_which_runs_scale(host: str, tmp_path: Path) -> None:
     """A speed-up of runs that share a host has its interval; of runs on another host there is none."""
     one = made_records.SETTINGS.model_copy(update={"world_size": 1})
     alone = on(lambda _: host, made_records.sweep(["lora"], 3, settings=one))
     folder = page_of(tmp_path / "ranks", [*on(lambda _: "n1", made_records.sweep(seeds=4)), *alone], 4)
-    assert counted in (folder / "report.md").read_text(encoding="utf-8")
-    assert page_problems(folder) == []
+    assert (folder / "tables/scaling.csv").exists() == (host == "n1")
+    assert problems_in(folder) == []
 
 
 def test_it_reads_failures_and_two_seeds(tmp_path: Path) -> None:
-    """How many runs ended otherwise than well, and what the rows alone show to be above guessing."""
+    """The runs that ended otherwise than well, and what is not shown to be above guessing."""
     bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
     folder = page_of(tmp_path / "failed", [*made_records.sweep(seeds=4), *bad], 4)
-    assert page_problems(folder) == []
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    (folder / "other.md").write_text(page.replace("in 2 of 6 runs", "in 1 of 5 runs"), encoding="utf-8")
-    assert page_problems(folder, folder / "other.md")
+    assert len(answer_in(folder)["failures"]) == 2
+    assert problems_in(folder) == []
+    study = reading.read_study(folder)
+    assert unfound_leaves(study, answer_in(folder)) == []
+    assert unfound_cells(study, read_table(folder / "tables/failures.csv")) == []
     folder = page_of(tmp_path / "two", made_records.sweep(seeds=2), 2)
-    assert page_problems(folder) == []
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    assert "Better than that in each of their runs, by the test rows alone" in page
-    (folder / "other.md").write_text(re.sub(r"(rows alone: )\*\*\w+\*\*, ", r"\1", page), encoding="utf-8")
-    assert page_problems(folder, folder / "other.md")
+    assert answer_in(folder)["tested"] == 0
+    assert problems_in(folder) == []
 
 
 def test_drift() -> None:
@@ -372,46 +364,13 @@ def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return report(folder)
 
 
-def page_problems(folder: Path, page: Path | None = None) -> list[str]:
-    """Return what disagrees on a page; made-up records don't agree with their points."""
-    audit = command.audit_page(reading.read_study(folder), page or folder / "report.md")
-    return [problem for problem in audit.problems if not problem.startswith("Records |") or "scores of" in problem]
-
-
 def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
-    """Every figure of a page of RMSE, or of entity F1, is what the records give, by scores of its own."""
-    assert page_problems(of_task) == []
-    audit = command.audit_page(reading.read_study(of_task), of_task / "report.md")
-    assert audit.checked.total() > 1300
-    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
-
-
-CHANGES_OF_TASKS = {
-    "a direction": (r"has the (?:lowest|highest) mean", "has the middle mean", "Key takeaways"),
-    "a lead": (r"(is better than \*\*\w+\*\* by )[\d.]+", r"\g<1>9.99", "Key takeaways"),
-    "a leader": (r"- \*\*full\*\* has the", "- **head** has the", "Key takeaways"),
-    "what guessing gives": (r"(Guessing the mean of the test rows, |Tagging nothing gets )[\d.]+", r"\g<1>1.0", "head"),
-    "a verdict": (r"(\| full − head \| )full is better", r"\1head is better", PAIRS),
-    "an interval over rows": (r"(\| head \| 5 \| [^|]* \| [^|]* \| \\\[)[\d.]+", r"\g<1>0.0", PAIRS),
-    "a target": (r"(\| method \| )[\d.]+", r"\g<1>0.01", "Time to"),
-    "a rank": (r"(\| head \| [^\n]* \| )5( \| on \|)", r"\g<1>1\2", "Summary"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHANGES_OF_TASKS)
-def test_it_finds_a_changed_figure_of_a_task(name: str, of_task: Path, tmp_path: Path) -> None:
-    """One figure is changed; the auditor finds it where it stands."""
-    pattern, new, section = CHANGES_OF_TASKS[name]
-    before, opening, after = (of_task / "report.md").read_text(encoding="utf-8").partition(f"## {section}")
-    if section == "head":
-        before, opening, after = "", "", before
-    text, count = re.subn(pattern, new, after, count=1)
-    assert count == 1
-    page = tmp_path / "report.md"
-    page.write_text(before + opening + text, encoding="utf-8")
-    problems = page_problems(of_task, page)
-    assert problems
-    assert section == "head" or all(problem.startswith(section) for problem in problems)
+    """Every figure of RMSE, or of entity F1, is what the records give, by scores of its own; changed ones are found."""
+    assert problems_in(of_task) == []
+    study = reading.read_study(of_task)
+    assert unfound_leaves(study, answer_in(of_task)) == []
+    read = map(read_table, sorted((of_task / "tables").glob("*.csv")))
+    assert [line for table in read for line in unfound_cells(study, table)] == []
 
 
 def test_it_checks_the_scores_of_the_rows(of_task: Path, tmp_path: Path) -> None:
@@ -426,7 +385,7 @@ def test_it_checks_the_scores_of_the_rows(of_task: Path, tmp_path: Path) -> None
     digest = hashlib.sha256((run / "predictions.parquet").read_bytes()).hexdigest()
     record["files"]["predictions.parquet"] = digest
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    assert [problem for problem in page_problems(folder) if "scores of the rows" in problem and run.name in problem]
+    assert [problem for problem in problems_in(folder) if "scores of the rows" in problem and run.name in problem]
 
 
 @pytest.fixture(scope="module", params=["some", "all"])
@@ -450,49 +409,12 @@ def of_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_it_recomputes_what_jobs_did(of_jobs: Path) -> None:
-    """Costs of the runs alone, or of none ranked; where each ran; costs by hardware; the jobs' times."""
-    assert page_problems(of_jobs) == []
-    audit = command.audit_page(reading.read_study(of_jobs), of_jobs / "report.md")
-    assert not [line for line in audit.unchecked if "no way to check" in line or "Key takeaways" in line]
-    assert {"Jobs and hosts | Costs by hardware and neighbours", "Jobs and hosts | Where the compared runs ran"} <= set(
-        audit.checked
-    )
-    page = (of_jobs / "report.md").read_text(encoding="utf-8")
-    assert ("Methods are not ranked by costs" in page) == (of_jobs.name == "all")
-
-
-CHANGES_OF_JOBS = {
-    "a host": (r"(\| lora \| 0 \| )n1", r"\1n2"),
-    "a count of neighbours": (r"(\| head \| 3 \| [^\n]* )2 \|", r"\g<1>1 |"),
-    "a cost on some hardware": (r"(\(ffff00001111\) \| \w+ \| full \| 1 \| \d)\.\d", r"\1.9"),
-    "a time in the queue": (r"(6 jobs, summed: )\d+", r"\g<1>7"),
-    "a time in runs": (r"queued, \d+", "queued, 8"),
-    "how long it took": (r"idle; \d+", "idle; 9"),
-    "how many had neighbours": (r"\d+ of 30 compared runs had neighbours", "6 of 30 compared runs had neighbours"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHANGES_OF_JOBS)
-def test_it_finds_a_changed_figure_of_jobs(name: str, of_jobs: Path, tmp_path: Path) -> None:
-    """One figure of the section on jobs is changed; the auditor finds it."""
-    pattern, new = CHANGES_OF_JOBS[name]
-    before, opening, after = (of_jobs / "report.md").read_text(encoding="utf-8").partition("## Jobs and hosts")
-    text, count = re.subn(pattern, new, after, count=1)
-    assert count == 1
-    page = tmp_path / "report.md"
-    page.write_text(before + opening + text, encoding="utf-8")
-    assert page_problems(of_jobs, page)
-
-
-def test_an_id_of_schema_1_stands_for_one_protocol(remade_quickstart: Path, study: object, tmp_path: Path) -> None:
-    """The report makes these ids anew: another one in one place of the page is found."""
-    text = (remade_quickstart / "report.md").read_text(encoding="utf-8")
-    known = re.search(r"- Protocol (\w{12}):", text)
-    assert known
-    page = tmp_path / "report.md"
-    page.write_text(text.replace(known[0], "- Protocol 0123456789ab:"), encoding="utf-8")
-    problems = command.audit_page(reading.read_study(remade_quickstart), page).problems
-    assert [problem for problem in problems if problem.startswith("Protocol |")]
+    """Costs of the runs alone, or of none ranked; where each ran; costs by hardware; changed figures are found."""
+    assert problems_in(of_jobs) == []
+    assert (answer_in(of_jobs)["unranked"] is not None) == (of_jobs.name == "all")
+    study = reading.read_study(of_jobs)
+    for name in ("places", "costs_by_hardware"):
+        assert unfound_cells(study, read_table(of_jobs / f"tables/{name}.csv")) == []
 
 
 @pytest.mark.parametrize(("words", "found"), [
@@ -509,12 +431,17 @@ def test_entities_are_those_of_conlleval(words: str, found: set[tuple[int, int, 
 
 
 def test_a_wrong_call(tmp_path: Path) -> None:
-    """Without a folder that has a page there is nothing to check, and the script says how it is called."""
-    for arguments in ([], [str(tmp_path)]):
+    """Without a folder the script says how it is called, and of one without tables how to make them."""
+    bare = shutil.copytree(REFERENCE, tmp_path / "bare", ignore=shutil.ignore_patterns("tables"))
+    for arguments, said in (
+        ([], "python benchmarks/recompute.py"),
+        ([str(tmp_path)], "python benchmarks/recompute.py"),
+        ([str(bare)], f"`hpml-bench report {bare} --format md,csv` makes them"),
+    ):
         script = [sys.executable, str(ROOT / "benchmarks/recompute.py"), *arguments]
         done = subprocess.run(script, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert "python benchmarks/recompute.py" in done.stdout
+        assert said in done.stdout
 
 
 def slowed(place: Path, record: dict[str, Any]) -> None:
@@ -547,12 +474,7 @@ def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
         where["hardware"] |= {"nodes": 2, "ranks_per_node": [1, 1], "interconnect": "eth0"}
         record["metrics"] |= {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}
         file.write_text(json.dumps(record), encoding="utf-8")
-    audit = command.audit_page(reading.read_study(report(folder)), folder / "report.md")
-    assert audit.problems == []
-    (row,) = [line for line in (folder / "report.md").read_text(encoding="utf-8").splitlines() if "| 2 × 1 |" in line]
-    assert "| 1.70 | \\[1.70, 1.70\\] | 85 |" in row
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    (folder / "report.md").write_text(page.replace(row, row.replace("[1.70, ", "[1.60, ")), encoding="utf-8")
-    problems = command.audit_page(reading.read_study(folder), folder / "report.md").problems
-    assert [problem for problem in problems if problem.startswith("Scaling over ranks")]
-    assert row.endswith("| 0 | 8,000 |")
+    assert command.audit_page(reading.read_study(report(folder)), folder).problems == []
+    scaling = read_table(folder / "tables/scaling.csv")
+    assert [row[4:7] for row in scaling.rows][1][1] == "[1.70, 1.70]"
+    assert unfound_cells(reading.read_study(folder), scaling) == []

@@ -451,8 +451,9 @@ def write_jobs(folder: Path, records: Iterable[RunRecord], queued: str = "2026-0
 
 
 def head(markdown: str) -> str:
-    """Return the part of a Markdown report that a golden file keeps: all before the cost charts."""
-    return markdown.partition("## Cost against accuracy")[0]
+    """Return the parts of a Markdown report that a golden file keeps: which is best, and how sure that is."""
+    best, _, rest = markdown.partition("## What does it cost?")
+    return best + "".join(rest.partition("## How sure is that?")[1:]).partition("## How did training go?")[0]
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import Site, needs_browser, site, visit
 from markdown_it import MarkdownIt
 from payloads import LONG, OWNED, attack, folder
 
 from helpers import made_records
+from helpers.browser import Site, look, needs_browser, site, visit
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
+from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import table
 
 FORMATS = ("html", "md", "csv", "tex")
@@ -50,13 +51,22 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def obeyed(html: str, local: re.Pattern[str], scripts: int = 0) -> list[str]:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Return how many scripts and inputs the page of the same records has with harmless text."""
+    place = folder(tmp_path_factory.mktemp("plain"), "harmless")
+    render.write_report(place, None, ["html"])
+    elements = Elements((place / "report.html").read_text(encoding="utf-8")).found
+    return {kind: sum(tag == kind for tag, _ in elements) for kind in ("script", "input")}
+
+
+def obeyed(html: str, local: re.Pattern[str], allowed: dict[str, int] | None = None) -> list[str]:
     """Return what of a page would run or load: scripts beyond ours, event handlers, addresses that aren't local."""
     found, elements = [], Elements(html).found
-    if sum(tag == "script" for tag, _ in elements) != scripts:
-        found.append("script")
+    counts = {"script": 0, "input": 0} | (allowed or {})
+    found += [kind for kind, count in counts.items() if sum(tag == kind for tag, _ in elements) != count]
     for tag, attributes in elements:
-        if tag in {"iframe", "object", "embed", "form", "base", "video", "audio", "input"}:
+        if tag in {"iframe", "object", "embed", "base", "video", "audio"} or (tag == "form" and "action" in attributes):
             found.append(tag)
         for name, value in attributes.items():
             if name.startswith("on"):
@@ -77,14 +87,14 @@ def test_the_browser_sees_an_attack_that_works(served: Site, tmp_path: Path) -> 
 
 
 @needs_browser
-def test_a_browser_obeys_nothing(hostile_report: Path, served: Site, tmp_path: Path) -> None:
+def test_a_browser_obeys_nothing(hostile_report: Path, own: dict[str, int], served: Site, tmp_path: Path) -> None:
     """In Chromium no script of the data runs, no element of it arises, and no request leaves the page."""
     document, asked = visit(served, (hostile_report / "report.html").read_text(encoding="utf-8"), tmp_path)
     assert asked == set()
-    assert document.count("<h2") > 10, "the page is whole"
+    assert document.count("<h2") == 7, "the page is whole"
     assert "aria-sort" in document or "<button" in document, "our own script ran"
     assert f"<title>{OWNED}" not in document
-    assert obeyed(document, re.compile("#|data:,$"), scripts=1) == []
+    assert obeyed(document, re.compile("#|data:,$"), own) == []
 
 
 @needs_browser
@@ -98,10 +108,20 @@ def test_the_policy_holds_alone(hostile_report: Path, served: Site, tmp_path: Pa
     assert f"<title>{OWNED}" not in document
 
 
-def test_html_holds_no_element_of_the_data(hostile_report: Path) -> None:
-    """Without a browser: one script, no handler, no address outside the page; and a policy that starts from nothing."""
+@needs_browser
+def test_the_console_stays_empty(hostile_report: Path, tmp_path: Path) -> None:
+    """Chromium finds nothing to say of a page: its policy allows all that the page itself has, and it has no error."""
+    assert look(hostile_report / "report.html", tmp_path / "profile")[1] == []
+    page = (hostile_report / "report.html").read_text(encoding="utf-8")
+    styled = tmp_path / "styled.html"
+    styled.write_text(page.replace("<main ", '<main style="color: red" ', 1), encoding="utf-8")
+    assert any("style" in line for line in look(styled, tmp_path / "profile")[1]), "its eyes are open"
+
+
+def test_html_holds_no_element_of_the_data(hostile_report: Path, own: dict[str, int]) -> None:
+    """Without a browser: our scripts alone, no handler, no address outside; and a policy that starts from nothing."""
     text = (hostile_report / "report.html").read_text(encoding="utf-8")
-    assert obeyed(text, re.compile("#|data:,$"), scripts=1) == []
+    assert obeyed(text, re.compile("#|data:,$"), own) == []
     assert re.search(r'http-equiv="Content-Security-Policy" content="default-src \'none\'', text)
     assert text.index("Content-Security-Policy") < text.index("<style") < text.index("<script")
 
@@ -114,11 +134,13 @@ def test_markdown_becomes_no_element_of_the_data(hostile_report: Path, html: boo
     made = viewer.render(text)
     assert obeyed(made, re.compile(r"figures/\w+\.svg$")) == []
     tags = {tag for tag, _ in Elements(made).found}
-    own = {"h1", "h2", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td", "img"}
-    assert tags <= own | ({"details", "summary"} if html else set())
+    known = {"h1", "h2", "h3", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td", "img"}
+    assert tags <= known | ({"details", "summary"} if html else set())
     titles = re.findall("<h2>(.*?)</h2>", made)
-    assert len(titles) == len(set(titles)) > 10
-    assert not [title for title in titles if OWNED in title or title == "heading"]
+    assert titles == [title for title, _ in TITLES.values()]
+    parts = re.findall("<h3>(.*?)</h3>", made)
+    assert len(parts) == len(set(parts)) > 1
+    assert not [title for title in parts if OWNED in title or title == "heading"]
 
 
 def test_pages_hold_no_control_characters(hostile_report: Path) -> None:

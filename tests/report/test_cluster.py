@@ -90,8 +90,8 @@ def test_costs_are_of_runs_without_neighbours(tmp_path: Path) -> None:
     assert results.costs_ranked
     assert results.one_machine
     assert [c.verdict for c in results.comparisons(TIME)] == [c.verdict for c in without.comparisons(TIME)]
-    assert "2 of 12 compared runs had neighbours" in said(results, "Key takeaways")
-    assert "full has no costs of seed 1: it had neighbours on its host." in said(results, "Summary")
+    assert "2 of 12 compared runs had neighbours" in said(results, "All that the verdicts say")
+    assert "full has no costs of seed 1: it had neighbours on its host." in said(results, "All scores")
     shown = table(results, "Runs", "runs")
     assert shown is not None
     row = next(row for row in shown.rows if row[:2] == ("full", "1"))
@@ -119,13 +119,13 @@ def test_where_all_have_neighbours_costs_are_shown_and_rank_nothing(tmp_path: Pa
     assert not results.costs_ranked
     assert results.headline == ("test_accuracy",)
     assert results.values(TIME) == alone.values(TIME)
-    takeaways = said(results, "Key takeaways")
+    takeaways = said(results, "All that the verdicts say")
     assert "Methods are not ranked by costs: 12 of 12 compared runs had neighbours" in takeaways
     for words in ("trained fastest", "needed the least memory", "Pareto", "costs for other seeds"):
-        assert words in said(alone, "Key takeaways")
+        assert words in said(alone, "All that the verdicts say")
         assert words not in takeaways
     assert not blocks(results, "Cost against accuracy")
-    summary = table(results, "Summary", "summary")
+    summary = table(results, "All scores", "summary")
     assert summary is not None
     assert "Training time (s)" in summary.columns
     assert not {"Pareto front"} & set(summary.columns)
@@ -155,7 +155,7 @@ def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
     assert some.costs_ranked
     assert {m: sorted(of) for m, of in some.values(TIME).items()} == {"lora": [0, 1, 2], "full": [0, 1, 2]}
     assert len(some.values(some.quality)["head"]) == 9
-    assert "not placed, for want of a cost: head" in said(some, "Key takeaways")
+    assert "not placed, for want of a cost: head" in said(some, "All that the verdicts say")
     assert not load(tmp_path / "b", alone_in(2)).costs_ranked
 
 
@@ -169,11 +169,11 @@ def test_another_machine_is_told_apart_from_neighbours(tmp_path: Path) -> None:
         return {"neighbours": ("x",)} if (record.spec.seed, record.spec.method.name) == (2, "lora") else {}
 
     results = load(tmp_path, runs(change, 6))
-    takeaways = said(results, "Key takeaways")
+    takeaways = said(results, "All that the verdicts say")
     assert "3 of 18 compared runs ran on other hardware" in takeaways
     assert "1 of 18 compared runs had neighbours" in takeaways
-    assert "lora has no costs of seed 3: it ran in another environment." in said(results, "Summary")
-    assert "lora has no costs of seed 2: it had neighbours on its host." in said(results, "Summary")
+    assert "lora has no costs of seed 3: it ran in another environment." in said(results, "All scores")
+    assert "lora has no costs of seed 2: it had neighbours on its host." in said(results, "All scores")
 
 
 def test_nothing_scales_from_runs_with_neighbours(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from helpers.made_records import failed, record, sweep
 from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, write_report
@@ -48,12 +49,12 @@ def report_of_markup(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """Collects tags with their attributes, and the text of scripts."""
+    """Collects tags with their attributes, and the text of scripts and style sheets."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -61,9 +62,10 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        """Note a script's text."""
-        if self.tags and self.tags[-1][0] == "script":
-            self.scripts.append(data)
+        """Note the text of a script or a style sheet."""
+        tag, attributes = self.tags[-1] if self.tags else ("", {})
+        if tag in self.raw and self.cdata_elem and "type" not in attributes:
+            self.raw[tag].append(data)
 
 
 def page(folder: Path) -> Page:
@@ -83,14 +85,33 @@ def test_html_asks_for_nothing(report_folder: Path) -> None:
     assert "default-src 'none'" in text
 
 
-def test_the_only_script_is_ours(report_of_markup: Path) -> None:
-    """Hostile text brings no script, and ours is the one whose hash the policy allows."""
+def test_only_our_scripts_and_styles_are_allowed(report_of_markup: Path) -> None:
+    """Hostile text brings no script; the policy allows by hash the page's own scripts and sheets, and nothing else."""
     made = page(report_of_markup)
-    assert sum(tag == "script" for tag, _ in made.tags) == 1
-    digest = base64.b64encode(hashlib.sha256(made.scripts[0].encode()).digest()).decode()
-    policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv"))
-    assert f"script-src 'sha256-{digest}'" in (policy or "")
+    policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv")) or ""
+    rules = {kind: allowed for kind, *allowed in map(str.split, policy.split(";"))}
+    for tag, texts in made.raw.items():
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+        assert rules[f"{tag}-src"] == [f"'sha256-{digest}'" for digest in digests]
+        ours = Path(render.__file__).parents[2] / "templates"
+        wanted = {path.read_text() for path in ours.glob("*.css" if tag == "style" else "*.js")}
+        assert texts
+        assert set(texts) <= wanted
+    assert "unsafe" not in policy
     assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
+
+
+@pytest.mark.parametrize("which", ["report_folder", "report_of_markup"])
+def test_no_element_has_a_style(which: str, request: pytest.FixtureRequest) -> None:
+    """The policy would drop it; in charts too, which keep colours, widths and fonts as attributes."""
+    folder: Path = request.getfixturevalue(which)
+    made = page(folder)
+    assert [tag for tag, attributes in made.tags if "style" in attributes] == []
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert " style=" not in re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
+    drawn = [attributes for tag, attributes in made.tags if tag in {"path", "text", "use"}]
+    assert {name for of in drawn for name in of} >= {"fill", "stroke", "stroke-width", "font-size", "text-anchor"}
+    assert all("style" not in (path.read_text()) for path in (folder / "figures").glob("*.svg"))
 
 
 def test_ids_are_unique(report_folder: Path) -> None:
@@ -119,7 +140,7 @@ def test_charts_have_text_alternatives(report_folder: Path) -> None:
 def test_report_is_reproducible(report_folder: Path, tmp_path: Path) -> None:
     """The same records give the same bytes, in all formats."""
     paths = write_report(report_folder, tmp_path, ("html", "md", "csv", "tex"))
-    assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex"}
+    assert {p.suffix for p in paths} == {".html", ".md", ".svg", ".csv", ".tex", ".json"}
     for path in paths:
         assert path.read_bytes() == (report_folder / path.relative_to(tmp_path)).read_bytes()
 
@@ -172,11 +193,11 @@ def test_pairs_other_than_by_accuracy_are_folded(report_folder: Path) -> None:
         assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
             "Pairs by training time ", "Pairs by peak memory ", "Pairs by accuracy, on these very test rows",
         ]  # fmt: skip
-        assert text.count("<details>") == text.count("</details>") == 3
+        assert text.count("<details") == text.count("</details>") > 20
 
 
-def test_the_head_says_how_many_runs_are_compared(tmp_path: Path) -> None:
-    """Both pages begin with the number of compared runs, of methods and seeds of these, and of what is left out."""
+def test_the_page_says_how_many_runs_are_compared(tmp_path: Path) -> None:
+    """Both pages say the number of compared runs, of methods and seeds of these, and of what is left out."""
     made_records.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
     bad = made_records.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
     bad.mkdir()

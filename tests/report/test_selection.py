@@ -268,7 +268,7 @@ def test_costs_are_of_one_machine(
     assert "full, seed 1, 2" in environments
     assert item in environments
     told = "2 of 16 compared runs ran on other hardware, versions or settings"
-    assert told in str(sections["Key takeaways"])
+    assert told in str(sections["All that the verdicts say"])
 
 
 def _sections(results: Results) -> dict[str, list[Any]]:

@@ -9,6 +9,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, number, section_of, table
 
 order = 57
+question = "best"
+about = "where methods differ most"
 ROWS = 8
 LONGEST = 300
 """Characters of a text that are shown."""

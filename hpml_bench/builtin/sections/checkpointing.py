@@ -12,6 +12,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, cell, section_of, table
 
 order = 69
+question = "cost"
+about = "time that it costs, memory that it saves"
 COLUMNS = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "ratio", "95 % interval of the ratio",
            "peak, kept (MB)", "peak, computed again (MB)", "saved (MB)", "95 % interval of saved (MB)")  # fmt: skip
 

@@ -15,6 +15,8 @@ from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, senten
 from hpml_bench.system.text import sanitize
 
 order = 128
+question = "setup"
+about = "where each run ran, and when"
 
 
 def section(results: Results) -> Section | None:

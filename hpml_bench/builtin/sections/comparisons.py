@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 order = 30
+question = "sure"
+about = "every pair in numbers: intervals, p values, seeds to decide"
 LIKE_FIRST = "The columns are those of the first table of pairs."
 PAIR_COLUMNS = (
     "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "p of the margin", "p of the margin (Holm)",

@@ -10,6 +10,8 @@ from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, senten
 from hpml_bench.statistics import Membership
 
 order = 40
+question = "cost"
+about = "the score against time and memory, and the Pareto front"
 
 
 def section(results: Results) -> Section | None:

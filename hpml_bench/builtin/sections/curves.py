@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from hpml_bench.plugins.blocks import Section
+from hpml_bench.plugins.blocks import Fold, Section
 from hpml_bench.report.curves import validation_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, section_of
 
 order = 50
+question = "training"
+about = "mean over seeds, by step"
+folded = False
 Labels = tuple[str, str, float]
 """Title, unit with a space before it, and what values are multiplied by."""
 LOSSES: dict[str, Labels] = {
@@ -21,8 +24,10 @@ def section(results: Results) -> Section | None:
     """Return a chart per metric that was recorded."""
     from hpml_bench.report.figures import line_chart
 
-    figures = [line_chart(results, metric, *labels) for metric, labels in _curves(results).items()]
-    return section_of("curves", "Training curves", *figures)
+    figures = {metric: line_chart(results, metric, *labels) for metric, labels in _curves(results).items()}
+    norm = figures.pop("grad_norm")
+    fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
+    return section_of("curves", "Training curves", *figures.values(), fold)
 
 
 def _curves(results: Results) -> dict[str, Labels]:

@@ -9,6 +9,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, section_of, table
 
 order = 130
+question = "setup"
+about = "machine and versions"
 REPEATABILITY = (
     "On the CPU of one machine, with the same versions, a specification run twice gives identical losses and "
     "predictions; on cuda it differs in the last digits, since some backward kernels, attention's among them, add with "

@@ -9,6 +9,9 @@ from hpml_bench.report.tables import MISSING, Cell, section_of, table
 from hpml_bench.system.text import sanitize
 
 order = 25
+question = "wrong"
+about = "runs that did not end well, or are not compared"
+folded = False
 MEANING = {
     "failed": "ended with an error",
     "unsupported": "the method can't run with this model",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hpml_bench.report.metric_groups import Bars, GroupSection
 
 order = 58
+question = "best"
+about = "loss on general text, after less before"
 NOTE = (
     "Forgetting is the loss on general text after the training less the base model's; negative where the training "
     "made it better."

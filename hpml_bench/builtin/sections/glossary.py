@@ -7,6 +7,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import capitalized, section_of, table
 
 order = 150
+question = "reading"
+about = "every metric, as its probe defines it"
 
 
 def section(results: Results) -> Section | None:

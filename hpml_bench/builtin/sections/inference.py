@@ -6,6 +6,8 @@ from hpml_bench.report.metric_groups import Bars, GroupSection
 from hpml_bench.report.results import Results
 
 order = 80
+question = "cost"
+about = "test pass, and latency of one example"
 FEW = 200
 """Examples under which a 99th percentile lies among the two slowest."""
 

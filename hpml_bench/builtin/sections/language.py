@@ -9,6 +9,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import number
 
 order = 56
+question = "best"
+about = "losses in other units, tokens right, answers cut"
 
 
 def _notes(results: Results) -> list[str]:

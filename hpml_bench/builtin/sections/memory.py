@@ -6,6 +6,8 @@ from hpml_bench.report.metric_groups import OVER_SEEDS, Bars, GroupSection
 from hpml_bench.report.results import Results
 
 order = 70
+question = "cost"
+about = "set-up, training, evaluation"
 PHASES = {"setup": "set-up", "train": "training", "evaluation": "evaluation"}
 KINDS = {"cuda_allocated": "CUDA allocated", "cuda_reserved": "CUDA reserved", "host": "Host memory"}
 NOTE = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, section_of, table
+from hpml_bench.report.tables import Cell, option_list, section_of, table
 
 order = 110
+question = "setup"
+about = "options and learning rates"
+folded = False
 
 
 def section(results: Results) -> Section | None:
@@ -19,19 +19,9 @@ def section(results: Results) -> Section | None:
     rows: list[list[Cell]] = []
     for label, spec in runs:
         method, optimizer = spec.method, spec.method.optimizer or spec.settings.optimizer
-        used = ", ".join(part for part in (optimizer.name, _listed(optimizer.options)) if part)
+        used = ", ".join(part for part in (optimizer.name, option_list(optimizer.options)) if part)
         rate: Cell = (f"{method.lr:g}", method.lr)
-        rows.append([label, method.method, rate, *([used] if own else []), _listed(method.options) or "none"])
+        rows.append([label, method.method, rate, *([used] if own else []), option_list(method.options) or "none"])
     columns = ("method", "Kind", "Learning rate", *(("Optimizer",) if own else ()), "Options")
     caption = "What differs between the methods; every other setting is the same"
     return section_of("methods", "Methods", table("methods", caption, columns, rows))
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {_shown(value)}" for key, value in options.items())
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "none" if value is None else str(value)

@@ -8,6 +8,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
 
 order = 92
+question = "best"
+about = "metrics of other packages"
 
 
 def section(results: Results) -> Section | None:

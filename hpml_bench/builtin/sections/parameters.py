@@ -5,6 +5,8 @@ from __future__ import annotations
 from hpml_bench.report.metric_groups import GroupSection
 
 order = 90
+question = "cost"
+about = "trained, saved, sent between processes"
 NOTE = (
     "The task's head is trained with every method and counted apart. Gradient norms of methods with different numbers "
     "of parameters do not compare; the one per √parameter does better."

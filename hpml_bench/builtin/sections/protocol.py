@@ -10,6 +10,8 @@ from hpml_bench.report.tables import MISSING, Cell, fact, number, section_of, ta
 from hpml_bench.suite.settings import Settings
 
 order = 120
+question = "setup"
+about = "settings, digests, what was consumed, self-checks"
 
 
 def section(results: Results) -> Section | None:

@@ -27,6 +27,8 @@ from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import packaged
 
 order = 100
+question = "setup"
+about = "published figures of the same methods"
 METRICS = (
     "test_accuracy", "test_score", "train_loss", "train_seconds", "samples_per_second", "peak_memory_mb", "grad_norm",
     "forgetting", "trainable_parameters",

@@ -10,6 +10,8 @@ from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, section_of, 
 from hpml_bench.system.text import sanitize
 
 order = 140
+question = "setup"
+about = "score, time and memory of each seed"
 
 
 def section(results: Results) -> Section | None:

@@ -11,6 +11,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, cell, section_of, table
 
 order = 68
+question = "cost"
+about = "the same training on more of them"
 Size = tuple[int, int]
 """Numbers of ranks and of nodes."""
 Runs = dict[Size, list[RunRecord]]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 order = 31
+question = "sure"
+about = "intervals and tests over test rows"
 LABEL = (
     "Test-set noise only: another seed of the same method may differ by more than these intervals, so nothing here "
     "ranks methods. Run more seeds for that."

@@ -18,6 +18,8 @@ from hpml_bench.report.tables import (
 )
 
 order = 20
+question = "best"
+about = "every metric of the test rows, each seed drawn"
 MAX_FACTS = 6
 COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
 
@@ -29,7 +31,7 @@ def section(results: Results) -> Section | None:
     from hpml_bench.report.figures import strip
 
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
-    return section_of("summary", "Summary", summary_table(results), *figures)
+    return section_of("summary", "All scores", summary_table(results), *figures)
 
 
 def _shown(results: Results) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from hpml_bench.statistics import Comparison
 from hpml_bench.suite.settings import identity
 
 order = 10
+question = "best"
+about = "each verdict in a sentence"
 
 OVER_SETUP, PEAK = MEMORY
 SAY_NOTHING = frozenset({"interrupted", "unsupported"})
@@ -32,7 +34,7 @@ def section(results: Results) -> Section | None:
         sentences: tuple[str, ...] = (status,)
     else:
         sentences = tuple(_sentences(results)) or ("The runs measured nothing that could be compared.",)
-    return section_of("takeaways", "Key takeaways", Text(sentences=sentences))
+    return section_of("takeaways", "All that the verdicts say", Text(sentences=sentences))
 
 
 def _sentences(results: Results) -> Iterator[str]:

@@ -9,6 +9,8 @@ from hpml_bench.report.steady import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, u
 from hpml_bench.report.tables import by_method, section_of
 
 order = 60
+question = "cost"
+about = "samples, tokens, step times, drift"
 MARKS: dict[Flag, str] = {"drifts": "†", "too short to tell": "§", "paused": "¶"}
 MEANING: dict[Flag, str] = {
     "drifts": f"Not a steady state: the 95 % interval of the drift lies beyond {100 * MOST_DRIFT:.0f} %",

@@ -8,6 +8,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, cell, number, section_of, table
 
 order = 66
+question = "cost"
+about = "start, training, validation, test"
 PARTS = {
     "start": "first_step_seconds",
     "training": "train_seconds",

@@ -17,6 +17,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, number, section_of, table
 
 order = 45
+question = "training"
+about = "seconds and samples until a validation score"
 SHARES = (0.5, 0.75, 0.9)
 """Targets, as shares of the way from the score at the start to the best mean."""
 ERRORS = 2.0

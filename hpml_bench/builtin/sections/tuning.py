@@ -14,6 +14,8 @@ from hpml_bench.suite.settings import Settings, method_identity
 from hpml_bench.system.text import sanitize
 
 order = 95
+question = "training"
+about = "trials on the validation rows"
 TRAINS_NOTHING = frozenset(
     {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
      "threads"}

@@ -85,7 +85,7 @@ def html(report: CheckReport) -> str:
     )
     environment.filters["numeric"] = numeric_columns
     page: str = environment.get_template("check.html.j2").render(
-        style=(folder / "report.css").read_text(encoding="utf-8"),
+        style=(folder / "check.css").read_text(encoding="utf-8"),
         suite=sanitize(report.suite, 80),
         status=overall(report.verdicts),
         headline=tables.headline(report),

@@ -50,8 +50,7 @@ def _columns(answer: Answer) -> list[list[str]]:
     ]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
-        own_units = axis.key == "size" and axis.unit == "MB"
-        header = SHORT[axis.key] + ("" if own_units else f" {axis.unit}")
+        header = SHORT[axis.key] + ("" if words.own_units(axis) else f" {axis.unit}")
         cells = ["-" if value is None else words.cost_text(answer, axis.id, value, unit=False) for value in values]
         columns.append([header, *cells])
     return columns

@@ -90,7 +90,7 @@ def context(answer: Answer) -> dict[str, object]:
 
 def _unit(axis: Axis) -> str:
     """Return the unit of a column; none where each cell has its own."""
-    return "" if axis.key == "size" else axis.unit
+    return "" if words.own_units(axis) else axis.unit
 
 
 def _best(answer: Answer) -> str:
@@ -133,7 +133,7 @@ def _row(answer: Answer, of: Bars, method: Method) -> Row:
     return Row(
         at=answer.number[name],
         name=name,
-        pieces=_pieces(name),
+        pieces=_pieces(words.row_name(answer, name)),
         top=name in answer.top,
         score=MISSING if score is None else words.score_text(answer, score.m, unit=False),
         value=None if score is None else score.m,

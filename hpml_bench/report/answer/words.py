@@ -262,9 +262,9 @@ def _cheaper(answer: Answer) -> str:
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
-    text = f"{label(answer, near)}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
+    text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, {_far(answer, near, lead)}."
     if len(fastest) == 1 and fastest[0] != near and fastest[0] in quicker:
-        text += f" {label(answer, fastest[0])}: fastest, {_far(answer, fastest[0], lead)}."
+        text += f" {_opening(answer, label(answer, fastest[0]))}: fastest, {_far(answer, fastest[0], lead)}."
     return text
 
 
@@ -286,7 +286,9 @@ def _nothing_cheaper(answer: Answer, lead: str) -> str:
         least = answer.best("size")
         if size and least and lead not in least:
             value = answer.value(least[0], size.id)
-            text += f" {label(answer, least[0])} saves less: {cost_text(answer, size.id, value or 0.0)}."
+            text += (
+                f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
+            )
         return text
     return "No method is shown to train faster."
 
@@ -416,13 +418,18 @@ def gap_digits(answer: Answer) -> int:
 def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
     """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
     axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
-    if axis is not None and axis.key == "size" and axis.unit == "MB":
+    if axis is not None and own_units(axis):
         factor, name = next(((f, u) for f, u in BYTES if value >= f), BYTES[-1])
         amount = value / factor
         return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
     shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return _with_unit(number(value, f".{min(digits, 4)}f"), shown if unit else "")
+
+
+def own_units(axis: Axis) -> bool:
+    """Return whether each value of a cost is shown in a unit of its own: sizes of files, which span powers of ten."""
+    return axis.key == "size" and axis.unit == "MB"
 
 
 def label(answer: Answer, name: str) -> str:

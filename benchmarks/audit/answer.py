@@ -1,0 +1,288 @@
+"""The answer, `report.json`: each of its leaves recomputed from the runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from audit.copied import short
+from audit.page import Audit
+from audit.rows import flat, most_frequent
+from audit.runs import BESIDE, Run
+from audit.scores import difference_cells, own_interval
+from audit.statistics import Pair
+from audit.study import TIME, Study
+from audit.values import NUMBER, Cell, Json, agree
+
+PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
+TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
+NEIGHBOURS = "had neighbours on their host, which slow each other"
+HOSTS = "did not share a host within a seed"
+
+
+def check_answer(audit: Audit, answer: Json, study: Study) -> None:
+    """Compare every leaf of an answer with what was recomputed; one that no rule is for is a problem."""
+    expected = dict(leaves(answer_of(study)))
+    for path, shown in leaves(answer):
+        if path not in expected:
+            audit.uncovered("report.json", path, shown)
+            continue
+        wanted = expected.pop(path)
+        audit.checked["report.json"] += 1
+        if not same(shown, wanted, near=0.0 if path.endswith((".p", ".ph")) else 1e-13):
+            audit.problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
+    audit.problems += [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield path and value of each leaf of nested mappings and lists, empty ones among them."""
+    if isinstance(value, dict | list) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, f"{path}.{key}".strip("."))
+    else:
+        yield path, value
+
+
+def same(shown: Any, expected: Any, near: float = 0.0) -> bool:
+    """Whether a leaf is what was recomputed: real numbers to a relative 1e-6, or so near to 0; all else exactly."""
+    if isinstance(expected, tuple):
+        return isinstance(shown, str) and agree(shown, expected)
+    if isinstance(expected, float) and isinstance(shown, float | int) and not isinstance(shown, bool):
+        return math.isclose(shown, expected, rel_tol=1e-6, abs_tol=near)
+    return type(shown) is type(expected) and shown == expected
+
+
+def answer_of(study: Study) -> Json:
+    """Return the answer as nested mappings and lists; a text that holds figures may be a pattern with its values."""
+    metrics = [metric for metric in study.metrics if study.measured(metric)]
+    axes = [axis for key in TITLES if (axis := axis_of(study, key, metrics))]
+    tested = {"score": study.score} | {axis["tested"]: axis["tested"] for axis in axes if axis["tested"]}
+    own = list(study.by_seed(study.score).values())
+    shared = len(study.shared(study.score))
+    failures = [failure(run) for run in study.runs if run.record["status"] not in {"ok", "interrupted", "unsupported"}]
+    settings = study.newest.settings
+    rows = "other training rows" if settings["vary_data"] else "these training rows"
+    because = [NEIGHBOURS] * any(run.neighbours for run in study.home) + [HOSTS] * study.over_hosts
+    return {
+        "v": 1,
+        "suite": study.newest.record["spec"]["suite"],
+        "description": study.suite.get("description", ""),
+        "model": settings["backbone"].partition("#")[0],
+        "data": settings["dataset"]["name"],
+        "rows": len(study.compared[0].scores),
+        "rows_text": study.rows,
+        "seeds": len({run.seed for run in study.compared}),
+        "shared": (shared if shared > 2 else 0) if len({frozenset(of) for of in own if of}) > 1 else None,
+        "runs": len(study.compared),
+        "planned": len(study.compared) + len(failures),
+        "tested": study.tested,
+        "judged": f"other seeds, {rows} and other test rows",
+        "chance": 5.0,
+        "setup": setup(study),
+        "score": score(study),
+        "axes": axes,
+        "methods": methods(study, metrics, [axis["id"] for axis in axes]),
+        "pairs": {name: [pair_of(study, p) for p in pairs_by(study, metric)] for name, metric in tested.items()},
+        "under": {name: count for name in study.methods if (count := under_trained(study, name))},
+        "guess": {
+            "text": guessing(study),
+            "value": study.scale(study.score) * study.guess.chance,
+            "below": no_better_than_guessing(study),
+        },
+        "failures": failures,
+        "unranked": " and ".join(because) or None,
+        "untried": untried(study),
+    }
+
+
+# Parts
+
+
+def setup(study: Study) -> Json:
+    """Return the circumstances of the runs."""
+    run, tuning = study.newest, study.tuning
+    steps, ranks = run.settings["steps"], run.settings["world_size"] or 1
+    on_gpu = str(run.settings["device"]).startswith("cuda")
+    hardware = run.record["environment"].get("hardware", {})
+    gpu = next((short(card.get("name", "GPU"), 40) for card in hardware.get("gpus", [])), "GPU")
+    processor = short(hardware.get("cpu", ""), 40)
+    cpu = f"{ranks} CPU process{'es' * (ranks != 1)}" + (f" on {processor}" if processor else "")
+    trials = sorted({len(tried) for tried in tuning.trials.values() if tried})
+    rates = "rates not tuned" if "settings" in tuning.record else "tuning of rates not recorded"
+    if trials:
+        unequal = f"rates tuned unequally, {trials[0]} to {trials[-1]} trials"
+        rates = unequal if trials[1:] else f"rates tuned alike, {trials[0]} trials each"
+    return {
+        "budget": f"{steps:,} steps" if steps else f"{run.settings['epochs']:g} epochs",
+        "device": cpu if not on_gpu else gpu if ranks == 1 else f"{ranks} x {gpu}",
+        "host": study.hosts[0] if len(study.hosts) == 1 else f"{len(study.hosts)} hosts" if study.hosts else "",
+        "rates": rates,
+        "memory": "memory: peak on one GPU" if on_gpu else "memory: peak of one process",
+    }
+
+
+def score(study: Study) -> Json:
+    """Return the score by which methods are compared."""
+    definition, scale = study.definitions[study.score], study.scale(study.score)
+    unit = "%" if scale == 100 else definition["unit"]
+    largest = max((abs(study.mean(study.score, name)) for name in study.measured(study.score)), default=1.0)
+    digits = max(0, min(6, 2 - math.floor(math.log10(scale * largest)))) if largest > 0 else 2
+    return {
+        "id": study.score,
+        "title": definition["title"],
+        "unit": unit,
+        "better": "lower" if study.sign(study.score) < 0 else "higher",
+        "digits": 1 if unit == "%" else digits,
+        "difference_unit": "points" if unit == "%" else unit,
+        "margin": scale * study.margin(study.score),
+    }
+
+
+def axis_of(study: Study, key: str, metrics: list[str]) -> Json | None:
+    """Return a cost, if it was measured: of memory the whole peak where there is one."""
+    name = {"time": TIME, "memory": PEAK if has(study, PEAK) else OVER, "size": SAVED}[key]
+    if not has(study, name):
+        return None
+    exact = not study.definitions[name]["noisy"]
+    stands = study.memory if key == "memory" else name
+    tested = stands if stands in metrics and not exact else None
+    of = {"key": key, "id": name, "title": TITLES[key]}
+    return of | {"unit": shown_in(study, name)[1], "tested": tested, "exact": exact}
+
+
+def has(study: Study, metric: str) -> bool:
+    """Whether any method has a metric."""
+    return metric in study.definitions and bool(study.measured(metric))
+
+
+def shown_in(study: Study, metric: str) -> tuple[float, str]:
+    """Return what a cost is multiplied by to be shown, and its unit: one for all methods."""
+    unit = study.definitions[metric]["unit"]
+    both = [PEAK, OVER] if unit == "MB" else [metric]
+    largest = max(study.mean(m, name) for m in both if has(study, m) for name in study.measured(m))
+    larger = {"s": (60, 600, "min"), "MB": (1000, 10_000, "GB")}
+    size, least, name = larger.get(unit, (1, math.inf, unit))
+    return (1e-6, "MB") if unit == "bytes" else (1 / size, name) if largest >= least else (1.0, unit)
+
+
+def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
+    """Return the methods, those with a score first, the best mean first."""
+    of = {"score": (study.score, study.scale(study.score))}
+    of |= {name: (name, shown_in(study, name)[0]) for name in {*costs, OVER} if has(study, name)}
+    sign = -study.sign(study.score)
+    found = []
+    for name, runs in study.methods.items():
+        place, above = study.place(name, metrics) if study.tested and len(metrics) > 1 else ("–", [])
+        values = {key: value for key, (metric, scale) in of.items() if (value := values_of(study, name, metric, scale))}
+        entry = {
+            "name": name,
+            "kind": runs[0].spec["method"],
+            "base": all(run.untrained for run in runs),
+            "place": study.ranks(study.score, name) if study.tested else None,
+            "front": None if place == "–" or len(study.methods) < 2 else place,
+            "by": above,
+            "seeds": len(runs),
+            "v": values,
+        }
+        # ten digits: means that differ in their last bits alone are equal
+        order = float(f"{sign * values['score']['m']:.10g}") if "score" in values else math.inf
+        found.append((order, entry))
+    return [entry for _, entry in sorted(found, key=lambda one: one[0])]
+
+
+def values_of(study: Study, name: str, metric: str, scale: float) -> Json | None:
+    """Return a method's mean, its interval and the runs' values."""
+    values = study.values(metric)[name]
+    if not values:
+        return None
+    low, high = own_interval(study, metric, values) or (math.nan, math.nan)
+    mean = scale * float(np.mean(values))
+    return {"m": mean, "lo": known(scale * low), "hi": known(scale * high), "runs": [scale * value for value in values]}
+
+
+def known(value: float) -> float | None:
+    """Return a number; None where there is none."""
+    return value if math.isfinite(value) else None
+
+
+def pairs_by(study: Study, metric: str) -> list[Pair]:
+    """Return the pairs by a metric that share a seed."""
+    return [pair for pair in study.pairs.values() if pair.metric == metric and pair.n]
+
+
+def pair_of(study: Study, pair: Pair) -> Json:
+    """Return all that is said of a pair."""
+    difference, own = difference_cells(pair, pair.first, pair.comparison)
+    tested = pair.n > 2 and pair.comparison.spreads
+    wide = pair.comparison.accepted(study.decided_at(pair)) if tested else None
+    verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
+    ends = [*(own or (None, None)), *(map(pair.shown, wide) if wide else (None, None))]
+    return {
+        "a": pair.first,
+        "b": pair.second,
+        "v": verdict if pair.n > 2 else "untested",
+        "w": pair.better,
+        "d": difference,
+        **dict(zip(("lo", "hi", "wlo", "whi"), ends, strict=True)),
+        "p": known(pair.p),
+        "ph": known(pair.p_holm),
+        "need": study.seeds_to_decide(pair),
+        "n": pair.n,
+        "skew": bool(pair.erratic and (pair.better or pair.equivalent)),
+    }
+
+
+def guessing(study: Study) -> Cell:
+    """Return what guessing gives, in words."""
+    run = study.compared[0]
+    reference, names = run.predictions["reference"], run.record["label_names"]
+    if study.score == "test_accuracy":
+        share = most_frequent(reference)[1]
+        return (
+            rf"Guessing the most frequent class gets ({NUMBER}) % of the test rows right \(macro-F1 ({NUMBER})\); "
+            rf"chance is ({NUMBER}) %\.",
+            [100 * share, 2 * share / (1 + share) / len(names), 100 / len(names)],
+        )
+    if study.score == "test_rmse":
+        text = rf"Guessing the mean of the test rows, ({NUMBER}), for each of them has an RMSE of ({NUMBER})\."
+        return text, [float(reference.mean()), study.guess.chance]
+    if study.score == "test_f1":
+        outside = [index for index, name in enumerate(names) if name == "O"]
+        text = (
+            rf"Tagging nothing gets ({NUMBER}) % of the words of the test rows right and finds no entity: its F1 is 0\."
+        )
+        return text, [100 * float(np.isin(flat(reference), outside).mean())]
+    if study.score == "test_loss":
+        text = rf"Guessing every token by how often it occurs in these rows has a loss of ({NUMBER}) nats/token\."
+        return text, [study.guess.chance]
+    if "said_choices" in run.predictions:
+        return rf"Choosing at random is right in ({NUMBER})% of the test rows on average\.", [100 * study.guess.chance]
+    return "An empty answer scores 0."
+
+
+def no_better_than_guessing(study: Study) -> list[str]:
+    """Return the methods that are shown to be better than guessing neither over seeds nor in each run over rows."""
+    level, p = study.level("guess", study.looks), study.adjusted("guess")
+    return [name for name in study.methods if min(p.get(f"{name} over seeds", 1.0), p[f"{name} in each run"]) >= level]
+
+
+def under_trained(study: Study, name: str) -> int:
+    """Return how many runs of a method have their lowest validation loss at last, over 2 % below the one before."""
+    losses = [[value for _, value in sorted(run.series("validation_loss").items())] for run in study.methods[name]]
+    return sum(len(loss) > 1 and loss[-1] == min(loss) and loss[-1] < 0.98 * loss[-2] for loss in losses)
+
+
+def failure(run: Run) -> Json:
+    """Return a run that did not end well."""
+    return {"method": run.spec["name"], "seed": run.seed, "status": run.record["status"]}
+
+
+def untried(study: Study) -> list[str]:
+    """Return the methods without a compared run: those that were tried first, then those of the suite without a run."""
+    compared = {run.spec["name"] for run in study.compared}
+    bad = [run for run in study.runs if run.record["status"] != "ok"]
+    tried = [run.spec["name"] for run in (*bad, *(run for run, why in study.apart.items() if why not in BESIDE))]
+    return list(dict.fromkeys(name for name in (*tried, *study.suite["methods"]) if name not in compared))

@@ -1,0 +1,51 @@
+"""Definitions: the words of the page."""
+
+from __future__ import annotations
+
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import section_of, table
+
+order = 149
+question = "reading"
+about = "best or tied, behind, can't tell, equal, p, Holm"
+
+
+def section(results: Results) -> Section | None:
+    """Return a row per word."""
+    answer = answer_of(results)
+    margin = f"{answer.score.margin:.3g} {answer.score.difference_unit}".strip()
+    comparisons = words.count_of(answer.tested, "comparison")
+    rows = [
+        ["Score", "The mean over seeds, on the test rows."],
+        ["Best or tied", "No other method is shown to score better."],
+        ["Behind", "The methods named are shown to score better."],
+        [
+            "Can't tell",
+            "The difference could be chance. It doesn't mean equal, and it doesn't pass on: a may tie with b, and b "
+            "with c, while a beats c.",
+        ],
+        [
+            "Equal",
+            f"The difference is shown to be under {margin} of score, or {100 * results.margin.cost:g} % of a cost.",
+        ],
+        ["At this budget", "Other budgets may order the methods otherwise, most of all those still improving."],
+        ["p (Holm)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."],
+        [
+            "Scores are tested",
+            f"Within a seed and a test row, for {answer.judged}: two-way analysis of variance and paired t; the larger "
+            "p counts.",
+        ],
+        ["Costs are tested", "As factors within a seed (paired t of logarithms), for other seeds on this machine."],
+        [
+            "A wrong verdict",
+            f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and a number of seeds fixed "
+            "before.",
+        ],
+        ["Seeds to decide", "How many would tell with a chance of 80 %, were the difference as measured."],
+    ]
+    return section_of(
+        "definitions", "Definitions", table("definitions", "Words of this page", ("Word", "Meaning"), rows)
+    )

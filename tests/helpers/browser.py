@@ -1,0 +1,89 @@
+"""A real browser and a server that notes what it is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from helpers import skips
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def needs_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that looks at a page in Chromium; tests/packages.sh installs it, where it may."""
+    reason = skips.NOT_ROOT if os.geteuid() else "Chromium is not installed; tests/packages.sh chromium installs it"
+    return pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test))
+
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio"),
+    *("--no-proxy-server", "--virtual-time-budget=1500", "--timeout=20000"),
+)
+
+
+@dataclass
+class Site:
+    """A local web site: pages by path, and the paths that were asked for."""
+
+    address: str = ""
+    pages: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """Serve a site on a free port of this machine."""
+    served = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            content = served.pages.get(self.path, "").encode()
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        served.address = f"http://127.0.0.1:{server.server_address[1]}"
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+
+
+def look(page: Path, profile: Path, fragment: str = "", *more: str) -> tuple[str, list[str]]:
+    """Open a page from disk in Chromium; return the document after its scripts ran, and the console's messages."""
+    assert CHROMIUM
+    flags = (*FLAGS, "--virtual-time-budget=4000", "--enable-logging=stderr", f"--user-data-dir={profile}", *more)
+    command = [CHROMIUM, *flags, "--dump-dom", f"{page.as_uri()}{fragment}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def visit(served: Site, page: str, profile: Path) -> tuple[str, set[str]]:
+    """Open a page in Chromium; return the document after its scripts ran, and what else was asked for."""
+    assert CHROMIUM
+    served.pages["/page.html"] = page
+    served.asked.clear()
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"{served.address}/page.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "/page.html" in served.asked
+    return done.stdout, set(served.asked) - {"/page.html", "/favicon.ico"}

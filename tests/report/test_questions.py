@@ -1,0 +1,213 @@
+"""The parts that a page of questions added: pairs as a matrix, what would decide them, costs, methods, cautions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from report_sections import load, said, section
+
+from helpers.answers import RMSE, SIZE, TIME, an_answer
+from helpers.made_records import failed, record, sweep
+from hpml_bench.builtin.sections import costs, deciding, matrix
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
+from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.questions import parts, placed
+from hpml_bench.report.render import all_sections, tables_of, write_report
+
+THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
+
+
+def of(module: ModuleType, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Section:
+    """Return a module's section of an answer."""
+    monkeypatch.setattr(module, "answer_of", lambda _: answer)
+    results: Any = SimpleNamespace(measured=lambda *_: (), means=lambda _: {})
+    made: Section | None = module.section(results)
+    assert made is not None
+    return made
+
+
+def sentences(made: Section) -> str:
+    """Return the texts of a section."""
+    return " ".join(sentence for block in made.leaves if isinstance(block, Text) for sentence in block.sentences)
+
+
+def tables(made: Section) -> list[Table]:
+    """Return the tables of a section."""
+    return [block for block in made.leaves if isinstance(block, Table)]
+
+
+# The matrix
+
+
+def test_a_row_is_seen_from_its_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Differences turn round with the pair, and sign and mark say the verdict; the diagonal is empty."""
+    made = tables(of(matrix, an_answer(THREE, open_=(("a", "b"),)), monkeypatch))
+    score = made[0]
+    assert score.columns == ("Method", "a", "b", "c")
+    assert score.rows == (
+        ("a", "", "+1.0 ?", "+10.0 ▲"), ("b", "−1.0 ?", "", "+9.0 ▲"), ("c", "−10.0 ▼", "−9.0 ▼", ""),
+    )  # fmt: skip
+    assert score.marks == (
+        (None, None, "open", "better"), (None, "open", None, "better"), (None, "worse", "worse", None),
+    )  # fmt: skip
+    assert score.values is not None
+    assert score.values[2][1:3] == (-10.0, -9.0)
+
+
+def test_factors_of_costs_turn_round_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cost has a table of its own: half the time against twice as much; the cheaper is better."""
+    costly = {"a": (2.0, 300.0, 1.0), "b": (1.0, 200.0, 1.0)}
+    made = of(matrix, an_answer({"a": 80.0, "b": 79.0}, costs=costly), monkeypatch)
+    (tabs,) = (block for block in made.blocks if isinstance(block, Tabs))
+    assert tabs.labels == ("Accuracy", "Training time", "Memory added")
+    assert [table.name for table in tabs.tables] == [
+        "matrix_score", "matrix_train_seconds", "matrix_peak_memory_over_setup_mb",
+    ]  # fmt: skip
+    assert [row[1:] for row in tabs.tables[1].rows] == [("", "× 2.00 ▼"), ("× 0.50 ▲", "")]
+
+
+def test_a_lower_score_can_be_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of errors, the mark says what the sign does not: the smaller one is better."""
+    made = tables(of(matrix, an_answer({"a": 0.3, "b": 0.4}, score=RMSE), monkeypatch))
+    assert [row[1:] for row in made[0].rows] == [("", "−0.100 ▲"), ("+0.100 ▼", "")]
+
+
+def test_equal_and_untested_pairs_have_their_own_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal is a verdict, not tested is none."""
+    answer = an_answer(THREE, equal=(("a", "b"),), untested=(("a", "c"),))
+    assert tables(of(matrix, answer, monkeypatch))[0].rows[0] == ("a", "", "+1.0 =", "+10.0")
+
+
+# What would decide
+
+
+def test_open_pairs_say_what_would_decide_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds where a number is enough, else more test rows; four pairs are named, in the table's order."""
+    answer = an_answer(THREE, open_=(("a", "b"), ("b", "c")))
+    more = [pair.model_copy(update={"need": None}) if pair.b == "c" else pair for pair in answer.pairs["score"]]
+    answer = answer.model_copy(update={"pairs": answer.pairs | {"score": tuple(more)}})
+    told = sentences(of(deciding, answer, monkeypatch))
+    assert "2 of 3 pairs of scores are open." in told
+    assert "a or b: 1.0 point apart. With a gap of that size, about 78 seeds, fixed before, would decide." in told
+    assert "b or c: 9.0 points apart. More seeds alone won't decide; use more than 1,000 test rows." in told
+    many = {f"m{n}": 80.0 - n for n in range(4)}
+    names = list(many)
+    all_open = tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    told = sentences(of(deciding, an_answer(many, open_=all_open), monkeypatch))
+    assert told.count("apart.") == 4
+    assert "2 more: see every pair in numbers." in told
+
+
+def test_nothing_open_and_one_seed_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decided pairs need nothing; one seed decides nothing, and no claim about pages is made then."""
+    assert "Every tested pair of scores is decided." in sentences(of(deciding, an_answer(THREE), monkeypatch))
+    told = sentences(of(deciding, an_answer(THREE, seeds=1, pairs={}), monkeypatch))
+    assert told == "One seed can't rank methods. Run 3 or more."
+
+
+@pytest.mark.parametrize("module", [deciding, matrix, costs])
+def test_sentences_in_the_open_are_short(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 20 words each."""
+    answer = an_answer({f"m{n}": 80.0 - n for n in range(12)}, open_=(("m0", "m1"),), seeds=5)
+    for sentence in sentences(of(module, answer, monkeypatch)).replace("?", "").split(". "):
+        assert len(sentence.split()) <= 20, sentence
+
+
+# Costs
+
+
+def test_costs_stand_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time, times as long as the fastest, whole peak and what training adds of it, saved size in the unit of each."""
+    made = of(costs, an_answer({"a": 80.0, "b": 79.0}), monkeypatch)
+    (shown,) = tables(made)
+    assert shown.columns == (
+        "Method", "Training time (s)", "Times as long as b", "Peak memory (MB)", "Of it by training (MB)", "Saved size",
+    )  # fmt: skip
+    assert shown.rows[0] == ("a", "10.0", "1.11 [1.10, 1.12]", "500", "400", "5.0 MB")
+    assert shown.rows[1][2] == "1"
+    told = sentences(made)
+    assert "b trains fastest: 9.00 s." in told
+    assert "b adds least memory in training: 360 MB of its 460 MB peak." in told
+    assert "Verdicts are on what training adds; limits are on the total peak." in told
+
+
+def test_memory_of_one_kind_needs_no_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where verdicts and limits are on one memory, or none was measured, the sentence is missing."""
+    told = sentences(of(costs, an_answer(THREE, axes=(TIME, SIZE)), monkeypatch))
+    assert "peak" not in told
+
+
+# Method by method, and cautions
+
+
+def test_each_method_has_a_fold_with_its_number(tmp_path: Path) -> None:
+    """Folds come in the order of the answer, named m-1, m-2 and so on; each has facts and all other methods."""
+    made = section("each", load(tmp_path, sweep(["lora", "full", "head"], 3)))
+    assert made is not None
+    folds = [block for block in made.blocks if isinstance(block, Fold)]
+    assert [fold.anchor for fold in folds] == ["m-1", "m-2", "m-3"]
+    assert folds[-1].title == "head"
+    for fold in folds:
+        facts, against = fold.blocks
+        assert isinstance(facts, Table)
+        assert isinstance(against, Table)
+        named = dict(facts.rows)
+        assert {"Seed by seed", "Training time", "Learning rate", "Options", "At the end"} <= set(named)
+        assert named["Seed by seed"].count(",") == 2
+        assert sorted((fold.title, *(row[0] for row in against.rows))) == ["full", "head", "lora"]
+
+
+def test_tables_of_folds_stay_on_the_page(tmp_path: Path) -> None:
+    """CSV and LaTeX have the matrices, and not two tables a method."""
+    names = {table.name for table in tables_of(all_sections(load(tmp_path, sweep(["lora", "full"], 3))))}
+    assert {"matrix_score", "matrix_train_seconds", "costs", "definitions"} <= names
+    assert not [name for name in names if name.startswith(("method_", "against_"))]
+
+
+def test_cautions_say_what_went_wrong_and_what_did_not(tmp_path: Path) -> None:
+    """All well, or failed, missing and set apart runs by number."""
+    assert "✓ All 9 runs ended well and are compared." in said("cautions", load(tmp_path / "well", sweep(seeds=3)[:9]))
+    runs = [*sweep(["lora", "full"], 3), failed("full", 3, "failed", "why"), record("lora", 3, consumed=None)]
+    told = said("cautions", load(tmp_path / "some", runs))
+    assert "✕ 1 of 7 runs failed; they enter no mean." in told
+    assert "! 1 run is set apart and not compared." in told
+    assert "ended well" not in told
+
+
+def test_a_page_without_a_sound_run_is_whole(tmp_path: Path) -> None:
+    """Its parts are there all the same, and name the failures."""
+    results = load(tmp_path, [failed("lora", 0, "failed", "why"), failed("full", 0, "oom_host", "killed")])
+    write_report(results, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h2") == 7
+    assert "✕ 2 of 2 runs failed" in page
+    assert '2<span class="sr"> problems' in page
+
+
+# Places
+
+
+def test_a_section_stands_where_its_module_says() -> None:
+    """Without a word it answers what was run, behind a click; the order of questions is the page's."""
+    made = Section(slug="own", title="Own", blocks=())
+    bare = placed(ModuleType("bare"), "bare", made)
+    assert (bare.question, bare.folded, bare.about) == ("setup", True, "")
+    module: Any = ModuleType("told")
+    module.question, module.folded, module.about = "cost", False, "a word"
+    told = placed(module, "told", made)
+    of_page = {part.key: part for part in parts((bare, told))}
+    assert of_page["cost"].shown == (told,)
+    assert of_page["setup"].folded == (bare,)
+    assert list(of_page) == ["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
+
+
+def test_a_question_that_the_page_does_not_ask_is_an_error() -> None:
+    """The message names the section, and the questions that there are."""
+    module: Any = ModuleType("odd")
+    module.question = "why"
+    with pytest.raises(UserError, match=r"the section 'odd' answers 'why'; .* one of best, cost, sure"):
+        placed(module, "odd", Section(slug="odd", title="Odd", blocks=()))
