@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -65,13 +66,13 @@ def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bo
     return float(parts["zero"]["x1"]), interval, float(dot["cx"]), float(dot["r"]), "open" in dot["class"]
 
 
-def of_every_kind(scores: dict[str, float], **fields: object) -> list[Answer]:
+def of_every_kind(scores: dict[str, float], **fields: Any) -> list[Answer]:
     """Return answers with some pairs undecided, equal and untested."""
     pairs = tuple(combinations(scores, 2))
     return [
-        an_answer(scores, open_=pairs[::3], equal=pairs[1::3], **fields),  # type: ignore[arg-type]
-        an_answer(scores, open_=pairs[:1], untested=pairs[1:2], **fields),  # type: ignore[arg-type]
-        an_answer(scores, **fields),  # type: ignore[arg-type]
+        an_answer(scores, open_=pairs[::3], equal=pairs[1::3], **fields),
+        an_answer(scores, open_=pairs[:1], untested=pairs[1:2], **fields),
+        an_answer(scores, **fields),
     ]
 
 
@@ -131,7 +132,7 @@ def test_methods_that_share_no_seed_have_no_bar() -> None:
     answer = an_answer({"a": 80.0, "b": 79.0}, pairs={})
     assert to_best(answer) == {}
     assert set(bars(answer).svg) == {"a"}
-    assert answer_table(answer).values[1][2:5] == (None, None, None)  # type: ignore[index]
+    assert answer_table(answer).values[1][2:5] == (None, None, None)
 
 
 # The screen
@@ -182,6 +183,7 @@ def test_pictures_switch_without_a_script() -> None:
 def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
     screen = Screen(answer)
+    assert not set("<>&") & set(screen.data)
     assert Answer.model_validate(json.loads(screen.data)) == answer
     assert not any("style" in attributes for _, attributes in screen.elements)
     assert screen.of("script") == [{"type": "application/json", "id": "data"}]
@@ -195,7 +197,7 @@ def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
 
 def test_the_caption_says_once_what_a_bar_is() -> None:
     """The caption names the best mean and counts the comparisons; where nothing was tested it claims no interval."""
-    assert "".join(context(an_answer(FIVE))["bar_caption"][:1]) == (  # type: ignore[index]
+    assert "".join(context(an_answer(FIVE))["bar_caption"][:1]) == (
         "Bar: difference to full, with the interval that decides, over all 30 comparisons."
     )
     untested = an_answer(FIVE, untested=tuple(combinations(FIVE, 2)))

@@ -6,7 +6,7 @@ import math
 import re
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -155,9 +155,9 @@ def test_better_is_up_and_cheaper_is_left() -> None:
 
 @pytest.mark.parametrize("key", ["time", "memory", "size"])
 @pytest.mark.parametrize("score", [None, RMSE], ids=["higher", "lower"])
-def test_the_scale_lets_a_script_find_every_mark(key: str, score: object) -> None:
+def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
     """From data-s alone, values lead to their marks: log x0 x1 left right y0 y1 top bottom sign."""
-    answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)  # type: ignore[arg-type]
+    answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)
     of = drawn(answer, key)
     log, x0, x1, left, right, y0, y1, top, bottom, sign = map(float, of.root.attrib["data-s"].split())
     axis = next(axis for axis in answer.axes if axis.key == key)
