@@ -116,5 +116,5 @@ def _notes(answer: Answer) -> list[str]:
         over = "one seed"
     elif answer.shared == 0:
         over = "each method's own seeds"
-    where = f" on {answer.setup.host}" if answer.setup.host else ""
-    return [f"Means over {over}, measured{where}; other machines differ."]
+    where = f", measured on {answer.setup.host}" if answer.setup.host else ""
+    return [f"Means over {over}{where}; other machines differ."]
