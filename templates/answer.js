@@ -399,10 +399,10 @@
     const show = (target) => {
       for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
     };
-    const go = (target) => {
+    const go = (target, behavior = "auto") => {
       show(target);
       // a fold's summary is its title: it comes into view too
-      (target.closest("details.one") || target).scrollIntoView();
+      (target.closest("details.one") || target).scrollIntoView({ behavior });
       const focus = target.querySelector(":scope > h2") || target;
       if (!focus.matches("a[href], button, input, summary, [tabindex]")) focus.tabIndex = -1;
       focus.focus({ preventScroll: true });
@@ -583,11 +583,11 @@
         status.textContent = `${result.querySelector(".pick").textContent} ${fit}`;
       }, 700);
     };
-    const restore = () => {
+    const restore = (behavior) => {
       update();
       for (const { put } of controls) put(null);
       const target = location.hash.startsWith("#?") ? document.getElementById(state.at) : anchor(location.hash);
-      if (target) go(target);
+      if (target) go(target, behavior);
     };
     for (const input of pictures) input.addEventListener("change", () => {
       state.x = input.value;
@@ -603,7 +603,7 @@
       root.setAttribute("aria-labelledby", "fits");
       root.replaceChildren(form, result, status);
     }
-    restore();
+    restore("instant");
   };
 
   const data = document.getElementById("data");
