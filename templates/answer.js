@@ -10,6 +10,7 @@
     const { methods, score } = data;
     const axes = Object.fromEntries(data.axes.map((axis) => [axis.key, axis]));
     const keys = ["time", "memory", "size", "score"].filter((key) => key === "score" || axes[key]);
+    const scoreFirst = ["score", ...keys.filter((key) => key !== "score")];
     const numbered = methods.length > 7 || methods.some((m) => [...m.name].length > 20);
     const number = new Map(methods.map((m, at) => [m, at + 1]));
     const capital = (text) => text[0].toUpperCase() + text.slice(1);
@@ -124,12 +125,12 @@
 
     // Words
     const short = (name) => ([...name].length > 20 ? `${[...name].slice(0, 19).join("")}…` : name);
-    const told = (m, long) => {
+    const nameOf = (m, long) => {
       if (m.base) return ["the base model"];
       if (!numbered) return [{ name: m.name }];
       return [`no.${NB}${number.get(m)}`, ...(long ? [" ", { name: short(m.name) }] : [])];
     };
-    const label = (m) => told(m, true), brief = (m) => told(m, false);
+    const label = (m) => nameOf(m, true), brief = (m) => nameOf(m, false);
     const named = (of, word) => (of.length > 4 ? [`${of.length} methods`] : list(of.map(label), word).flat());
     const numbers = (of) => {
       const ranges = [];
@@ -286,7 +287,7 @@
     // Tip of a mark: values, then how it stands to the others.
     const tip = (m) => {
       const range = (v, key) => (v.lo === null ? "" : ` (${shown(key, v.lo)} to ${shown(key, v.hi)})`);
-      const lines = keys.filter((key) => limited(m, key)).sort((p) => (p === "score" ? -1 : 0)).map((key) =>
+      const lines = scoreFirst.filter((key) => limited(m, key)).map((key) =>
         [`${key === "score" ? capital(score.title) : axes[key].title} ${shown(key, limited(m, key).m)}`
         + (axes[key]?.exact ? "" : range(limited(m, key), key))]);
       const words = { worse: "Behind ", open: "Can't tell from ", equal: "Equal to ", better: "Better than " };
@@ -312,7 +313,7 @@
       };
     };
     return {
-      keys, methods, noun, unit, floor, limits, limitText, choose, scale,
+      keys, scoreFirst, methods, noun, unit, floor, limits, limitText, choose, scale,
       pick, groups, doubtLines, closeLines, goneLines, looseLines, chips, tip,
     };
   };
@@ -383,7 +384,7 @@
   };
 
   const start = (data, root) => {
-    const logic = choosing(data), { keys, methods, noun } = logic;
+    const logic = choosing(data), { keys, scoreFirst, methods, noun } = logic;
     const pictures = all('.pic input[name="x"]'), axes = pictures.map((input) => input.value);
     const state = fromAddress(location.hash, keys, axes);
 
@@ -399,10 +400,10 @@
     const show = (target) => {
       for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
     };
-    const go = (target) => {
+    const go = (target, behavior = "auto") => {
       show(target);
       // a fold's summary is its title: it comes into view too
-      (target.closest("details.one") || target).scrollIntoView();
+      (target.closest("details.one") || target).scrollIntoView({ behavior });
       const focus = target.querySelector(":scope > h2") || target;
       if (!focus.matches("a[href], button, input, summary, [tabindex]")) focus.tabIndex = -1;
       focus.focus({ preventScroll: true });
@@ -509,7 +510,7 @@
     };
     const controls = keys.map(limit);
     const matters = { score: data.score.title, time: "speed", memory: "memory", size: "size" };
-    const firsts = ["score", ...keys.filter((key) => key !== "score")].map((key) => {
+    const firsts = scoreFirst.map((key) => {
       const input = make("input", { type: "radio", name: "first", id: `f-${key}`, value: key });
       input.addEventListener("change", () => {
         state.first = key;
@@ -533,7 +534,7 @@
       make("div", { class: "row" }, ...controls.map(({ node }) => node)));
     form.addEventListener("submit", (event) => event.preventDefault());
 
-    const said = (found) => {
+    const render = (found) => {
       const lines = (name, of, most = 6) => (of.length ? [make("ul", { class: name },
         ...of.slice(0, most).map((parts) => fill(make("li", {}), parts)),
         ...(of.length > most ? [make("li", {}, `And ${of.length - most} more: see their rows.`)] : []))] : []);
@@ -568,7 +569,7 @@
       for (const input of pictures) input.checked = input.value === state.x;
       for (const [input] of firsts) input.checked = input.value === state.first;
       for (const svg of all("svg.plot[data-s]")) drawLimits(svg, state);
-      said(found);
+      render(found);
       return found;
     };
     let speaking = 0, saving = 0;
@@ -583,11 +584,11 @@
         status.textContent = `${result.querySelector(".pick").textContent} ${fit}`;
       }, 700);
     };
-    const restore = () => {
+    const restore = (behavior) => {
       update();
       for (const { put } of controls) put(null);
       const target = location.hash.startsWith("#?") ? document.getElementById(state.at) : anchor(location.hash);
-      if (target) go(target);
+      if (target) go(target, behavior);
     };
     for (const input of pictures) input.addEventListener("change", () => {
       state.x = input.value;
@@ -603,7 +604,7 @@
       root.setAttribute("aria-labelledby", "fits");
       root.replaceChildren(form, result, status);
     }
-    restore();
+    restore("instant");
   };
 
   const data = document.getElementById("data");

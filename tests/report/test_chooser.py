@@ -43,7 +43,8 @@ setTimeout(() => {
     open: [...document.querySelectorAll("details[open]")].length,
     focus: document.activeElement.id || document.activeElement.className || document.activeElement.tagName,
     lit: [...document.querySelectorAll(".hot")].length, owned: window.owned || "",
-    isolated: text(".result bdi"), tip: text("#tip:not([hidden])"), images: document.images.length,
+    isolated: text(".result bdi"), column: text("#more tbody td"), buttons: text(".matrix button"),
+    tip: text("#tip:not([hidden])"), images: document.images.length,
   });
   document.body.append(made);
 }, 1500);
@@ -114,9 +115,9 @@ def four() -> Made:
 def seen(tmp_path: Path) -> Iterator[Look]:
     """Return what opens a page of an answer at a fragment, does something there, and says what it shows then."""
 
-    def look_at(answer: Made, fragment: str = "", act: str = "") -> Made:
+    def look_at(answer: Made, fragment: str = "", act: str = "", more: str = "") -> Made:
         path = tmp_path / "page.html"
-        path.write_text(page(answer, script=f"{act}\n{SEEN}"), encoding="utf-8")
+        path.write_text(page(answer, more, script=f"{act}\n{SEEN}"), encoding="utf-8")
         document, console = look(path, tmp_path / "profile", fragment)
         assert console == []
         found = re.search('<pre id="seen">(.*?)</pre>', document, re.DOTALL)
@@ -400,3 +401,18 @@ def test_columns_sort_and_missing_values_stay_last(seen: Look) -> None:
     assert (shown["order"], shown["sorted"]) == ([2, 3, 4, 1], ["descending"])
     names = "document.querySelectorAll('table.main thead button')[0].click();"
     assert seen(answer, "", names)["order"] == [3, 1, 4, 2]
+
+
+@needs_browser
+def test_tables_of_sections_sort_by_every_column_and_matrices_by_none(seen: Look) -> None:
+    """Numbers in texts count as numbers, a dash as no value; a matrix of pairs has its rows in its columns' order."""
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in zip("abcd", ("10", "–", "9", "80"), strict=True)
+    )
+    table = "<table{}><thead><tr><th>Name</th><th class=num>Count</th></tr></thead><tbody>" + rows + "</tbody></table>"
+    more = table.format(" id=more") + table.format(" class=matrix")
+    click = "document.querySelectorAll('#more button')[1].click();"
+    assert seen(four(), "", "", more)["column"] == ["10", "–", "9", "80"]
+    assert seen(four(), "", click, more)["column"] == ["9", "10", "80", "–"]
+    shown = seen(four(), "", click * 2, more)
+    assert (shown["column"], shown["buttons"]) == (["80", "10", "9", "–"], [])
