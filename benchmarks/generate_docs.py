@@ -40,7 +40,7 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a le
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    schemas = {"record.schema.json": RunRecord, "report.schema.json": Answer}
+    schemas: dict[str, type[BaseModel]] = {"record.schema.json": RunRecord, "report.schema.json": Answer}
     found = {
         name: json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
         for name, model in schemas.items()

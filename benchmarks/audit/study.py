@@ -241,7 +241,8 @@ class Study:
 
     def rank(self, metric: str, name: str) -> str:
         """Return a method's rank in words."""
-        return "–".join(map(str, dict.fromkeys(self.ranks(metric, name) or ["–"])))
+        ends = self.ranks(metric, name)
+        return "–".join(map(str, dict.fromkeys(ends))) if ends else "–"
 
     def decided_at(self, pair: Pair) -> float:
         """Return the level at which Holm decides a pair; of one that is nowhere near, or far beyond, its first."""
