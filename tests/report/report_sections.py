@@ -53,7 +53,7 @@ def said(name: str, results: Results) -> str:
     """Return all text of a section."""
     made = section(name, results)
     lines: list[str] = []
-    for block in made.blocks if made else ():
+    for block in made.leaves if made else ():
         if isinstance(block, Text):
             lines += block.sentences
         elif isinstance(block, Table):

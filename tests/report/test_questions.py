@@ -24,7 +24,7 @@ THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
 def of(module: ModuleType, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Section:
     """Return a module's section of an answer."""
     monkeypatch.setattr(module, "answer_of", lambda _: answer)
-    results: Any = SimpleNamespace(measured=lambda *_: (), means=lambda _: {})
+    results: Any = SimpleNamespace(measured=lambda *_: (), means=lambda _: {}, comparisons=lambda _: ())
     made: Section | None = module.section(results)
     assert made is not None
     return made

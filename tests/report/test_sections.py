@@ -97,7 +97,7 @@ def test_every_section_copes(case_results: Results) -> None:
         assert isinstance(registry.get("sections", name).order, int), name
         made = section(name, case_results)
         assert made is None or made.blocks, name
-        for block in made.blocks if made else ():
+        for block in made.leaves if made else ():
             well_formed(block)
 
 
@@ -122,8 +122,8 @@ def test_slugs_and_names_are_unique(tmp_path: Path) -> None:
     """Anchors, table files and figure files of one report do not collide."""
     results = load(tmp_path, [*sweep(["lora", "full"], 2), failed("lora", 9, "timeout", "too slow")])
     sections = [made for name in registry.names("sections") if (made := section(name, results))]
-    names = [block.name for made in sections for block in made.blocks if not isinstance(block, Text)]
-    kinds = [type(block).__name__ for made in sections for block in made.blocks if not isinstance(block, Text)]
+    names = [block.name for made in sections for block in made.leaves if not isinstance(block, Text)]
+    kinds = [type(block).__name__ for made in sections for block in made.leaves if not isinstance(block, Text)]
     assert len({made.slug for made in sections}) == len(sections)
     assert len(set(zip(kinds, names, strict=True))) == len(names)
 

@@ -8,6 +8,7 @@ from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.factors import by_factors
 from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, table
 from hpml_bench.system.text import sanitize
@@ -31,7 +32,7 @@ Column = tuple[str, dict[str, Cell]]
 def section(results: Results) -> Section | None:
     """Return the table with what it says in words; None where no cost was measured."""
     answer = answer_of(results)
-    columns = [*_columns(answer), *_beside(results)]
+    columns = [*_columns(results, answer), *_beside(results)]
     if not columns:
         return None
     rows = [[method.name, *(cells.get(method.name) for _, cells in columns)] for method in answer.methods]
@@ -41,10 +42,11 @@ def section(results: Results) -> Section | None:
     return section_of("costs", "Costs in one table", Text(sentences=told) if told else None, shown)
 
 
-def _columns(answer: Answer) -> Iterator[Column]:
+def _columns(results: Results, answer: Answer) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
-        if axis.key == "time" and (fastest := answer.best("time")) and len(fastest) == 1:
+        fastest = answer.best("time") if axis.key == "time" and by_factors(results, axis) else ()
+        if len(fastest) == 1:
             yield f"Times as long as {terms.label(answer, fastest[0])}", _factors(answer, axis, fastest[0])
         if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, ADDED)):
             yield f"Of it by training ({axis.unit})", added

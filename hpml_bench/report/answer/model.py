@@ -166,7 +166,7 @@ class Answer(Frozen):
     methods: tuple[Method, ...]
     pairs: dict[str, tuple[Pair, ...]]
     """Pairs by `score` and by the metrics that axes name as tested."""
-    under: dict[str, int]
+    under: dict[Line, int]
     """Runs per method that were still improving when their budget ended."""
     guess: Guess | None
     failures: tuple[Failure, ...]
