@@ -135,13 +135,13 @@ UNREAD = (other_protocol, no_predictions, changed_predictions, changed_points, n
 
 
 def page(folder: Path) -> dict[str, Any]:
-    """Return everything that every section but that on failures shows: cells, values, notes, sentences, figures."""
+    """Return all that sections show, but those on what went wrong: cells, values, notes, sentences, figures."""
     return dict(_shown(Results.load(folder)))
 
 
 def _shown(results: Results) -> Iterator[tuple[str, Any]]:
     for section in all_sections(results):
-        if section.slug == "failures":
+        if section.question == "wrong":
             continue
         for number, block in enumerate(section.blocks):
             where = f"{section.slug} {number}"
