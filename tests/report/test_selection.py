@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
-from hpml_bench.plugins.blocks import Text
+from hpml_bench.plugins.blocks import Fold, Text
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
@@ -135,13 +136,13 @@ UNREAD = (other_protocol, no_predictions, changed_predictions, changed_points, n
 
 
 def page(folder: Path) -> dict[str, Any]:
-    """Return everything that every section but that on failures shows: cells, values, notes, sentences, figures."""
+    """Return all that sections show, but those on what went wrong: cells, values, notes, sentences, figures."""
     return dict(_shown(Results.load(folder)))
 
 
 def _shown(results: Results) -> Iterator[tuple[str, Any]]:
     for section in all_sections(results):
-        if section.slug == "failures":
+        if section.question == "wrong":
             continue
         for number, block in enumerate(section.blocks):
             where = f"{section.slug} {number}"
@@ -149,6 +150,8 @@ def _shown(results: Results) -> Iterator[tuple[str, Any]]:
                 yield where, [s for s in block.sentences if not s.startswith("Runs that ended otherwise")]
             else:
                 content = block.model_dump(mode="json")
+                if isinstance(block, Fold):
+                    content["about"] = re.sub(r"; \d+ runs? failed$", "", block.about)
                 content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
                 yield where, content
 
