@@ -1,4 +1,4 @@
-"""Factors by which costs differ: between runs that differ in one setting, and whether a page compares by them."""
+"""Factors by which costs differ between runs that differ in one setting."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from statistics import fmean
 
 from hpml_bench import statistics
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer.model import Axis
-from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, limits
 
 Pair = tuple[RunRecord, RunRecord]
@@ -39,8 +37,3 @@ def mean(runs: Sequence[RunRecord], metric: str) -> float:
     """Return the mean of a metric over runs; NaN where one hasn't measured it."""
     values = [run.metrics.get(metric) for run in runs]
     return fmean(math.nan if value is None else value for value in values)
-
-
-def by_factors(results: Results, axis: Axis) -> bool:
-    """Return whether methods are compared by a cost, and by factors: not where some value isn't above 0."""
-    return axis.tested is not None and all(c.ratio for c in results.comparisons(axis.tested))

@@ -8,7 +8,6 @@ from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
-from hpml_bench.report.factors import by_factors
 from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, table
 from hpml_bench.system.text import sanitize
@@ -45,7 +44,7 @@ def section(results: Results) -> Section | None:
 def _columns(results: Results, answer: Answer) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
-        fastest = answer.best("time") if axis.key == "time" and by_factors(results, axis) else ()
+        fastest = answer.best("time") if axis.key == "time" and axis.tested else ()
         if len(fastest) == 1:
             yield f"Times as long as {terms.label(answer, fastest[0])}", _factors(answer, axis, fastest[0])
         if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, ADDED)):

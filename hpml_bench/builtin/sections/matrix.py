@@ -6,7 +6,6 @@ from hpml_bench.plugins.blocks import Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.numbers import answer_of
-from hpml_bench.report.factors import by_factors
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, capitalized, number, section_of, table
 
@@ -23,7 +22,7 @@ def section(results: Results) -> Section | None:
     answer = answer_of(results)
     if not answer.decided:
         return None
-    tested: list[Axis | None] = [None, *(axis for axis in answer.axes if by_factors(results, axis))]
+    tested: list[Axis | None] = [None, *(axis for axis in answer.axes if axis.tested)]
     tables = [made for axis in tested if (made := _table(answer, axis)) is not None]
     labels = tuple(_label(answer, axis) for axis in tested if _table(answer, axis) is not None)
     return section_of(

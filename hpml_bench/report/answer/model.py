@@ -234,14 +234,20 @@ class Answer(Frozen):
 
     def best(self, by: str) -> tuple[str, ...]:
         """Return the methods that were tested by a score or cost, and that none is shown to beat."""
+        if by not in self._best:
+            self._best[by] = self._unbeaten(by)
+        return self._best[by]
+
+    @cached_property
+    def _best(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def _unbeaten(self, by: str) -> tuple[str, ...]:
         axis = next((axis for axis in self.axes if axis.key == by), None)
         metric = "score" if by == "score" else axis.id if axis else ""
         names = [method.name for method in self.methods if metric in method.v and not (method.base and by == "size")]
-
-        def tested(name: str) -> bool:
-            return any(self.relation(by, name, other) != "untested" for other in names if other != name)
-
-        return tuple(name for name in names if tested(name) and not self.related(name, "worse", by))
+        stands = {one: [self.relation(by, one, other) for other in names if other != one] for one in names}
+        return tuple(name for name, to in stands.items() if set(to) - {"untested"} and "worse" not in to)
 
     @cached_property
     def top(self) -> tuple[str, ...]:

@@ -85,6 +85,8 @@ def _axis(results: Results, key: Key, metric: str) -> Axis | None:
     if not results.measured(metric):
         return None
     tested = next((name for name in results.headline if name == metric or (key == "memory" and name in MEMORY)), None)
+    if tested and not all(c.ratio for c in results.comparisons(tested)):  # a value at or below 0 has no factor
+        tested = None
     exact = not results.definitions[metric].noisy
     title = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}[key]
     unit = _scale(results, metric)[1]
