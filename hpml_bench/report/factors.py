@@ -1,4 +1,4 @@
-"""Factors by which costs differ between runs that differ in one setting."""
+"""Factors between runs that differ in one setting, paired within seeds, with an interval; outside a page's tests."""
 
 from __future__ import annotations
 

@@ -251,7 +251,8 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
 
 def _context(page: Page) -> dict[str, object]:
     answer = page.answer
-    shown = [part for part in parts(page.sections) if part.shown or part.folded or part.key in {"best", "setup"}]
+    every = parts(page.sections)
+    there = [part for part in every if part.shown or part.folded or part.key in {"best", "setup"}]
     return screen.context(answer) | {
         "suite": answer.suite[:80],
         "description": answer.description,
@@ -259,7 +260,7 @@ def _context(page: Page) -> dict[str, object]:
         "answer": answer,
         "answer_table": answer_table(answer),
         "problems": page.problems,
-        "parts": shown,
+        "parts": every if answer.over == "seed" else there,
         "methods": [method.name for method in answer.methods],
         "newest": page.newest,
         "version": page.version,

@@ -31,7 +31,7 @@ Column = tuple[str, dict[str, Cell]]
 def section(results: Results) -> Section | None:
     """Return the table with what it says in words; None where no cost was measured."""
     answer = answer_of(results)
-    columns = [*_columns(results, answer), *_beside(results)]
+    columns = [*_columns(answer), *_beside(results)]
     if not columns:
         return None
     rows = [[method.name, *(cells.get(method.name) for _, cells in columns)] for method in answer.methods]
@@ -41,7 +41,7 @@ def section(results: Results) -> Section | None:
     return section_of("costs", "Costs in one table", Text(sentences=told) if told else None, shown)
 
 
-def _columns(results: Results, answer: Answer) -> Iterator[Column]:
+def _columns(answer: Answer) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
         fastest = answer.best("time") if axis.key == "time" and axis.tested else ()
