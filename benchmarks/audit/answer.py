@@ -19,8 +19,8 @@ from audit.values import NUMBER, Cell, Json, agree
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
-NEIGHBOURS = "had neighbours on their host, which slow each other"
-HOSTS = "did not share a host within a seed"
+NEIGHBOURS = "runs had neighbours on their host"
+HOSTS = "seeds were spread over hosts"
 
 
 def check_answer(audit: Audit, answer: Json, study: Study) -> None:
@@ -95,6 +95,8 @@ def answer_of(study: Study) -> Json:
         "failures": failures,
         "unranked": " and ".join(because) or None,
         "untried": untried(study),
+        "over": "seed",
+        "least": 3,
     }
 
 
@@ -148,7 +150,8 @@ def axis_of(study: Study, key: str, metrics: list[str]) -> Json | None:
         return None
     exact = not study.definitions[name]["noisy"]
     stands = study.memory if key == "memory" else name
-    tested = stands if stands in metrics and not exact else None
+    positive = all(value > 0 for of in study.values(stands).values() for value in of) if stands else True
+    tested = stands if stands in metrics and not exact and positive else None
     of = {"key": key, "id": name, "title": TITLES[key]}
     return of | {"unit": shown_in(study, name)[1], "tested": tested, "exact": exact}
 
@@ -176,11 +179,13 @@ def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
     found = []
     for name, runs in study.methods.items():
         place, above = study.place(name, metrics) if study.tested and len(metrics) > 1 else ("–", [])
-        values = {key: value for key, (metric, scale) in of.items() if (value := values_of(study, name, metric, scale))}
+        base = all(run.untrained for run in runs)
+        own = {key: found for key, found in of.items() if not (base and key == SAVED)}
+        values = {key: value for key, (metric, by) in own.items() if (value := values_of(study, name, metric, by))}
         entry = {
             "name": name,
             "kind": runs[0].spec["method"],
-            "base": all(run.untrained for run in runs),
+            "base": base,
             "place": study.ranks(study.score, name) if study.tested else None,
             "front": None if place == "–" or len(study.methods) < 2 else place,
             "by": above,

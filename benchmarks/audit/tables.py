@@ -11,6 +11,7 @@ from audit.page import Audit, Table
 from audit.protocol import apart, each_run, failed, passed, tuned, used
 from audit.runs import BESIDE
 from audit.scores import beyond, intervals, means, one_seed, one_seed_pairs, pairs, these_rows
+from audit.screen import answered_first, cost_cells, matrix_cells, matrix_rows, screen_rows, words_of
 from audit.study import Study
 from audit.times import checkpointing, marks, scaling, targets, time_budget, timed_runs, too_short, until
 from audit.values import MARKS, whole
@@ -78,6 +79,10 @@ TABLES: dict[str, tuple[RowCheck, Rows | None]] = {
     "glossary": (defined, None),
     "settings|digests|environment": (leaves_of, None),
     "environments": (differing, None),
+    "answer": (answered_first, screen_rows),
+    "costs": (cost_cells, screen_rows),
+    "matrix_.*": (matrix_cells, matrix_rows),
+    "definitions": (words_of, None),
 }
 """Pattern of a table's name -> what its cells must be, and its rows where all must be there."""
 MARKED = {"Throughput (samples/s)", "Timed steps"}
