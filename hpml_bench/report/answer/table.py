@@ -6,7 +6,7 @@ from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import difference
 from hpml_bench.report.answer.model import Answer, Axis, Method
-from hpml_bench.report.tables import MISSING
+from hpml_bench.report.tables import MISSING, number
 
 
 def answer_table(answer: Answer) -> Table:
@@ -63,4 +63,7 @@ def _text(text: str) -> _Cell:
 
 def _cost(answer: Answer, axis: Axis, method: Method) -> _Cell:
     found = method.v.get(axis.id)
-    return (MISSING, None) if found is None else (terms.cost_text(answer, axis.id, found.m, unit=False), found.m)
+    if found is None:
+        return MISSING, None
+    text = number(found.m) if terms.own_units(axis) else terms.cost_text(answer, axis.id, found.m, unit=False)
+    return text, found.m

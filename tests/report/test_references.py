@@ -1,0 +1,34 @@
+"""Committed reports are what this version writes from their committed records, byte for byte."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from hpml_bench.report.render import write_report
+
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+REPORTS = sorted(path.parent.name for path in REFERENCE.glob("*/report.md"))
+DRAWN_WITH = "3.11"
+"""matplotlib's version that drew the committed charts; another may write other bytes."""
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_committed_report_is_what_its_records_give(name: str, tmp_path: Path) -> None:
+    """Pages, report.json, figures and tables: none differs, none is missing, none is left of an older version."""
+    folder = REFERENCE / name
+    made = {path.relative_to(tmp_path) for path in write_report(folder, tmp_path, ("html", "md", "csv"))}
+    drawn_alike = version("matplotlib").startswith(f"{DRAWN_WITH}.")
+    for path in made:
+        if drawn_alike or path.suffix not in {".html", ".svg"}:
+            again = f"hpml-bench report reports/reference/{name} --format html,md,csv"
+            assert (folder / path).read_bytes() == (tmp_path / path).read_bytes(), f"{path} differs; {again}"
+    kept = {path.relative_to(folder) for part in ("figures", "tables") for path in (folder / part).glob("*")}
+    assert kept <= made
+
+
+def test_there_are_committed_reports() -> None:
+    """The tests above have something to compare."""
+    assert {"quickstart", "minilm", "faq", "chat", "regression", "tagging"} <= set(REPORTS)
