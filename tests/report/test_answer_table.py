@@ -197,8 +197,9 @@ def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
 
 def test_the_caption_says_once_what_a_bar_is() -> None:
     """The caption names the best mean and counts the comparisons; where nothing was tested it claims no interval."""
-    assert "".join(context(an_answer(FIVE))["bar_caption"][:1]) == (
-        "Bar: difference to full, with the interval that decides, over all 30 comparisons."
+    assert context(an_answer(FIVE))["bar_caption"][:2] == (
+        "Bar: difference to full.",
+        "Its interval decides: wider than 95 %, to hold for all 30 comparisons.",
     )
     untested = an_answer(FIVE, untested=tuple(combinations(FIVE, 2)))
     assert context(untested)["bar_caption"] == ("Dot: difference to full; not tested.",)

@@ -57,7 +57,7 @@ def test_no_sentence_has_more_than_20_words(case: str) -> None:
         ("two tied", "full and lora score best: about 79 % accuracy. These runs can't tell which is better."),
         ("equal", "full and lora score best and equal: about 79 % accuracy."),
         ("all undecided", "5 of 5 methods may be best, at 72.5 to 79.0 % accuracy. These runs can't tell which."),
-        ("one seed", "One seed can't rank methods: take 3 or more. The highest accuracy is 79.0 %, of full."),
+        ("one seed", "full has the highest accuracy, 79.0 %. One seed can't rank methods: take 3 or more."),
         ("one method", "Only full ran: there is nothing to compare it with."),
         ("lower is better", "a scores best: 0.311 RMSE; b follows with 0.346."),
         ("base", "lora, full or the base model may be best, at 14.1 to 17.3 % accuracy. These runs can't tell which."),

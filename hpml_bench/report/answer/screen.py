@@ -106,7 +106,8 @@ def _caption(answer: Answer) -> tuple[str, ...]:
         return (f"Dot: difference to {_best(answer)}; not tested.",)
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
-        f"Bar: difference to {_best(answer)}, with the interval that decides, over all {answer.tested} comparisons.",
+        f"Bar: difference to {_best(answer)}.",
+        f"Its interval decides: wider than 95 %, to hold for all {answer.tested} comparisons.",
         "Hollow: can't tell.",
         *shared,
     )

@@ -88,7 +88,7 @@ def _nothing_tested(answer: Answer) -> str:
     ask = f"{have} rank methods: take {answer.least} or more."
     if answer.seeds >= answer.least:
         ask = f"Methods that share fewer than {answer.least} {what}s can't be ranked."
-    return f"{ask} The {_extreme(answer)} is {score_of(answer, first)}, of {first}."
+    return f"{first} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
 
 
 def _one_best(answer: Answer, best: str) -> str:
@@ -203,8 +203,8 @@ def _cost(answer: Answer) -> str:
     if len(names) == 1:
         return _price(answer, names[0], ("time", "memory", "size"), words=True)
     if len(names) == 2:
-        parts = [f"{label(answer, name)} {_price(answer, name, ('time', 'memory'))[:-1]}" for name in names]
-        return f"{'; '.join(parts)}."
+        parts = [f"{label(answer, name)}: {_price(answer, name, ('time', 'memory'))[:-1]}" for name in names]
+        return f"{_opening(answer, '; '.join(parts))}."
     return _range_of_costs(answer, names)
 
 
@@ -323,14 +323,16 @@ def _sure(answer: Answer) -> str:
         return ""
     if not _any_test(answer):
         return f"No: a verdict takes two methods that share {answer.least} {answer.over}s."
+    pages = f"at most {answer.chance:g} in 100 such pages hold a wrong verdict (conditions below)."
     if answer.over == "suite":
-        return f"For suites like these: at most {answer.chance:g} in 100 such pages err (see conditions)."
-    if answer.seeds < FEW_SEEDS:
-        return f"No: {answer.seeds} seeds and {answer.rows_text} are few. Only large differences show."
-    risk = f"at this budget and these rates: at most {answer.chance:g} in 100 such pages err (see conditions)."
+        return f"For suites like these: {pages}"
+    seeds = answer.shared or answer.seeds
+    if seeds < FEW_SEEDS:
+        return f"No: {seeds} seeds and {answer.rows_text} are few. Only large differences show."
     if len(answer.top) == 1:
-        return f"Yes, {risk}"
-    return f"Not {'between the two' if len(answer.top) == 2 else 'among these'}. The rest, {risk}"
+        return f"Yes, at this budget and rates: {pages}"
+    between = "between the two" if len(answer.top) == 2 else "among these"
+    return f"Not {between}. The rest, at this budget and rates: {pages}"
 
 
 # The banner and the rows
