@@ -29,6 +29,16 @@ def test_a_committed_report_is_what_its_records_give(name: str, tmp_path: Path) 
     assert kept <= made
 
 
+def test_the_readme_shows_committed_answers() -> None:
+    """README's tables and sentences are those of the committed reports of minilm and quickstart."""
+    readme = (REFERENCE.parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in ("minilm", "quickstart"):
+        lines = (REFERENCE / name / "report.md").read_text(encoding="utf-8").splitlines()
+        first = next(at for at, line in enumerate(lines) if line.startswith("| method |"))
+        assert "\n".join(lines[first : lines.index("", first)]) in readme
+        assert lines[2].strip("*") in readme
+
+
 def test_there_are_committed_reports() -> None:
     """The tests above have something to compare."""
     assert {"quickstart", "minilm", "faq", "chat", "regression", "tagging"} <= set(REPORTS)
