@@ -40,12 +40,13 @@
       const [size, name] = [[1e3, "GB"], [1, "MB"], [1e-3, "kB"]].find(([least]) => mb >= least) || [1e-6, "B"];
       return withUnit(fixed(mb / size, (mb / size < 9.95 && name !== "B" ? 1 : 0) + more), name);
     };
+    const inBytes = (key) => key === "size" && axes.size.unit === "MB";
     const shown = (key, x, more = 0) =>
-      key === "size" ? bytes(x, more) : withUnit(fixed(x, decimals(key, x) + more), unit(key));
+      inBytes(key) ? bytes(x, more) : withUnit(fixed(x, decimals(key, x) + more), unit(key));
     const limitText = (key, limit) => withUnit(fixed(limit, (String(limit).split(".")[1] || "").length), unit(key));
     // A value with as many digits as tell on which side of a limit it is.
     const beside = (key, x, limit) => {
-      if (key === "size") return shown(key, x, x !== limit && Math.abs(x / limit - 1) < 0.05 ? 2 : 0);
+      if (inBytes(key)) return shown(key, x, x !== limit && Math.abs(x / limit - 1) < 0.05 ? 2 : 0);
       const right = (more) => {
         const rounded = Number(x.toFixed(decimals(key, x) + more));
         return x === limit || (rounded !== limit && beyond(key, rounded, limit) === beyond(key, x, limit));
@@ -53,7 +54,7 @@
       return shown(key, x, [0, 1, 2, 3].find(right) ?? 4);
     };
     const excess = (key, by) =>
-      key === "size" ? bytes(by, 0) : withUnit(significant(by, 2), key === "score" ? score.difference_unit : unit(key));
+      inBytes(key) ? bytes(by, 0) : withUnit(significant(by, 2), key === "score" ? score.difference_unit : unit(key));
 
     // Relations, as Answer.relation
     const pairs = new Map();
@@ -160,7 +161,7 @@
     const within = (state) => (limits(state).length ? `Within your limits ${every()}: ` : "");
     const why = (key) => {
       if (data.unranked && key !== "score" && !axes[key].exact)
-        return `Costs rank nothing here. The runs ${data.unranked}.`;
+        return `Costs rank nothing here: ${data.unranked}.`;
       return data.seeds < 2 ? "One seed can't rank methods: run 3 or more." : "No two of them were tested.";
     };
 

@@ -114,7 +114,11 @@ def setup(study: Study) -> Json:
     cpu = f"{ranks} CPU process{'es' * (ranks != 1)}" + (f" on {processor}" if processor else "")
     trials = sorted({len(tried) for tried in tuning.trials.values() if tried})
     rates = "rates not tuned" if "settings" in tuning.record else "tuning of rates not recorded"
-    if trials:
+    rated = {name for name, tried in tuning.trials.items() if tried}
+    untuned = [name for name, runs in study.methods.items() if name not in rated and not all(r.untrained for r in runs)]
+    if trials and untuned:
+        rates = f"rates of {len(untuned)} methods not tuned" if untuned[1:] else f"rate of {untuned[0]} not tuned"
+    elif trials:
         unequal = f"rates tuned unequally, {trials[0]} to {trials[-1]} trials"
         rates = unequal if trials[1:] else f"rates tuned alike, {trials[0]} trials each"
     return {

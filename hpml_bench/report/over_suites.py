@@ -98,7 +98,12 @@ class Suites:
     @property
     def tested(self) -> bool:
         """Whether there are suites enough for a test."""
-        return len(self.ranked) >= statistics.LEAST_SUITES
+        return len(self.ranked) >= self.least
+
+    @property
+    def least(self) -> int:
+        """Suites that a test of so many methods takes."""
+        return statistics.least_suites(len(self.methods))
 
 
 def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -125,7 +130,7 @@ def answer_over(suites: Suites) -> Answer:
     methods = []
     for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
         low, high = found.intervals[name]
-        v = {"score": Values(m=found.ranks[name], lo=low, hi=high, runs=tuple(_ranks_of(suites, name)))}
+        v = {"score": Values(m=found.ranks[name], lo=low, hi=high, runs=found.by_suite[name])}
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
         own = first.by_name[name]
@@ -162,7 +167,7 @@ def answer_over(suites: Suites) -> Answer:
         failures=failures,
         unranked="they are means over suites",
         over="suite",
-        least=statistics.LEAST_SUITES,
+        least=suites.least,
     )  # fmt: skip
 
 
@@ -194,17 +199,6 @@ def _relative(suites: Suites, key: Key, name: str) -> Values | None:
             return None
         factors.append(cost / least)
     return Values(m=math.exp(math.fsum(map(math.log, factors)) / len(factors)), runs=tuple(factors))
-
-
-def _ranks_of(suites: Suites, name: str) -> list[float]:
-    """Return a method's rank in each suite, among the ranked methods."""
-    ranks = []
-    for suite in suites.ranked:
-        sign = -1 if suite.answer.score.better == "higher" else 1
-        means = {one: sign * suite.answer.by_name[one].v["score"].m for one in suites.methods}
-        below = sum(mean < means[name] for mean in means.values())
-        ranks.append(below + (sum(mean == means[name] for mean in means.values()) + 1) / 2)
-    return ranks
 
 
 def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
@@ -263,14 +257,17 @@ def _places(suites: Suites) -> Table:
 
 
 def _friedman(suites: Suites) -> Text:
-    n, k = len(suites.ranked), len(suites.methods)
-    said = [
-        f"Friedman's test over {n} suites and {k} methods, as Iman and Davenport correct it: "
-        f"p {'< 0.001' if suites.found.p < 0.001 else f'= {suites.found.p:.3f}'}."
-    ]
+    n, k, p = len(suites.ranked), len(suites.methods), suites.found.p
     if not suites.tested:
-        said.append(f"No pair is tested: under {statistics.LEAST_SUITES} suites no result could be rare enough.")
-    return Text(sentences=tuple(said))
+        said = f"Nothing is tested: with {k} methods, under {suites.least} suites no result is rare enough."
+        return Text(sentences=(said,))
+    return Text(
+        sentences=(
+            f"Friedman's test over {n} suites and {k} methods, as Iman and Davenport correct it: "
+            f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
+            "At most 5 % of such pages hold a false verdict, if the suites are a sample of those that it is for.",
+        )
+    )
 
 
 def _mean_ranks(suites: Suites) -> Table:
@@ -279,11 +276,11 @@ def _mean_ranks(suites: Suites) -> Table:
     for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
         low, high = found.intervals[name]
         rows.append([name, cell(found.ranks[name], ".2f"), cell(low, ".2f"), cell(high, ".2f"),
-                     *(cell(r, ".3g") for r in _ranks_of(suites, name))])  # fmt: skip
+                     *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
     columns = ["method", "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
     notes = [
-        "1 is best; ties share their mean rank. Low and high: 95 % interval over resampled suites and, within them, "
-        "seeds (percentile bootstrap). Ranks are among the methods that all suites have."
+        "1 is best; ties share their mean rank. Low and high: 95 % of means over resampled suites and, within them, "
+        "seeds (percentile bootstrap); of few suites they say little. Ranks are among the methods that all suites have."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 
@@ -312,7 +309,7 @@ def _folds(suites: Suites) -> Iterator[Fold]:
     found = suites.found
     for n, name in enumerate(sorted(suites.methods, key=lambda one: found.ranks[one]), 1):
         rows: list[list[Cell]] = []
-        for suite, own in zip(suites.ranked, _ranks_of(suites, name), strict=True):
+        for suite, own in zip(suites.ranked, found.by_suite[name], strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
             costs = [_cost(answer, key, name) for key in TITLES]
             score = terms.score_text(answer, method.v["score"].m)

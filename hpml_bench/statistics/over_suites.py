@@ -9,6 +9,7 @@ others do, as the test by mean ranks that Demsar suggests is not (Benavoli, Cora
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,6 @@ from hpml_bench.statistics.intervals import ALPHA
 from hpml_bench.statistics.paired_tests import holm, sign_flip
 from hpml_bench.statistics.verdicts import Better, Values
 
-LEAST_SUITES = 6
-"""Suites under which no pattern of signs is rare enough for a claim at 5 %: 2 / 2^6 is 3 %."""
 DRAWS = 2_000
 """Resamples of the bootstrap."""
 
@@ -57,6 +56,8 @@ class OverSuites:
     p: float
     """p of no difference among the methods, by Friedman's test as Iman and Davenport correct it."""
     pairs: tuple[RankPair, ...]
+    by_suite: Mapping[str, tuple[float, ...]]
+    """Rank of each method in each suite."""
 
 
 def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
@@ -72,7 +73,7 @@ def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
     methods = shared_methods([values for values, _ in suites])
     if len(methods) < 2:
         raise ValueError("ranks over suites take two methods that each suite has")
-    means = [np.array([np.mean(list(values[name].values())) for name in methods]) for values, _ in suites]
+    means = [np.array([_mean(values[name]) for name in methods]) for values, _ in suites]
     signs = [-1.0 if better == "higher" else 1.0 for _, better in suites]
     table = np.array([ranked(sign * mean) for sign, mean in zip(signs, means, strict=True)])
     p = friedman(table)
@@ -89,12 +90,27 @@ def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
         intervals={name: (float(low[i]), float(high[i])) for i, name in enumerate(methods)},
         p=p,
         pairs=pairs,
+        by_suite={name: tuple(map(float, table[:, i])) for i, name in enumerate(methods)},
     )
+
+
+def least_suites(methods: int) -> int:
+    """Return the suites under which no pattern of signs is rare enough for a claim: 2 / 2^n < 5 % / pairs.
+
+    6 for two methods, 7 for three, 9 for five.
+    """
+    pairs = methods * (methods - 1) / 2
+    return math.floor(1 + math.log2(pairs / ALPHA)) + 1
 
 
 def shared_methods(suites: Sequence[Values]) -> tuple[str, ...]:
     """Return the methods that each suite has, in the first suite's order."""
     return tuple(name for name in suites[0] if all(name in values for values in suites)) if suites else ()
+
+
+def _mean(by_seed: Mapping[int, float]) -> float:
+    """Return a mean without the noise of its last binary digits, so that equal means tie."""
+    return float(f"{np.mean(list(by_seed.values())):.10g}")
 
 
 def ranked(costs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,9 +151,9 @@ def _resampled(
         if seeds:
             scores = np.array([[values[name][seed] for seed in seeds] for name in methods])
             chosen = draw.integers(0, len(seeds), size=(DRAWS, len(seeds)))
-            means = scores[:, chosen].mean(axis=2).T
+            means = scores[:, chosen].mean(axis=2).T.round(12)
         else:
-            means = np.tile([np.mean(list(values[name].values())) for name in methods], (DRAWS, 1))
+            means = np.tile([_mean(values[name]) for name in methods], (DRAWS, 1))
         ranks.append(np.array([ranked(sign * row) for row in means]))
     chosen = draw.integers(0, len(suites), size=(DRAWS, len(suites)))
     return np.asarray(np.stack(ranks)[chosen, np.arange(DRAWS)[:, None]].mean(axis=1), dtype=np.float64)

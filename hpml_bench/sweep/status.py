@@ -60,9 +60,17 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
 
 
 def plain_sweep(path: Path) -> Path | None:
-    """Return the folder of the only sweep in `path`, or of itself, if no jobs do it; else None."""
+    """Return the folder of the only sweep in `path`, or of itself, if no jobs do it; else None.
+
+    Raises:
+        UserError: there are several sweeps of this machine.
+
+    """
     folders = [path] if (path / SUITE).exists() else sorted(found.parent for found in path.glob(f"*/{SUITE}"))
-    return folders[0] if len(folders) == 1 and not (folders[0] / PLAN).exists() else None
+    local = [folder for folder in folders if not (folder / PLAN).exists()]
+    if len(local) > 1:
+        raise UserError(f"{path} holds several sweeps; name one of {', '.join(str(folder) for folder in local[:5])}")
+    return folders[0] if len(folders) == 1 and local else None
 
 
 def local_state(folder: Path) -> tuple[str, list[Row]]:

@@ -44,7 +44,7 @@ def tables(suites: Suites) -> dict[str, Table]:
 def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
     """Mean ranks of two suites are shown, and the headline says what a verdict takes."""
     answer = answer_over(Suites.of([suite(tmp_path, n) for n in range(2)]))
-    assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 6 or more."
+    assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 7 or more."
     assert [method.name for method in answer.methods] == ["full", "lora", "head"]
     assert {pair.v for pair in answer.pairs["score"]} == {"untested"}
     assert answer.top == ()

@@ -58,7 +58,7 @@ def test_no_sentence_has_more_than_20_words(case: str) -> None:
         ("equal", "full and lora score best and equal: about 79 % accuracy."),
         ("all undecided", "5 of 5 methods may be best, at 72.5 to 79.0 % accuracy. These runs can't tell which."),
         ("one seed", "full has the highest accuracy, 79.0 %. One seed can't rank methods: take 3 or more."),
-        ("one method", "Only full ran: there is nothing to compare it with."),
+        ("one method", "Only full has comparable runs: there is nothing to compare it with."),
         ("lower is better", "a scores best: 0.311 RMSE; b follows with 0.346."),
         ("base", "lora, full or the base model may be best, at 14.1 to 17.3 % accuracy. These runs can't tell which."),
     ],
@@ -91,7 +91,51 @@ def test_an_untested_method_keeps_the_leader_from_being_called_best() -> None:
     """Of a method without shared seeds nothing is known, whatever its mean."""
     answer = an_answer({"full": 79.0, "lora": 78.0, "head": 99.0}, untested=(("full", "head"), ("lora", "head")))
     assert words.headline(answer) == "No method is shown to beat full: 79.0 % accuracy."
-    assert words.verdict(answer, "head") == words.Verdict("", "not tested", (), "")
+    assert words.verdict(answer, "head")[:2] == ("", "not tested")
+    assert words.verdict(answer, "full").chip == "may be best"
+    assert fact(answer, "Sure?").startswith("Not for head, which shares too few seeds. ")
+    tied = an_answer({"full": 79.0, "lora": 78.0, "head": 99.0}, untested=(("full", "head"), ("lora", "head")),
+                     open_=(("full", "lora"),))  # fmt: skip
+    assert words.headline(tied).startswith("full or lora may be best")
+
+
+def test_a_leader_by_way_of_another_is_not_called_the_best() -> None:
+    """Where a beats b and b beats c, but a and c can't be told apart, no row and headline contradict each other."""
+    answer = an_answer({"a": 79.0, "b": 78.0, "c": 77.0}, open_=(("a", "c"),))
+    assert words.headline(answer) == "No method is shown to beat a: 79.0 % accuracy."
+    assert words.verdict(answer, "a")[:2] == ("best or tied", "can't tell from c")
+    assert fact(answer, "Sure?").startswith("Not against all. ")
+
+
+def test_a_base_model_that_wins_is_no_method_called_none() -> None:
+    """The base model is named as such, and nothing is said to be cheaper than no training."""
+    answer = an_answer({"none": 71.0, "lora": 60.0, "full": 50.0}, bases=("none",))
+    assert words.headline(answer) == "No method beats the base model: 71.0 % accuracy without training."
+    assert words.verdict(answer, "none").chip == "best"
+    assert fact(answer, "Cheaper") == ""
+    assert fact(answer, "Worth it?") == "No method is shown to beat the base model."
+
+
+def test_some_methods_that_beat_the_base_model_are_named() -> None:
+    """Training pays for those named alone."""
+    answer = an_answer({"lora": 80.0, "none": 71.0, "full": 70.5}, bases=("none",), open_=(("none", "full"),))
+    assert fact(answer, "Worth it?") == "Only lora is shown to beat the base model."
+
+
+def test_a_cost_is_won_only_against_every_method() -> None:
+    """A method that was tested against some others alone isn't called the fastest."""
+    answer = an_answer(FIVE)
+    pairs = tuple(pair.model_copy(update={"v": "untested", "w": None}) if "lora" in {pair.a, pair.b} else pair
+                  for pair in answer.pairs["train_seconds"])  # fmt: skip
+    answer = answer.model_copy(update={"pairs": answer.pairs | {"train_seconds": pairs}})
+    assert "fastest" not in words.verdict(answer, "head").costs
+    assert words.verdict(an_answer(FIVE), "head").costs == ("fastest", "adds least memory", "smallest file")
+
+
+def test_improvement_in_some_runs_is_said_to_be_in_some() -> None:
+    """One of five runs that was still improving doesn't stand for all."""
+    assert fact(an_answer(FIVE, under={"lora": 1}), "At the end") == "lora was still improving in some runs."
+    assert fact(an_answer(FIVE, under=dict.fromkeys(FIVE, 5)), "At the end") == "All 5 methods were still improving."
 
 
 def test_ties_do_not_pass_on() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare
 
-from hpml_bench.statistics import over_suites, shared_methods
+from hpml_bench.statistics import least_suites, over_suites, shared_methods
 from hpml_bench.statistics.over_suites import friedman, ranked
 
 DEMSAR = """
@@ -68,6 +68,14 @@ def test_ties_and_single_suites_show_nothing() -> None:
         found = over_suites(suites(table))
         assert found.p == 1.0
         assert not any(pair.winner for pair in found.pairs)
+
+
+def test_more_methods_take_more_suites() -> None:
+    """The least p of the test, times Holm's number of pairs, must be able to fall below 5 %."""
+    for k, n in ((2, 6), (3, 7), (5, 9), (45, 16)):
+        assert least_suites(k) == n
+        pairs = k * (k - 1) / 2
+        assert pairs * 2.0 ** (1 - n) < 0.05 <= pairs * 2.0 ** (2 - n)
 
 
 def test_six_suites_are_the_least_for_a_claim() -> None:

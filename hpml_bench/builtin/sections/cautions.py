@@ -50,7 +50,7 @@ def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
 def _verdicts(answer: Answer) -> Iterator[tuple[str, str]]:
     if answer.guess and answer.guess.below:
         yield BAD, f"Not shown to beat guessing: {terms.several(answer, answer.guess.below)}."
-    elif answer.guess and answer.guess.value is not None and answer.decided:
+    elif answer.guess and answer.guess.value is not None and answer.rows > 1:
         yield WELL, "Every method beats guessing."
     if answer.under:
         who = terms.several(answer, [method.name for method in answer.methods if method.name in answer.under])
@@ -68,4 +68,4 @@ def _costs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
             f"Speed drifted by over 5 % within some runs: {terms.several(answer, list(map(sanitize, drifting)))}.",
         )
     if answer.unranked:
-        yield MIND, f"Runs {answer.unranked}: costs are shown, not ranked."
+        yield MIND, f"Costs are shown, not ranked: {answer.unranked}."

@@ -44,9 +44,9 @@ def section(results: Results) -> Section | None:
 def _columns(answer: Answer) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
-        fastest = answer.best("time") if axis.key == "time" and axis.tested else ()
-        if len(fastest) == 1:
-            yield f"Times as long as {terms.label(answer, fastest[0])}", _factors(answer, axis, fastest[0])
+        fastest = answer.winner("time") if axis.key == "time" and axis.tested else None
+        if fastest:
+            yield f"Times as long as {terms.label(answer, fastest)}", _factors(answer, axis, fastest)
         if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, ADDED)):
             yield f"Of it by training ({axis.unit})", added
 
@@ -88,13 +88,15 @@ def _told(answer: Answer) -> Iterator[str]:
     """Yield which method trains fastest and which takes least memory, as far as that is shown."""
     time, memory = answer.axis("time"), answer.axis("memory")
     if time and (fastest := answer.best("time")):
-        if len(fastest) == 1:
-            yield f"{terms.label(answer, fastest[0])} trains fastest: {_cost(answer, fastest[0], time.id)}."
-        else:
+        if winner := answer.winner("time"):
+            yield f"{terms.label(answer, winner)} trains fastest: {_cost(answer, winner, time.id)}."
+        elif len(fastest) > 1:
             yield f"Which trains fastest can't be told: {terms.several(answer, fastest, 'or')}."
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
             yield f"Which needs least memory can't be told: {terms.several(answer, least, 'or')}."
+        elif answer.winner("memory") is None:
+            pass
         elif memory.id != ADDED and ADDED in answer.by_name[least[0]].v:
             added, peak = _cost(answer, least[0], ADDED), _cost(answer, least[0], memory.id)
             yield f"{terms.label(answer, least[0])} adds least memory in training: {added} of its {peak} peak."
@@ -103,7 +105,7 @@ def _told(answer: Answer) -> Iterator[str]:
     if memory and memory.tested == ADDED != memory.id:
         yield "Verdicts are on what training adds; limits are on the total peak."
     if answer.unranked:
-        yield f"Runs {answer.unranked}: costs are shown, not ranked."
+        yield f"Costs are shown, not ranked: {answer.unranked}."
 
 
 def _cost(answer: Answer, name: str, metric: str) -> str:

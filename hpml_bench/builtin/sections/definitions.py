@@ -38,7 +38,7 @@ def section(results: Results) -> Section | None:
             f"Within a seed and a test row, for {answer.judged}: two-way analysis of variance and paired t; the larger "
             "p counts.",
         ],
-        ["Costs are tested", "As factors within a seed (paired t of logarithms), for other seeds on this machine."],
+        ["Costs are tested", "As factors within a seed (paired t of logarithms), for other seeds on the same hosts."],
         [
             "A wrong verdict",
             f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and a number of seeds fixed "

@@ -29,6 +29,8 @@ def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: 
     if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
     if len(folders) > 1:
+        if any(mode != "off" for mode in trackers.values()):
+            raise UserError("a page over several suites is not published; name one folder, or leave the trackers off")
         every = [inner for folder in folders for inner in result_folders(folder)]
         write_over(every, out or Path("reports", "over-suites"), wanted)
         return

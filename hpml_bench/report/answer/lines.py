@@ -14,7 +14,7 @@ VERDICT = 24
 """Characters that a verdict needs at least; a cost's column is left out for them, sizes first."""
 GAP = "  "
 LONGEST_NAME = 40
-"""Characters of a method's name; a longer one is cut."""
+"""Characters of a method's name; a longer one is cut, on a narrow terminal one of more than a third of its width."""
 SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 
 
@@ -28,7 +28,7 @@ def lines(answer: Answer, width: int) -> list[str]:
 
 def _table(answer: Answer, width: int) -> Iterator[str]:
     """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself."""
-    columns = _columns(answer)
+    columns = _columns(answer, min(LONGEST_NAME, width // 3))
     while len(columns) > 2 and width - _taken(columns) < VERDICT:
         columns.pop()
     last, rows = _taken(columns), len(answer.methods) + 1
@@ -40,12 +40,12 @@ def _table(answer: Answer, width: int) -> Iterator[str]:
         yield from (" " * last + line for line in more)
 
 
-def _columns(answer: Answer) -> list[list[str]]:
+def _columns(answer: Answer, longest: int) -> list[list[str]]:
     """Return the columns but the verdict: a header, then a cell per method."""
     unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
     columns = [
-        ["method", *(_name(answer, method.name) for method in answer.methods)],
+        ["method", *(_name(answer, method.name, longest) for method in answer.methods)],
         [answer.score.title + unit, *("-" if s is None else terms.score_text(answer, s, unit=False) for s in scores)],
     ]
     for axis in answer.axes:
@@ -56,10 +56,10 @@ def _columns(answer: Answer) -> list[list[str]]:
     return columns
 
 
-def _name(answer: Answer, name: str) -> str:
+def _name(answer: Answer, name: str, longest: int) -> str:
     """Return a method's name, with its number where sentences use that."""
     shown = terms.row_name(answer, name)
-    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
+    shown = shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
     return f"{answer.number[name]:2} {shown}" if answer.numbered else shown
 
 

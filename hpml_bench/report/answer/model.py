@@ -249,6 +249,17 @@ class Answer(Frozen):
         stands = {one: [self.relation(by, one, other) for other in names if other != one] for one in names}
         return tuple(name for name, to in stands.items() if set(to) - {"untested"} and "worse" not in to)
 
+    def winner(self, by: str) -> str | None:
+        """Return the method that is shown to be better by a score or cost than each other that has it; None if none."""
+        best = self.best(by)
+        axis = next((axis for axis in self.axes if axis.key == by), None)
+        metric = "score" if by == "score" else axis.id if axis else ""
+        rivals = [
+            m.name for m in self.methods if metric in m.v and m.name not in best and not (m.base and by == "size")
+        ]
+        alone = len(best) == 1 and rivals and all(self.relation(by, best[0], other) == "better" for other in rivals)
+        return best[0] if alone else None
+
     @cached_property
     def top(self) -> tuple[str, ...]:
         """Methods that none is shown to beat by score, of those that were tested; best mean first."""
@@ -269,4 +280,6 @@ class Answer(Frozen):
         if self.guess and name in self.guess.below:
             return True
         bases = [method.name for method in self.methods if method.base]
-        return any(base == name or self.relation("score", name, base) != "better" for base in bases)
+        if name in bases:
+            return self.winner("score") != name
+        return any(self.relation("score", name, base) != "better" for base in bases)

@@ -121,7 +121,7 @@ def _score(results: Results, quality: Quantity) -> Score:
 
 
 def _digits(results: Results, quality: Quantity) -> int:
-    """Return the decimals of a score: one of per cent, else three significant digits, more where the spread asks."""
+    """Return the decimals of a score: one of per cent, else those of three significant digits."""
     if quality.unit == "%":
         return 1
     largest = max((abs(mean) for mean in results.means(results.quality).values()), default=1.0) * quality.scale
@@ -257,9 +257,16 @@ def _rates(results: Results) -> str:
     record = find(results.folder, results.suite)
     if record is None:
         return "tuning of rates not recorded"
+    rated = {tuned.name for tuned in record.methods if tuned.trials}
     counts = sorted({len(tuned.trials) for tuned in record.methods if tuned.trials})
     if not counts:
         return "rates not tuned"
+    if lacking := [m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))]:
+        return (
+            f"rates of {len(lacking)} methods not tuned"
+            if len(lacking) > 1
+            else f"rate of {sanitize(lacking[0])} not tuned"
+        )
     if len(counts) > 1:
         return f"rates tuned unequally, {counts[0]} to {counts[-1]} trials"
     return f"rates tuned alike, {counts[0]} trials each"

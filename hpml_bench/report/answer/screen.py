@@ -10,10 +10,13 @@ from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
 from hpml_bench.report.answer.model import Answer, Axis, Method
 from hpml_bench.report.answer.picture import MANY, Picture, pictures
+from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
+PLACES = frozenset(TITLES)
+"""Anchors to which a first screen may link; a page without some of these parts names its own."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -66,6 +69,7 @@ def context(answer: Answer) -> dict[str, object]:
     of = bars(answer, 84 if answer.numbered else 96)
     return {
         "banner": words.banner(answer),
+        "places": PLACES,
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": words.facts(answer),
@@ -73,7 +77,6 @@ def context(answer: Answer) -> dict[str, object]:
         "many": len(answer.methods) > MANY,
         "numbered": answer.numbered,
         "pictures": [(picture, legend(answer, picture)) for picture in drawn],
-        "first_cost": drawn[0].key if drawn else "",
         "score": {
             "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
             "sort": "down" if answer.score.better == "higher" else "up",
@@ -95,7 +98,7 @@ def _unit(axis: Axis) -> str:
 
 def _best(answer: Answer) -> str:
     """Return how the first method is named in the head of the differences."""
-    return "" if not answer.methods else "no. 1" if answer.numbered else answer.methods[0].name
+    return terms.label(answer, answer.methods[0].name) if answer.methods else ""
 
 
 def _caption(answer: Answer) -> tuple[str, ...]:
@@ -104,10 +107,11 @@ def _caption(answer: Answer) -> tuple[str, ...]:
         return ()
     if not answer.tested_by_score:
         return (f"Dot: difference to {_best(answer)}; not tested.",)
+    drawn = any(pair.wlo is not None or pair.lo is not None for pair in answer.pairs["score"])
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
         f"Bar: difference to {_best(answer)}.",
-        f"Its interval decides: wider than 95 %, to hold for all {answer.tested} comparisons.",
+        *([f"Its interval decides: wider than 95 %, to hold for all {answer.tested} comparisons."] if drawn else []),
         "Hollow: can't tell.",
         *shared,
     )

@@ -25,8 +25,8 @@ from hpml_bench.report.answer.terms import (
 )
 from hpml_bench.report.tables import MINUS, capitalized, number
 
-FEW_SEEDS = 5
-"""Seeds under which only large differences can be found."""
+FEW_SEEDS, FEW_ROWS = 5, 200
+"""Seeds, and test rows, under which only large differences can be found."""
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
     "oom_host": "out of memory",
@@ -68,9 +68,10 @@ def headline(answer: Answer) -> str:
     """Return the sentences that name the best method, or those that may be best."""
     if not answer.methods:
         return "No run ended well, so there is nothing to compare."
-    first = answer.methods[0].name
     if len(answer.methods) == 1:
-        return f"Only {first} ran: there is nothing to compare it with."
+        return (
+            f"Only {_whole(answer, answer.methods[0].name)} has comparable runs: there is nothing to compare it with."
+        )
     if not answer.top:
         return _nothing_tested(answer) if not _any_test(answer) else "Each method loses to another: none is best."
     if len(answer.top) == 1:
@@ -84,22 +85,27 @@ def _any_test(answer: Answer) -> bool:
 
 def _nothing_tested(answer: Answer) -> str:
     first, what = answer.methods[0].name, answer.over
+    named = _whole(answer, first)
     have = f"One {what} can't" if answer.seeds == 1 else f"{answer.seeds} {what}s can't"
     ask = f"{have} rank methods: take {answer.least} or more."
     if answer.seeds >= answer.least:
         ask = f"Methods that share fewer than {answer.least} {what}s can't be ranked."
-    return f"{first} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
+    who = capitalized(named) if answer.by_name[first].base else named
+    return f"{who} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
 
 
 def _one_best(answer: Answer, best: str) -> str:
     value, title = score_of(answer, best), answer.score.title
-    if best != answer.methods[0].name or any(m.name not in answer.tested_by_score for m in answer.methods):
-        return f"No method is shown to beat {best}: {value} {title}."
-    won = [_won(axis) for axis in answer.axes if answer.best(axis.key) == (best,)]
+    named = _whole(answer, best)
+    if answer.winner("score") != best or best != answer.methods[0].name:
+        return f"No method is shown to beat {named}: {value} {title}."
+    if answer.by_name[best].base:
+        return f"No method beats the base model: {value} {title} without training."
+    won = [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]
     if won:
         return f"{best} {listed([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
-    return f"{best} scores best: {value} {title}; {follows} follows with {score_of(answer, follows)}."
+    return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
 
 
 def _several_best(answer: Answer) -> str:
@@ -108,7 +114,7 @@ def _several_best(answer: Answer) -> str:
     low, high = min(values), max(values)
     near = high - low <= answer.score.margin
     about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
-    doubtful = any(map(answer.unproven, top))
+    doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if len(top) == 2 and not doubtful:
         if answer.relation("score", *top) == "equal":
             return f"{listed(top)} score best and equal: {about} {title}."
@@ -151,7 +157,8 @@ def _rough(answer: Answer, value: float) -> str:
 def setup_line(answer: Answer) -> tuple[str, ...]:
     """Return the circumstances of the runs, a few words each."""
     setup = answer.setup
-    where = f"{setup.device}, host {setup.host}" if setup.host and setup.device else setup.device
+    host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
+    where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     seeds = _seeds(answer) if answer.over == "seed" else ""
     parts = (answer.rows_text, seeds, setup.budget, where, setup.rates, setup.memory)
     return tuple(part for part in parts if part)
@@ -203,7 +210,8 @@ def _cost(answer: Answer) -> str:
     if len(names) == 1:
         return _price(answer, names[0], ("time", "memory", "size"), words=True)
     if len(names) == 2:
-        parts = [f"{label(answer, name)}: {_price(answer, name, ('time', 'memory'))[:-1]}" for name in names]
+        prices = {name: _price(answer, name, ("time", "memory"))[:-1] or "not trained" for name in names}
+        parts = [f"{label(answer, name)}: {price}" for name, price in prices.items()]
         return f"{_opening(answer, '; '.join(parts))}."
     return _range_of_costs(answer, names)
 
@@ -237,7 +245,8 @@ def _improving(answer: Answer) -> str:
     who = (
         f"All {len(late)} methods" if len(late) == len(answer.methods) > 1 else _opening(answer, several(answer, late))
     )
-    return f"{who} {'was' if len(late) == 1 else 'were'} still improving."
+    some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
+    return f"{who} {'was' if len(late) == 1 else 'were'} still improving{' in some runs' if some else ''}."
 
 
 def _opening(answer: Answer, names: str) -> str:
@@ -246,13 +255,15 @@ def _opening(answer: Answer, names: str) -> str:
 
 
 def _worth_it(answer: Answer) -> str:
-    """Return which methods are shown to beat the base model, where it may itself be best."""
+    """Return which methods are shown to beat the base model, where not all are."""
     base = next((method.name for method in answer.methods if method.base), None)
-    if base is None or base not in answer.top or len(answer.top) < 2:
+    if base is None or not _any_test(answer):
         return ""
     over = answer.related(base, "worse")
     if not over:
         return "No method is shown to beat the base model."
+    if len(over) == len(answer.methods) - 1:
+        return ""
     return f"Only {several(answer, over)} {'is' if len(over) == 1 else 'are'} shown to beat the base model."
 
 
@@ -261,20 +272,20 @@ def _cheaper(answer: Answer) -> str:
     if answer.unranked:
         return f"Costs are shown, not ranked: {answer.unranked}."
     time = answer.axis("time")
-    if time is None or time.tested is None or not answer.top:
+    if time is None or time.tested is None or not answer.top or answer.by_name[answer.top[0]].base:
         return ""
     lead = answer.top[0]
     quicker = [name for name in answer.related(lead, "worse", "time") if not answer.by_name[name].base]
     if not quicker:
         return _nothing_cheaper(answer, lead)
-    near, fastest = quicker[0], answer.best("time")
+    near, fastest = quicker[0], answer.winner("time")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, "
     text += f"{_far(answer, near, lead)}."
-    if len(fastest) == 1 and fastest[0] != near and fastest[0] in quicker:
-        text += f" {_opening(answer, label(answer, fastest[0]))}: fastest, {_far(answer, fastest[0], lead)}."
+    if fastest not in {None, near} and fastest in quicker:
+        text += f" {_opening(answer, label(answer, fastest))}: fastest, {_far(answer, fastest, lead)}."
     return text
 
 
@@ -290,7 +301,7 @@ def _far(answer: Answer, name: str, lead: str) -> str:
 
 def _nothing_cheaper(answer: Answer, lead: str) -> str:
     memory, size = answer.axis("memory"), answer.axis("size")
-    if answer.best("time") == (lead,) and memory and answer.best("memory") == (lead,):
+    if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
         adds = "adds" if memory.tested != memory.id else "needs"
         text = f"No method trains faster or {adds} less memory."
         least = answer.best("size")
@@ -319,20 +330,27 @@ def _care(answer: Answer) -> str:
 
 
 def _sure(answer: Answer) -> str:
-    if len(answer.methods) < 2:
-        return ""
-    if not _any_test(answer):
-        return f"No: a verdict takes two methods that share {answer.least} {answer.over}s."
+    tested = [pair for pair in answer.pairs.get("score", ()) if pair.v != "untested"]
+    if not tested:
+        return (
+            f"No: a verdict takes two methods that share {answer.least} {answer.over}s." if answer.methods[1:] else ""
+        )
     pages = f"at most {answer.chance:g} in 100 such pages hold a wrong verdict (conditions below)."
     if answer.over == "suite":
         return f"For suites like these: {pages}"
-    seeds = answer.shared or answer.seeds
-    if seeds < FEW_SEEDS:
-        return f"No: {seeds} seeds and {answer.rows_text} are few. Only large differences show."
-    if len(answer.top) == 1:
+    if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
+        rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
+        return f"No: {seeds} seeds{rows} are few. Only large differences show."
+    if answer.winner("score"):
         return f"Yes, at this budget and rates: {pages}"
-    between = "between the two" if len(answer.top) == 2 else "among these"
-    return f"Not {between}. The rest, at this budget and rates: {pages}"
+    return f"Not {_unsure(answer)}. The rest, at this budget and rates: {pages}"
+
+
+def _unsure(answer: Answer) -> str:
+    """Return between which methods nothing is sure."""
+    if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
+        return f"for {several(answer, untested)}, which shares too few seeds"
+    return "between the two" if len(answer.top) == 2 else "among these" if answer.top[1:] else "against all"
 
 
 # The banner and the rows
@@ -353,7 +371,7 @@ def verdict(answer: Answer, name: str) -> Verdict:
     costs = tuple(
         "fastest" if axis.key == "time" else "smallest file" if axis.key == "size" else _won_memory(axis)
         for axis in answer.axes
-        if answer.best(axis.key) == (name,)
+        if answer.winner(axis.key) == name
     )
     return Verdict(
         _chip(answer, name), _standing(answer, name), costs, f"{count_of(failed, 'run')} failed" if failed else ""
@@ -369,7 +387,9 @@ def _chip(answer: Answer, name: str) -> str:
         return ""
     if answer.unproven(name):
         return "may be best"
-    return "best" if len(answer.top) == 1 else "best or tied"
+    if len(answer.tested_by_score) < len(answer.methods):
+        return "may be best"
+    return "best" if answer.winner("score") == name else "best or tied"
 
 
 def _standing(answer: Answer, name: str) -> str:
