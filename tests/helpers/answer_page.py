@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 from html import escape
-from pathlib import Path
 from typing import Any
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+from hpml_bench.suite.suite import packaged
+
+TEMPLATES = packaged("templates", "templates")
 
 
 def _hash(text: str) -> str:

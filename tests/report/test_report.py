@@ -18,11 +18,11 @@ from helpers.made_records import failed, record, sweep
 from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, write_report
 from hpml_bench.report.tables import number, table
+from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
@@ -93,7 +93,7 @@ def test_only_our_scripts_and_styles_are_allowed(report_of_markup: Path) -> None
     for tag, texts in made.raw.items():
         digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
         assert rules[f"{tag}-src"] == [f"'sha256-{digest}'" for digest in digests]
-        ours = Path(render.__file__).parents[2] / "templates"
+        ours = packaged("templates", "templates")
         wanted = {path.read_text() for path in ours.glob("*.css" if tag == "style" else "*.js")}
         assert texts
         assert set(texts) <= wanted

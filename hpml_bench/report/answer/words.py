@@ -242,9 +242,10 @@ def _improving(answer: Answer) -> str:
     late = [method.name for method in answer.methods if method.name in answer.under]
     if not late:
         return ""
-    who = (
-        f"All {len(late)} methods" if len(late) == len(answer.methods) > 1 else _opening(answer, several(answer, late))
-    )
+    trained = [method.name for method in answer.methods if not method.base]
+    kind = "methods" if len(trained) == len(answer.methods) else "trained methods"
+    every = len(late) == len(trained) > 1
+    who = f"All {len(late)} {kind}" if every else _opening(answer, several(answer, late))
     some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
     return f"{who} {'was' if len(late) == 1 else 'were'} still improving{' in some runs' if some else ''}."
 
