@@ -293,7 +293,7 @@ def on(host: Callable[[RunRecord], str], records: list[RunRecord]) -> list[RunRe
 
 @pytest.mark.parametrize(("host", "hosts", "unranked"), [
     (lambda item: f"n{item.spec.seed % 2}", "2 hosts", None),
-    (lambda item: f"of-{item.spec.method.method}", "5 hosts", "did not share a host within a seed"),
+    (lambda item: f"of-{item.spec.method.method}", "5 hosts", "seeds were spread over hosts"),
     (lambda item: "n9" if item.order == 7 else "n1", "n1", None),
 ], ids=["a seed a host", "a method a host", "a stray run"])  # fmt: skip
 def test_it_knows_the_hosts(host: Callable[[RunRecord], str], hosts: str, unranked: str | None, tmp_path: Path) -> None:

@@ -253,11 +253,11 @@ def test_what_is_not_tested_ranks_nothing(seen: Look) -> None:
         "Within your limits in one run each: full, lora and adapter. One seed can't rank methods: run 3 or more."
     ]
     assert list(shown["groups"]) == ["By mean, not tested"]
-    unranked = four() | {"unranked": "had neighbours on their host, which slow each other"}
+    unranked = four() | {"unranked": "runs had neighbours on their host"}
     for axis in unranked["axes"][:2]:
         axis["tested"] = None
     shown = seen(unranked, "#?first=time&memory=620")
-    assert shown["pick"][0].startswith("Within your limits in every run: head and adapter. Costs rank nothing here. ")
+    assert shown["pick"][0].startswith("Within your limits in every run: head and adapter. Costs rank nothing here: ")
     assert "neighbours" in shown["pick"][0]
     assert list(shown["groups"]) == ["By mean, not tested"]
     assert seen(unranked, "#?first=size")["pick"][0].startswith("adapter and head save the smallest file")
