@@ -262,7 +262,6 @@ def _context(page: Page) -> dict[str, object]:
         "problems": page.problems,
         "parts": (shown := every if answer.over == "seed" else there),
         "places": {part.key for part in shown},
-        "methods": [method.name for method in answer.methods],
         "newest": page.newest,
         "version": page.version,
     }

@@ -306,9 +306,9 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def sentence_list(items: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+def sentence_list(items: Sequence[str], last: str = "and") -> str:
+    """Return `a, b and c`, or with another last word."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def option_list(options: Mapping[str, Any]) -> str:

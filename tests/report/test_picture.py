@@ -1,10 +1,10 @@
-"""Behaviour: the picture shows each method where its numbers are, and a band just where two can't be told apart."""
+"""Behaviour: the picture shows each method where its numbers are, and a line over those that can't be told apart."""
 
 from __future__ import annotations
 
 import math
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
@@ -15,7 +15,7 @@ from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report.answer.model import Answer, Method, Values
 from hpml_bench.report.answer.numbers import answer_of
-from hpml_bench.report.answer.picture import Picture, pictures, standalone
+from hpml_bench.report.answer.picture import Picture, groups, pictures, standalone
 from hpml_bench.report.results import Results
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -24,11 +24,12 @@ HOSTILE = '<b>&"x"</b>'
 Box = tuple[float, float, float, float]
 
 
-class Band(NamedTuple):
-    """A band: its ends, half its width, and whether it joins two of the best."""
+class Line(NamedTuple):
+    """A line beside the axis: where it stands, its ends, the heights of its dots, and whether it is one of the best."""
 
-    ends: frozenset[tuple[float, float]]
-    half: float
+    x: float
+    ends: tuple[float, float]
+    heights: frozenset[float]
     top: bool
 
 
@@ -46,18 +47,16 @@ class Drawn:
         return {n: elements[0] for n, elements in found.items()}
 
     @property
-    def bands(self) -> list[Band]:
-        """The bands."""
-        groups = [group for group in self.root.iter() if group.get("class", "").startswith("bands")]
-        lines = [(group, [float(e.attrib[end]) for end in ("x1", "y1", "x2", "y2")]) for group in groups for e in group]
-        return [
-            Band(
-                frozenset({(x1, y1), (x2, y2)}),
-                float(group.attrib["stroke-width"]) / 2,
-                group.attrib["class"] == "bands top",
-            )
-            for group, (x1, y1, x2, y2) in lines
-        ]
+    def lines(self) -> list[Line]:
+        """The lines of ties."""
+        found = []
+        for group in (e for e in self.root.iter() if e.get("class", "").split()[:1] == ["tie"]):
+            line, *dots = group
+            assert {line.attrib["x1"], line.attrib["x2"]} == {dot.attrib["cx"] for dot in dots}
+            ends = (float(line.attrib["y1"]), float(line.attrib["y2"]))
+            heights = frozenset(float(dot.attrib["cy"]) for dot in dots)
+            found.append(Line(float(line.attrib["x1"]), ends, heights, group.attrib["class"] == "tie top"))
+        return found
 
     @property
     def labels(self) -> dict[int, Box]:
@@ -101,17 +100,7 @@ def with_values(answer: Answer, name: str, **v: Values) -> Answer:
     return answer.model_copy(update={"methods": tuple(methods)})
 
 
-def distance(point: tuple[float, float], band: Band) -> float:
-    """Return how far a point is from a band's middle line."""
-    (ax, ay), (bx, by) = [*band.ends, *band.ends][:2]
-    length = (bx - ax) ** 2 + (by - ay) ** 2
-    share = (
-        0.0 if not length else max(0.0, min(1.0, ((point[0] - ax) * (bx - ax) + (point[1] - ay) * (by - ay)) / length))
-    )
-    return math.hypot(point[0] - ax - share * (bx - ax), point[1] - ay - share * (by - ay))
-
-
-# Bands
+# Ties
 
 
 CASES = {
@@ -125,20 +114,37 @@ CASES = {
 
 
 @pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
-def test_bands_join_just_the_pairs_that_cannot_be_told_apart(answer: Answer) -> None:
-    """Each undecided or equal pair has one band from mark to mark; decided and untested pairs have none."""
+def test_lines_cover_just_the_pairs_that_cannot_be_told_apart(answer: Answer) -> None:
+    """Two methods have dots on one line, at their heights, just where their pair is undecided or equal."""
     top = {answer.number[name] for name in answer.top}
     for of in every_drawing(answer):
-        wanted = {frozenset(of.at[n] for n in pair): pair <= top for pair in tied_pairs(answer, list(of.at))}
-        assert {band.ends: band.top for band in of.bands} == wanted
-        assert len(of.bands) == len(wanted)
+        at = {of.at[n][1]: n for n in of.at}
+        members = [{at[y] for y in line.heights} for line in of.lines]
+        joined = {frozenset(pair) for group in members for pair in combinations(group, 2)}
+        assert joined == tied_pairs(answer, list(of.at))
+        assert [line.top for line in of.lines] == [group <= top for group in members]
 
 
-def test_a_mark_over_a_band_it_is_not_part_of_stands_in_a_gap() -> None:
-    """A method that is told from all others keeps clear of the bands beneath it; tied ones don't."""
-    of = drawn(an_answer(FIVE, open_=(("full", "adapter"),)))
-    holes = {(float(e.attrib["cx"]), float(e.attrib["cy"])) for e in of.root.iter() if e.get("class") == "hole"}
-    assert holes == {of.at[n] for n in (2, 3, 5)}
+@pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
+def test_lines_stand_beside_the_marks(answer: Answer) -> None:
+    """A line runs from its highest to its lowest dot, left of every mark and label, and apart from other lines."""
+    for of in every_drawing(answer):
+        right = min([x for x, _ in of.at.values()] + [box[0] for box in of.labels.values()])
+        stands = [line.x for line in of.lines]
+        assert all(line.ends == (min(line.heights), max(line.heights)) and line.x < right - 3 for line in of.lines)
+        assert all(b - a >= 5 for a, b in pairwise(stands))
+
+
+def test_few_lines_cover_many_ties() -> None:
+    """Methods of which no two can be told apart share one line; a chain of n methods has n - 1."""
+    assert groups(CASES["all open"], list(FIVE)) == [tuple(FIVE)]
+    assert groups(CASES["chain"], list(FIVE)) == [
+        ("full", "lora"),
+        ("lora", "prompt_tuning"),
+        ("prompt_tuning", "adapter"),
+    ]
+    many = an_answer(dict.fromkeys((f"m{i}" for i in range(45)), 1.0) | {"m0": 2.0}, open_=())
+    assert groups(many, [method.name for method in many.methods]) == []
 
 
 # Places of marks
@@ -201,7 +207,7 @@ def test_methods_without_a_cost_are_not_drawn() -> None:
     for picture in pictures(answer):
         assert picture.lost == ("none",)
         assert set(Drawn(picture.wide).at) == {1, 2}
-        assert not picture.banded
+        assert not picture.tied
 
 
 def test_without_costs_there_is_no_picture() -> None:
@@ -221,7 +227,7 @@ def references() -> list[tuple[str, Answer]]:
 
 
 def test_labels_of_the_published_suites_keep_clear() -> None:
-    """No label covers a mark, a band or another label, or leaves the drawing, in any picture of any size."""
+    """No label covers a mark or another label, or leaves the drawing, in any picture of any size."""
     for suite, answer in references():
         for of in every_drawing(answer):
             width = float(of.root.attrib["viewBox"].split()[2])
@@ -232,8 +238,6 @@ def test_labels_of_the_published_suites_keep_clear() -> None:
                 assert left >= 0, where
                 assert right <= width, where
                 assert top >= 14, where
-                inside = [(x, y) for x in (left, (left + right) / 2, right) for y in (top, (top + bottom) / 2, bottom)]
-                assert all(distance(point, band) >= band.half - 2 for point in inside for band in of.bands), where
                 for other, (x, y) in of.at.items():
                     apart = max(left - x, x - right, top - y, y - bottom)
                     assert apart >= 5, (*where, other)
@@ -283,7 +287,7 @@ def test_names_cannot_break_out_and_nothing_carries_a_style() -> None:
 
 
 def test_a_picture_of_its_own_needs_no_page(tmp_path: Path) -> None:
-    """The file for Markdown is XML with size and colours of its own, marks and bands alike, and no link or variable."""
+    """The file for Markdown is XML with size and colours of its own, marks and lines alike, and no link or variable."""
     made_records.write(tmp_path, made_records.sweep())
     for picture in pictures(answer_of(Results.load(tmp_path))):
         svg = standalone(picture)
@@ -299,15 +303,15 @@ def test_a_picture_of_its_own_needs_no_page(tmp_path: Path) -> None:
         ]
 
 
-def test_legends_know_which_bands_there_are() -> None:
-    """A picture says whether bands join the best methods only, others too, or none."""
+def test_legends_know_which_lines_there_are() -> None:
+    """A picture says whether lines join the best methods only, others too, or none."""
 
-    def banded(answer: Answer) -> set[str]:
-        return {picture.banded for picture in pictures(answer)}
+    def tied(answer: Answer) -> set[str]:
+        return {picture.tied for picture in pictures(answer)}
 
-    assert banded(CASES["all decided"]) == {""}
-    assert banded(CASES["all open"]) == {"top"}
-    assert banded(CASES["chain"]) == {"others"}
+    assert tied(CASES["all decided"]) == {""}
+    assert tied(CASES["all open"]) == {"top"}
+    assert tied(CASES["chain"]) == {"others"}
     assert all(
         isinstance(picture, Picture) and "full: accuracy 79.0 %" in picture.alt for picture in pictures(CASES["chain"])
     )

@@ -10,7 +10,7 @@ from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import unsteady
-from hpml_bench.report.tables import section_of
+from hpml_bench.report.tables import section_of, sentence_list
 from hpml_bench.system.text import sanitize
 
 order = 24
@@ -39,7 +39,7 @@ def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     if left.problems:
         yield BAD, f"{terms.count_of(len(left.problems), 'record')} can't be read."
     if answer.untried:
-        yield MIND, f"Without a compared run: {terms.listed(answer.untried)}."
+        yield MIND, f"Without a compared run: {sentence_list(answer.untried)}."
     if answer.shared is not None:
         over = f"the {answer.shared} seeds that all methods share" if answer.shared else "each method's own seeds"
         yield MIND, f"Methods lack seeds: means are over {over}, differences over those that a pair shares."
@@ -57,7 +57,7 @@ def _verdicts(answer: Answer) -> Iterator[tuple[str, str]]:
         yield MIND, f"Still improving at the end: {who}. More steps may change the order."
     skewed = [f"{pair.a} and {pair.b}" for pairs in answer.pairs.values() for pair in pairs if pair.skew and pair.w]
     if skewed:
-        pairs = terms.listed(list(dict.fromkeys(skewed))[: terms.NAMED])
+        pairs = sentence_list(list(dict.fromkeys(skewed))[: terms.NAMED])
         yield MIND, f"Skewed noise: take these verdicts with care: {pairs}."
 
 

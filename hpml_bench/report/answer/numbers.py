@@ -27,7 +27,11 @@ SAY_NOTHING = frozenset({"interrupted", "unsupported"})
 
 
 def answer_of(results: Results) -> Answer:
-    """Return the answer of the compared runs."""
+    """Return the answer of the compared runs; sections share it, so it is built once."""
+    return results.once(_answer)
+
+
+def _answer(results: Results) -> Answer:
     quality = _quality(results)
     axes = tuple(axis for key, metric in _costs(results).items() if (axis := _axis(results, key, metric)))
     scales = {axis.id: _scale(results, axis.id) for axis in axes} | {name: _scale(results, name) for name in FURTHER}

@@ -1,4 +1,7 @@
-"""The picture of an answer: score against each cost as inline SVG, a band behind every pair that can't be told apart.
+"""The picture of an answer: score against each cost as inline SVG, with a line beside the axis for each group of ties.
+
+The lines are those of a critical-difference diagram (Demsar 2006, Statistical Comparisons of Classifiers over Multiple
+Data Sets, figure 1), upright because the score is. Lines from point to point look like a curve of score over cost.
 
 Up is better and left is cheaper. Colours come from the page's style sheet by class; nothing in the drawing carries a
 style attribute. The same answer gives the same bytes.
@@ -26,12 +29,10 @@ MANY: Final = 7
 """Methods over which marks are smaller."""
 SIZES: Final = (((456, 340), (358, 250)), ((456, 330), (358, 250)))
 """Width and height on wide and narrow screens, of few methods and of many."""
-BAND: Final = 18
-"""Width of a band, in pixels."""
+BESIDE, ROOM = 10.0, 80.0
+"""Pixels between two lines of ties, and for all of them."""
 LINE: Final = 14
 """Height of a label."""
-CELL: Final = 3
-"""Pixels per cell of the map of bands."""
 
 
 class Picture(NamedTuple):
@@ -45,8 +46,8 @@ class Picture(NamedTuple):
     """SVG for screens of 760 px and more."""
     narrow: str
     """SVG for phones, with text of the same size."""
-    banded: Literal["", "top", "others"]
-    """Which pairs can't be told apart: none, of the best methods only, or others too."""
+    tied: Literal["", "top", "others"]
+    """Which methods can't be told apart: none, the best only, or others too."""
     lost: tuple[str, ...]
     """Methods without the cost, which it doesn't show."""
 
@@ -57,6 +58,8 @@ class _Frame:
 
     width: int
     height: int
+    edge: float
+    """Left end of the grid, from which lines of ties stand."""
     left: float
     right: float
     top: float
@@ -110,9 +113,25 @@ class _Label:
 def pictures(answer: Answer) -> tuple[Picture, ...]:
     """Return a picture for each cost that some method with a score has."""
     names = [method.name for method in answer.methods if "score" in method.v]
-    ties = [pair for pair in combinations(names, 2) if answer.relation("score", *pair) in ("open", "equal")]
     said = {name: _verdict(answer, name) for name in names}
-    return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, ties, said)))
+    return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, said)))
+
+
+def groups(answer: Answer, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return groups of which no two members can be told apart; each tied pair of the names is in one, few groups do.
+
+    Greedy: the first pair in no group yet starts one, which takes each further name that is tied with all of it.
+    """
+    tied = {frozenset(p) for p in combinations(names, 2) if answer.relation("score", *p) in ("open", "equal")}
+    found: list[tuple[str, ...]] = []
+    for pair in combinations(names, 2):
+        if frozenset(pair) in tied and not any({*pair} <= {*group} for group in found):
+            group = list(pair)
+            for name in names:
+                if name not in group and all(frozenset((name, of)) in tied for of in group):
+                    group.append(name)
+            found.append(tuple(name for name in names if name in group))
+    return found
 
 
 def standalone(picture: Picture) -> str:
@@ -129,8 +148,9 @@ def standalone(picture: Picture) -> str:
 
 _MID_TONES: Final = (
     "text{font:12px system-ui,sans-serif;fill:#808488}.axt{font-weight:600}"
-    ".grid{stroke:#80848840}.ax,.tk{stroke:#808488}.bands{stroke:#808488;opacity:.3}.bands.top{stroke:#3d84dd}"
-    ".hole{fill:none}.lead{stroke:#808488}.dot{fill:#808488}.top .dot{fill:#3d84dd}.lab{font-size:12.5px}"
+    ".grid{stroke:#80848840}.ax,.tk,.tie{stroke:#808488}.tie{stroke-width:2}.tie.top{stroke:#3d84dd}"
+    ".tie .at{fill:#808488}.tie.top .at{fill:#3d84dd}"
+    ".lead{stroke:#808488}.dot{fill:#808488}.top .dot{fill:#3d84dd}.lab{font-size:12.5px}"
     ".top .lab{fill:#3d84dd;font-weight:700}"
 )
 
@@ -140,12 +160,11 @@ def _verdict(answer: Answer, name: str) -> str:
     return "; ".join(text for text in (verdict.chip, verdict.text) if text)
 
 
-def _picture(answer: Answer, axis: Axis, pairs: Sequence[tuple[str, str]], said: Mapping[str, str]) -> Picture | None:
+def _picture(answer: Answer, axis: Axis, said: Mapping[str, str]) -> Picture | None:
     names = [name for name in said if axis.id in answer.by_name[name].v]
     if not names:
         return None
-    ties = [pair for pair in pairs if {*pair} <= {*names}]
-    tied = {name for pair in ties for name in pair}
+    ties = groups(answer, names)
     values = {name: _values(answer, axis, name) for name in names}
     alt = f"{capitalized(answer.score.title)} against {axis.title.lower()}. "
     alt += f"{'; '.join(f'{name}: {text}' for name, text in values.items())}."
@@ -158,7 +177,7 @@ def _picture(answer: Answer, axis: Axis, pairs: Sequence[tuple[str, str]], said:
         alt=alt,
         wide=wide,
         narrow=narrow,
-        banded="" if not ties else "top" if tied <= {*answer.top} else "others",
+        tied="" if not ties else "top" if {name for group in ties for name in group} <= {*answer.top} else "others",
         lost=tuple(method.name for method in answer.methods if method.name not in names),
     )
 
@@ -166,7 +185,7 @@ def _picture(answer: Answer, axis: Axis, pairs: Sequence[tuple[str, str]], said:
 def _draw(
     answer: Answer,
     axis: Axis,
-    ties: Sequence[tuple[str, str]],
+    ties: Sequence[tuple[str, ...]],
     alt: str,
     spoken: dict[str, str],
     width: int,
@@ -176,25 +195,25 @@ def _draw(
     log = min(xs) > 0 and max(xs) / min(xs) >= LOG_FROM
     low, high = _range(ys, 0.1)
     up = _ticks(low, high, 4 if height < 330 else 5)
-    left = 14 + 6.6 * max(len(text) for _, text in up)
+    edge = max(14 + 6.6 * max(len(text) for _, text in up), 40.0)
+    beside = min(BESIDE, ROOM / len(ties)) if ties else 0.0
     frame = _Frame(
-        width, height, max(left, 40.0), width - 22.0, 34.0, height - 42.0, log, *_costs(xs, log), low, high,
-        1 if answer.score.better == "higher" else -1,
+        width, height, edge, edge + beside * len(ties), width - 22.0, 34.0, height - 42.0,
+        log, *_costs(xs, log), low, high, 1 if answer.score.better == "higher" else -1,
     )  # fmt: skip
     top = frozenset(answer.top)
     marks = {
         name: _Mark(name, str(answer.number[name]) if answer.numbered else name, frame.x(x), frame.y(y), name in top)
         for name, x, y in zip(spoken, xs, ys, strict=True)
     }
-    band = BAND if len(answer.methods) <= MANY else BAND - 4
     radius = 5.5 if len(answer.methods) <= MANY else 4.0
-    labels = _labels(frame, marks, ties, band, radius)
+    labels = _labels(frame, marks, radius)
     parts = [
         f'<svg class="plot" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(alt)}" '
         f'data-axis="{axis.key}" data-s="{frame.data}">',
         *_axes(answer, axis, frame, up),
         '<g class="limits" aria-hidden="true"></g>',
-        *_bands(marks, ties, band, radius),
+        *(_tie([marks[name] for name in group], edge + beside * (at + 0.5)) for at, group in enumerate(ties)),
         *(_mark(answer.number[name], marks[name], labels[name], spoken[name], radius) for name in reversed(spoken)),
         "</svg>",
     ]
@@ -254,13 +273,13 @@ def _round(text: str) -> str:
 
 
 def _axes(answer: Answer, axis: Axis, frame: _Frame, up: Sequence[tuple[float, str]]) -> list[str]:
-    bottom, left, right = _short(frame.bottom), _short(frame.left), _short(frame.right)
+    bottom, left, right = _short(frame.bottom), _short(frame.edge), _short(frame.right)
     parts = []
     for value, text in up:
         y = frame.y(value)
         if frame.bottom - y >= 3:
             parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{frame.left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+        parts.append(f'<text class="tick" x="{frame.edge - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     across = _powers(answer, axis, frame) if frame.log else _ticks(frame.x0, frame.x1, 4 if frame.width < 420 else 6)
     for value, text in across:
         x = f"{frame.x(value):.1f}"
@@ -282,24 +301,17 @@ def _axes(answer: Answer, axis: Axis, frame: _Frame, up: Sequence[tuple[float, s
     return parts
 
 
-# Bands and marks
+# Ties and marks
 
 
-def _bands(marks: dict[str, _Mark], ties: Sequence[tuple[str, str]], band: int, radius: float) -> list[str]:
-    """Return a band behind each pair that can't be told apart, and a gap around marks that bands only pass beneath."""
-    lines: dict[bool, list[str]] = {False: [], True: []}
-    for one, other in ties:
-        p, q = marks[one], marks[other]
-        lines[p.top and q.top].append(f'<line x1="{p.x:.1f}" y1="{p.y:.1f}" x2="{q.x:.1f}" y2="{q.y:.1f}"/>')
-    parts = [
-        f'<g class="bands{" top" if top else ""}" stroke-width="{band}" stroke-linecap="round" aria-hidden="true">'
-        f"{''.join(of)}</g>"
-        for top, of in lines.items()
-        if of
-    ]
-    tied = {name for pair in ties for name in pair}
-    apart = [mark for name, mark in marks.items() if ties and name not in tied]
-    return parts + [f'<circle class="hole" cx="{m.x:.1f}" cy="{m.y:.1f}" r="{radius + 4:g}"/>' for m in apart]
+def _tie(members: Sequence[_Mark], x: float) -> str:
+    """Return an upright line over the heights of methods that can't be told apart, with a dot at each."""
+    top, bottom = min(mark.y for mark in members), max(mark.y for mark in members)
+    dots = "".join(f'<circle class="at" cx="{x:.1f}" cy="{mark.y:.1f}" r="2.5"/>' for mark in members)
+    return (
+        f'<g class="tie{" top" if all(mark.top for mark in members) else ""}" aria-hidden="true">'
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>{dots}</g>'
+    )
 
 
 def _mark(at: int, mark: _Mark, label: _Label, spoken: str, radius: float) -> str:
@@ -335,19 +347,15 @@ _FAR, _UX, _UY = np.array([
 """Places around a mark: distance beyond the nearest, and direction; near by eight directions do."""
 
 
-def _labels(
-    frame: _Frame, marks: dict[str, _Mark], ties: Sequence[tuple[str, str]], band: int, radius: float
-) -> dict[str, _Label]:
-    """Return a place for each label, clear of marks, bands and one another as far as there is room.
+def _labels(frame: _Frame, marks: dict[str, _Mark], radius: float) -> dict[str, _Label]:
+    """Return a place for each label, clear of marks and other labels as far as there is room.
 
     Each takes the cheapest of some places around its mark, the best methods first; then each looks once more.
     """
-    tied = {name for pair in ties for name in pair}
     dots = np.array([(m.x - radius - 2, m.y - radius - 2, m.x + radius + 2, m.y + radius + 2) for m in marks.values()])
-    lies = _map_of_bands(frame, marks, ties, band)
     order = sorted(marks.values(), key=lambda mark: not mark.top)
-    places = {mark.name: _places(mark, (band / 2 if mark.name in tied else radius) + 3) for mark in order}
-    fixed = {name: _cost(frame, *at, marks[name], dots, lies) for name, at in places.items()}
+    places = {mark.name: _places(mark, radius + 3) for mark in order}
+    fixed = {name: _cost(frame, *at, marks[name], dots) for name, at in places.items()}
     chosen: dict[str, int] = {}
     for mark in order * 2:
         boxes = places[mark.name][0]
@@ -366,14 +374,14 @@ def _places(mark: _Mark, near: float) -> tuple[_Boxes, _Boxes]:
     return np.stack([left, top, left + width, top + LINE], axis=1), np.stack([x, y], axis=1)
 
 
-def _cost(frame: _Frame, boxes: _Boxes, ends: _Boxes, mark: _Mark, dots: _Boxes, lies: _Boxes) -> _Boxes:
+def _cost(frame: _Frame, boxes: _Boxes, ends: _Boxes, mark: _Mark, dots: _Boxes) -> _Boxes:
     """Return what each place costs: what it covers, how far it is, whether it leaves the drawing."""
     inside = (boxes[:, 0] >= frame.left + 2) & (boxes[:, 2] <= frame.width - 1)
     inside &= (boxes[:, 1] >= frame.top - 14) & (boxes[:, 3] <= frame.bottom - 1)
     share = np.linspace(0.5, 1.0, 4)[:, None, None]
     leader = (np.array((mark.x, mark.y)) * (1 - share) + ends * share).reshape(-1, 2)
     crossed = _overlap(np.hstack([leader - 1, leader + 1]), dots).reshape(4, -1).sum(axis=0) * (_FAR > 8)
-    cost: _Boxes = 3 * _overlap(boxes, dots) + 1.5 * _covered(boxes, lies) + 1.2 * _FAR + 500 * ~inside + 4 * crossed
+    cost: _Boxes = 3 * _overlap(boxes, dots) + 1.2 * _FAR + 500 * ~inside + 4 * crossed
     return cost
 
 
@@ -383,33 +391,6 @@ def _overlap(boxes: _Boxes, others: _Boxes) -> _Boxes:
     down = np.minimum(boxes[:, None, 3], others[None, :, 3]) - np.maximum(boxes[:, None, 1], others[None, :, 1])
     area: _Boxes = (np.clip(across, 0, None) * np.clip(down, 0, None)).sum(axis=1)
     return area
-
-
-def _map_of_bands(frame: _Frame, marks: dict[str, _Mark], ties: Sequence[tuple[str, str]], band: int) -> _Boxes:
-    """Return the area that bands cover above and left of each cell, so that a box costs four look-ups."""
-    wide, high = frame.width // CELL + 2, frame.height // CELL + 2
-    cells = np.zeros((high, wide), dtype=bool)
-    if ties:
-        ends = np.array([(marks[a].x, marks[a].y, marks[b].x, marks[b].y) for a, b in ties]) / CELL
-        share = np.linspace(0, 1, int(max(np.abs(ends[:, 2:] - ends[:, :2]).sum(axis=1))) + 2)[:, None, None]
-        points = (ends[:, :2] * (1 - share) + ends[:, 2:] * share).reshape(-1, 2).astype(int)
-        thin = np.zeros_like(cells)
-        thin[points[:, 1].clip(0, high - 1), points[:, 0].clip(0, wide - 1)] = True
-        reach = math.ceil(band / 2 / CELL)
-        for dy in range(-reach, reach + 1):
-            for dx in range(-reach, reach + 1):
-                if dx * dx + dy * dy <= reach * reach:
-                    cells |= np.roll(thin, (dy, dx), axis=(0, 1))
-    area: _Boxes = np.pad(cells.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0))).astype(float) * CELL * CELL
-    return area
-
-
-def _covered(boxes: _Boxes, area: _Boxes) -> _Boxes:
-    at = (boxes / CELL).round().astype(int)
-    x0, x1 = at[:, 0].clip(0, area.shape[1] - 1), at[:, 2].clip(0, area.shape[1] - 1)
-    y0, y1 = at[:, 1].clip(0, area.shape[0] - 1), at[:, 3].clip(0, area.shape[0] - 1)
-    covered: _Boxes = area[y1, x1] - area[y0, x1] - area[y1, x0] + area[y0, x0]
-    return covered
 
 
 def _label(mark: _Mark, box: _Boxes, far: float) -> _Label:

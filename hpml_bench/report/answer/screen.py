@@ -57,8 +57,8 @@ class Legend(NamedTuple):
 
     best: str
     """What a blue mark means; empty where none is."""
-    bands: str
-    """What a band means, or that there is none; empty where nothing was tested."""
+    ties: str
+    """What a line beside the axis means, or that there is none; empty where nothing was tested."""
     lost: str
     """Methods that the picture lacks."""
 
@@ -118,18 +118,23 @@ def _caption(answer: Answer) -> tuple[str, ...]:
 
 
 def legend(answer: Answer, picture: Picture) -> Legend:
-    """Return what a picture's colours and bands mean."""
+    """Return what a picture's colours and lines mean."""
     chips = {words.verdict(answer, name).chip for name in answer.top}
     lost = [name for name in picture.lost if "score" in answer.by_name[name].v]
     untrained = all(answer.by_name[name].base for name in lost)
     named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
     return Legend(
         best=(chips.pop() if len(chips) == 1 else "best or tied") if chips else "",
-        bands=("one band: can't tell apart" if picture.banded else "No two are tied.")
-        if answer.tested_by_score
-        else "",
+        ties=_ties(answer, picture),
         lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
     )
+
+
+def _ties(answer: Answer, picture: Picture) -> str:
+    if picture.tied:
+        return "one line: can't tell apart"
+    tied = any(pair.v in ("undecided", "equivalent") for pair in answer.pairs.get("score", ()))
+    return "No two are tied." if answer.tested_by_score and not tied else ""
 
 
 def _row(answer: Answer, of: Bars, method: Method) -> Row:

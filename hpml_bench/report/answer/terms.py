@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from hpml_bench.report.answer.model import Answer, Axis, Pair
-from hpml_bench.report.tables import number
+from hpml_bench.report.tables import number, sentence_list
 
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
@@ -78,10 +78,10 @@ def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:
     trained = [name for name in names if not answer.by_name[name].base]
     if answer.numbered:
         ranges = [f"no. {_ranges(sorted(answer.number[name] for name in trained))}"] if trained else []
-        return listed([*ranges, *base], last)
+        return sentence_list([*ranges, *base], last)
     if len(names) <= NAMED:
-        return listed([*trained, *base], last)
-    return listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
+        return sentence_list([*trained, *base], last)
+    return sentence_list([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -93,11 +93,6 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([one])
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
-
-
-def listed(items: Sequence[str], last: str = "and") -> str:
-    """Return `a, b and c`, or with another last word."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def seen_from(pair: Pair, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:

@@ -15,7 +15,6 @@ from hpml_bench.report.answer.terms import (
     count_of,
     gap_text,
     label,
-    listed,
     ordinal,
     score_of,
     score_text,
@@ -23,7 +22,7 @@ from hpml_bench.report.answer.terms import (
     several,
     with_unit,
 )
-from hpml_bench.report.tables import MINUS, capitalized, number
+from hpml_bench.report.tables import MINUS, capitalized, number, sentence_list
 
 FEW_SEEDS, FEW_ROWS = 5, 200
 """Seeds, and test rows, under which only large differences can be found."""
@@ -103,7 +102,7 @@ def _one_best(answer: Answer, best: str) -> str:
         return f"No method beats the base model: {value} {title} without training."
     won = [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]
     if won:
-        return f"{best} {listed([f'has the {_extreme(answer)} ({value})', *won])}."
+        return f"{best} {sentence_list([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
     return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
 
@@ -117,10 +116,10 @@ def _several_best(answer: Answer) -> str:
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if len(top) == 2 and not doubtful:
         if answer.relation("score", *top) == "equal":
-            return f"{listed(top)} score best and equal: {about} {title}."
-        return f"{listed(top)} score best: {about} {title}. These runs can't tell which is better."
+            return f"{sentence_list(top)} score best and equal: {about} {title}."
+        return f"{sentence_list(top)} score best: {about} {title}. These runs can't tell which is better."
     who = (
-        listed([_whole(answer, name) for name in top], "or")
+        sentence_list([_whole(answer, name) for name in top], "or")
         if len(top) <= 4
         else f"{len(top)} of {len(answer.methods)} methods"
     )

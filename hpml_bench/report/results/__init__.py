@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpml_bench import statistics
 from hpml_bench.report.results.measured import MeasuredRuns
@@ -18,6 +18,9 @@ MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
 else the peak (on a GPU: of tensors)."""
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Results(MeasuredRuns):
     """The measured runs, with every pair of methods compared."""
@@ -26,6 +29,17 @@ class Results(MeasuredRuns):
     def load(cls, folder: Path | str) -> Results:
         """Read a suite's results folder; a UserError where no record can be read."""
         return cls(Selection.load(folder))
+
+    def once(self, derive: Callable[[Results], T]) -> T:
+        """Return what a function derives from these results, computed at its first call."""
+        if derive not in self._derived:
+            self._derived[derive] = derive(self)
+        found: T = self._derived[derive]
+        return found
+
+    @cached_property
+    def _derived(self) -> dict[Callable[[Results], Any], Any]:
+        return {}
 
     @cached_property
     def headline(self) -> tuple[str, ...]:
