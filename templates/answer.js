@@ -157,7 +157,9 @@
       size: ["saves", "save", "the smallest file"],
     };
     const limits = (state) => keys.filter((key) => state[key] !== null);
-    const every = () => (data.seeds > 1 ? "in every run" : "in one run each");
+    const one = data.over === "suite" ? "suite" : "run";
+    const counts = data.shared ? " that counts" : data.failures.length ? " that ended well" : "";
+    const every = () => (data.seeds > 1 ? `in every ${one}${one === "run" ? counts : ""}` : "in one run each");
     const within = (state) => (limits(state).length ? `Within your limits ${every()}: ` : "");
     const why = (key) => {
       if (data.unranked && key !== "score" && !axes[key].exact)
@@ -276,7 +278,7 @@
         return of.length ? [{ kind: "excl", text: `${words}: ${of.join(", ")}` }] : [];
       };
       const near = ({ key, over, runs, by }) => {
-        const where = `${over} of ${runs} runs ${side(key)} ${noun[key]} limit`;
+        const where = `${over} of ${runs} ${one}s ${side(key)} ${noun[key]} limit`;
         return { kind: "near", text: `close: ${where}, by up to ${excess(key, by)}` };
       };
       return new Map([
@@ -315,7 +317,7 @@
     };
     return {
       keys, scoreFirst, methods, noun, unit, floor, limits, limitText, choose, scale,
-      pick, groups, doubtLines, closeLines, goneLines, looseLines, chips, tip,
+      pick, groups, doubtLines, closeLines, goneLines, looseLines, chips, tip, every,
     };
   };
 
@@ -581,7 +583,7 @@
       saving = setTimeout(() => save("replaceState"), 200); // browsers refuse a hundred in a row
       clearTimeout(speaking);
       speaking = setTimeout(() => {
-        const fit = `${found.sure.length} of ${methods.length} methods fit in every run.`;
+        const fit = `${found.sure.length} of ${methods.length} methods fit ${logic.every()}.`;
         status.textContent = `${result.querySelector(".pick").textContent} ${fit}`;
       }, 700);
     };

@@ -250,8 +250,8 @@ def _places(suites: Suites) -> Table:
         rows.append([name, *cells])
     columns = ["method", *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
     notes = [
-        "A place is an interval of ranks, by the verdicts of the suite's own page, at 5 % each; without one the suite "
-        "has too few seeds for a verdict. Scores are means over seeds."
+        "A place is an interval of ranks, by the verdicts of the suite's own page. "
+        "Each suite's verdicts hold at 5 %; one without places has too few seeds. Scores are means over seeds."
     ]
     return table("places", "Place and score of each method in each suite", columns, rows, notes)
 
@@ -297,9 +297,8 @@ def _wins(suites: Suites) -> Table:
         rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
     columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", "p over suites (Holm)", "Better over suites")
     notes = [
-        "A win is a difference that the suite's own page shows; a tie is one that it can't tell, or shows to be too "
-        "small to matter. Over suites: all patterns of signs of the differences of ranks, adjusted by Holm, no less "
-        "than Friedman's p."
+        "A win is a difference that the suite's own page shows. A tie is undecided there, or too small to matter. "
+        "Over suites: the exact test of signs of the differences of ranks, adjusted by Holm, no less than Friedman's p."
     ]
     return table("wins", "First method against the second, in suites", columns, rows, notes)
 

@@ -83,6 +83,7 @@ def made(scores: dict[str, list[float]], better: str = "higher", **costs: dict[s
     tested = ["score", *(axis["tested"] for axis in axes if axis["tested"] in values)]
     return {
         "v": 1, "seeds": len(next(iter(scores.values()))), "unranked": None, "guess": None, "axes": axes,
+        "failures": [], "shared": None, "over": "seed",
         "score": {
             "id": "test_accuracy", "title": "accuracy" if better == "higher" else "RMSE",
             "unit": "%" if better == "higher" else "", "better": better, "digits": 1 if better == "higher" else 2,
@@ -154,6 +155,19 @@ def test_a_limit_excludes_two_and_says_by_which(seen: Look) -> None:
     assert shown["marks"] == {"1": "pt out", "2": "pt out", "3": "pt", "4": "pt"}
     assert shown["limits"] == [pytest.approx(100 * 620 / 1806)]
     assert (shown["x"], shown["boxes"]["memory"]) == ("memory", "620")
+
+
+@needs_browser
+def test_limits_hold_for_the_runs_that_there_are(seen: Look) -> None:
+    """Where runs failed, or lie outside the shared seeds, "every run" would say too much; suites are named as such."""
+    failed = {"failures": [{"method": "lora", "seed": 3, "status": "failed"}]}
+    for more, runs in (
+        (failed, "run that ended well"),
+        (failed | {"shared": 3}, "run that counts"),
+        ({"over": "suite"}, "suite"),
+    ):
+        pick = seen(four() | more, "#?memory=620")["pick"]
+        assert pick == [f"Within your limits in every {runs}: adapter has the highest accuracy: 75.3{NB}%."]
 
 
 @needs_browser

@@ -209,3 +209,15 @@ def test_ordinals() -> None:
     """English ordinals, also of eleven to thirteen."""
     assert [terms.ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 112)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]  # fmt: skip
+
+
+def test_a_real_difference_within_the_margin_is_called_so() -> None:
+    """Shown to differ, by less than what the suite says matters; not where it is larger, undecided, or of one seed."""
+    close = {"full": 79.0, "lora": 78.4}
+    assert fact(an_answer(close), "Difference").endswith(". Within the margin of 1.0 point.")
+    for answer in (
+        an_answer({"full": 79.0, "lora": 77.9}),
+        an_answer(close, open_=(("full", "lora"),)),
+        an_answer(close, untested=(("full", "lora"),), seeds=1),
+    ):
+        assert "margin" not in fact(answer, "Difference")

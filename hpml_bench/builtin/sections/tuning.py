@@ -165,14 +165,14 @@ def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
         ]
         caption = (
             f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the best. "
-            f"Each trial has a seed of its own, so a curve shows rate and seed at once{_noise(results, record, drawn)}."
+            f"Each trial has a seed of its own: a curve shows rate and seed at once.{_noise(results, record, drawn)}"
         )
         alt = f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}."
         return finish(canvas, "tuning_sensitivity", caption, alt)
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:
-    """Return a clause on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
+    """Return a sentence on the rows' standard error, if right or wrong: √(p (1 - p) / rows), p the best ones' mean.
 
     For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
     """
@@ -181,4 +181,4 @@ def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod])
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)
     error = math.sqrt(p * (1 - p) / record.validation_rows)
-    return f"; the rows alone give an {record.headline.title} a standard error of {number(100 * error, '.1f')} points"
+    return f" The rows alone give a standard error of {number(100 * error, '.1f')} points."

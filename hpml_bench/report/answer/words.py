@@ -201,7 +201,9 @@ def _difference(answer: Answer) -> str:
     if low is not None and high is not None:
         text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
     own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    return f"{text}{own}."
+    small = pair.v == "different" and abs(d) < answer.score.margin
+    within = f" Within the margin of {gap_text(answer, answer.score.margin)}." if small else ""
+    return f"{text}{own}.{within}"
 
 
 def _cost(answer: Answer) -> str:

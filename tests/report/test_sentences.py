@@ -1,0 +1,115 @@
+"""Behaviour: every sentence that a page shows before a click is short."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from helpers import rich_records
+from hpml_bench.report.render import FORMATS, load, page_over, write_page, write_report
+
+REFERENCES = Path(__file__).parents[2] / "reports" / "reference"
+SUITES = sorted(path.parent.name for path in REFERENCES.glob("*/report.md"))
+LONGEST = 20
+"""Words in a sentence."""
+ENDS = {
+    "p",
+    "li",
+    "dd",
+    "dt",
+    "td",
+    "th",
+    "h1",
+    "h2",
+    "h3",
+    "caption",
+    "figcaption",
+    "div",
+    "summary",
+    "button",
+    "label",
+}
+"""Elements that end a sentence; parts of the set-up line, which are spans, end one too."""
+UNREAD = {"script", "style", "svg", "head"}
+VOID = {"br", "wbr", "meta", "link", "input", "img", "hr"}
+
+
+class Open(HTMLParser):
+    """The texts of a page outside its folds."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.inside: list[tuple[str, str]] = []
+        self.texts = [""]
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin an element."""
+        if tag not in VOID:
+            self.inside.append((tag, dict(attrs).get("class") or ""))
+        self._end(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """End an element."""
+        while self.inside and self.inside.pop()[0] != tag:
+            pass
+        self._end(tag)
+
+    def _end(self, tag: str) -> None:
+        if tag in ENDS or (tag == "span" and ("p", "setup") in self.inside):
+            self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        """Add what a reader sees."""
+        tags = {tag for tag, _ in self.inside}
+        if not tags & UNREAD and ("details" not in tags or "summary" in tags):
+            self.texts[-1] += data
+
+
+def sentences(page: str) -> list[str]:
+    """Return the sentences of a page outside its folds."""
+    texts = (" ".join(text.split()) for text in Open(page).texts)
+    return [sentence for text in texts for sentence in re.split(r"(?<=[.!?])\s+", text) if sentence]
+
+
+def check(page: str, own: Sequence[str]) -> None:
+    """Check the sentences of a page but for the description that its suite gives itself."""
+    found = sentences(page)
+    assert len(found) > 50
+    of_suites = {part for text in own for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split()))}
+    long = [sentence for sentence in found if len(sentence.split()) > LONGEST and sentence not in of_suites]
+    assert not long, long
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_published_pages_have_short_sentences(name: str) -> None:
+    """Committed pages: of every kind of task, with and without verdicts."""
+    page = (REFERENCES / name / "report.html").read_text(encoding="utf-8")
+    check(page, [load(REFERENCES / name).description])
+
+
+def test_a_page_with_everything_has_short_sentences(tmp_path: Path) -> None:
+    """A sweep with failures, several ranks, jobs, foreign runs and further metrics."""
+    source = rich_records.write(tmp_path / "records")
+    write_report(source, tmp_path / "report", FORMATS)
+    check((tmp_path / "report" / "report.html").read_text(encoding="utf-8"), [load(source).description])
+
+
+def test_a_page_over_suites_has_short_sentences(tmp_path: Path) -> None:
+    """Ranks over the suites that share methods."""
+    write_page(page_over([load(REFERENCES / name) for name in ("quickstart", "minilm", "chat")]), tmp_path, ("html",))
+    check((tmp_path / "report.html").read_text(encoding="utf-8"), [])
+
+
+def test_long_sentences_are_noticed() -> None:
+    """Outside folds, in the open part of a fold, and over marks of emphasis; not inside."""
+    long = f"<b>a</b> {'b ' * 20}c."
+    page = f"<p>{'<i>x</i>. ' * 60}</p>"
+    check(f"{page}<details><summary>s</summary><p>{long}</p></details>", [])
+    for shown in (f"<p>{long}</p>", f"<details><summary>{long}</summary></details>"):
+        with pytest.raises(AssertionError, match="b b b"):
+            check(page + shown, [])
