@@ -279,8 +279,8 @@ def _mean_ranks(suites: Suites) -> Table:
                      *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
     columns = ["method", "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
     notes = [
-        "1 is best; ties share their mean rank. Low and high: 95 % of means over resampled suites and, within them, "
-        "seeds (percentile bootstrap); of few suites they say little. Ranks are among the methods that all suites have."
+        "1 is best; ties share their mean rank. Ranks are among the methods that all suites have. "
+        "Low and high: 95 % of mean ranks over resampled suites, and seeds within them (percentile bootstrap)."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 
