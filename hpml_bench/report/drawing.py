@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,24 +99,43 @@ def _inline(svg: str, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*</defs>\s*", "", svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = _small(_own_ids(svg, f"f{zlib.crc32(name.encode()):x}"))
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r'\sstyle="([^"]*)"', _attributes, tag[0]), svg)
-    svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)  # its style sheet's, inherited
+    inherited = f'stroke-linejoin="round" stroke-linecap="butt" font-family="{FONT}"'
+    svg = svg.replace("<svg ", f"<svg {inherited} ", 1)
     for index, color in enumerate(COLORS, 1):
         svg = svg.replace(color, f"var(--m{index}, {color})")
     svg = svg.replace(INK, "currentColor").replace(GRID, f"var(--grid, {GRID})")
     return svg.replace(PAPER, f"var(--paper, {PAPER})").strip()
 
 
+def _own_ids(svg: str, prefix: str) -> str:
+    """Return a drawing with the ids that it refers to as numbers behind a prefix, and no others."""
+    short = {old: f"{prefix}-{n}" for n, old in enumerate(dict.fromkeys(re.findall(r'(?:href="|url\()#(\w+)', svg)))}
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    return re.sub(r'((?:xlink:)?href="|url\()#(\w+)', lambda found: f"{found[1]}#{short[found[2]]}", svg)
+
+
+def _small(svg: str) -> str:
+    """Return a drawing without what shows nothing: groups without attributes, a third decimal, white space."""
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", _rounded, tag[0]), svg)
+    svg = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)))
+    while (flat := re.sub(r"<g>((?:(?!</?g\b).)*)</g>", r"\1", svg)) != svg:
+        svg = flat
+    return svg
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+
+
 def _attributes(style: re.Match[str]) -> str:
-    """Return a style as presentation attributes: ` fill="none" stroke="#000000"`; the font is the page's."""
+    """Return a style as presentation attributes: ` fill="none" stroke="#000000"`; the font is the drawing's."""
     found: dict[str, str] = {}
     for declaration in filter(str.strip, style[1].split(";")):
         name, _, value = (part.strip() for part in declaration.partition(":"))
-        found |= {"font-size": value.split()[0], "font-family": FONT} if name == "font" else {name: value}
-    if "font-family" in found:
-        found["font-family"] = FONT
+        found |= {"font-size": value.split()[0]} if name == "font" else {name: value}
+    found.pop("font-family", None)
     return "".join(f' {name}="{value}"' for name, value in found.items())
 
 

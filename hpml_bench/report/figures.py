@@ -12,7 +12,10 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
 from hpml_bench.system.text import sanitize
 
-_MAX_POINTS = 200
+_MAX_POINTS, _ALL_POINTS = 200, 1_600
+"""Points of a line, and of all lines of a chart."""
+_BANDED = 8
+"""Lines over which bands and marks hide more than they show."""
 
 
 def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
@@ -22,7 +25,7 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
     by_method = results.curves.get(metric, {})
     if not by_method:
         return None
-    style = styles(results)
+    style, few = styles(results), len(by_method) <= _BANDED
     ends = []
     with drawing() as (canvas, axes):
         for method, curves in by_method.items():
@@ -31,24 +34,25 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
                 continue
             at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
             values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
-            shown, values = _thin(np.array(steps), values)
+            shown, values = _thin(np.array(steps), values, min(_MAX_POINTS, _ALL_POINTS // len(by_method)))
             mean = values.mean(axis=0)
-            sparse: Any = {"marker": style[method].marker, "markersize": 4} if len(shown) <= 25 else {}
+            sparse: Any = {"marker": style[method].marker, "markersize": 4} if few and len(shown) <= 25 else {}
             axes.plot(shown, mean, color=style[method].color, label=sanitize(method, 30), **sparse)
-            if len(curves) > 1:
+            if few and len(curves) > 1:
                 sd = values.std(axis=0, ddof=1)
                 axes.fill_between(shown, mean - sd, mean + sd, color=style[method].color, alpha=0.16, linewidth=0)
             ends.append(f"{method} ends at {mean[-1]:.3g}{unit}")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
         legend(canvas, axes)
-        caption = f"{title} against optimizer step: mean over seeds; the band is one standard deviation."
+        band = "; the band is one standard deviation" if few else ""
+        caption = f"{title} against optimizer step: mean over seeds{band}."
         return finish(canvas, f"curve_{metric}", caption, f"Line chart of {title} against step. {'; '.join(ends)}.")
 
 
-def _thin(steps: Any, values: Any) -> tuple[Any, Any]:
-    """Average neighbouring points where there are more than a chart can show."""
-    block = -(-len(steps) // _MAX_POINTS)
+def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
+    """Average neighbouring points where there are more than a line shows."""
+    block = -(-len(steps) // most)
     if block == 1:
         return steps, values
     whole = len(steps) // block * block

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from hpml_bench.report.drawing import Style
 
 FORMATS = ("html", "md", "csv", "tex")
+LONGEST = 300
+"""Rows of a table that stands on a page itself; a longer one stands beside it, as CSV."""
 load = Results.load
 
 
@@ -129,7 +131,8 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
     }
     try:
         written = [path for kind in FORMATS if kind in formats for path in writers[kind](page, out)]
-        return [*written, *(_write_answer(page, out) if {"html", "md"} & set(formats) else ())]
+        beside = (_write_answer, _write_long) if {"html", "md"} & set(formats) else ()
+        return [*dict.fromkeys([*written, *(path for write in beside for path in write(page, out))])]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
 
@@ -221,6 +224,7 @@ def _environment(page: Page, *, html: bool) -> Environment:
         "figure": lambda block: isinstance(block, Figure),
         "tabs": lambda block: isinstance(block, Tabs),
         "fold": lambda block: isinstance(block, Fold),
+        "long": _long,
         "folded": partial(_folded, shown=page.open_pairs),
     }
     environment.tests |= tests
@@ -228,6 +232,7 @@ def _environment(page: Page, *, html: bool) -> Environment:
         "md": export.markdown_text,
         "md_table": export.markdown_table,
         "numeric": export.numeric_columns,
+        "exact": "{:.10g}".format,
         "sanitize": sanitize,
         "emphasise": _emphasise,
     }
@@ -237,6 +242,10 @@ def _environment(page: Page, *, html: bool) -> Environment:
 def _folded(block: object, shown: str) -> bool:
     """Return whether a page shows a table only after a click: those of pairs but the score's."""
     return isinstance(block, Table) and block.name.startswith("pairs_") and block.name != shown
+
+
+def _long(block: object) -> bool:
+    return isinstance(block, Table) and len(block.rows) > LONGEST
 
 
 def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) -> str:
@@ -313,11 +322,17 @@ def _write_answer(page: Page, out: Path) -> list[Path]:
     return [_write(path, page.answer.model_dump_json(indent=1) + "\n")]
 
 
-def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
+def _write_tables(page: Page, out: Path, kind: str, which: Callable[[Table], bool] = lambda _: True) -> list[Path]:
     from hpml_bench.report import export
 
     render = {"csv": export.csv_text, "tex": export.latex_table}[kind]
-    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
+    tables = filter(which, all_tables(page))
+    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in tables]
+
+
+def _write_long(page: Page, out: Path) -> list[Path]:
+    """Write the tables that are too long for a page, as CSV, to which it links."""
+    return _write_tables(page, out, "csv", _long)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -184,7 +184,9 @@ def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
     screen = Screen(answer)
     assert not set("<>&") & set(screen.data)
-    assert Answer.model_validate(json.loads(screen.data)) == answer
+    full = answer.model_dump(mode="json")
+    relations = {of: [{key: pair[key] for key in "abvw"} for pair in pairs] for of, pairs in full["pairs"].items()}
+    assert json.loads(screen.data) == full | {"pairs": relations}
     assert not any("style" in attributes for _, attributes in screen.elements)
     assert screen.of("script") == [{"type": "application/json", "id": "data"}]
     ids = [attributes["id"] for _, attributes in screen.elements if "id" in attributes]

@@ -15,6 +15,7 @@ from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.export import markdown_text
 from hpml_bench.report.render import all_sections, load, tables_of, write_report
+from hpml_bench.suite.suite import packaged
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +34,34 @@ def tables(folder: Path) -> tuple[Table, ...]:
         return tables_of(all_sections(load(folder)))
 
 
+SIGNS = {"better": " ▲", "worse": " ▼", "open": " ?", "equal": " ="}
+"""Signs that the style sheet, with words for who hears the page, puts behind the cells of a matrix."""
+
+
 class Rows(HTMLParser):
-    """The rows of a page's tables: the text of their cells."""
+    """The rows of a page's tables: the text of their cells, with the signs of their classes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.rows: list[list[str]] = []
-        self.open = False
+        self.open, self.sign = False, ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin a row or a cell."""
-        del attrs
         if tag == "tr":
             self.rows.append([])
         elif tag in {"td", "th"}:
             self.rows[-1].append("")
             self.open = True
+            kinds = (dict(attrs).get("class") or "").split()
+            self.sign = next((sign for kind, sign in SIGNS.items() if kind in kinds), "")
 
     def handle_endtag(self, tag: str) -> None:
         """End a cell."""
-        self.open = self.open and tag not in {"td", "th"}
+        if self.open and tag in {"td", "th"}:
+            self.rows[-1][-1] += self.sign
+            self.open = False
 
     def handle_data(self, data: str) -> None:
         """Add to a cell."""
@@ -68,19 +76,31 @@ def test_tables_of_pages_are_those_of_the_files(folder: Path, tables: tuple[Tabl
     markdown = [re.split(r" ?(?<!\\)\| ?", line)[1:-1] for line in lines if line.startswith("|")]
     assert sum(len(table.rows) for table in tables) > 100
     for table in tables:
-        for at, row in enumerate(table.rows):
-            assert [" ".join(cell.split()) for cell in spoken(table, at)] in html
+        for row in table.rows:
+            assert [" ".join(cell.split()) for cell in row] in html
             assert [markdown_text(cell) for cell in row] in markdown
 
 
-def spoken(table: Table, at: int) -> list[str]:
-    """Return a row's cells as the page has them: a mark is followed by its meaning for who hears the page."""
-    marks = table.marks[at] if table.marks else [None] * len(table.columns)
-    words = {"better": ", better", "worse": ", worse", "open": ", can't tell", "equal": ", equal"}
-    return [
-        f"{cell[:-2]}{cell[-1]}{words[mark]}" if mark else cell
-        for cell, mark in zip(table.rows[at], marks, strict=True)
-    ]
+def test_the_style_sheet_has_the_signs() -> None:
+    """Each mark of a matrix has its sign, with words beside it."""
+    sheet = (packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")
+    for kind, sign in SIGNS.items():
+        assert re.search(
+            rf'\.matrix \.{kind}::after {{ content: "{re.escape(sign[1:])}"; content: "[^"]+" / "[a-z\' ]+"; }}', sheet
+        )
+
+
+def test_a_table_too_long_for_a_page_stands_beside_it(tmp_path: Path) -> None:
+    """Over 300 rows: the page has its caption and a link to the CSV, which is written; the others stand on the page."""
+    source = write(tmp_path / "many", [*sweep(seeds=61)])
+    written = write_report(source, tmp_path / "out", ("html", "md"))
+    html, markdown = ((tmp_path / "out" / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    runs = tmp_path / "out" / "tables" / "runs.csv"
+    assert runs in written
+    assert len(runs.read_text(encoding="utf-8").splitlines()) == 1 + 305
+    assert '<a href="tables/runs.csv">305 rows in tables/runs.csv</a>' in html
+    assert "[305 rows](tables/runs.csv)" in markdown
+    assert [path.name for path in runs.parent.iterdir()] == ["runs.csv"]
 
 
 def test_the_answer_stands_beside_the_page(folder: Path, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_html_and_markdown_show_the_same_cells(report_folder: Path) -> None:
     """Both pages print the summary's cells."""
     markdown, html = ((report_folder / f"report.{kind}").read_text() for kind in ("md", "html"))
     for row in summary_table(load(report_folder)).rows:
-        assert all(markdown_text(cell) in markdown and f"<span>{cell}</span>" in html for cell in row)
+        assert all(markdown_text(cell) in markdown and f">{cell}<" in html for cell in row)
 
 
 @pytest.mark.parametrize("which", ["report_folder", "report_of_markup"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
@@ -17,6 +17,10 @@ BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
+BESIDE: dict[str, Any] = {
+    "pairs": {"__all__": {"__all__": {"d", "lo", "hi", "wlo", "whi", "p", "ph", "need", "n", "skew"}}}
+}
+"""Numbers of report.json that no script of the page reads."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -87,7 +91,7 @@ def context(answer: Answer) -> dict[str, object]:
         "bars": of,
         "bar_caption": _caption(answer),
         "rows": tuple(_row(answer, of, method) for method in answer.methods),
-        "data": answer.model_dump_json().translate(_ESCAPED),
+        "data": answer.model_dump_json(exclude=BESIDE).translate(_ESCAPED),
     }  # fmt: skip
 
 
