@@ -89,7 +89,7 @@ def could_have_found(study: Study, pair: Pair) -> Near:
         low, high = study.bounds(pair.metric)
         return Near(pair.scale * least if least <= high - low else math.nan, 1e-6 * abs(pair.scale * least))
     percent = 100 * math.expm1(min(least, 700))
-    return Near(percent, 5e-6 * percent)
+    return Near(percent, (5e-6 + 1e-6 * min(least, 700)) * percent)  # the exponent is exact to 1e-6, as differences are
 
 
 def deciding(study: Study, pair: Pair) -> Cell:
