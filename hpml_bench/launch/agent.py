@@ -58,7 +58,7 @@ def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
     check_folder(request.run.folder)
     _await_fork_server()
     meeting.arrive(number, name)
-    _wait(lambda: len(meeting.hosts(request.nodes)) == request.nodes or stop.asked)
+    _wait(lambda: len(meeting.hosts(request.nodes)) == request.nodes or stop.requested)
     with tempfile.TemporaryDirectory(dir=tempdir.folder()) as beats:
         report = _ended(meeting, request, number, name, stop, Path(beats))
     meeting.report(report)
@@ -105,7 +105,7 @@ def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop:
 def _leash(meeting: Meeting, stop: Stop) -> None:
     """End the ranks when the parent asks for it or has ended; a wait in C++ ignores signals, so end this process."""
     meeting.await_end()
-    stop.asked = True
+    stop.requested = True
     time.sleep(LEAVE_SECONDS)
     os._exit(1)
 

@@ -53,7 +53,7 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
         record = folder.commit(outcome.record(request, ended, started, time.monotonic() - began))
-    if stop.asked:  # even if this run was done: no further one may begin
+    if stop.requested:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record
 

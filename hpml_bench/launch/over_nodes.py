@@ -53,7 +53,7 @@ class OverNodes:
             message = f"the agents on the nodes can't be started: {error}"
             return outcome.ended_as("failed", RunError(kind=type(error).__name__, message=message))
         written = read_model(folder / OUTCOME, Outcome)
-        if stop.asked and written is None:
+        if stop.requested and written is None:
             return outcome.ended_as("interrupted", RunError(kind="Interrupted", message=INTERRUPTED))
         cause = merged(meeting.reports(self.count), meeting.hosts(self.count), self.count, _words(folder / LOG))
         if written is not None and (cause is None or cause[0] != "timeout"):
@@ -87,7 +87,7 @@ class OverNodes:
             if failed_at > now and any(not report.well for report in meeting.reports(self.count)):
                 failed_at = now
             late = now - began > START_SECONDS and len(meeting.hosts(self.count)) < self.count
-            if asked_at > now and (stop.asked or late or now - failed_at > OTHERS_SECONDS):
+            if asked_at > now and (stop.requested or late or now - failed_at > OTHERS_SECONDS):
                 meeting.end()
                 asked_at = now
             if now - asked_at > END_SECONDS:

@@ -67,7 +67,7 @@ class Watchdog:
             self._thread.join()
             processes.terminate(self._seen | processes.descendants())
             _end_stopped_server()
-            if self._stop.asked and self.verdict is None and not self._done():  # a rank may get the signal first
+            if self._stop.requested and self.verdict is None and not self._done():  # a rank may get the signal first
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)
             heartbeat.remove(self._beats)
 
@@ -104,7 +104,7 @@ class Watchdog:
     def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
         """Return status, kind of error and reason if the run has to be ended."""
         stall, most = self._limits.stall, self._limits.run_timeout
-        if self._stop.asked:
+        if self._stop.requested:
             return "interrupted", "Interrupted", INTERRUPTED
         if most and watched > most:
             return "timeout", "RunTimeout", f"not done after {most:g} s (--run-timeout)"

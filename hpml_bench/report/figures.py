@@ -166,21 +166,21 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
         legend(canvas, axes)
         real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
         lower = f" Of {y.title} lower is better." if y.metric.better == "lower" else ""
-        told = f"{lower}{_told(on, real, len(methods))}"
-        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{told}"
+        ending = f"{lower}{_ending(on, real, len(methods))}"
+        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{ending}"
         alt = (
             f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}."
         )
         return finish(canvas, name, caption, alt)
 
 
-def _told(on: Sequence[str], real: bool, methods: int) -> str:
+def _ending(on: Sequence[str], real: bool, methods: int) -> str:
     """Return a caption's sentences on ringed methods and on differences; empty for a single method."""
     if methods < 2:
         return ""
     ringed = "Ringed: shown to be on the Pareto front of the two." if on else "None is shown to be on their front."
-    told = "The tables of pairs say which differences are real" if real else "None of these differences is shown"
-    return f" {ringed} {told}."
+    ending = "The tables of pairs say which differences are real" if real else "None of these differences is shown"
+    return f" {ringed} {ending}."
 
 
 def _arms(interval: statistics.Interval, scale: float) -> list[list[float]]:

@@ -40,7 +40,7 @@ def unit_of(seconds: float) -> tuple[float, str]:
     return next((size, name) for least, size, name in UNITS if seconds >= least)
 
 
-def told(times: SweepTimes) -> str:
+def in_words(times: SweepTimes) -> str:
     """Return the sums of the jobs' states in words."""
     size, unit = unit_of(times.makespan)
     parts = [f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()]
@@ -77,7 +77,7 @@ def gantt(results: Results, times: SweepTimes) -> Figure:
         failed = not all(span.well for job in times.jobs for span in job.runs)
         pale = " Pale runs did not end well." if failed else ""
         caption = f"Jobs in time: hatched they wait, coloured they do a run, thin they do none.{pale}"
-        return finish(canvas, "jobs", caption, f"Gantt chart of the jobs. {told(times)}.")
+        return finish(canvas, "jobs", caption, f"Gantt chart of the jobs. {in_words(times)}.")
 
 
 def _bars(results: Results, row: int, job: JobTimes) -> Iterator[Bar]:

@@ -140,6 +140,6 @@ def _fault(scored: Scored, usual: Scored | None, record: RunRecord) -> str | Non
         if recorded is None and math.isnan(given):  # a correlation with a constant is undefined
             continue
         if recorded is None or not math.isclose(recorded, given, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            told = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"
-            return f"its {name.removeprefix('test_').replace('_', '-')} is {told}, and its predictions give {given:.4f}"
+            was = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"
+            return f"its {name.removeprefix('test_').replace('_', '-')} is {was}, and its predictions give {given:.4f}"
     return None

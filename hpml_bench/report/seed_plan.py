@@ -144,11 +144,11 @@ def _wanted(results: Results, detect: str) -> tuple[str, float]:
         raise UserError(
             f"--detect {detect}: write METRIC=SIZE with a size above 0, as accuracy=0.5pp or step_ms_p50=3%"
         )
-    asked, amount, unit = match[1].strip(), float(match[2]), (match[3] or "").strip()
+    wanted, amount, unit = match[1].strip(), float(match[2]), (match[3] or "").strip()
     known = [name for name in sorted(results.definitions) if results.values(name)]
-    metric = asked if asked in known else f"test_{asked}"
+    metric = wanted if wanted in known else f"test_{wanted}"
     if metric not in known:
-        raise UserError(f"--detect {detect}: the pilot has no metric '{asked}'; it has {', '.join(known)}")
+        raise UserError(f"--detect {detect}: the pilot has no metric '{wanted}'; it has {', '.join(known)}")
     definition = results.definitions[metric]
     share = definition.format.endswith("%")
     if unit == "pp" and share:

@@ -132,7 +132,7 @@ def _await_kill(stop: Stop, warned: float) -> None:
     """Wait a while for the kill that follows a signal to end, unless that was for the time limit."""
     own = jobs.this_job()
     kills = own.engine in registry.names("engines") and registry.plugin("engines", own.engine).kills
-    if stop.asked and kills and not _at_limit(own.until, warned):
+    if stop.requested and kills and not _at_limit(own.until, warned):
         sys.stdout.flush()
         with stop.deferred():
             time.sleep(KILL_WAIT)
@@ -182,7 +182,7 @@ class UnitQueue(Queue[RunSpec]):
         """Commit the attempt, and show the record that counts."""
         if record.status not in DONE:
             disk.check_space(self._work.folder)  # a failure for lack of space is no result
-        record = self._neighbours.pop(request.spec.run_id).told(record)
+        record = self._neighbours.pop(request.spec.run_id).commit(record)
         self._longest = max(self._longest, record.seconds)
         self._work.progress.finished(self._results.publish(request.spec, record))
         if record.status == "ok":

@@ -53,7 +53,7 @@ class Neighbours:
             self._others |= set(_arrivals(self._file).read_text(encoding="utf-8").split())
         _remove(self._file)
 
-    def told(self, record: RunRecord) -> RunRecord:
+    def commit(self, record: RunRecord) -> RunRecord:
         """Commit the run's record with its neighbours, and return it."""
         record = record.model_copy(update={"neighbours": tuple(sorted(self._others - {self._run}))})
         return self._results.attempt(record.spec).commit(record)

@@ -19,12 +19,12 @@ class Stop:
     """Whether a signal has requested the end."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._held = 0
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer signals: the body reads `asked` itself; elsewhere a signal raises KeyboardInterrupt."""
+        """Defer signals: the body reads `requested` itself; elsewhere a signal raises KeyboardInterrupt."""
         self._held += 1
         try:
             yield
@@ -33,7 +33,7 @@ class Stop:
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's arguments
         """Handle a signal."""
-        again, self.asked = self.asked, True
+        again, self.requested = self.requested, True
         if not self._held:
             raise KeyboardInterrupt
         if again:

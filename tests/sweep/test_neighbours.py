@@ -32,7 +32,7 @@ def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
 def told(folder: Path, run: Neighbours, record: RunRecord) -> tuple[str, ...]:
     """Return the neighbours in a run's record."""
     SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
-    return run.told(record).neighbours
+    return run.commit(record).neighbours
 
 
 def test_runs_over_nodes_see_those_on_each_node(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_a_request_to_end_is_an_interruption_where_it_arrives(number: signal.Sig
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), stoppable() as stop:
         os.kill(os.getpid(), number)
-    assert stop.asked
+    assert stop.requested
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
@@ -25,7 +25,7 @@ def test_a_run_sees_the_request_in_its_own_time() -> None:
     """Within a run nothing is raised: the books are kept first."""
     with stoppable() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
 
 
 def test_one_request_is_known_everywhere() -> None:
@@ -61,6 +61,6 @@ def test_an_ignored_signal_stays_ignored() -> None:
         with stoppable() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            assert not stop.asked
+            assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -42,9 +42,9 @@ def _sentences(results: Results) -> Iterator[str]:
             "and costs rank nothing."
         )
     if results.times is not None:
-        from hpml_bench.report.gantt import told
+        from hpml_bench.report.gantt import in_words
 
-        yield f"{told(results.times)}. Idle is start-up, preparation and attempts that are not kept."
+        yield f"{in_words(results.times)}. Idle is start-up, preparation and attempts that are not kept."
 
 
 def _chart(results: Results) -> Figure | None:

@@ -150,8 +150,8 @@ def verdict(quantity: Quantity, c: Comparison) -> str:
     if c.verdict != "different":
         return c.verdict
     winner = c.winner(quantity.metric.better)
-    told = f"{winner} is better" if winner else f"{c.higher} is higher"
-    return f"{told}, within the margin" if c.equivalent else told
+    verdict = f"{winner} is better" if winner else f"{c.higher} is higher"
+    return f"{verdict}, within the margin" if c.equivalent else verdict
 
 
 def _these_rows(results: Results) -> Table | None:

@@ -28,15 +28,15 @@ def section(results: Results) -> Section | None:
         figure = trade_off(results, cost, results.quality, f"{results.quality}_against_{cost}", on)
         if figure is not None:
             figures.append(figure)
-            sentences += _told(results, cost, front)
+            sentences += _sentences(results, cost, front)
     if not figures:
         return None
-    told = Text(sentences=tuple(sentences)) if sentences else None
+    text = Text(sentences=tuple(sentences)) if sentences else None
     slug = f"cost-{Quantity.of(results, results.quality).slug}"
-    return section_of(slug, f"Cost against {results.score_title}", told, _front(results), *figures)
+    return section_of(slug, f"Cost against {results.score_title}", text, _front(results), *figures)
 
 
-def _told(results: Results, cost: str, front: Mapping[str, Membership]) -> list[str]:
+def _sentences(results: Results, cost: str, front: Mapping[str, Membership]) -> list[str]:
     """Return a sentence on the front of score and one cost: methods on it, off it (dominated by which), undecided."""
     title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
     if not front:

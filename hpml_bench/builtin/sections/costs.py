@@ -37,8 +37,8 @@ def section(results: Results) -> Section | None:
     rows = [[method.name, *(cells.get(method.name) for _, cells in columns)] for method in answer.methods]
     headers = ("Method", *(header for header, _ in columns))
     shown = table("costs", "What each method costs", headers, rows, _notes(answer))
-    told = tuple(_told(answer))
-    return section_of("costs", "Costs in one table", Text(sentences=told) if told else None, shown)
+    sentences = tuple(_sentences(answer))
+    return section_of("costs", "Costs in one table", Text(sentences=sentences) if sentences else None, shown)
 
 
 def _columns(answer: Answer) -> Iterator[Column]:
@@ -84,17 +84,17 @@ def _beside(results: Results) -> Iterator[Column]:
         )
 
 
-def _told(answer: Answer) -> Iterator[str]:
+def _sentences(answer: Answer) -> Iterator[str]:
     """Yield which method trains fastest and which takes least memory, as far as that is shown."""
     time, memory = answer.axis("time"), answer.axis("memory")
     if time and (fastest := answer.best("time")):
         if winner := answer.winner("time"):
             yield f"{terms.label(answer, winner)} trains fastest: {_cost(answer, winner, time.id)}."
         elif len(fastest) > 1:
-            yield f"Which trains fastest can't be told: {terms.several(answer, fastest, 'or')}."
+            yield f"Which trains fastest can't be sentences: {terms.several(answer, fastest, 'or')}."
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
-            yield f"Which needs least memory can't be told: {terms.several(answer, least, 'or')}."
+            yield f"Which needs least memory can't be sentences: {terms.several(answer, least, 'or')}."
         elif answer.winner("memory") is None:
             pass
         elif memory.id != ADDED and ADDED in answer.by_name[least[0]].v:

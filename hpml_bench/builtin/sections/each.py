@@ -31,9 +31,9 @@ def section(results: Results) -> Section | None:
     answer = answer_of(results)
     if not answer.methods:
         return None
-    told = Text(sentences=("What it is, what it cost, and how it stands to each other method.",))
+    intro = Text(sentences=("What it is, what it cost, and how it stands to each other method.",))
     folds = [_fold(results, answer, method) for method in answer.methods]
-    return Section(slug="each", title="Each method", blocks=(told, *folds))
+    return Section(slug="each", title="Each method", blocks=(intro, *folds))
 
 
 def _fold(results: Results, answer: Answer, method: Method) -> Fold:

@@ -16,12 +16,12 @@ about = "losses in other units, tokens right, answers cut"
 def _notes(results: Results) -> list[str]:
     """Return a note on methods with answers cut before any scored part, as in reasoning, which score 0 for that."""
     shares = {method: _cut_and_empty(results, method) for method in results.methods}
-    told = [f"{method} {number(100 * share, '.1f')} %" for method, share in shares.items() if share]
-    if not told:
+    cut = [f"{method} {number(100 * share, '.1f')} %" for method, share in shares.items() if share]
+    if not cut:
         return []
     return [
         "Share of the test rows whose answer was cut before anything that is scored, as in reasoning that doesn't end "
-        f"within max_new_tokens, and counts as empty: {', '.join(told)}. A larger max_new_tokens may score otherwise."
+        f"within max_new_tokens, and counts as empty: {', '.join(cut)}. A larger max_new_tokens may score otherwise."
     ]
 
 

@@ -86,10 +86,10 @@ def section(results: Results) -> Section | None:
         shared = {_kind(published) for published in reference.methods} & set(ours.values())
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
-            told = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
+            notes = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
             beside = "the document" if reference.dataset is None else reference.title
             shown = _table(reference, results, ours)
-            return section_of("document", f"Beside {beside}", shown, Text(sentences=told))
+            return section_of("document", f"Beside {beside}", shown, Text(sentences=notes))
     return None
 
 
@@ -100,8 +100,8 @@ def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
 
 
 def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]) -> Table:
-    told = {name for published in reference.methods for name in published.figures}
-    defined = [name for name in METRICS if name in results.definitions and name in told]
+    shown_there = {name for published in reference.methods for name in published.figures}
+    defined = [name for name in METRICS if name in results.definitions and name in shown_there]
     quantities = [Quantity.of(results, name) for name in defined]
     rows: list[list[Cell]] = []
     for published in reference.methods:

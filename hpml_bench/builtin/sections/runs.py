@@ -59,9 +59,9 @@ def _turns(results: Results) -> list[str]:
     fixed = [method for method, of in places.items() if len(of) == 1 and len(results.seeds) >= statistics.LEAST_SEEDS]
     if not apart and not fixed:
         return ["Within a seed the methods took turns: none had the same place in all seeds."]
-    told = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
-    told += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
-    return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(told)}."]
+    findings = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
+    findings += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
+    return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(findings)}."]
 
 
 def _in_order(results: Results, seed: int) -> bool:

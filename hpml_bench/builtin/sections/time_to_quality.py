@@ -106,8 +106,8 @@ def _start_in_words(results: Results, score: Score) -> str:
     value = score.quantity.text(begins, unit=True)
     if _base(results):
         return f"the base model's {value}"
-    asked = results.test_rows_asked
-    if asked is None or asked.said is None:
+    rows = results.test_set
+    if rows is None or rows.said is None:
         return f"chance ({value})"
     return f"chance ({value}; no run of the method none shows what the base model gets before training)"
 

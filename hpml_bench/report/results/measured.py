@@ -127,8 +127,8 @@ class MeasuredRuns(ComparedRuns):
 
     def by_group(self, scores: NDArray[Any]) -> NDArray[Any]:
         """Return the scores of groups of test rows from those of rows; rows without groups keep theirs."""
-        asked = self.test_rows_asked
-        return scores if asked is None or asked.group is None else statistics.group_scores(scores, asked.group)
+        rows = self.test_set
+        return scores if rows is None or rows.group is None else statistics.group_scores(scores, rows.group)
 
     @property
     def score_step(self) -> float:
@@ -148,19 +148,19 @@ class MeasuredRuns(ComparedRuns):
 
         Tests use it for test rows that rarely differ: one such value is the least that can change.
         """
-        asked = self.test_rows_asked
-        if asked is None:
+        rows = self.test_set
+        if rows is None:
             return self.score_range
-        weights = self.task.weights(asked.reference)
-        if asked.group is not None:
-            places = np.unique(asked.group, return_inverse=True)[1]
+        weights = self.task.weights(rows.reference)
+        if rows.group is not None:
+            places = np.unique(rows.group, return_inverse=True)[1]
             weights = np.bincount(places, weights=weights).astype(np.float64)
         return self.score_range * float(weights.max() / weights.mean())
 
     @cached_property
     def guess(self) -> Guess | None:
         """Scores of an answer that needs no model; None without test rows."""
-        stored = self.test_rows_asked
+        stored = self.test_set
         return None if stored is None else self.task.guess(stored.reference, stored.said)
 
     @property
@@ -171,14 +171,14 @@ class MeasuredRuns(ComparedRuns):
         return DEFAULT_MARGIN * (self.score_range or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
 
     @cached_property
-    def test_rows_asked(self) -> Scored | None:
+    def test_set(self) -> Scored | None:
         """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
         return next(iter(self.selection.stored.values()), None)
 
     @property
     def test_references(self) -> Answers | None:
         """References of the test rows; None without a compared run."""
-        return None if self.test_rows_asked is None else self.test_rows_asked.reference
+        return None if self.test_set is None else self.test_set.reference
 
     @property
     def test_rows(self) -> int:
@@ -188,8 +188,8 @@ class MeasuredRuns(ComparedRuns):
     @cached_property
     def test_groups(self) -> int | None:
         """Number of groups of test rows; None where each row stands alone."""
-        asked = self.test_rows_asked
-        return None if asked is None or asked.group is None else len(np.unique(asked.group))
+        rows = self.test_set
+        return None if rows is None or rows.group is None else len(np.unique(rows.group))
 
     @property
     def test_rows_in_words(self) -> str:
