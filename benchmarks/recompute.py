@@ -1,6 +1,7 @@
 """Recomputation of every figure of a report from the records beside it; prints what disagrees.
 
     python benchmarks/recompute.py FOLDER [FOLDER...]
+    python benchmarks/recompute.py --over PAGE FOLDER FOLDER...    the page over these suites that lies in PAGE
 
 A second implementation, written from docs/methodology.md, docs/metrics.md and the files of a results folder alone. It
 imports nothing of hpml_bench, so that a mistake there is not repeated here. It chooses the runs by itself, recomputes

@@ -24,8 +24,13 @@ HOSTS = "seeds were spread over hosts"
 
 
 def check_answer(audit: Audit, answer: Json, study: Study) -> None:
+    """Compare every leaf of an answer with what was recomputed from a study."""
+    compare_answer(audit, answer, answer_of(study))
+
+
+def compare_answer(audit: Audit, answer: Json, recomputed: Json) -> None:
     """Compare every leaf of an answer with what was recomputed; one that no rule is for is a problem."""
-    expected = dict(leaves(answer_of(study)))
+    expected = dict(leaves(recomputed))
     for path, shown in leaves(answer):
         if path not in expected:
             audit.uncovered("report.json", path, shown)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from audit.answer import check_answer
+from audit.over_suites import audit_over
 from audit.page import Audit, read_table
 from audit.reading import read_study
 from audit.steps import check_record
@@ -28,18 +29,21 @@ def audit_page(study: Study, page: Path) -> Audit:
 
 
 def main(arguments: list[str], usage: str) -> int:
-    """Check the pages of folders and print what was found."""
-    folders = list(map(Path, arguments))
-    if not folders or not all((folder / "suite.json").exists() for folder in folders):
+    """Check the pages of folders, or after `--over` one over the suites of folders, and print what was found."""
+    over = arguments[:1] == ["--over"]
+    pages, suites = (list(map(Path, part)) for part in ((arguments[1:2], arguments[2:]) if over else [arguments] * 2))
+    if len(suites) < 1 + over or not all((suite / "suite.json").exists() for suite in suites):
         print(usage)
         return 2
     wrong = False
-    for folder in folders:
-        study = read_study(folder)
-        if not (folder / "tables").is_dir() or (study.compared and not (folder / "report.json").exists()):
-            print(f"{folder} lacks report.json or tables/: `hpml-bench report {folder} --format md,csv` makes them")
+    for folder in pages:
+        study = None if over else read_study(folder)
+        needed = study is None or study.compared
+        if not (folder / "tables").is_dir() or (needed and not (folder / "report.json").exists()):
+            made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
+            print(f"{folder} lacks report.json or tables/: `hpml-bench report {made} --format md,csv` makes them")
             return 2
-        audit = audit_page(study, folder)
+        audit = audit_over(folder, suites) if study is None else audit_page(study, folder)
         for part, count in audit.checked.items():
             print(f"{count:5} checked: {part}")
         for line in audit.problems:

@@ -48,8 +48,12 @@ def seen(answer: Json, metric: str, one: str, other: str) -> list[float | None] 
 
 
 def answered_first(study: Study, table: Table, row: Row) -> Cells:
-    """A row of the answer: score, difference to the best mean, verdict, whom it can't be told from, costs."""
-    answer, name, head = screen(study), row["method"], table.header
+    """A row of the answer of a study."""
+    return answer_cells(screen(study), table.header, row["method"])
+
+
+def answer_cells(answer: Json, head: list[str], name: str) -> Cells:
+    """A row of an answer: score, difference to the best mean, verdict, whom it can't be told from, costs."""
     names = [method["name"] for method in answer["methods"]]
     relations = {other: stands(answer, name, other) for other in names if other != name}
     difference = seen(answer, "score", name, names[0]) if name != names[0] else None
@@ -72,7 +76,7 @@ def chip(answer: Json, name: str) -> str:
         return ""
     bases = [method["name"] for method in answer["methods"] if method["base"]]
     unproven = any(base == name or stands(answer, name, base) != "better" for base in bases)
-    if unproven or name in answer["guess"]["below"]:
+    if unproven or (answer["guess"] and name in answer["guess"]["below"]):
         return "may be best"
     return "best" if len(top) == 1 else "best or tied"
 

@@ -105,6 +105,10 @@ class Suites:
         """Suites that a test of so many methods takes."""
         return statistics.least_suites(len(self.methods))
 
+    def interval(self, name: str) -> tuple[float, float] | tuple[None, None]:
+        """Return the ends of a mean rank's interval; none where nothing is tested: few suites have few resamples."""
+        return self.found.intervals[name] if self.tested else (None, None)
+
 
 def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the methods that every suite has a score of, as the same kind; and why others are not ranked."""
@@ -129,7 +133,7 @@ def answer_over(suites: Suites) -> Answer:
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []
     for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
-        low, high = found.intervals[name]
+        low, high = suites.interval(name)
         v = {"score": Values(m=found.ranks[name], lo=low, hi=high, runs=found.by_suite[name])}
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
@@ -274,13 +278,14 @@ def _mean_ranks(suites: Suites) -> Table:
     found = suites.found
     rows: list[list[Cell]] = []
     for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
-        low, high = found.intervals[name]
+        low, high = suites.interval(name)
         rows.append([name, cell(found.ranks[name], ".2f"), cell(low, ".2f"), cell(high, ".2f"),
                      *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
     columns = ["method", "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
     notes = [
         "1 is best; ties share their mean rank. Ranks are among the methods that all suites have. "
-        "Low and high: 95 % of mean ranks over resampled suites, and seeds within them (percentile bootstrap)."
+        "Low and high: 95 % of mean ranks over resampled suites, and seeds within them (percentile bootstrap). "
+        f"There are none under {suites.least} suites."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 

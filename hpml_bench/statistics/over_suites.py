@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.intervals import ALPHA
-from hpml_bench.statistics.paired_tests import holm, sign_flip
+from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.verdicts import Better, Values
 
 DRAWS = 2_000
@@ -78,7 +79,7 @@ def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
     table = np.array([ranked(sign * mean) for sign, mean in zip(signs, means, strict=True)])
     p = friedman(table)
     indices = list(itertools.combinations(range(len(methods)), 2))
-    own = [sign_flip(table[:, i] - table[:, j]) for i, j in indices]
+    own = [sign_patterns(table[:, i] - table[:, j]) for i, j in indices]
     pairs = tuple(
         RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, max(adjusted, p))
         for (i, j), one, adjusted in zip(indices, own, holm(own), strict=True)
@@ -135,6 +136,21 @@ def friedman(table: NDArray[np.float64]) -> float:
     q = (k - 1) * float(((table.sum(axis=0) - n * (k + 1) / 2) ** 2).sum()) / spread
     rest = n * (k - 1) - q
     return 0.0 if rest <= 1e-12 else float(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / rest))
+
+
+def sign_patterns(differences: NDArray[np.float64]) -> float:
+    """Return the exact two-sided p of differences of ranks: the share of the 2^n sign patterns whose |sum| is as large.
+
+    Ranks are halves, so that the patterns of any number of suites have few sums, which are counted.
+    """
+    steps = np.rint(2 * differences).astype(int).tolist()
+    sums = Counter({0: 1})
+    for step in steps:
+        sums = Counter({total + step: count for total, count in sums.items()}) + Counter(
+            {total - step: count for total, count in sums.items()}
+        )
+    observed = abs(sum(steps))
+    return float(sum(count for total, count in sums.items() if abs(total) >= observed) / 2 ** len(steps))
 
 
 def _resampled(

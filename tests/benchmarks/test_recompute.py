@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from audit import answer, answers, command, reading, rows, steps, tables
+from audit import answer, answers, command, over_suites, reading, rows, steps, tables
 from audit.page import EXACT, Audit, Table, read_table
 from audit.study import Study
 
@@ -27,8 +27,8 @@ from hpml_bench import registry
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.render import write_report
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.suite.settings import DatasetSpec, RunSpec
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "reports/reference/quickstart"
@@ -71,8 +71,13 @@ def changed(value: Any) -> Any:
 
 
 def unfound_leaves(study: Study, given: Any) -> list[str]:
+    """Return the paths of a study's answer at which a change goes unfound."""
+    return unfound(answer.answer_of(study), given)
+
+
+def unfound(recomputed: Any, given: Any) -> list[str]:
     """Return the paths of an answer at which a change goes unfound."""
-    expected = dict(answer.leaves(answer.answer_of(study)))
+    expected = dict(answer.leaves(recomputed))
     return [path for path, value in answer.leaves(given) if answer.same(changed(value), expected[path])]
 
 
@@ -478,3 +483,61 @@ def test_it_recomputes_scaling_over_nodes(tmp_path: Path) -> None:
     scaling = read_table(folder / "tables/scaling.csv")
     assert [row[4:7] for row in scaling.rows][1][1] == "[1.70, 1.70]"
     assert unfound_cells(reading.read_study(folder), scaling) == []
+
+
+def suites_of(folder: Path) -> list[Path]:
+    """Return the folders of nine suites in which head is last, and of one that has the data of another.
+
+    The first method is full in some, lora in others, both in one, and varies with the seeds; one suite lacks adapter.
+    """
+    noise, folders = np.random.default_rng(0), []
+    for n in range(10):
+        data, records = DatasetSpec(name="newswire", options={"of": f"data {n % 9}"}), []
+        for run in made_records.sweep(("lora", "full", "head", *(["adapter"] if n else [])), 3):
+            near = 0.0 if n == 4 else round(noise.normal(0.02 * (n % 3 - 0.7), 0.01), 3)
+            score = {"lora": 0.8, "full": 0.8 + near, "head": 0.5, "adapter": 0.7}[run.spec.method.name]
+            own = made_records.in_suite(run, f"suite-{n}", data)
+            records.append(own.model_copy(update={"metrics": own.metrics | {"test_accuracy": score}}))
+        folders.append(made_records.write(folder / f"suite-{n}", records))
+        (folders[-1] / "suite.json").write_text(json.dumps({"name": f"suite-{n}", "seeds": 3, "methods": {}}))
+    return folders
+
+
+@pytest.fixture(scope="module", params=["reference", "made"])
+def of_suites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """Return the page of three committed suites, too few for a test, or of nine made-up ones; and their folders."""
+    place = tmp_path_factory.mktemp("over")
+    reference = [REFERENCE.parent / name for name in ("quickstart", "minilm", "chat")]
+    folders = reference if request.param == "reference" else suites_of(place)
+    with without_charts():
+        write_page(page_over([load(folder) for folder in folders]), place / "page", ("md", "csv"))
+    return place / "page", folders
+
+
+def test_it_recomputes_a_page_over_suites(
+    of_suites: tuple[Path, list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every leaf and cell of a page over suites is what their records give; a change of any is found."""
+    page, folders = of_suites
+    assert command.main(["--over", *map(str, (page, *folders))], "") == 0
+    assert "figures checked, 0 disagree" in capsys.readouterr().out
+    assert command.main(["--over", *map(str, (page, folders[0]))], "") == 2
+    assert command.main(["--over", *map(str, (page / "none", *folders))], "") == 2
+    assert "--format md,csv` makes them" in capsys.readouterr().out
+    over = over_suites.read_over(folders)
+    recomputed = over_suites.answer_over(over)
+    assert unfound(recomputed, answer_in(page)) == []
+    verdicts = {"different", "undecided"} if over.tested else {"untested"}
+    assert {pair["v"] for pair in answer_in(page)["pairs"]["score"]} == verdicts
+    expected, missed = over_suites.tables_over(over, recomputed), []
+    for table in map(read_table, sorted((page / "tables").glob("*.csv"))):
+        for row, column in itertools.product(range(len(table.rows)), range(len(table.header))):
+            audit, cells = Audit(), [list(cells) for cells in table.rows]
+            cell = cells[row][column]
+            cells[row][column] = f"{changed(float(cell)):.11e}" if EXACT.fullmatch(cell) else changed(cell)
+            over_suites.check_cells(audit, Table(table.name, table.header, cells), expected[table.name])
+            missed += [] if audit.problems else [f"{table.name} | {table.header[column]}: {cell}"]
+        for header, cells in ((table.header, table.rows[1:]), ([*table.header, "W"], [[*r, "3"] for r in table.rows])):
+            over_suites.check_cells(audit := Audit(), Table(table.name, header, cells), expected[table.name])
+            missed += [] if audit.problems else [f"{table.name}: a row left out, or a column added"]
+    assert missed == []

@@ -420,6 +420,15 @@ def sweep(methods: Sequence[str] = METHODS, seeds: int = 5, **changes: Any) -> l
     return [record(method, seed, order, **changes) for order, (method, seed) in enumerate(pairs)]
 
 
+def in_suite(run: RunRecord, name: str, dataset: DatasetSpec, **method: str) -> RunRecord:
+    """Return a record as of another suite, on data of its own; `method` replaces fields of its method."""
+    settings = run.spec.settings.model_copy(update={"dataset": dataset})
+    own = run.spec.method.model_copy(update=method)
+    spec = run.spec.model_copy(update={"suite": name, "settings": settings, "method": own})
+    ids = {"run_id": spec.run_id, "protocol_id": protocol_id(settings, DIGESTS)}
+    return run.model_copy(update={"spec": spec} | ids)
+
+
 def by_jobs(records: Iterable[RunRecord], hosts: int = 2, began: str = "2026-01-02T03:00:30+00:00") -> list[RunRecord]:
     """Return the records as jobs of Slurm made them: a job a seed, on hosts in turn, its runs one after another."""
     found, free = [], {}

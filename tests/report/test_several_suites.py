@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from helpers.made_records import sweep
+from helpers.made_records import in_suite, sweep
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.records.run import RunRecord, protocol_id
 from hpml_bench.report.answer import words
 from hpml_bench.report.over_suites import Suites, answer_over, sections_over
 from hpml_bench.report.results import Results
@@ -22,18 +21,10 @@ METHODS = ("lora", "full", "head")
 def suite(tmp_path: Path, number: int, methods: tuple[str, ...] = METHODS, data: str = "", **method: str) -> Results:
     """Return the results of a suite of three methods and five seeds on data of its own."""
     dataset = DatasetSpec(name="newswire", options={"p": 0.6, "of": data or f"data {number}"})
-    records = [_of(run, f"suite-{number}", dataset, method) for run in sweep(methods)]
+    records = [in_suite(run, f"suite-{number}", dataset, **method) for run in sweep(methods)]
     folder = tmp_path / f"suite-{number}"
     made_records.write(folder, records)
     return Results.load(folder)
-
-
-def _of(run: RunRecord, name: str, dataset: DatasetSpec, method: dict[str, str]) -> RunRecord:
-    settings = run.spec.settings.model_copy(update={"dataset": dataset})
-    own = run.spec.method.model_copy(update=method)
-    spec = run.spec.model_copy(update={"suite": name, "settings": settings, "method": own})
-    ids = {"run_id": spec.run_id, "protocol_id": protocol_id(settings, made_records.DIGESTS)}
-    return run.model_copy(update={"spec": spec} | ids)
 
 
 def tables(suites: Suites) -> dict[str, Table]:
@@ -43,11 +34,16 @@ def tables(suites: Suites) -> dict[str, Table]:
 
 def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
     """Mean ranks of two suites are shown, and the headline says what a verdict takes."""
-    answer = answer_over(Suites.of([suite(tmp_path, n) for n in range(2)]))
+    suites = Suites.of([suite(tmp_path, n) for n in range(2)])
+    answer = answer_over(suites)
     assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 7 or more."
     assert [method.name for method in answer.methods] == ["full", "lora", "head"]
     assert {pair.v for pair in answer.pairs["score"]} == {"untested"}
     assert answer.top == ()
+    assert {(method.v["score"].lo, method.v["score"].hi) for method in answer.methods} == {(None, None)}
+    ranks = tables(suites)["ranks"]
+    assert {row[2:4] for row in ranks.rows} == {("–", "–")}
+    assert "none under 7 suites" in ranks.notes[0]
     assert words.setup_line(answer)[0] == "2 suites: suite-0, suite-1"
 
 
@@ -60,6 +56,7 @@ def test_enough_suites_decide(tmp_path: Path) -> None:
     row = next(row for row in tables(suites)["wins"].rows if row[0] == "full against head")
     assert row[1:5] == ("8", "0", "0", "0")
     assert row[-1] == "full"
+    assert all(row[2] != "–" for row in tables(suites)["ranks"].rows)
     assert words.verdict(answer, "head").text == "3rd of 3"
 
 

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import friedmanchisquare
 
 from hpml_bench.statistics import least_suites, over_suites, shared_methods
-from hpml_bench.statistics.over_suites import friedman, ranked
+from hpml_bench.statistics.over_suites import friedman, ranked, sign_patterns
+from hpml_bench.statistics.paired_tests import holm, sign_flip
 
 DEMSAR = """
 0.763 0.768 0.771 0.798
@@ -87,6 +88,18 @@ def test_six_suites_are_the_least_for_a_claim() -> None:
     assert lower.pairs[0].winner == "C4.5"
 
 
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_all_patterns_of_signs_count(n: int) -> None:
+    """The p of differences of ranks is that of every pattern tried in turn, with ties and halves."""
+    differences = np.random.default_rng(n).integers(-4, 5, size=n) / 2
+    assert sign_patterns(differences) == pytest.approx(sign_flip(differences), rel=1e-12)
+
+
+def test_p_is_exact_for_suites_too_many_to_try() -> None:
+    """A method that is best in each of 17 suites has the p of one pattern and its mirror image."""
+    assert over_suites(suites(np.tile([0.1, 0.2], (17, 1)))).pairs[0].p == 2.0**-16
+
+
 def test_intervals_are_over_suites_and_seeds() -> None:
     """Equal suites without noise give a point; noise of seeds, or suites that differ, widen the interval."""
     still = over_suites(suites(np.tile([0.1, 0.2, 0.3], (4, 1)), seeds=3))
@@ -125,11 +138,9 @@ def false_claims(n: int, k: int, kind: str, pages: int) -> float:
 
 def over_suites_of(table: np.ndarray) -> set[frozenset[int]]:
     """Return the pairs of columns that are claimed to differ."""
-    from hpml_bench.statistics.paired_tests import holm, sign_flip
-
     ranks = np.array([ranked(-row) for row in table])
     pairs = list(itertools.combinations(range(table.shape[1]), 2))
-    own = [sign_flip(ranks[:, i] - ranks[:, j]) for i, j in pairs]
+    own = [sign_patterns(ranks[:, i] - ranks[:, j]) for i, j in pairs]
     p = friedman(ranks)
     return {frozenset(pair) for pair, adjusted in zip(pairs, holm(own), strict=True) if max(adjusted, p) < 0.05}
 

@@ -1,0 +1,279 @@
+"""Page over several suites: every leaf of its answer and every cell of its tables, from the suites' records.
+
+What is said within a suite is its own recomputed answer's. Tests over suites are others than the package's formulas:
+F of a two-way analysis of variance of the ranks, and sums of signed rank differences counted by convolution.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from audit.answer import TITLES, answer_of, compare_answer
+from audit.page import Audit, Table, read_table
+from audit.reading import read_study
+from audit.screen import answer_cells, stands
+from audit.statistics import holm
+from audit.study import Study
+from audit.values import Cell, Floats, Json
+
+Expected = tuple[list[str], list[list[Cell]]]
+"""Header and rows that a table must have."""
+DRAWS = 2_000
+
+
+@dataclass(frozen=True)
+class OfSuite:
+    """A suite among several: its records and its own answer."""
+
+    study: Study
+    answer: Json
+    name: str
+
+    @cached_property
+    def methods(self) -> dict[str, Json]:
+        """Methods of its answer by name."""
+        return {method["name"]: method for method in self.answer["methods"]}
+
+    def cost(self, key: str, name: str) -> float | None:
+        """Return a method's mean cost, if it was measured."""
+        axis = next((axis["id"] for axis in self.answer["axes"] if axis["key"] == key), None)
+        found = self.methods[name]["v"].get(axis)
+        return found["m"] if found else None
+
+
+@dataclass(frozen=True)
+class Over:
+    """The suites that are ranked, the methods ranked in them, and why others are not."""
+
+    suites: list[OfSuite]
+    methods: list[str]
+    apart: dict[str, str]
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """Rank of each method in each suite: [suites, methods]."""
+        means = [[s.study.mean(s.study.score, name) for name in self.methods] for s in self.suites]
+        rounded = np.array([[float(f"{mean:.10g}") for mean in row] for row in means])
+        signs = np.array([-s.study.sign(s.study.score) for s in self.suites])
+        return np.asarray(stats.rankdata(signs[:, None] * rounded, axis=1))
+
+    @cached_property
+    def least(self) -> int:
+        """The fewest suites of which one pattern and its mirror image are rarer than 5 % of a pair's share."""
+        pairs = len(self.methods) * (len(self.methods) - 1) // 2
+        return next(n for n in itertools.count(1) if 20 * 2 * pairs < 2**n)
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are suites enough for a test."""
+        return len(self.suites) >= self.least
+
+    @cached_property
+    def intervals(self) -> list[tuple[float | None, float | None]]:
+        """95 % of the mean ranks over resampled suites and, within them, seeds, by the documented draw; else none."""
+        if not self.tested:
+            return [(None, None)] * len(self.methods)
+        draw, drawn = np.random.default_rng(0), []
+        for suite in self.suites:
+            study = suite.study
+            by_seed = [study.by_seed(study.score)[name] for name in self.methods]
+            shared = study.shared(study.score)
+            seeds = shared if len(shared) > 2 else sorted(set.intersection(*map(set, by_seed)))
+            means = np.tile([[study.mean(study.score, name)] for name in self.methods], DRAWS)
+            if seeds:
+                chosen = draw.integers(len(seeds), size=(DRAWS, len(seeds)))
+                means = np.array([[of[seed] for seed in seeds] for of in by_seed])[:, chosen].mean(axis=-1).round(12)
+            drawn.append(stats.rankdata(-study.sign(study.score) * means, axis=0))
+        chosen = draw.integers(len(drawn), size=(DRAWS, len(drawn)))
+        means = np.mean([np.array(drawn)[at, :, range(DRAWS)] for at in chosen.T], axis=0)
+        return [(float(low), float(high)) for low, high in np.percentile(means, (2.5, 97.5), axis=0).T]
+
+    @cached_property
+    def pairs(self) -> list[Json]:
+        """All pairs, as the answer has them."""
+        p, d = friedman(self.ranks), self.ranks.mean(axis=0)
+        both = list(itertools.combinations(range(len(self.methods)), 2))
+        own = [sign_patterns(self.ranks[:, i] - self.ranks[:, j]) for i, j in both]
+        found = []
+        for (i, j), one, adjusted in zip(both, own, holm(own), strict=True):
+            wins = self.tested and max(p, adjusted) < 0.05
+            found.append({
+                "a": self.methods[i], "b": self.methods[j],
+                "v": ("different" if wins else "undecided") if self.tested else "untested",
+                "w": self.methods[min(i, j, key=d.__getitem__)] if wins else None,
+                "d": float(np.mean(self.ranks[:, i] - self.ranks[:, j])),
+                **dict.fromkeys(("lo", "hi", "wlo", "whi", "need")),
+                "p": one if self.tested else None, "ph": max(p, adjusted) if self.tested else None,
+                "n": len(self.suites), "skew": False,
+            })  # fmt: skip
+        return found
+
+
+def friedman(ranks: Floats) -> float:
+    """Return the p of Friedman's test by Iman and Davenport: F of methods in an analysis of variance of the ranks."""
+    n, k = ranks.shape
+    off = ranks - (k + 1) / 2
+    between, within = n * float((off.mean(axis=0) ** 2).sum()), float(((off - off.mean(axis=0)) ** 2).sum())
+    if within < 1e-12:
+        return 0.0 if between else 1.0
+    return float(stats.f.sf((n - 1) * between / within, k - 1, (k - 1) * (n - 1)))
+
+
+def sign_patterns(d: Floats) -> float:
+    """Return the share of the 2^n patterns of signs whose sum is as large; of ranks, twice a difference is whole."""
+    steps = np.abs(np.rint(2 * d)).astype(int)
+    chances = np.ones(1)
+    for step in steps:
+        either = np.zeros(2 * step + 1)
+        either[0] += 0.5
+        either[-1] += 0.5
+        chances = np.convolve(chances, either)
+    sums = np.arange(len(chances)) - steps.sum()
+    return float(chances[np.abs(sums) >= abs(np.rint(2 * d).sum())].sum())
+
+
+def read_over(folders: Sequence[Path]) -> Over:
+    """Read suites and choose which of them, and which of their methods, are ranked."""
+    suites: list[OfSuite] = []
+    apart: dict[str, str] = {}
+    for study in map(read_study, folders):
+        name = str(study.newest.record["spec"]["suite"])
+        same = next((other.name for other in suites if source(other.study) == source(study)), None)
+        if study.compared and same is None:
+            suites.append(OfSuite(study, answer_of(study), name))
+            continue
+        twice = f"it has the model, data and task of {same}, and would count them twice"
+        apart[f"{name} ({study.folder})" if name in apart else name] = twice if study.compared else "no run ended well"
+    methods = list(dict.fromkeys(name for suite in suites for name in suite.methods))
+    for name in list(methods):
+        lacking = [suite.name for suite in suites if "score" not in suite.methods.get(name, {"v": {}})["v"]]
+        kinds = sorted({suite.methods[name]["kind"] for suite in suites if name in suite.methods})
+        if lacking or len(kinds) > 1:
+            have = f"{listed(lacking)} {'have' if lacking[1:] else 'has'} no score of it"
+            apart[name] = have if lacking else f"it is {listed(kinds)} in different suites"
+            methods.remove(name)
+    return Over(suites, methods, apart)
+
+
+def source(study: Study) -> str:
+    """Return model, data and task as one text."""
+    return json.dumps([study.newest.settings[name] for name in ("backbone", "dataset", "task")])
+
+
+def listed(names: list[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def same(texts: Iterable[str]) -> str:
+    """Return the text that all share, else nothing."""
+    found = set(texts)
+    return found.pop() if len(found) == 1 else ""
+
+
+def answer_over(over: Over) -> Json:
+    """Return the answer, as nested mappings and lists."""
+    answers = [suite.answer for suite in over.suites]
+    n, names, fewest = len(answers), [suite.name for suite in over.suites], min(a["seeds"] for a in answers)
+    late = {name: sum(answer["under"].get(name, 0) for answer in answers) for name in over.methods}
+    keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
+    axis = {"unit": "×", "tested": None, "exact": False}
+    return {
+        "v": 1, "suite": " + ".join(names), "description": f"Methods ranked in each of {n} suites.",
+        "model": same(answer["model"] for answer in answers), "data": f"{n} suites",
+        "rows": n, "rows_text": f"{n} suites: {', '.join(names)}", "seeds": n, "shared": None,
+        "runs": sum(answer["runs"] for answer in answers), "planned": sum(answer["planned"] for answer in answers),
+        "tested": len(over.pairs) if over.tested else 0, "judged": "other suites like these", "chance": 5.0,
+        "setup": {
+            "budget": f"{fewest} seed{'s' * (fewest != 1)} or more in each",
+            **{name: same(a["setup"][name] for a in answers) for name in ("device", "host", "rates")},
+            "memory": "costs: multiples of each suite's cheapest",
+        },
+        "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,
+                  "difference_unit": "", "margin": 0.0},
+        "axes": [{"key": key, "id": f"relative_{key}", "title": TITLES[key], **axis} for key in keys],
+        "methods": [method_over(over, at, keys) for at in np.argsort(over.ranks.mean(axis=0), kind="stable").tolist()],
+        "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
+        "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
+        "unranked": "they are means over suites", "untried": [], "over": "suite", "least": over.least,
+    }  # fmt: skip
+
+
+def method_over(over: Over, at: int, keys: list[str]) -> Json:
+    """Return a method: its ranks, its place by the verdicts, and its costs over those of each suite's cheapest."""
+    name, first = over.methods[at], over.suites[0].methods[over.methods[at]]
+    (low, high), won = over.intervals[at], [p["w"] for p in over.pairs if p["w"] and name in {p["a"], p["b"]}]
+    ranks = over.ranks[:, at]
+    values = {"score": {"m": float(ranks.mean()), "lo": low, "hi": high, "runs": ranks.tolist()}}
+    for key in keys:
+        costs = [{one: suite.cost(key, one) or np.inf for one in over.methods} for suite in over.suites]
+        factors = [of[name] / min(of.values()) for of in costs if np.isfinite(of[name])]
+        if len(factors) == len(costs):
+            values[f"relative_{key}"] = {"m": float(stats.gmean(factors)), "lo": None, "hi": None, "runs": factors}
+    place = [1 + sum(one != name for one in won), len(over.methods) - won.count(name)]
+    return {
+        "name": name, "kind": first["kind"], "base": first["base"], "place": place if over.tested else None,
+        "front": None, "by": [], "seeds": len(over.suites), "v": values,
+    }  # fmt: skip
+
+
+def tables_over(over: Over, answer: Json) -> dict[str, Expected]:
+    """Return the tables by name."""
+    suites, methods = over.suites, answer["methods"]
+    head = ["method", "mean rank", "difference", "low (95 %)", "high (95 %)", "verdict", "can't tell from"]
+    head += [f"{axis['title'].lower()} ({axis['unit']})" for axis in answer["axes"]]
+    firsts = {method["name"]: answer_cells(answer, head, method["name"]) for method in methods}
+    places = {method["name"]: method["v"]["score"] for method in methods}
+    named = dict.fromkeys(name for suite in suites for name in suite.methods)
+    scores = [[s.methods.get(name, {"v": {}})["v"].get("score", {"m": None})["m"] for s in suites] for name in named]
+    wins: list[list[Cell]] = []
+    for pair in over.pairs:
+        said = [stands(suite.answer, pair["a"], pair["b"]) for suite in suites]
+        counts = [sum(how in of for how in said) for of in (["better"], ["open", "equal"], ["worse"], ["untested"])]
+        winner = pair["w"] or ("can't tell" if over.tested else "not tested")
+        wins.append([f"{pair['a']} against {pair['b']}", *counts, pair["ph"], winner])
+    found: dict[str, Expected] = {
+        "answer": (head, [[name, *(cells[title] for title in head[1:])] for name, cells in firsts.items()]),
+        "places": (["method", *(f"{suite.name}, {suite.answer['score']['title']}" for suite in suites)],
+                   [[name, *of] for name, of in zip(named, scores, strict=True)]),
+        "ranks": (["method", "Mean rank", "Low", "High", *(suite.name for suite in suites)],
+                  [[name, of["m"], of["lo"], of["hi"], *of["runs"]] for name, of in places.items()]),
+        "wins": (["Pair", "Wins", "Ties", "Losses", "Not tested", "p over suites (Holm)", "Better over suites"], wins),
+        "suites": (["Suite", "Model", "Data", "Task", "Score", "Test rows", "Seeds", "Budget", "Device", "Protocol"],
+                   [[s.name, s.answer["model"], s.answer["data"], s.study.newest.settings["task"]["name"],
+                     s.answer["score"]["title"], s.answer["rows"], s.answer["seeds"], s.answer["setup"]["budget"],
+                     s.answer["setup"]["device"], s.study.newest.protocol_id] for s in suites]),
+        "apart": (["Name", "Why"], [list(of) for of in over.apart.items()]),
+    }  # fmt: skip
+    return {name: table for name, table in found.items() if table[1]}
+
+
+def audit_over(page: Path, folders: Sequence[Path]) -> Audit:
+    """Check the files in the folder of a page over suites."""
+    audit, over = Audit(), read_over(folders)
+    answer = answer_over(over)
+    compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer)
+    expected = tables_over(over, answer)
+    tables = [read_table(path) for path in sorted((page / "tables").glob("*.csv"))]
+    audit.check("tables", "names", str([table.name for table in tables]), str(sorted(expected)))
+    for table in tables:
+        check_cells(audit, table, expected.get(table.name, ([], [])))
+    return audit
+
+
+def check_cells(audit: Audit, table: Table, expected: Expected) -> None:
+    """Check every cell of a table, its header and its number of rows."""
+    part, (header, rows) = f"tables/{table.name}.csv", expected
+    audit.check(part, "header", str(table.header), str(header))
+    audit.check(part, "rows", str(len(table.rows)), len(rows))
+    for cells, wanted in zip(table.rows, rows, strict=False):
+        for title, shown, value in zip(table.header, cells, wanted, strict=False):
+            audit.check(part, f"{cells[0]} | {title}", shown, value)
