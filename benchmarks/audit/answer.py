@@ -245,6 +245,7 @@ def pair_of(study: Study, pair: Pair) -> Json:
         "ph": known(pair.p_holm),
         "need": study.seeds_to_decide(pair),
         "n": pair.n,
+        "small": bool(pair.better and pair.equivalent),
         "skew": bool(pair.erratic and (pair.better or pair.equivalent)),
     }
 

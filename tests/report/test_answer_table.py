@@ -204,7 +204,7 @@ def test_the_caption_says_once_what_a_bar_is() -> None:
         "Its interval decides: wider than 95 %, to hold for all 30 comparisons.",
     )
     untested = an_answer(FIVE, untested=tuple(combinations(FIVE, 2)))
-    assert context(untested)["bar_caption"] == ("Dot: difference to full; not tested.",)
+    assert context(untested)["bar_caption"] == ("Hollow dot: difference to full, not tested.",)
     assert bars(untested).key == ""
 
 

@@ -93,6 +93,8 @@ def _drawn(of: Difference, zero: float, x: Callable[[float], float]) -> str:
     """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
     differs = of.relation in ("better", "worse")
     hollow, radius = ("", 3.5) if differs else (" open", 3.0)
+    if differs and of.low is not None and of.high is not None and x(of.high) - x(of.low) < 4 * radius:
+        radius = 2.0  # else the mark hides the interval
     side = (-1 if of.d < 0 else 1) if differs else 0
 
     def clear(at: float, by: float) -> float:

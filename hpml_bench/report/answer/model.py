@@ -74,6 +74,8 @@ class Pair(Frozen):
     10,000 or unknown."""
     n: int
     """Seeds that both have."""
+    small: bool = False
+    """Whether it is shown to be both different and within the margin."""
     skew: bool = False
     """Whether the noise looks skewed, where tests claim too much."""
 

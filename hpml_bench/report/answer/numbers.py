@@ -205,6 +205,7 @@ def _pair(c: Comparison, winner: str | None, scale: float) -> Pair:
         ph=c.p_adjusted,
         need=c.seeds_needed,
         n=c.difference.n,
+        small=c.verdict == "different" and c.equivalent,
         skew=c.uncertain,
     )
 

@@ -18,7 +18,7 @@ BROKEN_FROM = 18
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
 BESIDE: dict[str, Any] = {
-    "pairs": {"__all__": {"__all__": {"d", "lo", "hi", "wlo", "whi", "p", "ph", "need", "n", "skew"}}}
+    "pairs": {"__all__": {"__all__": {"d", "lo", "hi", "wlo", "whi", "p", "ph", "need", "n", "small", "skew"}}}
 }
 """Numbers of report.json that no script of the page reads."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -110,7 +110,7 @@ def _caption(answer: Answer) -> tuple[str, ...]:
     if len(answer.methods) < 2:
         return ()
     if not answer.tested_by_score:
-        return (f"Dot: difference to {_best(answer)}; not tested.",)
+        return (f"Hollow dot: difference to {_best(answer)}, not tested.",)
     drawn = any(pair.wlo is not None or pair.lo is not None for pair in answer.pairs["score"])
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
@@ -136,7 +136,7 @@ def legend(answer: Answer, picture: Picture) -> Legend:
 
 def _ties(answer: Answer, picture: Picture) -> str:
     if picture.tied:
-        return "one line: can't tell apart"
+        return "dots on one line: can't tell apart"
     tied = any(pair.v in ("undecided", "equivalent") for pair in answer.pairs.get("score", ()))
     return "No two are tied." if answer.tested_by_score and not tied else ""
 

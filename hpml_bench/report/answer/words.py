@@ -201,8 +201,7 @@ def _difference(answer: Answer) -> str:
     if low is not None and high is not None:
         text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
     own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    small = pair.v == "different" and abs(d) < answer.score.margin
-    within = f" Within the margin of {gap_text(answer, answer.score.margin)}." if small else ""
+    within = f" Shown to be under the margin of {gap_text(answer, answer.score.margin)}." if pair.small else ""
     return f"{text}{own}.{within}"
 
 
@@ -342,10 +341,11 @@ def _sure(answer: Answer) -> str:
         return f"For suites like these: {pages}"
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
-        return f"No: {seeds} seeds{rows} are few. Only large differences show."
+        found = any(pair.v == "different" for pair in tested)
+        return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     if answer.winner("score"):
         return f"Yes, at this budget and rates: {pages}"
-    return f"Not {_unsure(answer)}. The rest, at this budget and rates: {pages}"
+    return f"Not {_unsure(answer)}. Verdicts shown, at this budget and rates: {pages.replace('verdict', 'one')}"
 
 
 def _unsure(answer: Answer) -> str:
