@@ -112,7 +112,7 @@ class Over:
                 "d": float(np.mean(self.ranks[:, i] - self.ranks[:, j])),
                 **dict.fromkeys(("lo", "hi", "wlo", "whi", "need")),
                 "p": one if self.tested else None, "ph": max(p, adjusted) if self.tested else None,
-                "n": len(self.suites), "skew": False,
+                "n": len(self.suites), "small": False, "skew": False,
             })  # fmt: skip
         return found
 
