@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import steps_of
 from hpml_bench.sweep.progress import in_words
 from hpml_bench.sweep.submit import JobSweep
-from hpml_bench.system import heartbeat
+from hpml_bench.system import heartbeat, processes
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
@@ -88,11 +88,11 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in DONE]
     at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
     rows = [LOCAL_HEAD, *_by_method(specs, recorded, at_work)]
-    done, failed = len(specs) - len(left), sum(spec.run_id in recorded for spec in left)
-    sums = f"{done} of {len(specs)} runs are done" + (f", {failed} failed" if failed else "")
+    failed = {spec.run_id for spec in left if spec.run_id in recorded}
+    sums = f"{len(specs) - len(left)} of {len(specs)} runs are done" + (f", {len(failed)} failed" if failed else "")
     if left and not at_work:
         sums += "; none is under way, and the same run-all goes on"
-    elif seconds := _seconds_left(left, recorded, specs):
+    elif seconds := _seconds_left([s for s in left if s.run_id not in failed or s.run_id in at_work], recorded, specs):
         sums += f"; about {in_words(seconds)} left"
     return sums, rows
 
@@ -110,7 +110,7 @@ def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work:
 def _under_way(folder: Path, spec: RunSpec) -> str:
     """Return the step and rate of a run that a living process works on; empty if none does."""
     path = folder / spec.run_id
-    beats = [beat for beat in heartbeat.read(path) if psutil.pid_exists(beat.pid)]
+    beats = [beat for beat in heartbeat.read(path) if _lives(beat)]
     if not beats:
         return ""
     with closing(Tail(path / POINTS)) as tail:
@@ -122,8 +122,16 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
     return f"step {max(point.step for point in points)}" + (f" of {steps}" if steps else "") + rate
 
 
+def _lives(beat: heartbeat.Beat) -> bool:
+    """Return whether the process of a beat still runs; one that began after it only has its number."""
+    process = processes.identify(beat.pid)
+    with suppress(psutil.Error):
+        return process is not None and process.create_time() <= beat.at
+    return False
+
+
 def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs: Sequence[RunSpec]) -> float | None:
-    """Return the seconds of the remaining runs, each taken as long as its method's runs so far; None before the first.
+    """Return the seconds of remaining runs, each taken as long as its method's runs so far; None before the first.
 
     A method without a run counts with the mean of the others.
     """

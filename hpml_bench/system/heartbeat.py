@@ -29,6 +29,8 @@ class Beat:
     count: int
     """Rises with every beat; compared instead of a time, so that no clock matters."""
     where: str
+    at: float
+    """Time of the file's last change, in seconds since 1970."""
 
 
 class _Heart:
@@ -94,7 +96,8 @@ def read(folder: Path) -> tuple[Beat, ...]:
     for path in folder.glob(PATTERN):
         try:
             pid, count, where = path.read_text(errors="replace").split("\t")
-            found.append(Beat(int(path.name.removeprefix(PATTERN[:-1])), int(pid), int(count), where.strip()))
+            rank, at = int(path.name.removeprefix(PATTERN[:-1])), path.stat().st_mtime
+            found.append(Beat(rank, int(pid), int(count), where.strip(), at))
         except (OSError, ValueError):  # just begun, or half written
             continue
     return tuple(sorted(found, key=lambda beat: beat.rank))

@@ -75,6 +75,33 @@ def test_a_run_of_a_dead_process_is_not_under_way(folder: Path) -> None:
     assert rows[2][-1] == ""
 
 
+def test_a_later_process_with_the_number_of_a_dead_one_is_not_its_run(folder: Path) -> None:
+    """Numbers of processes are given again: a beat from before this process began isn't its."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    beat = place / heartbeat.PATTERN.replace("*", "0")
+    beat.write_text(f"{os.getpid()}\t7\ttraining step 40\n")
+    assert "left" in local_state(folder)[0]
+    os.utime(beat, (1e9, 1e9))
+    assert "none is under way" in local_state(folder)[0]
+
+
+def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
+    """A call leaves runs that failed to the next one, so the time left is that of the others."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / heartbeat.PATTERN.replace("*", "0")).write_text(f"{os.getpid()}\t7\ttraining step 40\n")
+    before = local_state(folder)[0].partition("about ")[2]
+    item, place = run_of(folder, "lora", 1)
+    shutil.rmtree(place)
+    made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
+    said = local_state(folder)[0]
+    assert said.startswith("4 of 6 runs are done, 1 failed; about ")
+    assert said.partition("about ")[2] == before
+
+
 def test_a_failed_run_is_counted_and_left(folder: Path) -> None:
     """A run that failed is tried again, so it is not done."""
     item, place = run_of(folder, "lora", 1)
