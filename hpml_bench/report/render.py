@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +22,7 @@ from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.policy import policy
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
@@ -279,7 +278,7 @@ def _context(page: Page) -> dict[str, object]:
 def _write_html(page: Page, out: Path) -> list[Path]:
     sheets, scripts = (_sources(kind) for kind in ("css", "js"))
     text = _environment(page, html=True).get_template("report.html.j2").render(
-        _context(page), sheets=sheets, scripts=scripts, policy=_policy(sheets, scripts), styles=page.styles
+        _context(page), sheets=sheets, scripts=scripts, policy=policy(sheets, scripts), styles=page.styles
     )  # fmt: skip
     return [_write(out / "report.html", text)]
 
@@ -288,17 +287,6 @@ def _sources(kind: str) -> list[str]:
     """Return the page's style sheets or scripts: of its frame, its first screen and the chooser in that."""
     files = [path for name in ("report", "answer", "chooser") if (path := _templates() / f"{name}.{kind}").is_file()]
     return [path.read_text(encoding="utf-8") for path in files]
-
-
-def _policy(sheets: Sequence[str], scripts: Sequence[str]) -> str:
-    """Return the Content-Security-Policy of a page with these elements `style` and `script` and nothing else."""
-    kinds = {"style-src": sheets, "script-src": scripts}
-    own = "; ".join(f"{kind} {' '.join(map(_hash, texts))}" for kind, texts in kinds.items())
-    return f"default-src 'none'; {own}; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _write_markdown(page: Page, out: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import re
 from html.parser import HTMLParser
@@ -40,11 +42,15 @@ def outline(report: CheckReport) -> Outline:
 
 
 def test_it_loads_and_runs_nothing() -> None:
-    """Its policy forbids both, and there is neither a script nor an address in it."""
+    """Its policy forbids both but for its own style sheet, by hash; there is no script, style attribute or address."""
     seen = outline(made_checks.report(grown=2))
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
+    page = outputs.html(made_checks.report(grown=2))
+    sheet = hashlib.sha256(page.partition("<style>")[2].partition("</style>")[0].encode()).digest()
+    own = f"style-src 'sha256-{base64.b64encode(sheet).decode()}'"
+    assert policy.startswith(f"default-src 'none'; {own}; img-src data:;")
+    assert not any("style" in attrs for _, attrs in seen.tags)
     assert "script-src" not in policy
     assert not [tag for tag, _ in seen.tags if tag in {"script", "iframe", "object", "img"}]
     used = [value for _, attrs in seen.tags for key, value in attrs.items() if key in {"src", "href", "xlink:href"}]

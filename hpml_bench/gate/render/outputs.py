@@ -13,6 +13,7 @@ from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
+from hpml_bench.report.policy import policy
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
@@ -85,7 +86,8 @@ def html(report: CheckReport) -> str:
     )
     environment.filters["numeric"] = numeric_columns
     page: str = environment.get_template("check.html.j2").render(
-        style=(folder / "check.css").read_text(encoding="utf-8"),
+        style=(style := (folder / "check.css").read_text(encoding="utf-8")),
+        policy=policy([style]),
         suite=sanitize(report.suite, 80),
         status=overall(report.verdicts),
         headline=tables.headline(report),
