@@ -71,7 +71,7 @@ def _keep(check: Look, kept: dict[Look, Found]) -> None:
     except PackageNotFoundError as error:
         kept[check] = Found("mind", f"not known: {error.name} isn't installed", "pip install . in its clone")
     except ImportError as error:  # of ours, or of a dependency
-        kept[check] = Found("bad", f"can't import {error.name}: {error}", "see the line dependencies; pip install .")
+        kept[check] = Found("bad", str(error), "pip install . in the clone; see the line dependencies")
     except Exception as error:
         kept[check] = Found("mind", f"not known ({type(error).__name__}: {error})")
 
@@ -79,6 +79,6 @@ def _keep(check: Look, kept: dict[Look, Found]) -> None:
 def _printable(name: str, found: Found) -> Check:
     """Return a named result without keys, tokens and control characters."""
     from hpml_bench.system.redaction import redacted
-    from hpml_bench.system.text import sanitize
+    from hpml_bench.system.text import for_terminal
 
-    return Check(name, found.state, sanitize(redacted(found.finding), 600), sanitize(redacted(found.advice), 600))
+    return Check(name, found.state, *(for_terminal(redacted(text), 600) for text in (found.finding, found.advice)))

@@ -18,6 +18,7 @@ from hpml_bench.doctor.check import Found
 NVML = "the driver (NVML)"
 TORCH_SECONDS = 80.0
 """Time limit of the report, below that of all checks."""
+UNFIT = "see the line dependencies, or install in a new environment"
 _once = Lock()
 
 
@@ -26,16 +27,16 @@ def torch() -> Found:
     report = torch_report()
     broken = report.get("torch_error") or report.get("worker_error")
     if broken:
-        return Found(
-            "bad", f"can't be imported: {broken}", "see the line dependencies, or install in a new environment"
-        )
+        return Found("bad", f"can't be imported: {broken}", UNFIT)
     if report.get("worker"):
         return Found("ok", f"torch {report['torch']}, transformers, PEFT and datasets can be imported")
     if report["status"] is None:
         return Found("mind", "not imported in time", "repeat the command: a first import reads some GB from the disk")
-    how = signal.Signals(-report["status"]).name if report["status"] < 0 else f"status {report['status']}"
-    finding = f"importing it ended its process by {how}{report['stderr'] and ': '}{report['stderr']}"
-    return Found("bad", finding, "install a torch for this processor and driver")
+    if report["status"] > 0:
+        return Found("bad", f"can't be imported: {report['stderr']}", UNFIT)
+    by = signal.Signals(-report["status"])
+    advice = "see the line memory" if by == signal.SIGKILL else "install a torch for this processor and driver"
+    return Found("bad", f"importing it ended its process by {by.name}", advice)
 
 
 def gpus() -> Found:
@@ -98,7 +99,7 @@ def _compared(where: str, seconds: dict[str, float]) -> str:
     """Return how many times as fast as the slowest precision the others are, the fastest first."""
     slowest, *others = sorted(seconds, key=lambda name: -seconds[name])
     times = [f"{name} {seconds[slowest] / seconds[name]:.2g} times" for name in reversed(others)]
-    return f"{where}: products in {' and '.join(times)} as fast as in {slowest} ({1e3 * seconds[slowest]:.2g} ms)"
+    return f"{where}: products in {' and '.join(times)} as fast as in {slowest}"
 
 
 def _bare(uuid: str) -> str:

@@ -52,9 +52,9 @@ def temporary_folder() -> Found:
 
 def cache() -> Found:
     """Try our own cache, without which nothing can be prepared."""
-    from hpml_bench.system.cache import ELSEWHERE, cache_folder
+    from hpml_bench.system.cache import cache_folder
 
-    return _with_size(_tried(cache_folder(), ELSEWHERE), cache_folder())
+    return _with_size(_tried(cache_folder(), "set HPML_BENCH_CACHE to another folder"), cache_folder())
 
 
 def hub_cache() -> Found:
@@ -69,7 +69,7 @@ def datasets_cache() -> Found:
     from huggingface_hub import constants
 
     folder = os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets"
-    return _of_library(Path(folder).expanduser(), "HF_DATASETS_CACHE or HF_HOME")
+    return _of_library(Path(os.path.expanduser(folder)), "HF_DATASETS_CACHE or HF_HOME")  # noqa: PTH111 - never raises
 
 
 def shared_memory() -> Found:
@@ -86,6 +86,8 @@ def shared_memory() -> Found:
 def _of_library(folder: Path, variables: str) -> Found:
     from hpml_bench.errors import UserError
 
+    if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
+        return Found("mind", f"{folder}: this user has no home folder", f"set {variables} to a folder")
     try:
         return _with_size(_tried(folder, f"set {variables} to another folder; quickstart needs none"), folder)
     except UserError as error:

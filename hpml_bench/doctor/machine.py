@@ -73,24 +73,29 @@ def limits() -> Found:
 
 def clock() -> Found:
     """Compare the clock with the file system's, and ask the kernel whether a time server sets it."""
-    with tempfile.TemporaryFile(dir=".") as file:
-        before = time.time()
-        file.write(b"doctor")
-        file.flush()
-        skew = os.fstat(file.fileno()).st_mtime - before
-    if abs(skew) > SKEW:
-        where = "ahead of" if skew < 0 else "behind"
-        return Found("mind", f"{abs(skew):.1f} s {where} the file system's", "let both machines follow a time server")
+    skew = _skew()
+    if skew is not None and abs(skew) > SKEW:
+        found = f"{abs(skew):.1f} s {'ahead of' if skew < 0 else 'behind'} the file system's"
+        return Found("mind", found, "let both machines follow a time server")
     synchronised, error = _kernel_clock()
     if synchronised is None:
-        return Found("ok", "as the file system's; whether a time server sets it is not known")
-    if not synchronised:
-        return Found(
-            "mind",
-            "as the file system's, but the kernel knows of no time server",
-            "jobs on several machines need equal clocks: run chronyd or ntpd on the host",
-        )
-    return Found("ok", f"set by a time server, at most {error:.3g} s off")
+        return Found("ok", "whether a time server sets it is not known: the kernel doesn't tell")
+    if synchronised:
+        return Found("ok", f"set by a time server, at most {error:.3g} s off")
+    advice = "jobs on several machines need equal clocks: run chronyd or ntpd on the host"
+    return Found("mind", "no time server sets it, says the kernel", advice)
+
+
+def _skew() -> float | None:
+    """Return the file system's time less ours (s) in the working folder; None where that can't be written to."""
+    try:
+        with tempfile.TemporaryFile(dir=".") as file:
+            before = time.time()
+            file.write(b"doctor")
+            file.flush()
+            return os.fstat(file.fileno()).st_mtime - before
+    except OSError:
+        return None
 
 
 class _Timex(ctypes.Structure):

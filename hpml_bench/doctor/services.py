@@ -17,6 +17,8 @@ HUB_SECONDS = 4.0
 INDEX_SECONDS = 8.0
 """Time limits of an answer: a name server may not answer at all."""
 INDEX = ("--timeout", "3", "--retries", "0", "--no-input", "--no-cache-dir", "--disable-pip-version-check")
+NO_ANSWER = "No matching distribution"
+"""What pip says where the index doesn't answer."""
 
 
 def loopback() -> Found:
@@ -25,7 +27,7 @@ def loopback() -> Found:
         with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=2):
             return Found("ok", "processes of this machine can connect to each other")
     except OSError as error:
-        return Found("bad", f"no connection to {LOOPBACK}: {error.strerror}", "ip link set lo up (as root)")
+        return Found("bad", f"no connection to {LOOPBACK}: {error.strerror or error}", "ip link set lo up (as root)")
 
 
 def hub() -> Found:
@@ -51,14 +53,15 @@ def package_index() -> Found:
 
     if find_spec("pip") is None:
         return Found("mind", f"there is no pip in {sys.executable}", "wheel: sources need it: python -m ensurepip")
-    advice = "see pip config list; the suites minilm, reuters, faq and arithmetic take their models from there"
+    advice = "wheel: sources, as of the suite minilm, need it: see pip config list"
     try:
         status, output = pip.run(pip.command("index", "versions", "pip", *INDEX), INDEX_SECONDS)
     except subprocess.TimeoutExpired:
         return Found("mind", f"offline: the package index is silent for {INDEX_SECONDS:g} s", advice)
     if status:
-        lines = [line for line in output.splitlines() if line.startswith("ERROR")]
-        return Found("mind", f"offline: the package index can't be reached ({' '.join(lines)[:200]})", advice)
+        others = [line for line in output.splitlines() if line.startswith("ERROR") and NO_ANSWER not in line]
+        why = f" ({others[0][:200]})" if others else ""
+        return Found("mind", f"offline: pip gets no answer from the package index{why}", advice)
     return Found("ok", "the package index answers pip")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 import tempfile
 from collections import namedtuple
@@ -14,6 +15,7 @@ import pytest
 
 from hpml_bench.doctor import folders
 from hpml_bench.doctor.check import Check, Found, look
+from hpml_bench.system import cache as system_cache
 from hpml_bench.system import gpus
 
 Usage = namedtuple("Usage", "total used free")
@@ -79,7 +81,26 @@ def test_a_home_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     line = only(folders.cache)
     assert line.state == "bad"
     assert line.finding == f"{tmp_path}/home/.cache/hpml-bench can't be written to (Read-only file system)"
-    assert line.advice == "set HPML_BENCH_CACHE to a folder on another disk"
+    assert line.advice == "set HPML_BENCH_CACHE to another folder"
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number without a name in a container: where the cache would be isn't known, and run-all says so too."""
+
+    def unknown(_: str) -> None:
+        raise RuntimeError("could not determine the home directory")
+
+    for name in ("HPML_BENCH_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(system_cache.platformdirs, "user_cache_path", unknown)
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HOME", "~/.cache/huggingface")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    line = only(folders.cache)
+    assert line.state == "bad"
+    assert "HPML_BENCH_CACHE" in line.advice
+    line = only(folders.datasets_cache)
+    assert (line.state, line.finding) == ("mind", "~/.cache/huggingface/datasets: this user has no home folder")
 
 
 def test_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,11 +110,18 @@ def test_limits_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_kernels_word_on_the_clock(
     kernel: tuple[bool | None, float], state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Synchronised or not; in a container that hides it, that is not known."""
+    """Synchronised or not, or not known in a container that hides it; also where the folder can't be written to."""
     monkeypatch.setattr(machine, "_kernel_clock", lambda: kernel)
     line = only(machine.clock)
     assert line.state == state
     assert words in line.finding
+    monkeypatch.setattr(machine.tempfile, "TemporaryFile", unwritable)
+    assert only(machine.clock) == line
+
+
+def unwritable(**_: object) -> None:
+    """Refuse, as in a folder that is read-only."""
+    raise OSError(30, "Read-only file system")
 
 
 @pytest.mark.parametrize(("later", "words"), [(60.0, "60.0 s ahead of"), (-60.0, "60.0 s behind")])

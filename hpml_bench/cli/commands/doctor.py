@@ -15,9 +15,6 @@ from hpml_bench.cli.exit_status import FAILED, OK
 if TYPE_CHECKING:
     from hpml_bench.doctor.check import Check
 
-WIDE = 140
-"""Characters per line where the output is no terminal."""
-
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a list of the checks, with name, state, finding, advice.")
@@ -30,18 +27,20 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     from hpml_bench.doctor.check import look
     from hpml_bench.doctor.checks import CHECKS
+    from hpml_bench.report.terminal import WIDE
 
     found = []
     names = max(len(check.__name__) for check in CHECKS)
+    width = shutil.get_terminal_size((WIDE, 24)).columns
     for check in look(CHECKS):
         found.append(check)
         if not as_json:
-            click.echo(lines(check, names, shutil.get_terminal_size((WIDE, 24)).columns))
+            click.echo(lines(check, names, width))
     bad = [check.name for check in found if check.state == "bad"]
     if as_json:
         click.echo(json.dumps([asdict(check) for check in found], indent=1))
     elif bad:
-        click.echo(f"quickstart can't run here: see {', '.join(bad)}")
+        click.echo(textwrap.fill(f"quickstart can't run here: see {', '.join(bad)}", width))
     else:
         click.echo("quickstart can run here: hpml-bench run-all")
     context.exit(FAILED if bad else OK)
