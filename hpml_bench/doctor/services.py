@@ -7,9 +7,12 @@ import subprocess
 import sys
 import threading
 from importlib.util import find_spec
-from typing import cast
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.doctor.check import Found
+
+if TYPE_CHECKING:
+    from hpml_bench.registry import Kind
 
 LOOPBACK = "127.0.0.1"
 """Address by which the ranks of a machine meet."""
@@ -67,28 +70,42 @@ def package_index() -> Found:
 
 def trackers() -> Found:
     """Say in which mode runs would be published, and why not online."""
-    from hpml_bench import registry
     from hpml_bench.plugins.tracker import Tracker
 
+    kinds, broken = _plugins("trackers")
     found, advice = [], []
-    for name in registry.names("trackers"):
-        tracker = cast(type[Tracker], registry.plugin("trackers", name))
-        obstacle, _, what = (tracker.obstacle() or "with a key and a route").partition("; ")
-        found.append(f"{name}: {tracker.choose_mode('auto')}, {obstacle}")
+    for name, tracker in kinds.items():
+        mode = tracker.choose_mode("auto")
+        if mode == Tracker.OFF:
+            found.append(f"{name}: off")
+            continue
+        reason, _, what = (tracker.obstacle() or "with a key and a route").partition("; ")
+        found.append(f"{name}: {mode}, {reason}")
         advice += [f"to publish live: {what}"] if what else []
-    return Found("ok", "; ".join(found), "; ".join(advice))
+    return Found("mind" if broken else "ok", "; ".join([*found, *broken]), "; ".join(advice))
 
 
 def engines() -> Found:
-    """Say which engines can start jobs here."""
-    from hpml_bench import registry
-    from hpml_bench.plugins.engine import Engine
-
-    kinds = {name: cast(type[Engine], registry.plugin("engines", name)) for name in registry.names("engines")}
+    """Say which engines can start jobs here, and what the others lack."""
+    kinds, broken = _plugins("engines")
     lacking = {name: kind.lacks() for name, kind in kinds.items()}
     here = ", ".join(name for name, lack in lacking.items() if not lack)
-    others = "".join(f"; not {name}: {lack.partition('; ')[0]}" for name, lack in lacking.items() if lack)
-    return Found("ok", f"{here}{others}")
+    others = [f"not {name}: {lack.partition('; ')[0]}" for name, lack in lacking.items() if lack]
+    return Found("mind" if broken else "ok", "; ".join([here, *others, *broken]))
+
+
+def _plugins(kind: Kind) -> tuple[dict[str, Any], list[str]]:
+    """Return the plug-ins of a kind by name, and errors of those, by other packages, that can't be used."""
+    from hpml_bench import registry
+    from hpml_bench.errors import UserError
+
+    found, broken = {}, []
+    for name in registry.names(kind):
+        try:
+            found[name] = registry.plugin(kind, name)
+        except UserError as error:
+            broken.append(str(error))
+    return found, broken
 
 
 def _hub_problem(address: str) -> str | None:

@@ -14,6 +14,7 @@ from hpml_bench import registry
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.doctor import services
 from hpml_bench.doctor.check import Check, Found, look
+from hpml_bench.errors import UserError
 
 KEY = "hf_0123456789abcdef"
 
@@ -159,6 +160,8 @@ def test_trackers_with_their_modes(monkeypatch: pytest.MonkeyPatch) -> None:
         line = only(services.trackers)
     assert line.finding == "wandb: offline, with a key and a route"
     assert KEY not in line.finding + line.advice
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert only(services.trackers).finding == "wandb: off"
 
 
 def test_engines_and_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +173,23 @@ def test_engines_and_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not slurm: sbatch, squeue, scancel can't be found" in line.finding
     monkeypatch.setattr(Slurm, "lacks", classmethod(lambda _: None))
     assert "not slurm" not in only(services.engines).finding
+
+
+@pytest.mark.parametrize("check", [services.trackers, services.engines])
+def test_a_plug_in_of_another_package_that_is_broken(
+    check: Callable[[], Found], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, and stops neither the others nor quickstart."""
+    names, plugin = registry.names, registry.plugin
+
+    def found(kind: registry.Kind, name: str) -> type:
+        if name == "theirs":
+            raise UserError("the plug-in theirs can't be imported: no module")
+        return plugin(kind, name)
+
+    monkeypatch.setattr(registry, "names", lambda kind: (*names(kind), "theirs"))
+    monkeypatch.setattr(registry, "plugin", found)
+    line = only(check)
+    assert line.state == "mind"
+    assert line.finding.endswith("the plug-in theirs can't be imported: no module")
+    assert line.finding.startswith(("wandb: offline", "local"))
