@@ -69,7 +69,7 @@ def _keep(check: Look, kept: dict[Look, Found]) -> None:
     except UserError as error:
         kept[check] = refused(error)
     except PackageNotFoundError as error:
-        kept[check] = Found("mind", f"not known: {error.name} isn't installed", "pip install . in its clone")
+        kept[check] = Found("mind", f"not known: {error.name} isn't installed", "pip install . in the clone")
     except ImportError as error:  # of ours, or of a dependency
         kept[check] = Found("bad", str(error), "pip install . in the clone; see the line dependencies")
     except Exception as error:

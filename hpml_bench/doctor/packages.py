@@ -58,10 +58,10 @@ def dependencies() -> Found:
     needed = [need for need in requirements() if not need.extra]
     missing = [need for need in needed if need.installed is None]
     old = [need for need in needed if need.installed is not None and _older(need)]
-    advice = f"pip install --upgrade {PACKAGE}, from a clone pip install --upgrade ."
     if missing or old:
         bad = any(need.package not in DISPENSABLE for need in missing)
-        return Found("bad" if bad else "mind", ", ".join(map(str, [*missing, *old])), advice)
+        found = ", ".join(map(str, [*missing, *old]))
+        return Found("bad" if bad else "mind", found, "pip install --upgrade . in the clone")
     return Found("ok", f"all {len(needed)} are installed, at or above the lowest versions that the tests pass with")
 
 
@@ -72,7 +72,9 @@ def extras() -> Found:
     if not lacking:
         return Found("ok", f"all are installed: {', '.join(PURPOSES)}")
     found = ", ".join(f"{extra} (for {PURPOSES[extra]})" for extra in lacking)
-    return Found("mind", f"not installed: {found}", f"if you need them: pip install '{PACKAGE}[{','.join(lacking)}]'")
+    return Found(
+        "mind", f"not installed: {found}", f"if you need them: pip install '.[{','.join(lacking)}]' in the clone"
+    )
 
 
 def quickstart() -> Found:

@@ -86,7 +86,7 @@ def test_an_extra_that_is_missing_or_old(installed: dict[str, str]) -> None:
     line = only(packages.extras)
     assert line.state == "mind"
     assert line.finding == "not installed: gguf (for models in GGUF files), tune (for the command tune)"
-    assert line.advice.endswith("pip install 'hpml-bench[gguf,tune]'")
+    assert line.advice.endswith("pip install '.[gguf,tune]' in the clone")
 
 
 def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
