@@ -30,17 +30,22 @@ def start_fork_server() -> None:
     interpreter 3 s. Raises UserError if TMPDIR is too long.
     """
     environment.set_process_environment()
-    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
-        raise UserError(
-            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
-            "set TMPDIR=/tmp"
-        )
+    check_tmpdir()
     multiprocessing.set_forkserver_preload(preload())
     processes.await_dying_server()
     with tempdir.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
         with blocked(signal.SIGINT), _own_modules():  # blocked until the server ignores it
             forkserver.ensure_running()
+
+
+def check_tmpdir() -> None:
+    """Raise UserError if TMPDIR is too long."""
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
+        raise UserError(
+            f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
+            "set TMPDIR=/tmp"
+        )
 
 
 @contextmanager

@@ -72,6 +72,11 @@ class Engine(ABC):
         profile = self.profile
         return profile.engine, profile.nodes, profile.gpus_per_node, profile.cpus_per_node
 
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Return what this machine lacks for the engine, and what to do; None: nothing. It connects to nothing."""
+        return None
+
     def check(self) -> None:
         """Refuse a profile that can't be used on this machine; submits nothing.
 
@@ -79,7 +84,8 @@ class Engine(ABC):
             UserError: says what is missing.
 
         """
-        return
+        if lacking := self.lacks():
+            raise UserError(f"--on: {lacking}")
 
     def script(self, batch: JobBatch) -> str:
         """Return the script that `submit` would submit, as `--dry-run` prints it."""

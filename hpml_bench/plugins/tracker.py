@@ -44,6 +44,11 @@ class Tracker:
         """
         return asked
 
+    @classmethod
+    def obstacle(cls) -> str | None:
+        """Return why nothing can be sent from here, such as a missing key, and what to do; None: nothing is known."""
+        return None
+
     def follow(self, spec: RunSpec, folder: Path, results_folder: Path) -> AbstractContextManager[object]:
         """Return a context in which a run writes to `folder` and commits its record; publish it live meanwhile."""
         return nullcontext()

@@ -31,9 +31,15 @@ _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 
 
 def cache_folder() -> Path:
-    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder."""
+    """Return the folder of fetched and prepared files: $HPML_BENCH_CACHE, or hpml-bench in the user's cache folder.
+
+    Raises UserError for a user without a home folder, as a number without a name in a container.
+    """
     own = os.environ.get("HPML_BENCH_CACHE")
-    return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")
+    try:
+        return Path(own).expanduser() if own else platformdirs.user_cache_path("hpml-bench")
+    except RuntimeError as error:
+        raise UserError(f"the cache: {error}; set HPML_BENCH_CACHE to a folder by its whole path") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpml_bench.system import gpus, job
+from hpml_bench.system import cgroups, gpus, job
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 
@@ -92,11 +92,8 @@ def cores() -> int:
     allowed = len(os.sched_getaffinity(0))
     if (share := os.environ.get(job.CORES, "")).isdigit():
         allowed = min(allowed, max(1, int(share)))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(allowed, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no quota, or "max"
-        return allowed
+    quota = cgroups.cpus()
+    return allowed if quota is None else min(allowed, max(1, int(quota)))
 
 
 def has_bf16(device: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-GROUPS = Path("/proc/self/cgroup")
-MOUNTS = Path("/proc/self/mountinfo")
+from hpml_bench.system import cgroups
+
 MACHINE = Path("/proc/vmstat")
 """The kernel's count for the whole machine, used where no control group has one."""
 
@@ -29,22 +29,11 @@ def _counters() -> Iterator[Path]:
 
     In version 2 a group's count includes groups below it; in version 1 it doesn't, so that each of them is read.
     """
-    with suppress(OSError):
-        lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
-        groups = {controller: group for _, controllers, group in lines for controller in controllers.split(",")}
-        for line in MOUNTS.read_text().splitlines():
-            mount, _, system = line.partition(" - ")
-            root, place = mount.split()[3:5]
-            kind, *_, options = system.split()
-            controller = "" if kind == "cgroup2" else "memory" if "memory" in options.split(",") else kind
-            if not kind.startswith("cgroup") or controller not in groups:
-                continue
-            with suppress(ValueError):  # the group is outside the mount
-                folder = Path(place) / Path(groups[controller]).relative_to(root)
-                if not controller:
-                    yield folder / "memory.events"
-                elif groups[controller] != "/":  # the root group is the whole machine
-                    yield from _each(folder)
+    for group in cgroups.groups("memory"):
+        if group.version == 2:
+            yield group.folder / "memory.events"
+        elif group.name != "/":  # the root group is the whole machine
+            yield from _each(group.folder)
 
 
 def _each(folder: Path) -> Iterator[Path]:

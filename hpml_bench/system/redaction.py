@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from hpml_bench.system import temporary
-
 SECRET_VARIABLE = re.compile(
     r"(?i)(?!(OLD)?PWD$)"  # the working directory is none
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
@@ -57,6 +55,8 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
 
 def redact_files(*paths: Path) -> None:
     """Redact files in place; files without secrets are not written, and missing ones are skipped."""
+    from hpml_bench.system import temporary
+
     parts = [*(re.escape(os.fsencode(secret)) for secret in secrets()), rb"(?<=://)[^/@\s]{1,400}@"]
     pattern = re.compile(b"|".join(parts))
     for path in paths:

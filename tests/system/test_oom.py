@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import outcome
-from hpml_bench.system import failures, oom
+from hpml_bench.system import cgroups, failures, oom
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
@@ -72,14 +72,14 @@ def test_the_kernels_counters_are_read(
     places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
     for name, text in places.items():
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(oom, name, tmp_path / name)
+        monkeypatch.setattr(oom if name == "MACHINE" else cgroups, name, tmp_path / name)
     assert oom.oom_kills() == count
 
 
 def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that has none of the files, and one whose counters say nothing, the count is 0."""
     for name in ("MOUNTS", "GROUPS", "MACHINE"):
-        monkeypatch.setattr(oom, name, tmp_path / name)
+        monkeypatch.setattr(oom if name == "MACHINE" else cgroups, name, tmp_path / name)
     assert oom.oom_kills() == 0
     (tmp_path / "MACHINE").write_text("pgfault 4\n")
     assert oom.oom_kills() == 0

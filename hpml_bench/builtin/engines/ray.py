@@ -72,12 +72,17 @@ class Ray(Engine):
         self._names: set[str] = set()
         self._prepared: Any = None
 
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Return the missing package."""
+        missing = importlib.util.find_spec("ray") is None
+        return "Ray needs one more package; pip install 'hpml-bench[ray]'" if missing else None
+
     def check(self) -> None:
         """Connect to the cluster, and refuse one without a node that has the resources of a job."""
         if self.profile.nodes > 1:
             raise UserError("engine ray: a run is on one node; leave nodes out of the profile, or use Slurm")
-        if importlib.util.find_spec("ray") is None:
-            raise UserError("--on ray needs one more package: pip install 'hpml-bench[ray]'")
+        super().check()
         import ray
 
         self._connect()

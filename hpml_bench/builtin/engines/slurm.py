@@ -95,11 +95,11 @@ class Slurm(Engine):
         """Seconds by which the answer of squeue may be old."""
         return float(self.options.lag)
 
-    def check(self) -> None:
-        """Refuse a machine without Slurm's commands."""
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Return which of Slurm's commands are missing."""
         missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
-        if missing:
-            raise UserError(f"--on: {', '.join(missing)} can't be found; submit from a login node of a Slurm cluster")
+        return f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster" if missing else None
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
         """Return a batch in parts, one array each; each begins after the one before.

@@ -32,6 +32,13 @@ class Wandb(Tracker):
 
         return choose_mode(asked)
 
+    @classmethod
+    def obstacle(cls) -> str | None:
+        """Return that the key or the route is missing."""
+        from hpml_bench.builtin.trackers.wandb.mode import obstacle
+
+        return obstacle()
+
     def follow(self, spec: RunSpec, folder: Path, results_folder: Path) -> AbstractContextManager[object]:
         """Publish the run's points as they are written."""
         if self.mode != "online":

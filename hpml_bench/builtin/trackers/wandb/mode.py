@@ -38,11 +38,11 @@ def choose_mode(asked: str) -> Mode:
         return "off"
     if wished in {"offline", "dryrun"}:
         return "offline"
-    obstacle = _obstacle()
-    if obstacle is None:
+    missing = obstacle()
+    if missing is None:
         return "online"
     if asked == "online":
-        raise UserError(f"--wandb online: {obstacle}; or use --wandb offline")
+        raise UserError(f"--wandb online: {missing}; or use --wandb offline")
     return "offline"
 
 
@@ -51,7 +51,7 @@ def server_host() -> str:
     return urlsplit(os.environ.get("WANDB_BASE_URL") or SERVERS[0]).hostname or ""
 
 
-def _obstacle() -> str | None:
+def obstacle() -> str | None:
     """Return the reason why nothing can be sent; None if there are a key and a route."""
     chosen = os.environ.get("WANDB_BASE_URL")
     servers = (chosen,) if chosen else SERVERS

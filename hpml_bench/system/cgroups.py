@@ -1,0 +1,121 @@
+"""Control groups of this process, of versions 1 and 2, wherever they are mounted; their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+GROUPS = Path("/proc/self/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
+T = TypeVar("T")
+UNLIMITED = 1 << 60
+"""Bytes from which on a limit of version 1 is none."""
+
+
+class Group(NamedTuple):
+    """A mounted control group."""
+
+    version: int
+    name: str
+    """As in /proc/self/cgroup; `/` is the root group."""
+    folder: Path
+    mount: Path
+
+    def and_above(self) -> Iterator[Path]:
+        """Yield its folder and those of the groups that it is in, whose limits hold for it too."""
+        yield self.folder
+        for folder in self.folder.parents:
+            if not folder.is_relative_to(self.mount):
+                return
+            yield folder
+
+
+class Budget(NamedTuple):
+    """A limit and what is used of it, both in bytes or both in processes."""
+
+    limit: int
+    used: int
+
+    @property
+    def free(self) -> int:
+        """What is left."""
+        return max(0, self.limit - self.used)
+
+
+def groups(controller: str) -> Iterator[Group]:
+    """Yield this process's groups for a controller, such as `memory`: of version 2, of version 1, or of both."""
+    with suppress(OSError):
+        lines = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
+        names = {controller: name for _, controllers, name in lines for controller in controllers.split(",")}
+        for line in MOUNTS.read_text().splitlines():
+            mount, _, system = line.partition(" - ")
+            root, place = mount.split()[3:5]
+            kind, *_, options = system.split()
+            version = 2 if kind == "cgroup2" else 1
+            wanted = "" if version == 2 else controller
+            if not kind.startswith("cgroup") or wanted not in ["", *options.split(",")] or wanted not in names:
+                continue
+            with suppress(ValueError):  # the group is outside the mount
+                folder = Path(place) / Path(names[wanted]).relative_to(root)
+                yield Group(version, names[wanted], folder, Path(place))
+
+
+def cpus() -> float | None:
+    """Return the CPU cores that the quota allows; None without one."""
+    return min(_found("cpu", {1: _quota_1, 2: _quota_2}), default=None)
+
+
+def memory() -> Budget | None:
+    """Return the memory of the group that has the least left (bytes), without its reclaimable files; None: no limit."""
+    found = _found("memory", {1: _memory_1, 2: _memory_2})
+    return min(found, key=lambda budget: budget.free, default=None)
+
+
+def processes() -> Budget | None:
+    """Return the processes and threads of the group that has the fewest left; None without a limit."""
+    return min(_found("pids", {1: _pids, 2: _pids}), key=lambda budget: budget.free, default=None)
+
+
+def _found(controller: str, read: dict[int, Callable[[Path], T | None]]) -> Iterator[T]:
+    """Yield what `read`, a function for each version, finds in the folders of a controller's groups."""
+    for group in groups(controller):
+        for folder in group.and_above():
+            with suppress(OSError, ValueError):  # the file is missing, or says "max"
+                if (value := read[group.version](folder)) is not None:
+                    yield value
+
+
+def _quota_2(folder: Path) -> float:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota) / int(period)
+
+
+def _quota_1(folder: Path) -> float | None:
+    quota = _number(folder / "cpu.cfs_quota_us")
+    return quota / _number(folder / "cpu.cfs_period_us") if quota > 0 else None
+
+
+def _memory_2(folder: Path) -> Budget:
+    return Budget(_number(folder / "memory.max"), _used(folder, "memory.current", "inactive_file"))
+
+
+def _memory_1(folder: Path) -> Budget | None:
+    limit = _number(folder / "memory.limit_in_bytes")
+    used = _used(folder, "memory.usage_in_bytes", "total_inactive_file")
+    return Budget(limit, used) if limit < UNLIMITED else None
+
+
+def _pids(folder: Path) -> Budget:
+    return Budget(_number(folder / "pids.max"), _number(folder / "pids.current"))
+
+
+def _used(folder: Path, total: str, reclaimable: str) -> int:
+    lines = (folder / "memory.stat").read_text().splitlines()
+    files = next((int(line.split()[1]) for line in lines if line.startswith(f"{reclaimable} ")), 0)
+    return _number(folder / total) - files
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text())

@@ -1,0 +1,99 @@
+"""Checks side by side: whatever one does, each has a line, without secrets."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from hpml_bench.doctor import check
+from hpml_bench.doctor.check import Check, Found, look
+from hpml_bench.doctor.checks import CHECKS
+from hpml_bench.errors import UserError
+
+
+def fine_one() -> Found:
+    """One that works."""
+    return Found("ok", "fine")
+
+
+def broken() -> Found:
+    """One that fails unexpectedly."""
+    raise OSError(5, "Input/output error")
+
+
+def refused() -> Found:
+    """One that stops quickstart."""
+    raise UserError("the disk is full; free some space; soon")
+
+
+def unimportable() -> Found:
+    """One whose library is missing."""
+    importlib.import_module("no_such_library")
+    return Found("ok", "")
+
+
+def uninstalled() -> Found:
+    """One that asks for the metadata of a package without any."""
+    raise PackageNotFoundError("hpml-bench")
+
+
+def test_each_check_has_a_line_whatever_it_raises() -> None:
+    """In their order; an unexpected error stops nobody, a UserError and a missing library stop quickstart."""
+    lines = list(look((fine_one, broken, refused, unimportable, uninstalled)))
+    assert [(line.name, line.state) for line in lines] == [
+        ("fine one", "ok"), ("broken", "mind"), ("refused", "bad"), ("unimportable", "bad"), ("uninstalled", "mind"),
+    ]  # fmt: skip
+    assert lines[0] == Check("fine one", "ok", "fine", "")
+    assert "Input/output error" in lines[1].finding
+    assert (lines[2].finding, lines[2].advice) == ("the disk is full", "free some space; soon")
+    assert "no_such_library" in lines[3].finding
+    assert "pip install" in lines[4].advice
+
+
+def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network drive that doesn't answer; the others are shown."""
+    monkeypatch.setattr(check, "SECONDS", 0.2)
+    never = threading.Event()
+
+    def hung() -> Found:
+        never.wait()
+        return Found("ok", "")
+
+    try:
+        assert [(line.name, line.state) for line in look((hung, fine_one))] == [("hung", "mind"), ("fine one", "ok")]
+    finally:
+        never.set()
+
+
+def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In findings, advice and texts of errors: values of keys and tokens, passwords in addresses, escapes."""
+    monkeypatch.setenv("WANDB_API_KEY", "local-0123456789")
+
+    def talks() -> Found:
+        return Found("mind", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
+
+    def fails() -> Found:
+        raise RuntimeError("no local-0123456789\nsecond line")
+
+    for line in look((talks, fails)):
+        text = line.finding + line.advice
+        assert "0123456789" not in text
+        assert "pass-word" not in text
+        assert text.isprintable()
+
+
+def test_names_are_unique_and_short() -> None:
+    """They identify a check in JSON, and stand in a column."""
+    names = [one.__name__ for one in CHECKS]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 16
+    assert all(one.__doc__ for one in CHECKS)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 MB"), (64e6, "64 MB"), (1.5e9, "1.5 GB"), (1.2e12, "1,200.0 GB")])
+def test_bytes_as_text(number: float, text: str) -> None:
+    """With a unit that fits."""
+    assert check.as_bytes(number) == text
