@@ -1,5 +1,6 @@
 // The first screen of a report: limits that choose among the methods, tips, folds, and the choice in the address.
-// The page is complete without it. The data are an Answer of hpml_bench/report/answer/model.py.
+// The page is complete without it. The data are an Answer of hpml_bench/report/answer/model.py,
+// its pairs cut to their verdicts.
 {
   const NB = "\u00a0";
   const list = (items, word = "and") =>
@@ -158,7 +159,7 @@
     };
     const limits = (state) => keys.filter((key) => state[key] !== null);
     const one = data.over === "suite" ? "suite" : "run";
-    const counts = data.shared ? " that counts" : data.failures.length ? " that ended well" : "";
+    const counts = data.shared ? " of the shared seeds" : data.failures.length ? " that ended well" : "";
     const every = () => (data.seeds > 1 ? `in every ${one}${one === "run" ? counts : ""}` : "in one run each");
     const within = (state) => (limits(state).length ? `Within your limits ${every()}: ` : "");
     const why = (key) => {
@@ -197,7 +198,7 @@
         if (axes[key]?.exact) return [start, ...named(head), ` ${plural} ${what}: ${text}.`];
         return [start, ...named(head), ` are shown equal, and not beaten, by ${noun[key]}.`];
       }
-      return [start, ...named(head, "or"), ` may ${plural} ${what}. These runs can't tell which.`];
+      return [start, ...named(head, "or"), ` may ${plural} ${what}. These ${one}s can't tell which.`];
     };
 
     // What a method is not shown to beat by score, of guessing and the base model
@@ -242,7 +243,7 @@
     const side = (key) => (floor(key) ? "under" : "over");
     const closeLines = (state, found) => found.close.flatMap(({ m, by }) => by.map(({ key, over, runs, by: most }) => {
       const mean = beside(key, limited(m, key).m, state[key]), beyondIt = `${side(key)} ${limitText(key, state[key])}`;
-      const count = `${over} of ${runs} runs ${over > 1 ? "are" : "is"}`;
+      const count = `${over} of ${runs} ${one}s ${over > 1 ? "are" : "is"}`;
       return ["Close: ", ...label(m), ` averages ${mean}. ${count} ${beyondIt}, by up to ${excess(key, most)}.`];
     }));
     const goneLines = (state, found) => keys.flatMap((key) => {

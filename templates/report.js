@@ -15,7 +15,7 @@
       const numbers = head.dataset.sort !== "text" && cells.some((cell) => "v" in cell.dataset && valued(cell) !== null);
       const button = document.createElement("button");
       button.type = "button";
-      button.className = numbers || head.matches(".num") ? "sort" : "sort words";
+      button.className = "sort";
       button.append(...head.childNodes);
       head.append(button);
       const first = head.dataset.sort === "down" ? "descending" : "ascending";

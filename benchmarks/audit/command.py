@@ -39,7 +39,8 @@ def main(arguments: list[str], usage: str) -> int:
     for folder in pages:
         study = None if over else read_study(folder)
         needed = study is None or study.compared
-        if not (folder / "tables").is_dir() or (needed and not (folder / "report.json").exists()):
+        files = [folder / "tables", *([folder / "report.json", folder / "tables" / "answer.csv"] if needed else [])]
+        if not all(file.exists() for file in files):
             made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
             print(f"{folder} lacks report.json or tables/: `hpml-bench report {made} --format md,csv` makes them")
             return 2

@@ -71,4 +71,4 @@ def _shown(page: Page, paths: Sequence[Path]) -> None:
         click.echo(for_terminal(path))
     others = [path for path in paths if path not in pages and path.suffix in {".csv", ".tex"}]
     if others:
-        click.echo(for_terminal(f"{len(others)} tables in {others[0].parent}"))
+        click.echo(for_terminal(f"{len(others)} table{'s' if others[1:] else ''} in {others[0].parent}"))

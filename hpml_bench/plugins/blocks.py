@@ -25,7 +25,8 @@ class Table(Frozen):
     """Raw values behind `rows`, for CSV and wandb; the shown text where there are none."""
     notes: tuple[Line, ...] = ()
     marks: tuple[tuple[Mark | None, ...], ...] | None = None
-    """How the row's method stands to the column's, by cell, for colours; the cells' text says it too."""
+    """How the row's method stands to the column's, by cell, for colours and, on a page, the sign
+    that ends the cell's text elsewhere."""
 
 
 class Figure(Frozen):

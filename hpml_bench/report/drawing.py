@@ -112,8 +112,12 @@ def _inline(svg: str, name: str) -> str:
 def _own_ids(svg: str, prefix: str) -> str:
     """Return a drawing with the ids that it refers to as numbers behind a prefix, and no others."""
     short = {old: f"{prefix}-{n}" for n, old in enumerate(dict.fromkeys(re.findall(r'(?:href="|url\()#(\w+)', svg)))}
-    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
-    return re.sub(r'((?:xlink:)?href="|url\()#(\w+)', lambda found: f"{found[1]}#{short[found[2]]}", svg)
+
+    def named(tag: re.Match[str]) -> str:
+        own = re.sub(r' id="([^"]*)"', lambda old: f' id="{short[old[1]]}"' if old[1] in short else "", tag[0])
+        return re.sub(r'(href="|url\()#(\w+)', lambda old: f"{old[1]}#{short[old[2]]}", own)
+
+    return re.sub(r"<[^>]*>", named, svg)
 
 
 def _small(svg: str) -> str:

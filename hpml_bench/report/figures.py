@@ -15,7 +15,9 @@ from hpml_bench.system.text import sanitize
 _MAX_POINTS, _ALL_POINTS = 200, 1_600
 """Points of a line, and of all lines of a chart."""
 _BANDED = 8
-"""Lines over which bands and marks hide more than they show."""
+"""Lines over which bands hide more than they show."""
+_MARKS = 6
+"""Marks of a line that has none at its points: lines of one colour differ by them."""
 
 
 def line_chart(results: Results, metric: str, title: str, unit: str = "", scale: float = 1.0) -> Figure | None:
@@ -34,14 +36,14 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
                 continue
             at = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
             values = np.array([[by_step[step] for step in steps] for by_step in at]) * scale
-            shown, values = _thin(np.array(steps), values, min(_MAX_POINTS, _ALL_POINTS // len(by_method)))
-            mean = values.mean(axis=0)
-            sparse: Any = {"marker": style[method].marker, "markersize": 4} if few and len(shown) <= 25 else {}
-            axes.plot(shown, mean, color=style[method].color, label=sanitize(method, 30), **sparse)
+            ends.append(f"{method} ends at {values.mean(axis=0)[-1]:.3g}{unit}")
+            shown, values = _thin(np.array(steps), values, max(25, min(_MAX_POINTS, _ALL_POINTS // len(by_method))))
+            mean, every = values.mean(axis=0), 1 if few else -(-len(shown) // _MARKS)
+            marked: Any = {} if few and len(shown) > 25 else {"marker": style[method].marker, "markersize": 4}
+            axes.plot(shown, mean, color=style[method].color, label=sanitize(method, 30), markevery=every, **marked)
             if few and len(curves) > 1:
                 sd = values.std(axis=0, ddof=1)
                 axes.fill_between(shown, mean - sd, mean + sd, color=style[method].color, alpha=0.16, linewidth=0)
-            ends.append(f"{method} ends at {mean[-1]:.3g}{unit}")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
         legend(canvas, axes)
@@ -51,15 +53,15 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
 
 
 def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
-    """Average neighbouring points where there are more than a line shows."""
+    """Average neighbouring points where there are more than a line shows; the last ones by themselves."""
+    import numpy as np
+
     block = -(-len(steps) // most)
     if block == 1:
         return steps, values
-    whole = len(steps) // block * block
-    return (
-        steps[:whole].reshape(-1, block).mean(axis=1),
-        values[:, :whole].reshape(len(values), -1, block).mean(axis=2),
-    )
+    starts = np.arange(0, len(steps), block)
+    counts = np.diff([*starts, len(steps)])
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts, axis=1) / counts
 
 
 def strip(results: Results, metric: str) -> Figure | None:

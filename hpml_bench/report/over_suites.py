@@ -302,8 +302,8 @@ def _wins(suites: Suites) -> Table:
         rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
     columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", "p over suites (Holm)", "Better over suites")
     notes = [
-        "A win is a difference that the suite's own page shows. A tie is undecided there, or too small to matter. "
-        "Over suites: the exact test of signs of the differences of ranks, adjusted by Holm, no less than Friedman's p."
+        "A win is a difference that the suite's own page shows. A tie is undecided there, or shown equal. "
+        "Over suites: exact sign-flip test of the differences of ranks, adjusted by Holm, no less than Friedman's p."
     ]
     return table("wins", "First method against the second, in suites", columns, rows, notes)
 

@@ -1,4 +1,4 @@
-"""The report's pages from recorded runs: HTML in one file, Markdown with its figures, tables as CSV and LaTeX."""
+"""The report's pages from recorded runs: HTML, Markdown with its figures, tables as CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -129,9 +129,10 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
         "tex": partial(_write_tables, kind="tex"),
     }
     try:
+        pages = bool({"html", "md"} & set(formats))
+        long = _write_long(page, out) if pages else []  # before the pages that link to them
         written = [path for kind in FORMATS if kind in formats for path in writers[kind](page, out)]
-        beside = (_write_answer, _write_long) if {"html", "md"} & set(formats) else ()
-        return [*dict.fromkeys([*written, *(path for write in beside for path in write(page, out))])]
+        return [*dict.fromkeys([*written, *(_write_answer(page, out) if pages else ()), *long])]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
 
@@ -310,17 +311,19 @@ def _write_answer(page: Page, out: Path) -> list[Path]:
     return [_write(path, page.answer.model_dump_json(indent=1) + "\n")]
 
 
-def _write_tables(page: Page, out: Path, kind: str, which: Callable[[Table], bool] = lambda _: True) -> list[Path]:
+def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
     from hpml_bench.report import export
 
     render = {"csv": export.csv_text, "tex": export.latex_table}[kind]
-    tables = filter(which, all_tables(page))
-    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in tables]
+    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
 
 
 def _write_long(page: Page, out: Path) -> list[Path]:
     """Write the tables that are too long for a page, as CSV, to which it links."""
-    return _write_tables(page, out, "csv", _long)
+    from hpml_bench.report.export import csv_text
+
+    long = [block for section in page.sections for block in section.leaves if isinstance(block, Table) and _long(block)]
+    return [_write(out / "tables" / f"{table.name}.csv", csv_text(table)) for table in long]
 
 
 def _write(path: Path, text: str) -> Path:

@@ -93,7 +93,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     if left and not at_work:
         sums += "; none is under way, and the same run-all goes on"
     elif seconds := _seconds_left([s for s in left if s.run_id not in failed or s.run_id in at_work], recorded, specs):
-        sums += f"; about {in_words(seconds)} left"
+        sums += f"; about {in_words(seconds)} left" + (", failed runs aside" if failed else "")
     return sums, rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -99,6 +100,8 @@ def test_a_table_too_long_for_a_page_stands_beside_it(tmp_path: Path) -> None:
     assert runs in written
     assert len(runs.read_text(encoding="utf-8").splitlines()) == 1 + 305
     assert '<a href="tables/runs.csv">305 rows in tables/runs.csv</a>' in html
+    for note in next(table for table in tables_of(all_sections(load(source))) if table.name == "runs").notes:
+        assert note in unescape(html)
     assert "[305 rows](tables/runs.csv)" in markdown
     assert [path.name for path in runs.parent.iterdir()] == ["runs.csv"]
 

@@ -143,8 +143,21 @@ def test_few_lines_cover_many_ties() -> None:
         ("lora", "prompt_tuning"),
         ("prompt_tuning", "adapter"),
     ]
-    many = an_answer(dict.fromkeys((f"m{i}" for i in range(45)), 1.0) | {"m0": 2.0}, open_=())
-    assert groups(many, [method.name for method in many.methods]) == []
+    assert groups(CASES["all decided"], list(FIVE)) == []
+
+
+def test_more_groups_than_lines_are_counted() -> None:
+    """Eight lines stand, those of the best methods first; how many more groups there are is said."""
+    scores = {f"m{i:02d}": 90.0 - i for i in range(45)}
+    chain = an_answer(scores, open_=tuple(pairwise(scores)))
+    for picture in pictures(chain):
+        for svg in (picture.wide, picture.narrow):
+            lines = Drawn(svg).lines
+            assert len(lines) == 8
+            assert lines[0].ends == (min(y for line in lines for y in line.heights), lines[0].ends[1])
+            assert all(b.x - a.x >= 5 for a, b in pairwise(lines))
+        assert picture.more == 44 - 8
+    assert all(not picture.more for picture in pictures(CASES["chain"]))
 
 
 # Places of marks

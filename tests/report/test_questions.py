@@ -120,6 +120,18 @@ def test_sentences_in_the_open_are_short(module: ModuleType, monkeypatch: pytest
 # Costs
 
 
+def test_undecided_costs_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the fastest method nor the one with least memory is named where several may be."""
+    answer = an_answer({"a": 80.0, "b": 79.0})
+    tied = {
+        metric: tuple(pair.model_copy(update={"v": "undecided", "w": None}) for pair in pairs)
+        for metric, pairs in answer.pairs.items()
+    }
+    said = sentences(of(costs, answer.model_copy(update={"pairs": tied}), monkeypatch))
+    assert "Which trains fastest is undecided: a or b." in said
+    assert "Which needs least memory is undecided: a or b." in said
+
+
 def test_costs_stand_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time, times as long as the fastest, whole peak and what training adds of it, saved size in the unit of each."""
     made = of(costs, an_answer({"a": 80.0, "b": 79.0}), monkeypatch)

@@ -73,7 +73,7 @@ class Open(HTMLParser):
 def sentences(page: str) -> list[str]:
     """Return the sentences of a page outside its folds."""
     texts = (" ".join(text.split()) for text in Open(page).texts)
-    return [sentence for text in texts for sentence in re.split(r"(?<=[.!?])\s+", text) if sentence]
+    return [sentence for text in texts for sentence in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if sentence]
 
 
 def check(page: str, own: Sequence[str]) -> None:

@@ -216,5 +216,5 @@ def test_a_real_difference_within_the_margin_is_called_so() -> None:
     plain = an_answer({"full": 79.0, "lora": 78.4})
     both = tuple(pair.model_copy(update={"small": True}) for pair in plain.pairs["score"])
     small = plain.model_copy(update={"pairs": {"score": both}})
-    assert fact(small, "Difference").endswith(". Shown to be under the margin of 1.0 point.")
+    assert fact(small, "Difference").endswith(". Shown to lie within the margin of 1.0 point.")
     assert "margin" not in fact(plain, "Difference")

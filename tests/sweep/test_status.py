@@ -88,7 +88,7 @@ def test_a_later_process_with_the_number_of_a_dead_one_is_not_its_run(folder: Pa
 
 
 def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
-    """A call leaves runs that failed to the next one, so the time left is that of the others."""
+    """Whether this call tries them again isn't known, so the time left is that of the others, and says so."""
     _, place = run_of(folder, "full", 2)
     shutil.rmtree(place)
     place.mkdir()
@@ -99,7 +99,7 @@ def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
     made_records.write(folder, [failed("lora", 1, "diverged", "loss is NaN", run_id=item.run_id)])
     said = local_state(folder)[0]
     assert said.startswith("4 of 6 runs are done, 1 failed; about ")
-    assert said.partition("about ")[2] == before
+    assert said.partition("about ")[2] == f"{before}, failed runs aside"
 
 
 def test_a_failed_run_is_counted_and_left(folder: Path) -> None:

@@ -91,10 +91,10 @@ def _sentences(answer: Answer) -> Iterator[str]:
         if winner := answer.winner("time"):
             yield f"{terms.label(answer, winner)} trains fastest: {_cost(answer, winner, time.id)}."
         elif len(fastest) > 1:
-            yield f"Which trains fastest can't be sentences: {terms.several(answer, fastest, 'or')}."
+            yield f"Which trains fastest is undecided: {terms.several(answer, fastest, 'or')}."
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
-            yield f"Which needs least memory can't be sentences: {terms.several(answer, least, 'or')}."
+            yield f"Which needs least memory is undecided: {terms.several(answer, least, 'or')}."
         elif answer.winner("memory") is None:
             pass
         elif memory.id != ADDED and ADDED in answer.by_name[least[0]].v:

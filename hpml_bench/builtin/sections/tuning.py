@@ -181,4 +181,4 @@ def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod])
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)
     error = math.sqrt(p * (1 - p) / record.validation_rows)
-    return f" The rows alone give a standard error of {number(100 * error, '.1f')} points."
+    return f" The rows alone give it a standard error of {number(100 * error, '.1f')} points."

@@ -29,8 +29,8 @@ MANY: Final = 7
 """Methods over which marks are smaller."""
 SIZES: Final = (((456, 340), (358, 250)), ((456, 330), (358, 250)))
 """Width and height on wide and narrow screens, of few methods and of many."""
-BESIDE, ROOM = 10.0, 80.0
-"""Pixels between two lines of ties, and for all of them."""
+BESIDE, LINES = 9.0, 8
+"""Pixels between two lines of ties, and the most lines: more would be a smear."""
 LINE: Final = 14
 """Height of a label."""
 
@@ -47,7 +47,9 @@ class Picture(NamedTuple):
     narrow: str
     """SVG for phones, with text of the same size."""
     tied: Literal["", "top", "others"]
-    """Which methods can't be told apart: none, the best only, or others too."""
+    """Which methods are not told apart: none, the best only, or others too."""
+    more: int
+    """Groups of such methods without a line."""
     lost: tuple[str, ...]
     """Methods without the cost, which it doesn't show."""
 
@@ -164,7 +166,7 @@ def _picture(answer: Answer, axis: Axis, said: Mapping[str, str]) -> Picture | N
     names = [name for name in said if axis.id in answer.by_name[name].v]
     if not names:
         return None
-    ties = groups(answer, names)
+    ties, further = (found := groups(answer, names))[:LINES], found[LINES:]
     values = {name: _values(answer, axis, name) for name in names}
     alt = f"{capitalized(answer.score.title)} against {axis.title.lower()}. "
     alt += f"{'; '.join(f'{name}: {text}' for name, text in values.items())}."
@@ -177,6 +179,7 @@ def _picture(answer: Answer, axis: Axis, said: Mapping[str, str]) -> Picture | N
         alt=alt,
         wide=wide,
         narrow=narrow,
+        more=len(further),
         tied="" if not ties else "top" if {name for group in ties for name in group} <= {*answer.top} else "others",
         lost=tuple(method.name for method in answer.methods if method.name not in names),
     )
@@ -196,9 +199,8 @@ def _draw(
     low, high = _range(ys, 0.1)
     up = _ticks(low, high, 4 if height < 330 else 5)
     edge = max(14 + 6.6 * max(len(text) for _, text in up), 40.0)
-    beside = min(BESIDE, ROOM / len(ties)) if ties else 0.0
     frame = _Frame(
-        width, height, edge, edge + beside * len(ties), width - 22.0, 34.0, height - 42.0,
+        width, height, edge, edge + BESIDE * len(ties), width - 22.0, 34.0, height - 42.0,
         log, *_costs(xs, log), low, high, 1 if answer.score.better == "higher" else -1,
     )  # fmt: skip
     top = frozenset(answer.top)
@@ -213,7 +215,7 @@ def _draw(
         f'data-axis="{axis.key}" data-s="{frame.data}">',
         *_axes(answer, axis, frame, up),
         '<g class="limits" aria-hidden="true"></g>',
-        *(_tie([marks[name] for name in group], edge + beside * (at + 0.5)) for at, group in enumerate(ties)),
+        *(_tie([marks[name] for name in group], edge + BESIDE * (at + 0.5)) for at, group in enumerate(ties)),
         *(_mark(answer.number[name], marks[name], labels[name], spoken[name], radius) for name in reversed(spoken)),
         "</svg>",
     ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
-from hpml_bench.report.answer.model import Answer, Axis, Method
+from hpml_bench.report.answer.model import Answer, Axis, Method, Pair
 from hpml_bench.report.answer.picture import MANY, Picture, pictures
 from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import MISSING, capitalized, sentence_list
@@ -17,9 +17,7 @@ BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
-BESIDE: dict[str, Any] = {
-    "pairs": {"__all__": {"__all__": {"d", "lo", "hi", "wlo", "whi", "p", "ph", "need", "n", "small", "skew"}}}
-}
+BESIDE: dict[str, Any] = {"pairs": {"__all__": {"__all__": set(Pair.model_fields) - {"a", "b", "v", "w"}}}}
 """Numbers of report.json that no script of the page reads."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -116,7 +114,7 @@ def _caption(answer: Answer) -> tuple[str, ...]:
     return (
         f"Bar: difference to {_best(answer)}.",
         *([f"Its interval decides: wider than 95 %, to hold for all {answer.tested} comparisons."] if drawn else []),
-        "Hollow: can't tell.",
+        "Hollow: not shown to differ.",
         *shared,
     )
 
@@ -136,9 +134,9 @@ def legend(answer: Answer, picture: Picture) -> Legend:
 
 def _ties(answer: Answer, picture: Picture) -> str:
     if picture.tied:
-        return "dots on one line: can't tell apart"
-    tied = any(pair.v in ("undecided", "equivalent") for pair in answer.pairs.get("score", ()))
-    return "No two are tied." if answer.tested_by_score and not tied else ""
+        more = f" ({picture.more} more such groups: see every pair)" if picture.more else ""
+        return f"dots on one line: not told apart{more}"
+    return "No two are tied." if {pair.v for pair in answer.pairs.get("score", ())} == {"different"} else ""
 
 
 def _row(answer: Answer, of: Bars, method: Method) -> Row:

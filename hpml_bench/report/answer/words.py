@@ -201,7 +201,7 @@ def _difference(answer: Answer) -> str:
     if low is not None and high is not None:
         text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
     own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    within = f" Shown to be under the margin of {gap_text(answer, answer.score.margin)}." if pair.small else ""
+    within = f" Shown to lie within the margin of {gap_text(answer, answer.score.margin)}." if pair.small else ""
     return f"{text}{own}.{within}"
 
 
@@ -336,7 +336,8 @@ def _sure(answer: Answer) -> str:
         return (
             f"No: a verdict takes two methods that share {answer.least} {answer.over}s." if answer.methods[1:] else ""
         )
-    pages = f"at most {answer.chance:g} in 100 such pages hold a wrong verdict (conditions below)."
+    few = f"at most {answer.chance:g} in 100 such pages have"
+    pages = f"{few} a wrong verdict (conditions below)."
     if answer.over == "suite":
         return f"For suites like these: {pages}"
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
@@ -345,7 +346,8 @@ def _sure(answer: Answer) -> str:
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     if answer.winner("score"):
         return f"Yes, at this budget and rates: {pages}"
-    return f"Not {_unsure(answer)}. Verdicts shown, at this budget and rates: {pages.replace('verdict', 'one')}"
+    rest = f"Verdicts hold at this budget and rates. {capitalized(few)} a wrong one (conditions below)."
+    return f"Not {_unsure(answer)}. {rest}"
 
 
 def _unsure(answer: Answer) -> str:
