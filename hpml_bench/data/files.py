@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
+from hpml_bench.data.sources import fetch
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 MAGIC = frozenset("*?[]{}:")
 TEXT = {".txt": "text"}
 """Plain text, whose lines are rows with the one column `text`."""
@@ -47,6 +49,17 @@ class Format(Frozen):
     """Quoting character of csv, tsv and tab files; empty for none."""
 
 
+def file_of(uri: str) -> Path:
+    """Return the file with rows that a source names, fetched if necessary; a UserError if it has none."""
+    path = fetch(uri).folder_or_file
+    known = [*SEPARATED, *OTHER]
+    if not path.is_file() or path.suffix.lower() not in known:
+        raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty")
+    return path
+
+
 def _layout(file: Path, form: Format) -> Layout:
     """Find column names and header lines from the first rows."""
     first = _first_rows(file, form)
@@ -74,9 +87,36 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
     try:
         table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(file, form))
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{file}: can't be read as {file.suffix[1:]}: {first_line(error)}") from None
+        raise _unreadable(file, error) from None
     rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
+    _check_separator(file, rows)
     return rows
+
+
+def _check_separator(file: Path, rows: list[list[str]]) -> None:
+    """Refuse a file of one column whose cells all hold another separator, equally often."""
+    if len(rows) < 2 or len(rows[0]) > 1:
+        return
+    right = SEPARATED[file.suffix.lower()]
+    for separator in set(SEPARATORS) - {right}:
+        counts = {row[0].count(separator) for row in rows}
+        if len(counts) == 1 and counts != {0}:
+            raise UserError(
+                f"{file}: its cells are separated by {SEPARATORS[separator]}, and those of a {file.suffix} file must "
+                f"be by {SEPARATORS[right]}; save it with these"
+            )
+
+
+def _unreadable(file: Path, error: BaseException) -> UserError:
+    """Return the error for a file that a library can't read."""
+    suffix = file.suffix[1:].lower()
+    if isinstance(error, UnicodeDecodeError):
+        return UserError(
+            f"{file}: can't be read as {suffix}: it isn't UTF-8 ({first_line(error)}); convert it, if it is Latin-1 by "
+            "iconv -f latin1 -t utf-8"
+        )
+    torn = _torn_line(file) if file.suffix.lower() == ".jsonl" else ""
+    return UserError(f"{file}: can't be read as {suffix}: {torn or first_line(error)}")
 
 
 def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
@@ -98,10 +138,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
     try:
         rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
     except Exception as error:
-        cause = error.__cause__ or error
-        torn = _torn_line(file) if suffix == ".jsonl" else ""
-        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {torn or first_line(cause)}")
-        raise disk_error(error) or unreadable from None
+        raise disk_error(error) or _unreadable(file, error.__cause__ or error) from None
     return rows, layout
 
 

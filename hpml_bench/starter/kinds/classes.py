@@ -1,0 +1,23 @@
+"""A class for each text."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.kinds.heads import label_names, pooling
+from hpml_bench.starter.view import Kind, View
+
+
+def _options(view: View) -> tuple[Entry, ...]:
+    return (pooling(view),)
+
+
+def _names(view: View) -> tuple[Entry, ...]:
+    names = view.loaded.label_names
+    counts = Counter(view.loaded.train["label"])
+    most = ", ".join(f"{names[label]} {count:,}" for label, count in counts.most_common(12))
+    return label_names(view, f"training rows of each: {most}")
+
+
+KIND = Kind("sequence_classification", _options, _names)
