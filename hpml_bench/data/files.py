@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NAME_WORDS, LONGEST_HEADER = 3, 10_000
+"""Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
 MAGIC = frozenset("*?[]{}:")
 TEXT = {".txt": "text"}
 """Plain text, whose lines are rows with the one column `text`."""
@@ -89,34 +91,47 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise _unreadable(file, error) from None
     rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
-    _check_separator(file, rows)
+    other = _other_separator(file, rows[0][0]) if len(rows) > 1 and len(rows[0]) == 1 else None
+    if other is not None and all(row[0].count(other) >= rows[0][0].count(other) for row in rows):
+        raise _separated_by(other, file)
     return rows
 
 
-def _check_separator(file: Path, rows: list[list[str]]) -> None:
-    """Refuse a file of one column whose cells all hold another separator, equally often."""
-    if len(rows) < 2 or len(rows[0]) > 1:
-        return
+def _other_separator(file: Path, header: str) -> str | None:
+    """Return the separator of a line of column names that a file of this kind doesn't have; None for other lines."""
     right = SEPARATED[file.suffix.lower()]
-    for separator in set(SEPARATORS) - {right}:
-        counts = {row[0].count(separator) for row in rows}
-        if len(counts) == 1 and counts != {0}:
-            raise UserError(
-                f"{file}: its cells are separated by {SEPARATORS[separator]}, and those of a {file.suffix} file must "
-                f"be by {SEPARATORS[right]}; save it with these"
-            )
+    for separator in SEPARATORS:
+        names = header.split(separator)
+        if right not in header and len(names) > 1 and all(len(name.split()) <= NAME_WORDS for name in names):
+            return separator
+    return None
+
+
+def _separated_by(separator: str, file: Path) -> UserError:
+    suffix = file.suffix.lower()
+    return UserError(
+        f"{file}: its cells are separated by {SEPARATORS[separator]}, and those of a {suffix} file must be by "
+        f"{SEPARATORS[SEPARATED[suffix]]}; save it with these"
+    )
 
 
 def _unreadable(file: Path, error: BaseException) -> UserError:
     """Return the error for a file that a library can't read."""
-    suffix = file.suffix[1:].lower()
+    suffix, problem, advice = file.suffix.lower(), first_line(error), ""
+    if "corresponds to no data" in problem:
+        return UserError(f"{file}: has no rows; give a file with some")
     if isinstance(error, UnicodeDecodeError):
-        return UserError(
-            f"{file}: can't be read as {suffix}: it isn't UTF-8 ({first_line(error)}); convert it, if it is Latin-1 by "
-            "iconv -f latin1 -t utf-8"
-        )
-    torn = _torn_line(file) if file.suffix.lower() == ".jsonl" else ""
-    return UserError(f"{file}: can't be read as {suffix}: {torn or first_line(error)}")
+        problem = f"it isn't UTF-8 ({problem})"
+        advice = "; convert it, if it is Latin-1 by iconv -f latin1 -t utf-8"
+    elif suffix in SEPARATED and "fields in line" in problem:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            other = _other_separator(file, lines.readline(LONGEST_HEADER))
+        if other is not None:
+            return _separated_by(other, file)
+        advice = "; mend that line: a cell with a separator needs quotes"
+    elif suffix == ".jsonl":
+        problem = _torn_line(file) or problem
+    return UserError(f"{file}: can't be read as {suffix[1:]}: {problem}{advice}")
 
 
 def _as_pandas(file: Path, form: Format) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from hpml_bench.system.hashing import digest
 
 LARGE = 16 * 2**20
 """Bytes of a file beyond which only its head is read."""
+QUOTED = frozenset({".csv", ".tsv", ".tab"})
+"""Kinds of files whose cells may have line breaks within quotes; where half a file seems to be quoted, none is."""
 HEAD_ROWS = 20_000
 """Most rows read of a parquet file, whose bytes say little about its rows."""
 
@@ -43,7 +45,11 @@ def head_of(file: Path) -> Head:
             return Head(target, _parquet_head(file, target))
         with file.open("rb") as opened:
             content = opened.read(LARGE)
-        whole = _listed_objects(content) if content.lstrip()[:1] == b"[" and suffix == ".json" else _lines(content)
+        whole = (
+            _listed_objects(content)
+            if content.lstrip()[:1] == b"[" and suffix == ".json"
+            else _lines(content, quotes=suffix in QUOTED)
+        )
         if not whole:
             raise UserError(f"{file}: no row ends within its first {LARGE / 2**20:.0f} MB, so that it holds no rows")
         kept = _as_lines(whole) if isinstance(whole, list) else whole
@@ -54,11 +60,11 @@ def head_of(file: Path) -> Head:
     return Head(target, share)
 
 
-def _lines(content: bytes) -> bytes:
-    """Return a text up to its last line break that isn't within quotes; empty without one."""
+def _lines(content: bytes, *, quotes: bool) -> bytes:
+    """Return a text up to its last line break; with `quotes` one outside of them. Empty without one."""
     end = len(content)
     while (end := content.rfind(b"\n", 0, end)) >= 0:
-        if content.count(b'"', 0, end) % 2 == 0 or end < len(content) // 2:
+        if not quotes or content.count(b'"', 0, end) % 2 == 0 or end < len(content) // 2:
             return content[: end + 1]
     return b""
 
@@ -88,7 +94,7 @@ def _parquet_head(file: Path, target: Path) -> float:
     try:
         whole = pq.ParquetFile(file)
         batches, rows = [], 0
-        for batch in whole.iter_batches(batch_size=1000):
+        for batch in whole.iter_batches(batch_size=min(1000, HEAD_ROWS)):
             batches.append(batch)
             rows += batch.num_rows
             if rows >= HEAD_ROWS or sum(part.nbytes for part in batches) > LARGE:

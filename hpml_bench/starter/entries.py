@@ -48,7 +48,8 @@ def written(entries: Iterable[Entry], indent: int = 0) -> str:
 def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
     """Yield paragraphs as lines of comment."""
     for paragraph in paragraphs:
-        yield from (f"{margin}# {line}" for line in textwrap.wrap(sanitize(paragraph), WIDTH - len(margin)))
+        lines = textwrap.wrap(sanitize(paragraph), WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
+        yield from (f"{margin}# {line}" for line in lines)
 
 
 def _lines(entry: Entry, margin: str) -> Iterator[str]:

@@ -101,9 +101,7 @@ def _settings(found: Findings) -> Iterator[Entry]:
     reasons = view.learnt.why + ((spread(view),) if view.learnt.target == "number" else ())
     task = (Entry("name", found.kind, reasons),)
     yield Entry("task", (*task, Entry("options", found.options)) if found.options else task)
-    files = tuple(
-        Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items() if value is not None
-    )
+    files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
     yield Entry("dataset", (
         Entry("name", view.data.dataset),
         Entry("options", (*files, *found.data_options, _group(found))),

@@ -61,16 +61,16 @@ def starter_suite(model: str, data: Sequence[str], file: str = "FILE") -> Starte
 
 
 def _written(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
+    if (count := len(data.train)) < LEAST_ROWS:
+        raise UserError(
+            f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
+            f"tested; give at least {LEAST_ROWS}, better some hundred"
+        )
     kind = KINDS[learnt.target]
     columns = _columns(learnt, data)
     heads = {**data.heads, **plain(columns)}
     draft = _settings(model, kind.task, {}, data, heads, epochs=1, global_batch=1, max_length=UNLIMITED)
     loaded = make_loader(draft).load(draft, learnt.target)
-    if not len(loaded.train) or len(loaded.train) + len(loaded.test) < LEAST_ROWS:
-        raise UserError(
-            f"{data.where}: has {len(loaded.train) + len(loaded.test)} rows, of which some have to be trained on, "
-            f"validated and tested; give at least {LEAST_ROWS}, better some hundred"
-        )
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, UNLIMITED, model.vocabulary or None, model.source, ends=ends)

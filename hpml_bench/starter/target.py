@@ -77,6 +77,12 @@ class _Table:
             name.strip().lower() in ID_NAMES or max(whole or [0]) - min(whole or [0]) < 2 * len(whole or [])
         )
 
+    def doubt(self, name: str) -> str:
+        """Return why a column isn't learnt, where its cells show it."""
+        if self.is_id(name):
+            return " (which counts the rows)"
+        return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
+
     def _plain(self, name: str) -> bool:
         return not any(isinstance(cell, list | dict) for cell in self.cells[name])
 
@@ -95,8 +101,7 @@ def find_target(data: Data, model: Model) -> Learnt:
         for way in WAYS:
             if found := way(table, model):
                 return found
-    looks = " (that looks like a number of the row)"
-    columns = ", ".join(f"'{short(name)}'{looks if table.is_id(name) else ''}" for name in table.names[:30])
+    columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in table.names[:30])
     answers = "" if model.reads_both_ways else ", or turns in a column 'messages', or 'prompt' and 'completion'"
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
