@@ -45,14 +45,14 @@ def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> B
     batch = max(ranks, batch - batch % ranks)
     few = left < FEW
     epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
-    smaller = "" if batch == recipe.batch else f"; {recipe.batch} {recipe.batch_why} would leave few steps"
+    smaller = f"{left:,} rows give few steps of {recipe.batch}, which is {recipe.batch_why}"
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, view, "as many as PEFT's method comparison trains on"),
         _validation(view, answers),
         _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST, view,
                  "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
-        Entry("epochs", epochs, (why if not few else f"{left:,} rows are few: {why}",)),
-        Entry("global_batch", batch, (recipe.batch_why if not smaller else f"fits {left:,} rows{smaller}",)),
+        Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
+        Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
     )  # fmt: skip
     share = batch // ranks
     tokens = int(share * min(float(lengths.tokens.max()), 1024))
@@ -66,7 +66,7 @@ def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> B
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:
     if rows > most:
         return Entry(key, most, (f"drawn from {_about(view)}{rows:,}: {reason}; null takes all",))
-    return Entry(key, None, ("null: all of them",))
+    return Entry(key, None, ("null is all of them",))
 
 
 def _about(view: View) -> str:
@@ -76,7 +76,7 @@ def _about(view: View) -> str:
 def _validation(view: View, answers: bool) -> Entry:
     own = view.loaded.validation
     there = len(own) if own is not None else max(1, len(view.loaded.train) // 10)
-    where = "the validation rows" if own is not None else "a tenth of the training rows, which are split off"
+    where = "the validation rows" if own is not None else "a tenth of the training rows, split off"
     if answers and there > VALIDATED:
         return Entry("validation_samples", VALIDATED, (f"of {there:,}, as each of them is answered for the curves",))
-    return Entry("validation_samples", None, (f"null: {where}, {100 if answers else 500} at most, for the curves",))
+    return Entry("validation_samples", None, (f"null is {where}, {100 if answers else 500} at most; for the curves",))

@@ -59,7 +59,7 @@ def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batc
     shown = ", ".join(f"{name} {in_words(value)}" for name, value in each.items())
     return (
         f"Time here, within a factor of three: {total} for {len(each)} methods x {seeds} "
-        f"seeds; a run: {shown}. From operations per token and a product timed on {threads} cores just now{busy}."
+        f"seeds; one run: {shown}. By operations per token, and a product timed on {threads} cores just now{busy}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpml_bench.errors import UserError
 from hpml_bench.suite.yaml import parse
-from hpml_bench.system.text import sanitize
+from hpml_bench.system.text import for_terminal, sanitize
 
 WIDTH = 116
 """Most characters of a line of comment."""
@@ -46,8 +46,11 @@ def written(entries: Iterable[Entry], indent: int = 0) -> str:
 
 
 def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
-    """Yield paragraphs as lines of comment."""
+    """Yield paragraphs as lines of comment; an indented one, such as a command, stays on its line."""
     for paragraph in paragraphs:
+        if paragraph.startswith(" "):
+            yield f"{margin}# {for_terminal(paragraph)}"
+            continue
         lines = textwrap.wrap(sanitize(paragraph), WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
         yield from (f"{margin}# {line}" for line in lines)
 

@@ -44,14 +44,16 @@ class Lengths:
         """Return median, 99th percentile and maximum."""
         median, high = np.percentile(self.tokens, [50, 99])
         return (
-            f"{len(self.tokens):,} training rows have {median:.0f} tokens in the median, {high:.0f} at the 99th "
-            f"percentile and {self.tokens.max():,} at most, by the model's own tokenizer"
+            f"By the model's own tokenizer {len(self.tokens):,} training rows have {median:.0f} tokens in the median, "
+            f"{high:.0f} at the 99th percentile and {self.tokens.max():,} at most"
         )
 
     def longer(self, limit: int) -> str:
-        """Return how many rows are longer than a limit."""
+        """Return how many rows are longer than a limit, with the verb."""
         count = int((self.tokens > limit).sum())
-        return f"{count:,} ({100 * count / len(self.tokens):.2g} %)" if count else "none"
+        if not count:
+            return "none is"
+        return f"{count:,} ({100 * count / len(self.tokens):.2g} %) {'is' if count == 1 else 'are'}"
 
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:

@@ -34,8 +34,8 @@ def memory_in_words(model: Model, methods: tuple[Published, ...], tokens: int, t
     """Return an estimate of each method's memory per rank and what this machine has, as a sentence for a comment."""
     each = ", ".join(f"{m.name} {in_gb(estimated_bytes(model, m, tokens, targets))}" for m in methods)
     return (
-        f"Memory of a rank, about: {each} (parameters x 4 bytes, 16 where trained, and activations of {tokens:,} "
-        f"tokens). Here: {room_in_words(ranks)}."
+        f"Memory of each rank, at least: {each} (4 bytes per parameter, 16 per trained one, and activations of "
+        f"{tokens:,} tokens). Here: {room_in_words(ranks)}."
     )
 
 

@@ -14,7 +14,7 @@ from hpml_bench.starter.entries import Entry, Rate, comment, written
 from hpml_bench.starter.kinds.numbers import spread
 from hpml_bench.starter.lengths import Lengths
 from hpml_bench.starter.memory import memory_in_words, room_in_words
-from hpml_bench.starter.rates import TUNE, Published
+from hpml_bench.starter.rates import Published
 from hpml_bench.starter.view import View, plain
 
 COPIES = "copies and near-copies"
@@ -35,6 +35,8 @@ class Findings:
     lengths: Lengths
     limit: int
     """`max_length`."""
+    most: int
+    """Largest one that is chosen."""
     budget: Budget
     prepared: Prepared
     task: Task
@@ -53,7 +55,7 @@ def page(found: Findings) -> str:
     parts = [
         _head(found),
         written([Entry("seeds", SEEDS, (
-            "runs of each method; with three most pairs are undecided, and `hpml-bench plan` says how many decide",
+            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide",
         ))]),
         written([Entry("settings", tuple(_settings(found)))]),
         "".join(f"{line}\n" for line in comment(_on_methods(found))),
@@ -63,17 +65,17 @@ def page(found: Findings) -> str:
 
 
 def _head(found: Findings) -> str:
-    view = found.view
-    prepared = found.prepared
-    rows = ", ".join(f"{count:,} {split}" for split, count in prepared.rows.items())
+    view, rows = found.view, found.prepared.rows
+    part = "" if view.whole else " of the part that was read"
     paragraphs = [
-        f"{found.task.title}: {view.model} on {view.data.where}. Written by `hpml-bench init`: "
-        "change what you know better.",
-        f"`hpml-bench preview {found.file}` shows rows as the model gets them, `hpml-bench run-all {found.file}` runs "
-        "the comparison. docs/settings.md has all keys.",
-        *_cost(found, prepared.rows),
+        f"{found.task.title} with {view.model} on {view.data.where}.",
+        "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
+        "docs/settings.md has all keys.",
+        f"  hpml-bench preview {found.file}    shows rows as the model gets them",
+        f"  hpml-bench run-all {found.file}    runs the comparison",
+        f"Rows{part}: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
+        *_cost(found, rows),
     ]
-    paragraphs.insert(1, f"Rows: {rows}{'' if view.whole else ', of the part that was read'}.")
     return "".join(f"{line}\n" for line in comment(paragraphs))
 
 
@@ -104,7 +106,7 @@ def _settings(found: Findings) -> Iterator[Entry]:
     files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
     yield Entry("dataset", (
         Entry("name", view.data.dataset),
-        Entry("options", (*files, *found.data_options, _group(found))),
+        Entry("options", (*files, *found.data_options, _group())),
     ), tuple(_on_rows(found)))  # fmt: skip
     yield from found.budget.entries
     yield _limit(found)
@@ -136,36 +138,32 @@ def _on_rows(found: Findings) -> Iterator[str]:
         yield f"The file has some {len(data.train) / shares:,.0f} rows; {len(data.train):,} were read."
 
 
-def _group(found: Findings) -> Entry:
-    read = {str(value) for entry in found.data_options for value in _as_list(entry.value)}
-    left = [name for name in found.view.data.train.column_names if name not in read]
-    example = left[0] if left and found.view.data.named else "COLUMN"
+def _group() -> Entry:
     why = (
         "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two "
         "splits: name the column that says so."
     )
-    return Entry("group", example, (why,), chosen=False)
-
-
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+    return Entry("group", "COLUMN", (why,), chosen=False)
 
 
 def _limit(found: Findings) -> Entry:
-    lengths, cuts = found.lengths, found.task.cuts_texts
-    what = "are cut at their end" if cuts else "are left out"
-    rule = "the 99th percentile" if cuts else "the maximum"
-    limit = found.view.model.positions
+    lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
+    longer = lengths.longer(found.limit)
+    what = "cut at the end" if cuts else "left out"
     why = (
-        f"Tokens of a row: {lengths.in_words()}.",
-        f"Longer than {found.limit} are {lengths.longer(found.limit)}; they {what}.",
-        f"Chosen: {rule}, at most what model and memory allow{f' ({limit:,} positions)' if limit else ''}.",
+        f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
+        f"{f', and {what}' if lengths.tokens.max() > found.limit else ''}.",
+        f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as longer rows are left out'}; "
+        f"the model reads at most {positions:,}, and more than {found.most} are chosen by hand only."
+        if positions
+        else f"More than {found.most} are chosen by hand only.",
     )
     return Entry("max_length", found.limit, why)
 
 
 def _on_methods(found: Findings) -> Iterator[str]:
-    yield f"Methods, and where their rates come from. {TUNE.format(file=found.file)}"
+    yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
+    yield f"  hpml-bench tune {found.file}"
     if found.budget.too_large:
         large = " and ".join(found.budget.too_large)
         yield f"Left out for lack of memory here ({room_in_words(found.budget.ranks)}): {large} (docs/memory.md)."
@@ -177,4 +175,5 @@ def _method(method: Published, found: Findings) -> Entry:
     value |= {"lr": Rate(method.lr)} if method.lr is not None else {}
     value |= {"options": dict(method.options)} if method.options else {}
     chosen = method in found.compared
-    return Entry(method.name, value, (method.why,), chosen)
+    source = f" Rate: {method.source}." if method.source else ""
+    return Entry(method.name, value, (f"Trains {method.trains}.{source}",), chosen)

@@ -80,11 +80,12 @@ def _written(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
     task = make_task(TaskSpec(name=kind.task, options=plain(options)), loaded.label_names)
     lengths = measure(loaded.train, task, encoder)
     budget = choose_budget(view, task, lengths, _recipe(model, task))
-    limit = choose_limit(lengths, model.positions, MOST_TOKENS[task.model_kind], cuts=task.cuts_texts)
+    most = MOST_TOKENS[task.model_kind]
+    limit = choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
     chosen = {**plain(budget.entries), "max_length": limit}
     looked = {**data.heads, **plain(columns), **plain(names)}
     prepared = prepare(_settings(model, kind.task, plain(options), data, looked, **chosen))
-    found = Findings(view, kind.task, options, (*columns, *names), lengths, limit, budget, prepared, task, file)
+    found = Findings(view, kind.task, options, (*columns, *names), lengths, limit, most, budget, prepared, task, file)
     return Starter(page(found), tuple(prepared.warnings))
 
 
@@ -109,32 +110,21 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     names = list(data.train.column_names)
     columns = learnt.columns
     if isinstance(columns, Shape):
-        text: tuple[str, ...] = (columns.turns,) if columns.turns else columns.prompt or columns.text
-        label = columns.completion
+        text = (columns.turns,) if columns.turns else columns.prompt or columns.text
+        label, read = columns.completion, columns.columns
     else:
-        text, label = columns.text, columns.label
+        text, label, read = columns.text, columns.label, (*columns.text, columns.label)
 
-    def written(name: str) -> str | int:
+    def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    used = {*text, label, *(columns.columns if isinstance(columns, Shape) else ())}
-    rest = [name for name in names if name not in used]
-    left = f"Not read: {', '.join(rest[:20])}." if rest else "There are no other columns."
-    entries = [
-        Entry("text", [written(name) for name in text] if len(text) > 1 else written(text[0]), (_how(learnt), left))
-    ]
+    rest = [name for name in names if name not in read]
+    left = f"not read: {', '.join(rest[:20])}" if rest else "no other column is left"
+    given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
+    entries = [Entry("text", given, (f"{learnt.text}; {left}",))]
     if label is not None:
-        entries.append(Entry("label", written(label), (f"found {learnt.how}",)))
+        entries.append(Entry("label", as_given(label), (learnt.how,)))
     if not data.named:
-        entries.insert(0, Entry("header", False, ("the first row is data: a cell is a number, or occurs again below",)))
+        why = "the first row is data: a cell of it is a number, or occurs again below"
+        entries.insert(0, Entry("header", False, (why,)))
     return tuple(entries)
-
-
-def _how(learnt: Learnt) -> str:
-    if isinstance(learnt.columns, Shape):
-        return f"Columns of conversations: {learnt.columns}."
-    return (
-        "Columns of words."
-        if learnt.target == "tags"
-        else "Columns of texts, joined by a space where there are several."
-    )

@@ -12,6 +12,7 @@ from hpml_bench.data.columns import (
     NUMBER_NAMES,
     SAMPLE_ROWS,
     TAG_NAMES,
+    TEXT_NAMES,
     WORD_NAMES,
     Columns,
     TableOptions,
@@ -44,7 +45,9 @@ class Learnt:
     why: tuple[str, ...]
     """Why this, and what else is possible."""
     how: str
-    """How the columns were found."""
+    """How the label was found."""
+    text: str
+    """What the column or columns of texts are, and how they were found."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _tags(table: _Table, model: Model) -> Learnt | None:  # noqa: ARG001 - as th
     if words is None or tags is None or not all(isinstance(table.cells[name][0], list) for name in (words, tags)):
         return None
     why = (f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'.",)
-    return Learnt("tags", Columns(text=(words,), label=tags), why, "by their names")
+    return Learnt("tags", Columns(text=(words,), label=tags), why, "found by its name", "words, found by name")
 
 
 def _conversation(table: _Table, model: Model) -> Learnt | None:
@@ -134,26 +137,36 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
         if label and label not in shape.columns
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
-    return Learnt("answer", shape, (f"The columns are those of conversations: {answer} are learnt.", other), "by name")
+    text = "turns" if shape.turns else "the prompt"
+    why = (f"The columns are those of conversations: {answer} are learnt.", other)
+    return Learnt("answer", shape, why, "found by its name", f"{text}, found by name")
 
 
 def _named_label(table: _Table, model: Model) -> Learnt | None:  # noqa: ARG001
     names = (*LABEL_NAMES, *(name for name in NUMBER_NAMES if name not in LABEL_NAMES))
     label = table.data.label or first_named(table.names, names)
-    return None if label is None else _class_or_number(table, label, "by its name")
+    return None if label is None else _class_or_number(table, label, "found by its name")
 
 
 def _label_by_cells(table: _Table, model: Model) -> Learnt | None:  # noqa: ARG001
     """Find the column with the fewest different values, else the only one of numbers that doesn't count the rows."""
     with suppress(UserError):
         label = find(table.data.train, table.where, "class", TableOptions(), named=table.data.named).columns.label  # type: ignore[union-attr]
-        return _class_or_number(table, label, "as it has the fewest different values")
+        others = [short(name) for name in table.names if name != label and table.numbers(name)]
+        more = f" (others with numbers: {', '.join(others)})" if others else ""
+        return _class_or_number(
+            table, label, f"no column is called label or the like; this one has the fewest different values{more}"
+        )
     numeric = [name for name in table.names if table.numbers(name) and not table.is_id(name)]
     if len(numeric) > 1:
         raise UserError(
             f"{table.where}: {len(numeric)} columns hold numbers; call the one to learn 'label' ({listed(numeric)})"
         )
-    return _class_or_number(table, numeric[0], "as the only column of numbers") if numeric else None
+    return (
+        _class_or_number(table, numeric[0], "no column is called label or the like; this is the only one of numbers")
+        if numeric
+        else None
+    )
 
 
 def _text(table: _Table, model: Model) -> Learnt | None:
@@ -165,7 +178,7 @@ def _text(table: _Table, model: Model) -> Learnt | None:
         "learnt.",
         "To learn answers, give the columns prompt and completion; to learn classes, a column label.",
     )
-    return Learnt("answer", shape, why, "by its name")
+    return Learnt("answer", shape, why, "", "texts, found by name")
 
 
 WAYS: tuple[Callable[[_Table, Model], Learnt | None], ...] = (
@@ -184,8 +197,16 @@ def _shape(table: _Table) -> Shape | None:
     return None
 
 
+def _found_texts(table: _Table, text: Sequence[str]) -> str:
+    joined = ", joined by a space" if len(text) > 1 else ""
+    if all(name.strip().lower() in TEXT_NAMES for name in text):
+        return f"found by name{joined}"
+    return f"found by {'the longest texts' if table.data.named else 'cells that are no numbers'}{joined}"
+
+
 def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
-    whole, name = table.whole(label), short(label)
+    whole = table.whole(label)
+    what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
     distinct = len({str(cell) for cell in table.cells[label]})
     is_class = not table.numbers(label) or (
         whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
@@ -193,19 +214,19 @@ def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
     target: Target = "class" if is_class else "number"
     if whole is not None and is_class:
         why = (
-            f"Column '{name}' has {distinct} different whole numbers, which are taken for classes.",
+            f"{what} has {distinct} different whole numbers, which are taken for classes.",
             "If they are a scale, as stars are, regression learns them as numbers: `task: regression`, without "
             "label_names.",
         )
     elif is_class:
         why = (
-            f"Column '{name}' has {distinct} different texts in the first {len(table.cells[label]):,} rows: classes.",
+            f"{what} has {distinct} different texts in the first {len(table.cells[label]):,} rows: classes.",
             "With a language model, answers in words could be learnt instead (docs/language-models.md).",
         )
     else:
         why = (
-            f"Column '{name}' has {distinct} different numbers in the first {len(table.cells[label]):,} rows.",
+            f"{what} has {distinct} different numbers in the first {len(table.cells[label]):,} rows.",
             "If they are names of classes: `task: sequence_classification`.",
         )
     columns = find(table.data.train, table.where, target, TableOptions(label=label), named=table.data.named).columns
-    return Learnt(target, columns, why, how)
+    return Learnt(target, columns, why, how, _found_texts(table, columns.text))

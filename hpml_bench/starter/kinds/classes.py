@@ -23,7 +23,7 @@ def _names(view: View) -> tuple[Entry, ...]:
         raise UserError(
             f"{view.data.where}: all training rows have the class '{only}'; give rows of two classes or more"
         )
-    most = ", ".join(f"{names[label]} {count:,}" for label, count in counts.most_common(12))
+    most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
     return label_names(view, f"training rows of each: {most}")
 
 

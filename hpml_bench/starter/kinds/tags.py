@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 
+from hpml_bench.data.columns import short
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds.heads import label_names
 from hpml_bench.starter.view import Kind, View
@@ -17,7 +18,7 @@ def _options(view: View) -> tuple[Entry, ...]:  # noqa: ARG001 - as the other ki
 def _names(view: View) -> tuple[Entry, ...]:
     names = view.loaded.label_names
     counts = Counter(chain.from_iterable(view.loaded.train["tags"]))
-    most = ", ".join(f"{names[tag]} {count:,}" for tag, count in counts.most_common(12))
+    most = ", ".join(f"{short(names[tag])}: {count:,}" for tag, count in counts.most_common(12))
     return label_names(view, f"training words of each: {most}")
 
 
