@@ -17,6 +17,8 @@ MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
 LEAST_STEPS = 8
 """Fewest steps per epoch for which the recipe's batch is kept."""
 SEEDS = 3
+DROPPED = "full"
+"""The method that is left out where it doesn't fit: it needs by far the most."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,11 @@ class Budget:
 
     entries: tuple[Entry, ...]
     methods: tuple[Published, ...]
-    """All that are offered; those that don't fit aren't compared."""
-    too_large: tuple[str, ...]
-    """Methods that don't fit here."""
+    """All that are offered."""
+    dropped: tuple[str, ...]
+    """Methods left out, as they don't fit here."""
+    tight: tuple[str, ...]
+    """Others that don't seem to fit."""
     ranks: int
     micro_batch: int
     """Rows of a rank's share of the batch."""
@@ -57,10 +61,13 @@ def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> B
     share = batch // ranks
     tokens = int(share * min(float(lengths.tokens.max()), 1024))
     targets = int(share * lengths.answers.max()) if task.model_kind == "language_model" else 0
-    large = [
-        m.name for m in recipe.methods if m.compared and estimated_bytes(view.model, m, tokens, targets) > room(ranks)
-    ]
-    return Budget(entries, recipe.methods, tuple(name for name in large if name == "full"), ranks, share)
+    large = {
+        method.name
+        for method in recipe.methods
+        if method.compared and estimated_bytes(view.model, method, tokens, targets) > room(ranks)
+    }
+    dropped = tuple(sorted(large & {DROPPED}))
+    return Budget(entries, recipe.methods, dropped, tuple(sorted(large - {DROPPED})), ranks, share)
 
 
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:

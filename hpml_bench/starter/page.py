@@ -47,7 +47,7 @@ class Findings:
     def compared(self) -> tuple[Published, ...]:
         """The methods that are compared."""
         budget = self.budget
-        return tuple(m for m in budget.methods if m.compared and m.name not in budget.too_large)
+        return tuple(m for m in budget.methods if m.compared and m.name not in budget.dropped)
 
 
 def page(found: Findings) -> str:
@@ -164,9 +164,13 @@ def _limit(found: Findings) -> Entry:
 def _on_methods(found: Findings) -> Iterator[str]:
     yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
     yield f"  hpml-bench tune {found.file}"
-    if found.budget.too_large:
-        large = " and ".join(found.budget.too_large)
-        yield f"Left out for lack of memory here ({room_in_words(found.budget.ranks)}): {large} (docs/memory.md)."
+    here = room_in_words(found.budget.ranks)
+    if found.budget.dropped:
+        names = " and ".join(found.budget.dropped)
+        yield f"{names} is left out for lack of memory: {here}. docs/memory.md says what helps."
+    if found.budget.tight:
+        names = " and ".join(found.budget.tight)
+        yield f"{names} may not fit either ({here}): try a smaller global_batch, weights: bfloat16 or the method qlora."
     yield "Lines that begin with # are further methods: take the sign away to compare them too."
 
 
