@@ -37,10 +37,11 @@ class Budget:
     """Rows of a rank's share of the batch."""
 
 
-def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> Budget:
+def choose_budget(view: View, task: Task, lengths: Lengths, limit: int, recipe: Recipe) -> Budget:
     """Return the recipe's budget, less where rows or memory are few, or rows are more than a comparison needs."""
     answers = task.decoding is not None
-    rows, tests = len(view.loaded.train), len(view.loaded.test)
+    rows = int(len(view.loaded.train) / view.data.share_of("train"))
+    tests = int(len(view.loaded.test) / view.data.share_of("test"))
     ranks = default_ranks()
     left = rows if view.loaded.validation is not None else rows - max(1, rows // 10)
     batch = recipe.batch
@@ -59,7 +60,7 @@ def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> B
         Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
     )  # fmt: skip
     share = batch // ranks
-    tokens = int(share * min(float(lengths.tokens.max()), 1024))
+    tokens = share * min(int(lengths.tokens.max()), limit)
     targets = int(share * lengths.answers.max()) if task.model_kind == "language_model" else 0
     large = {
         method.name
@@ -72,12 +73,8 @@ def choose_budget(view: View, task: Task, lengths: Lengths, recipe: Recipe) -> B
 
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:
     if rows > most:
-        return Entry(key, most, (f"drawn from {_about(view)}{rows:,}: {reason}; null takes all",))
+        return Entry(key, most, (f"drawn from {'' if view.whole else 'some '}{rows:,}: {reason}; null takes all",))
     return Entry(key, None, ("null is all of them",))
-
-
-def _about(view: View) -> str:
-    return "" if view.whole else "more than "
 
 
 def _validation(view: View, answers: bool) -> Entry:

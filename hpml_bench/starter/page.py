@@ -82,6 +82,9 @@ def _head(found: Findings) -> str:
 def _cost(found: Findings, rows: dict[str, int]) -> Iterator[str]:
     budget, view, lengths = found.budget, found.view, found.lengths
     chosen = plain(budget.entries)
+    rows = {
+        split: chosen[f"{split}_samples"] or int(count / view.data.share_of(split)) for split, count in rows.items()
+    }
     mean = float(lengths.tokens.clip(max=found.limit).mean())
     answers = found.task.decoding is not None
     new = plain(found.options).get("max_new_tokens", 0) if answers else 0

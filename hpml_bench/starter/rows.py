@@ -45,6 +45,15 @@ class Data:
     why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Option -> the reasons for it."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are looked at."""
+        return not self.shares
+
+    def share_of(self, split: str) -> float:
+        """Return the share of a split's rows that is looked at; of one that is split off, the training rows'."""
+        return self.shares.get(split if self.options.get(split) else "train", 1.0)
+
     def named_in_errors(self) -> AbstractContextManager[None]:
         """Name the user's files in errors on their heads."""
         return _real_names(self.options, self.heads)

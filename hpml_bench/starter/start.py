@@ -79,10 +79,12 @@ def _written(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
     names = kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=plain(options)), loaded.label_names)
     lengths = measure(loaded.train, task, encoder)
-    budget = choose_budget(view, task, lengths, _recipe(model, task))
     most = MOST_TOKENS[task.model_kind]
     limit = choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
+    budget = choose_budget(view, task, lengths, limit, _recipe(model, task))
     chosen = {**plain(budget.entries), "max_length": limit}
+    if not data.whole:  # a head may have fewer rows than the suite takes of the whole
+        chosen |= {"train_samples": None, "test_samples": None, "global_batch": 1}
     looked = {**data.heads, **plain(columns), **plain(names)}
     prepared = prepare(_settings(model, kind.task, plain(options), data, looked, **chosen))
     found = Findings(view, kind.task, options, (*columns, *names), lengths, limit, most, budget, prepared, task, file)

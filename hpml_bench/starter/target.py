@@ -74,11 +74,10 @@ class _Table:
 
     def is_id(self, name: str) -> bool:
         """Whether a column numbers the rows."""
-        whole = self.whole(name)
-        distinct = whole is not None and len(whole) == len(self.cells[name]) > 1
-        return distinct and (
-            name.strip().lower() in ID_NAMES or max(whole or [0]) - min(whole or [0]) < 2 * len(whole or [])
-        )
+        whole = self.whole(name) or set()
+        if not len(whole) == len(self.cells[name]) > 1:
+            return False
+        return name.strip().lower() in ID_NAMES or max(whole) - min(whole) < 2 * len(whole)
 
     def doubt(self, name: str) -> str:
         """Return why a column isn't learnt, where its cells show it."""
@@ -211,6 +210,11 @@ def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
     is_class = not table.numbers(label) or (
         whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
     )
+    if is_class and whole is None and distinct > len(table.cells[label]) / 2 > 1:
+        raise UserError(
+            f"{table.where}: {what} has {distinct} different texts in {len(table.cells[label]):,} rows, too many for "
+            "classes; to learn them as answers, call it 'completion' and the column of the text 'prompt'"
+        )
     target: Target = "class" if is_class else "number"
     if whole is not None and is_class:
         why = (

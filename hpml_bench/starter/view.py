@@ -28,8 +28,8 @@ class View:
 
     @property
     def whole(self) -> bool:
-        """Whether all training rows are looked at."""
-        return "train" not in self.data.shares
+        """Whether all rows are looked at."""
+        return self.data.whole
 
 
 class Kind(NamedTuple):

@@ -42,6 +42,9 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "no answer": ("a.jsonl", (json.dumps({"messages": [TURN]}) + "\n") * 9, "row 1 ends with a turn of the user"),
     "ids only": ("a.csv", "id\n" + "".join(f"{row}\n" for row in range(COUNT)), r"\(which counts the rows\); give"),
     "no label in a row": ("a.csv", "text,label\n" + "".join(ROWS) + "the bank,\n", "row 61 has no label in column"),
+    "as many texts as rows": (
+        "a.csv", "source,target\n" + "".join(f"{t},{t} w1\n" for t in TEXTS), "60 different texts .* 'completion'"
+    ),
     "another kind": ("a.xlsx", "text", "must end in .csv"),
 }  # fmt: skip
 
@@ -176,3 +179,18 @@ def test_a_file_without_names_of_columns_is_read_by_position(bert: Path, tmp_pat
     options = content(bert, file)["dataset"]["options"]
     assert (options["header"], options["text"], options["label"]) == (False, [2, 3], 1)
     assert options["label_names"] == ["1", "2", "3"]
+
+
+def test_a_budget_is_of_the_whole_file(
+    bert: Path, tmp_path: Path, small_heads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more rows than a comparison needs some are drawn, by the file's size, however few were read."""
+    monkeypatch.setattr("hpml_bench.starter.budget.MOST_TRAINING", 300)
+    monkeypatch.setattr("hpml_bench.starter.budget.MOST_TEST", 40)
+    rows = "".join(f"{text},{LABELS[row % 2]}\n" for row, text in enumerate(starters.texts(600)))
+    file = tmp_path / "large.csv"
+    file.write_text("text,label\n" + rows)
+    settings = content(bert, file)
+    assert (settings["train_samples"], settings["test_samples"]) == (300, 40)
+    assert small_heads.is_dir()
+    assert re.search(r"# drawn from some \d+: as many as PEFT", (tmp_path / "made.yaml").read_text())

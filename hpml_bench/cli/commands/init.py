@@ -19,6 +19,9 @@ import click
 def init(model: str, data: tuple[str, ...], files: tuple[str, ...], out: Path | None) -> None:
     """Look at a model and rows, and write a suite for run-all in which each choice has its reason."""
     from hpml_bench.records.files import write_atomically
+    from hpml_bench.system import environment
+
+    environment.set_process_environment()  # before libraries with bars are imported
     from hpml_bench.starter.start import starter_suite
     from hpml_bench.sweep.write_suite import check_target
     from hpml_bench.system import disk
