@@ -50,7 +50,7 @@ def choose_budget(view: View, task: Task, lengths: Lengths, limit: int, recipe: 
     batch = max(ranks, batch - batch % ranks)
     few = left < FEW
     epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
-    smaller = f"{left:,} rows give few steps of {recipe.batch}, which is {recipe.batch_why}"
+    smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
     entries = (
         _samples("train_samples", rows, MOST_TRAINING, view, "as many as PEFT's method comparison trains on"),
         _validation(view, answers),

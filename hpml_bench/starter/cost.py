@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rates import Published
 from hpml_bench.system import environment, gpus
-from hpml_bench.training.cpu_precision import measure, shape_of
+from hpml_bench.training.cpu_precision import FASTER, shape_of, thread_rates
 
 REACHED = 0.4
 """Share of the measured product's rate that a training reaches, about."""
@@ -45,21 +44,15 @@ def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batc
         return (
             "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run, and the report says what it took."
         )
-    threads = environment.cores()
-    products = measure(shape_of(model.config, batch_tokens), threads)
-    rows, inner, columns = products.shape
-    seconds = (
-        min(products.fp32_seconds, products.bf16_seconds) if environment.has_bf16("cpu") else products.fp32_seconds
-    )
-    rate = REACHED * 2 * rows * inner * columns / seconds
+    cores = environment.cores()
+    fp32, bf16 = thread_rates(shape_of(model.config, batch_tokens))
+    rate = REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
     each = {method.name: seconds_of(model, method, work, rate) for method in methods}
-    others = os.getloadavg()[0]
-    busy = f", beside other processes (load {others:.1f})" if others > threads / 2 else ""
     total = in_words(seeds * sum(each.values()))
     shown = ", ".join(f"{name} {in_words(value)}" for name, value in each.items())
     return (
-        f"Time here, within a factor of three: {total} for {len(each)} methods x {seeds} "
-        f"seeds; one run: {shown}. By operations per token, and a product timed on {threads} cores just now{busy}."
+        f"Time here, within a factor of three if nothing else runs: {total} for {len(each)} methods x {seeds} seeds; "
+        f"one run: {shown}. By operations per token, and a matrix product timed just now, for {cores} cores."
     )
 
 

@@ -68,7 +68,7 @@ def _head(found: Findings) -> str:
     view, rows = found.view, found.prepared.rows
     part = "" if view.whole else " of the part that was read"
     paragraphs = [
-        f"{found.task.title} with {view.model} on {view.data.where}.",
+        f"{found.task.title} with {view.model} on {view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "
         "docs/settings.md has all keys.",
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
@@ -135,7 +135,10 @@ def _on_rows(found: Findings) -> Iterator[str]:
     else:
         yield f"Copies and near-copies (half of the word sequences in common): {copies}."
     for warning in found.prepared.warnings:
-        yield f"Note: {warning}."
+        if warning.startswith("copies:"):
+            yield "They make scores look better or more certain than they are: remove them, or name a column of groups."
+        else:
+            yield f"Note: {warning}."
     shares = data.shares.get("train", 1.0)
     if shares < 1:
         yield f"The file has some {len(data.train) / shares:,.0f} rows; {len(data.train):,} were read."
@@ -157,9 +160,8 @@ def _limit(found: Findings) -> Entry:
         f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
         f"{f', and {what}' if lengths.tokens.max() > found.limit else ''}.",
         f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as longer rows are left out'}; "
-        f"the model reads at most {positions:,}, and more than {found.most} are chosen by hand only."
-        if positions
-        else f"More than {found.most} are chosen by hand only.",
+        + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
+        + f"more than {found.most:,} are left to you.",
     )
     return Entry("max_length", found.limit, why)
 

@@ -53,7 +53,7 @@ def encoder_recipe(parameters: int) -> Recipe:
     large = parameters > LARGE_MODEL
     return Recipe(
         batch=32,
-        batch_why="BERT's (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)",
+        batch_why="the batch of BERT's paper (16 or 32; Devlin et al. 2019, arXiv:1810.04805, A.3)",
         epochs=3,
         epochs_why="BERT's paper took 2, 3 or 4 (Devlin et al. 2019, A.3)",
         few_epochs=10,
@@ -100,7 +100,7 @@ def language_recipe(parameters: int) -> Recipe:
     options = {"r": 8, "alpha": 16}
     return Recipe(
         batch=16,
-        batch_why="QLoRA's up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)",
+        batch_why="QLoRA's batch up to 13B parameters (Dettmers et al. 2023, arXiv:2305.14314, B.2)",
         epochs=2,
         epochs_why="as Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1)",
         few_epochs=3,

@@ -46,6 +46,11 @@ class Data:
     """Option -> the reasons for it."""
 
     @property
+    def name(self) -> str:
+        """Name of the data in prose."""
+        return str(self.options.get("dataset") or self.options["train"]).removeprefix("path:").partition("#")[0]
+
+    @property
     def whole(self) -> bool:
         """Whether all rows are looked at."""
         return not self.shares

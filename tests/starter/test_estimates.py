@@ -14,6 +14,7 @@ from hpml_bench.starter.cost import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.memory import LIBRARIES, estimated_bytes
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
+from hpml_bench.training import cpu_precision
 
 MODEL = Model(
     source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
@@ -57,6 +58,32 @@ def test_seconds_are_operations_over_the_rate() -> None:
 def test_times_are_said_in_their_largest_unit(seconds: float, said: str) -> None:
     """With two digits."""
     assert in_words(seconds) == said
+
+
+def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations over seconds of CPU, 2 per multiplication; the number of threads is what it was."""
+    import torch
+
+    clock = iter([0.0, *(0.1 * step for step in range(1, 100))])
+    monkeypatch.setattr(cpu_precision.time, "thread_time", lambda: next(clock))
+    before = torch.get_num_threads()
+    fp32, bf16 = cpu_precision.thread_rates((8, 4, 2))
+    assert torch.get_num_threads() == before
+    # after the third product 0.1 s have passed, which isn't enough; after the fourth 0.2 s, and 0.3 s at the end
+    assert (fp32, bf16) == pytest.approx([2 * 8 * 4 * 2 * 4 / 0.3] * 2)
+
+
+def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate."""
+    monkeypatch.setattr(cost.gpus, "visible_gpus", lambda: ())
+    monkeypatch.setattr(cost, "thread_rates", lambda _: (1e9, 4e9))
+    monkeypatch.setattr(cost.environment, "cores", lambda: 5)
+    work = Work(train_tokens=1000, eval_tokens=0, new_tokens=0)
+    for has_bf16, rate in ((True, 4e9), (False, 1e9)):
+        monkeypatch.setattr(cost.environment, "has_bf16", lambda _, has=has_bf16: has)
+        seconds = seconds_of(MODEL, FULL, work, cost.REACHED * 5 * rate)
+        said = cost.time_in_words(MODEL, (FULL,), work, 100, 3)
+        assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
 
 
 def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
