@@ -102,9 +102,14 @@ def _other_separator(file: Path, header: str) -> str | None:
     right = SEPARATED[file.suffix.lower()]
     for separator in SEPARATORS:
         names = header.split(separator)
-        if right not in header and len(names) > 1 and all(len(name.split()) <= NAME_WORDS for name in names):
+        if right not in header and len(names) > 1 and all(_is_name(name) for name in names):
             return separator
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text may be a column's name: a few words without space around them."""
+    return text.strip() == text.rstrip("\r\n") and len(text.split()) <= NAME_WORDS
 
 
 def _separated_by(separator: str, file: Path) -> UserError:

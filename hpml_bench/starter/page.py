@@ -11,11 +11,10 @@ from hpml_bench.plugins.task import Task
 from hpml_bench.starter.budget import SEEDS, Budget
 from hpml_bench.starter.cost import time_in_words, work_of
 from hpml_bench.starter.entries import Entry, Rate, comment, written
-from hpml_bench.starter.kinds.numbers import spread
 from hpml_bench.starter.lengths import Lengths
 from hpml_bench.starter.memory import memory_in_words, room_in_words
 from hpml_bench.starter.rates import Published
-from hpml_bench.starter.view import View, plain
+from hpml_bench.starter.view import Kind, View, plain
 
 COPIES = "copies and near-copies"
 """Name of the preparation's note on copies."""
@@ -26,8 +25,7 @@ class Findings:
     """All that was found and chosen."""
 
     view: View
-    kind: str
-    """The task's name."""
+    kind: Kind
     options: tuple[Entry, ...]
     """The task's options."""
     data_options: tuple[Entry, ...]
@@ -103,8 +101,7 @@ def _settings(found: Findings) -> Iterator[Entry]:
         f"{model}, {model.layers} layers of width {model.width}, stored as {', '.join(model.dtypes)}; "
         f"{f'reads at most {model.positions:,}' if model.positions else 'config.json has no limit of'} tokens",
     ))  # fmt: skip
-    reasons = view.learnt.why + ((spread(view),) if view.learnt.target == "number" else ())
-    task = (Entry("name", found.kind, reasons),)
+    task = (Entry("name", found.kind.task, (*view.learnt.why, *found.kind.facts(view))),)
     yield Entry("task", (*task, Entry("options", found.options)) if found.options else task)
     files = tuple(Entry(key, value, view.data.why.get(key, ())) for key, value in view.data.options.items())
     yield Entry("dataset", (

@@ -87,7 +87,7 @@ def _written(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
         chosen |= {"train_samples": None, "test_samples": None, "global_batch": 1}
     looked = {**data.heads, **plain(columns), **plain(names)}
     prepared = prepare(_settings(model, kind.task, plain(options), data, looked, **chosen))
-    found = Findings(view, kind.task, options, (*columns, *names), lengths, limit, most, budget, prepared, task, file)
+    found = Findings(view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, file)
     return Starter(page(found), tuple(prepared.warnings))
 
 

@@ -40,6 +40,13 @@ class Kind(NamedTuple):
     """Returns the task's options."""
     names: Callable[[View], tuple[Entry, ...]]
     """Returns the data set's options on names of labels; none where rows have none."""
+    facts: Callable[[View], tuple[str, ...]]
+    """Returns sentences on what is learnt."""
+
+
+def nothing(view: View) -> tuple[Any, ...]:  # noqa: ARG001 - as the other functions of a kind
+    """Return nothing, of a kind without options, names or facts."""
+    return ()
 
 
 def plain(entries: tuple[Entry, ...]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.lengths import Lengths, measure
-from hpml_bench.starter.view import Kind, View
+from hpml_bench.starter.view import Kind, View, nothing
 from hpml_bench.suite.settings import TaskSpec
 
 TASK = "causal_lm"
@@ -132,4 +132,4 @@ def _new_tokens(lengths: Lengths) -> Entry:
     )
 
 
-KIND = Kind(TASK, _options, lambda view: ())  # noqa: ARG005 - as the other kinds'
+KIND = Kind(TASK, _options, nothing, nothing)

@@ -8,7 +8,7 @@ from hpml_bench.data.columns import short
 from hpml_bench.errors import UserError
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds.heads import label_names, pooling
-from hpml_bench.starter.view import Kind, View
+from hpml_bench.starter.view import Kind, View, nothing
 
 
 def _options(view: View) -> tuple[Entry, ...]:
@@ -27,4 +27,4 @@ def _names(view: View) -> tuple[Entry, ...]:
     return label_names(view, f"training rows of each: {most}")
 
 
-KIND = Kind("sequence_classification", _options, _names)
+KIND = Kind("sequence_classification", _options, _names, nothing)

@@ -8,11 +8,7 @@ from itertools import chain
 from hpml_bench.data.columns import short
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds.heads import label_names
-from hpml_bench.starter.view import Kind, View
-
-
-def _options(view: View) -> tuple[Entry, ...]:  # noqa: ARG001 - as the other kinds'
-    return ()
+from hpml_bench.starter.view import Kind, View, nothing
 
 
 def _names(view: View) -> tuple[Entry, ...]:
@@ -22,4 +18,4 @@ def _names(view: View) -> tuple[Entry, ...]:
     return label_names(view, f"training words of each: {most}")
 
 
-KIND = Kind("token_classification", _options, _names)
+KIND = Kind("token_classification", nothing, _names, nothing)
