@@ -22,6 +22,8 @@ MOST_ROWS = 2000
 BATCH = 500
 UNLIMITED = 10**6
 """`max_length` that cuts nothing."""
+MOST_TOKENS = {"encoder": 512, "language_model": 1024}
+"""Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own default."""
 STEP = 8
 """Lengths are multiples of this."""
 VIRTUAL = 32
@@ -53,7 +55,7 @@ class Lengths:
         count = int((self.tokens > limit).sum())
         if not count:
             return "none is"
-        return f"{count:,} ({100 * count / len(self.tokens):.2g} %) {'is' if count == 1 else 'are'}"
+        return f"{count:,} ({_percent(count / len(self.tokens))} %) {'is' if count == 1 else 'are'}"
 
 
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
@@ -83,3 +85,7 @@ def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bo
     wanted = float(np.percentile(lengths.tokens, 99)) if cuts else float(lengths.tokens.max())
     limit = min(STEP * math.ceil(max(wanted, 2) / STEP), most)
     return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"

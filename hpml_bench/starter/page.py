@@ -153,10 +153,12 @@ def _limit(found: Findings) -> Entry:
     lengths, cuts, positions = found.lengths, found.task.cuts_texts, found.view.model.positions
     longer = lengths.longer(found.limit)
     what = "cut at the end" if cuts else "left out"
+    if plain(found.options).get("too_long") == "cut_prompt":
+        what = "their prompts are cut at the front"
     why = (
         f"{lengths.in_words()}. {longer[:1].upper()}{longer[1:]} longer than {found.limit}"
         f"{f', and {what}' if lengths.tokens.max() > found.limit else ''}.",
-        f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as longer rows are left out'}; "
+        f"{'The 99th percentile, as longer texts are cut' if cuts else 'The maximum, as no answer is cut'}; "
         + (f"the model reads at most {positions:,}, virtual tokens of prompt methods included; " if positions else "")
         + f"more than {found.most:,} are left to you.",
     )

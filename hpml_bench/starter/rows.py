@@ -61,15 +61,16 @@ class Data:
 
     def named_in_errors(self) -> AbstractContextManager[None]:
         """Name the user's files in errors on their heads."""
-        return _real_names(self.options, self.heads)
+        return _real_names(self.options, self.heads, self.dataset)
 
 
 @contextmanager
-def _real_names(options: Mapping[str, Any], heads: Mapping[str, Any]) -> Iterator[None]:
+def _real_names(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = str(error)
+        name = str(options.get("dataset") or options["train"]).removeprefix("path:")
+        text = re.sub(rf"^data set {dataset}: ", lambda _: f"{name}: ", str(error))
         for split, head in heads.items():
             if head != options.get(split):
                 text = text.replace(str(head).removeprefix("path:"), str(options[split]).removeprefix("path:"))
@@ -113,7 +114,7 @@ def _files(sources: Sequence[str]) -> Data:
                 f"{100 * head.share:.2g} %. run-all reads it whole."
             )
         why[split] = tuple(reasons)
-    with _real_names(splits, heads):
+    with _real_names(splits, heads, "text_files"):
         rows, layout = read_file(file_of(heads["train"]), Format())
     named, label = (True, None) if layout is None else (layout.named, layout.label)
     where = str(file_of(splits["train"]))

@@ -15,7 +15,7 @@ from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenize
 from hpml_bench.starter.budget import choose_budget
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds import KINDS
-from hpml_bench.starter.lengths import UNLIMITED, choose_limit, measure
+from hpml_bench.starter.lengths import MOST_TOKENS, UNLIMITED, choose_limit, measure
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.page import Findings, page
 from hpml_bench.starter.rates import encoder_recipe, language_recipe
@@ -24,8 +24,6 @@ from hpml_bench.starter.target import Learnt, find_target
 from hpml_bench.starter.view import View, plain
 from hpml_bench.suite.settings import Settings, TaskSpec
 
-MOST_TOKENS = {"encoder": 512, "language_model": 1024}
-"""Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own default."""
 LEAST_ROWS = 8
 """Fewest rows of which some can be trained on, validated and tested."""
 

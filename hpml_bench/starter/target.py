@@ -64,7 +64,7 @@ class _Table:
 
     def numbers(self, name: str) -> bool:
         """Whether all cells are numbers."""
-        cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self._plain(name) else []
+        cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self.plain(name) else []
         return bool(cells) and all(not isinstance(cell, bool) and is_number(str(cell)) for cell in cells)
 
     def whole(self, name: str) -> set[float] | None:
@@ -85,7 +85,8 @@ class _Table:
             return " (which counts the rows)"
         return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
 
-    def _plain(self, name: str) -> bool:
+    def plain(self, name: str) -> bool:
+        """Whether no cell is a list or a mapping."""
         return not any(isinstance(cell, list | dict) for cell in self.cells[name])
 
 
@@ -204,6 +205,7 @@ def _found_texts(table: _Table, text: Sequence[str]) -> str:
 
 
 def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
+    _check_plain(table, (label,), "one class or number per text is learnt")
     whole = table.whole(label)
     what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
     distinct = len({str(cell) for cell in table.cells[label]})
@@ -233,4 +235,15 @@ def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
             "If they are names of classes: `task: sequence_classification`.",
         )
     columns = find(table.data.train, table.where, target, TableOptions(label=label), named=table.data.named).columns
+    _check_plain(table, columns.text, "texts are read as they stand")
     return Learnt(target, columns, why, how, _found_texts(table, columns.text))
+
+
+def _check_plain(table: _Table, names: Sequence[str], why: str) -> None:
+    """Refuse columns of lists and mappings, which would be read as the text that Python prints of them."""
+    for name in names:
+        if not table.plain(name):
+            raise UserError(
+                f"{table.where}: column '{short(name)}' holds lists or mappings, and {why}; give plain cells, or for a "
+                "tag per word the columns 'words' and 'tags'"
+            )

@@ -45,6 +45,14 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "as many texts as rows": (
         "a.csv", "source,target\n" + "".join(f"{t},{t} w1\n" for t in TEXTS), "60 different texts .* 'completion'"
     ),
+    "several classes of a text": (
+        "a.jsonl", "".join(json.dumps({"text": t, "label": ["a", "b"]}) + "\n" for t in TEXTS), "holds lists .*; give"
+    ),
+    "texts in mappings": (
+        "a.jsonl", "".join(json.dumps({"text": {"en": p["text"]}, "label": p["label"]}) + "\n" for p in PAIRS),
+        "'text' holds lists or mappings, .*; give plain cells",
+    ),
+    "one number": ("a.csv", "text,score\n" + "".join(f"{t},1.5\n" for t in TEXTS), "target 1.5; regression needs two"),
     "another kind": ("a.xlsx", "text", "must end in .csv"),
 }  # fmt: skip
 

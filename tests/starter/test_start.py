@@ -280,3 +280,12 @@ def test_a_suite_is_not_overwritten(models: dict[str, Path], tmp_path: Path) -> 
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
     assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_prompts_are_cut_where_many_rows_are_too_long(models: dict[str, Path], tmp_path: Path) -> None:
+    """More rows than a tenth would be left out: a model of 256 positions still learns their answers."""
+    rows = [{"prompt": " ".join([text] * 60), "completion": "bank goal"} for text in starters.texts(60)]
+    text = " ".join(text_of(models["llama"], starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
+    assert "too_long: cut_prompt" in text
+    assert "60 (1e+02 %)" not in text
+    assert re.search(r"\(100 %\) are longer than 224, and their prompts are cut at the front", text)

@@ -13,7 +13,7 @@ import numpy as np
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.starter.entries import Entry
-from hpml_bench.starter.lengths import Lengths, measure
+from hpml_bench.starter.lengths import MOST_TOKENS, Lengths, choose_limit, measure
 from hpml_bench.starter.view import Kind, View, nothing
 from hpml_bench.suite.settings import TaskSpec
 
@@ -24,6 +24,8 @@ NUMBER = re.compile(r"\s*[-+]?[\d.,/]+\s*%?\s*")
 SHORT_WORDS = 4
 """Most words of an answer that has to match exactly."""
 NINE_TENTHS = 0.9
+MANY = 0.1
+"""Share of rows too long from which on their prompts are cut."""
 MOST_NEW, STEP = 256, 8
 """Most tokens generated for an answer, and the step to which they are rounded up."""
 END = 50
@@ -35,7 +37,7 @@ def _options(view: View) -> tuple[Entry, ...]:
     task = make_task(TaskSpec(name=TASK, options={entry.key: entry.value for entry in loss_on if entry.chosen}))
     lengths = measure(view.loaded.train, task, view.encoder)
     scorer = _scorer(view)
-    entries = (_template(view, task), *loss_on, scorer, _too_long())
+    entries = (_template(view, task), *loss_on, scorer, _too_long(view, lengths))
     return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
 
 
@@ -117,7 +119,12 @@ def _answers(view: View) -> Iterator[str]:
             yield contents[-1]
 
 
-def _too_long() -> Entry:
+def _too_long(view: View, lengths: Lengths) -> Entry:
+    """Return whether rows that are too long are left out, or where many are, cut."""
+    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
+        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
+        return Entry("too_long", "cut_prompt", (why,))
     return Entry("too_long", "drop", ("rows above max_length are left out and counted; cut_prompt cuts their prompts",))
 
 
