@@ -175,7 +175,7 @@ def _on_methods(found: Findings) -> Iterator[str]:
     if found.budget.tight:
         names = " and ".join(found.budget.tight)
         yield f"{names} may not fit either ({here}): try a smaller global_batch, weights: bfloat16 or the method qlora."
-    yield "Lines that begin with # are further methods: take the sign away to compare them too."
+    yield "Further methods stand as comments: take the # before a name away to compare it too."
 
 
 def _method(method: Published, found: Findings) -> Entry:

@@ -289,3 +289,14 @@ def test_prompts_are_cut_where_many_rows_are_too_long(models: dict[str, Path], t
     assert "too_long: cut_prompt" in text
     assert "60 (1e+02 %)" not in text
     assert re.search(r"\(100 %\) are longer than 224, and their prompts are cut at the front", text)
+
+
+def test_methods_that_are_offered_can_be_compared(models: dict[str, Path], tmp_path: Path) -> None:
+    """Without its sign each is a method with options that exist."""
+    file = tmp_path / "made.yaml"
+    for model, write, name in (("bert", starters.classes, "a.csv"), ("llama", starters.messages, "a.jsonl")):
+        text = text_of(models[model], write(tmp_path / name))
+        file.write_text(re.sub(r"^  # (\w+: \{)", r"  \1", text, flags=re.MULTILINE))
+        found = load_suite(str(file))
+        assert len(found.methods) == 6
+        assert {spec.method.name: spec.method.lr for spec in found.runs(seeds=[0])}["ia3"] == 3e-3
