@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
+from hpml_bench.data.sources import fetch
 from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+NAME_WORDS, LONGEST_HEADER = 3, 10_000
+"""Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
 MAGIC = frozenset("*?[]{}:")
 TEXT = {".txt": "text"}
 """Plain text, whose lines are rows with the one column `text`."""
@@ -47,6 +51,17 @@ class Format(Frozen):
     """Quoting character of csv, tsv and tab files; empty for none."""
 
 
+def file_of(uri: str) -> Path:
+    """Return the file with rows that a source names, fetched if necessary; a UserError if it has none."""
+    path = fetch(uri).folder_or_file
+    known = [*SEPARATED, *OTHER]
+    if not path.is_file() or path.suffix.lower() not in known:
+        raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty")
+    return path
+
+
 def _layout(file: Path, form: Format) -> Layout:
     """Find column names and header lines from the first rows."""
     first = _first_rows(file, form)
@@ -74,9 +89,54 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
     try:
         table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(file, form))
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{file}: can't be read as {file.suffix[1:]}: {first_line(error)}") from None
+        raise _unreadable(file, error) from None
     rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
+    other = _other_separator(file, rows[0][0]) if len(rows) > 1 and len(rows[0]) == 1 else None
+    if other is not None and all(row[0].count(other) >= rows[0][0].count(other) for row in rows):
+        raise _separated_by(other, file)
     return rows
+
+
+def _other_separator(file: Path, header: str) -> str | None:
+    """Return the separator of a line of column names that a file of this kind doesn't have; None for other lines."""
+    right = SEPARATED[file.suffix.lower()]
+    for separator in SEPARATORS:
+        names = header.split(separator)
+        if right not in header and len(names) > 1 and all(_is_name(name) for name in names):
+            return separator
+    return None
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text may be a column's name: a few words without space around them."""
+    return text.strip() == text.rstrip("\r\n") and len(text.split()) <= NAME_WORDS
+
+
+def _separated_by(separator: str, file: Path) -> UserError:
+    suffix = file.suffix.lower()
+    return UserError(
+        f"{file}: its cells are separated by {SEPARATORS[separator]}, and those of a {suffix} file must be by "
+        f"{SEPARATORS[SEPARATED[suffix]]}; save it with these"
+    )
+
+
+def _unreadable(file: Path, error: BaseException) -> UserError:
+    """Return the error for a file that a library can't read."""
+    suffix, problem, advice = file.suffix.lower(), first_line(error), ""
+    if "corresponds to no data" in problem:
+        return UserError(f"{file}: has no rows; give a file with some")
+    if isinstance(error, UnicodeDecodeError):
+        problem = f"it isn't UTF-8 ({problem})"
+        advice = "; convert it, if it is Latin-1 by iconv -f latin1 -t utf-8"
+    elif suffix in SEPARATED and "fields in line" in problem:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            other = _other_separator(file, lines.readline(LONGEST_HEADER))
+        if other is not None:
+            return _separated_by(other, file)
+        advice = "; mend that line: a cell with a separator needs quotes"
+    elif suffix == ".jsonl":
+        problem = _torn_line(file) or problem
+    return UserError(f"{file}: can't be read as {suffix[1:]}: {problem}{advice}")
 
 
 def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
@@ -98,10 +158,7 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
     try:
         rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
     except Exception as error:
-        cause = error.__cause__ or error
-        torn = _torn_line(file) if suffix == ".jsonl" else ""
-        unreadable = UserError(f"{file}: can't be read as {suffix[1:]}: {torn or first_line(cause)}")
-        raise disk_error(error) or unreadable from None
+        raise disk_error(error) or _unreadable(file, error.__cause__ or error) from None
     return rows, layout
 
 

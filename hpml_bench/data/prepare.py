@@ -58,7 +58,7 @@ def prepare(settings: Settings) -> Prepared:
         UserError: the model or the data can't be fetched or don't fit the settings, or the cache can't be written to.
 
     """
-    _silence()
+    silence()
     model = resolve_model(settings.backbone)
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
@@ -120,7 +120,7 @@ def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> I
         yield f"copies: {copies.warning}{advice}"
 
 
-def _silence() -> None:
+def silence() -> None:
     """Switch off the libraries' progress bars, log messages and telemetry."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()

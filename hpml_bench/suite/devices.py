@@ -15,6 +15,12 @@ def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
     return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
 
 
+def default_ranks(device: str | None = None) -> int:
+    """Return the ranks of a suite that names none: one per visible GPU, or two on a CPU that has as many cores."""
+    cards = len(gpus.visible_gpus())
+    return cards if cards and device != "cpu" else min(2, environment.cores())
+
+
 def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
@@ -30,7 +36,7 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
         raise UserError(
             "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
         )
-    world = settings.world_size or (cards if device == "cuda" else min(2, environment.cores()))
+    world = settings.world_size or default_ranks(device)
     here = here or world
     if device == "cuda" and here > cards:
         ranks = f"settings.world_size is {world}" if here == world else f"{here} of {world} ranks are on this machine"

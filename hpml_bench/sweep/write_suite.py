@@ -13,16 +13,22 @@ from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.suite.suite import Suite
 
 
-def check_target(path: Path) -> Path:
-    """Return the path if a suite can be written there, before hours are spent; else raises UserError."""
+def check_target(path: Path, option: str = "--write", *, fresh: bool = False) -> Path:
+    """Return the path if a suite can be written there, before hours are spent; else raises UserError.
+
+    `option` gave it; with `fresh` no file may be there.
+    """
     if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
         raise UserError(
-            f"--write {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; choose another"
+            f"{option} {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; "
+            "choose another"
         )
+    if fresh and path.exists():
+        raise UserError(f"{option} {path}: there is such a file; remove it, or choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--write {path}: the folder can't be made: {error.strerror}; choose another") from None
+        raise UserError(f"{option} {path}: the folder can't be made: {error.strerror}; choose another") from None
     return path
 
 

@@ -53,6 +53,32 @@ def shape_of(config: Mapping[str, Any], tokens: int) -> tuple[int, int, int]:
     return rows, hidden, max(1, min(columns, int(WORK / (rows * hidden))))
 
 
+def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Return the operations per second of CPU time of one thread's products in fp32 and bf16.
+
+    CPU time leaves out what other processes take, so that it says what a free machine can do.
+    """
+    import torch
+
+    rows, inner, columns = shape
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = []
+        for kind in (torch.float32, torch.bfloat16):
+            left, right = torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)
+            left @ right  # the first sets up the kernel
+            done, began = 0, time.thread_time()
+            while done < LEAST or time.thread_time() - began < SECONDS / 2:
+                left @ right
+                done += 1
+            seconds.append((time.thread_time() - began) / done)
+    finally:
+        torch.set_num_threads(threads)
+    fp32, bf16 = (2 * rows * inner * columns / each for each in seconds)
+    return fp32, bf16
+
+
 def measure(shape: tuple[int, int, int], threads: int) -> Products:
     """Time products of both types alternately."""
     import torch

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.data.columns import TableOptions, short, some
-from hpml_bench.data.files import OTHER, SEPARATED, Format, Layout, read_file
-from hpml_bench.data.sources import fetch
+from hpml_bench.data.files import Format, Layout, file_of, read_file
 from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
@@ -38,7 +36,7 @@ class TextFiles(DatasetLoader):
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return the rows of the files."""
-        options, train_file = self.options, _file(self.options.train)
+        options, train_file = self.options, file_of(self.options.train)
         train, layout = read_file(train_file, options)
         label, named = (None, True) if layout is None else (layout.label, layout.named)
         found = find(train, str(train_file), target, options, label, named=named)
@@ -47,19 +45,9 @@ class TextFiles(DatasetLoader):
         return load(Splits((train, str(train_file)), validation, test), settings, found, target, options, {})
 
 
-def _file(uri: str) -> Path:
-    path = fetch(uri).folder_or_file
-    known = [*SEPARATED, *OTHER]
-    if not path.is_file() or path.suffix.lower() not in known:
-        raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
-    if not path.stat().st_size:
-        raise UserError(f"{path}: the file is empty")
-    return path
-
-
 def _read_like(train: Layout | None, uri: str, form: Format) -> tuple[Dataset, str]:
     """Return the rows of a file that must have the columns of the training file, and the file's name in errors."""
-    file = _file(uri)
+    file = file_of(uri)
     rows, layout = read_file(file, form)
     if train and layout and (train.names, train.named) != (layout.names, layout.named):
         raise UserError(

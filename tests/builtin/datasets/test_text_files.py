@@ -11,6 +11,7 @@ import pytest
 
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import text_files
+from hpml_bench.data.files import Format, read_file
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -172,6 +173,21 @@ def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict
     with pytest.raises(UserError, match=says) as raised:
         load(tmp_path, train, test, **options)
     assert "\n" not in str(raised.value)
+
+
+def test_another_separator_is_named_and_commas_of_sentences_are_none(tmp_path: Path) -> None:
+    """A line of names decides; texts with as many commas, and a single column called text, are read."""
+    for content, says in [
+        ("text;label\nan a, b;x\nb;y\n", "by semicolons"),
+        ("text|label\na|x\nb|y\n", "by vertical bars"),
+    ]:
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(UserError, match=f"its cells are separated {says}, .* by commas; save it"):
+            read(settings(), train=f"path:{tmp_path / 'a.csv'}")
+    (tmp_path / "a.tsv").write_text("He came, she saw\nI came, you left\n")
+    assert len(read_file(tmp_path / "a.tsv", Format())[0]) >= 1
+    (tmp_path / "b.csv").write_text("text\none; two\nthree; four\n")
+    assert read_file(tmp_path / "b.csv", Format())[0]["text"][:] == ["one; two", "three; four"]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

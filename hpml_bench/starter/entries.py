@@ -1,0 +1,97 @@
+"""Entries of a suite with their reasons, and their form as YAML with comments."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hpml_bench.errors import UserError
+from hpml_bench.suite.yaml import parse
+from hpml_bench.system.text import for_terminal, sanitize
+
+WIDTH = 116
+"""Most characters of a line of comment."""
+BESIDE = 60
+"""Most characters of an entry that a short comment may stand beside."""
+PLAIN = re.compile(r"[\w./~+-][\w./ :~+=@#-]*")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate, written as 5e-4."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key of a suite with its value and the reason for it."""
+
+    key: str
+    value: Any
+    """Plain values, a `Rate`, or a tuple of entries, which become a mapping of their own lines."""
+    why: tuple[str, ...] = ()
+    """Paragraphs of the comment."""
+    chosen: bool = True
+    """False: an alternative, written as a comment."""
+
+
+def written(entries: Iterable[Entry], indent: int = 0) -> str:
+    """Return entries as YAML, each below its reason, or before a short one."""
+    return "".join(f"{line}\n" for entry in entries for line in _lines(entry, " " * indent))
+
+
+def comment(paragraphs: Iterable[str], margin: str = "") -> Iterator[str]:
+    """Yield paragraphs as lines of comment; an indented one, such as a command, stays on its line."""
+    for paragraph in paragraphs:
+        if paragraph.startswith(" "):
+            yield f"{margin}# {for_terminal(paragraph)}"
+            continue
+        lines = textwrap.wrap(sanitize(paragraph), WIDTH - len(margin), break_long_words=False, break_on_hyphens=False)
+        yield from (f"{margin}# {line}" for line in lines)
+
+
+def _lines(entry: Entry, margin: str) -> Iterator[str]:
+    if isinstance(entry.value, tuple) and entry.value and isinstance(entry.value[0], Entry):
+        yield from comment(entry.why, margin)
+        yield f"{margin}{entry.key}:"
+        yield from written(entry.value, len(margin) + 2).splitlines()
+        return
+    line = f"{margin}{'' if entry.chosen else '# '}{entry.key}: {flow(entry.value)}"
+    beside = f"{line}  # {sanitize(entry.why[0])}" if len(entry.why) == 1 else ""
+    if beside and len(line) <= BESIDE and len(beside) <= WIDTH:
+        yield beside
+        return
+    yield from comment(entry.why, margin)
+    yield line
+
+
+def flow(value: Any) -> str:
+    """Return a value as YAML on one line; reading it gives the value again."""
+    if isinstance(value, Rate):
+        digits, _, exponent = f"{value.value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_text(key)}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """Return a text as it stands where YAML reads it so, else in quotes."""
+    simple = PLAIN.fullmatch(text) and not re.search(r": | #|[ :]\Z", text)
+    if simple and _reads_as(text, [text]):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _reads_as(text: str, value: Any) -> bool:
+    try:
+        return bool(parse(f"[{text}]", "") == value)
+    except UserError:
+        return False

@@ -1,0 +1,158 @@
+"""Facts about a model from its folder: kind, size, positions, type of the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.errors import UserError
+
+KINDS = ("embedded:", "path:", "hub:", "wheel:")
+"""Beginnings of sources."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+GENERATES = re.compile(r"(CausalLM|LMHeadModel)$")
+BOTH_WAYS = re.compile(
+    r"(?:bert|electra|mpnet|xlm|camembert|longformer|big_?bird|ernie|deberta|nomic|rembert|layoutlm|luke|fnet)"
+)
+"""In the model types of encoders that read both ways, ModernBERT's and DistilBERT's among them."""
+POOLING = "*_Pooling/config.json"
+"""File in which sentence-transformers keeps how a model pools."""
+FLOAT = re.compile(r"B?F\d")
+"""Types of weights; others are of buffers, or quantised."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine."""
+
+    source: str
+    """As a suite names it."""
+    folder: Path
+    config: Mapping[str, Any]
+    """config.json, of a multimodal model that of its text model."""
+    parameters: int
+    dtypes: tuple[str, ...]
+    """Types of the weights in the file, the most frequent first."""
+    reads_both_ways: bool
+    """Whether it is an encoder such as BERT, which can't generate."""
+    pools_by: str | None
+    """How sentence-transformers pools its states; None where it doesn't say."""
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that it reads; None where nothing limits them."""
+        longest = self.config.get("n_positions") or self.config.get("max_position_embeddings")
+        return longest if isinstance(longest, int) else None
+
+    @property
+    def width(self) -> int:
+        """Size of the hidden states."""
+        return next((int(self.config[k]) for k in ("hidden_size", "n_embd", "dim", "d_model") if self.config.get(k)), 1)
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        return next((int(self.config[k]) for k in keys if self.config.get(k)), 1)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token embeddings."""
+        return int(self.config.get("vocab_size") or 0)
+
+    def __str__(self) -> str:
+        """Return what it is in words."""
+        return f"a {self.config.get('model_type', '')} model of {in_millions(self.parameters)} parameters"
+
+
+def look_at_model(source: str) -> Model:
+    """Return the facts about the model that a source names; a folder, a file or OWNER/NAME is enough.
+
+    Raises:
+        UserError: there is none, or it can't be read.
+
+    """
+    uri = source_of(source)
+    folder = resolve_model(uri).folder_or_file
+    config = read_json(folder / "config.json")
+    config |= config.get("text_config") or {}
+    kinds = [str(name) for name in config.get("architectures") or ()]
+    family = str(config.get("model_type", ""))
+    generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
+    sizes = _weights(folder)
+    return Model(
+        source=uri,
+        folder=folder,
+        config=config,
+        parameters=sum(sizes.values()),
+        dtypes=tuple(name for name, _ in sizes.most_common()),
+        reads_both_ways=bool(BOTH_WAYS.search(family)) and not generates,
+        pools_by=_pooling(folder),
+    )
+
+
+def source_of(given: str) -> str:
+    """Return a source as suites write it: with its kind, and an absolute path."""
+    if given.startswith("path:") or Path(given).expanduser().exists():
+        return f"path:{Path(given.removeprefix('path:')).expanduser().absolute()}"
+    if given.startswith(KINDS):
+        return given
+    if REPOSITORY.fullmatch(given) and not given.startswith("."):
+        return f"hub:{given}"
+    raise UserError(
+        f"{given}: there is no such file or folder, and it begins with none of {', '.join(KINDS)}; give a path that "
+        "exists, or OWNER/NAME of the Hugging Face hub"
+    )
+
+
+def in_millions(count: float) -> str:
+    """Return a large number in words of three digits: 22.7M, 1.24B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the mapping in a file of a model."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: can't be read as JSON: {str(error)[:200]}; save the model anew") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: holds no mapping; save the model anew")
+    return value
+
+
+def _weights(folder: Path) -> Counter[str]:
+    """Return the number of weights of each type, from the headers of the safetensors files."""
+    sizes: Counter[str] = Counter()
+    for file in weight_files(folder):
+        try:
+            with file.open("rb") as opened:
+                (length,) = struct.unpack("<Q", opened.read(8))
+                header = json.loads(opened.read(min(length, 100_000_000)))
+            for name, tensor in header.items():
+                if name != "__metadata__" and FLOAT.match(str(tensor["dtype"])):
+                    sizes[str(tensor["dtype"])] += math.prod(tensor["shape"])
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: can't be read as safetensors: {str(error)[:200]}; save the model anew") from None
+    return sizes
+
+
+def _pooling(folder: Path) -> str | None:
+    for file in sorted(folder.glob(POOLING)):
+        flags = read_json(file)
+        if flags.get("pooling_mode_mean_tokens"):
+            return "mean"
+        if flags.get("pooling_mode_cls_token"):
+            return "first"
+    return None

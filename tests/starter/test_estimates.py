@@ -1,0 +1,162 @@
+"""Estimates of time and memory that `init` writes, against arithmetic by hand; and what follows from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helpers import starters
+from hpml_bench.cli import main
+from hpml_bench.starter import budget, cost, memory
+from hpml_bench.starter.cost import Work, in_words, seconds_of, work_of
+from hpml_bench.starter.memory import LIBRARIES, estimated_bytes
+from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
+from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
+from hpml_bench.training import cpu_precision
+
+MODEL = Model(
+    source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
+    parameters=150_000_000, dtypes=("F32",), reads_both_ways=True, pools_by=None,
+)  # fmt: skip
+FULL = Published("full", "all", lr=1e-5, trained=1, work=6)
+HEAD = Published("head", "none", trained=0, work=2)
+
+
+def test_bytes_are_those_of_weights_state_and_activations() -> None:
+    """Full: 16 bytes per parameter, and 68 per token, layer and unit of width; a frozen model keeps one layer's."""
+    assert estimated_bytes(MODEL, FULL, 500) == LIBRARIES + 150e6 * 16 + 68 * 500 * 1000 * 10
+    assert estimated_bytes(MODEL, HEAD, 500) == LIBRARIES + 150e6 * 4 + 68 * 500 * 1000
+    assert estimated_bytes(MODEL, FULL, 500, 100) - estimated_bytes(MODEL, FULL, 500) == 12 * 100 * 30_000
+    assert estimated_bytes(MODEL, Published("none", "", trained=0, work=0), 500) == LIBRARIES + 150e6 * 4
+
+
+def test_memory_is_a_cards_or_a_ranks_share_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names each method and what there is."""
+    monkeypatch.setattr(memory.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * 2)
+    said = memory.memory_in_words(MODEL, (FULL, HEAD), 500, 0, 2)
+    assert "full 3.2 GB, head 1.1 GB" in said
+    assert said.endswith("Here: 2 x Card of 80 GB.")
+    monkeypatch.setattr(memory.gpus, "visible_gpus", lambda: ())
+    assert memory.room(4) * 4 == pytest.approx(memory.psutil.virtual_memory().available, rel=0.3)
+
+
+def test_seconds_are_operations_over_the_rate() -> None:
+    """6 per parameter and token of full training, 2 of evaluation; embeddings are looked up."""
+    work = work_of({"train": 100, "validation": 10, "test": 50}, tokens=20, epochs=3, new_tokens=0, generated_rows=0)
+    assert work == Work(train_tokens=6000, eval_tokens=2000, new_tokens=0)
+    multiplied = 150e6 - 30_000 * 1000
+    assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(
+        cost.STARTING + multiplied * (6 * 6000 + 2 * 2000) / 1e10
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20, "20 s"), (89, "89 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2.3 days")]
+)
+def test_times_are_said_in_their_largest_unit(seconds: float, said: str) -> None:
+    """With two digits."""
+    assert in_words(seconds) == said
+
+
+def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations over seconds of CPU, 2 per multiplication; the number of threads is what it was."""
+    import torch
+
+    clock = iter([0.0, *(0.1 * step for step in range(1, 100))])
+    monkeypatch.setattr(cpu_precision.time, "thread_time", lambda: next(clock))
+    before = torch.get_num_threads()
+    fp32, bf16 = cpu_precision.thread_rates((8, 4, 2))
+    assert torch.get_num_threads() == before
+    # after the third product 0.1 s have passed, which isn't enough; after the fourth 0.2 s, and 0.3 s at the end
+    assert (fp32, bf16) == pytest.approx([2 * 8 * 4 * 2 * 4 / 0.3] * 2)
+
+
+def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate."""
+    monkeypatch.setattr(cost.gpus, "visible_gpus", lambda: ())
+    monkeypatch.setattr(cost, "thread_rates", lambda _: (1e9, 4e9))
+    monkeypatch.setattr(cost.environment, "cores", lambda: 5)
+    work = Work(train_tokens=1000, eval_tokens=0, new_tokens=0)
+    for has_bf16, rate in ((True, 4e9), (False, 1e9)):
+        monkeypatch.setattr(cost.environment, "has_bf16", lambda _, has=has_bf16: has)
+        seconds = seconds_of(MODEL, FULL, work, cost.REACHED * 5 * rate)
+        said = cost.time_in_words(MODEL, (FULL,), work, 100, 3)
+        assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
+
+
+def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rate of a card is made up: the command that finds out is named."""
+    monkeypatch.setattr(cost.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
+    said = cost.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
+    assert "not estimated for a GPU" in said
+    assert "hpml-bench run lora" in said
+
+
+def test_a_method_that_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`full` becomes a comment, with the reason; others are kept, with what to try."""
+    model, rows = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60)
+    monkeypatch.setattr(budget, "room", lambda _: 1e6)
+    result = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows)])
+    assert result.exit_code == 0, result.output
+    assert "\n  # full: {lr: 5e-5}" in result.stdout
+    assert "\n  lora: {lr: 5e-4" in result.stdout
+    assert "full is left out for lack of memory" in result.stdout
+    assert "head and lora may not fit either" in result.stdout
+
+
+def test_rates_follow_the_size_as_published() -> None:
+    """BERT's lowest for large encoders; QLoRA's two rates on both sides of 13B."""
+
+    def rates(recipe: object) -> dict[str, float | None]:
+        return {method.name: method.lr for method in recipe.methods}  # type: ignore[attr-defined]
+
+    assert rates(encoder_recipe(110e6))["full"] == 5e-5
+    assert rates(encoder_recipe(340e6))["full"] == 2e-5
+    assert rates(language_recipe(7e9))["lora"] == rates(language_recipe(7e9))["qlora"] == 2e-4
+    assert rates(language_recipe(33e9))["lora"] == 1e-4
+
+
+def test_facts_of_a_model_are_those_of_its_files(tmp_path: Path) -> None:
+    """Parameters as torch counts them, from the file's header alone; an encoder reads both ways, a decoder doesn't."""
+    from transformers import AutoModel
+
+    for folder, both in ((starters.bert(tmp_path / "bert"), True), (starters.llama(tmp_path / "llama"), False)):
+        found = look_at_model(str(folder))
+        assert found.reads_both_ways is both
+        assert found.width == 32
+        assert found.layers == 2
+        real = sum(weight.numel() for weight in AutoModel.from_pretrained(folder).parameters())
+        assert real <= found.parameters <= real + 200 * 32  # the language model's output layer, or BERT's pooler
+    (tmp_path / "bert" / "1_Pooling").mkdir()
+    (tmp_path / "bert" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert look_at_model(str(tmp_path / "bert")).pools_by == "first"
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("FacebookAI/roberta-base", "hub:FacebookAI/roberta-base"),
+        ("o/n@main", "hub:o/n@main"),
+        ("hub:o/n", "hub:o/n"),
+        ("embedded:newswire-gpt2", "embedded:newswire-gpt2"),
+        ("path:/a/b", "path:/a/b"),
+        ("/", "path:/"),
+    ],
+)
+def test_sources_are_written_as_suites_write_them(given: str, source: str) -> None:
+    """With their kind, and paths absolute."""
+    assert source_of(given) == source
+
+
+def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert source_of("model") == source_of("path:model") == f"path:{tmp_path / 'model'}"
+
+
+def test_large_numbers_have_three_digits() -> None:
+    """In millions and billions."""
+    assert [in_millions(n) for n in (28_800, 22_713_216, 1_235_814_400)] == ["28.8k", "22.7M", "1.24B"]
