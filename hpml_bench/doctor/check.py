@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from typing import Literal
 
-State = Literal["ok", "mind", "bad"]
-"""ok: works; mind: something may be missing or go wrong here; bad: the suite quickstart can't run here."""
+State = Literal["ok", "warn", "fail"]
+"""ok: works; warn: something may be missing or go wrong here; fail: the suite quickstart can't run here."""
 SECONDS = 90.0
 """Time limit of all checks; a network drive may not answer."""
 
@@ -47,10 +47,10 @@ def look(checks: Sequence[Look]) -> Iterator[Check]:
         thread.start()
     for check, thread in zip(checks, threads, strict=True):
         thread.join(max(0.0, deadline - time.monotonic()))
-        yield _printable(check.__name__.replace("_", " "), kept.get(check, Found("mind", "no answer in time")))
+        yield _printable(check.__name__.replace("_", " "), kept.get(check, Found("warn", "no answer in time")))
 
 
-def refused(error: Exception, state: State = "bad") -> Found:
+def refused(error: Exception, state: State = "fail") -> Found:
     """Return the result for a UserError, whose text is a problem, a semicolon and advice."""
     finding, _, advice = str(error).partition("; ")
     return Found(state, finding, advice)
@@ -69,11 +69,11 @@ def _keep(check: Look, kept: dict[Look, Found]) -> None:
     except UserError as error:
         kept[check] = refused(error)
     except PackageNotFoundError as error:
-        kept[check] = Found("mind", f"not known: {error.name} isn't installed", "pip install . in the clone")
+        kept[check] = Found("warn", f"not known: {error.name} isn't installed", "pip install . in the clone")
     except ImportError as error:  # of ours, or of a dependency
-        kept[check] = Found("bad", str(error), "pip install . in the clone; see the line dependencies")
+        kept[check] = Found("fail", str(error), "pip install . in the clone; see the line dependencies")
     except Exception as error:
-        kept[check] = Found("mind", f"not known ({type(error).__name__}: {error})")
+        kept[check] = Found("warn", f"not known ({type(error).__name__}: {error})")
 
 
 def _printable(name: str, found: Found) -> Check:

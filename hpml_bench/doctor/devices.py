@@ -27,16 +27,16 @@ def torch() -> Found:
     report = torch_report()
     broken = report.get("torch_error") or report.get("worker_error")
     if broken:
-        return Found("bad", f"can't be imported: {broken}", UNFIT)
+        return Found("fail", f"can't be imported: {broken}", UNFIT)
     if report.get("worker"):
         return Found("ok", f"torch {report['torch']}, transformers, PEFT and datasets can be imported")
     if report["status"] is None:
-        return Found("mind", "not imported in time", "repeat the command: a first import reads some GB from the disk")
+        return Found("warn", "not imported in time", "repeat the command: a first import reads some GB from the disk")
     if report["status"] > 0:
-        return Found("bad", f"can't be imported: {report['stderr']}", UNFIT)
+        return Found("fail", f"can't be imported: {report['stderr']}", UNFIT)
     by = signal.Signals(-report["status"])
     advice = "see the line memory" if by == signal.SIGKILL else "install a torch for this processor and driver"
-    return Found("bad", f"importing it ended its process by {by.name}", advice)
+    return Found("fail", f"importing it ended its process by {by.name}", advice)
 
 
 def gpus() -> Found:
@@ -46,15 +46,15 @@ def gpus() -> Found:
     shown, report = visible_gpus(), torch_report()
     names = ", ".join(f"{gpu['name']} ({_memory(gpu['memory_mb'])})" for gpu in shown) or "none"
     if "gpus" not in report:
-        return Found("mind", f"{NVML} shows {names}; torch: {report.get('gpus_error', 'no answer')}")
+        return Found("warn", f"{NVML} shows {names}; torch: {report.get('gpus_error', 'no answer')}")
     seen = report["gpus"]
     if {_bare(gpu["uuid"]) for gpu in shown} != {_bare(gpu["uuid"]) for gpu in seen}:
         names += f", torch {report['torch']} sees {', '.join(gpu['name'] for gpu in seen) or 'none'}"
         advice = "install a torch for this GPU and driver (https://pytorch.org), or use --device cpu"
-        return Found("mind", f"{NVML} shows {names}", advice)
+        return Found("warn", f"{NVML} shows {names}", advice)
     if "cuda_error" in report:
         return Found(
-            "mind", f"{names}; products fail there: {report['cuda_error']}", "free the GPU, or use --device cpu"
+            "warn", f"{names}; products fail there: {report['cuda_error']}", "free the GPU, or use --device cpu"
         )
     return Found("ok", f"{names}; torch and {NVML} agree" if shown else "none; runs are on the CPU")
 
@@ -63,7 +63,7 @@ def precision() -> Found:
     """Compare the times of matrix products in the precisions of the CPU and of a GPU."""
     report = torch_report()
     parts = [_compared(where, report[key]) for key, where in (("cpu", "CPU"), ("cuda", "GPU")) if report.get(key)]
-    return Found("ok", "; ".join(parts)) if parts else Found("mind", "not measured", "see the line torch")
+    return Found("ok", "; ".join(parts)) if parts else Found("warn", "not measured", "see the line torch")
 
 
 def torch_report() -> dict[str, Any]:

@@ -36,17 +36,17 @@ def temporary_folder() -> Found:
     try:
         folder = tempfile.gettempdir()
     except FileNotFoundError:
-        return Found("bad", "no folder for temporary files can be written to", "set TMPDIR to one that can")
+        return Found("fail", "no folder for temporary files can be written to", "set TMPDIR to one that can")
     check_tmpdir()
     found = _tried(Path(folder), "set TMPDIR to another folder")
     try:
         with tempfile.TemporaryDirectory() as inner, socket.socket(socket.AF_UNIX) as own:
             own.bind(f"{inner}/socket")
     except OSError as error:
-        return Found("bad", f"{folder} can't hold sockets ({error.strerror})", "set TMPDIR to another folder")
+        return Found("fail", f"{folder} can't hold sockets ({error.strerror})", "set TMPDIR to another folder")
     named = os.environ.get("TMPDIR")
     if named and found.state == "ok" and os.path.realpath(named) != os.path.realpath(folder):
-        return Found("mind", f"TMPDIR {named} can't be written to; {folder} is used", "set TMPDIR to another folder")
+        return Found("warn", f"TMPDIR {named} can't be written to; {folder} is used", "set TMPDIR to another folder")
     return found
 
 
@@ -79,7 +79,7 @@ def shared_memory() -> Found:
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     found = f"{SHARED_MEMORY}: {as_bytes(free)} free"
     if free < ENOUGH_SHARED and len(visible_gpus()) > 1:
-        return Found("mind", found, "several GPUs need more: docker run --shm-size=8g, or --ipc=host")
+        return Found("warn", found, "several GPUs need more: docker run --shm-size=8g, or --ipc=host")
     return Found("ok", found)
 
 
@@ -87,11 +87,11 @@ def _of_library(folder: Path, variables: str) -> Found:
     from hpml_bench.errors import UserError
 
     if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
-        return Found("mind", f"{folder}: this user has no home folder", f"set {variables} to a folder")
+        return Found("warn", f"{folder}: this user has no home folder", f"set {variables} to a folder")
     try:
         return _with_size(_tried(folder, f"set {variables} to another folder; quickstart needs none"), folder)
     except UserError as error:
-        return refused(error, "mind")
+        return refused(error, "warn")
 
 
 def _tried(folder: Path, advice: str) -> Found:
@@ -119,7 +119,7 @@ def _tried(folder: Path, advice: str) -> Found:
     free = shutil.disk_usage(place).free
     found = f"{folder}: writable, {as_bytes(free)} free"
     if free < LITTLE:
-        return Found("mind", found, f"most models need more: free some space, or {advice}")
+        return Found("warn", found, f"most models need more: free some space, or {advice}")
     return Found("ok", found)
 
 

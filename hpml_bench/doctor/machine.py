@@ -44,7 +44,9 @@ def memory() -> Found:
     if group is not None and group.limit < machine.total:
         found = f"{as_bytes(free)} free of the container's {as_bytes(group.limit)} (machine: {as_bytes(machine.total)})"
     if free < LEAST_MEMORY:
-        return Found("bad", found, f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit")
+        return Found(
+            "fail", found, f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
+        )
     return Found("ok", found)
 
 
@@ -62,12 +64,12 @@ def limits() -> Found:
         advice = (
             f"quickstart needs {LEAST_PROCESSES} processes and threads: docker run --pids-limit, TasksMax of systemd"
         )
-        return Found("bad", ", ".join(found), advice)
+        return Found("fail", ", ".join(found), advice)
     if space != resource.RLIM_INFINITY:
         found.append(f"{as_bytes(space)} of addresses")
-        return Found("mind", ", ".join(found), "torch and CUDA reserve many addresses: ulimit -v unlimited")
+        return Found("warn", ", ".join(found), "torch and CUDA reserve many addresses: ulimit -v unlimited")
     if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
-        return Found("mind", ", ".join(found), f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
+        return Found("warn", ", ".join(found), f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
     return Found("ok", ", ".join(found))
 
 
@@ -76,14 +78,14 @@ def clock() -> Found:
     skew = _skew()
     if skew is not None and abs(skew) > SKEW:
         found = f"{abs(skew):.1f} s {'ahead of' if skew < 0 else 'behind'} the file system's"
-        return Found("mind", found, "let both machines follow a time server")
+        return Found("warn", found, "let both machines follow a time server")
     synchronised, error = _kernel_clock()
     if synchronised is None:
         return Found("ok", "whether a time server sets it is not known: the kernel doesn't tell")
     if synchronised:
         return Found("ok", f"set by a time server, at most {error:.3g} s off")
     advice = "jobs on several machines need equal clocks: run chronyd or ntpd on the host"
-    return Found("mind", "no time server sets it, says the kernel", advice)
+    return Found("warn", "no time server sets it, says the kernel", advice)
 
 
 def _skew() -> float | None:

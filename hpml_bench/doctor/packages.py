@@ -49,7 +49,7 @@ def python() -> Found:
     tested = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata(PACKAGE).get_all("Classifier", [])), re.MULTILINE)
     found = f"Python {platform.python_version()}, {PACKAGE} {version(PACKAGE)}"
     if tested and ".".join(platform.python_version_tuple()[:2]) not in tested:
-        return Found("mind", found, f"the tests use Python {tested[0]} to {tested[-1]}: take one of these")
+        return Found("warn", found, f"the tests use Python {tested[0]} to {tested[-1]}: take one of these")
     return Found("ok", found)
 
 
@@ -61,7 +61,7 @@ def dependencies() -> Found:
     if missing or old:
         bad = any(need.package not in DISPENSABLE for need in missing)
         found = ", ".join(map(str, [*missing, *old]))
-        return Found("bad" if bad else "mind", found, "pip install --upgrade . in the clone")
+        return Found("fail" if bad else "warn", found, "pip install --upgrade . in the clone")
     return Found("ok", f"all {len(needed)} are installed, at or above the lowest versions that the tests pass with")
 
 
@@ -73,7 +73,7 @@ def extras() -> Found:
         return Found("ok", f"all are installed: {', '.join(PURPOSES)}")
     found = ", ".join(f"{extra} (for {PURPOSES[extra]})" for extra in lacking)
     return Found(
-        "mind", f"not installed: {found}", f"if you need them: pip install '.[{','.join(lacking)}]' in the clone"
+        "warn", f"not installed: {found}", f"if you need them: pip install '.[{','.join(lacking)}]' in the clone"
     )
 
 

@@ -30,7 +30,7 @@ def loopback() -> Found:
         with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=2):
             return Found("ok", "processes of this machine can connect to each other")
     except OSError as error:
-        return Found("bad", f"no connection to {LOOPBACK}: {error.strerror or error}", "ip link set lo up (as root)")
+        return Found("fail", f"no connection to {LOOPBACK}: {error.strerror or error}", "ip link set lo up (as root)")
 
 
 def hub() -> Found:
@@ -42,7 +42,7 @@ def hub() -> Found:
     problem = _hub_problem(constants.ENDPOINT)
     if problem:
         return Found(
-            "mind",
+            "warn",
             f"offline: {constants.ENDPOINT} can't be reached ({problem})",
             "use path: and embedded: sources, or fill the hub's cache elsewhere and set HF_HUB_OFFLINE=1",
         )
@@ -55,16 +55,16 @@ def package_index() -> Found:
     from hpml_bench.system import pip
 
     if find_spec("pip") is None:
-        return Found("mind", f"there is no pip in {sys.executable}", "wheel: sources need it: python -m ensurepip")
+        return Found("warn", f"there is no pip in {sys.executable}", "wheel: sources need it: python -m ensurepip")
     advice = "wheel: sources, as of the suite minilm, need it: see pip config list"
     try:
         status, output = pip.run(pip.command("index", "versions", "pip", *INDEX), INDEX_SECONDS)
     except subprocess.TimeoutExpired:
-        return Found("mind", f"offline: the package index is silent for {INDEX_SECONDS:g} s", advice)
+        return Found("warn", f"offline: the package index is silent for {INDEX_SECONDS:g} s", advice)
     if status:
         others = [line for line in output.splitlines() if line.startswith("ERROR") and NO_ANSWER not in line]
         why = f" ({others[0][:200]})" if others else ""
-        return Found("mind", f"offline: pip gets no answer from the package index{why}", advice)
+        return Found("warn", f"offline: pip gets no answer from the package index{why}", advice)
     return Found("ok", "the package index answers pip")
 
 
@@ -82,7 +82,7 @@ def trackers() -> Found:
         reason, _, what = (tracker.obstacle() or "with a key and a route").partition("; ")
         found.append(f"{name}: {mode}, {reason}")
         advice += [f"to publish live: {what}"] if what else []
-    return Found("mind" if broken else "ok", "; ".join([*found, *broken]), "; ".join(advice))
+    return Found("warn" if broken else "ok", "; ".join([*found, *broken]), "; ".join(advice))
 
 
 def engines() -> Found:
@@ -91,7 +91,7 @@ def engines() -> Found:
     lacking = {name: kind.lacks() for name, kind in kinds.items()}
     here = ", ".join(name for name, lack in lacking.items() if not lack)
     others = [f"not {name}: {lack.partition('; ')[0]}" for name, lack in lacking.items() if lack]
-    return Found("mind" if broken else "ok", "; ".join([here, *others, *broken]))
+    return Found("warn" if broken else "ok", "; ".join([here, *others, *broken]))
 
 
 def _plugins(kind: Kind) -> tuple[dict[str, Any], list[str]]:

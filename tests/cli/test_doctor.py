@@ -23,7 +23,7 @@ SCHEMA = {
         "type": "object",
         "properties": {
             "name": {"type": "string", "minLength": 1},
-            "state": {"enum": ["ok", "mind", "bad"]},
+            "state": {"enum": ["ok", "warn", "fail"]},
             "finding": {"type": "string", "minLength": 1},
             "advice": {"type": "string"},
         },
@@ -45,8 +45,8 @@ def named(name: str, found: Found) -> Callable[[], Found]:
 
 
 FINE = named("memory", Found("ok", "12 GB free"))
-LESS = named("package_index", Found("mind", "offline: " + "no answer " * 12, "see pip config list " * 5))
-STOPS = named("results_folder", Found("bad", "it can't be written to", "take another"))
+LESS = named("package_index", Found("warn", "offline: " + "no answer " * 12, "see pip config list " * 5))
+STOPS = named("results_folder", Found("fail", "it can't be written to", "take another"))
 
 
 def call(
@@ -64,7 +64,7 @@ def call(
 def test_the_status_says_whether_quickstart_can_run(
     of: tuple[Callable[[], Found], ...], status: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1 if and only if a check is bad; the last line says it too."""
+    """1 if and only if a check failed; the last line says it too."""
     done = call(monkeypatch, of=of)
     assert done.exit_code == status
     assert done.stdout.splitlines()[-1] == words
@@ -79,7 +79,7 @@ def test_json_is_a_list_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [check["name"] for check in found] == ["memory", "package index", "results folder"]
     assert found[2] == {
         "name": "results folder",
-        "state": "bad",
+        "state": "fail",
         "finding": "it can't be written to",
         "advice": "take another",
     }
@@ -92,7 +92,7 @@ def test_lines_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.Monke
     assert max(map(len, lines)) <= width
     column = lines[0].index("12 GB")
     assert lines[0] == f"ok    memory{' ' * (column - 12)}12 GB free"
-    assert all(line[:column].strip() == "" for line in lines[1:-1] if line[:4].strip() not in {"mind", "bad"})
+    assert all(line[:column].strip() == "" for line in lines[1:-1] if line[:4].strip() not in {"warn", "fail"})
     assert f"{' ' * column}-> take another" in lines
 
 
@@ -115,6 +115,6 @@ def test_a_user_who_owns_nothing_gets_an_answer() -> None:
     assert done.stderr == ""
     assert done.returncode == 1
     found = {check["name"]: check for check in json.loads(done.stdout)}
-    assert {name for name, check in found.items() if check["state"] == "bad"} == {"results folder", "cache"}
+    assert {name for name, check in found.items() if check["state"] == "fail"} == {"results folder", "cache"}
     assert "HPML_BENCH_CACHE" in found["cache"]["advice"]
-    assert found["torch"]["state"] in {"ok", "mind"}
+    assert found["torch"]["state"] in {"ok", "warn"}

@@ -44,7 +44,7 @@ def test_each_check_has_a_line_whatever_it_raises() -> None:
     """In their order; an unexpected error stops nobody, a UserError and a missing library stop quickstart."""
     lines = list(look((fine_one, broken, refused, unimportable, uninstalled)))
     assert [(line.name, line.state) for line in lines] == [
-        ("fine one", "ok"), ("broken", "mind"), ("refused", "bad"), ("unimportable", "bad"), ("uninstalled", "mind"),
+        ("fine one", "ok"), ("broken", "warn"), ("refused", "fail"), ("unimportable", "fail"), ("uninstalled", "warn"),
     ]  # fmt: skip
     assert lines[0] == Check("fine one", "ok", "fine", "")
     assert "Input/output error" in lines[1].finding
@@ -63,7 +63,7 @@ def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         return Found("ok", "")
 
     try:
-        assert [(line.name, line.state) for line in look((hung, fine_one))] == [("hung", "mind"), ("fine one", "ok")]
+        assert [(line.name, line.state) for line in look((hung, fine_one))] == [("hung", "warn"), ("fine one", "ok")]
     finally:
         never.set()
 
@@ -73,7 +73,7 @@ def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WANDB_API_KEY", "local-0123456789")
 
     def talks() -> Found:
-        return Found("mind", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
+        return Found("warn", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
 
     def fails() -> Found:
         raise RuntimeError("no local-0123456789\nsecond line")

@@ -52,9 +52,9 @@ def test_a_folder_that_can_be_written_to(check: Callable[[], Found], tmp_path: P
 @pytest.mark.parametrize(
     ("check", "name", "state", "words"),
     [
-        (folders.results_folder, "reports", "bad", "--out"),
-        (folders.cache, "cache", "bad", "HPML_BENCH_CACHE"),
-        (folders.datasets_cache, "datasets", "mind", "HF_DATASETS_CACHE"),
+        (folders.results_folder, "reports", "fail", "--out"),
+        (folders.cache, "cache", "fail", "HPML_BENCH_CACHE"),
+        (folders.datasets_cache, "datasets", "warn", "HF_DATASETS_CACHE"),
     ],
 )
 def test_a_folder_that_cannot_be_written_to(
@@ -79,7 +79,7 @@ def test_a_home_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
     line = only(folders.cache)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert line.finding == f"{tmp_path}/home/.cache/hpml-bench can't be written to (Read-only file system)"
     assert line.advice == "set HPML_BENCH_CACHE to another folder"
 
@@ -97,10 +97,10 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HOME", "~/.cache/huggingface")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     line = only(folders.cache)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "HPML_BENCH_CACHE" in line.advice
     line = only(folders.datasets_cache)
-    assert (line.state, line.finding) == ("mind", "~/.cache/huggingface/datasets: this user has no home folder")
+    assert (line.state, line.finding) == ("warn", "~/.cache/huggingface/datasets: this user has no home folder")
 
 
 def test_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +118,10 @@ def test_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for a run quickstart can't run; with room for it, but not for most models, it is said."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10e9, 9.99e9, 10e6))
-    assert only(folders.results_folder).state == "bad"
+    assert only(folders.results_folder).state == "fail"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10e9, 9.5e9, 500e6))
     line = only(folders.results_folder)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert "500 MB free" in line.finding
 
 
@@ -133,7 +133,7 @@ def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     line = only(folders.results_folder)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "can't lock files" in line.finding
 
 
@@ -141,7 +141,7 @@ def test_a_folder_for_temporary_files_that_is_missing(tmp_path: Path, monkeypatc
     """Python takes another one, which is said."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
     line = only(folders.temporary_folder)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert str(tmp_path / "none") in line.finding
 
 
@@ -151,7 +151,7 @@ def test_a_folder_for_temporary_files_with_a_long_name(tmp_path: Path, monkeypat
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
     line = only(folders.temporary_folder)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "too long" in line.finding
 
 
@@ -162,14 +162,14 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    assert only(folders.temporary_folder).state == "bad"
+    assert only(folders.temporary_folder).state == "fail"
 
 
-@pytest.mark.parametrize(("cards", "free", "state"), [(0, 64e6, "ok"), (2, 64e6, "mind"), (2, 8e9, "ok")])
+@pytest.mark.parametrize(("cards", "free", "state"), [(0, 64e6, "ok"), (2, 64e6, "warn"), (2, 8e9, "ok")])
 def test_shared_memory(cards: int, free: float, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker's 64 MB are too few for several GPUs, and enough without."""
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "GPU"},) * cards)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
     line = only(folders.shared_memory)
     assert line.state == state
-    assert ("--shm-size" in line.advice) == (state == "mind")
+    assert ("--shm-size" in line.advice) == (state == "warn")

@@ -68,12 +68,12 @@ def test_memory_of_the_machine_and_of_the_container(group: Path, monkeypatch: py
     assert (line.state, line.finding) == ("ok", "3.0 GB free of the container's 4.0 GB (machine: 16.0 GB)")
     (group / "memory.current").write_text(f"{4 * GB}\n")
     line = only(machine.memory)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "1.0 GB free" in line.finding
     assert "quickstart needs 1.2 GB" in line.advice
     (group / "memory.max").write_text("max\n")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=GB, available=GB // 2))
-    assert only(machine.memory).state == "bad"
+    assert only(machine.memory).state == "fail"
 
 
 def test_processes_of_the_container(group: Path) -> None:
@@ -85,16 +85,16 @@ def test_processes_of_the_container(group: Path) -> None:
     assert (line.state, line.finding) == ("ok", "4,096 open files, 500 more processes of 512")
     (group / "pids.current").write_text("500\n")
     line = only(machine.limits)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "--pids-limit" in line.advice
 
 
 def test_limits_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few open files, or few addresses, stop larger work alone."""
     limits(monkeypatch, files=256)
-    assert (only(machine.limits).state, "ulimit -n" in only(machine.limits).advice) == ("mind", True)
+    assert (only(machine.limits).state, "ulimit -n" in only(machine.limits).advice) == ("warn", True)
     limits(monkeypatch, space=8 * GB)
-    assert (only(machine.limits).state, "ulimit -v" in only(machine.limits).advice) == ("mind", True)
+    assert (only(machine.limits).state, "ulimit -v" in only(machine.limits).advice) == ("warn", True)
     limits(monkeypatch, files=resource.RLIM_INFINITY)
     assert only(machine.limits).finding == "any number of open files, no limit on processes"
 
@@ -103,7 +103,7 @@ def test_limits_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     ("kernel", "state", "words"),
     [
         ((True, 0.012), "ok", "set by a time server, at most 0.012 s off"),
-        ((False, 16.0), "mind", "no time server"),
+        ((False, 16.0), "warn", "no time server"),
         ((None, 0.0), "ok", "not known"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_clock_unlike_the_file_systems(later: float, words: str, monkeypatch: 
     now = machine.time.time
     monkeypatch.setattr(machine.time, "time", lambda: now() + later)
     line = only(machine.clock)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert words in line.finding
 
 

@@ -63,9 +63,9 @@ def test_versions_at_or_above_their_bounds(installed: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("package", "version", "state", "words"), [
-    ("numpy", "1.26.4", "mind", "numpy 1.26.4 (2.0 or newer)"),
-    ("numpy", None, "bad", "numpy is missing (2.0 or newer)"),
-    ("wandb", None, "mind", "wandb is missing (0.31 or newer)"),
+    ("numpy", "1.26.4", "warn", "numpy 1.26.4 (2.0 or newer)"),
+    ("numpy", None, "fail", "numpy is missing (2.0 or newer)"),
+    ("wandb", None, "warn", "wandb is missing (0.31 or newer)"),
 ])  # fmt: skip
 def test_a_dependency_that_is_old_or_missing(
     package: str, version: str | None, state: str, words: str, installed: dict[str, str]
@@ -84,7 +84,7 @@ def test_an_extra_that_is_missing_or_old(installed: dict[str, str]) -> None:
     installed.pop("gguf")
     installed["optuna"] = "3.6"
     line = only(packages.extras)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert line.finding == "not installed: gguf (for models in GGUF files), tune (for the command tune)"
     assert line.advice.endswith("pip install '.[gguf,tune]' in the clone")
 
@@ -95,7 +95,7 @@ def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch
     assert only(packages.python).state == "ok"
     monkeypatch.setattr(packages.platform, "python_version_tuple", lambda: ("3", "14", "0"))
     line = only(packages.python)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert "3.11 to 3.13" in line.advice
 
 
@@ -106,7 +106,7 @@ def test_a_clone_that_is_not_installed(installed: dict[str, str], monkeypatch: p
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(packages, "metadata", none)
-    assert [line.state for line in look((packages.python, packages.dependencies, packages.extras))] == ["mind"] * 3
+    assert [line.state for line in look((packages.python, packages.dependencies, packages.extras))] == ["warn"] * 3
 
 
 def test_the_files_of_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,4 +115,4 @@ def test_the_files_of_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert line.state == "ok"
     assert "2 processes on cpu" in line.finding
     monkeypatch.setattr(sources, "ASSETS", tmp_path)
-    assert only(packages.quickstart).state == "bad"
+    assert only(packages.quickstart).state == "fail"

@@ -83,7 +83,7 @@ def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     line = only(services.loopback)
-    assert line.state == "bad"
+    assert line.state == "fail"
     assert "Network is unreachable" in line.finding
 
 
@@ -99,7 +99,7 @@ def test_a_hub_that_cannot_be_reached(closed: str, monkeypatch: pytest.MonkeyPat
     """Offline, in plain words, with what can be used instead."""
     monkeypatch.setattr(constants, "ENDPOINT", closed)
     line = only(services.hub)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert line.finding.startswith(f"offline: {closed} can't be reached")
     assert "HF_HUB_OFFLINE=1" in line.advice
 
@@ -109,7 +109,7 @@ def test_a_hub_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "HUB_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert only(services.hub).state == "mind"
+        assert only(services.hub).state == "warn"
 
 
 def test_a_hub_that_the_user_has_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_package_index_that_cannot_be_reached(closed: str, monkeypatch: pytest
     """Which suites need it is said."""
     monkeypatch.setenv("PIP_INDEX_URL", closed)
     line = only(services.package_index)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert line.finding.startswith("offline: ")
     assert "minilm" in line.advice
 
@@ -142,7 +142,7 @@ def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     """As uv makes them."""
     monkeypatch.setattr(services, "find_spec", lambda _: None)
     line = only(services.package_index)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert "ensurepip" in line.advice
 
 
@@ -190,6 +190,6 @@ def test_a_plug_in_of_another_package_that_is_broken(
     monkeypatch.setattr(registry, "names", lambda kind: (*names(kind), "theirs"))
     monkeypatch.setattr(registry, "plugin", found)
     line = only(check)
-    assert line.state == "mind"
+    assert line.state == "warn"
     assert line.finding.endswith("the plug-in theirs can't be imported: no module")
     assert line.finding.startswith(("wandb: offline", "local"))

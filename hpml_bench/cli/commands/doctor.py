@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def doctor(context: click.Context, as_json: bool) -> None:
     """Check this machine: devices, memory, disks, packages, network; what to do about what is missing.
 
-    Each line is ok, mind (something may be missing or go wrong) or bad (the suite quickstart can't run here). Exit
-    status 1 if any is bad.
+    Each line is ok, warn (something may be missing or go wrong) or fail (the suite quickstart can't run here). Exit
+    status 1 if any is fail.
     """
     from hpml_bench.doctor.check import look
     from hpml_bench.doctor.checks import CHECKS
@@ -36,14 +36,14 @@ def doctor(context: click.Context, as_json: bool) -> None:
         found.append(check)
         if not as_json:
             click.echo(lines(check, names, width))
-    bad = [check.name for check in found if check.state == "bad"]
+    failed = [check.name for check in found if check.state == "fail"]
     if as_json:
         click.echo(json.dumps([asdict(check) for check in found], indent=1))
-    elif bad:
-        click.echo(textwrap.fill(f"quickstart can't run here: see {', '.join(bad)}", width))
+    elif failed:
+        click.echo(textwrap.fill(f"quickstart can't run here: see {', '.join(failed)}", width))
     else:
         click.echo("quickstart can run here: hpml-bench run-all")
-    context.exit(FAILED if bad else OK)
+    context.exit(FAILED if failed else OK)
 
 
 def lines(check: Check, names: int, width: int) -> str:
