@@ -113,9 +113,11 @@ def _there(model: nn.Module) -> int:
 
 def _peaks(profiled: profile) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
-    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events: list[Any] = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
     phases = {event.name(): (event.start_ns(), event.end_ns()) for event in events if event.name() in PHASES}
-    live, first, peaks = 0, {}, {}
+    live = 0
+    first: dict[str, int] = {}
+    peaks: dict[str, int] = {}
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda event: event.start_ns()):
         for phase, (begin, end) in phases.items():
             if begin <= event.start_ns() <= end:
@@ -134,7 +136,9 @@ class Case(NamedTuple):
 
 def cases() -> Iterator[Case]:
     """Yield the runs: methods and PEFT's types with the variants, on a classifier and on a language model."""
-    methods = [(name, {}) for name in ("lora", "prompt_tuning", "adapter", "full", "head", "none")]
+    methods: list[tuple[str, dict[str, Any]]] = [
+        (name, {}) for name in ("lora", "prompt_tuning", "adapter", "full", "head", "none")
+    ]
     methods += [("peft", {"type": kind}) for kind in TYPES]
     for task in (CLASSIFICATION, "causal_lm"):
         for method, options in methods:
@@ -206,8 +210,8 @@ def _rows(task: Any, rows: int) -> dict[str, list[Any]]:
     half = [[IGNORE_INDEX] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]
     tags = half if task.model_kind == "language_model" else [[place % 4 for place in range(len(row))] for row in ids]
     labels: list[Any] = tags if per_token else [number / rows if numeric else number % 4 for number in range(rows)]
-    values = {"prompt": [len(row) // 2 for row in ids], "bytes": [9] * rows, "cut": [0] * rows}
-    texts = {"question": ["q"] * rows, "expected": ["a"] * rows, "choices": [["a", "b"]] * rows}
+    values: dict[str, list[Any]] = {"prompt": [len(row) // 2 for row in ids], "bytes": [9] * rows, "cut": [0] * rows}
+    texts: dict[str, list[Any]] = {"question": ["q"] * rows, "expected": ["a"] * rows, "choices": [["a", "b"]] * rows}
     more = values | texts | {"choice_ids": [[[5], [6]]] * rows}
     return {"input_ids": ids, "label": labels} | {name: more[name] for name in task.extra_types()}
 

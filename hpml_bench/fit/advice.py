@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpml_bench.errors import Unsupported, UserError
+import yaml
+
+from hpml_bench.errors import Unsupported
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 
@@ -57,33 +59,34 @@ def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> tuple[in
 def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Found | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
-    `most` gives the bytes of tensors that a rank may have under some settings.
+    `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
+    run, such as quantised weights where it trains them, is left out.
     """
-    for changed in _rungs(settings):
+    kept = settings
+    for change in ({}, *_changes(settings)):
+        changed = with_changes(kept, **change)
         try:
             found = _fitting(changed, trace, most(changed))
-        except (Unsupported, UserError):  # such as quantised weights under a method that trains them
+        except Unsupported:
             continue
         if found is not None:
             return found
+        kept = changed
     return None
 
 
-def _rungs(settings: Settings) -> Iterator[Settings]:
-    """Yield the settings with more and more changes; micro-batch and evaluation batch are searched under each."""
-    yield settings
-    changes: dict[str, Any] = {}
+def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if not settings.gradient_checkpointing:
-        changes["gradient_checkpointing"] = True
-        yield with_changes(settings, **changes)
+        yield {"gradient_checkpointing": True}
     if settings.quantization is None:
-        yield with_changes(settings, **changes, quantization="nf4")
+        yield {"quantization": "nf4"}
     length = settings.max_length // 2
     while length >= SHORTEST:
-        yield with_changes(settings, **changes, max_length=length)
+        yield {"max_length": length}
         length //= 2
     if settings.device == "cpu" and (settings.world_size or 1) > 1:  # ranks share the machine's memory
-        yield with_changes(settings, **changes, world_size=1)
+        yield {"world_size": 1}
 
 
 def _fitting(settings: Settings, trace: Trace, most: int) -> Found | None:
@@ -107,5 +110,4 @@ def differences(before: Settings, after: Settings) -> list[str]:
     changed = {key: value for key, value in new.items() if value != old[key]}
     if isinstance(quantization := changed.get("quantization"), dict):
         changed["quantization"] = quantization["name"]
-    written = {True: "true", False: "false", None: "null"}
-    return [f"--set {key}={written.get(value, value)}" for key, value in changed.items()]
+    return [f"--set {key}={yaml.safe_dump(value).split()[0]}" for key, value in changed.items()]

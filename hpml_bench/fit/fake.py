@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from hpml_bench.fit import quantized
 from hpml_bench.plugins.group import Group
@@ -36,7 +36,7 @@ MADE_UP: dict[str, Callable[..., Any]] = {
 for them."""
 
 
-class MadeUp(TorchDispatchMode):
+class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lets a program read values of tensors that have none, 1 or true for each, and shows what operators do inside.
 
     Enter it after the tracker, which then sees what stands in for an operator.
@@ -72,7 +72,7 @@ class Buckets(nn.Module):
         self._exchanged = False
         self._views = self._buffer()
         for weight in self._trained:
-            weight.register_post_accumulate_grad_hook(self._exchange)
+            weight.register_post_accumulate_grad_hook(self._exchange)  # type: ignore[no-untyped-call]
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +81,8 @@ class Buckets(nn.Module):
 
     def _buffer(self) -> dict[Tensor, Tensor]:
         sizes, kind = [weight.numel() for weight in self._trained], self._trained[0].dtype
-        return dict(zip(self._trained, torch.empty(sum(sizes), dtype=kind).split(sizes), strict=True))
+        views = torch.split(torch.empty(sum(sizes), dtype=kind), sizes)
+        return dict(zip(self._trained, views, strict=True))
 
     def forward(self, *inputs: Any) -> Tensor:
         """Return the model's outputs."""
@@ -135,7 +136,8 @@ def to_fake(model: nn.Module) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        for own in (module._parameters, module._buffers, vars(module)):
+        owners: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
+        for own in owners:
             for name, value in list(own.items()):
                 if isinstance(value, Tensor):
                     own[name] = fake(value)
@@ -156,7 +158,7 @@ def describe(folder: Path, settings: Settings, kind: ModelKind, _: torch.device)
 def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
     """Convert a module's tensors as torch does real ones: for fake ones it swaps, which weak references forbid."""
     for child in module.children() if recurse else ():
-        child._apply(convert)
+        child._apply(convert)  # type: ignore[no-untyped-call]
     for weight in module._parameters.values():
         if weight is not None:
             weight.data = convert(weight.data)
@@ -183,11 +185,11 @@ def _fused_attention(module: nn.Module, query: Tensor, *others: Any, **options: 
 @contextmanager
 def stand_ins(device: str) -> Iterator[None]:
     """Replace in the body what fake tensors can't run, or what a fake CPU runs otherwise than a GPU."""
-    replaced = {"dropout_mask": _mask} if device == "cpu" else {"apply_dropout": _fused_dropout}
+    replaced: dict[str, Any] = {"dropout_mask": _mask} if device == "cpu" else {"apply_dropout": _fused_dropout}
     attention = kernels.attention if device == "cpu" else _fused_attention
     with mock.patch.multiple(kernels, **replaced), mock.patch.object(nn.Module, "_apply", _apply):
-        kernels.AttentionInterface.register(kernels.ATTENTION, attention)
+        AttentionInterface.register(kernels.ATTENTION, attention)
         try:
             yield
         finally:
-            kernels.AttentionInterface.register(kernels.ATTENTION, kernels.attention)
+            AttentionInterface.register(kernels.ATTENTION, kernels.attention)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
 from hpml_bench.errors import UserError
-from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.system import environment, gpus
 
 PROCESS = 500_000_000
@@ -63,12 +63,11 @@ def place(settings: Settings, memory: int | None) -> Settings:
     if device == "cuda" and not cards and memory is None:
         raise UserError("the suite's device is cuda and no GPU is visible here; give a card's memory, as --memory 24GB")
     world = settings.world_size or (max(1, cards) if device == "cuda" else min(2, environment.cores()))
-    precision = settings.precision
-    if precision == "auto":
-        half = {"bfloat16": "bf16", "float16": "fp16"}.get(settings.weights)
-        precision = half or ("bf16" if device == "cuda" else "fp32")
-    micro_batch = None if settings.micro_batch == "auto" else settings.micro_batch
-    decided = {"device": device, "world_size": world, "precision": precision, "micro_batch": micro_batch}
+    decided: dict[str, Any] = {"device": device, "world_size": world}
+    if settings.precision == "auto":
+        decided["precision"] = NEEDED.get(settings.weights, "bf16" if device == "cuda" else "fp32")
+    if settings.micro_batch == "auto":
+        decided["micro_batch"] = None
     try:
         return Settings.model_validate({**settings.model_dump(), **decided})
     except ValueError as error:

@@ -83,9 +83,20 @@ class Predictor:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return the footprint of a method; errors as of `fit.trace.trace`."""
+        """Return the footprint of a method.
+
+        Raises:
+            Unsupported: the method can't run with this backbone, or fake tensors can't run the method.
+            UserError: an option is wrong.
+
+        """
         prepared: Prepared = self._rows(settings.max_length, settings.global_batch).prepared
-        return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
+        try:
+            return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
+        except (Unsupported, UserError):
+            raise
+        except Exception as error:  # libraries raise kinds of their own where a value is missing
+            raise Unsupported(f"its memory can't be predicted: {first_line(error)}") from error
 
     def need(self, method: MethodSpec) -> Need:
         """Return the memory of a method, and advice where it doesn't fit or can't be predicted."""
@@ -101,10 +112,6 @@ class Predictor:
             found = footprint_of(self.settings)
         except Unsupported as error:
             return Need(method=method.name, fits=None, advice=f"unsupported: {error}")
-        except UserError:
-            raise
-        except Exception as error:  # libraries under fake tensors raise kinds of their own
-            return Need(method=method.name, fits=None, advice=f"can't be predicted: {first_line(error)}")
         fits = found.peak <= most(self.settings)
         largest = largest_micro_batch(self.settings, footprint_of, most(self.settings)) if found.step else None
         parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,4 +70,4 @@ def product(
     weight = torch.empty(tuple(shape), dtype=inputs.dtype)
     result = linear(inputs, weight, bias)
     del scales
-    return cast(Tensor, result)
+    return result

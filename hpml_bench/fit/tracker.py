@@ -34,14 +34,14 @@ class Size:
     logits: int
 
 
-class Tracker(TorchDispatchMode):
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages from the operator that returns them first until nothing refers to them.
 
     A storage counts once, however many tensors view it. `block` is the allocator's unit, to which sizes are rounded up.
     """
 
     def __init__(self, block: int = 1) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.logits = 0
         self._block, self._logit_elements = block, 0
         self._sizes: weakref.WeakKeyDictionary[Any, Size] = weakref.WeakKeyDictionary()

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from helpers import tiny
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
+from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit import advice
 from hpml_bench.fit.limits import read_bytes
 from hpml_bench.fit.trace import Footprint
@@ -49,12 +49,16 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_command_needs_no_weights(suite: Path) -> None:
-    """It prints a table within 80 characters, of each method of the suite, and ends with 0 where all fit."""
+def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where all fit."""
+    monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
     done = fit(str(suite))
     assert done.exit_code == 0, done.output
     assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
     assert re.search(r"^head +yes", done.stdout, re.MULTILINE)
+    table, _, rest = done.stdout.partition("Left out for width: ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "--json has all" in rest
     assert "taken to have" not in done.stdout, "the rows are there"
 
 
@@ -129,10 +133,18 @@ def test_sizes_are_read_in_both_kinds_of_units() -> None:
 
 
 def made_up(settings: Settings) -> Footprint:
-    """Return a footprint that grows with the micro-batch, more without checkpointing, and with evaluation batches."""
+    """Return a footprint that grows with the micro-batch, less with checkpointing, and with evaluation batches."""
     size = settings.micro_batch if isinstance(settings.micro_batch, int) else settings.global_batch
-    step = 100 + size * (4 if settings.gradient_checkpointing else 10) * settings.max_length // 32
-    return Footprint(100, 0, 0, 0, 0, step, 100 + settings.eval_batch, 0)
+    weights = 100 if settings.quantization is None else 60
+    step = weights + size * (4 if settings.gradient_checkpointing else 10) * settings.max_length // 32
+    return Footprint(weights, 0, 0, 0, 0, step, weights + settings.eval_batch, 0)
+
+
+def trains_weights(settings: Settings) -> Footprint:
+    """Return the same of a method that can't run with quantised weights."""
+    if settings.quantization is not None:
+        raise Unsupported("it trains weights")
+    return made_up(settings)
 
 
 @pytest.mark.parametrize("most", [109, 110, 119, 120, 139, 140, 179, 180, 999])
@@ -145,24 +157,34 @@ def test_the_largest_micro_batch_is_found(most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "changed"),
+    ("trace", "most", "changed"),
     [
-        (145, ["--set micro_batch=4", "--set eval_batch=32"]),
-        (108, ["--set micro_batch=2", "--set gradient_checkpointing=true", "--set eval_batch=8"]),
-        (102, ["--set micro_batch=1", "--set gradient_checkpointing=true", "--set eval_batch=2",
-               "--set max_length=32", "--set quantization=nf4"]),
+        (made_up, 180, "micro_batch=4 eval_batch=64"),
+        (made_up, 145, "micro_batch=2 eval_batch=32"),
+        (made_up, 108, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
+        (made_up, 107, "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32"),
+        (made_up, 64, "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4"),
+        (trains_weights, 107, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
+        (made_up, 63, None),
     ],
-)  # fmt: skip
-def test_the_cheapest_changes_come_first(most: int, changed: list[str]) -> None:
-    """Micro-batch and evaluation batch, then checkpointing, then 4 bits, then shorter texts."""
-    settings = tiny.settings(global_batch=8, world_size=1, max_length=32, eval_batch=64)
-    found = advice.advise(settings, made_up, lambda _: most)
-    if most == 102:
-        assert found is None, "a text of 32 tokens is not made shorter"
-    else:
-        assert found is not None
-        assert sorted(advice.differences(settings, found.settings)) == sorted(changed)
+)
+def test_the_cheapest_changes_come_first(trace: advice.Trace, most: int, changed: str | None) -> None:
+    """Micro-batch and evaluation batch, then checkpointing, then 4 bits where the method can, then shorter texts."""
+    settings = tiny.settings(global_batch=8, world_size=1, max_length=64, eval_batch=128)
+    found = advice.advise(settings, trace, lambda _: most)
+    assert (found is None) == (changed is None)
+    if found is not None and changed is not None:
         assert found.footprint.peak <= most
+        told = advice.differences(settings, found.settings)
+        assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
+
+
+def test_fewer_ranks_are_tried_where_they_share_the_memory() -> None:
+    """Last, on a CPU: each rank may then take more."""
+    settings = tiny.settings(global_batch=8, world_size=2, max_length=32, eval_batch=1)
+    found = advice.advise(settings, trains_weights, lambda changed: 200 // (changed.world_size or 1))
+    assert found is not None
+    assert "--set world_size=1" in advice.differences(settings, found.settings)
 
 
 @pytest.mark.fit

@@ -68,6 +68,8 @@ def _print_table(prediction: Prediction) -> None:
     kept = fitting(COLUMNS, rows, terminal().width)
     for line in aligned([[row[index] for index in kept] for row in [COLUMNS, *rows]]):
         click.echo(line)
+    if left_out := [name for index, name in enumerate(COLUMNS) if index not in kept]:
+        click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
     settings, shared = prediction.settings, f" ({prediction.shared})" if prediction.shared else ""
     click.echo(
         f"Memory of a rank: {gigabytes(prediction.memory)}{shared}, of which {gigabytes(prediction.outside)} are taken "
