@@ -44,7 +44,7 @@ WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 ROWS, BATCH = 16, 8
 TYPES = (
     "IA3", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "C3A",
-    "RANDLORA", "ROAD", "VBLORA", "FOURIERFT", "DORA", "RSLORA", "PISSA", "SHIRA", "MISS", "TRAINABLE_TOKENS",
+    "RANDLORA", "ROAD", "GRALORA", "FOURIERFT", "DORA", "RSLORA", "PISSA", "DELORA", "MISS", "TRAINABLE_TOKENS",
 )  # fmt: skip
 """PEFT's types whose memory is compared."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -172,7 +172,8 @@ def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, 
 
 def prepare(folder: Path, task: TaskSpec, rows: int = ROWS) -> Prepared:
     """Save a model with random weights and rows of unequal lengths, once per folder."""
-    from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM
+    from tokenizers import Tokenizer, models
+    from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     made = make_task(task, tuple("abcd"))
     backbone, data = folder / made.model_kind, folder / f"{task.name}-{rows}"
@@ -192,6 +193,8 @@ def prepare(folder: Path, task: TaskSpec, rows: int = ROWS) -> Prepared:
             )
         )
         model.save_pretrained(backbone)
+        words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(backbone)  # noqa: S106
     if not data.exists():
         for split in ("train", "validation", "test"):
             write_rows(data / split, [_rows(made, rows)], made.label_type(), made.extra_types())

@@ -95,8 +95,8 @@ class Predictor:
             return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
         except (Unsupported, UserError):
             raise
-        except Exception as error:  # libraries raise kinds of their own where a value is missing
-            raise Unsupported(f"its memory can't be predicted: {first_line(error)}") from error
+        except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
+            raise Unsupported(f"it reads values, which fake tensors don't have: {first_line(error)}") from error
 
     def need(self, method: MethodSpec) -> Need:
         """Return the memory of a method, and advice where it doesn't fit or can't be predicted."""
@@ -111,7 +111,7 @@ class Predictor:
         try:
             found = footprint_of(self.settings)
         except Unsupported as error:
-            return Need(method=method.name, fits=None, advice=f"unsupported: {error}")
+            return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
         fits = found.peak <= most(self.settings)
         largest = largest_micro_batch(self.settings, footprint_of, most(self.settings)) if found.step else None
         parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}
