@@ -271,13 +271,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Predicted over real memory.")
     parser.add_argument("--only", default="", help="part of the names of cases")
-    parser.add_argument("--out", type=Path, help="file for a line of JSON per case")
+    parser.add_argument("--out", type=Path, help="file for a line of JSON per case; those in it are not run again")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    chosen = [case for case in cases() if options.only in case.name]
-    found: list[Compared] = []
+    lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []
+    found = [Compared(**json.loads(line)) for line in lines]
+    known = {one.name for one in found}
+    chosen = [case for case in cases() if options.only in case.name and case.name not in known]
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    with process_group(chosen[0].spec.settings) as group, tempfile.TemporaryDirectory() as name:
+    with (
+        process_group(spec_of(CLASSIFICATION, "lora", {}, {}).settings) as group,
+        tempfile.TemporaryDirectory() as name,
+    ):
         for case in chosen:
             try:
                 found.append(compare(case, Path(name), group))
