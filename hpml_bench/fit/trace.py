@@ -24,8 +24,8 @@ CUDA_BLOCK = 512
 """Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
 SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
-operator returns: of 200 real phases on a CPU the one with most took 2.5 %, in oneDNN's products in bfloat16
-(`python benchmarks/fit_ratios.py`)."""
+operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
+benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
 SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}
 """Precision -> one that a CPU has, whose tensors have the same sizes."""
 
