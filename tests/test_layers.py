@@ -15,8 +15,8 @@ from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
-    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "training", "launch",
-    "sweep", "starter", "gate", "doctor", "builtin", "api", "cli", "__main__",
+    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "training", "fit",
+    "launch", "sweep", "starter", "gate", "doctor", "builtin", "api", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
 PLUGINS = "builtin"
@@ -148,7 +148,7 @@ def test_core_code_reaches_plug_ins_through_the_registry() -> None:
 
 
 def test_only_what_trains_imports_training_libraries() -> None:
-    """Torch and its like are imported in `training` and `data`, by plug-ins, the gate's residents and the launcher.
+    """Torch and its like are imported in `training`, `data`, `fit`, by plug-ins, the gate's residents and the launcher.
 
     Plug-ins, and all that the command line imports before it trains, import them in functions only.
     """
@@ -166,9 +166,9 @@ def test_only_what_trains_imports_training_libraries() -> None:
     assert {name for name in FILES if store in OWN[name]} == users
     trains = {launcher, store, *parts}
     for name, imports in ANYWHERE.items():
-        if name not in trains and not within(name, "data", "training", *TYPES, PLUGINS, "gate.measure"):
+        if name not in trains and not within(name, "data", "training", "fit", *TYPES, PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident") - {store, *parts}
+    parent = reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {store, *parts}
     for name in FILES:
         if (within(name, PLUGINS, "plugins") and not within(name, *TYPES)) or name in parent:
             assert not heavy(AT_TOP[name]), name

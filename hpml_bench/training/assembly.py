@@ -66,14 +66,29 @@ class Assembly:
         return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
 
 
+def open_rows(spec: RunSpec, prepared: Prepared, task: Task) -> dict[str, Rows]:
+    """Return the splits that a run reads, by name; its training rows may be its seed's own."""
+    rows = {"train": training_rows(prepared, spec.settings, spec.seed)}
+    for split in ("validation", "test", *([RETENTION] if task.retention else [])):
+        rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
+    return rows
+
+
+def initialise(run: Assembly) -> None:
+    """Let a method that trains initialise its encoder from the run's data."""
+    if run.method.trains:
+        batches = (run.train_rows.batch(indices).to(run.group.device) for indices in run.order())
+        with precision.autocast(run.settings):
+            run.method.before_train(run.model.encoder, batches, run.steps)
+        precision.keep_trained_as_float32(run.model)  # weights that were made anew from the data
+
+
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     """Open the rows, build the model, and let the method initialise it from data."""
     settings = spec.settings
-    rows = {"train": training_rows(prepared, settings, spec.seed)}
     method = make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts)
-    for split in ("validation", "test", *([RETENTION] if task.retention else [])):
-        rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
+    rows = open_rows(spec, prepared, task)
     losses: list[np.ndarray] = []
 
     def measure_base(base: PreTrainedModel) -> None:
@@ -91,9 +106,5 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
         spec, model, method, task, group, rows["train"], rows["validation"], rows["test"], rows.get(RETENTION),
         make_generator(task, prepared, settings, spec.seed), losses[0] if losses else None,
     )  # fmt: skip
-    if method.trains:
-        batches = (assembly.train_rows.batch(indices).to(group.device) for indices in assembly.order())
-        with precision.autocast(settings):
-            method.before_train(model.encoder, batches, assembly.steps)
-        precision.keep_trained_as_float32(model)  # weights that were made anew from the data
+    initialise(assembly)
     return assembly

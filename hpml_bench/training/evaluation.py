@@ -173,6 +173,16 @@ def rehearse(
     `answered` are the splits that `evaluate` gets, `read` those of which only losses are computed. The model is in
     training mode, and returns to it.
     """
+    rehearse_losses(model, task, answered, read, settings, group)
+    if generator is not None:
+        rehearse_generation(model, answered, settings, group, generator)
+
+
+@torch.no_grad()
+def rehearse_losses(
+    model: TaskModel, task: Task, answered: Sequence[Rows], read: Sequence[Rows], settings: Settings, group: Group
+) -> None:
+    """Run the largest batches of which losses are computed, and of choices compared; arguments as `rehearse`."""
     model.eval()
     passes = (
         (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
@@ -186,6 +196,16 @@ def rehearse(
         for rows in answered:
             if task.compares_choices:
                 rehearse_choices(model, task, rows, settings, group, _most_targets(model))
-            if generator is not None:
-                rehearse_answers(cast(LanguageModel, model), rows, generator, group)
+    model.train()
+
+
+@torch.no_grad()
+def rehearse_generation(
+    model: TaskModel, answered: Sequence[Rows], settings: Settings, group: Group, generator: Generator
+) -> None:
+    """Generate the last token of each split's largest batch of answers; arguments as `rehearse`."""
+    model.eval()
+    with autocast(settings):
+        for rows in answered:
+            rehearse_answers(cast(LanguageModel, model), rows, generator, group)
     model.train()

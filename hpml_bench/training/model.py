@@ -33,6 +33,10 @@ KINDS: dict[str, tuple[Any, Any]] = {
 }
 """Kinds of models: the classes by configuration, and the class that loads them."""
 
+ModelKind = Literal["encoder", "language_model"]
+Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
+"""Loading of a backbone of a kind from a folder, in the type of the settings, to a device."""
+
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
 
@@ -56,12 +60,13 @@ def build_model(
     look: Callable[[PreTrainedModel], None] | None = None,
     device: torch.device = CPU,
     loading: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - reusable
+    load: Load | None = None,
 ) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
     elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
-    loaded; loading happens inside the context `loading`.
+    loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -71,7 +76,7 @@ def build_model(
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     with seeded(spec.seed):
         with loading:
-            backbone = load_backbone(folder, settings, task.model_kind, device)
+            backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
         hidden_size = backbone.config.get_text_config().hidden_size
         if positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
@@ -108,7 +113,7 @@ def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Mod
 def load_backbone(
     folder: Path,
     settings: Settings,
-    kind_of_model: Literal["encoder", "language_model"] = "encoder",
+    kind_of_model: ModelKind = "encoder",
     device: torch.device = CPU,
 ) -> PreTrainedModel:
     """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
@@ -116,16 +121,7 @@ def load_backbone(
     Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
     a GPU. No code that comes with the model is run.
     """
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # missing weights, of which it warns, are checked below
-    config, kind = _read_config(folder, kind_of_model)
-    _adjust(config, settings.dropout)
-    # BERT's pooler would be trained by `full` and never get a gradient.
-    extra: dict[str, Any] = (
-        {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
-    )
-    if getattr(kind, "_supports_sdpa", False):
-        extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
+    config, extra = _configured(folder, settings, kind_of_model)
     if device.type != "cpu":
         extra["device_map"] = {"": device}
     extra |= quantization.loading_options(settings, device)
@@ -150,6 +146,34 @@ def load_backbone(
     if kind_of_model == "language_model" and not is_causal(model):
         raise UserError(f"{folder}: {config.model_type} reads both ways, so that it can't generate; give a decoder")
     return cast(PreTrainedModel, model)
+
+
+def describe_backbone(folder: Path, settings: Settings, kind_of_model: ModelKind = "encoder") -> PreTrainedModel:
+    """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
+
+    They are on the meta device, and floats. Errors as of `load_backbone`, but for those of the weights.
+    """
+    config, extra = _configured(folder, settings, kind_of_model)
+    with torch.device("meta"):
+        model = KINDS[kind_of_model][1].from_config(
+            config, dtype=WEIGHTS[settings.weights], trust_remote_code=False, **extra
+        )
+    return cast(PreTrainedModel, model.eval())
+
+
+def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[PretrainedConfig, dict[str, Any]]:
+    """Return a model's configuration as the settings change it, and further arguments of its class."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # missing weights, of which it warns, are checked by `load_backbone`
+    config, kind = _read_config(folder, kind_of_model)
+    _adjust(config, settings.dropout)
+    # BERT's pooler would be trained by `full` and never get a gradient.
+    extra: dict[str, Any] = (
+        {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
+    )
+    if getattr(kind, "_supports_sdpa", False):
+        extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
+    return config, extra
 
 
 def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch.nn.parallel import DistributedDataParallel
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
+
+Wrap = Callable[[TaskModel, Group], DistributedDataParallel]
 
 
 def wrap(model: TaskModel, group: Group) -> DistributedDataParallel:

@@ -88,7 +88,8 @@ def is_quantized(model: nn.Module) -> bool:
 
 def _is_quantized(layer: nn.Module) -> bool:
     """Return whether a layer itself has a quantised weight; PEFT's layers around one have not."""
-    return type(layer._parameters.get("weight")).__name__ in WEIGHTS
+    weight = layer._parameters.get("weight")
+    return type(weight).__name__ in WEIGHTS or hasattr(weight, "quant_state")
 
 
 def weights_in(parameter: nn.Parameter) -> int:

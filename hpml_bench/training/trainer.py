@@ -30,7 +30,7 @@ from hpml_bench.training.cuda import leave_free, release
 from hpml_bench.training.evaluation import evaluate, rehearse
 from hpml_bench.training.kernels import store_frozen_as_bf16
 from hpml_bench.training.optimization import lr_factor, make_optimizer
-from hpml_bench.training.parallel import wrap
+from hpml_bench.training.parallel import Wrap, wrap
 from hpml_bench.training.precision import autocast, make_scaler
 from hpml_bench.training.random_numbers import kept_generators
 from hpml_bench.training.step_log import StepEntry, StepLog
@@ -105,8 +105,14 @@ class Untrained(Evaluator):
 class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
-    def __init__(self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None) -> None:
-        """Wrap the model, and make optimizer, schedule and log; arguments as `Evaluator`."""
+    def __init__(
+        self,
+        run: Assembly,
+        probes: Sequence[Probe] = (),
+        write: Write = lambda _: None,
+        wrap: Wrap = wrap,
+    ) -> None:
+        """Wrap the model by `wrap`, and make optimizer, schedule and log; other arguments as `Evaluator`."""
         super().__init__(run, probes, write)
         device = self.group.device
         if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
@@ -232,7 +238,7 @@ class Trainer(Evaluator):
         """
         run, group, batches = self.assembly, self.group, self.largest()
         answered, read = [run.validation, run.test], [] if run.retention is None else [run.retention]
-        with kept_generators(), self._stepped_nowhere(batches[0][: group.world]):
+        with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
             with _untrained("evaluation batch", "eval_batch"):
                 rehearse(self.model, self.task, answered, read, self.settings, group, self.generator)
             release(group.device)  # training reserves memory by its own needs
@@ -245,7 +251,7 @@ class Trainer(Evaluator):
         settle(group.device)  # readings before the first step, such as energy, must not contain this
 
     @contextmanager
-    def _stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
+    def stepped_nowhere(self, indices: np.ndarray) -> Iterator[None]:
         """Create the optimizer's state for the body, by a step at rate 0 with gradients of 0.
 
         `indices` has a row for each rank: their gradients use DDP's buckets, so that none take memory beside them.

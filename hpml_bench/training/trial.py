@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
@@ -116,9 +116,9 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_large(module: nn.Module) -> bool:
-    """Return whether a pass takes too long; not for quantised weights, which fake tensors can't replace."""
+    """Return whether a pass takes too long; not for quantised weights, which fake tensors can't replace, or fakes."""
     weights = list(module.parameters())
-    if any(type(weight) is not nn.Parameter for weight in weights):
+    if any(type(weight) is not nn.Parameter or isinstance(weight, FakeTensor) for weight in weights):
         return False
     return weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) > LARGE
 

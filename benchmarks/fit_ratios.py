@@ -1,0 +1,301 @@
+"""Memory predicted by `hpml-bench fit` over that of real steps, by torch's allocator on a CPU.
+
+    python benchmarks/fit_ratios.py [--only NAME] [--out FILE]
+
+trains models of a few layers with random weights: every method of the packaged suites and PEFT's types, each with and
+without gradient checkpointing, in micro-batches, and with weights in bfloat16. It prints the ratio of the predicted to
+the real peak of each phase: the smallest, the median, the largest, and the worst cases by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from support_trial import COMMON
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from hpml_bench import registry
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.errors import Unsupported
+from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.rows import write_rows
+from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+from hpml_bench.records.run import Digests
+from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.training import evaluation
+from hpml_bench.training.assembly import assemble
+from hpml_bench.training.kernels import store_frozen_as_bf16
+from hpml_bench.training.trainer import Evaluator, Trainer
+
+PHASES = ("step", "evaluation", "generation")
+WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
+"""Shape of the models: large enough that a batch's activations are most of the memory."""
+ROWS, BATCH = 16, 8
+TYPES = (
+    "IA3", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "C3A",
+    "RANDLORA", "ROAD", "GRALORA", "FOURIERFT", "DORA", "RSLORA", "PISSA", "DELORA", "MISS", "TRAINABLE_TOKENS",
+)  # fmt: skip
+"""PEFT's types whose memory is compared."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "checkpointing": {"gradient_checkpointing": True},
+    "micro-batches": {"micro_batch": 2},
+    "bf16": {"precision": "bf16", "weights": "bfloat16"},
+}
+
+
+class Measured(NamedTuple):
+    """Bytes at the peaks of a real run's phases, and those held before the first."""
+
+    held: int
+    step: int
+    evaluation: int
+    generation: int
+
+
+def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
+    """Return the memory of a real rehearsal and step: tensors that are there, and the allocator's events from then on.
+
+    The allocator doesn't report frees of what it gave before the profile began, so DDP and the optimizer are made in
+    it, and frozen weights converted before it.
+    """
+    run = assemble(spec, prepared, group)
+    if spec.settings.precision == "bf16" and not run.method.reads_frozen_weights:
+        store_frozen_as_bf16(run.model.encoder)
+    weights = _there(run.model)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        if run.method.trains:
+            _train(Trainer(run))
+        else:
+            _evaluate(Evaluator(run))
+    live, peaks = _peaks(profiled)
+    held = live.get("evaluation", 0)
+    return Measured(weights + held, *(weights + peaks[phase] if phase in peaks else 0 for phase in PHASES))
+
+
+def _train(trainer: Trainer) -> None:
+    trainer.model.train()
+    batches = trainer.largest()
+    with trainer.stepped_nowhere(batches[0][: trainer.group.world]):
+        _evaluate(trainer)
+        with record_function("step"):
+            for indices in batches:
+                trainer.step(1, indices)
+
+
+def _evaluate(run: Evaluator) -> None:
+    parts = run.assembly
+    answered, read = [parts.validation, parts.test], [] if parts.retention is None else [parts.retention]
+    with record_function("evaluation"):
+        evaluation.rehearse_losses(run.model, run.task, answered, read, run.settings, run.group)
+    if parts.generator is not None:
+        with record_function("generation"):
+            evaluation.rehearse_generation(run.model, answered, run.settings, run.group, parts.generator)
+
+
+def _there(model: nn.Module) -> int:
+    """Return the bytes of a model's tensors: parameters, buffers, and what its modules keep beside these."""
+    owners = [own for module in model.modules() for own in (module._parameters, module._buffers, vars(module))]
+    storages = [value.untyped_storage() for own in owners for value in own.values() if isinstance(value, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _peaks(profiled: profile) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
+    events: list[Any] = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    phases = {event.name(): (event.start_ns(), event.end_ns()) for event in events if event.name() in PHASES}
+    live = 0
+    first: dict[str, int] = {}
+    peaks: dict[str, int] = {}
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda event: event.start_ns()):
+        for phase, (begin, end) in phases.items():
+            if begin <= event.start_ns() <= end:
+                first.setdefault(phase, live)
+                peaks[phase] = max(peaks.get(phase, live), live + event.nbytes())
+        live += event.nbytes()
+    return first, peaks
+
+
+class Case(NamedTuple):
+    """A run whose memory is predicted and measured."""
+
+    name: str
+    spec: RunSpec
+
+
+def cases() -> Iterator[Case]:
+    """Yield the runs: methods and PEFT's types with the variants, on a classifier and on a language model."""
+    methods: list[tuple[str, dict[str, Any]]] = [
+        (name, {}) for name in ("lora", "prompt_tuning", "adapter", "full", "head", "none")
+    ]
+    methods += [("peft", {"type": kind}) for kind in TYPES]
+    for task in (CLASSIFICATION, "causal_lm"):
+        for method, options in methods:
+            for variant, changes in VARIANTS.items():
+                if (task, method) in {(CLASSIFICATION, "none"), ("causal_lm", "head")}:  # unsupported
+                    continue
+                if task == CLASSIFICATION and method == "peft" and variant in {"micro-batches", "bf16"}:
+                    continue  # types are tried with all variants on the language model
+                name = " ".join(filter(None, (task, str(options.get("type", method)), variant)))
+                yield Case(name, spec_of(task, method, options, changes))
+    for task in ("regression", "token_classification"):
+        for method in ("lora", "full"):
+            yield Case(f"{task} {method}", spec_of(task, method, {}, {}))
+    for optimizer in ("lion", "sgd", "muon", "lora_plus"):
+        method = "lora" if optimizer == "lora_plus" else "full"
+        yield Case(f"causal_lm {method} {optimizer}", spec_of("causal_lm", method, {}, {"optimizer": optimizer}))
+
+
+def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, Any]) -> RunSpec:
+    """Return a run of one rank on a CPU."""
+    of_task = {"scorer": "exact", "max_new_tokens": 8} if task == "causal_lm" else {}
+    values: dict[str, Any] = {
+        "backbone": "path:", "dataset": "newswire", "task": {"name": task, "options": of_task}, "steps": 100,
+        "global_batch": BATCH, "eval_batch": BATCH, "max_length": LENGTH, "device": "cpu", "world_size": 1,
+        "threads": 1, "precision": "fp32", "dropout": 0.1,
+    }  # fmt: skip
+    kind = registry.plugin("methods", method)
+    made = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=kind.lr)
+    return RunSpec(suite="fit", settings=Settings.model_validate(values | changes), method=made, seed=0)
+
+
+def prepare(folder: Path, task: TaskSpec, rows: int = ROWS) -> Prepared:
+    """Save a model with random weights and rows of unequal lengths, once per folder."""
+    from tokenizers import Tokenizer, models
+    from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    made = make_task(task, tuple("abcd"))
+    backbone, data = folder / made.model_kind, folder / f"{task.name}-{rows}"
+    shape = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "intermediate_size": 3 * WIDTH,
+    }
+    common = COMMON | {"vocab_size": VOCABULARY}
+    if not backbone.exists():
+        model: Any = (
+            GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * LENGTH, **common))
+            if made.model_kind == "encoder"
+            else LlamaForCausalLM(
+                LlamaConfig(num_key_value_heads=2, max_position_embeddings=2 * LENGTH, **shape, **common)
+            )
+        )
+        model.save_pretrained(backbone)
+        words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(backbone)  # noqa: S106
+    if not data.exists():
+        for split in ("train", "validation", "test"):
+            write_rows(data / split, [_rows(made, rows)], made.label_type(), made.extra_types())
+    facts = {"mean": 0.5, "sd": 0.3, "deviation": 0.3, "baseline_mae": 0.1}
+    digests = Digests(weights="", tokenizer="", data="")
+    return Prepared(
+        backbone=str(backbone), data=str(data), label_names=tuple("abcd"), facts=facts, digests=digests, pad_id=1
+    )
+
+
+def _rows(task: Any, rows: int) -> dict[str, list[Any]]:
+    """Return rows of 16 to 64 tokens; a language model's second half are targets."""
+    lengths = np.linspace(LENGTH // 4, LENGTH, rows).astype(int)
+    ids = [[5 + place % 50 for place in range(length)] for length in lengths]
+    per_token, numeric = pa.types.is_list(task.label_type()), pa.types.is_floating(task.label_type())
+    half = [[IGNORE_INDEX] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]
+    tags = half if task.model_kind == "language_model" else [[place % 4 for place in range(len(row))] for row in ids]
+    labels: list[Any] = tags if per_token else [number / rows if numeric else number % 4 for number in range(rows)]
+    values: dict[str, list[Any]] = {"prompt": [len(row) // 2 for row in ids], "bytes": [9] * rows, "cut": [0] * rows}
+    texts: dict[str, list[Any]] = {"question": ["q"] * rows, "expected": ["a"] * rows, "choices": [["a", "b"]] * rows}
+    more = values | texts | {"choice_ids": [[[5], [6]]] * rows}
+    return {"input_ids": ids, "label": labels} | {name: more[name] for name in task.extra_types()}
+
+
+class Compared(NamedTuple):
+    """A case with predicted and real bytes of each phase, and why there are none."""
+
+    name: str
+    predicted: dict[str, int]
+    real: dict[str, int]
+    reason: str = ""
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Predicted over real bytes, of the phases that there are."""
+        return {phase: self.predicted[phase] / real for phase, real in self.real.items() if real}
+
+
+def compare(case: Case, folder: Path, group: Group) -> Compared:
+    """Predict and measure a run; a method that doesn't run with its model has a reason instead."""
+    prepared = prepare(folder, case.spec.settings.task)
+    try:
+        real = measured(case.spec, prepared, group)
+    except Unsupported as error:
+        return Compared(case.name, {}, {}, str(error))
+    found: Footprint = trace(case.spec, prepared)
+    return Compared(
+        case.name,
+        {phase: int(getattr(found, phase)) for phase in PHASES},
+        {phase: int(getattr(real, phase)) for phase in PHASES},
+    )
+
+
+def distribution(found: list[Compared]) -> list[str]:
+    """Return a line per phase: how many ratios, the smallest, the median, the largest; and the worst cases."""
+    lines = []
+    for phase in PHASES:
+        ratios = {one.name: one.ratios[phase] for one in found if phase in one.ratios}
+        if ratios:
+            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
+            median = statistics.median(ratios.values())
+            lines.append(
+                f"{phase}: {len(ratios)} runs, {ratios[low]:.4f} ({low}), median {median:.4f}, "
+                f"{ratios[high]:.4f} ({high})"
+            )
+    return lines
+
+
+def main() -> None:
+    """Compare all cases, or those whose name contains a text."""
+    import warnings
+
+    from hpml_bench.training.distributed import process_group
+
+    parser = argparse.ArgumentParser(description="Predicted over real memory.")
+    parser.add_argument("--only", default="", help="part of the names of cases")
+    parser.add_argument("--out", type=Path, help="file for a line of JSON per case; those in it are not run again")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []
+    found = [Compared(**json.loads(line)) for line in lines]
+    known = {one.name for one in found}
+    chosen = [case for case in cases() if options.only in case.name and case.name not in known]
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    with (
+        process_group(spec_of(CLASSIFICATION, "lora", {}, {}).settings) as group,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        for case in chosen:
+            try:
+                found.append(compare(case, Path(name), group))
+            except Exception as error:  # named, and the others go on
+                found.append(Compared(case.name, {}, {}, f"{type(error).__name__}: {error}"[:300]))
+            one = found[-1]
+            shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
+            print(f"{one.name}: {shown}", flush=True)
+            if options.out:
+                with options.out.open("a") as file:
+                    file.write(json.dumps(one._asdict()) + "\n")
+    print("\n".join(distribution(found)))
+
+
+if __name__ == "__main__":
+    main()

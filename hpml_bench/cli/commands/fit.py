@@ -1,0 +1,93 @@
+"""`hpml-bench fit`: predicted memory of a suite's methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, OK
+from hpml_bench.cli.options import DEVICE, METHODS, load, overrides
+from hpml_bench.cli.reporting import aligned
+
+if TYPE_CHECKING:
+    from hpml_bench.fit.predict import Need, Prediction
+
+COLUMNS = ("method", "fits", "peak", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
+           "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
+BYTES = COLUMNS[2:-1]
+
+
+@click.command()
+@click.argument("suite", default="quickstart")
+@click.option("--memory", metavar="SIZE", help="Memory of a card, on a CPU of the machine: 24GB; else this one's.")
+@METHODS
+@click.option("--ranks", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
+@DEVICE
+@overrides("Override a setting by dotted path, as in --set micro_batch=4. Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of methods with bytes.")
+@click.pass_context
+def fit(
+    ctx: click.Context,
+    suite: str,
+    memory: str | None,
+    methods: tuple[str, ...] | None,
+    ranks: int | None,
+    device: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Predict the memory of each method of SUITE, without weights and GPU, and what to change where it doesn't fit.
+
+    Exit status: 0 all methods fit, 1 one doesn't or can't be predicted, 2 a usage error.
+    """
+    from hpml_bench.fit.limits import read_bytes
+
+    given = None if memory is None else read_bytes(memory)
+    loaded = load(suite, overrides, world_size=ranks, device=device)
+
+    from hpml_bench.fit.predict import predict
+
+    prediction = predict(loaded, given, methods)
+    (_print_json if as_json else _print_table)(prediction)
+    ctx.exit(OK if all(need.fits for need in prediction.needs) else FAILED)
+
+
+def _print_json(prediction: Prediction) -> None:
+    import json
+
+    click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
+
+
+def _print_table(prediction: Prediction) -> None:
+    from hpml_bench.fit.predict import gigabytes
+    from hpml_bench.report.terminal import fitting, terminal
+    from hpml_bench.system.text import for_terminal
+
+    rows = [[for_terminal(cell) for cell in _cells(need)] for need in prediction.needs]
+    kept = fitting(COLUMNS, rows, terminal().width)
+    for line in aligned([[row[index] for index in kept] for row in [COLUMNS, *rows]]):
+        click.echo(line)
+    if left_out := [name for index, name in enumerate(COLUMNS) if index not in kept]:
+        click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
+    settings, shared = prediction.settings, f" ({prediction.shared})" if prediction.shared else ""
+    click.echo(
+        f"Memory of a rank: {gigabytes(prediction.memory)}{shared}, of which {gigabytes(prediction.outside)} are taken "
+        f"beside tensors; {settings.device}, {settings.precision}, micro-batch "
+        f"{settings.micro_batch or settings.global_batch // (settings.world_size or 1)}."
+    )
+    if prediction.made_up_rows:
+        click.echo(for_terminal(f"Every text is taken to have {settings.max_length} tokens: {prediction.made_up_rows}"))
+    for need in prediction.needs:
+        if need.advice:
+            click.echo(for_terminal(f"{need.method}: {need.advice}."))
+
+
+def _cells(need: Need) -> list[str]:
+    """Return a method's row."""
+    from hpml_bench.fit.predict import gigabytes
+
+    sizes = [getattr(need, name) for name in BYTES]
+    shown = ["" if size is None else gigabytes(size) for size in sizes]
+    fits = {True: "yes", False: "no", None: "unknown"}[need.fits]
+    return [need.method, fits, *shown, "" if need.largest_micro_batch is None else str(need.largest_micro_batch)]

@@ -1,0 +1,113 @@
+"""Advice on a method that doesn't fit: settings changed one after another, cheapest first, and traced again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from hpml_bench.errors import Unsupported
+from hpml_bench.fit.trace import Footprint
+from hpml_bench.suite.settings import Settings
+
+SHORTEST = 32
+"""Tokens below which a shorter `max_length` is not tried."""
+
+Trace = Callable[[Settings], Footprint]
+"""Traces a method under changed settings."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Settings under which a method fits, and their memory."""
+
+    settings: Settings
+    footprint: Footprint
+
+
+def sizes(settings: Settings) -> list[int]:
+    """Return the micro-batches that a rank's share of the global batch allows, smallest first."""
+    share = settings.global_batch // (settings.world_size or 1)
+    return [size for size in range(1, share + 1) if share % size == 0]
+
+
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    """Return settings with changes, checked as a suite's; a micro-batch of a rank's whole share is None."""
+    changed = Settings.model_validate({**settings.model_dump(), **changes})
+    whole = changed.micro_batch == sizes(changed)[-1]
+    return changed.model_copy(update={"micro_batch": None}) if whole else changed
+
+
+def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> tuple[int, Footprint] | None:
+    """Return the largest micro-batch whose step takes at most `most` bytes of tensors, by bisection; None for none."""
+    best: tuple[int, Footprint] | None = None
+    left = sizes(settings)
+    while left:
+        # the whole share first, then one sample: most models fit or don't fit with either
+        place = len(left) - 1 if best is None and len(left) == len(sizes(settings)) else len(left) // 2
+        size = left[place]
+        footprint = trace(with_changes(settings, micro_batch=size))
+        if footprint.step <= most:
+            best, left = (size, footprint), left[place + 1 :]
+        else:
+            left = left[:place]
+    return best
+
+
+def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Found | None:
+    """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
+
+    `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
+    run, such as quantised weights where it trains them, is left out.
+    """
+    kept = settings
+    for change in ({}, *_changes(settings)):
+        changed = with_changes(kept, **change)
+        try:
+            found = _fitting(changed, trace, most(changed))
+        except Unsupported:
+            continue
+        if found is not None:
+            return found
+        kept = changed
+    return None
+
+
+def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
+    if not settings.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
+    if settings.quantization is None:
+        yield {"quantization": "nf4"}
+    length = settings.max_length // 2
+    while length >= SHORTEST:
+        yield {"max_length": length}
+        length //= 2
+    if settings.device == "cpu" and (settings.world_size or 1) > 1:  # ranks share the machine's memory
+        yield {"world_size": 1}
+
+
+def _fitting(settings: Settings, trace: Trace, most: int) -> Found | None:
+    """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
+    found = largest_micro_batch(settings, trace, most)
+    if found is None:
+        return None
+    size, footprint = found
+    fitting = with_changes(settings, micro_batch=size)
+    while footprint.peak > most:
+        if fitting.eval_batch == 1:
+            return None
+        fitting = with_changes(fitting, eval_batch=fitting.eval_batch // 2)
+        footprint = trace(fitting)
+    return Found(fitting, footprint)
+
+
+def differences(before: Settings, after: Settings) -> list[str]:
+    """Return the options of the command line that change settings into others."""
+    old, new = before.model_dump(), after.model_dump()
+    changed = {key: value for key, value in new.items() if value != old[key]}
+    if isinstance(quantization := changed.get("quantization"), dict):
+        changed["quantization"] = quantization["name"]
+    return [f"--set {key}={yaml.safe_dump(value).split()[0]}" for key, value in changed.items()]

@@ -1,0 +1,163 @@
+"""Prediction for a suite: what each of its methods takes, the largest micro-batch that fits, and what to change."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.sources import Resolved, describe_model
+from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.fit.advice import Found, advise, differences, largest_micro_batch, with_changes
+from hpml_bench.fit.limits import Limit, limit_of, place
+from hpml_bench.fit.rows import RowsFound, find_rows
+from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.suite import Suite
+from hpml_bench.system import tempdir
+from hpml_bench.system.text import first_line
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
+
+
+class Need(Frozen):
+    """Memory of a method on one rank, in bytes; None where it can't be predicted, which `advice` explains."""
+
+    method: str
+    fits: bool | None
+    weights: int | None = None
+    gradients: int | None = None
+    optimizer: int | None = None
+    activations: int | None = None
+    logits: int | None = None
+    buckets: int | None = None
+    step: int | None = None
+    evaluation: int | None = None
+    generation: int | None = None
+    peak: int | None = None
+    """The largest of step, evaluation and generation, and what a rank takes beside tensors."""
+    largest_micro_batch: int | None = None
+    """Largest part of a rank's share of the global batch whose step fits; 0 for none."""
+    advice: str = ""
+    """What to change; empty where it fits."""
+
+
+class Prediction(Frozen):
+    """Memory of a suite's methods."""
+
+    settings: Settings
+    """Settings of the prediction, with device, ranks and precision decided."""
+    memory: int
+    """Bytes that a rank may take."""
+    shared: str
+    """How ranks share the memory, in words."""
+    outside: int
+    """Bytes that a rank takes beside tensors."""
+    made_up_rows: str
+    """Why rows are made up, each of `max_length` tokens; empty where they are the suite's own."""
+    needs: tuple[Need, ...]
+
+
+class Predictor:
+    """Predictions under one suite's settings, and changes to them; rows are prepared once for each length."""
+
+    def __init__(self, suite: Suite, memory: int | None, folder: Path) -> None:
+        """Find config.json and the rows; made-up ones are written to a folder. Errors as of `predict`."""
+        self.settings = with_changes(place(suite.settings, memory))
+        self.name, self.folder, self.memory = suite.name, folder, memory
+        self.model: Resolved = describe_model(self.settings.backbone)
+        self._rows = cache(self._find_rows)
+        self.rows = self._rows(self.settings.max_length, self.settings.global_batch)
+
+    def _find_rows(self, length: int, batch: int) -> RowsFound:
+        changed = self.settings.model_copy(update={"max_length": length})
+        return find_rows(changed, self.model, self.folder / f"{length}-{batch}")
+
+    def limit(self, settings: Settings) -> Limit:
+        """Return a rank's memory."""
+        return limit_of(settings, self.memory)
+
+    def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
+        """Return the footprint of a method.
+
+        Raises:
+            Unsupported: the method can't run with this backbone, or fake tensors can't run the method.
+            UserError: an option is wrong.
+
+        """
+        prepared: Prepared = self._rows(settings.max_length, settings.global_batch).prepared
+        try:
+            return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
+        except (Unsupported, UserError):
+            raise
+        except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
+            raise Unsupported(f"it reads values, which fake tensors don't have: {first_line(error)}") from error
+
+    def need(self, method: MethodSpec) -> Need:
+        """Return the memory of a method, and advice where it doesn't fit or can't be predicted."""
+        traced = cache(lambda settings_json: self.trace(method, Settings.model_validate_json(settings_json)))
+
+        def footprint_of(settings: Settings) -> Footprint:
+            return traced(settings.model_dump_json())
+
+        def most(settings: Settings) -> int:
+            return self.limit(settings).most - self.limit(settings).outside
+
+        try:
+            found = footprint_of(self.settings)
+        except Unsupported as error:
+            return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
+        fits = found.peak <= most(self.settings)
+        largest = largest_micro_batch(self.settings, footprint_of, most(self.settings)) if found.step else None
+        parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}
+        return Need(
+            method=method.name,
+            fits=fits,
+            **parts,
+            peak=found.peak + self.limit(self.settings).outside,
+            largest_micro_batch=None if not found.step else largest[0] if largest else 0,
+            advice="" if fits else self._advice(advise(self.settings, footprint_of, most)),
+        )
+
+    def _advice(self, found: Found | None) -> str:
+        if found is None:
+            return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
+        need = found.footprint.peak + self.limit(found.settings).outside
+        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}"
+
+
+def predict(suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None) -> Prediction:
+    """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
+
+    Args:
+        suite: a suite whose settings may be left open.
+        memory: bytes of the card, or on a CPU of the machine; None for this machine's.
+        methods: names of methods; None for the suite's own.
+
+    Raises:
+        UserError: the model's config.json isn't available, or settings or options are wrong.
+
+    """
+    specs = [spec.method for spec in suite.runs(methods, [0])]
+    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' hints for authors of scripts
+        predictor = Predictor(suite, memory, Path(name))
+        limit = predictor.limit(predictor.settings)
+        return Prediction(
+            settings=predictor.settings,
+            memory=limit.most,
+            shared=limit.where,
+            outside=limit.outside,
+            made_up_rows=predictor.rows.made_up,
+            needs=tuple(predictor.need(spec) for spec in specs),
+        )
+
+
+def gigabytes(size: float) -> str:
+    """Return bytes as text, in MB below a GB."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

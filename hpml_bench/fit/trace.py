@@ -1,0 +1,166 @@
+"""Trace of a run: its own build, rehearsal and training step on fake tensors, and the memory they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_ins, wrap
+from hpml_bench.fit.tracker import Peak, Tracker
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training import evaluation
+from hpml_bench.training.assembly import Assembly, initialise, open_rows
+from hpml_bench.training.model import build_model
+from hpml_bench.training.trainer import Evaluator, Trainer
+
+CUDA_BLOCK = 512
+"""Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
+SCRATCH = 0.03
+"""Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
+operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
+benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
+SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}
+"""Precision -> one that a CPU has, whose tensors have the same sizes."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of tensors of a run on one rank."""
+
+    weights: int
+    """Parameters and buffers, as they are stored while training."""
+    gradients: int
+    """Gradients of all trained parameters, which are in DDP's buckets."""
+    optimizer: int
+    """State of the optimizer."""
+    buckets: int
+    """Second copy of the gradients while DDP makes its buckets anew, where a step adds up micro-batches: before the
+    step's first pass, so that activations are not there at the same time."""
+    logits: int
+    """Logits with all that is computed of their size, at the step's peak."""
+    step: int
+    """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
+    evaluation: int
+    """Peak of an evaluation batch, with all that a training holds meanwhile."""
+    generation: int
+    """Peak of a batch of answers, likewise; 0 where none are generated."""
+
+    @property
+    def activations(self) -> int:
+        """The rest of the step's peak."""
+        held = self.weights + self.gradients + self.optimizer + self.logits
+        return max(0, self.step - held)
+
+    @property
+    def peak(self) -> int:
+        """The largest of all peaks."""
+        return max(self.step, self.evaluation, self.generation)
+
+
+def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
+    """Return the memory of a run whose settings are resolved, on prepared rows; its backbone needs no weights.
+
+    Raises:
+        Unsupported: the method can't run with this backbone.
+        UserError: config.json can't be read, an option is wrong.
+
+    """
+    device = spec.settings.device
+    tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
+    with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp():  # type: ignore[no-untyped-call]
+        run = _assembled(_on_cpu(spec), prepared)
+        run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
+        return (_trained if run.method.trains else _untrained)(run, tracker)
+
+
+def _on_cpu(spec: RunSpec) -> RunSpec:
+    """Return a run with tensors of the same sizes on a CPU: fake ones on a GPU have no backward pass without driver."""
+    settings = spec.settings
+    same = {"device": "cpu", "precision": SAME_SIZE.get(settings.precision, settings.precision)}
+    if settings.weights == "float16":
+        same["weights"] = "bfloat16"
+    return spec.model_copy(update={"settings": settings.model_copy(update=same)})
+
+
+def _assembled(spec: RunSpec, prepared: Prepared) -> Assembly:
+    """Build a run as `training.assembly.assemble` does, without weights and values."""
+    settings = spec.settings
+    method = make_method(spec.method)
+    task = make_task(settings.task, prepared.label_names, prepared.facts)
+    rows = open_rows(spec, prepared, task)
+    model = build_model(Path(prepared.backbone), spec, method, task, load=describe)
+    run = Assembly(
+        spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
+        rows["test"], rows.get(RETENTION), _generator(task, prepared, spec),
+    )  # fmt: skip
+    initialise(run)
+    return run
+
+
+def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | None:
+    """Return the settings of generation; nothing is decoded."""
+    if task.decoding is None:
+        return None
+    return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
+
+
+def _trained(run: Assembly, tracker: Tracker) -> Footprint:
+    trainer = Trainer(run, wrap=wrap)
+    trainer.model.train()
+    gradients = cast(Buckets, trainer.wrapped).nbytes
+    weights = tracker.live - gradients
+    batches: list[np.ndarray] = trainer.largest()
+    with trainer.stepped_nowhere(batches[0][: run.group.world]):
+        held = tracker.live
+        evaluated, generated = _evaluated(trainer, tracker)
+        step = max((_step(trainer, tracker, batch) for batch in batches), key=lambda peak: peak.bytes)
+    share = run.settings.global_batch // run.group.world
+    return Footprint(
+        weights=weights,
+        gradients=gradients,
+        optimizer=held - weights - gradients,
+        buckets=gradients if run.settings.micro_batch not in {None, share} else 0,
+        logits=step.logits,
+        step=_with_scratch(step, held),
+        evaluation=_with_scratch(evaluated, held),
+        generation=_with_scratch(generated, held),
+    )
+
+
+def _untrained(run: Assembly, tracker: Tracker) -> Footprint:
+    weights = tracker.live
+    evaluated, generated = _evaluated(Evaluator(run), tracker)
+    peaks = (_with_scratch(peak, weights) for peak in (evaluated, generated))
+    return Footprint(weights, 0, 0, 0, evaluated.logits, 0, *peaks)
+
+
+def _with_scratch(peak: Peak, held: int) -> int:
+    """Return the bytes of a peak with the scratch memory of kernels; 0 for a phase that there is not."""
+    return peak.bytes and peak.bytes + round(SCRATCH * (peak.bytes - held))
+
+
+def _evaluated(run: Evaluator, tracker: Tracker) -> tuple[Peak, Peak]:
+    """Return the peaks of the largest evaluation and generation batches."""
+    parts = run.assembly
+    answered, read = [parts.validation, parts.test], [] if parts.retention is None else [parts.retention]
+    with tracker.phase() as evaluated:
+        evaluation.rehearse_losses(run.model, run.task, answered, read, run.settings, run.group)
+    if parts.generator is None:
+        return evaluated, Peak()
+    with tracker.phase() as generated:
+        evaluation.rehearse_generation(run.model, answered, run.settings, run.group, parts.generator)
+    return evaluated, generated
+
+
+def _step(trainer: Trainer, tracker: Tracker, indices: np.ndarray) -> Peak:
+    """Return the peak of a training step on a global batch."""
+    with tracker.phase() as peak:
+        trainer.step(1, indices)
+    return peak

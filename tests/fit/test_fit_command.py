@@ -1,0 +1,213 @@
+"""`hpml-bench fit`: from config.json alone to a table or JSON, with advice that holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from helpers import tiny
+from hpml_bench.cli import main
+from hpml_bench.errors import Unsupported, UserError
+from hpml_bench.fit import advice
+from hpml_bench.fit.limits import read_bytes
+from hpml_bench.fit.trace import Footprint
+from hpml_bench.suite.settings import Settings
+
+CONFIGS = Path(__file__).parents[1] / "files" / "configs"
+"""config.json of published models, without weights."""
+KEYS = {
+    "method", "fits", "weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation",
+    "generation", "peak", "largest_micro_batch", "advice",
+}  # fmt: skip
+
+
+def fit(*words: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(main, ["fit", *words])
+
+
+def needs(*words: str) -> dict[str, dict[str, Any]]:
+    """Return what the command prints as JSON, by method."""
+    return {need["method"]: need for need in json.loads(fit(*words, "--json").stdout)}
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite of one rank with a model's folder of which the weights are removed."""
+    path = tiny.local_suite(tmp_path_factory.mktemp("fit"), world_size=1, global_batch=8)
+    (path.parent / "model" / "model.safetensors").unlink()
+    return path
+
+
+def test_the_command_needs_no_weights(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints a table of the suite's methods, as wide as the terminal, and ends with 0 where all fit."""
+    monkeypatch.setattr("hpml_bench.report.terminal.WIDE", 80)
+    done = fit(str(suite))
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^lora +yes", done.stdout, re.MULTILINE)
+    assert re.search(r"^head +yes", done.stdout, re.MULTILINE)
+    table, _, rest = done.stdout.partition("Left out for width: ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "--json has all" in rest
+    assert "taken to have" not in done.stdout, "the rows are there"
+
+
+def test_json_has_bytes_that_add_up(suite: Path) -> None:
+    """Parts are numbers of bytes, and those of the step's peak add up to it."""
+    found = needs(str(suite), "--methods", "lora,full")
+    assert list(found) == ["lora", "full"]
+    for need in found.values():
+        assert set(need) == KEYS
+        parts = ("weights", "gradients", "optimizer", "activations", "logits")
+        assert sum(need[part] for part in parts) == need["step"]
+        assert need["largest_micro_batch"] == 8
+        assert need["fits"] is True
+        assert need["advice"] == ""
+        assert need["peak"] > max(need["step"], need["evaluation"], need["generation"])
+    assert found["full"]["optimizer"] >= 2 * found["full"]["gradients"] > 2 * found["lora"]["gradients"] > 0
+
+
+def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
+    """Status 1, one sentence with options; with these options it fits."""
+    free = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
+    single = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
+                   "micro_batch=1")["full"]  # fmt: skip
+    memory = str((free["peak"] + single["peak"]) // 2)
+    words = [str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--memory", memory]
+    done = fit(*words)
+    assert done.exit_code == 1
+    sentence = next(line for line in done.stdout.splitlines() if line.startswith("full: "))
+    options = re.findall(r"--set \S+", sentence)
+    assert "--set micro_batch=" in sentence
+    again = fit(*words, *" ".join(options).split())
+    assert again.exit_code == 0, again.output
+
+
+def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path) -> None:
+    """Every text then has max_length tokens, and the output says why."""
+    (tmp_path / "model").mkdir()
+    shutil.copy(suite.parent / "model" / "config.json", tmp_path / "model")
+    content = yaml.safe_load(suite.read_text())
+    (tmp_path / "colours.yaml").write_text(yaml.safe_dump(content))
+    done = fit(str(tmp_path / "colours.yaml"), "--methods", "lora")
+    assert done.exit_code == 0, done.output
+    assert "Every text is taken to have 16 tokens: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--memory", "much"), "--memory 'much': write a size such as 24GB or 80GiB"),
+        (("--device", "cuda"), "give a card's memory, as --memory 24GB"),
+        (("--ranks", "3"), "is not a multiple of the 3 ranks"),
+        (("--methods", "nothing"), "has no method 'nothing'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    suite: Path, words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, and what to do."""
+    monkeypatch.setattr("hpml_bench.system.gpus.visible_gpus", lambda: ())
+    done = fit(str(suite), *words)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_sizes_are_read_in_both_kinds_of_units() -> None:
+    """Decimal and binary, in any case."""
+    assert read_bytes("24GB") == 24 * 10**9
+    assert read_bytes("1.5 gib") == 3 * 2**29
+    with pytest.raises(UserError, match="write a size"):
+        read_bytes("0GB")
+
+
+def made_up(settings: Settings) -> Footprint:
+    """Return a footprint that grows with the micro-batch, less with checkpointing, and with evaluation batches."""
+    size = settings.micro_batch if isinstance(settings.micro_batch, int) else settings.global_batch
+    weights = 100 if settings.quantization is None else 60
+    step = weights + size * (4 if settings.gradient_checkpointing else 10) * settings.max_length // 32
+    return Footprint(weights, 0, 0, 0, 0, step, weights + settings.eval_batch, 0)
+
+
+def trains_weights(settings: Settings) -> Footprint:
+    """Return the same of a method that can't run with quantised weights."""
+    if settings.quantization is not None:
+        raise Unsupported("it trains weights")
+    return made_up(settings)
+
+
+@pytest.mark.parametrize("most", [109, 110, 119, 120, 139, 140, 179, 180, 999])
+def test_the_largest_micro_batch_is_found(most: int) -> None:
+    """Of the divisors of the share, the largest whose step fits."""
+    settings = tiny.settings(global_batch=8, world_size=1, max_length=32)
+    found = advice.largest_micro_batch(settings, made_up, most)
+    fits = [size for size in (1, 2, 4, 8) if 100 + 10 * size <= most]
+    assert (found and found[0]) == (max(fits) if fits else None)
+
+
+@pytest.mark.parametrize(
+    ("trace", "most", "changed"),
+    [
+        (made_up, 180, "micro_batch=4 eval_batch=64"),
+        (made_up, 145, "micro_batch=2 eval_batch=32"),
+        (made_up, 108, "micro_batch=1 gradient_checkpointing=true eval_batch=8"),
+        (made_up, 107, "micro_batch=4 gradient_checkpointing=true quantization=nf4 eval_batch=32"),
+        (made_up, 64, "micro_batch=1 gradient_checkpointing=true quantization=nf4 max_length=32 eval_batch=4"),
+        (trains_weights, 107, "micro_batch=1 gradient_checkpointing=true max_length=32 eval_batch=4"),
+        (made_up, 63, None),
+    ],
+)
+def test_the_cheapest_changes_come_first(trace: advice.Trace, most: int, changed: str | None) -> None:
+    """Micro-batch and evaluation batch, then checkpointing, then 4 bits where the method can, then shorter texts."""
+    settings = tiny.settings(global_batch=8, world_size=1, max_length=64, eval_batch=128)
+    found = advice.advise(settings, trace, lambda _: most)
+    assert (found is None) == (changed is None)
+    if found is not None and changed is not None:
+        assert found.footprint.peak <= most
+        told = advice.differences(settings, found.settings)
+        assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
+
+
+def test_fewer_ranks_are_tried_where_they_share_the_memory() -> None:
+    """Last, on a CPU: each rank may then take more."""
+    settings = tiny.settings(global_batch=8, world_size=2, max_length=32, eval_batch=1)
+    found = advice.advise(settings, trains_weights, lambda changed: 200 // (changed.world_size or 1))
+    assert found is not None
+    assert "--set world_size=1" in advice.differences(settings, found.settings)
+
+
+@pytest.mark.fit
+@pytest.mark.serial
+@pytest.mark.parametrize("name", ["llama-3.2-3b", "llama-3.1-8b"])
+def test_a_large_model_takes_a_minute_and_4_gb(name: str, tmp_path: Path) -> None:
+    """LoRA on a published configuration, in a process of its own: seconds of the processor, and its peak of memory."""
+    suite = {
+        "settings": {
+            "backbone": f"path:{CONFIGS / name}", "dataset": "metamath", "steps": 100, "global_batch": 4,
+            "task": {"name": "causal_lm", "options": {"template": "plain", "scorer": "exact"}}, "eval_batch": 8,
+            "world_size": 1, "precision": "bf16", "weights": "bfloat16", "max_length": 768,
+        },
+        "methods": {"lora": {}},
+    }  # fmt: skip
+    (tmp_path / "large.yaml").write_text(yaml.safe_dump(suite))
+    words = ["fit", str(tmp_path / "large.yaml"), "--memory", "80GB", "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "hpml_bench", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 60
+    assert used.ru_maxrss < 4e6, "in kB"
+    (need,) = json.loads(done.stdout)
+    parameters = {"llama-3.2-3b": 3_212_749_824, "llama-3.1-8b": 8_030_261_248}[name]
+    assert need["weights"] == pytest.approx(2 * parameters, rel=0.02), "bfloat16, and LoRA's own in float32"
