@@ -68,7 +68,7 @@ def prepare(settings: Settings) -> Prepared:
 @explained(disk_error)
 def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     """Return what `prepare` does, without reading the weights of a model, whose digest is left empty."""
-    _silence()
+    silence()
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
     config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
