@@ -11,7 +11,8 @@ NO_GPU = "no GPU is visible"
 ONE_GPU = "fewer than two GPUs are visible"
 NO_RAY = "Ray is not installed"
 NOT_ROOT = "not root"
-ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NOT_ROOT)
+NO_CUDA_BUILD = "torch is built without CUDA; tox -e cuda installs a build with it"
+ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NOT_ROOT, NO_CUDA_BUILD)
 
 
 def only_as_root(why: str) -> None:
