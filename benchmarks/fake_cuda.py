@@ -281,12 +281,11 @@ def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[St
     if isinstance(trainer, Trainer):
         trainer.step = around(trainer.step)  # type: ignore[method-assign]
     trainer.train()
-    trainer.evaluate(assembly.test, "test", assembly.steps)
     merged = assembly.method.merge(assembly.model.encoder)
     if merged is not None:
         again = assembly.model.with_encoder(merged)
         check_placed(again, group.device)
-        evaluate(again, assembly.task, assembly.test, spec.settings, group, "test", assembly.steps, assembly.generator)
+        evaluate(again, assembly.task, assembly.test, spec.settings, group, "test", assembly.steps)
 
 
 def reason(error: BaseException) -> str:

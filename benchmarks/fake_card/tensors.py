@@ -7,14 +7,13 @@ on which each operator is computed. Values are therefore real, unlike those of t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 OPS = torch.ops.aten
@@ -29,6 +28,22 @@ WAIT = (
 )  # fmt: skip
 """Operators that wait for the device, since a value or a shape depends on what it computes."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield the values in lists and tuples, the only things that contain others in an operator's arguments."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from leaves(part)
+    else:
+        yield value
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with each leaf changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([mapped(change, part) for part in value])
+    return change(value)
 
 
 class WrongDeviceError(RuntimeError):
@@ -99,19 +114,9 @@ def with_tensors(index: Any) -> Any:
 class Card(TorchDispatchMode):
     """Mode in which `device="cuda"` makes tensors of the card; `waits` has the places that waited for the device."""
 
-    current: Card | None = None
-
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
-
-    def __enter__(self) -> Card:
-        Card.current = self
-        return cast(Card, super().__enter__())
-
-    def __exit__(self, *error: Any) -> None:
-        Card.current = None
-        super().__exit__(*error)
 
     def __torch_dispatch__(
         self, operator: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -124,22 +129,21 @@ class Card(TorchDispatchMode):
 
 def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Check the devices of an operator's arguments, compute on what they hold, and return tensors of its device."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    given = [*leaves((*args, *kwargs.values()))]
+    tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
     beside = any(isinstance(leaf, CardTensor) for leaf in tensors)
     on_card = torch.device(kwargs.get("device") or (CUDA if beside else CPU)).type == "cuda"
     if not on_card and not beside:
         return operator(*args, **kwargs)
-    if on_card and any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
+    if on_card and any(isinstance(leaf, torch.Generator) for leaf in given):
         raise WrongDeviceError(f"{operator} got a generator of the CPU, which is not the same device as cuda:0")
     check_devices(operator, args, tensors)
-    inner, named = tree_map(lambda leaf: leaf.held if isinstance(leaf, CardTensor) else leaf, (args, dict(kwargs)))
+    inner, named = mapped(held, tuple(args)), {key: mapped(held, value) for key, value in kwargs.items()}
     if on_card and "device" in named:
         named["device"] = CPU
     if operator.overloadpacket is OPS._to_copy:
         named["non_blocking"] = False  # on the CPU it would be torch's to wait
-    result = operator(*inner, **named)
-    own = {id(leaf.held): leaf for leaf in tensors if isinstance(leaf, CardTensor)}
-    own |= {id(leaf): leaf for leaf in tensors if not isinstance(leaf, CardTensor)}
+    own = {id(held(leaf)): leaf for leaf in tensors}
 
     def placed(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -148,7 +152,12 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
             return same_shape(own[id(leaf)])
         return CardTensor(leaf) if on_card else leaf
 
-    return tree_map(placed, result)
+    return mapped(placed, operator(*inner, **named))
+
+
+def held(leaf: Any) -> Any:
+    """Return what a tensor on the card holds; anything else as it is."""
+    return leaf.held if isinstance(leaf, CardTensor) else leaf
 
 
 def same_shape(tensor: Tensor) -> Tensor:
@@ -169,7 +178,7 @@ def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor])
     written = args[0] if args and operator._schema.is_mutable and isinstance(args[0], Tensor) else None
     if len({isinstance(each, CardTensor) for each in tensors}) < 2 or packet is OPS.copy_:
         return
-    indices = {id(leaf) for leaf in tree_leaves(args[1])} if packet in INDEXING else set()
+    indices = {id(leaf) for leaf in leaves(args[1])} if packet in INDEXING else set()
     scalars = packet in TAKE_SCALARS or torch.Tag.pointwise in operator.tags or packet.__name__.startswith("_foreach")
     strange = [
         tuple(each.shape)
@@ -188,16 +197,14 @@ def check_devices(operator: Any, args: Sequence[Any], tensors: Sequence[Tensor])
 def waits(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Tell whether an operator would let the host wait for the card."""
     packet = operator.overloadpacket
-    first = next((leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)), None)
     if packet in COPIES:
-        source = args[-1] if packet is OPS.copy_ and isinstance(args[1], Tensor) else args[0]
-        target = kwargs.get("device") if packet is OPS._to_copy else args[0].device
-        crossed = target is not None and torch.device(target).type != source.device.type
-        return crossed and not kwargs.get("non_blocking", False)
-    if packet in INDEXING and isinstance(first, CardTensor):
-        indices = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor)]
+        source = args[1] if packet is OPS.copy_ else args[0]
+        target = args[0].device if packet is OPS.copy_ else kwargs.get("device") or source.device
+        return torch.device(target).type != source.device.type and not kwargs.get("non_blocking", False)
+    if packet in INDEXING and isinstance(args[0], CardTensor):
+        indices = [leaf for leaf in leaves(args[1]) if isinstance(leaf, Tensor)]
         return any(leaf.dtype == torch.bool or not isinstance(leaf, CardTensor) for leaf in indices)
-    return packet in WAIT and isinstance(first, CardTensor)
+    return packet in WAIT and isinstance(args[0], CardTensor)
 
 
 def place() -> str:
