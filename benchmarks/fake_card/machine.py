@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CUDA, Card
+from fake_card.tensors import CUDA, Card, CardTensor
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import Settings
 from hpml_bench.training import clock, evaluation, model, parallel, trainer
@@ -23,6 +23,8 @@ from hpml_bench.training.distributed import process_group
 
 make_tensor = torch.tensor
 load_backbone = model.load_backbone
+swap_tensors = torch.utils.swap_tensors
+DATA = torch._C.TensorBase.data
 
 
 class Alone(nn.Module):
@@ -45,6 +47,22 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """Return torch.tensor of the CPU, moved: the original asks the driver itself. That copy waits, as torch's does."""
     made = make_tensor(data, dtype=dtype)
     return (made if device is None else made.to(device)).requires_grad_(requires_grad)
+
+
+def swap(one: Tensor, other: Tensor) -> None:
+    """Give a parameter what it gets when its module moves; torch swaps none that is part of a graph."""
+    if isinstance(one, CardTensor) and isinstance(other, CardTensor):
+        one.data = other
+    else:
+        swap_tensors(one, other)
+
+
+def set_data(tensor: Tensor, value: Tensor) -> None:
+    """Replace a tensor's data; one on the CPU moves to the card with it, as in torch."""
+    if isinstance(value, CardTensor):
+        swap_tensors(tensor, nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value)
+    else:
+        DATA.__set__(tensor, value)
 
 
 def load(folder: Path, settings: Settings, kind: Any = "encoder", device: torch.device = CUDA) -> PreTrainedModel:
@@ -85,6 +103,8 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch.cuda, "set_rng_state", lambda *_: None),
     (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
     (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+    (torch.utils, "swap_tensors", swap),
+    (torch.Tensor, "data", property(DATA.__get__, set_data)),
     (torch.Tensor, "pin_memory", lambda self, *_: self),
     (torch.autograd, "backward", backward),
     (torch._C, "_current_graph_task_id", lambda: 0),  # checkpointing computes again once per number

@@ -90,7 +90,7 @@ class CardTensor(torch.Tensor):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, CardTensor):
             raise WrongDeviceError("a tensor on the card gets data on the CPU: they must be on the same device")
-        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        torch._C.TensorBase.data.__set__(self, value)  # type: ignore[attr-defined]
         self.held = value.held
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -107,8 +107,8 @@ class CardTensor(torch.Tensor):
 def with_tensors(index: Any) -> Any:
     """Return an index whose lists are tensors, copied to the card as torch does, which would ask the driver first."""
     if isinstance(index, tuple):
-        return tuple(with_tensors(part) if isinstance(part, list) else part for part in index)
-    return torch.tensor(index).to(CUDA) if isinstance(index, list) else index
+        return tuple(map(with_tensors, index))
+    return torch.tensor(list(index)).to(CUDA) if isinstance(index, list | range) else index
 
 
 class Card(TorchDispatchMode):
