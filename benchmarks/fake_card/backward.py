@@ -71,7 +71,7 @@ def through(node: Any, arrived: dict[int, Tensor]) -> Sequence[Tensor | None]:
         leaf.grad = arrived[0].detach() if leaf.grad is None else leaf.grad + arrived[0]
         return ()
     values = [arrived.get(number) for number in range(len(node._input_metadata))]
-    found = node.apply(*values) if isinstance(node, BackwardCFunction) else node(*values)
+    found = node.apply(*values) if isinstance(node, BackwardCFunction) else node(*values)  # type: ignore[no-untyped-call]
     found = found if isinstance(found, tuple) else (found,)
     kept = getattr(node, "tensor_inputs", None)
     return found if kept is None else [each for each, tensor in zip(found, kept, strict=False) if tensor]
@@ -104,7 +104,7 @@ def note_inputs(apply: Any) -> Any:
         result = apply.__get__(None, cls)(*args, **kwargs)
         for output in result if isinstance(result, tuple) else (result,):
             if isinstance(output, Tensor) and isinstance(output.grad_fn, BackwardCFunction):
-                output.grad_fn.tensor_inputs = [isinstance(each, Tensor) for each in args]  # type: ignore[attr-defined]
+                output.grad_fn.tensor_inputs = [isinstance(each, Tensor) for each in args]
         return result
 
     return classmethod(noted)

@@ -17,14 +17,14 @@ from transformers import PreTrainedModel
 from fake_card.backward import backward, note_inputs
 from fake_card.tensors import CUDA, Card, CardTensor
 from hpml_bench.plugins.group import Group
-from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.training import clock, evaluation, model, parallel, trainer
 from hpml_bench.training.distributed import process_group
 
 make_tensor = torch.tensor
 load_backbone = model.load_backbone
-swap_tensors = torch.utils.swap_tensors
-DATA = torch._C.TensorBase.data
+swap_tensors: Any = torch.utils.swap_tensors
+DATA: Any = getattr_static(torch._C.TensorBase, "data")
 
 
 class Alone(nn.Module):
@@ -80,7 +80,7 @@ def leave_group() -> None:
 @contextmanager
 def card() -> Iterator[tuple[Card, Group]]:
     """Yield the mode in which CUDA's tensors are those of the card, and the group of the only rank, which has it."""
-    torch._C._ensureCUDADeviceGuardSet()  # type: ignore[attr-defined] # one that does nothing, if there is no driver
+    torch._C._ensureCUDADeviceGuardSet()  # one that does nothing, if there is no driver
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     with ExitStack() as stack:
         for owner, name, value in REPLACED:
@@ -89,7 +89,9 @@ def card() -> Iterator[tuple[Card, Group]]:
         torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter that moves stays the same object
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
         stack.callback(leave_group)
-        settings = Settings(backbone="path:x", dataset={"name": "text_files"}, device="cpu", world_size=1, steps=1)
+        settings = Settings(
+            backbone="path:x", dataset=DatasetSpec(name="text_files"), device="cpu", world_size=1, steps=1
+        )
         stack.enter_context(process_group(settings))
         yield stack.enter_context(Card()), Group(0, 1, CUDA)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class CardTensor(torch.Tensor):
     """A tensor that says it is on cuda:0, over the CPU tensor `held`."""
 
     held: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, held: Tensor) -> CardTensor:
@@ -69,10 +69,10 @@ class CardTensor(torch.Tensor):
             device=CUDA,
         )
         made.held = held
-        return cast(CardTensor, made)
+        return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, operator: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Compute outside a `Card`, as in one."""
@@ -81,7 +81,7 @@ class CardTensor(torch.Tensor):
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"on the card: {self.held!r}"
 
-    @property  # type: ignore[override]
+    @property
     def data(self) -> Tensor:
         """The same values outside the graph."""
         return self.detach()
@@ -111,11 +111,11 @@ def with_tensors(index: Any) -> Any:
     return torch.tensor(list(index)).to(CUDA) if isinstance(index, list | range) else index
 
 
-class Card(TorchDispatchMode):
+class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Mode in which `device="cuda"` makes tensors of the card; `waits` has the places that waited for the device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[str] = []
 
     def __torch_dispatch__(
