@@ -63,7 +63,7 @@ CANNOT = {
     "qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's",
 }
 """Method that can't run on the card here -> why."""
-EVERYWHERE = "transformers/masking_utils.py"
+EVERYWHERE = "transformers/masking_utils:"
 """Where every method waits: transformers looks whether the mask of a causal model hides anything."""
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
@@ -294,7 +294,7 @@ def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[St
 def reason(error: BaseException) -> str:
     """Return an error's kind, first line, and the innermost lines of ours and of the libraries."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"{Path(each.filename).parent.name}/{Path(each.filename).name}:{each.lineno}" for each in frames]
+    lines = [f"{Path(each.filename).parent.name}/{Path(each.filename).stem}:{each.lineno}" for each in frames]
     inner = [line for line in lines if not line.startswith(("fake_card/", "benchmarks/", "utils/_python_dispatch"))]
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first[:200]} [{' < '.join(reversed(inner[-4:]))}]"
@@ -311,7 +311,7 @@ def markdown(found: dict[str, Finding]) -> str:
         "say what a combination is and what is checked.", "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
         f"{counted(counts)}.", "",
-        f"Every step also waits in `{EVERYWHERE}`, where transformers looks whether the mask hides anything.",
+        f"Every step also waits in `transformers/masking_utils`, where transformers looks whether the mask hides anything.",
     ]  # fmt: skip
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]

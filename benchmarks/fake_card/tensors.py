@@ -212,5 +212,5 @@ def place() -> str:
     for frame in reversed(traceback.extract_stack()):
         if any(part in frame.filename for part in LIBRARIES) and "fake_card" not in frame.filename:
             path = Path(frame.filename)
-            return f"{path.parent.name}/{path.name}:{frame.lineno}"
+            return f"{path.parent.name}/{path.stem}:{frame.lineno}"
     return "elsewhere"
