@@ -311,7 +311,7 @@ def markdown(found: dict[str, Finding]) -> str:
         "say what a combination is and what is checked.", "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
         f"{counted(counts)}.", "",
-        f"Every step also waits in `transformers/masking_utils`, where transformers looks whether the mask hides anything.",
+        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens.",
     ]  # fmt: skip
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]
