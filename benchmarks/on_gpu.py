@@ -1,9 +1,11 @@
 """Checks of a machine with NVIDIA GPUs: its devices, the tests that need one, and every method on a card.
 
-    python benchmarks/on_gpu.py [--only devices,tests,methods,generation,attention,waits,memory] [--json FILE]
+    python benchmarks/on_gpu.py [--only devices,tests,methods,...] [--json FILE] [--minutes 9] [--wheels FOLDER]
 
-Each check is a process of its own with a time limit. What is known is written as JSON after each: to FILE, or to
-standard output. Exit status 1 if a check failed, 2 if there is no GPU.
+Each check is a process of its own with a time limit, and all together end within the minutes given. What is known is
+written as JSON after each: to FILE, or to standard output. No network is needed: `--wheels` installs the wheels of a
+folder for this command alone, such as those of packages that the machine lacks. Without a GPU the checks that need one
+are skipped, and those of numbers are done on the CPU. Exit status 1 if a check failed.
 
 - devices: what torch and the driver show, readings of energy and memory, that the fork server leaves CUDA alone, and a
   slot of `--parallel` for each instance of a card in MIG mode;
@@ -13,7 +15,8 @@ standard output. Exit status 1 if a check failed, 2 if there is no GPU.
 - generation: answers side by side, padded on the left, and alone, on a card in float32 and bf16;
 - attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
 - waits: where the host waits for the card in a step, by optimizer and precision;
-- memory: what stays reserved of weights after their cast to bfloat16, and whether segments grow.
+- memory: what stays reserved of weights after their cast to bfloat16, and whether segments grow;
+- products: rates of matrix products by precision, at a round and at an odd size, of copies, and of launches.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+if __name__ == "__main__" and "--wheels" in sys.argv[:-1]:
+    import carried
+
+    _installed = tempfile.TemporaryDirectory()
+    carried.install(Path(sys.argv[sys.argv.index("--wheels") + 1]), Path(_installed.name))
+
 from hpml_bench import registry
 from hpml_bench.builtin.engines.local import slots
 from hpml_bench.builtin.probes.energy import gpu_joules
@@ -43,8 +52,13 @@ from hpml_bench.launch import fork_server
 from hpml_bench.system import environment, gpus
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-SECONDS = {"devices": 60, "tests": 240, "methods": 240, "generation": 60, "attention": 60, "waits": 60, "memory": 60}
-"""The limit of each check."""
+SECONDS = {
+    "devices": 40, "products": 40, "attention": 40, "waits": 60, "memory": 60, "generation": 60, "tests": 120,
+    "methods": 180,
+}  # fmt: skip
+"""The limit of each check, in the order in which they are done: those of seconds first."""
+MINUTES = 9.0
+"""The limit of all checks together."""
 CLOSE = {"fp32": 1e-3, "bf16": 0.03, "fp16": 0.03, "int8": 0.1}
 """Relative difference of losses to those in float32 on the CPU: in float32 that of sums in another order."""
 
@@ -297,23 +311,67 @@ def memory() -> dict[str, Any]:
     return {"passed": reserved - held < 100 and all(grow), **told}
 
 
+def products(device: str = "cuda", size: int = 8192) -> dict[str, Any]:
+    """Measure products [size, size] and [1723, size] in each precision, copies of 1 GiB, and launches of nothing."""
+    import torch
+
+    on_card = device == "cuda"
+    found: dict[str, Any] = {}
+    for precision, kind in {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}.items():
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        right = torch.randn(size, size, device=device, dtype=kind)
+        for rows in (size, 1723):
+            left = torch.randn(rows, size, device=device, dtype=kind)
+            seconds = _seconds(lambda left=left, right=right: left @ right, on_card)  # type: ignore[misc]
+            found[f"{precision} {rows} rows, TFLOP/s"] = round(2 * rows * size * size / seconds / 1e12, 2)
+    source = torch.empty(2**30 if on_card else 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copied = _seconds(lambda: target.copy_(source), on_card)
+    found["copies, read and written, GB/s"] = round(2 * source.numel() / copied / 1e9, 1)
+    nothing = torch.zeros(1, device=device)
+    found["launches, microseconds"] = round(_seconds(lambda: nothing.add_(1), on_card, 1000) * 1e6, 2)
+    return {"passed": all(rate > 0 for rate in found.values()), "rates": found}
+
+
+def _seconds(call: Callable[[], Any], on_card: bool, times: int = 5) -> float:
+    """Return the seconds of a call, by the device's work of several after one that isn't counted."""
+    import torch
+
+    def ended() -> float:
+        if on_card:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    call()
+    began = ended()
+    for _ in range(times):
+        call()
+    return (ended() - began) / times
+
+
 CHECKS: dict[str, Callable[[], dict[str, Any]]] = {
-    "devices": devices, "tests": tests, "methods": methods, "generation": generation, "attention": attention,
-    "waits": waits, "memory": memory,
+    "devices": devices, "products": products, "attention": attention, "waits": waits, "memory": memory,
+    "generation": generation, "tests": tests, "methods": methods,
 }  # fmt: skip
+ON_CPU: dict[str, Callable[[], dict[str, Any]]] = {
+    "products": lambda: products("cpu", 256),
+    "attention": lambda: attention("cpu"),
+    "generation": lambda: generation("cpu"),
+}
+"""The checks that a machine without a card does."""
 
 
-def in_child(check: str) -> dict[str, Any]:
-    """Return what a check says, from a process of its own, or how that ended."""
-    began = time.monotonic()
+def in_child(check: str, left: float = math.inf) -> dict[str, Any]:
+    """Return what a check says, from a process of its own, or how that ended; `left` are the seconds it may take."""
+    began, limit = time.monotonic(), min(SECONDS[check], left)
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "result.json"
         command = [sys.executable, __file__, "--check", check, "--json", str(result)]
         try:
-            done = subprocess.run(command, stdout=sys.stderr, timeout=SECONDS[check], check=False)
+            done = subprocess.run(command, stdout=sys.stderr, timeout=max(0.0, limit), check=False)
             found = json.loads(result.read_text()) if result.exists() else {"status": done.returncode}
         except subprocess.TimeoutExpired:
-            found = {"timeout": SECONDS[check]}
+            found = {"timeout": limit}
     return {"passed": False, **found, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -322,18 +380,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS))
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")
+    parser.add_argument("--minutes", type=float, help="most minutes of all checks", default=MINUTES)
+    parser.add_argument("--wheels", type=Path, help="install these wheels for this command", metavar="FOLDER")
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not gpus.visible_gpus():
-        print("on_gpu.py: no GPU is visible (driver, CUDA_VISIBLE_DEVICES); run it where there is one", file=sys.stderr)
-        return 2
+    ends = time.monotonic() + 60 * options.minutes
+    checks = CHECKS if gpus.visible_gpus() else ON_CPU
     environment.set_process_environment()
     found: dict[str, Any] = {}
     for check in [options.check] if options.check else options.only.split(","):
-        found = CHECKS[check]() if options.check else found | {check: in_child(check)}
+        if options.check:
+            found = checks[check]()
+        elif check in CHECKS and check not in checks:
+            found[check] = {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+        else:
+            found[check] = in_child(check, ends - time.monotonic())
         text = json.dumps(found, indent=1) + "\n"
         options.json.write_text(text) if options.json else print(text, flush=True)
-    return 0 if options.check or all(of["passed"] for of in found.values()) else 1
+    return 0 if options.check or all(of["passed"] is not False for of in found.values()) else 1
 
 
 if __name__ == "__main__":

@@ -152,13 +152,14 @@ def _mixture(backbone: Any, config: Any) -> Any:
 def start_eva(model: Any, batches: list[Any]) -> None:
     """Start LoRA from the principal directions of its inputs, padding left out; LoRA ranks can move between layers."""
     inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} for batch in batches]
-    initialize_lora_eva_weights(
-        model,
-        inputs,
-        prepare_model_inputs_fn=lambda model_input, _: model_input["attention_mask"].nonzero(),
-        gather_distributed_inputs=False,  # all ranks see the same batches
-        show_progress_bar=False,
-    )
+    with torch.autocast(next(model.parameters()).device.type, enabled=False):  # on a GPU QR has no half precision
+        initialize_lora_eva_weights(
+            model,
+            inputs,
+            prepare_model_inputs_fn=lambda model_input, _: model_input["attention_mask"].nonzero(),
+            gather_distributed_inputs=False,  # all ranks see the same batches
+            show_progress_bar=False,
+        )
 
 
 def start_corda(model: Any, batches: list[Any]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import carried
 import on_gpu
 import pytest
 from speed import training
@@ -16,15 +20,48 @@ from helpers import language_models
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_without_a_gpu_there_is_nothing_to_check() -> None:
-    """One sentence, status 2, and no result."""
+def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
+    """With the reason; checks of numbers are done on the CPU, each by its own process, and the command ends well."""
+    found = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "on_gpu.py")],
+        [sys.executable, str(BENCHMARKS / "on_gpu.py"), "--only", "devices,products", "--json", str(found)],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert "no GPU is visible" in line
+    assert done.returncode == 0, done.stderr
+    told = json.loads(found.read_text())
+    assert told["devices"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+    assert told["products"]["passed"], told
+    assert len(told["products"]["rates"]) == 8
+
+
+def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A check gets what is left of the minutes, and fails where that isn't enough."""
+    given: list[float] = []
+    monkeypatch.setattr(on_gpu, "in_child", lambda check, left: given.append(left) or {"passed": True})
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "products,attention", "--json", str(tmp_path / "j")])
+    assert on_gpu.main() == 0
+    assert 0 < given[1] <= given[0] <= 540
+    monkeypatch.undo()
+    found = on_gpu.in_child("products", 0.05)
+    assert (found["passed"], found["timeout"]) == (False, 0.05)
+
+
+def test_carried_wheels_are_for_the_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are installed without an index, and are found by the process and its children."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "before")
+    with pytest.raises(SystemExit, match="no wheel in this folder"):
+        carried.install(tmp_path, tmp_path / "installed")
+    with zipfile.ZipFile(tmp_path / "hpml_carried-1.0-py3-none-any.whl", "w") as wheel:
+        about = "hpml_carried-1.0.dist-info"
+        wheel.writestr("hpml_carried.py", "answer = 42\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: hpml-carried\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    carried.install(tmp_path, tmp_path / "installed")
+    assert importlib.import_module("hpml_carried").answer == 42
+    paths = os.environ["PYTHONPATH"].split(os.pathsep)
+    assert paths == [str(tmp_path / "installed"), str(BENCHMARKS.parent), "before"]
 
 
 def test_losses_must_be_alike() -> None:

@@ -12,7 +12,8 @@ ONE_GPU = "fewer than two GPUs are visible"
 NO_RAY = "Ray is not installed"
 NOT_ROOT = "not root"
 CLOSED = "other users can't read this environment"
-ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NOT_ROOT, CLOSED)
+NO_CUDA_BUILD = "torch is built without CUDA; tox -e cuda installs a build with it"
+ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NOT_ROOT, CLOSED, NO_CUDA_BUILD)
 
 
 def only_as_root(why: str) -> None:

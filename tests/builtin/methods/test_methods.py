@@ -325,3 +325,17 @@ def test_data_driven_start_keeps_the_function_and_ignores_padding(backbone_folde
     assert starts[0].keys() == starts[1].keys()
     for name, start in starts[0].items():  # up to the sign and noise of a randomised decomposition
         assert torch.allclose(start.abs(), starts[1][name].abs(), atol=1e-2), name
+
+
+def test_eva_starts_in_float32_in_half_precision_too(backbone_folders, monkeypatch):
+    """Its decompositions run outside the training's autocast, in which CUDA gives QR a bfloat16 that it refuses."""
+    kinds = []
+    factorize = torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda matrix: kinds.append(matrix.dtype) or factorize(matrix))
+    model, method = assemble(backbone_folders["GPT-2"], "peft", options={"type": "EVA", "r": 2})
+    ids, mask, labels = support_table.batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        batches = [SimpleNamespace(input_ids=ids, attention_mask=mask, labels=labels)] * 2
+        method.before_train(model.encoder, iter(batches), 10)
+    assert kinds
+    assert set(kinds) <= {torch.float32, torch.float64}

@@ -1,0 +1,119 @@
+"""A machine with a card that isn't there: the calls of torch and of the harness that ask a driver, replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from inspect import getattr_static
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from fake_card.backward import backward, note_inputs
+from fake_card.tensors import CUDA, Card, CardTensor
+from hpml_bench.plugins.group import Group
+from hpml_bench.suite.settings import DatasetSpec, Settings
+from hpml_bench.training import clock, evaluation, model, parallel, trainer
+from hpml_bench.training.distributed import process_group
+
+make_tensor = torch.tensor
+load_backbone = model.load_backbone
+swap_tensors: Any = torch.utils.swap_tensors
+DATA: Any = getattr_static(torch._C.TensorBase, "data")
+
+
+class Alone(nn.Module):
+    """Stand-in for DDP on one rank, whose reducer asks for streams."""
+
+    def __init__(self, module: nn.Module, **_: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return what the module does."""
+        return self.module(*inputs)
+
+    def no_sync(self) -> Any:
+        """Return a context of nothing: no rank is left out."""
+        return nullcontext()
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Return torch.tensor of the CPU, moved: the original asks the driver itself. That copy waits, as torch's does."""
+    made = make_tensor(data, dtype=dtype)
+    return (made if device is None else made.to(device)).requires_grad_(requires_grad)
+
+
+def swap(one: Tensor, other: Tensor) -> None:
+    """Give a parameter what it gets when its module moves; torch swaps none that is part of a graph."""
+    if isinstance(one, CardTensor) and isinstance(other, CardTensor):
+        one.data = other
+    else:
+        swap_tensors(one, other)
+
+
+def set_data(tensor: Tensor, value: Tensor) -> None:
+    """Replace a tensor's data; one on the CPU moves to the card with it, as in torch."""
+    if isinstance(value, CardTensor):
+        swap_tensors(tensor, nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value)
+    else:
+        DATA.__set__(tensor, value)
+
+
+def load(folder: Path, settings: Settings, kind: Any = "encoder", device: torch.device = CUDA) -> PreTrainedModel:
+    """Load a backbone on the CPU and move it: files are read into the memory of a card by the driver."""
+    loaded = load_backbone(folder, settings, kind, torch.device("cpu"))
+    return loaded.to(device)
+
+
+def leave_group() -> None:
+    """Leave the process group where there is one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def card() -> Iterator[tuple[Card, Group]]:
+    """Yield the mode in which CUDA's tensors are those of the card, and the group of the only rank, which has it."""
+    torch._C._ensureCUDADeviceGuardSet()  # one that does nothing, if there is no driver
+    swapped = torch.__future__.get_swap_module_params_on_conversion()
+    with ExitStack() as stack:
+        for owner, name, value in REPLACED:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(mock.patch.dict(os.environ, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"))
+        torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter that moves stays the same object
+        stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
+        stack.callback(leave_group)
+        settings = Settings(
+            backbone="path:x", dataset=DatasetSpec(name="text_files"), device="cpu", world_size=1, steps=1
+        )
+        stack.enter_context(process_group(settings))
+        yield stack.enter_context(Card()), Group(0, 1, CUDA)
+
+
+REPLACED: tuple[tuple[Any, str, Any], ...] = (
+    (torch, "tensor", tensor),
+    (torch.cuda, "_lazy_init", lambda: None),
+    (torch.cuda, "synchronize", lambda *_: None),
+    (torch.cuda, "current_device", lambda: 0),
+    (torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state()),  # random numbers are the CPU's
+    (torch.cuda, "set_rng_state", lambda *_: None),
+    (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
+    (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+    (torch.utils, "swap_tensors", swap),
+    (torch.Tensor, "data", property(DATA.__get__, set_data)),
+    (torch.Tensor, "pin_memory", lambda self, *_: self),
+    (torch.autograd, "backward", backward),
+    (torch._C, "_current_graph_task_id", lambda: 0),  # checkpointing computes again once per number
+    (torch.Tensor, "backward", lambda self, gradient=None, *_, **__: backward(self, gradient)),
+    (torch.autograd.Function, "apply", note_inputs(getattr_static(torch.autograd.Function, "apply"))),
+    (parallel, "DistributedDataParallel", Alone),
+    (model, "load_backbone", load),
+    *((owner, "clock", lambda _: clock.CpuClock()) for owner in (trainer, evaluation)),
+)
+"""Owner, name and stand-in."""
