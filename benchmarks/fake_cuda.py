@@ -311,9 +311,10 @@ def markdown(found: dict[str, Finding]) -> str:
         "say what a combination is and what is checked.", "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
         f"{counted(counts)}.", "",
-        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens. Devices and",
-        "types are checked, and that gradients arrive; losses are not: on Llama some were NaN here, by what memory held",
-        "before, for a reason not found yet (a model loaded into memory full of NaN is right, and runs on the CPU are).",
+        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens.", "",
+        "Devices and types are checked, and that gradients arrive. Losses are not: on Llama some were NaN here, by",
+        "what memory held before, for a reason not found yet. A model loaded into memory full of NaN is right, and",
+        "runs on the CPU are.",
     ]  # fmt: skip
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]
