@@ -46,7 +46,7 @@ def head_of(file: Path) -> Head:
         with file.open("rb") as opened:
             content = opened.read(LARGE)
         whole = (
-            _listed_objects(content)
+            _first_values(content)
             if content.lstrip()[:1] == b"[" and suffix == ".json"
             else _lines(content, quotes=suffix in QUOTED)
         )
@@ -69,7 +69,7 @@ def _lines(content: bytes, *, quotes: bool) -> bytes:
     return b""
 
 
-def _listed_objects(content: bytes) -> list[tuple[object, int]]:
+def _first_values(content: bytes) -> list[tuple[object, int]]:
     """Return the whole objects at the beginning of a JSON list, each with the place after it."""
     text = content.decode("utf-8", errors="ignore")
     decoder, place, found = json.JSONDecoder(), text.index("[") + 1, []
