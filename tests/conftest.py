@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 LONGEST_FIRST = ("test_wheel.py", "trackers/test_wandb.py", "launch/", "sweep/", "engines/", "training/", "gate/")
 """Parts of paths of the tests that take longest: begun last, one would run while the other processes are idle."""
 APART = ("wheel", "browser", "tables", "calibration", "suites", "benchmarks", "disks", "cluster", "cluster_slow",
-         "fit")  # fmt: skip
+         "fit", "cuda")  # fmt: skip
 """Markers of tests that an environment of their own runs, and README's command doesn't; see CONTRIBUTING.md."""
 NEEDED_GPUS = {"gpu": 1, "multigpu": 2}
 """GPUs that a marker asks for."""

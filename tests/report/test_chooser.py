@@ -163,7 +163,7 @@ def test_limits_hold_for_the_runs_that_there_are(seen: Look) -> None:
     failed = {"failures": [{"method": "lora", "seed": 3, "status": "failed"}]}
     for more, runs in (
         (failed, "run that ended well"),
-        (failed | {"shared": 3}, "run that counts"),
+        (failed | {"shared": 3}, "run of the shared seeds"),
         ({"over": "suite"}, "suite"),
     ):
         pick = seen(four() | more, "#?memory=620")["pick"]
