@@ -357,8 +357,8 @@ def main() -> int:
             finding = found[combination.name] = run(bench, combination)
             print(f"{finding.status:14}{combination.name}  {finding.why or ' '.join(finding.waits)}", flush=True)
             if options.json:
-                told = {key: asdict(value) for key, value in found.items()}
-                options.json.write_text(json.dumps(told, indent=1) + "\n")
+                by_name = {key: asdict(value) for key, value in found.items()}
+                options.json.write_text(json.dumps(by_name, indent=1) + "\n")
     if options.markdown:
         options.markdown.write_text(markdown(found))
     counts = Counter(finding.status for finding in found.values())

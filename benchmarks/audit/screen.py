@@ -53,7 +53,7 @@ def answered_first(study: Study, table: Table, row: Row) -> Cells:
 
 
 def answer_cells(answer: Json, head: list[str], name: str) -> Cells:
-    """A row of an answer: score, difference to the best mean, verdict, whom it can't be told from, costs."""
+    """A row of an answer: score, difference to the best mean, verdict, methods from which it is not told, costs."""
     names = [method["name"] for method in answer["methods"]]
     relations = {other: stands(answer, name, other) for other in names if other != name}
     difference = seen(answer, "score", name, names[0]) if name != names[0] else None

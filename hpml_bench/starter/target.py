@@ -1,4 +1,4 @@
-"""What can be learnt from the rows: a class, a number, tags or an answer, and from which columns."""
+"""The target of the rows: a class, a number, tags or an answer, and the columns that hold it and the text."""
 
 from __future__ import annotations
 

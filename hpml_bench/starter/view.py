@@ -1,4 +1,4 @@
-"""What the kinds of work choose from: model, rows and tokenizer."""
+"""Model, rows and tokenizer, from which the kinds of work choose."""
 
 from __future__ import annotations
 

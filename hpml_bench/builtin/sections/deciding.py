@@ -1,4 +1,4 @@
-"""What would decide the open pairs of scores: more seeds, or more test rows."""
+"""Seeds or test rows that would decide the open pairs of scores."""
 
 from __future__ import annotations
 
