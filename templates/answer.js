@@ -1,6 +1,6 @@
 // The first screen of a report: limits that choose among the methods, tips, folds, and the choice in the address.
 // The page is complete without it. The data are an Answer of hpml_bench/report/answer/model.py,
-// its pairs cut to their verdicts.
+// its pairs as the methods' relations, a letter each.
 {
   const NB = "\u00a0";
   const list = (items, word = "and") =>
@@ -58,24 +58,9 @@
       inBytes(key) ? bytes(by, 0) : withUnit(significant(by, 2), key === "score" ? score.difference_unit : unit(key));
 
     // Relations, as Answer.relation
-    const pairs = new Map();
-    const id = (...names) => JSON.stringify(names);
-    for (const [metric, of] of Object.entries(data.pairs)) {
-      for (const pair of of) {
-        pairs.set(id(metric, pair.a, pair.b), pair);
-        pairs.set(id(metric, pair.b, pair.a), pair);
-      }
-    }
-    const relation = (key, one, other) => {
-      if (key !== "score" && axes[key].exact) {
-        const [p, q] = [ranked(one, key)?.m, ranked(other, key)?.m];
-        return p === undefined || q === undefined ? "untested" : p < q ? "better" : p > q ? "worse" : "equal";
-      }
-      const pair = pairs.get(id(key === "score" ? "score" : axes[key].tested, one.name, other.name));
-      if (!pair || pair.v === "untested") return "untested";
-      if (pair.w) return pair.w === one.name ? "better" : "worse";
-      return pair.v === "equivalent" ? "equal" : "open";
-    };
+    const RELATIONS = { b: "better", w: "worse", e: "equal", o: "open", u: "untested" };
+    const relation = (key, one, other) =>
+      RELATIONS[data.relations[key][number.get(one) - 1][number.get(other) - 1]];
     const related = (key, one, of, ...relations) =>
       of.filter((other) => other !== one && relations.includes(relation(key, one, other)));
 

@@ -22,6 +22,8 @@ MARKERS = "osD^vPX*<>"
 INK, GRID, PAPER = "#454647", "#c8c9ca", "#fdfefe"
 FONT = "system-ui, sans-serif"
 SIZE = (4.7, 3.1)
+_ROWS, _ROW = 7, 0.19
+"""Rows of a legend that a chart has room for, and the inches of each further one."""
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hpml-bench",
@@ -124,9 +126,18 @@ def _small(svg: str) -> str:
     """Return a drawing without what shows nothing: groups without attributes, a third decimal, white space."""
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", _rounded, tag[0]), svg)
     svg = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)))
-    while (flat := re.sub(r"<g>((?:(?!</?g\b).)*)</g>", r"\1", svg)) != svg:
+    while (flat := re.sub(r"<g>((?:(?!</?g\b).)*|<g [^>]*>(?:(?!</?g\b).)*</g>)</g>", r"\1", svg)) != svg:
         svg = flat
-    return svg
+    return re.sub(r"<g( [^>]*)>((?:<use [^>]*/>)+)</g>", _shared, svg)
+
+
+def _shared(group: re.Match[str]) -> str:
+    """Return a group of marks with their style as its own, where all have the same."""
+    styles = set(re.findall(r' style="[^"]*"', group[2]))
+    marks = len(re.findall(r"<use ", group[2]))
+    if len(styles) != 1 or group[2].count(style := styles.pop()) < marks or " style=" in group[1]:
+        return group[0]
+    return f"<g{group[1]}{style}>{group[2].replace(style, '')}</g>"
 
 
 def _rounded(found: re.Match[str]) -> str:
@@ -151,9 +162,11 @@ def standalone(figure: Figure) -> str:
 
 
 def legend(canvas: Any, axes: Axes) -> None:
-    """Put the legend beneath the axes, in as many columns as its labels leave room for."""
+    """Put the legend beneath the axes, in as many columns as its labels leave room for, and make room for it."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 3 if max(map(len, labels), default=0) <= 18 else 1
+    rows = -(-len(labels) // columns)
+    canvas.set_figheight(canvas.get_figheight() + _ROW * max(0, rows - _ROWS))
     canvas.legend(
         handles, labels, loc="outside lower center", ncols=min(columns, max(1, len(labels))), handlelength=1.6
     )

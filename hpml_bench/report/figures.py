@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hpml_bench import statistics
@@ -12,6 +13,8 @@ from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
 from hpml_bench.system.text import sanitize
 
+_MOST = 20
+"""Methods that a chart without a row for each shows: more can't be told apart in it."""
 _MAX_POINTS, _ALL_POINTS = 200, 1_600
 """Points of a line, and of all lines of a chart."""
 _BANDED = 8
@@ -24,9 +27,10 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
     """Draw a metric against the optimizer step: the mean over seeds, and a band of one standard deviation."""
     import numpy as np
 
-    by_method = results.curves.get(metric, {})
-    if not by_method:
+    curves_of = results.curves.get(metric, {})
+    if not curves_of:
         return None
+    by_method = {method: curves_of[method] for method in _best(results, list(curves_of))}
     style, few = styles(results), len(by_method) <= _BANDED
     ends = []
     with drawing() as (canvas, axes):
@@ -48,8 +52,20 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         axes.set_ylabel(f"{title} ({unit.strip()})" if unit else title)
         legend(canvas, axes)
         band = "; the band is one standard deviation" if few else ""
-        caption = f"{title} against optimizer step: mean over seeds{band}."
+        caption = f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}"
         return finish(canvas, f"curve_{metric}", caption, f"Line chart of {title} against step. {'; '.join(ends)}.")
+
+
+def _best(results: Results, methods: Sequence[str]) -> list[str]:
+    """Return the methods that a chart shows: all, or of too many the best by mean score, in the order given."""
+    means, lower = results.means(results.quality), results.definitions[results.quality].better == "lower"
+    ordered = sorted(methods, key=lambda m: math.inf if m not in means else means[m] if lower else -means[m])
+    return [method for method in methods if method in ordered[:_MOST]]
+
+
+def _of_many(shown: Collection[str], methods: Collection[str]) -> str:
+    """Return the sentence on methods that a chart leaves out; empty where there are none."""
+    return f" Of {len(methods)} methods the {len(shown)} with the best mean score." if len(shown) < len(methods) else ""
 
 
 def _thin(steps: Any, values: Any, most: int) -> tuple[Any, Any]:
@@ -128,9 +144,10 @@ def bars(
 
 def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[str]) -> Figure | None:
     """Draw gain against cost with 95 % intervals; the methods shown to be on the front are ringed."""
-    methods = [m for m in results.methods if results.interval(m, cost) and results.interval(m, gain)]
-    if not methods:
+    every = [m for m in results.methods if results.interval(m, cost) and results.interval(m, gain)]
+    if not every:
         return None
+    methods = _best(results, every)
     x, y, style = Quantity.of(results, cost), Quantity.of(results, gain), styles(results)
     middle, said = {}, []
     with drawing(3.4) as (canvas, axes):
@@ -169,7 +186,8 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
         real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
         lower = f" Of {y.title} lower is better." if y.metric.better == "lower" else ""
         ending = f"{lower}{_ending(on, real, len(methods))}"
-        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{ending}"
+        many = _of_many(methods, every)
+        caption = f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{many}{ending}"
         alt = (
             f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}."
         )

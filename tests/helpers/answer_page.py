@@ -49,6 +49,30 @@ def _row(answer: dict[str, Any], number: int, method: dict[str, Any]) -> str:
     )
 
 
+def _letters(answer: dict[str, Any], by: str) -> list[str]:
+    """Return the letters of each method's relations to each: b, w, e, o or u, from the pairs or an exact cost."""
+    names = [m["name"] for m in answer["methods"]]
+    axis = next((axis for axis in answer["axes"] if axis["key"] == by), {"exact": False, "tested": by})
+    if axis["exact"]:
+        mean = {m["name"]: m["v"][axis["id"]]["m"] for m in answer["methods"] if axis["id"] in m["v"]}
+        return [
+            "".join(
+                "u" if not {p, q} <= mean.keys() else "b" if mean[p] < mean[q] else "w" if mean[p] > mean[q] else "e"
+                for q in names
+            )
+            for p in names
+        ]
+    pairs = {frozenset((pair["a"], pair["b"])): pair for pair in answer["pairs"].get(axis["tested"], ())}
+
+    def letter(one: str, other: str) -> str:
+        pair = pairs.get(frozenset((one, other)))
+        if pair is None or pair["v"] == "untested":
+            return "u"
+        return ("b" if pair["w"] == one else "w") if pair["w"] else "e" if pair["v"] == "equivalent" else "o"
+
+    return ["".join(letter(one, other) for other in names) for one in names]
+
+
 def page(answer: dict[str, Any], more: str = "", style: str = "", script: str = "") -> str:
     """Return the page under the policy of reports; `more` ends its body, `script` runs after the page's own."""
     styles = style + (TEMPLATES / "chooser.css").read_text(encoding="utf-8")
@@ -69,7 +93,8 @@ def page(answer: dict[str, Any], more: str = "", style: str = "", script: str = 
         "</details>"
         for number, m in enumerate(answer["methods"], 1)
     )
-    data = json.dumps(answer).replace("<", r"\u003c")
+    relations = {by: _letters(answer, by) for by in ("score", *(axis["key"] for axis in axes))}
+    data = json.dumps(answer | {"relations": relations}).replace("<", r"\u003c")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>page</title><style>{styles}</style></head>

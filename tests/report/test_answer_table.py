@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -17,7 +17,7 @@ from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report import export
 from hpml_bench.report.answer.bars import bars, difference, to_best
-from hpml_bench.report.answer.model import Answer, Failure, Pair
+from hpml_bench.report.answer.model import Answer, Failure, Pair, Relation
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.screen import context
 from hpml_bench.report.answer.table import answer_table
@@ -184,9 +184,14 @@ def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
     screen = Screen(answer)
     assert not set("<>&") & set(screen.data)
-    full = answer.model_dump(mode="json")
-    relations = {of: [{key: pair[key] for key in "abvw"} for pair in pairs] for of, pairs in full["pairs"].items()}
-    assert json.loads(screen.data) == full | {"pairs": relations}
+    full = answer.model_dump(mode="json", exclude={"pairs"})
+    data = json.loads(screen.data)
+    relations = data.pop("relations")
+    assert data == full
+    names, letters = [method.name for method in answer.methods], {r[0]: r for r in get_args(Relation)}
+    for by in ("score", *(axis.key for axis in answer.axes)):
+        for row, one in zip(relations[by], names, strict=True):
+            assert [letters[at] for at in row] == [answer.relation(by, one, other) for other in names]
     assert not any("style" in attributes for _, attributes in screen.elements)
     assert screen.of("script") == [{"type": "application/json", "id": "data"}]
     ids = [attributes["id"] for _, attributes in screen.elements if "id" in attributes]

@@ -19,6 +19,8 @@ about = "scores by seed, costs, options, and every other method"
 folded = False
 ADDED = MEMORY[0]
 SAID = {"better": "better", "worse": "worse", "open": "can't tell", "equal": "equal", "untested": "not tested"}
+MOST = 20
+"""Methods over which a fold leaves out the others: they would be most of the page, and stand in the matrix."""
 BY_COST = {
     "time": {"better": "faster", "worse": "slower"},
     "memory": {"better": "less", "worse": "more"},
@@ -31,7 +33,10 @@ def section(results: Results) -> Section | None:
     answer = answer_of(results)
     if not answer.methods:
         return None
-    intro = Text(sentences=("What it is, what it cost, and how it stands to each other method.",))
+    few = len(answer.methods) <= MOST
+    stands = "How it stands to each other method is in the matrix above."
+    said = "What it is, what it cost, and how it stands to each other method."
+    intro = Text(sentences=(said,) if few else ("What each is, and what it cost.", stands))
     folds = [_fold(results, answer, method) for method in answer.methods]
     return Section(slug="each", title="Each method", blocks=(intro, *folds))
 
@@ -44,7 +49,7 @@ def _fold(results: Results, answer: Answer, method: Method) -> Fold:
     facts = table(
         f"method_{n}", f"{method.name}: scores, costs, options", ("What", "Value"), _facts(results, answer, method)
     )
-    blocks = [facts, *([_against(answer, method)] if len(answer.methods) > 1 else [])]
+    blocks = [facts, *([_against(answer, method)] if 1 < len(answer.methods) <= MOST else [])]
     return Fold(title=title, about=about, blocks=tuple(blocks), anchor=f"m-{n}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
-from hpml_bench.report.answer.model import Answer, Axis, Method, Pair
+from hpml_bench.report.answer.model import Answer, Axis, Method, Relation
 from hpml_bench.report.answer.picture import MANY, Picture, pictures
 from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import MISSING, capitalized, sentence_list
@@ -17,8 +18,8 @@ BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
-BESIDE: dict[str, Any] = {"pairs": {"__all__": {"__all__": set(Pair.model_fields) - {"a", "b", "v", "w"}}}}
-"""Numbers of report.json that no script of the page reads."""
+LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
+"""Relations of a method to another, as the page's script reads them."""
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -89,8 +90,23 @@ def context(answer: Answer) -> dict[str, object]:
         "bars": of,
         "bar_caption": _caption(answer),
         "rows": tuple(_row(answer, of, method) for method in answer.methods),
-        "data": answer.model_dump_json(exclude=BESIDE).translate(_ESCAPED),
+        "data": _data(answer).translate(_ESCAPED),
     }  # fmt: skip
+
+
+def _data(answer: Answer) -> str:
+    """Return what the page's script reads: report.json, with the pairs' relations in place of their numbers.
+
+    `relations` has for the score and each cost a text per method, with a letter per method: how the one stands to the
+    other. 45 methods have 3,000 pairs, which would be half of the page.
+    """
+    names = [method.name for method in answer.methods]
+    relations = {
+        by: ["".join(LETTERS[answer.relation(by, one, other)] for other in names) for one in names]
+        for by in ("score", *(axis.key for axis in answer.axes))
+    }
+    content = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _unit(axis: Axis) -> str:
