@@ -280,8 +280,6 @@ def do_run(spec: RunSpec, prepared: Prepared, group: Group, around: Callable[[St
     probe.start(assembly.for_probes(Path(prepared.data), time.monotonic()))
     trainer = make_trainer(assembly, [probe], lambda _: None)
     if isinstance(trainer, Trainer):
-        # on Llama losses can be NaN here, by what memory held before; why isn't known, so divergence ends no run
-        trainer._write_steps, trainer._taken = trainer.log.reduce, 1  # type: ignore[method-assign, assignment]
         trainer.step = around(trainer.step)  # type: ignore[method-assign, assignment]
     trainer.train()
     merged = assembly.method.merge(assembly.model.encoder)
@@ -311,10 +309,7 @@ def markdown(found: dict[str, Finding]) -> str:
         "say what a combination is and what is checked.", "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
         f"{counted(counts)}.", "",
-        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens.", "",
-        "Devices and types are checked, and that gradients arrive. Losses are not: on Llama some were NaN here, by",
-        "what memory held before, for a reason not found yet. A model loaded into memory full of NaN is right, and",
-        "runs on the CPU are.",
+        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens.",
     ]  # fmt: skip
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]

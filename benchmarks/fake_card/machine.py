@@ -45,7 +45,7 @@ class Alone(nn.Module):
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Return torch.tensor of the CPU, moved: the original asks the driver itself. That copy waits, as torch's does."""
-    made = make_tensor(data, dtype=dtype)
+    made = make_tensor(data, dtype=dtype, device=None if device is None else "cpu")
     return (made if device is None else made.to(device)).requires_grad_(requires_grad)
 
 
@@ -81,6 +81,8 @@ def leave_group() -> None:
 def card() -> Iterator[tuple[Card, Group]]:
     """Yield the mode in which CUDA's tensors are those of the card, and the group of the only rank, which has it."""
     torch._C._ensureCUDADeviceGuardSet()  # one that does nothing, if there is no driver
+    with torch.device("cpu"):  # the first such context keeps the functions that it changes, torch.tensor among them:
+        torch.empty(0)  # with the stand-in kept instead, transformers would leave buffers of models uninitialised
     swapped = torch.__future__.get_swap_module_params_on_conversion()
     with ExitStack() as stack:
         for owner, name, value in REPLACED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -10,12 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.doctor.check import Found
+from hpml_bench.system import network
 
 if TYPE_CHECKING:
     from hpml_bench.registry import Kind
 
-LOOPBACK = "127.0.0.1"
-"""Address by which the ranks of a machine meet."""
 HUB_SECONDS = 4.0
 INDEX_SECONDS = 8.0
 """Time limits of an answer: a name server may not answer at all."""
@@ -26,11 +24,9 @@ NO_ANSWER = "No matching distribution"
 
 def loopback() -> Found:
     """Connect to this machine, as ranks do."""
-    try:
-        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=2):
-            return Found("ok", "processes of this machine can connect to each other")
-    except OSError as error:
-        return Found("fail", f"no connection to {LOOPBACK}: {error.strerror or error}", "ip link set lo up (as root)")
+    if problem := network.no_loopback():
+        return Found("fail", problem, network.LOOPBACK_ADVICE)
+    return Found("ok", "processes of this machine can connect to each other")
 
 
 def hub() -> Found:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
-from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.system import network, oom, processes, tempdir
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest
@@ -36,7 +37,14 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def here(request: RunRequest, stop: Stop) -> Outcome:
-    """Run all ranks on this machine."""
+    """Run all ranks on this machine.
+
+    Raises:
+        UserError: they couldn't connect to each other, for which torch's launcher would wait without end.
+
+    """
+    if problem := network.no_loopback():
+        raise UserError(f"{problem}, by which the ranks of a run meet; {network.LOOPBACK_ADVICE}")
     return outcome.outcome(request.folder, watched(request, stop))
 
 
@@ -44,7 +52,8 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
     `run_ranks` runs them, on this machine or over several nodes. Raises Interrupted if a signal asked for the end, when
-    the record, `interrupted` if the run was not done, is committed; OSError if the folder can't be written to.
+    the record, `interrupted` if the run was not done, is committed; OSError if the folder can't be written to;
+    UserError as of `here`.
     """
     folder = RunFolder(request.folder)
     folder.begin()

@@ -9,6 +9,7 @@ from enum import IntEnum
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.failures import lost_peer
+from hpml_bench.system.network import LOOPBACK
 
 LOG = "agents.log"
 """File for the output of a run's agents and their starter, in the run's folder, which all nodes see."""
@@ -23,8 +24,8 @@ class Nodes:
     count: int = 1
     number: int = 0
     """Number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`."""
-    host: str = "127.0.0.1"
-    """Address of the store by which the nodes meet; no name, since a bare system doesn't know localhost."""
+    host: str = LOOPBACK
+    """Address of the store by which the nodes meet."""
     port: int = 0
     """0: the store is this node's own, on a port that the kernel picks."""
     run_id: str = ""

@@ -10,11 +10,23 @@ from pathlib import Path
 
 import psutil
 
+LOOPBACK = "127.0.0.1"
+"""Address by which the ranks of a machine meet; no name, since a bare system doesn't know localhost."""
+LOOPBACK_ADVICE = "ip link set lo up (as root)"
 ANYWHERE = "192.0.2.1"
 """An unassigned address (RFC 5737): the route to it is the default one."""
 INFINIBAND = Path("/sys/class/infiniband")
 NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 """Variables by which users name the interface of a run."""
+
+
+def no_loopback() -> str | None:
+    """Return why processes of this machine can't connect to each other; None if they can."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), timeout=2):
+            return None
+    except OSError as error:
+        return f"no connection to {LOOPBACK}: {error.strerror or error}"
 
 
 def own_address() -> str:
@@ -31,7 +43,7 @@ def own_address() -> str:
             if not (address := socket.gethostbyname(name)).startswith("127."):
                 return address
     outside = [a for a in (_source(ANYWHERE), *_addresses().values()) if a and not a.startswith("127.")]
-    return outside[0] if outside else "127.0.0.1"
+    return outside[0] if outside else LOOPBACK
 
 
 def interface_to(host: str) -> str | None:

@@ -117,11 +117,12 @@ def test_on_the_cpu_a_tensor_without_a_device_is_told(made: str, bench: Bench, m
 @needs_cuda_build
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "micro_batch": 2}], ids=["", "checkpointed"])
 @pytest.mark.parametrize("options", [{"type": "LORA"}, {"type": "LOHA"}], ids=["LORA", "LOHA"])
+@pytest.mark.parametrize("model", [("gpt2", "sequence_classification"), ("llama", "causal_lm")], ids=["gpt2", "llama"])
 def test_losses_and_gradients_are_those_on_the_cpu(
-    options: dict[str, Any], changes: dict[str, Any], bench: Bench
+    model: tuple[str, str], options: dict[str, Any], changes: dict[str, Any], bench: Bench
 ) -> None:
     """In float32 the stand-in for the engine gives the gradients of torch's, for functions in Python too."""
-    combination = Combination("gpt2", "sequence_classification", "peft", options, changes)
+    combination = Combination(*model, "peft", options, changes)
     common = changes | {"precision": "fp32", "dropout": 0.0, "steps": 3}
     steps = []
     for device in ("cpu", "cuda"):
@@ -227,6 +228,16 @@ def test_tensors_say_where_they_are_and_keep_their_values(on_card: Any) -> None:
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert layer(values).dtype == torch.bfloat16
     assert weight.tolist() == weight.cpu().tolist()
+
+
+@needs_cuda_build
+def test_a_device_context_that_is_the_first_on_the_card_reaches_each_constructor() -> None:
+    """Torch keeps which functions a context changes; a stand-in kept among them left Llama's frequencies unset."""
+    torch.utils._device._device_constructors.cache_clear()
+    with card(), torch.device("meta"):
+        assert torch.tensor([1.0]).device.type == "meta"
+    with torch.device("meta"):
+        assert torch.tensor([1.0]).device.type == "meta"
 
 
 @needs_cuda_build

@@ -158,6 +158,24 @@ def test_a_run_where_no_name_is_known(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.disks
+def test_a_run_where_the_ranks_cannot_meet(tmp_path: Path) -> None:
+    """Without a loopback interface a sweep ends with a sentence; torch's launcher would wait in its store."""
+    inside = ["unshare", "--user", "--map-root-user", "--net"]
+    probe = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        skips.only_as_root(probe.stderr)
+    command = [sys.executable, "-m", "hpml_bench", "run-all", str(tiny.local_suite(tmp_path / "suite"))]
+    done = subprocess.run(
+        [*inside, *command, "--out", str(tmp_path / "out"), "--wandb", "off"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("hpml-bench: no connection to 127.0.0.1")
+    assert last.endswith("by which the ranks of a run meet; ip link set lo up (as root)")
+
+
 FINALIZED = """
 import os
 
