@@ -1,0 +1,59 @@
+"""`hpml-bench verify`: whether a results folder contradicts itself."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, OK
+from hpml_bench.cli.reporting import result_folders
+
+SHOWN = 5
+"""Findings of a check that are printed; verified.json has them all."""
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.pass_context
+def verify(context: click.Context, folder: Path) -> None:
+    """Check whether a results folder contradicts itself, and write verified.json beside its runs.
+
+    Hashes, ids, predictions, points, self-checks, budget, order, plan, page; no secrets and no private paths. Each line
+    is failed, not checked or ok. This shows consistency, not honesty: docs/submit.md. Exit status 1 if any failed.
+    """
+    from hpml_bench.errors import UserError
+    from hpml_bench.report.terminal import WIDE
+    from hpml_bench.system.checklist import lines
+    from hpml_bench.system.text import for_terminal
+    from hpml_bench.verify.verify import verify as verified
+
+    found = result_folders(folder)
+    if found != [folder]:
+        raise UserError(f"{folder} holds {len(found)} results folders; name one of them, such as {found[0]}")
+    width = shutil.get_terminal_size((WIDE, 24)).columns
+    made = verified(folder)
+    states, names = (max(len(getattr(check, key)) for check in made.checks) for key in ("state", "name"))
+    seen: Counter[str] = Counter()
+    for check in made.checks:
+        seen[check.name] += 1
+        if seen[check.name] <= SHOWN:
+            click.echo(lines(check, states, names, width))
+        elif seen[check.name] == SHOWN + 1:
+            more = sum(other.name == check.name for other in made.checks) - SHOWN
+            click.echo(f"{'':<{states}}  {'':<{names}}  and {more} more of {check.name}, in verified.json")
+    changed = made.changed()
+    path = made.write()
+    click.echo()
+    runs = f"{made.runs} run{'' if made.runs == 1 else 's'}{f' of {made.suite}' if made.suite else ''}"
+    says = "consistent" if made.consistent else f"not consistent: see {', '.join(made.failed)}"
+    click.echo(textwrap.fill(for_terminal(f"{runs}, {len(made.files)} files: {says}"), width))
+    if changed:
+        some = ", ".join(changed[:3]) + (" ..." if changed[3:] else "")
+        click.echo(textwrap.fill(for_terminal(f"since verified.json was last written changed: {some}"), width))
+    click.echo(for_terminal(f"sha256:{made.digest}"))
+    click.echo(for_terminal(path))
+    context.exit(OK if made.consistent else FAILED)
