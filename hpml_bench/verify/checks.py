@@ -18,6 +18,6 @@ OF_RUNS: tuple[RunLook, ...] = (
     figures.ranks, figures.rates, figures.evaluations,
 )  # fmt: skip
 """Checks of each run that ended well; all others are of the folder."""
-OF_SEEDS: tuple[Look, ...] = (seeds.consumption, seeds.batches, seeds.sizes, seeds.sample_order)
+OF_SEEDS: tuple[Look, ...] = (seeds.consumption, seeds.batches, seeds.answers, seeds.sizes, seeds.sample_order)
 OF_FOLDER: tuple[Look, ...] = (*OF_FILES, *OF_PLAN, *SELECTED, *OF_SEEDS, page.page)
 ALL: tuple[Callable[..., Iterable[object]], ...] = (*OF_FILES, *OF_PLAN, *SELECTED, *OF_RUNS, *OF_SEEDS, page.page)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from hpml_bench import registry
+from hpml_bench.records.run import Check
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.windows import Windows, step_seconds
-from hpml_bench.verify.evidence import Evidence, Found, RunFiles
+from hpml_bench.verify.evidence import Evidence, Found, RunFiles, failed
 
 TOLERANCE = 1e-6
 """Relative, between a recorded number and the same recomputed."""
@@ -49,19 +50,17 @@ def definitions(evidence: Evidence) -> Iterator[Found]:
 def passed(evidence: Evidence) -> Iterator[Found]:
     """Runs passed their self-checks."""
     yield from evidence.excluded("self-checks")
+    for record in evidence.records:
+        if record.status == "invalid":
+            named = [check.name for check in record.checks if not check.passed]
+            if not named or set(named) <= _passing(RunFiles.read(evidence.folder, record)):
+                yield failed(record.run_id, f"is called invalid for {', '.join(named) or 'no check'}, which it passes")
 
 
 def self_checks(run: RunFiles) -> Iterator[str]:
     """The self-checks are complete and give the same again."""
     record = run.record
-    if run.predictions is None or record.consumed is None:
-        return  # other checks say so
-    named = {check.name: check for check in record.checks}
-    parameters = {"trainable": round(_trained(run))}
-    rows = len(run.predictions)
-    settings, points = record.spec.settings, run.points
-    task, metrics, consumed = run.task, record.metrics, record.consumed
-    due = all_checks(metrics, points, consumed, settings, run.predictions, rows, task, parameters)
+    named, due = {check.name: check for check in record.checks}, _again(run)
     if lacking := [check.name for check in due if check.name not in named]:
         yield f"lacks the self-check{'s' if lacking[1:] else ''} {', '.join(lacking)}"
     for again in due:
@@ -77,6 +76,23 @@ def self_checks(run: RunFiles) -> Iterator[str]:
             yield f"fails the self-check {again.name}: {again.detail}"
         elif was.detail != again.detail:
             yield f"its self-check {again.name} was on other numbers: {was.detail}; its files give: {again.detail}"
+
+
+def _again(run: RunFiles) -> tuple[Check, ...]:
+    """Return the self-checks of a run's files; that of parameters, which only the run could count, is void."""
+    record, predictions = run.record, run.predictions
+    if predictions is None or record.consumed is None:
+        return ()  # other checks say so
+    parameters = {"trainable": round(_trained(run))}
+    settings, rows = record.spec.settings, len(predictions)
+    return all_checks(record.metrics, run.points, record.consumed, settings, predictions, rows, run.task, parameters)
+
+
+def _passing(run: RunFiles) -> set[str]:
+    """Return the names of the self-checks that a run's files pass."""
+    counted = {check.detail for check in run.record.checks if check.name == "parameters"}
+    equal = all(len(set(_numbers(detail))) == 1 for detail in counted)
+    return {check.name for check in _again(run) if check.passed and (equal or check.name != "parameters")}
 
 
 def _trained(run: RunFiles) -> float:
@@ -142,7 +158,7 @@ def ranks(run: RunFiles) -> Iterator[str]:
     """Ranks' own values give those of the run."""
     record, size = run.record, run.record.spec.settings.world_size
     over = {metric.name: metric.over_ranks for metric in record.definitions}
-    for name in record.metrics:
+    for name in record.metrics if size != 1 else ():  # one rank's are the run's
         if over.get(name) in REDUCTIONS and name not in record.per_rank:
             yield f"its {name} lacks the ranks' own values"
     for name, values in record.per_rank.items():

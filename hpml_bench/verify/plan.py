@@ -13,6 +13,7 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record, wrong_id
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
+from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep.order import shuffled
 from hpml_bench.system.environment import PACKAGES
@@ -96,8 +97,8 @@ def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Found]:
     if spec.method.name not in declared.methods:
         yield failed(record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have")
     else:
-        planned = declared.method(spec.method.name).model_dump(mode="json")
-        for key, said, own in differences(planned, spec.method.model_dump(mode="json")):
+        planned = method_identity(declared.method(spec.method.name))
+        for key, said, own in differences(planned, method_identity(spec.method)):
             yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
     if record.declared is not None and record.declared.margin != declared.margin:
         was, now = record.declared.margin, declared.margin
@@ -114,17 +115,20 @@ def _unlike_file(path: str, declared: Suite) -> list[str]:
     """Return in what a suite file differs from the suite that was run; settings that it leaves open may have any."""
     try:
         written = load_suite(path)
-        methods = {name: written.method(name).model_dump(mode="json") for name in written.methods}
+        ours = _content(written)
     except UserError as error:
         return [f"can't be read as a suite: {error}"]
-    ours = written.model_dump(mode="json") | {"settings": settings_of(written.settings), "methods": methods}
-    run = {name: declared.method(name).model_dump(mode="json") for name in declared.methods}
-    theirs = declared.model_dump(mode="json") | {"settings": settings_of(declared.settings), "methods": run}
     return [
         f"has {key} {short(said)}, and {SUITE} {short(own)}"
-        for key, said, own in differences(ours, theirs)
+        for key, said, own in differences(ours, _content(declared))
         if not (key.startswith("settings.") and (said in (None, "auto") or str(said).startswith("path:")))
     ]
+
+
+def _content(suite: Suite) -> dict[str, Any]:
+    """Return a suite without options at their defaults; a UserError where a plug-in isn't installed."""
+    methods = {name: method_identity(suite.method(name)) for name in suite.methods}
+    return suite.model_dump(mode="json") | {"settings": settings_of(suite.settings), "methods": methods}
 
 
 def places(evidence: Evidence) -> Iterator[Found]:
@@ -151,7 +155,7 @@ def places(evidence: Evidence) -> Iterator[Found]:
 def unfinished(evidence: Evidence) -> Iterator[Found]:
     """Runs that didn't end well say why and have no score."""
     for record in evidence.records:
-        if record.status == "ok":
+        if record.status in {"ok", "invalid"}:  # `passed` looks at the latter, which have metrics
             continue
         if record.error is None:
             yield failed(record.run_id, f"ended as {record.status} and doesn't say why")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 
 from hpml_bench.records.points import iterate_points
+from hpml_bench.records.predictions import bytes_of, read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import grouped, method_of, untrained
 from hpml_bench.system.hashing import digest
@@ -31,6 +33,25 @@ def batches(evidence: Evidence) -> Iterator[Found]:
 def _tokens(evidence: Evidence, record: RunRecord) -> str:
     points = iterate_points(evidence.folder / record.run_id)
     return digest([[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"])
+
+
+def answers(evidence: Evidence) -> Iterator[Found]:
+    """No seed of a method has the predictions of another."""
+    trained = [record for record in evidence.compared if not untrained(record)]
+    for records in grouped(trained, method_of).values():
+        same = grouped(records, lambda record: _predicted(evidence, record))
+        if len(same) == 1:  # a method that changes nothing
+            continue
+        for group in same.values():
+            for record in group if len(group) > 1 else ():
+                others = ", ".join(other.run_id for other in group if other is not record)
+                yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses")
+
+
+def _predicted(evidence: Evidence, record: RunRecord) -> str:
+    stored = read_predictions(evidence.folder / record.run_id)
+    content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
+    return sha256(content).hexdigest()
 
 
 def sizes(evidence: Evidence) -> Iterator[Found]:

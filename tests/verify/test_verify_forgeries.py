@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of
+from hpml_bench.records.load import load_record
+from hpml_bench.verify import figures
+from hpml_bench.verify.evidence import RunFiles
 from hpml_bench.verify.verify import verify
 
 HOME = "/home/" + "alice"
@@ -542,6 +545,27 @@ def seed_left_out(made: Forged) -> str:
     return "suite.json: declares 2 seeds"
 
 
+@sealed("answers", "predicts as")
+def answers_of_the_best_seed(made: Forged) -> Path:
+    """A seed has the predictions of a better one, with scores and self-checks."""
+    best, run = made.run("lora", 1), made.run("lora", 0)
+    shutil.copy(best / "predictions.parquet", run)
+    scores = {name: value for name, value in record_of(best)["metrics"].items() if name.startswith("test_")}
+    made.edit(run, **{f"metrics__{name}": value for name, value in scores.items()})
+    return made.seal(run)[0]
+
+
+@sealed("passed", "is called invalid for budget, which it passes")
+def called_invalid(made: Forged) -> Path:
+    """A run that ended well is called invalid, so that it isn't compared."""
+
+    def without(checks: list[Any]) -> list[Any]:
+        return [check | {"passed": check["name"] != "budget"} for check in checks]
+
+    made.edit(run := made.run("lora", 0), status="invalid", checks=without)
+    return made.seal(run)[0]
+
+
 @sealed("unfinished", "ended as failed and yet has")
 def called_failed(made: Forged) -> Path:
     """A run that ended well is called failed, so that it isn't compared."""
@@ -601,6 +625,24 @@ def test_a_forgery_is_named(forge: Callable[[Forged], Path | str], name: str, wo
     lines = [check.finding for check in made.checks if check.state == "failed" and check.name == name]
     place = where.name if isinstance(where, Path) else where
     assert [line for line in lines if words in line and place in line], made.checks
+
+
+def test_an_invalid_run_has_a_place(forged: Forged) -> None:
+    """It fails a self-check again, and is in no number."""
+    run = forged.run("lora", 0)
+    forged.edit(run, status="invalid", metrics__train_loss=scaled(2.0))
+    forged.edit(run, checks=lambda checks: [c | {"passed": c["name"] != "training loss"} for c in checks])
+    assert [check for check in verify(forged.folder).checks if check.state == "failed"] == []
+
+
+def test_a_single_rank_has_no_values_of_its_own(forged: Forged) -> None:
+    """The run's values are its own; what it needed for training follows from them."""
+    forged.edit(run := forged.run("lora", 0), spec__settings__world_size=1, per_rank={})
+    alone = RunFiles.read(forged.folder, load_record(run / "run.json"))
+    assert list(figures.ranks(alone)) == []
+    forged.edit(run, metrics__peak_memory_over_setup_mb=scaled(0.5))
+    alone = RunFiles.read(forged.folder, load_record(run / "run.json"))
+    assert "its peak_memory_over_setup_mb is recorded as" in " ".join(figures.figures(alone))
 
 
 def test_there_are_thirty_forgeries_twenty_of_them_sealed() -> None:

@@ -136,7 +136,8 @@ class MemoryProbe(Probe):
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
         """Return the peak of training, and what of it was not held before, by the ranks' own values."""
-        peaks, held = (run.per_rank.get(f"host_{when}_mb", ()) for when in ("train", "before_training"))
+        names = ("host_train_mb", "host_before_training_mb")
+        peaks, held = (run.per_rank.get(name, (run.metrics.get(name),)) for name in names)  # one rank's are the run's
         over = [math.nan if a is None or b is None else a - b for a, b in zip(peaks, held, strict=False)]
         headline = "cuda_allocated" if run.settings.device == "cuda" else "host"
         peak = run.value(f"{headline}_train_mb")

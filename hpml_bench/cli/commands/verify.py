@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.reporting import result_folders
+
+if TYPE_CHECKING:
+    from hpml_bench.verify.verify import Check
 
 SHOWN = 5
 """Findings of a check that are printed; verified.json has them all."""
@@ -27,8 +33,8 @@ def verify(context: click.Context, folder: Path) -> None:
     """
     from hpml_bench.errors import UserError
     from hpml_bench.report.terminal import WIDE
-    from hpml_bench.system.checklist import lines
     from hpml_bench.system.text import for_terminal
+    from hpml_bench.verify.evidence import VERIFIED
     from hpml_bench.verify.verify import verify as verified
 
     found = result_folders(folder)
@@ -36,15 +42,7 @@ def verify(context: click.Context, folder: Path) -> None:
         raise UserError(f"{folder} holds {len(found)} results folders; name one of them, such as {found[0]}")
     width = shutil.get_terminal_size((WIDE, 24)).columns
     made = verified(folder)
-    states, names = (max(len(getattr(check, key)) for check in made.checks) for key in ("state", "name"))
-    seen: Counter[str] = Counter()
-    for check in made.checks:
-        seen[check.name] += 1
-        if seen[check.name] <= SHOWN:
-            click.echo(lines(check, states, names, width))
-        elif seen[check.name] == SHOWN + 1:
-            more = sum(other.name == check.name for other in made.checks) - SHOWN
-            click.echo(f"{'':<{states}}  {'':<{names}}  and {more} more of {check.name}, in verified.json")
+    _show(made.checks, width)
     changed = made.changed()
     path = made.write()
     click.echo()
@@ -53,7 +51,21 @@ def verify(context: click.Context, folder: Path) -> None:
     click.echo(textwrap.fill(for_terminal(f"{runs}, {len(made.files)} files: {says}"), width))
     if changed:
         some = ", ".join(changed[:3]) + (" ..." if changed[3:] else "")
-        click.echo(textwrap.fill(for_terminal(f"since verified.json was last written changed: {some}"), width))
+        click.echo(textwrap.fill(for_terminal(f"since {VERIFIED} was last written changed: {some}"), width))
     click.echo(for_terminal(f"sha256:{made.digest}"))
     click.echo(for_terminal(path))
     context.exit(OK if made.consistent else FAILED)
+
+
+def _show(checks: Sequence[Check], width: int) -> None:
+    """Print a line for each finding, `SHOWN` of a check at most, with its advice beneath the last."""
+    from hpml_bench.system.checklist import lines
+    from hpml_bench.verify.evidence import VERIFIED
+
+    states, names = (max(len(getattr(check, key)) for check in checks) for key in ("state", "name"))
+    for _, group in groupby(checks, key=lambda check: (check.state, check.name)):
+        *first, last = (every := list(group))[:SHOWN]
+        for check in (*(replace(one, advice="") for one in first), last):
+            click.echo(lines(check, states, names, width))
+        if every[SHOWN:]:
+            click.echo(f"{'':{states + names + 4}}and {len(every) - SHOWN} more of {last.name}, in {VERIFIED}")
