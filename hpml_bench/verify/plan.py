@@ -10,7 +10,7 @@ from typing import Any
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record, wrong_id
+from hpml_bench.records.load import installed, load_record, wrong_id
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
 from hpml_bench.suite.settings import method_identity
@@ -24,6 +24,8 @@ ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "package
 """Parts that the environment of every run has."""
 SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
+SUITE_FILE = "suite"
+"""Name of a suite file that may lie beside the runs, as may one of the suite's own name."""
 OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
 CLOCKS = timedelta(seconds=2)
@@ -41,6 +43,8 @@ def ids(evidence: Evidence) -> Iterator[Found]:
             yield failed(record.run_id, f"holds the record of {written}: its folder was copied or renamed")
         elif why := wrong_id(record, written):
             yield failed(record.run_id, why)
+        elif not installed(record.spec):
+            yield Found("not checked", f"{record.run_id}: its id, since a plug-in of it isn't installed here")
 
 
 def once_each(evidence: Evidence) -> Iterator[Found]:
@@ -86,8 +90,10 @@ def suite(evidence: Evidence) -> Iterator[Found]:
     known = [record.declared.seeds for record in evidence.records if record.declared is not None]
     if known and declared.seeds != max(known):
         yield failed(SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}")
-    for path in sorted([*evidence.folder.glob("*.yaml"), *evidence.folder.glob("*.yml")]):
-        yield from (failed(path.name, what) for what in _unlike_file(str(path), declared))
+    for name in dict.fromkeys((f"{SUITE_FILE}.yaml", f"{declared.name}.yaml")):
+        path = evidence.folder / name
+        if path.exists():
+            yield from (failed(name, what) for what in _unlike_file(str(path), declared))
 
 
 def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Found]:

@@ -124,14 +124,20 @@ def _holds(check: Callable[..., Any], evidence: Evidence) -> Found:
 
 def _found(look: Callable[[], Iterable[Found]]) -> list[Found]:
     """Return a check's findings; what stops it is one, since a record may be made to stop it."""
+    found = []
     try:
-        return list(look())
+        for finding in look():
+            found.append(finding)  # noqa: PERF402 - what was found before an error stays
     except UserError as error:
-        return [Found("not checked", str(error))]
+        found.append(Found("not checked", str(error)))
     except Exception as error:
-        return [Found("failed", f"can't be checked ({type(error).__name__}: {error})")]
+        found.append(Found("failed", f"can't be checked ({type(error).__name__}: {error})"))
+    return found
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None

@@ -37,9 +37,9 @@ def verify(context: click.Context, folder: Path) -> None:
     from hpml_bench.verify.evidence import VERIFIED
     from hpml_bench.verify.verify import verify as verified
 
-    found = result_folders(folder)
-    if found != [folder]:
-        raise UserError(f"{folder} holds {len(found)} results folders; name one of them, such as {found[0]}")
+    folder, *others = result_folders(folder)
+    if others:
+        raise UserError(f"{folder.parent} holds {1 + len(others)} results folders; name one of them, such as {folder}")
     width = shutil.get_terminal_size((WIDE, 24)).columns
     made = verified(folder)
     _show(made.checks, width)
