@@ -16,6 +16,7 @@ import pytest
 from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of
 from hpml_bench.records.load import load_record
 from hpml_bench.verify import figures
+from hpml_bench.verify.checks import ALL
 from hpml_bench.verify.evidence import RunFiles
 from hpml_bench.verify.verify import verify
 
@@ -645,10 +646,12 @@ def test_a_single_rank_has_no_values_of_its_own(forged: Forged) -> None:
     assert "its peak_memory_over_setup_mb is recorded as" in " ".join(figures.figures(alone))
 
 
-def test_there_are_thirty_forgeries_twenty_of_them_sealed() -> None:
-    """Those with all hashes recomputed are the harder ones."""
+def test_every_check_has_a_forgery() -> None:
+    """Thirty and more, twenty of them with all hashes recomputed; the page's are in tests/cli."""
     assert len(SEALED) >= 20
     assert len(SEALED) + len(UNSEALED) >= 30
+    named = {name.replace(" ", "_") for _, name, _ in (*SEALED, *UNSEALED)}
+    assert named == {check.__name__ for check in ALL} - {"sample_order", "page"}
 
 
 def test_no_line_shows_a_secret(forged: Forged) -> None:
