@@ -35,7 +35,8 @@ from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.environment import cores
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.evaluation import evaluate
-from hpml_bench.training.optimization import lr_factor, make_optimizer
+from hpml_bench.training.optimization import make_optimizer
+from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.trainer import Trainer as OurTrainer
 from speed.contender import RANK
 from speed.target import Target

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from typing import Literal
+
+from hpml_bench.system import checklist
+from hpml_bench.system.checklist import name_of, printable
 
 State = Literal["ok", "warn", "fail"]
 """ok: works; warn: something may be missing or go wrong here; fail: the suite quickstart can't run here."""
@@ -15,25 +17,8 @@ SECONDS = 90.0
 """Time limit of all checks; a network drive may not answer."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """What a check found, and what to do about it."""
-
-    name: str
-    state: State
-    finding: str
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A check's result, without its name."""
-
-    state: State
-    finding: str
-    advice: str = ""
-
-
+Check = checklist.Check[State]
+Found = checklist.Found[State]
 Look = Callable[[], Found]
 """A check; its name is the function's. A UserError that it raises says why quickstart can't run."""
 
@@ -47,7 +32,7 @@ def look(checks: Sequence[Look]) -> Iterator[Check]:
         thread.start()
     for check, thread in zip(checks, threads, strict=True):
         thread.join(max(0.0, deadline - time.monotonic()))
-        yield _printable(check.__name__.replace("_", " "), kept.get(check, Found("warn", "no answer in time")))
+        yield printable(name_of(check), kept.get(check, Found("warn", "no answer in time")))
 
 
 def refused(error: Exception, state: State = "fail") -> Found:
@@ -74,11 +59,3 @@ def _keep(check: Look, kept: dict[Look, Found]) -> None:
         kept[check] = Found("fail", str(error), "pip install . in the clone; see the line dependencies")
     except Exception as error:
         kept[check] = Found("warn", f"not known ({type(error).__name__}: {error})")
-
-
-def _printable(name: str, found: Found) -> Check:
-    """Return a named result without keys, tokens and control characters."""
-    from hpml_bench.system.redaction import redacted
-    from hpml_bench.system.text import for_terminal
-
-    return Check(name, found.state, *(for_terminal(redacted(text), 600) for text in (found.finding, found.advice)))

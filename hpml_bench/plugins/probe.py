@@ -108,6 +108,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A run as its record and points show it afterwards."""
+
+    settings: Settings
+    metrics: Mapping[str, float | None]
+    """Metrics as recorded."""
+    per_rank: Mapping[str, tuple[float | None, ...]]
+    """The ranks' own values, where they may differ."""
+    steps: tuple[Step, ...]
+    """Its steps from the points; empty where nothing was trained."""
+    test_rows: int
+
+    def value(self, name: str) -> float:
+        """Return a recorded metric; NaN where there is none."""
+        value = self.metrics.get(name)
+        return math.nan if value is None else value
+
+
+@dataclass(frozen=True)
 class Generated:
     """The generation of answers to a split's rows, over all ranks."""
 
@@ -176,4 +195,12 @@ class Probe:
 
     def stop(self) -> dict[str, Any]:
         """Return this rank's values by metric name; None or NaN for what can't be measured here."""
+        return {}
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:  # noqa: ARG003 - for probes that override it
+        """Return the metrics that follow from the points and other metrics of a run, by name; NaN where unknown.
+
+        `hpml-bench verify` compares them with the recorded ones.
+        """
         return {}

@@ -53,7 +53,7 @@ def wrong_id(record: RunRecord, run_id: str) -> str | None:
     installed aren't checked: ids leave out defaults, which are then unknown.
     """
     spec, settings = record.spec, record.spec.settings
-    if not _installed(spec):
+    if not installed(spec):
         return None
     if run_id != spec.run_id:
         return f"its id {run_id} is not that of its settings, method and seed, {spec.run_id}"
@@ -62,7 +62,7 @@ def wrong_id(record: RunRecord, run_id: str) -> str | None:
     return None
 
 
-def _installed(spec: RunSpec) -> bool:
+def installed(spec: RunSpec) -> bool:
     """Return whether all plug-ins whose options are part of a run's ids are installed."""
     settings, own = spec.settings, spec.method.optimizer
     try:

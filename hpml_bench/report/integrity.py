@@ -12,6 +12,7 @@ from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import iterate_points
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.comparability import grouped, untrained
+from hpml_bench.report.faults import Fault, Kind
 from hpml_bench.suite.settings import Settings
 
 DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
@@ -21,11 +22,13 @@ TOLERANCE = 1e-6
 """Relative, between a recorded time and the stored points' time; sums in another order differ by far less."""
 
 
-def faults(folder: Path, records: Iterable[RunRecord]) -> dict[str, str]:
+def faults(folder: Path, records: Iterable[RunRecord]) -> dict[str, Fault]:
     """Return run_id -> evidence that a run is not as its record says, for runs of one protocol that ended well."""
     records = tuple(records)
-    found = {record.run_id: why for record in records if (why := _of_times(folder, record))}
-    return _of_copies(records) | _of_definitions(records) | found
+    times = {record.run_id: why for record in records if (why := _of_times(folder, record))}
+    by_kind: tuple[tuple[Kind, dict[str, str]], ...]
+    by_kind = (("copies", _of_copies(records)), ("definitions", _of_definitions(records)), ("times", times))
+    return {run: Fault(kind, why) for kind, found in by_kind for run, why in found.items()}
 
 
 def _of_times(folder: Path, record: RunRecord) -> str | None:

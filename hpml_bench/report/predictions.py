@@ -17,6 +17,7 @@ from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import Metric, RunRecord
+from hpml_bench.report.faults import Fault
 
 TOLERANCE = 1e-6
 """Relative tolerance between a recorded metric and that of the stored predictions, whose losses are float32."""
@@ -89,7 +90,7 @@ def _definition(metrics: Iterable[Metric], task: Task) -> str | None:
     return next((metric.definition for metric in metrics if metric.name == task.headline), None)
 
 
-def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, str]:
+def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[str, Fault]:
     """Return run_id -> reason why a run of one protocol is invalid: a failed self-check, or wrong predictions."""
     found = {}
     usual = _usual(stored.values())
@@ -97,30 +98,55 @@ def faults(records: Iterable[RunRecord], stored: Mapping[str, Scored]) -> dict[s
         try:
             task_of(record)
         except UserError as error:  # its task isn't installed here
-            found[record.run_id] = f"its scores can't be checked: {error}"
+            found[record.run_id] = Fault("predictions", f"its scores can't be checked: {error}")
             continue
         failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
         if failed:
-            found[record.run_id] = f"{CHECK_FAILED}: {'; '.join(failed)}"
-        elif PREDICTIONS not in record.files:
-            found[record.run_id] = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
-        elif record.run_id not in stored:
-            found[record.run_id] = f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
-        elif reason := _fault(stored[record.run_id], usual, record):
-            found[record.run_id] = reason
+            found[record.run_id] = Fault("self-checks", f"{CHECK_FAILED}: {'; '.join(failed)}")
+        elif reason := _unlike(record, stored.get(record.run_id), usual):
+            found[record.run_id] = Fault("predictions", reason)
     return found
+
+
+def _unlike(record: RunRecord, scored: Scored | None, usual: Scored | None) -> str | None:
+    """Return why a run's predictions can't be right, or be checked; None if they can."""
+    if PREDICTIONS not in record.files:
+        return f"its record names no {PREDICTIONS}, so that its scores can't be checked"
+    if scored is None:
+        return f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
+    return _fault(scored, usual, record)
 
 
 def _usual(stored: Iterable[Scored]) -> Scored | None:
     """Return a run with the references and groups of most runs, of those with each row once; None if there is none."""
     whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
-    kinds = [(bytes_of(one.reference), _groups_of(one)) for one in whole]
+    kinds = [(bytes_of(one.reference), _groups_of(one), _texts_of(one)) for one in whole]
     return whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None
 
 
 def _groups_of(scored: Scored) -> bytes | None:
     """Return groups as bytes, equal for equal ones; None where rows have none."""
     return None if scored.group is None else scored.group.tobytes()
+
+
+def _texts_of(scored: Scored) -> object:
+    """Return questions, reference answers and their sizes, equal for equal ones; None where rows have no texts.
+
+    A text answer is scored against them, not against the reference's tokens.
+    """
+    said = scored.said
+    if said is None:
+        return None
+    return said.question, said.expected, said.bytes.tobytes(), None if said.choices is None else said.choices.tobytes()
+
+
+def _other_rows(scored: Scored, usual: Scored | None) -> str | None:
+    """Return what of a run's rows is not as in the usual ones: their labels, groups or texts."""
+    if usual is None or not same_answers(scored.reference, usual.reference):
+        return "labels"
+    if _groups_of(scored) != _groups_of(usual):
+        return "groups"
+    return "texts" if _texts_of(scored) != _texts_of(usual) else None
 
 
 def _fault(scored: Scored, usual: Scored | None, record: RunRecord) -> str | None:
@@ -131,10 +157,8 @@ def _fault(scored: Scored, usual: Scored | None, record: RunRecord) -> str | Non
         return f"its predictions lack {missing:,} of {rows:,} test rows"
     if len(found) > rows:
         return f"its predictions hold {len(found) - rows:,} row(s) that are no test rows"
-    same = usual is not None and same_answers(scored.reference, usual.reference)
-    if usual is None or not same or _groups_of(scored) != _groups_of(usual):
-        what = "groups" if same else "labels"
-        return f"the {what} beside its predictions are not those of the other runs"
+    if other := _other_rows(scored, usual):
+        return f"the {other} beside its predictions are not those of the other runs"
     for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
         if recorded is None and math.isnan(given):  # a correlation with a constant is undefined

@@ -12,7 +12,7 @@ from typing import Literal
 
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.listing import LoadedRuns, load_records
 from hpml_bench.records.load import wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import integrity, predictions
@@ -32,6 +32,7 @@ from hpml_bench.report.comparability import (
     short,
     untrained,
 )
+from hpml_bench.report.faults import Fault, Kind
 from hpml_bench.report.predictions import Scored
 
 Unranked = Literal["neighbours", "hosts"]
@@ -46,6 +47,7 @@ class Excluded:
 
     records: tuple[RunRecord, ...]
     reason: str
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,11 @@ class Selection:
     @classmethod
     def load(cls, folder: Path | str) -> Selection:
         """Read a suite's results folder and select its runs; a UserError where no record can be read."""
-        folder = Path(folder)
-        loaded = load_records(folder)
+        return cls.of(Path(folder), load_records(Path(folder)))
+
+    @classmethod
+    def of(cls, folder: Path, loaded: LoadedRuns) -> Selection:
+        """Select among the runs of a results folder as they were read; a UserError where there is none."""
         if not loaded.records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
         reasons = {r.run_id: wrong_id(r, loaded.named[r.run_id]) for r in loaded.records}
@@ -161,22 +166,23 @@ def select(
 def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
     """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
     same = grouped(records, lambda record: (method_of(record), record.spec.seed))
-    excluded = [Excluded(tuple(runs), _doubled(runs)) for runs in same.values() if len(runs) > 1]
+    excluded = [Excluded(tuple(runs), _doubled(runs), "duplicates") for runs in same.values() if len(runs) > 1]
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     faults = integrity.faults(folder, [r for r in single if r.run_id not in misnamed])
-    faults |= {r.run_id: misnamed[r.run_id] for r in single if r.run_id in misnamed}
+    faults |= {r.run_id: Fault("ids", misnamed[r.run_id]) for r in single if r.run_id in misnamed}
     faults |= predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
-    excluded += [Excluded((r,), _unbelieved(faults[r.run_id])) for r in single if r.run_id in faults]
+    excluded += [Excluded((r,), _unbelieved(fault), fault.kind) for r in single if (fault := faults.get(r.run_id))]
     valid = [record for record in single if record.run_id not in faults]
     agreed = agreed_consumption(valid)
     equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
     chosen = {record.run_id for record in equal}
-    excluded += [Excluded((r,), _why_consumption_differs(r, valid)) for r in valid if r.run_id not in chosen]
+    others = [r for r in valid if r.run_id not in chosen]
+    excluded += [Excluded((r,), _why_consumption_differs(r, valid), "consumption") for r in others]
     return _Group(tuple(equal), tuple(excluded))
 
 
-def _unbelieved(fault: str) -> str:
-    return f"{'invalid' if fault.startswith(predictions.CHECK_FAILED) else 'not believed'}: {fault}"
+def _unbelieved(fault: Fault) -> str:
+    return f"{'invalid' if fault.kind == 'self-checks' else 'not believed'}: {fault.why}"
 
 
 def _doubled(records: Sequence[RunRecord]) -> str:
@@ -294,14 +300,14 @@ def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecor
     idle = tuple(record for record in group.compared if record.run_id not in used)
     lacks = "no run of that method and seed on the same host to scale from"
     lacks += "" if all(map(alone, (reference, *idle))) else ", of runs without others on their host"
-    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}"),) if idle else ()
+    return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}", "protocol"),) if idle else ()
 
 
 def _of_another_protocol(group: _Group, reference: RunRecord, used: Set[str]) -> tuple[Excluded, ...]:
     """Return the unused runs of a group as excluded, with further reasons where there are some."""
     idle = tuple(record for record in group.compared if record.run_id not in used)
-    whole = (Excluded(idle, protocol_difference(reference, group.newest)),) if idle else ()
-    return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}") for a in group.excluded))
+    whole = (Excluded(idle, protocol_difference(reference, group.newest), "protocol"),) if idle else ()
+    return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in group.excluded))
 
 
 def _most_tried(unfinished: Sequence[RunRecord]) -> RunRecord:

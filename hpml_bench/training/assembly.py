@@ -25,7 +25,7 @@ from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
 from hpml_bench.training.kernels import speed_up
 from hpml_bench.training.model import build_model, is_large
-from hpml_bench.training.optimization import total_steps
+from hpml_bench.training.schedule import total_steps
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.probe import Step
 from hpml_bench.training.clock import Clock
+from hpml_bench.training.windows import step_seconds
 
 
 class StepEntry(NamedTuple):
@@ -87,13 +88,3 @@ class StepLog:
             padded_tokens=padded,
             virtual_tokens=virtual,
         )
-
-
-def step_seconds(ranks: np.ndarray) -> np.ndarray:
-    """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
-
-    A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
-    to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
-    """
-    seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
-    return seconds

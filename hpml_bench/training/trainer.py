@@ -29,10 +29,11 @@ from hpml_bench.training.clock import clock
 from hpml_bench.training.cuda import leave_free, release
 from hpml_bench.training.evaluation import evaluate, rehearse
 from hpml_bench.training.kernels import store_frozen_as_bf16
-from hpml_bench.training.optimization import lr_factor, make_optimizer
+from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
 from hpml_bench.training.precision import autocast, make_scaler
 from hpml_bench.training.random_numbers import kept_generators
+from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.step_log import StepEntry, StepLog
 from hpml_bench.training.windows import Windows
 

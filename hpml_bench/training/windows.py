@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from hpml_bench.suite.settings import Settings
 
 
@@ -32,3 +34,13 @@ class Windows:
     def first_timed(self) -> int:
         """Return the first step of the timed window; a run no longer than the warm-up is timed whole."""
         return self.settings.warmup_steps + 1 if self.steps > self.settings.warmup_steps else 1
+
+
+def step_seconds(ranks: np.ndarray) -> np.ndarray:
+    """Return the seconds of a window's steps, [steps], from those of each rank, [world, steps].
+
+    A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
+    to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
+    """
+    seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
+    return seconds

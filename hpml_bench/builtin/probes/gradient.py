@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from hpml_bench.plugins.probe import Probe, Run, Step
+from hpml_bench.plugins.probe import Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 _norm = partial(
@@ -45,5 +46,15 @@ class GradientProbe(Probe):
 
     def stop(self) -> dict[str, Any]:
         """Return the mean norm, raw and per root of the number of parameters."""
-        mean = sum(self.norms) / len(self.norms) if self.norms else math.nan
-        return {"grad_norm": mean, "grad_norm_per_sqrt_parameter": mean / math.sqrt(self.parameters)}
+        return _means(self.norms, self.parameters)
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the mean of the points' norms, raw and per root of the number of parameters."""
+        trained = run.value("trainable_parameters") + run.value("head_parameters")
+        return _means([step.grad_norm for step in run.steps if not step.overflowed], trained) if run.steps else {}
+
+
+def _means(norms: Sequence[float], parameters: float) -> dict[str, float]:
+    mean = sum(norms) / len(norms) if norms else math.nan
+    return {"grad_norm": mean, "grad_norm_per_sqrt_parameter": mean / math.sqrt(parameters)}

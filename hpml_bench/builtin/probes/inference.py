@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class InferenceProbe(Probe):
                 self._latencies(self.run.merged, "merged_")
         self.run.group.barrier()
         return self.values
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the rows per second."""
+        return {"inference_samples_per_second": run.test_rows / (run.value("inference_seconds") or math.nan)}
 
     def _latencies(self, model: TaskModel, prefix: str) -> None:
         milliseconds = 1000 * np.asarray(latencies(self.run, model))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.system.gpus import reading
 from hpml_bench.system.processes import memory_mb
@@ -132,6 +132,16 @@ class MemoryProbe(Probe):
             "host_before_training_mb": self._start_mb,
             **{f"{kind}_{phase}_mb": self.peaks.get(f"{kind}_{phase}") for kind in _KINDS for phase in PHASES},
         }
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the peak of training, and what of it was not held before, by the ranks' own values."""
+        names = ("host_train_mb", "host_before_training_mb")
+        peaks, held = (run.per_rank.get(name, (run.metrics.get(name),)) for name in names)  # one rank's are the run's
+        over = [math.nan if a is None or b is None else a - b for a, b in zip(peaks, held, strict=False)]
+        headline = "cuda_allocated" if run.settings.device == "cuda" else "host"
+        peak = run.value(f"{headline}_train_mb")
+        return {"peak_memory_mb": peak, "peak_memory_over_setup_mb": max(over, default=math.nan)}
 
     def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions; on a GPU the headline peak has the granularity of CUDA's allocator."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.plugins.probe import Finished, Probe, Run
 from hpml_bench.records.run import Metric
 from hpml_bench.system import heartbeat
 
@@ -84,6 +85,12 @@ class ParametersProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Return the counts and the size."""
         return {**self.counts, "saved_bytes": self.bytes}
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the trained share."""
+        total = run.value("total_parameters") - run.value("head_parameters")
+        return {"trainable_percent": 100 * run.value("trainable_parameters") / (total or math.nan)}
 
 
 def saved_bytes(run: Run) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 LAST_WINDOW = 20
@@ -43,6 +43,14 @@ class QualityProbe(Probe):
 
     def stop(self) -> dict[str, Any]:
         """Return the final losses and scores."""
-        last = self.losses[-LAST_WINDOW:]
-        trained = {"train_loss": sum(last) / len(last)} if last else {}
-        return {**trained, **self.final}
+        return {**_final(self.losses), **self.final}
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the final training loss of the points."""
+        return _final([step.loss for step in run.steps])
+
+
+def _final(losses: list[float]) -> dict[str, float]:
+    last = losses[-LAST_WINDOW:]
+    return {"train_loss": sum(last) / len(last)} if last else {}

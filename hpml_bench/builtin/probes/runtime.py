@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run, Step
+from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 _seconds = partial(Metric, unit="s", better="lower", format=".2f", group="time", depends_on_machine=True)
@@ -93,3 +93,8 @@ class RuntimeProbe(Probe):
             "evaluation_seconds": self.evaluation,
             "total_seconds": self.total,
         }
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return the sum of the points' steps."""
+        return {"train_seconds": sum(step.seconds for step in run.steps)} if run.steps else {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Probe, Run, Step
+from hpml_bench.plugins.probe import Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
 
@@ -104,24 +105,34 @@ class ThroughputProbe(Probe):
     def stop(self) -> dict[str, Any]:
         """Return rates and percentiles."""
         timed = self.steps[self.skip :] or self.steps
-        seconds = sum(step.seconds for step in timed)
-        per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
-        samples = sum(step.samples for step in timed)
-        milliseconds = [step.seconds * 1000 for step in timed]
-        return {
-            "samples_per_second": samples / seconds,
-            "tokens_per_second": sum(step.real_tokens for step in timed) / seconds,
-            "padded_tokens_per_second": sum(step.padded_tokens for step in timed) / seconds,
-            "virtual_tokens": sum(step.virtual_tokens for step in timed) / samples,
-            **{f"step_ms_p{share}": np.percentile(milliseconds, share) for share in _SHARES},
-            "timed_steps": len(timed),
-            "timed_seconds": seconds,
-            "slowest_rank_share": seconds / float(per_rank.mean()) - 1,
-            **_steady(timed),
-        }
+        virtual = sum(step.virtual_tokens for step in timed) / sum(step.samples for step in timed)
+        return {"virtual_tokens": virtual, **_rates(timed)}
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        """Return rates and percentiles of the points' steps."""
+        timed = run.steps[run.settings.warmup_steps :] or run.steps
+        return _rates(timed) if timed else {}
 
 
-def _steady(timed: list[Step]) -> dict[str, float]:
+def _rates(timed: Sequence[Step]) -> dict[str, float]:
+    """Return the metrics of the timed steps but the virtual tokens."""
+    seconds = sum(step.seconds for step in timed)
+    per_rank = np.sum([step.rank_seconds for step in timed], axis=0)
+    milliseconds = [step.seconds * 1000 for step in timed]
+    return {
+        "samples_per_second": sum(step.samples for step in timed) / seconds,
+        "tokens_per_second": sum(step.real_tokens for step in timed) / seconds,
+        "padded_tokens_per_second": sum(step.padded_tokens for step in timed) / seconds,
+        **{f"step_ms_p{share}": float(np.percentile(milliseconds, share)) for share in _SHARES},
+        "timed_steps": len(timed),
+        "timed_seconds": seconds,
+        "slowest_rank_share": seconds / float(per_rank.mean()) - 1,
+        **_steady(timed),
+    }
+
+
+def _steady(timed: Sequence[Step]) -> dict[str, float]:
     """Return how steady the steps were: variation, drift, outliers."""
     seconds = np.array([step.seconds for step in timed])
     per_token = seconds / [step.padded_tokens for step in timed]

@@ -6,14 +6,13 @@ import json
 import shutil
 import textwrap
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 
-if TYPE_CHECKING:
-    from hpml_bench.doctor.check import Check
+STATES = 4
+"""Characters of the longest state."""
 
 
 @click.command()
@@ -28,6 +27,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     from hpml_bench.doctor.check import look
     from hpml_bench.doctor.checks import CHECKS
     from hpml_bench.report.terminal import WIDE
+    from hpml_bench.system.checklist import lines
 
     found = []
     names = max(len(check.__name__) for check in CHECKS)
@@ -35,7 +35,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     for check in look(CHECKS):
         found.append(check)
         if not as_json:
-            click.echo(lines(check, names, width))
+            click.echo(lines(check, STATES, names, width))
     failed = [check.name for check in found if check.state == "fail"]
     if as_json:
         click.echo(json.dumps([asdict(check) for check in found], indent=1))
@@ -44,12 +44,3 @@ def doctor(context: click.Context, as_json: bool) -> None:
     else:
         click.echo("quickstart can run here: hpml-bench run-all")
     context.exit(FAILED if failed else OK)
-
-
-def lines(check: Check, names: int, width: int) -> str:
-    """Return a check's state, name and finding, and beneath it the advice, wrapped to a width."""
-    start = f"{check.state:<4}  {check.name:<{names}}  "
-    fold = textwrap.TextWrapper(max(width, len(start) + 20), break_long_words=False, break_on_hyphens=False)
-    fold.subsequent_indent = " " * len(start)
-    texts = [f"{start}{check.finding}"] + ([f"{fold.subsequent_indent}-> {check.advice}"] if check.advice else [])
-    return "\n".join(fold.fill(text) for text in texts)

@@ -1,0 +1,71 @@
+"""`hpml-bench verify`: whether a results folder contradicts itself."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpml_bench.cli.exit_status import FAILED, OK
+from hpml_bench.cli.reporting import result_folders
+
+if TYPE_CHECKING:
+    from hpml_bench.verify.verify import Check
+
+SHOWN = 5
+"""Findings of a check that are printed; verified.json has them all."""
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.pass_context
+def verify(context: click.Context, folder: Path) -> None:
+    """Check whether a results folder contradicts itself, and write verified.json beside its runs.
+
+    Hashes, ids, predictions, points, self-checks, budget, order, plan, page; no secrets and no private paths. Each line
+    is failed, not checked or ok. This shows consistency, not honesty: docs/submit.md. Exit status 1 if any failed.
+    """
+    from hpml_bench.errors import UserError
+    from hpml_bench.report.terminal import WIDE
+    from hpml_bench.system.text import for_terminal
+    from hpml_bench.verify.evidence import VERIFIED
+    from hpml_bench.verify.verify import verify as verified
+
+    folder, *others = result_folders(folder)
+    if others:
+        raise UserError(f"{folder.parent} holds {1 + len(others)} results folders; name one of them, such as {folder}")
+    width = shutil.get_terminal_size((WIDE, 24)).columns
+    made = verified(folder)
+    _show(made.checks, width)
+    changed = made.changed()
+    path = made.write()
+    click.echo()
+    runs = f"{made.runs} run{'' if made.runs == 1 else 's'}{f' of {made.suite}' if made.suite else ''}"
+    says = "consistent" if made.consistent else f"not consistent: see {', '.join(made.failed)}"
+    click.echo(textwrap.fill(for_terminal(f"{runs}, {len(made.files)} files: {says}"), width))
+    if changed:
+        some = ", ".join(changed[:3]) + (" ..." if changed[3:] else "")
+        click.echo(textwrap.fill(for_terminal(f"since {VERIFIED} was last written changed: {some}"), width))
+    click.echo(for_terminal(f"sha256:{made.digest}"))
+    click.echo(for_terminal(path))
+    context.exit(OK if made.consistent else FAILED)
+
+
+def _show(checks: Sequence[Check], width: int) -> None:
+    """Print a line for each finding, `SHOWN` of a check at most, with its advice beneath the last."""
+    from hpml_bench.system.checklist import lines
+    from hpml_bench.verify.evidence import VERIFIED
+
+    states, names = (max(len(getattr(check, key)) for check in checks) for key in ("state", "name"))
+    for _, group in groupby(checks, key=lambda check: (check.state, check.name)):
+        *first, last = (every := list(group))[:SHOWN]
+        for check in (*(replace(one, advice="") for one in first), last):
+            click.echo(lines(check, states, names, width))
+        if every[SHOWN:]:
+            click.echo(f"{'':{states + names + 4}}and {len(every) - SHOWN} more of {last.name}, in {VERIFIED}")

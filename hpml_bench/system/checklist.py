@@ -1,0 +1,56 @@
+"""Checks: functions whose results commands print in a line each, or write as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from hpml_bench.system.redaction import redacted
+from hpml_bench.system.text import for_terminal
+
+S = TypeVar("S", bound=str)
+LEAST_TEXT = 20
+"""Characters that a line's text has at least, however narrow the terminal."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[S]):
+    """A check's result, without its name."""
+
+    state: S
+    finding: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """What a check found, and what to do about it."""
+
+    name: str
+    state: S
+    finding: str
+    advice: str = ""
+
+
+def name_of(check: Callable[..., Any]) -> str:
+    """Return the name of a check: its function's, in words."""
+    return check.__name__.replace("_", " ")
+
+
+def printable(name: str, found: Found[S]) -> Check[S]:
+    """Return a named result without keys, tokens and control characters."""
+    return Check(name, found.state, *(for_terminal(redacted(text), 600) for text in (found.finding, found.advice)))
+
+
+def lines(check: Check[Any], states: int, names: int, width: int) -> str:
+    """Return a check's state, name and finding, and beneath it the advice, wrapped to a width.
+
+    `states` and `names` are the widths of their columns.
+    """
+    start = f"{check.state:<{states}}  {check.name:<{names}}  "
+    fold = textwrap.TextWrapper(max(width, len(start) + LEAST_TEXT), break_long_words=False, break_on_hyphens=False)
+    fold.subsequent_indent = " " * len(start)
+    texts = [f"{start}{check.finding}"] + ([f"{fold.subsequent_indent}-> {check.advice}"] if check.advice else [])
+    return "\n".join(fold.fill(text) for text in texts)

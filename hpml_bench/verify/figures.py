@@ -1,0 +1,243 @@
+"""Figures of a run: whether points and predictions give what the record says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from hpml_bench import registry
+from hpml_bench.records.run import Check
+from hpml_bench.training.checks import all_checks
+from hpml_bench.training.schedule import lr_factor
+from hpml_bench.training.windows import Windows, step_seconds
+from hpml_bench.verify.evidence import Evidence, Found, RunFiles, failed
+
+TOLERANCE = 1e-6
+"""Relative, between a recorded number and the same recomputed."""
+SECONDS = 1e-6
+"""Absolute, between a step's time and that of its ranks."""
+PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
+"""Phases that follow each other, within the wall time of a run."""
+REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "max": max,
+    "sum": math.fsum,
+    "mean": lambda values: math.fsum(values) / len(values),
+}
+
+
+def predictions(evidence: Evidence) -> Iterator[Found]:
+    """Predictions of the same test rows give the scores."""
+    yield from evidence.excluded("predictions")
+
+
+def times(evidence: Evidence) -> Iterator[Found]:
+    """Points give training time and throughput."""
+    yield from evidence.excluded("times")
+
+
+def copies(evidence: Evidence) -> Iterator[Found]:
+    """No run has the points or the order of another one."""
+    yield from evidence.excluded("copies")
+
+
+def definitions(evidence: Evidence) -> Iterator[Found]:
+    """Runs define their metrics and the score alike."""
+    yield from evidence.excluded("definitions")
+
+
+def passed(evidence: Evidence) -> Iterator[Found]:
+    """Runs passed their self-checks."""
+    yield from evidence.excluded("self-checks")
+    for record in evidence.records:
+        if record.status == "invalid":
+            named = [check.name for check in record.checks if not check.passed]
+            if not named or set(named) <= _passing(RunFiles.read(evidence.folder, record)):
+                yield failed(record.run_id, f"is called invalid for {', '.join(named) or 'no check'}, which it passes")
+
+
+def self_checks(run: RunFiles) -> Iterator[str]:
+    """The self-checks are complete and give the same again."""
+    record = run.record
+    named, due = {check.name: check for check in record.checks}, _again(run)
+    if lacking := [check.name for check in due if check.name not in named]:
+        yield f"lacks the self-check{'s' if lacking[1:] else ''} {', '.join(lacking)}"
+    for again in due:
+        was = named.get(again.name)
+        if was is None:
+            continue
+        if again.name == "parameters":
+            if len(set(_numbers(was.detail)) | {_trained(run)}) > 1:
+                yield f"has {_trained(run):,.0f} trained parameters, and its self-check counted {was.detail}"
+        elif again.name == run.task.headline.removeprefix("test_") and not run.defined_alike:
+            continue  # this version scores otherwise; `predictions` compares the stored scores
+        elif not again.passed:
+            yield f"fails the self-check {again.name}: {again.detail}"
+        elif was.detail != again.detail:
+            yield f"its self-check {again.name} was on other numbers: {was.detail}; its files give: {again.detail}"
+
+
+def _again(run: RunFiles) -> tuple[Check, ...]:
+    """Return the self-checks of a run's files; that of parameters, which only the run could count, is void."""
+    record, predictions = run.record, run.predictions
+    if predictions is None or record.consumed is None:
+        return ()  # other checks say so
+    parameters = {"trainable": round(_trained(run))}
+    settings, rows = record.spec.settings, len(predictions)
+    return all_checks(record.metrics, run.points, record.consumed, settings, predictions, rows, run.task, parameters)
+
+
+def _passing(run: RunFiles) -> set[str]:
+    """Return the names of the self-checks that a run's files pass."""
+    counted = {check.detail for check in run.record.checks if check.name == "parameters"}
+    equal = all(len(set(_numbers(detail))) == 1 for detail in counted)
+    return {check.name for check in _again(run) if check.passed and (equal or check.name != "parameters")}
+
+
+def _trained(run: RunFiles) -> float:
+    return sum(run.record.metrics.get(name) or 0.0 for name in ("trainable_parameters", "head_parameters"))
+
+
+def _numbers(detail: str) -> list[float]:
+    """Return the first word of each part as a number; NaN for one that is none."""
+    words = [part.split()[0].replace(",", "") if part.split() else "" for part in detail.split(", ")]
+    return [float(word) if word.isdigit() else math.nan for word in words]
+
+
+def scores(run: RunFiles) -> Iterator[str]:
+    """Stored scores of the rows are those of the answers."""
+    stored = None if run.predictions is None else run.predictions.scores
+    if run.predictions is None or stored is None or not run.defined_alike:
+        return
+    given = np.asarray(run.task.scores(run.predictions), dtype=np.float64)
+    wrong = int((~np.isclose(stored, given, rtol=TOLERANCE, atol=TOLERANCE)).sum())
+    if wrong:
+        yield f"{wrong:,} of {len(given):,} rows of its predictions have a score that their answers don't give"
+
+
+def metrics(run: RunFiles) -> Iterator[str]:
+    """Metrics are defined, finite and within bounds."""
+    record = run.record
+    known = {metric.name: metric for metric in record.definitions}
+    if record.headline not in record.metrics:
+        yield f"its score {record.headline} is not among its metrics"
+    if record.headline != run.task.headline:
+        yield f"its score is {record.headline}, and that of its task {run.task.headline}"
+    for name, value in record.metrics.items():
+        if name not in known:
+            yield f"has a metric {name} without a definition"
+        elif value is not None and not math.isfinite(value):
+            yield f"its {name} is {value}"
+        elif value is not None and not _within(value, *known[name].bounds):
+            yield f"its {name} of {value:g} is beyond its bounds"
+
+
+def _within(value: float, low: float | None, high: float | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def figures(run: RunFiles) -> Iterator[str]:
+    """Points give rates, norms and losses."""
+    if run.trained and not run.steps:
+        yield "its points are not one of each kind for every step"
+        return
+    finished = run.finished
+    for name in registry.names("probes"):
+        for metric, given in registry.plugin("probes", name).implied(finished).items():
+            recorded = run.record.metrics.get(metric)
+            if recorded is not None and not math.isnan(given) and not _close(recorded, given):
+                yield f"its {metric} is recorded as {recorded:.6g}, and its files give {given:.6g}"
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-9)
+
+
+def ranks(run: RunFiles) -> Iterator[str]:
+    """Ranks' own values give those of the run."""
+    record, size = run.record, run.record.spec.settings.world_size
+    over = {metric.name: metric.over_ranks for metric in record.definitions}
+    for name in record.metrics if size != 1 else ():  # one rank's are the run's
+        if over.get(name) in REDUCTIONS and name not in record.per_rank:
+            yield f"its {name} lacks the ranks' own values"
+    for name, values in record.per_rank.items():
+        if size is not None and len(values) != size:
+            yield f"its {name} has values of {len(values)} ranks, and there were {size}"
+        reduce, recorded = REDUCTIONS.get(over.get(name, "")), record.metrics.get(name)
+        known = [value for value in values if value is not None]
+        if reduce is not None and recorded is not None and known:
+            given = reduce(known)
+            if not _close(recorded, given):
+                yield f"its {name} is recorded as {recorded:.6g}, and its ranks give {given:.6g}"
+
+
+def steps(run: RunFiles) -> Iterator[str]:
+    """Points of the steps give samples, tokens and times."""
+    consumed, settings = run.record.consumed, run.record.spec.settings
+    if not run.trained or consumed is None or not run.steps:
+        return
+    if settings.steps is not None and consumed.steps != settings.steps:
+        yield f"took {consumed.steps} steps, and its settings say {settings.steps}"
+    for name in ("real_tokens", "padded_tokens"):
+        given, recorded = sum(getattr(step, name) for step in run.steps), getattr(consumed, name)
+        if given != recorded:
+            yield f"consumed {recorded:,} {name.replace('_', ' ')}, and its points give {given:,}"
+    if any(step.real_tokens > step.padded_tokens for step in run.steps):
+        yield "has more tokens than with padding in a step"
+    if len({len(step.rank_seconds) for step in run.steps}) > 1 or not run.steps[0].rank_seconds:
+        yield "its points lack the ranks' own seconds"
+    elif wrong := _unlike_ranks(run):
+        yield f"{wrong} of its {len(run.steps)} steps have times that their ranks' don't give"
+
+
+def _unlike_ranks(run: RunFiles) -> int:
+    """Return the number of steps whose time isn't that of their ranks, who meet at the end of each window."""
+    windows = Windows(run.record.spec.settings, len(run.steps))
+    wrong, first = 0, 0
+    for step in run.steps:
+        if windows.ends_window(step.index) or step is run.steps[-1]:
+            window = run.steps[first : step.index]
+            given = step_seconds(np.array([one.rank_seconds for one in window], dtype=np.float64).T)
+            own = np.array([one.seconds for one in window])
+            wrong += int((np.abs(own - given) > SECONDS).sum())
+            first = step.index
+    return wrong
+
+
+def evaluations(run: RunFiles) -> Iterator[str]:
+    """Validation losses stand where settings say."""
+    consumed = run.record.consumed
+    if consumed is None:
+        return
+    there = [point.step for point in run.series("validation_loss")]
+    windows = Windows(run.record.spec.settings, consumed.steps)
+    due = [step for step in range(1, consumed.steps + 1) if windows.evaluates(step)]
+    if run.trained and there != due:
+        yield f"has {len(there)} validation losses, and its settings ask for {len(due)}"
+
+
+def rates(run: RunFiles) -> Iterator[str]:
+    """Learning rates follow method and schedule."""
+    if not run.steps:
+        return
+    spec, settings = run.record.spec, run.record.spec.settings
+    # the first group's rate is recorded: the method's, or the head's where it trains nothing else
+    peak = spec.method.lr if run.record.metrics.get("trainable_parameters") else settings.head_lr
+    for step in run.steps:
+        due = peak * lr_factor(step.index - 1, len(run.steps), settings)
+        if not math.isclose(step.lr, due, rel_tol=TOLERANCE, abs_tol=1e-12):
+            yield f"trained step {step.index} at the rate {step.lr:.4g}, and its method and schedule give {due:.4g}"
+            return
+
+
+def wall_time(run: RunFiles) -> Iterator[str]:
+    """Phases fit into the run's wall time."""
+    record = run.record
+    spent = sum(record.metrics.get(name) or 0.0 for name in PHASES)
+    if spent > record.seconds:
+        yield f"took {record.seconds:.4g} s, and its phases {spent:.4g} s"
+    total, setup = (record.metrics.get(name) for name in ("total_seconds", "setup_seconds"))
+    inner = sum(record.metrics.get(name) or 0.0 for name in PHASES[1:]) + (setup or 0.0)
+    if total is not None and inner > total + SECONDS:
+        yield f"its total_seconds are {total:.4g}, and its phases {inner:.4g} s"

@@ -1,0 +1,280 @@
+"""Plan: which runs the suite declares, which there are, in which order and on what they ran."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import RECORD, SET_ASIDE, SUITE
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import installed, load_record, wrong_id
+from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
+from hpml_bench.suite.settings import method_identity
+from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.sweep.order import shuffled
+from hpml_bench.system.environment import PACKAGES
+from hpml_bench.system.hashing import digest
+from hpml_bench.verify.evidence import Evidence, Found, failed
+
+ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")
+"""Parts that the environment of every run has."""
+SOFTWARE = ("python", "packages", "libraries")
+"""Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
+SUITE_FILE = "suite"
+"""Name of a suite file that may lie beside the runs, as may one of the suite's own name."""
+OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "micro_batch"})
+"""Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
+CLOCKS = timedelta(seconds=2)
+"""Rounding of the times at which runs began, and the steps of a clock."""
+TO_COME = timedelta(hours=1)
+"""By how much clocks of other machines may be ahead."""
+REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
+
+
+def ids(evidence: Evidence) -> Iterator[Found]:
+    """Ids are those of settings, method, seed and digests."""
+    for record in evidence.records:
+        written = evidence.loaded.named.get(record.run_id, record.run_id)
+        if written != record.run_id:
+            yield failed(record.run_id, f"holds the record of {written}: its folder was copied or renamed")
+        elif why := wrong_id(record, written):
+            yield failed(record.run_id, why)
+        elif not installed(record.spec):
+            yield Found("not checked", f"{record.run_id}: its id, since a plug-in of it isn't installed here")
+
+
+def once_each(evidence: Evidence) -> Iterator[Found]:
+    """Each method and seed has one record."""
+    yield from evidence.excluded("duplicates")
+    same = grouped(evidence.records, lambda r: (r.spec.method.name, r.spec.seed, protocol_of(r)))
+    told = {found.finding.partition(":")[0] for found in evidence.excluded("duplicates")}
+    for (method, seed, _), records in same.items():
+        if len(records) > 1 and not told.intersection(record.run_id for record in records):
+            names = ", ".join(record.run_id for record in records[:4])
+            yield failed(names, f"{len(records)} records of {method} with seed {seed}")
+
+
+def planned(evidence: Evidence) -> Iterator[Found]:
+    """Every run that the suite declares has a record."""
+    suite = evidence.suite
+    if suite is None:
+        yield failed(SUITE, "is missing or no suite, so that nothing says which runs there should be")
+        return
+    there = {(record.spec.method.name, record.spec.seed) for record in evidence.records}
+    for seed in range(suite.seeds):
+        for method in suite.methods:
+            if (method, seed) not in there:
+                yield failed(SUITE, f"declares {method} with seed {seed}, which has no readable record", REPORT_AGAIN)
+    for record in evidence.records:
+        if record.spec.seed >= suite.seeds:
+            what = f"has seed {record.spec.seed}, and {SUITE} declares {suite.seeds} seeds, from 0"
+            yield failed(record.run_id, what, REPORT_AGAIN)
+
+
+def suite(evidence: Evidence) -> Iterator[Found]:
+    """Runs have methods, settings, margins of the suite."""
+    declared = evidence.suite
+    if declared is None:  # `planned` says so
+        return
+    for record in evidence.records:
+        yield from _unlike_suite(declared, record)
+    for record in evidence.compared:
+        pairs = differences(settings_of(declared.settings), settings_of(record.spec.settings))
+        named = [f"{key} {short(own)} instead of {short(said)}" for key, said, own in pairs]
+        if named and {key.partition(".")[0] for key, *_ in pairs} - OF_OTHER_RANKS:
+            yield failed(record.run_id, f"has other settings than {SUITE}: {', '.join(named)}")
+    known = [record.declared.seeds for record in evidence.records if record.declared is not None]
+    if known and declared.seeds != max(known):
+        yield failed(SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}")
+    for name in dict.fromkeys((f"{SUITE_FILE}.yaml", f"{declared.name}.yaml")):
+        path = evidence.folder / name
+        if path.exists():
+            yield from (failed(name, what) for what in _unlike_file(str(path), declared))
+
+
+def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Found]:
+    spec = record.spec
+    if spec.suite != declared.name:
+        yield failed(record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}")
+    if spec.method.name not in declared.methods:
+        yield failed(record.run_id, f"is of the method {spec.method.name}, which {SUITE} doesn't have")
+    else:
+        planned = method_identity(declared.method(spec.method.name))
+        for key, said, own in differences(planned, method_identity(spec.method)):
+            yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
+    if record.declared is not None and record.declared.margin != declared.margin:
+        was, now = record.declared.margin, declared.margin
+        what = f"was made for the margins {_margins(was)}, and {SUITE} declares {_margins(now)}"
+        yield failed(record.run_id, what)
+
+
+def _margins(margin: Any) -> str:
+    quality = "of 0.01 of the range" if margin.quality is None else f"{margin.quality:g}"
+    return f"quality {quality}, cost {margin.cost:g}"
+
+
+def _unlike_file(path: str, declared: Suite) -> list[str]:
+    """Return in what a suite file differs from the suite that was run; settings that it leaves open may have any."""
+    try:
+        written = load_suite(path)
+        ours = _content(written)
+    except UserError as error:
+        return [f"can't be read as a suite: {error}"]
+    return [
+        f"has {key} {short(said)}, and {SUITE} {short(own)}"
+        for key, said, own in differences(ours, _content(declared))
+        if not (key.startswith("settings.") and (said in (None, "auto") or str(said).startswith("path:")))
+    ]
+
+
+def _content(suite: Suite) -> dict[str, Any]:
+    """Return a suite without options at their defaults; a UserError where a plug-in isn't installed."""
+    methods = {name: method_identity(suite.method(name)) for name in suite.methods}
+    return suite.model_dump(mode="json") | {"settings": settings_of(suite.settings), "methods": methods}
+
+
+def places(evidence: Evidence) -> Iterator[Found]:
+    """Methods ran in the order drawn for each seed."""
+    declared = evidence.suite
+    if declared is None:
+        return
+    orders = {}
+    for seed, records in grouped(evidence.compared, lambda record: record.spec.seed).items():
+        ran = {record.place or 0: record.spec.method.name for record in records}
+        if len(ran) == len(records) and set(ran) == set(range(1, len(declared.methods) + 1)):
+            drawn = tuple(spec.method.name for spec in shuffled((record.spec for record in records), declared))
+            orders[seed] = (tuple(ran[place] for place in sorted(ran)), drawn)
+    # where several calls made a seed's runs, their places are not those of one sweep
+    wrong = {seed: pair for seed, pair in orders.items() if pair[0] != pair[1]}
+    if wrong and len(wrong) == len(orders):
+        what = "no seed's order is the one that this version draws for the suite's name and methods"
+        yield Found("not checked", f"{what}: another version made the runs, or they had other names")
+        return
+    for seed, (own, drawn) in wrong.items():
+        yield failed(f"seed {seed}", f"ran in the order {', '.join(own)}; drawn for it is {', '.join(drawn)}")
+
+
+def unfinished(evidence: Evidence) -> Iterator[Found]:
+    """Runs that didn't end well say why and have no score."""
+    for record in evidence.records:
+        if record.status in {"ok", "invalid"}:  # `passed` looks at the latter, which have metrics
+            continue
+        if record.error is None:
+            yield failed(record.run_id, f"ended as {record.status} and doesn't say why")
+        if record.metrics:
+            yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
+
+
+def set_aside(evidence: Evidence) -> Iterator[Found]:
+    """Nothing is set aside without a run in its place."""
+    known = {record.run_id: record for record in evidence.records}
+    parent = evidence.folder / SET_ASIDE
+    for place in sorted(parent.glob("*/")) if parent.is_dir() and not parent.is_symlink() else ():
+        name = place.name.rpartition(".")[0]
+        own = next((known[run] for run in known if name == run or name.startswith(f"{run}.")), None)
+        where = f"{SET_ASIDE}/{place.name}"
+        if own is None:
+            yield failed(where, "is set aside, and no run took its place")
+        elif _whole(place / f"{RECORD}.damaged", own):
+            yield failed(where, f"was whole when it was set aside, and {own.run_id} was run again: nothing says why")
+
+
+def _whole(path: Any, own: RunRecord) -> bool:
+    """Return whether a run that was set aside was done, undamaged, and of the same protocol as the one there now."""
+    try:
+        record = load_record(path)
+    except ValueError:
+        return False
+    done = record.status in DONE and record.protocol_id == own.protocol_id
+    return done and RunFolder(path.parent).changed(record) is None
+
+
+def dates(evidence: Evidence) -> Iterator[Found]:
+    """Runs began in the past, one at a time on a host."""
+    began: dict[str, datetime] = {}
+    for record in evidence.records:
+        try:
+            began[record.run_id] = _time(record.started)
+        except ValueError:
+            yield failed(record.run_id, f"began at {short(record.started)}, which is no time")
+    now = datetime.now(UTC)
+    for record in evidence.records:
+        if began.get(record.run_id, now) > now + TO_COME:
+            yield failed(record.run_id, f"began at {record.started}, which is to come")
+    by_host: dict[str, list[RunRecord]] = {}
+    for record in evidence.records:
+        for host in hosts_of(record) or ("",):
+            by_host.setdefault(host, []).append(record)
+    for records in by_host.values():
+        yield from _overlapping([record for record in records if record.run_id in began], began)
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Found]:
+    """Yield the runs of a host that began while another ran which neither of them names as a neighbour."""
+    last: RunRecord | None = None
+    for record in sorted(records, key=lambda one: (began[one.run_id], one.run_id)):
+        if last is not None:
+            end = began[last.run_id] + timedelta(seconds=last.seconds)
+            told = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
+            if began[record.run_id] < end - CLOCKS and not told:
+                what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
+                yield failed(record.run_id, what)
+            if began[record.run_id] + timedelta(seconds=record.seconds) < end:
+                continue
+        last = record
+
+
+def environment(evidence: Evidence) -> Iterator[Found]:
+    """Each run says on what it ran; versions are equal."""
+    for record in evidence.ok:
+        said = record.environment
+        packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
+        lacking = [key for key in ENVIRONMENT if not said.get(key)]
+        lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
+        if lacking:
+            yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")
+        elif said["fingerprint"] != digest(said["hardware"], 12):
+            what = f"its fingerprint {short(said['fingerprint'])} is not that of its hardware"
+            yield failed(record.run_id, f"{what}, {digest(said['hardware'], 12)}")
+    kinds = grouped(evidence.compared, lambda record: digest(_software(record)))
+    usual = max(kinds.values(), key=len, default=[])
+    for record in evidence.compared:
+        pairs = differences(_software(usual[0]), _software(record))
+        if pairs:
+            named = ", ".join(f"{key} {short(own)} instead of {short(most)}" for key, most, own in pairs)
+            yield failed(record.run_id, f"ran with {named}")
+
+
+def _software(record: RunRecord) -> dict[str, Any]:
+    return {key: record.environment.get(key) for key in SOFTWARE}
+
+
+def protocol(evidence: Evidence) -> Iterator[Found]:
+    """Runs are of one protocol, with every setting decided."""
+    yield from evidence.excluded("protocol")
+    for record in evidence.ok:
+        settings = record.spec.settings
+        missing = [name for name in ("protocol_id", "digests", "consumed", "headline") if not getattr(record, name)]
+        if missing:
+            yield failed(record.run_id, f"its record lacks {', '.join(missing)}")
+        still_open = [key for key in ("device", "precision", "micro_batch") if getattr(settings, key) == "auto"]
+        still_open += [] if settings.world_size else ["world_size"]
+        if still_open:
+            yield failed(record.run_id, f"its settings leave open {', '.join(still_open)}")
+
+
+def labels(evidence: Evidence) -> Iterator[Found]:
+    """Runs have the same labels."""
+    usual = Counter(record.label_names for record in evidence.compared).most_common(1)
+    for record in evidence.compared:
+        if record.label_names != usual[0][0]:
+            yield failed(record.run_id, f"has the labels {short(', '.join(record.label_names))}, unlike most runs")

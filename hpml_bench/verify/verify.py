@@ -1,0 +1,143 @@
+"""Verification of a results folder: all checks, and the file of their verdicts beside the runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.run import RunRecord
+from hpml_bench.system import checklist
+from hpml_bench.system.checklist import name_of, printable
+from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
+from hpml_bench.verify.evidence import VERIFIED, Evidence, Found, RunFiles, RunLook, State, failed
+
+FORMAT = 1
+"""Counts up when a field of verified.json changes its meaning."""
+WORST: tuple[State, ...] = ("failed", "not checked", "ok")
+Check = checklist.Check[State]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The verdicts on a results folder."""
+
+    folder: Path
+    suite: str
+    runs: int
+    """Number of records that can be read."""
+    checks: tuple[Check, ...]
+    """The findings, worst first; one for each thing that is wrong, and one for each check that holds."""
+    files: dict[str, str]
+    """Path within the folder -> SHA-256, of all regular files but verified.json and locks."""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether no check failed."""
+        return all(check.state != "failed" for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the checks that failed."""
+        return tuple(dict.fromkeys(check.name for check in self.checks if check.state == "failed"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything: of a line `DIGEST  PATH` for each file, sorted by path, as sha256sum writes them."""
+        return hashlib.sha256("".join(f"{d}  {path}\n" for path, d in self.files.items()).encode()).hexdigest()
+
+    def changed(self) -> tuple[str, ...] | None:
+        """Return the files that differ from those an earlier verified.json names; None where there is none."""
+        earlier = read_json(self.folder / VERIFIED)
+        if earlier is None or not isinstance(files := earlier.get("files"), dict):
+            return None
+        names = sorted({*files, *self.files})
+        return tuple(name for name in names if files.get(name) != self.files.get(name))
+
+    def write(self) -> Path:
+        """Write verified.json; a UserError where that can't be done."""
+        content = {
+            "format": FORMAT,
+            "hpml_bench": version("hpml-bench"),
+            "suite": self.suite,
+            "consistent": self.consistent,
+            "checks": [asdict(check) for check in self.checks],
+            "digest": self.digest,
+            "files": self.files,
+        }
+        path = self.folder / VERIFIED
+        try:
+            write_atomically(path, json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"{path} can't be written: {error.strerror}; verify a copy of the folder") from None
+        return path
+
+
+def verify(folder: Path) -> Verified:
+    """Check a suite's results folder; a UserError where it has no record at all."""
+    evidence = Evidence.read(folder)
+    found: dict[Callable[..., Any], list[Found]] = {check: [] for check in ALL}
+    for record in evidence.ok:
+        for of_run, findings in _of_run(folder, record):
+            found[of_run] += findings
+    for check in OF_FOLDER:
+        found[check] = _found(partial(check, evidence))
+    checks = [
+        printable(name_of(check), finding)
+        for check, findings in found.items()
+        for finding in findings or [_holds(check, evidence)]
+    ]
+    suite = evidence.suite.name if evidence.suite else ""
+    files = {evidence.name(path): _digest(path) for path in evidence.files}
+    ordered = sorted(checks, key=lambda check: WORST.index(check.state))
+    return Verified(folder, suite, len(evidence.records), tuple(ordered), files)
+
+
+def _of_run(folder: Path, record: RunRecord) -> Iterator[tuple[RunLook, list[Found]]]:
+    """Yield the findings of each check of a run; its points are in memory meanwhile."""
+    try:
+        run = RunFiles.read(folder, record)
+    except UserError:  # its task isn't installed: `predictions` says so
+        return
+    for check in OF_RUNS:
+        yield check, _found(partial(_located, check, run))
+
+
+def _located(check: RunLook, run: RunFiles) -> Iterator[Found]:
+    return (failed(run.record.run_id, why) for why in check(run))
+
+
+def _holds(check: Callable[..., Any], evidence: Evidence) -> Found:
+    """Return the finding of a check that found nothing wrong: its docstring's first sentence."""
+    if not evidence.records:
+        return Found("not checked", "no record can be read")
+    sentence = (check.__doc__ or "").splitlines()[0].rstrip(".")
+    return Found("ok", sentence[0].lower() + sentence[1:])
+
+
+def _found(look: Callable[[], Iterable[Found]]) -> list[Found]:
+    """Return a check's findings; what stops it is one, since a record may be made to stop it."""
+    found = []
+    try:
+        for finding in look():
+            found.append(finding)  # noqa: PERF402 - what was found before an error stays
+    except UserError as error:
+        found.append(Found("not checked", str(error)))
+    except Exception as error:
+        found.append(Found("failed", f"can't be checked ({type(error).__name__}: {error})"))
+    return found
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; verify a folder that you may read") from None

@@ -1,0 +1,132 @@
+"""Copies of a reference folder, and edits of its runs whose hashes, ids and self-checks are made to fit again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.report.predictions import task_of
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep.order import places, shuffled
+from hpml_bench.training.checks import all_checks
+
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+Json = dict[str, Any]
+
+
+class Forged:
+    """A results folder whose files are edited."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, method: str, seed: int) -> Path:
+        """Return the folder of the run of a method and seed, which is named by its id."""
+        (found,) = self.folder.glob(f"{method.replace('_', '-')}-s{seed}-*")
+        return found
+
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of all runs."""
+        return sorted(path.parent for path in self.folder.glob(f"*/{RECORD}"))
+
+    def edit(self, *places: Path, **changes: Any) -> None:
+        """Set fields of records by dotted path, with `__` for a point; a function is given the former value."""
+        for place in places:
+            content = record_of(place)
+            for key, value in changes.items():
+                *parents, last = key.split("__")
+                node = content
+                for part in parents:
+                    node = node[part]
+                node[last] = value(node.get(last)) if callable(value) else value
+            write(place / RECORD, content)
+
+    def suite(self, **changes: Any) -> None:
+        """Set fields of the suite beside the runs."""
+        content = json.loads((self.folder / SUITE).read_text())
+        write(self.folder / SUITE, content | changes)
+
+    def seal(self, *places: Path) -> list[Path]:
+        """Make hashes, run ids, protocol ids, folders' names and self-checks fit the edited files, as a forger can."""
+        apart = [place.rename(place.with_name(f"{place.name}.edited")) for place in places or self.runs]
+        return [_sealed(place) for place in apart]
+
+    def copy(self, source: Path, name: str) -> Path:
+        """Copy a run's folder under another name."""
+        return Path(shutil.copytree(source, self.folder / name))
+
+
+def record_of(place: Path) -> Json:
+    """Return a run's record."""
+    content: Json = json.loads((place / RECORD).read_text())
+    return content
+
+
+def write(path: Path, content: Json) -> None:
+    """Write JSON."""
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def edit_points(place: Path, change: Callable[[list[Json]], list[Json]]) -> None:
+    """Rewrite a run's points."""
+    points = [json.loads(line) for line in (place / POINTS).read_text().splitlines()]
+    (place / POINTS).write_text("".join(f"{json.dumps(point)}\n" for point in change(points)))
+
+
+def edit_predictions(place: Path, change: Callable[[Any], Any]) -> None:
+    """Rewrite a run's predictions, a table of pandas."""
+    import pandas as pd
+
+    change(pd.read_parquet(place / PREDICTIONS)).to_parquet(place / PREDICTIONS, index=False)
+
+
+def of_quickstart(folder: Path, methods: tuple[str, ...] = ("lora", "full", "head"), seeds: int = 3) -> Forged:
+    """Copy the records of the reference quickstart as if the suite had these methods and seeds; without its page."""
+    folder.mkdir()
+    for place in sorted((REFERENCE / "quickstart").glob("*-s*")):
+        spec = record_of(place)["spec"]
+        if spec["seed"] < seeds and spec["method"]["name"] in methods:
+            shutil.copytree(place, folder / place.name)
+    shutil.copy(REFERENCE / "quickstart" / SUITE, folder)
+    made = Forged(folder)
+    whole = json.loads((folder / SUITE).read_text())
+    made.suite(seeds=seeds, methods={name: whole["methods"][name] for name in methods})
+    suite = Suite.model_validate_json((folder / SUITE).read_text())
+    for run_id, place in places(shuffled(suite.runs(), suite), suite).items():
+        made.edit(folder / run_id, declared__seeds=seeds, order=place.in_sweep, place=place.in_seed)
+    return made
+
+
+def _sealed(place: Path) -> Path:
+    content = record_of(place)
+    content["files"] = RunFolder(place).digests()
+    spec = RunSpec.model_validate(content["spec"])
+    content["run_id"] = spec.run_id
+    content["protocol_id"] = protocol_id(spec.settings, Digests.model_validate(content["digests"]))
+    write(place / RECORD, content)
+    write(place / RECORD, content | {"checks": _checks(place, RunRecord.model_validate(content))})
+    return place.rename(place.with_name(content["run_id"])) if content["run_id"] != place.name else place
+
+
+def _checks(place: Path, record: RunRecord) -> list[Json]:
+    """Return the self-checks that a record names, as its files give them, passed."""
+    predictions = read_predictions(place)
+    if record.status != "ok" or record.consumed is None or predictions is None:
+        return [check.model_dump() for check in record.checks]
+    settings, task = record.spec.settings, task_of(record)
+    parts = (read_points(place), record.consumed, settings, predictions, len(predictions), task, {"trainable": 1})
+    again = {check.name: check for check in all_checks(record.metrics, *parts)}
+    return [
+        (check if check.name == "parameters" else again.get(check.name, check)).model_dump() | {"passed": True}
+        for check in record.checks
+    ]

@@ -1,0 +1,105 @@
+"""Checks of a folder: what they say where they hold, and hostile or unusual folders that must not mislead them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers import made_records
+from helpers.forging import Forged, of_quickstart
+from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
+from hpml_bench.verify.verify import Verified, verify
+
+LINE = 52
+"""Characters that 80 columns leave for a sentence."""
+
+
+def of(made: Verified, name: str) -> list[str]:
+    """Return what a check found wrong."""
+    return [check.finding for check in made.checks if check.name == name and check.state == "failed"]
+
+
+@pytest.fixture
+def forged(tmp_path: Path) -> Forged:
+    """Return a folder of three methods and one seed."""
+    return of_quickstart(tmp_path / "quickstart", seeds=1)
+
+
+def test_what_holds_is_one_line() -> None:
+    """The first sentence of a check's docstring; every check is in the order that is shown, once."""
+    assert {*OF_FOLDER, *OF_RUNS} == set(ALL)
+    assert len(ALL) == len({check.__name__ for check in ALL}) == len(OF_FOLDER) + len(OF_RUNS)
+    assert max(len(check.__name__) for check in ALL) <= 13
+    for check in ALL:
+        assert len((check.__doc__ or "").splitlines()[0]) <= LINE + 1, check.__name__
+
+
+def test_a_pipe_is_named_and_not_opened(forged: Forged) -> None:
+    """Opening it would wait for ever."""
+    os.mkfifo(forged.folder / "pipe")
+    assert of(verify(forged.folder), "plain files") == ["pipe: is no regular file"]
+
+
+def test_a_link_to_a_folder_is_not_followed(forged: Forged, tmp_path: Path) -> None:
+    """It is named, and nothing behind it is read."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.txt").write_text("hf_" + "a1" * 20)
+    (forged.folder / "wandb").symlink_to(tmp_path / "outside")
+    made = verify(forged.folder)
+    assert of(made, "plain files") == ["wandb: is a link"]
+    assert of(made, "secrets") == []
+
+
+def test_a_method_that_is_not_installed_is_said(forged: Forged) -> None:
+    """Its suite can't be compared: a line says so, and other checks go on."""
+    suite = forged.folder / "suite.json"
+    suite.write_text(suite.read_text().replace('"method": null', '"method": "no_such_method"'))
+    forged.edit(forged.run("lora", 0), spec__method__method="no_such_method", spec__suite="other")
+    found = {check.finding: check.state for check in verify(forged.folder).checks if check.name in {"ids", "suite"}}
+    assert "not checked" in {found[finding] for finding in found if "there is no method 'no_such_method'" in finding}
+    assert "not checked" in {found[finding] for finding in found if "a plug-in of it isn't installed" in finding}
+
+
+def test_secrets_of_this_environment_are_found(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their form."""
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "correct-horse-battery")
+    (forged.folder / "notes.txt").write_text("with correct-horse-battery\n")
+    assert of(verify(forged.folder), "secrets") == ["notes.txt:1: holds a secret of this environment"]
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("/home/" + "alice/x", True), ("/Users/" + "alice", True), ("C:\\Users\\" + "alice\\x", True),
+    ("https://example.org/home/" + "page", False), ("to /homework/1", False), ("/data/x.csv", False),
+])  # fmt: skip
+def test_home_folders(text: str, names: bool, forged: Forged) -> None:
+    """Of Linux, macOS and Windows; an address has none."""
+    (forged.folder / "notes.txt").write_text(f"see {text}\n")
+    assert bool(of(verify(forged.folder), "private paths")) == names
+
+
+def test_jobs_side_by_side_that_name_each_other(forged: Forged) -> None:
+    """Runs of several jobs on one host overlap: one of the two names the other."""
+    first, second = forged.runs[:2]
+    forged.edit(first, started="2026-01-02T03:00:00+00:00", seconds=60.0)
+    forged.edit(second, started="2026-01-02T03:00:30+00:00", seconds=60.0)
+    assert len(of(verify(forged.folder), "dates")) == 1
+    forged.edit(second, neighbours=[first.name])
+    assert of(verify(forged.folder), "dates") == []
+
+
+def test_counts_that_differ_in_every_seed_are_no_contradiction(tmp_path: Path) -> None:
+    """A method may choose its sizes by what it learns; one seed alone that differs is named."""
+    made = of_quickstart(tmp_path / "quickstart", methods=("lora", "head"))
+    for seed in range(3):
+        made.edit(made.run("lora", seed), metrics__saved_bytes=1000.0 + seed)
+    assert of(verify(made.folder), "sizes") == []
+    made.edit(made.run("lora", 1), metrics__saved_bytes=1000.0)
+    assert len(of(verify(made.folder), "sizes")) == 1
+
+
+def test_records_without_a_suite_are_not_a_result(tmp_path: Path) -> None:
+    """Nothing says which runs there should be."""
+    made_records.write(tmp_path, made_records.sweep(("lora", "full"), 1))
+    assert of(verify(tmp_path), "planned")[0].startswith("suite.json: is missing")
