@@ -14,7 +14,8 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+Phase = Callable[[str], AbstractContextManager[Any]]
+"""Context of a phase, by its name."""
+
+
 class Measured(NamedTuple):
     """Bytes at the peaks of a real run's phases, and those held before the first."""
 
@@ -76,7 +81,7 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     weights = _there(run.model)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         if run.method.trains:
-            _train(Trainer(run))
+            train(Trainer(run))
         else:
             _evaluate(Evaluator(run))
     live, peaks = _peaks(profiled)
@@ -84,23 +89,24 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     return Measured(weights + held, *(weights + peaks[phase] if phase in peaks else 0 for phase in PHASES))
 
 
-def _train(trainer: Trainer) -> None:
+def train(trainer: Trainer, phase: Phase = record_function) -> None:
+    """Rehearse the largest evaluation batches and take a step on the largest training batches, each in its phase."""
     trainer.model.train()
     batches = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: trainer.group.world]):
-        _evaluate(trainer)
-        with record_function("step"):
+        _evaluate(trainer, phase)
+        with phase("step"):
             for indices in batches:
                 trainer.step(1, indices)
 
 
-def _evaluate(run: Evaluator) -> None:
+def _evaluate(run: Evaluator, phase: Phase = record_function) -> None:
     parts = run.assembly
     answered, read = [parts.validation, parts.test], [] if parts.retention is None else [parts.retention]
-    with record_function("evaluation"):
+    with phase("evaluation"):
         evaluation.rehearse_losses(run.model, run.task, answered, read, run.settings, run.group)
     if parts.generator is not None:
-        with record_function("generation"):
+        with phase("generation"):
             evaluation.rehearse_generation(run.model, answered, run.settings, run.group, parts.generator)
 
 
@@ -170,34 +176,25 @@ def spec_of(task: str, method: str, options: dict[str, Any], changes: dict[str, 
     return RunSpec(suite="fit", settings=Settings.model_validate(values | changes), method=made, seed=0)
 
 
-def prepare(folder: Path, task: TaskSpec, rows: int = ROWS) -> Prepared:
-    """Save a model with random weights and rows of unequal lengths, once per folder."""
-    from tokenizers import Tokenizer, models
-    from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+def prepare(
+    folder: Path,
+    task: TaskSpec,
+    rows: int = ROWS,
+    length: int = LENGTH,
+    shape: dict[str, Any] | None = None,
+    device: str = "cpu",
+) -> Prepared:
+    """Save a model with random weights and rows of unequal lengths, once per folder.
 
+    `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16.
+    """
     made = make_task(task, tuple("abcd"))
     backbone, data = folder / made.model_kind, folder / f"{task.name}-{rows}"
-    shape = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4,
-        "intermediate_size": 3 * WIDTH,
-    }
-    common = COMMON | {"vocab_size": VOCABULARY}
     if not backbone.exists():
-        model: Any = (
-            GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * LENGTH, **common))
-            if made.model_kind == "encoder"
-            else LlamaForCausalLM(
-                LlamaConfig(num_key_value_heads=2, max_position_embeddings=2 * LENGTH, **shape, **common)
-            )
-        )
-        model.save_pretrained(backbone)
-        words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
-        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(backbone)  # noqa: S106
+        _save_model(backbone, made.model_kind, length, shape, device)
     if not data.exists():
         for split in ("train", "validation", "test"):
-            write_rows(data / split, [_rows(made, rows)], made.label_type(), made.extra_types())
+            write_rows(data / split, [_rows(made, rows, length)], made.label_type(), made.extra_types())
     facts = {"mean": 0.5, "sd": 0.3, "deviation": 0.3, "baseline_mae": 0.1}
     digests = Digests(weights="", tokenizer="", data="")
     return Prepared(
@@ -205,10 +202,30 @@ def prepare(folder: Path, task: TaskSpec, rows: int = ROWS) -> Prepared:
     )
 
 
-def _rows(task: Any, rows: int) -> dict[str, list[Any]]:
-    """Return rows of 16 to 64 tokens; a language model's second half are targets."""
-    lengths = np.linspace(LENGTH // 4, LENGTH, rows).astype(int)
-    ids = [[5 + place % 50 for place in range(length)] for length in lengths]
+def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | None, device: str) -> None:
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig, PreTrainedTokenizerFast
+
+    common = COMMON | {"vocab_size": VOCABULARY}
+    small = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2}
+    if kind == "encoder":
+        model = GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=2 * length, **common))
+    else:
+        config = LlamaConfig(
+            max_position_embeddings=2 * length, **common | (shape or small | {"intermediate_size": 3 * WIDTH})
+        )
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
+    model.save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)  # noqa: S106
+
+
+def _rows(task: Any, rows: int, length: int) -> dict[str, list[Any]]:
+    """Return rows of a quarter to all of the length; a language model's second half are targets."""
+    lengths = np.linspace(length // 4, length, rows).astype(int)
+    ids = [[5 + place % 50 for place in range(tokens)] for tokens in lengths]
     per_token, numeric = pa.types.is_list(task.label_type()), pa.types.is_floating(task.label_type())
     half = [[IGNORE_INDEX] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]
     tags = half if task.model_kind == "language_model" else [[place % 4 for place in range(len(row))] for row in ids]

@@ -3,7 +3,7 @@
 SmolLM2-135M's shape with random weights, LoRA r=8 on all linear layers, batch 8, prompts of 20 to 80 tokens and
 completions of 10 to 60. TRL is needed (`pip install trl`). They take turns in random order, each in a new process:
 
-    python -m speed.language CONTENDER
+    python -m speed.language CONTENDER FOLDER DEVICE
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
 from speed import shapes
 from speed.target import Target
+from speed.training import one_gpu
 
 VOCABULARY = 49_152
 BATCH, ROWS = 8, 48
@@ -81,9 +82,11 @@ def save(folder: Path, vocabulary: int = VOCABULARY) -> None:
 # In a process of its own
 
 
-def ours(folder: Path, precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
+def ours(folder: Path, device: str, precision: str = "auto", everywhere: bool = False) -> dict[str, Any]:
     """Train by the harness; `everywhere` computes logits at all places and takes those needed afterwards."""
-    trainer = _trainer(folder, precision)
+    from hpml_bench.plugins.group import settle
+
+    trainer = _trainer(folder, device, precision)
     if everywhere:
         _all_logits(trainer.model)
     trainer.model.train()
@@ -92,15 +95,16 @@ def ours(folder: Path, precision: str = "auto", everywhere: bool = False) -> dic
         if index > WARM + TIMED:
             break
         if index == WARM + 1:
+            settle(trainer.group.device)
             began = time.perf_counter()
         trainer.step(index, indices)
         samples += len(indices) * (index > WARM)
-    trainer.log.reduce()
+    settle(trainer.group.device)
     seconds = time.perf_counter() - began
     return {"samples": samples, "seconds": seconds, "precision": trainer.settings.precision}
 
 
-def _trainer(folder: Path, precision: str = "fp32") -> Any:
+def _trainer(folder: Path, device: str = "cpu", precision: str = "fp32") -> Any:
     from hpml_bench import registry
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.records.run import Digests
@@ -113,10 +117,10 @@ def _trainer(folder: Path, precision: str = "fp32") -> Any:
     options = registry.plugin("methods", "lora").Options(r=8, alpha=16).model_dump()
     asked = {
         "backbone": "path:", "dataset": "text_files", "task": "causal_lm", "steps": WARM + TIMED, "global_batch": BATCH,
-        "eval_batch": EVAL_BATCH, "world_size": 1, "device": "cpu", "threads": cores(), "precision": precision,
+        "eval_batch": EVAL_BATCH, "world_size": 1, "device": device, "threads": cores(), "precision": precision,
         "max_length": 160,
     }  # fmt: skip
-    if precision == "auto":
+    if precision == "auto" and device == "cpu":
         asked["precision"] = shapes.faster_precision(folder / "model")
     settings = resolve_devices(Settings.model_validate(asked))
     spec = RunSpec(
@@ -146,13 +150,15 @@ def _all_logits(model: Any) -> None:
     model.forward = plain
 
 
-def trl(folder: Path, grouped: bool, bf16: bool) -> dict[str, Any]:
+def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
     """Train by TRL, as a script would."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
+
+    from hpml_bench.plugins.group import settle
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Notes when the timed steps begin and end."""
@@ -161,6 +167,7 @@ def trl(folder: Path, grouped: bool, bf16: bool) -> dict[str, Any]:
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             """Look at the clock."""
+            settle(torch.device(device))
             if state.global_step == WARM:
                 self.began = time.perf_counter()
             self.ended = time.perf_counter()
@@ -173,7 +180,7 @@ def trl(folder: Path, grouped: bool, bf16: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
             output_dir=out, per_device_train_batch_size=BATCH, max_steps=WARM + TIMED, learning_rate=1e-4,
-            save_strategy="no", report_to=[], use_cpu=True, bf16=bf16, max_length=None, logging_steps=1000,
+            save_strategy="no", report_to=[], use_cpu=device == "cpu", bf16=bf16, max_length=None, logging_steps=1000,
             gradient_checkpointing=False, disable_tqdm=True, **options,
         )  # fmt: skip
         clock = Clock()
@@ -229,14 +236,14 @@ def generation(folder: Path) -> dict[str, Any]:
     return {"turns": seconds}
 
 
-CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+CONTENDERS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     "ours": ours,
-    "ours_fp32": lambda folder: ours(folder, "fp32"),
-    "all_logits": lambda folder: ours(folder, "fp32", everywhere=True),
-    "trl": lambda folder: trl(folder, grouped=False, bf16=False),
-    "trl_grouped": lambda folder: trl(folder, grouped=True, bf16=False),
-    "trl_grouped_bf16": lambda folder: trl(folder, grouped=True, bf16=True),
-    "generation": generation,
+    "ours_fp32": lambda folder, device: ours(folder, device, "fp32"),
+    "all_logits": lambda folder, device: ours(folder, device, "fp32", everywhere=True),
+    "trl": lambda folder, device: trl(folder, device, grouped=False, bf16=False),
+    "trl_grouped": lambda folder, device: trl(folder, device, grouped=True, bf16=False),
+    "trl_grouped_bf16": lambda folder, device: trl(folder, device, grouped=True, bf16=True),
+    "generation": lambda folder, _: generation(folder),
 }
 
 
@@ -245,7 +252,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(cores())
-    found = CONTENDERS[sys.argv[1]](Path(sys.argv[2]))
+    found = CONTENDERS[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print("\n" + json.dumps({**found, "peak_mb": peak}))
 
@@ -253,14 +260,14 @@ def main() -> None:
 # Turns
 
 
-def run(contender: str, folder: Path) -> dict[str, Any]:
+def run(contender: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
     """Let a contender do its job in a new process."""
     environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
     if contender in {"ours", "ours_fp32", "all_logits", "generation"}:
         environment |= PROCESS_ENVIRONMENT
     path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": path}
-    command = [sys.executable, "-m", "speed.language", contender, str(folder)]
+    environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": path} | one_gpu()
+    command = [sys.executable, "-m", "speed.language", contender, str(folder), device]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{contender}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

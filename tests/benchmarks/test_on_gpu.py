@@ -7,15 +7,22 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import carried
+import fit_ratios
 import on_gpu
 import pytest
-from speed import training
+import torch
+from gpu import budget, kernels, others, sizes, training
+from speed.training import one_gpu
 
-from helpers import language_models
+from helpers import language_models, tiny
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -28,14 +35,14 @@ def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(found.read_text())
-    assert told["devices"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
-    assert told["products"]["passed"], told
-    assert len(told["products"]["rates"]) == 8
+    results = json.loads(found.read_text())
+    assert results["devices"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+    assert results["products"]["passed"], results
+    assert len(results["products"]["rates"]) == 8
 
 
 def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A check gets what is left of the minutes, and fails where that isn't enough."""
+    """A check gets what is left of the minutes, and is skipped where that isn't enough, with the reason."""
     given: list[float] = []
     monkeypatch.setattr(on_gpu, "in_child", lambda check, left: given.append(left) or {"passed": True})
     monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "products,attention", "--json", str(tmp_path / "j")])
@@ -43,7 +50,19 @@ def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert 0 < given[1] <= given[0] <= 540
     monkeypatch.undo()
     found = on_gpu.in_child("products", 0.05)
-    assert (found["passed"], found["timeout"]) == (False, 0.05)
+    assert (found["passed"], found["skipped"]) == (None, "only 0 s of --minutes were left")
+
+
+def test_cases_are_done_while_time_lasts() -> None:
+    """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped."""
+    slow = partial(time.sleep, 0.2)
+    cases = [(name, lambda: slow() or {"passed": True}) for name in ("first", "second", "third")]
+    found = budget.gathered(iter(cases), 0.5)
+    assert found["passed"]
+    assert [of["passed"] for of in found["cases"].values()] == [True, True, None]
+    assert found["cases"]["third"]["skipped"].startswith("less than")
+    assert budget.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
+    assert budget.gathered(iter([*cases[:1], ("two", lambda: {"passed": False})]), 1)["passed"] is False
 
 
 def test_carried_wheels_are_for_the_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +86,12 @@ def test_carried_wheels_are_for_the_command_alone(tmp_path: Path, monkeypatch: p
 def test_losses_must_be_alike() -> None:
     """Three of either, up to the order of sums, of runs that ended well."""
     cpu = {"status": "ok", "losses": [1.0, 0.9, 0.8]}
-    assert on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.9002, 0.8]})
-    assert not on_gpu._alike(cpu, {"status": "ok", "losses": [1.0, 0.91, 0.8]})
-    assert not on_gpu._alike(cpu, {"status": "failed", "losses": []})
+    assert training.alike(cpu, {"status": "ok", "losses": [1.0, 0.9002, 0.8]})
+    assert not training.alike(cpu, {"status": "ok", "losses": [1.0, 0.91, 0.8]})
+    assert not training.alike(cpu, {"status": "failed", "losses": []})
     unsupported = {"status": "unsupported", "losses": []}
-    assert on_gpu._alike(unsupported, unsupported)
-    assert not on_gpu._alike(cpu, unsupported)
+    assert training.alike(unsupported, unsupported)
+    assert not training.alike(cpu, unsupported)
 
 
 def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,10 +100,10 @@ def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.
         monkeypatch.setenv(name, "")  # which the checks set, and so are put back
     save = language_models.save_models
     monkeypatch.setattr(language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]})
-    answered = on_gpu.generation("cpu")
+    answered = kernels.generation("cpu")
     assert answered["passed"], answered
     assert list(answered["models"]) == ["Llama fp32", "Llama bf16"]
-    gradients = on_gpu.attention("cpu")
+    gradients = kernels.attention("cpu")
     assert gradients["passed"], gradients
 
 
@@ -92,13 +111,78 @@ def test_a_method_is_trained_in_the_checks_own_process(tmp_path: Path, monkeypat
     """Three losses, or why there are none; one that fails is in nobody's way."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
-    with on_gpu._alone() as (tiny, folder):
+    with training.alone() as (tiny, folder):
         prepared = tiny.prepared(folder)
-        refused = on_gpu._trained(tiny, prepared, "peft", {"type": "LILY"}, "cpu")
+        refused = training.trained(tiny, prepared, "peft", {"type": "LILY"}, "cpu")
         assert (refused["status"], refused["losses"]) == ("unsupported", [])
         for method, changes in (("lora", {}), ("lora", {"precision": "fp16"}), ("head", {"precision": "bf16"})):
-            found = on_gpu._trained(tiny, prepared, method, {}, "cpu", **changes)
-            assert on_gpu._alike(found, found), found
+            found = training.trained(tiny, prepared, method, {}, "cpu", **changes)
+            assert training.alike(found, found), found
+
+
+def test_a_run_that_is_repeated_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit on a CPU; a change of one weight is found."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+    found = training.repeats("cpu")
+    assert found["passed"], found
+    assert list(found["runs"])[:2] == ["lora fp32", "lora bf16"]
+    steps, turns = training.take_steps, iter(range(100))
+
+    def changed(trainer: Any) -> list[float]:
+        losses = steps(trainer)
+        with torch.no_grad():
+            trainer.parameters[0].view(-1)[0] += 1e-3 * next(turns)
+        return losses
+
+    monkeypatch.setattr(training, "take_steps", changed)
+    assert not training.repeats("cpu")["passed"]
+
+
+@pytest.mark.parametrize(
+    ("check", "names"),
+    [(sizes.fit, ("lora", "lora checkpointing")), (sizes.levers, ("none", "quantization nf4"))],
+    ids=["fit", "levers"],
+)
+def test_memory_and_time_are_compared_on_a_small_model(
+    check: Callable[..., budget.Cases], names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each phase within a tenth of what is predicted, beside the time of a step."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+    for name, call in check("cpu", sizes.SMALL):
+        if name not in names:
+            continue
+        found = call()
+        assert found["passed"], (name, found)
+        assert set(found["predicted_over_real"]) == {"step", "evaluation", "generation"}
+        assert found["samples_per_second"] == pytest.approx(sizes.SMALL.batch / found["step_seconds"])
+
+
+def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each phase has its own peak; a run that needs more than is free isn't tried."""
+    peaks = iter((300, 200, 500))
+    for name, value in {"memory_allocated": 100, "synchronize": None, "reset_peak_memory_stats": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
+    prepared = sizes.prepare(tmp_path, "cpu", sizes.SMALL)
+    with tiny.alone() as group:
+        found = sizes.on_card(fit_ratios.spec_of("causal_lm", "lora", {}, {}), prepared, group)
+    assert [found[phase] for phase in ("evaluation", "generation", "step")] == [200, 100, 400]
+    assert found["loading_seconds"] > 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 80 * 10**9))
+    assert not sizes.lacking(9 * 10**9, "cuda")
+    assert sizes.lacking(11 * 10**9, "cuda") == "it needs 11.0 GB, and 10.0 GB are free"
+
+
+def test_without_trl_its_comparison_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install; where it is, ours must not be slower."""
+    monkeypatch.setattr(others, "find_spec", lambda _: None)
+    assert others.against_trl()["skipped"].startswith("TRL is not installed")
+    assert others.ratios({"ours": 3.0, "trl": 2.0}) == {
+        "passed": True, "samples_per_second": {"ours": 3.0, "trl": 2.0}, "ours_over": {"trl": 1.5},
+    }  # fmt: skip
+    assert not others.ratios({"ours": 1.0, "trl": 2.0, "other": 0.5})["passed"]
 
 
 def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +198,4 @@ def test_a_contender_has_one_gpu(visible: str | None, one: str, monkeypatch: pyt
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert training.one_gpu() == {"CUDA_VISIBLE_DEVICES": one}
+    assert one_gpu() == {"CUDA_VISIBLE_DEVICES": one}

@@ -1,0 +1,114 @@
+"""Kernels on a card: answers side by side, gradients of attention, and rates of products, copies and launches."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gpu.training import alone
+
+
+def generation(device: str = "cuda") -> dict[str, Any]:
+    """Answer prompts of 1 to 15 tokens side by side and each alone; in float32 no answer may differ but at a tie."""
+    import torch
+
+    from hpml_bench.plugins.method import make_method
+    from hpml_bench.plugins.task import Decoding, Generator, make_task
+    from hpml_bench.training.generation import generate
+    from hpml_bench.training.model import build_model
+    from hpml_bench.training.precision import autocast
+
+    where, found = torch.device(device), {}
+    with alone() as (_, folder):
+        small = importlib.import_module("helpers.language_models")
+        prompts, asked = small.prompts(19), Generator(Decoding(10), (), lambda _: "", small.PAD, 16, 0)
+        for kind, path in small.save_models(folder).items():
+            for precision in ("fp32", "bf16"):
+                spec = small.spec_of(path, "lora", device=device, precision=precision)
+                task = make_task(spec.settings.task)
+                model: Any = build_model(path, spec, make_method(spec.method), task, device=where).to(where).eval()
+                with autocast(spec.settings):
+                    beside = generate(model, prompts, asked, where, [*range(len(prompts))])
+                    singly = [generate(model, [each], asked, where, [row])[0] for row, each in enumerate(prompts)]
+                differ = [a.tokens != b.tokens for a, b in zip(beside, singly, strict=True)]
+                sure = [not (a.near_tie or b.near_tie) for a, b in zip(beside, singly, strict=True)]
+                wrong = sum(d and s for d, s in zip(differ, sure, strict=True))
+                found[f"{kind} {precision}"] = {
+                    "differ": sum(differ), "differ_without_a_tie": wrong, "passed": precision != "fp32" or not wrong
+                }  # fmt: skip
+    return {"passed": all(of["passed"] for of in found.values()), "models": found}
+
+
+def attention(device: str = "cuda") -> dict[str, Any]:
+    """Compare gradients of masked attention with the plain kernel's; at low scores (pytorch#196678) be they finite."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from hpml_bench.training.precision import leave_out_cudnn_attention
+
+    leave_out_cudnn_attention()
+
+    def gradients(parts: list[Any], mask: Any) -> Any:
+        query, key, value, weights = parts
+        output = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return torch.autograd.grad(output, (query, key, value), weights)
+
+    found: dict[str, Any] = {}
+    for length in (64, 65, 128, 192):
+        mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+        for low in (False, True):
+            torch.manual_seed(0)
+            parts = [torch.randn(2, 2, length, 64, device=device, dtype=torch.bfloat16) for _ in range(4)]
+            if low:
+                parts[0][..., 0], parts[1][..., 0] = 1.0, -120 * math.sqrt(64)
+            for part in parts[:3]:
+                part.requires_grad_()
+            own = gradients(parts, mask)
+            with sdpa_kernel(SDPBackend.MATH):
+                plain = gradients(parts, mask)
+            errors = [float((a - b).norm() / b.norm()) for a, b in zip(own, plain, strict=True)]
+            passed = all(map(math.isfinite, errors)) and (low or max(errors) < 0.05)
+            found[f"{length}{' low' if low else ''}"] = {"errors": errors, "passed": passed}
+    return {"passed": all(of["passed"] for of in found.values()), "lengths": found}
+
+
+def products(device: str = "cuda", size: int = 8192) -> dict[str, Any]:
+    """Measure products [size, size] and [1723, size] in each precision, copies of 1 GiB, and launches of nothing."""
+    import torch
+
+    on_card = device == "cuda"
+    found: dict[str, Any] = {}
+    for precision, kind in {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}.items():
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        right = torch.randn(size, size, device=device, dtype=kind)
+        for rows in (size, 1723):
+            left = torch.randn(rows, size, device=device, dtype=kind)
+            seconds = _seconds(lambda left=left, right=right: left @ right, on_card)  # type: ignore[misc]
+            found[f"{precision} {rows} rows, TFLOP/s"] = round(2 * rows * size * size / seconds / 1e12, 2)
+    source = torch.empty(2**30 if on_card else 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copied = _seconds(lambda: target.copy_(source), on_card)
+    found["copies, read and written, GB/s"] = round(2 * source.numel() / copied / 1e9, 1)
+    nothing = torch.zeros(1, device=device)
+    found["launches, microseconds"] = round(_seconds(lambda: nothing.add_(1), on_card, 1000) * 1e6, 2)
+    return {"passed": all(rate > 0 for rate in found.values()), "rates": found}
+
+
+def _seconds(call: Callable[[], Any], on_card: bool, times: int = 5) -> float:
+    """Return the seconds of a call, by the device's work of several after one that isn't counted."""
+    import torch
+
+    def ended() -> float:
+        if on_card:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    call()
+    began = ended()
+    for _ in range(times):
+        call()
+    return (ended() - began) / times
