@@ -38,6 +38,8 @@ class Cost:
     column: str
     title: str
     unit: str = ""
+    exact: bool = False
+    """Whether it is a count without noise, so that any difference is real."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Failed:
     seed: str
     status: str
     where: str
+    dataset: str = ""
+    """Data set of the run; empty where it is of all."""
 
 
 @dataclass(frozen=True)

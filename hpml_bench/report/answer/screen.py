@@ -15,6 +15,8 @@ from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
+NARROW = 760
+"""Pixels of a screen up to which answer.css shows one cost."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
 BESIDE: dict[str, Any] = {"pairs": {"__all__": {"__all__": set(Pair.model_fields) - {"a", "b", "v", "w"}}}}
@@ -91,6 +93,17 @@ def context(answer: Answer) -> dict[str, object]:
         "rows": tuple(_row(answer, of, method) for method in answer.methods),
         "data": answer.model_dump_json(exclude=BESIDE).translate(_ESCAPED),
     }  # fmt: skip
+
+
+def sheets(answer: Answer) -> list[str]:
+    """Return the rules by which a page shows the chosen one of costs that answer.css doesn't know; none without one."""
+    keys = [axis.key for axis in answer.axes if axis.key not in words.OF_SUITES]
+    if not keys:
+        return []
+    pictures = ", ".join(f".pic:has(#x-{key}:checked) .p-{key}" for key in keys)
+    columns = ", ".join(f"#best:has(#x-{key}:checked) .main .c-{key}" for key in keys)
+    narrow = f"@media screen and (max-width: {NARROW}px) {{ {columns} {{ display: table-cell; }} }}"
+    return [f"{pictures} {{ display: block; }}\n{narrow}\n"]
 
 
 def _unit(axis: Axis) -> str:
