@@ -63,6 +63,13 @@ class Compared:
         """Whether verdicts are for other rows alone."""
         return self.verdicts.scope in {"rows", "shares", "none"}
 
+    def needed(self, c: Comparison) -> int | None:
+        """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested."""
+        scores, need = self.scores, c.seeds_needed
+        if need is None or not self.by_rows:
+            return need
+        return math.ceil(need * (scores.count or 0) / (scores.group_count or scores.count or 1))
+
     def runs(self, name: str) -> dict[int, float]:
         """Return a system's scores that enter its mean: of the runs that all share, where verdicts are over runs."""
         own = dict(self.scores.means[name])
@@ -99,25 +106,26 @@ def _folders(compared: Sequence[Compared]) -> list[str]:
     """Return a folder's name for each data set."""
     taken: list[str] = []
     for one in compared:
-        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.name).strip("-.")[:60] or "data"
+        plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
         taken.append(plain_name if plain_name not in taken else f"{plain_name}-{len(taken) + 1}")
     return taken
 
 
 def _suite(one: Compared, answer: Answer) -> OfSuite:
     about: dict[str, Cell] = {
-        "Data set": one.scores.name, "Score": answer.score.title, "Rows": answer.rows_text,
+        "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
         "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
     }  # fmt: skip
     values = {name: one.runs(name) for name in one.scores.systems}
-    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.name, version=version("hpml-bench"))
+    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"))
 
 
 def page_of(compared: Compared) -> Page:
     """Return the page of one data set."""
     answer, scores = answer_of(compared), compared.scores
     facts = {
-        "Data": scores.name,
+        "Data": scores.title,
+        "Inputs": str(len(scores.sources)),
         "Systems": str(len(scores.systems)),
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
@@ -154,10 +162,10 @@ def answer_of(compared: Compared) -> Answer:
     uneven = not compared.by_rows and len({frozenset(of) for of in scores.means.values()}) > 1
     untested_costs = any(axis.tested is None and not axis.exact for axis in axes.values())
     return Answer(
-        suite=scores.name,
+        suite=scores.title,
         description="",
         model="",
-        data=scores.name,
+        data=scores.title,
         rows=scores.count or 0,
         rows_text=_rows_text(scores),
         seeds=max(len(of) for of in scores.means.values()),
@@ -178,7 +186,7 @@ def answer_of(compared: Compared) -> Answer:
             Failure(method=failure.system, seed=_seed(failure.seed, at), status=failure.status)
             for at, failure in enumerate(scores.failed)
         ),
-        unranked="that takes three seeds that all systems share" if untested_costs else None,
+        unranked="ranks take three seeds that all systems share" if untested_costs else None,
         untried=tuple(dict.fromkeys(f.system for f in scores.failed if f.system not in scores.systems)),
         over="row" if compared.by_rows else "seed",
         least=statistics.LEAST_SEEDS,
@@ -288,10 +296,7 @@ def _pair(compared: Compared, c: Comparison) -> Pair:
     made = pair_of(c, compared.scores.score.better, compared.scale)
     if not compared.by_rows:
         return made
-    scores = compared.scores
-    a_unit = (scores.count or 0) / (scores.group_count or scores.count or 1)
-    need = None if made.need is None else math.ceil(made.need * a_unit)
-    return made.model_copy(update={"n": scores.count or 0, "need": need})
+    return made.model_copy(update={"n": compared.scores.count or 0, "need": compared.needed(c)})
 
 
 # The sections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ class Scores:
 
     dataset: str
     """Name of the data set; empty where the input has none."""
+    title: str
+    """Its name on a page."""
     score: Score
     systems: tuple[str, ...]
     """Names as they are shown, in the input's order."""
@@ -63,11 +65,6 @@ class Scores:
     sources: tuple[str, ...] = ()
     left_out: int = 0
     """Rows that some system lacks, with `shared`."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name, or `scores`."""
-        return self.dataset or "scores"
 
     @cached_property
     def shared_seeds(self) -> int:
@@ -121,6 +118,7 @@ def assemble(
     lower: bool = False,
     bounds: tuple[float, float] | None = None,
     shared: bool = False,
+    title: str = "scores",
 ) -> tuple[Scores, ...]:
     """Return the scores of each data set, those that compare two systems or more.
 
@@ -129,6 +127,7 @@ def assemble(
         lower: a lower score is better, whatever the inputs say.
         bounds: least and largest score, whatever the inputs say.
         shared: compare the rows that all systems have; else different rows are an error.
+        title: name of a data set that the inputs don't name.
 
     Raises:
         UserError: a value is missing, no number, twice there or out of its range; inputs hold different scores; rows
@@ -161,13 +160,13 @@ def assemble(
     for name, part in parts.items():
         if name not in alone:
             own = tuple(one for one in failed if one.dataset in {"", name})
-            of = replace(common, dataset=name, remarks=tuple(remarks), failed=own)
+            of = replace(common, dataset=name, title=name or title, remarks=tuple(remarks), failed=own)
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)
 
 
 def _empty(score: Score) -> Scores:
-    return Scores("", score, (), (), {}, None, None, None, False, {})
+    return Scores("", "", score, (), (), {}, None, None, None, False, {})
 
 
 def _score(measured: Sequence[Measured], lower: bool, bounds: tuple[float, float] | None) -> Score:
@@ -209,7 +208,7 @@ def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
         for cost in one.costs:
             if by_column.setdefault(cost.column, cost) != cost:
                 raise UserError(
-                    f"{sanitize(one.source, 80)}: the cost {sanitize(cost.column, 40)} has another title or unit than "
+                    f"{sanitize(one.source, 80)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
                     "in the inputs before; rename one of the columns"
                 )
     return tuple(by_column.values())
@@ -231,7 +230,8 @@ def _prepared(one: Measured) -> pd.DataFrame:
         missing = lines[column].isna()
         if missing.any():
             where = lines[WHERE][missing].iloc[0]
-            raise UserError(f"{where}: {column} is missing; give a value in each line")
+            what = "missing or not a number" if column == SCORE else "missing"
+            raise UserError(f"{where}: {column} is {what}; give a value in each line, or leave the line out")
     if GROUP in one.lines and one.lines[GROUP].isna().any() and one.lines[GROUP].notna().any():
         where = lines[WHERE][lines[GROUP].isna()].iloc[0]
         raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
@@ -318,18 +318,19 @@ def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str,
         values = there[cost.column].to_numpy(dtype=float)
         for at in np.flatnonzero(~np.isfinite(values))[:1]:
             raise UserError(
-                f"{there[WHERE].iloc[at]}: {sanitize(cost.column, 40)} is {values[at]}; give a finite number, or leave "
+                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]}; give a finite number, or leave "
                 "it empty"
             )
         runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
         for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:
             line = there.iloc[at]
             raise UserError(
-                f"{line[WHERE]}: {sanitize(cost.column, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
+                f"{line[WHERE]}: {sanitize(cost.title, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
                 "run's total or mean, in each of its lines: sum it up, or remove the column"
             )
         by_system: dict[str, dict[int, float]] = {}
-        for (system, run), value in runs.first().items():  # type: ignore[misc]
+        firsts = there.drop_duplicates([SYSTEM, "run"])
+        for system, run, value in zip(firsts[SYSTEM], firsts["run"], firsts[cost.column], strict=True):
             by_system.setdefault(str(system), {})[int(run)] = float(value)
         if by_system:
             found[cost] = by_system
@@ -349,14 +350,14 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
         keep = np.flatnonzero(np.bincount(place["place"], minlength=len(rows)) == len(there))
         if not len(keep):
             raise UserError(
-                f"{place[WHERE].iloc[0]}: no row of {of.name} is in every run of every system; compare fewer"
+                f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer"
             )
     groups = _groups(place, len(rows))
     values: dict[str, dict[int, NDArray[np.float64]]] = {name: {} for name in of.systems}
-    for (system, run), own in place.groupby([SYSTEM, "run"], sort=False):  # type: ignore[misc]
+    for system, run, own in _runs(place):
         ordered = np.full(len(rows), np.nan)
         ordered[own["place"].to_numpy()] = own[SCORE].to_numpy(dtype=float)
-        values[str(system)][int(run)] = ordered[keep]
+        values[system][run] = ordered[keep]
     every = np.unique(np.concatenate([scores for by in values.values() for scores in by.values()]))
     binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
     return replace(
@@ -370,15 +371,22 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
     )
 
 
+def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Yield system, run and lines of each run."""
+    for name, by_run in place.groupby(SYSTEM, sort=False):
+        for run, own in by_run.groupby("run", sort=False):
+            yield str(name), int(str(run)), own
+
+
 def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: Scores) -> str:
     """Return the sentence on the first run that lacks rows of another one."""
-    for (system, run), own in place.groupby([SYSTEM, "run"], sort=False):  # type: ignore[misc]
+    for system, run, own in _runs(place):
         missing = np.setdiff1d(np.arange(len(rows)), own["place"])
         if len(missing):
             other = place[place["place"] == missing[0]].iloc[0]
-            seed = f", seed {sanitize(of.seeds[int(run)], 20)}," if of.seeds[int(run)] else ""
+            seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
             return (
-                f"'{system}'{seed} has {len(own):,} of {len(rows):,} rows of {of.name}: it lacks row "
+                f"'{system}'{seed} has {len(own):,} of {len(rows):,} rows of {of.title}: it lacks row "
                 f"'{sanitize(rows[missing[0]], 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or "
                 "compare those that all have by --shared"
             )
@@ -416,7 +424,7 @@ def _with_means(part: pd.DataFrame, of: Scores) -> Scores:
             line, first = part.iloc[at], part[known].iloc[0]
             has = f"{counts[at]:,.0f} rows" if known[at] else "no number of rows"
             raise UserError(
-                f"{line[WHERE]}: '{line[SYSTEM]}' has {has} of {of.name} and '{first[SYSTEM]}' "
+                f"{line[WHERE]}: '{line[SYSTEM]}' has {has} of {of.title} and '{first[SYSTEM]}' "
                 f"{first[COUNT]:,.0f} ({first[WHERE]}); compare scores of the same rows"
             )
     means: dict[str, dict[int, float]] = {name: {} for name in of.systems}

@@ -50,9 +50,9 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
             pairs += [(cost, c) for c in statistics.compare_pairs(by_system, ratio=True)]
     decided = statistics.decide(c for _, c in pairs)
     by: dict[Cost | None, list[Comparison]] = {}
-    for (cost, _), c in zip(pairs, decided, strict=True):
-        by.setdefault(cost, []).append(c)
-    costs = {cost: tuple(of) for cost, of in by.items() if cost is not None}
+    for (of, _), c in zip(pairs, decided, strict=True):
+        by.setdefault(of, []).append(c)
+    costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
     return Verdicts(scope, why, tuple(by.get(None, ())), costs)
 
 

@@ -49,6 +49,10 @@ class Evidence(ABC):
         """Return the least mean for which `p_rare` is below a level, at n seeds or rows."""
         return 0.0
 
+    def cautious(self) -> Evidence:
+        """Return the same with its spread over seeds at a bound, for plans; where rows alone vary, the same."""
+        return self
+
     def p(self) -> float:
         """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
         from scipy.special import stdtr  # scipy.stats takes 0.6 s to import

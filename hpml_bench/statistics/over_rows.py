@@ -230,8 +230,8 @@ def compare_shares(
     low, high = bounds
 
     def evidence(a: str, b: str) -> TwoShares:
-        shares = [(means[name] - low) / (high - low) for name in (a, b)]
-        return TwoShares(n, means[a] - means[b], *shares, span=high - low)
+        of_a, of_b = ((means[name] - low) / (high - low) for name in (a, b))
+        return TwoShares(n, means[a] - means[b], of_a, of_b, high - low)
 
     return _compare(tuple(means), n, margin, means.__getitem__, evidence, lambda *_: False)
 

@@ -47,7 +47,8 @@ def compare(
     if margin is not None and not margin > 0:
         raise UserError(f"--margin {margin:g}: give a difference above 0")
     load_libraries()
-    found = assemble(read(inputs, metric), lower=lower, bounds=_bounds(bounds), shared=shared)
+    title = inputs[0].stem if len(inputs) == 1 else "scores"
+    found = assemble(read(inputs, metric), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)
     shown(*write(found, out, wanted, margin))
     if len(found) > 1:
         click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")

@@ -78,15 +78,16 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     if ROW not in columns and COUNT in columns:
         found[COUNT] = [_number(cell, COUNT, at) for cell, at in zip(columns[COUNT], where, strict=True)]
     found |= {name: list(map(_text, columns[name])) for name in NAMES if name in columns and name not in (*found,)}
-    taken = {score, *NAMES} if metric is None else {score, *NAMES} - {SCORE}
+    taken = {*NAMES} - {SCORE} | {score}
     costs, unread = [], []
     for name in (name for name in names if name not in taken):
         numbers = _numbers(columns[name])
         if numbers is None:
             unread.append(name)
         else:
-            found[name] = numbers
-            costs.append(Cost(name, sanitize(name, 40)))
+            column = f"cost {name}"  # of no other column's name
+            found[column] = numbers
+            costs.append(Cost(column, sanitize(name.replace("_", " "), 40)))
     remarks = (f"Columns that hold text weren't read: {', '.join(sanitize(n, 40) for n in unread)}.",) if unread else ()
     return Measured(pd.DataFrame(found), Score(sanitize(score, 60)), tuple(costs), (), remarks, f"table {source}")
 

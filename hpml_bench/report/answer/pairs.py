@@ -8,8 +8,8 @@ from hpml_bench.report.answer.model import Pair
 from hpml_bench.statistics import Better, Comparison
 
 
-def pair_of(c: Comparison, better: Better, scale: float = 1.0, need: int | None = None) -> Pair:
-    """Return a pair with its numbers times `scale`, a cost's as factors; `need` in place of the seeds needed."""
+def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
+    """Return a pair with its numbers times `scale`, a cost's as factors."""
 
     def shown(value: float | None) -> float | None:
         return None if value is None else plain(math.exp(value) if c.ratio else scale * value)
@@ -27,7 +27,7 @@ def pair_of(c: Comparison, better: Better, scale: float = 1.0, need: int | None 
         whi=shown(high),
         p=c.p,
         ph=c.p_adjusted,
-        need=c.seeds_needed if need is None else need,
+        need=c.seeds_needed,
         n=c.difference.n,
         small=c.verdict == "different" and c.equivalent,
         skew=c.uncertain,
