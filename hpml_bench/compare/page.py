@@ -309,6 +309,7 @@ def _sections(compared: Compared, answer: Answer) -> Iterator[Section]:
         ("cost", section_of("costs", "Costs", _costs(answer))),
         ("sure", matrix_section(answer)),
         ("sure", deciding_section(answer)),
+        ("sure", section_of("more", "What more data would give", _more(compared))),
         ("sure", section_of("pairs", "Every pair in numbers", _pairs(compared, answer))),
         ("methods", Section(slug="each", title="Each system", blocks=tuple(_folds(compared, answer)))),
         ("setup", section_of("read", "What was read", *_read(compared))),
@@ -432,6 +433,16 @@ def _problems(scores: Scores) -> Iterator[Table | Text]:
         yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
 
 
+def _more(compared: Compared) -> Text | None:
+    """Return what a comparison without rows, or seeds, lacks."""
+    sentences = []
+    if compared.scores.rows is None:
+        sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
+    if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
+        sentences.append("Three seeds of each system: verdicts for other seeds too, and ranks by cost.")
+    return Text(sentences=tuple(sentences)) if sentences else None
+
+
 def _reading(compared: Compared) -> tuple[str, ...]:
     scores, found = compared.scores, compared.verdicts
     sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error (Holm 1979)."]
@@ -441,8 +452,4 @@ def _reading(compared: Compared) -> tuple[str, ...]:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not any(c.margin for c in found.score):
         sentences.append("No margin is given, so no pair is shown equal. Give --margin.")
-    if found.scope in {"shares", "none"}:
-        sentences.append(
-            "Scores row by row would find smaller differences; a second seed and a third, other seeds too."
-        )
     return tuple(sentences)
