@@ -28,7 +28,10 @@
 
     // Numbers as text
     const fixed = (x, digits) => {
-      const [whole, part] = Math.abs(x).toFixed(digits).split(".");
+      // a half goes to the even digit, as Python has it; toFixed rounds it up
+      const size = Math.abs(x), tens = size * 10 ** digits, low = Math.floor(tens);
+      const half = tens - low === 0.5 && Number.isInteger(size * 2 ** (digits + 1)) && low % 2 === 0;
+      const [whole, part] = (half ? low / 10 ** digits : size).toFixed(digits).split(".");
       const text = whole.replace(/\B(?=(\d{3})+$)/g, ",") + (part ? `.${part}` : "");
       return (x < 0 && /[1-9]/.test(text) ? "−" : "") + text;
     };

@@ -85,21 +85,19 @@ def write(
     """Write the page of a comparison and return it with its files; of several data sets also a page each.
 
     Raises:
-        UserError: the data sets share under two systems, or the page can't be written there.
+        UserError: the data sets share under two systems, each having its page by then; or a page can't be written.
 
     """
     compared = [Compared.of(one, margin) for one in found]
     if len(compared) == 1:
         page = page_of(compared[0])
         return page, write_page(page, out, formats)
-    folders = _folders(compared)
     pages = [page_of(one) for one in compared]
+    for page, folder in zip(pages, _folders(compared), strict=True):
+        write_page(page, out / folder, formats)
     suites = Suites.among([_suite(one, page.answer) for one, page in zip(compared, pages, strict=True)], "data set")
     over = page_of_suites(suites)
-    files = write_page(over, out, formats)
-    for page, folder in zip(pages, folders, strict=True):
-        write_page(page, out / folder, formats)
-    return over, files
+    return over, write_page(over, out, formats)
 
 
 def _folders(compared: Sequence[Compared]) -> list[str]:
@@ -332,7 +330,7 @@ def _places(answer: Answer) -> Table:
         rows.append([method.name, rank(method.place), (terms.score_text(answer, score.m, unit=False), score.m), *ends,
                      method.seeds])  # fmt: skip
     notes = [
-        "A place is an interval of ranks: 1 + systems shown better, to the number of systems less those shown worse. "
+        "A place is an interval of ranks. It begins after the systems shown better and ends before those shown worse. "
         "Low and high: 95 % of the mean, each by itself."
     ]
     columns = ("System", "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
@@ -436,6 +434,8 @@ def _problems(scores: Scores) -> Iterator[Table | Text]:
 def _more(compared: Compared) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences = []
+    if compared.scores.rows is not None and not compared.scores.bounded:
+        sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
     if compared.scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
     if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
@@ -446,8 +446,6 @@ def _more(compared: Compared) -> Text | None:
 def _reading(compared: Compared) -> tuple[str, ...]:
     scores, found = compared.scores, compared.verdicts
     sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error (Holm 1979)."]
-    if scores.rows is not None and not scores.bounded:
-        sentences.append("No range of the score is given: verdicts presume no row beyond those seen. Give --range.")
     if scores.groups is not None:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not any(c.margin for c in found.score):

@@ -25,6 +25,7 @@ from hpml_bench.compare.measured import (
     Score,
 )
 from hpml_bench.errors import UserError
+from hpml_bench.report.curves import LARGEST
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -241,8 +242,10 @@ def _prepared(one: Measured) -> pd.DataFrame:
 def _check(frame: pd.DataFrame, score: Score) -> None:
     """Check that scores and numbers of rows are numbers, in their range."""
     values = frame[SCORE].to_numpy(dtype=float)
-    for at in np.flatnonzero(~np.isfinite(values))[:1]:
-        raise UserError(f"{frame[WHERE][at]}: the score is {values[at]}; give a finite number, or leave the row out")
+    for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+        raise UserError(
+            f"{frame[WHERE][at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
+        )
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
     for at in np.flatnonzero((values < low) | (values > high))[:1]:
@@ -316,10 +319,10 @@ def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str,
             continue
         there = part[part[cost.column].notna()]
         values = there[cost.column].to_numpy(dtype=float)
-        for at in np.flatnonzero(~np.isfinite(values))[:1]:
+        for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
             raise UserError(
-                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]}; give a finite number, or leave "
-                "it empty"
+                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
+                f"{LARGEST:g}, or leave it empty"
             )
         runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
         for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:

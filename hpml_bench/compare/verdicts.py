@@ -65,9 +65,9 @@ def scope_of(scores: Scores) -> tuple[Scope, str | None]:
     if seeds:
         return "seeds", None
     if scores.score.low is None or scores.score.high is None:
-        return "none", "the score's range isn't known: give scores row by row, or the range by --range"
+        return "none", "the score's range isn't known: give --range, or scores row by row"
     if scores.count is None:
-        return "none", "the number of rows isn't known: give scores row by row, or a column rows"
+        return "none", "the number of rows isn't known: give a column rows, or scores by row"
     few = _few(scores.count, "rows")
     return "none" if few else "shares", few
 

@@ -185,7 +185,7 @@ def answer_over(suites: Suites) -> Answer:
         methods.append(Method(name=name, kind=own.kind, base=own.base, place=place, seeds=len(ranked), v=v))
     failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
     return Answer(
-        suite=" + ".join(suite.name for suite in ranked),
+        suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked),
         data=f"{len(ranked)} {suites.noun}s",
@@ -317,8 +317,7 @@ def _friedman(suites: Suites) -> Text:
         sentences=(
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "
             f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
-            f"At most 5 % of such pages hold a false verdict, if the {suites.noun}s are a sample of those that it is "
-            "for.",
+            f"At most 5 % of such pages hold a false verdict, if the {suites.noun}s are a fair sample.",
         )
     )
 
