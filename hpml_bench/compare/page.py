@@ -134,7 +134,7 @@ def page_of(compared: Compared) -> Page:
         answer=answer,
         sections=tuple(_sections(compared, answer)),
         facts=facts,
-        problems=len(scores.failed) + bool(scores.left_out),
+        problems=len(scores.failed) + bool(scores.unshared),
         newest="",
         version=version("hpml-bench"),
         styles={},
@@ -201,7 +201,7 @@ def _rows_text(scores: Scores) -> str:
     if scores.count is None:
         return "number of rows not known"
     groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
-    left = f", {scores.left_out:,} left out" if scores.left_out else ""
+    left = f", {scores.unshared:,} left out" if scores.unshared else ""
     return f"{terms.count_of(scores.count, 'row')}{groups}{left}"
 
 
@@ -422,9 +422,9 @@ def _read(compared: Compared) -> Iterator[Table | Text]:
 
 
 def _problems(scores: Scores) -> Iterator[Table | Text]:
-    if scores.left_out:
+    if scores.unshared:
         yield Text(
-            sentences=(f"{terms.count_of(scores.left_out, 'row')} that some system lacks: left out (--shared).",)
+            sentences=(f"{terms.count_of(scores.unshared, 'row')} that some system lacks: left out (--shared).",)
         )
     if scores.failed:
         rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]

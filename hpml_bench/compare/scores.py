@@ -64,7 +64,7 @@ class Scores:
     failed: tuple[Failed, ...] = ()
     remarks: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    left_out: int = 0
+    unshared: int = 0
     """Rows that some system lacks, with `shared`."""
 
     @cached_property
@@ -236,6 +236,8 @@ def _prepared(one: Measured) -> pd.DataFrame:
     if GROUP in one.lines and one.lines[GROUP].isna().any() and one.lines[GROUP].notna().any():
         where = lines[WHERE][lines[GROUP].isna()].iloc[0]
         raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
+    for column in (SYSTEM, SEED, DATASET, ROW, GROUP):
+        lines[column] = lines[column].map(str, na_action="ignore")
     return lines
 
 
@@ -370,7 +372,7 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
         count=len(keep),
         groups=None if groups is None else groups[keep],
         binary=binary,
-        left_out=len(rows) - len(keep),
+        unshared=len(rows) - len(keep),
     )
 
 

@@ -45,8 +45,8 @@ class Evidence(ABC):
         """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here: 0."""
         return 0.0
 
-    def least_rare(self, _: float, n: int, /) -> float:  # noqa: ARG002 - of those that know rows
-        """Return the least mean for which `p_rare` is below a level, at n seeds or rows."""
+    def least_rare(self, _: float, n: int | None = None, /) -> float:  # noqa: ARG002 - of those that know rows
+        """Return the least mean for which `p_rare` is below a level, at n seeds or rows, or at its own."""
         return 0.0
 
     def cautious(self) -> Evidence:
@@ -163,7 +163,7 @@ class OverSeedsAndRows(Evidence):
         """
         return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
 
-    def least_rare(self, alpha: float, _: int, /) -> float:
+    def least_rare(self, alpha: float, _: int | None = None, /) -> float:
         """Return r (q - opposed / m), q being the share at which the binomial chance is alpha / 2."""
         return least_beside_rare_rows(alpha, self.m, self.span, self.opposed)
 

@@ -73,9 +73,10 @@ class OverRows(Evidence):
         """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
         return p_of_rare_rows(self.mean, self.n, self.span, self.opposed)
 
-    def least_rare(self, alpha: float, n: int, /) -> float:
+    def least_rare(self, alpha: float, n: int | None = None, /) -> float:
         """Return the least mean for which `p_rare` is below alpha, at n rows with this share of opposed ones."""
-        return least_beside_rare_rows(alpha, n, self.span, self.opposed * n // self.n)
+        rows = n or self.n
+        return least_beside_rare_rows(alpha, rows, self.span, self.opposed * rows // self.n)
 
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of the error's estimate, n - 1."""

@@ -178,7 +178,7 @@ def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
     """--shared leaves out the rows that some system lacks, and counts them; none in common is an error."""
     path = write_csv(tmp_path / "t.csv", GOOD[:-1])
     (found,) = scores(path, shared=True)
-    assert (found.count, found.left_out) == (3, 1)
+    assert (found.count, found.unshared) == (3, 1)
     apart = [line | {"row": f"{line['system']}{line['row']}"} for line in GOOD]
     with pytest.raises(UserError, match=r"no row of .* is in every run"):
         scores(write_csv(tmp_path / "u.csv", apart), shared=True)

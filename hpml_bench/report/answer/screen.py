@@ -77,6 +77,7 @@ def context(answer: Answer) -> dict[str, object]:
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": words.facts(answer),
+        "noun": answer.noun,
         "names": [method.name for method in answer.methods],
         "many": len(answer.methods) > MANY,
         "numbered": answer.numbered,
