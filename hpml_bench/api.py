@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.suite.suite import load_suite
+from hpml_bench.compare import compare
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["compare", "load_results", "load_trained", "run_suite"]
 
 
 def run_suite(
@@ -43,6 +45,7 @@ def run_suite(
     """
     from rich.console import Console
 
+    from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.sweep.request import SweepRequest
 

@@ -10,12 +10,13 @@
   const choosing = (data) => {
     const { methods, score } = data;
     const axes = Object.fromEntries(data.axes.map((axis) => [axis.key, axis]));
-    const keys = ["time", "memory", "size", "score"].filter((key) => key === "score" || axes[key]);
+    const keys = [...data.axes.map((axis) => axis.key), "score"];
     const scoreFirst = ["score", ...keys.filter((key) => key !== "score")];
     const numbered = methods.length > 7 || methods.some((m) => [...m.name].length > 20);
     const number = new Map(methods.map((m, at) => [m, at + 1]));
     const capital = (text) => text[0].toUpperCase() + text.slice(1);
     const noun = { time: "time", memory: "memory", size: "saved size", score: score.title };
+    for (const key of keys) noun[key] ??= axes[key].title.toLowerCase();
     const unit = (key) => (key === "score" ? score.unit : axes[key].unit);
 
     // Values: a limit is on `limited`, a rank by `ranked`, which of memory is what training adds.
@@ -27,7 +28,10 @@
 
     // Numbers as text
     const fixed = (x, digits) => {
-      const [whole, part] = Math.abs(x).toFixed(digits).split(".");
+      // a half goes to the even digit, as Python has it; toFixed rounds it up
+      const size = Math.abs(x), tens = size * 10 ** digits, low = Math.floor(tens);
+      const half = tens - low === 0.5 && Number.isInteger(size * 2 ** (digits + 1)) && low % 2 === 0;
+      const [whole, part] = (half ? low / 10 ** digits : size).toFixed(digits).split(".");
       const text = whole.replace(/\B(?=(\d{3})+$)/g, ",") + (part ? `.${part}` : "");
       return (x < 0 && /[1-9]/.test(text) ? "−" : "") + text;
     };
@@ -118,7 +122,7 @@
       return [`no.${NB}${number.get(m)}`, ...(long ? [" ", { name: short(m.name) }] : [])];
     };
     const label = (m) => nameOf(m, true), brief = (m) => nameOf(m, false);
-    const named = (of, word) => (of.length > 4 ? [`${of.length} methods`] : list(of.map(label), word).flat());
+    const named = (of, word) => (of.length > 4 ? [`${of.length} ${data.noun}s`] : list(of.map(label), word).flat());
     const numbers = (of) => {
       const ranges = [];
       for (const at of of.map((m) => number.get(m)).sort((p, q) => p - q)) {
@@ -142,15 +146,19 @@
       memory: added() ? ["adds", "add", "least memory in training"] : ["needs", "need", "least memory"],
       size: ["saves", "save", "the smallest file"],
     };
+    for (const key of keys) best[key] ??= ["has", "have", `the lowest ${noun[key]}`];
     const limits = (state) => keys.filter((key) => state[key] !== null);
-    const one = data.over === "suite" ? "suite" : "run";
+    const one = ["suite", "data set"].includes(data.over) ? data.over : "run";
+    const these = data.over === "row" ? "rows" : `${one}s`;
     const counts = data.shared ? " of the shared seeds" : data.failures.length ? " that ended well" : "";
     const every = () => (data.seeds > 1 ? `in every ${one}${one === "run" ? counts : ""}` : "in one run each");
     const within = (state) => (limits(state).length ? `Within your limits ${every()}: ` : "");
     const why = (key) => {
       if (data.unranked && key !== "score" && !axes[key].exact)
         return `Costs rank nothing here: ${data.unranked}.`;
-      return data.seeds < 2 ? "One seed can't rank methods: run 3 or more." : "No two of them were tested.";
+      if (key === "score" && data.untested) return `Nothing is tested: ${data.untested}.`;
+      if (key !== "score" && data.noun === "system") return "No two of them were tested.";
+      return data.seeds < 2 ? `One seed can't rank ${data.noun}s: run 3 or more.` : "No two of them were tested.";
     };
 
     const pick = (state, found) => {
@@ -183,7 +191,7 @@
         if (axes[key]?.exact) return [start, ...named(head), ` ${plural} ${what}: ${text}.`];
         return [start, ...named(head), ` are shown equal, and not beaten, by ${noun[key]}.`];
       }
-      return [start, ...named(head, "or"), ` may ${plural} ${what}. These ${one}s can't tell which.`];
+      return [start, ...named(head, "or"), ` may ${plural} ${what}. These ${these} can't tell which.`];
     };
 
     // What a method is not shown to beat by score, of guessing and the base model
@@ -235,7 +243,7 @@
       const of = (how) =>
         found.gone.filter(({ by }) => by.some((j) => j.key === key && j.how === how)).map(({ m }) => m);
       const many = (all, one) => {
-        if (all.length > few) return [`${all.length} methods`, ...(numbered ? [", ", ...others(all, "and")] : [])];
+        if (all.length > few) return [`${all.length} ${data.noun}s`, ...(numbered ? [", ", ...others(all, "and")] : [])];
         return all.flatMap((m, at) => (at ? [", ", ...one(m)] : one(m)));
       };
       const value = (m) => {
@@ -499,6 +507,7 @@
     };
     const controls = keys.map(limit);
     const matters = { score: data.score.title, time: "speed", memory: "memory", size: "size" };
+    for (const key of keys) matters[key] ??= noun[key];
     const firsts = scoreFirst.map((key) => {
       const input = make("input", { type: "radio", name: "first", id: `f-${key}`, value: key });
       input.addEventListener("change", () => {
@@ -569,7 +578,7 @@
       saving = setTimeout(() => save("replaceState"), 200); // browsers refuse a hundred in a row
       clearTimeout(speaking);
       speaking = setTimeout(() => {
-        const fit = `${found.sure.length} of ${methods.length} methods fit ${logic.every()}.`;
+        const fit = `${found.sure.length} of ${methods.length} ${data.noun}s fit ${logic.every()}.`;
         status.textContent = `${result.querySelector(".pick").textContent} ${fit}`;
       }, 700);
     };

@@ -15,8 +15,8 @@ from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
-    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "training", "fit",
-    "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "api", "cli", "__main__",
+    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "compare",
+    "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "api", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
 PLUGINS = "builtin"

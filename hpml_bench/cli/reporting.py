@@ -44,7 +44,7 @@ def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequ
 
     load_libraries()
     page = page_of(load(folder))
-    _shown(page, write_page(page, out or folder, formats))
+    shown(page, write_page(page, out or folder, formats))
     records = load_records(folder).records if trackers else ()
     for tracker in trackers:
         if sentence := tracker.publish(folder, records, lambda: all_tables(page)):
@@ -57,10 +57,10 @@ def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> No
 
     load_libraries()
     page = page_over([load(folder) for folder in folders])
-    _shown(page, write_page(page, out, formats))
+    shown(page, write_page(page, out, formats))
 
 
-def _shown(page: Page, paths: Sequence[Path]) -> None:
+def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
     from hpml_bench.report.terminal import show_answer, terminal
     from hpml_bench.system.text import for_terminal

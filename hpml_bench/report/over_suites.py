@@ -1,4 +1,4 @@
-"""Several suites on one page: methods by rank in each, mean ranks over all, and which of them differ.
+"""Several suites, or data sets, on one page: methods by rank in each, mean ranks over all, and which of them differ.
 
 The first screen says it from an `Answer` whose score is the mean rank, whose costs are multiples of each suite's
 cheapest method, and whose verdicts are those of `statistics.over_suites`. Verdicts within a suite are its own page's.
@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from hpml_bench import statistics
 from hpml_bench.errors import UserError
@@ -18,29 +19,65 @@ from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Key, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, cell, number, p_cell, rank, section_of, sentence_list, table
-
-TITLES: dict[Key, str] = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
+from hpml_bench.report.tables import (
+    MISSING,
+    Cell,
+    capitalized,
+    cell,
+    number,
+    p_cell,
+    rank,
+    section_of,
+    sentence_list,
+    table,
+)
+from hpml_bench.system.text import sanitize
 
 
 @dataclass(frozen=True)
 class OfSuite:
-    """A suite among several: its results and its own answer."""
+    """A suite, or a data set, among several: its own answer, and what ranks and names it."""
 
-    results: Results
     answer: Answer
+    values: statistics.Values
+    """Method -> seed -> score, of the seeds that enter the means."""
+    source: tuple[str, ...]
+    """What makes it the suite it is: model, data and task."""
+    about: Mapping[str, Cell]
+    """Column -> cell of its row in the table of suites."""
+    folder: str = ""
+    started: str = ""
+    """When its newest run began; empty where that isn't recorded."""
+    version: str = ""
+    """Version of the package that made it."""
+
+    @classmethod
+    def of(cls, results: Results) -> OfSuite:
+        """Return the suite of a results folder."""
+        answer, reference, shown = answer_of(results), results.reference, results.shown(results.quality)
+        settings = reference.spec.settings
+        about: dict[str, Cell] = {
+            "Suite": answer.suite, "Model": answer.model, "Data": answer.data, "Task": settings.task.name,
+            "Score": answer.score.title, "Test rows": (number(answer.rows, "d"), float(answer.rows)),
+            "Seeds": answer.seeds, "Budget": answer.setup.budget, "Device": answer.setup.device,
+            "Protocol": reference.protocol_id or MISSING,
+        }  # fmt: skip
+        return cls(
+            answer,
+            shown,
+            (settings.backbone, settings.dataset.model_dump_json(), settings.task.model_dump_json()),
+            about,
+            str(results.folder),
+            reference.started,
+            sanitize(versions(reference).get("hpml-bench", ""), 40),
+        )
 
     @property
     def name(self) -> str:
         """The suite's name."""
         return self.answer.suite
-
-    @cached_property
-    def source(self) -> tuple[str, str, str]:
-        """Model, data and task, which make it the suite it is."""
-        settings = self.results.reference.spec.settings
-        return settings.backbone, settings.dataset.model_dump_json(), settings.task.model_dump_json()
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -56,9 +93,15 @@ class Suites:
     apart: Mapping[str, str]
     """Suite or method -> why it enters no rank."""
     methods: tuple[str, ...]
+    noun: Literal["suite", "data set"] = "suite"
 
     @classmethod
     def of(cls, results: Sequence[Results]) -> Suites:
+        """Choose what is ranked of results folders; raises as `among`."""
+        return cls.among(tuple(map(OfSuite.of, results)))
+
+    @classmethod
+    def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
         """Choose what is ranked.
 
         Raises:
@@ -67,9 +110,9 @@ class Suites:
         """
         ranked: list[OfSuite] = []
         apart: dict[str, str] = {}
-        for suite in (OfSuite(one, answer_of(one)) for one in results):
+        for suite in suites:
             same = next((other.name for other in ranked if other.source == suite.source), None)
-            name = suite.name if suite.name not in apart else f"{suite.name} ({suite.results.folder})"
+            name = suite.name if suite.name not in apart else f"{suite.name} ({suite.folder})"
             if not suite.answer.methods:
                 apart[name] = "no run ended well"
             elif same is not None:
@@ -78,12 +121,13 @@ class Suites:
                 ranked.append(suite)
         if len(ranked) < 2:
             why = "; ".join(f"{name}: {reason}" for name, reason in apart.items())
-            raise UserError(f"a page over suites takes two or more of different model, data or task ({why or 'one'})")
+            raise UserError(f"a page over {noun}s takes two or more of different model, data or task ({why or 'one'})")
         methods, others = _shared(ranked)
         if len(methods) < 2:
             names = sentence_list([suite.name for suite in ranked])
-            raise UserError(f"{names} share under two methods, so nothing can be ranked over them")
-        return cls(tuple(ranked), apart | others, methods)
+            compared = ranked[0].answer.noun
+            raise UserError(f"{names} share under two {compared}s, so nothing can be ranked over them")
+        return cls(tuple(ranked), apart | others, methods, noun)
 
     @cached_property
     def found(self) -> statistics.OverSuites:
@@ -92,8 +136,7 @@ class Suites:
 
     def _scores(self, suite: OfSuite) -> dict[str, dict[int, float]]:
         """Return the ranked methods' values by seed, of the seeds that enter the suite's means."""
-        shown = suite.results.shown(suite.results.quality)
-        return {name: shown[name] for name in self.methods}
+        return {name: dict(suite.values[name]) for name in self.methods}
 
     @property
     def tested(self) -> bool:
@@ -128,7 +171,8 @@ def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]
 def answer_over(suites: Suites) -> Answer:
     """Return the answer over suites."""
     found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
-    axes = tuple(_axis(key) for key in TITLES if all(suite.answer.axis(key) for suite in ranked))
+    least = min(suite.answer.seeds for suite in ranked)
+    axes = tuple(_relative_axis(axis) for axis in first.axes if all(suite.answer.axis(axis.key) for suite in ranked))
     lost = {name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b}) for name in found.ranks}
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []
@@ -141,25 +185,25 @@ def answer_over(suites: Suites) -> Answer:
         methods.append(Method(name=name, kind=own.kind, base=own.base, place=place, seeds=len(ranked), v=v))
     failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
     return Answer(
-        suite=" + ".join(suite.name for suite in ranked),
-        description=f"Methods ranked in each of {len(ranked)} suites.",
+        suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
+        description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked),
-        data=f"{len(ranked)} suites",
+        data=f"{len(ranked)} {suites.noun}s",
         rows=len(ranked),
-        rows_text=f"{len(ranked)} suites: {', '.join(suite.name for suite in ranked)}",
+        rows_text=f"{len(ranked)} {suites.noun}s: {', '.join(suite.name for suite in ranked)}",
         seeds=len(ranked),
         shared=None,
         runs=sum(suite.answer.runs for suite in ranked),
         planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
-        judged="other suites like these",
+        judged=f"other {suites.noun}s like these",
         chance=100 * statistics.ALPHA,
         setup=Setup(
-            budget=f"{terms.count_of(min(suite.answer.seeds for suite in ranked), 'seed')} or more in each",
+            budget=f"{terms.count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
             device=_same(suite.answer.setup.device for suite in ranked),
             host=_same(suite.answer.setup.host for suite in ranked),
             rates=_same(suite.answer.setup.rates for suite in ranked),
-            memory="costs: multiples of each suite's cheapest",
+            memory=f"costs: multiples of each {suites.noun}'s cheapest" if axes else "",
         ),
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),
@@ -169,9 +213,10 @@ def answer_over(suites: Suites) -> Answer:
         under=_late(suites),
         guess=None,
         failures=failures,
-        unranked="they are means over suites",
-        over="suite",
+        unranked=f"they are means over {suites.noun}s" if axes else None,
+        over=suites.noun,
         least=suites.least,
+        noun=first.noun,
     )  # fmt: skip
 
 
@@ -187,8 +232,8 @@ def _late(suites: Suites) -> dict[str, int]:
     return {name: n for name, n in runs.items() if n}
 
 
-def _axis(key: Key) -> Axis:
-    return Axis(key=key, id=f"relative_{key}", title=TITLES[key], unit="×", tested=None)
+def _relative_axis(axis: Axis) -> Axis:
+    return Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
 
 
 def _relative(suites: Suites, key: Key, name: str) -> Values | None:
@@ -231,10 +276,10 @@ def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
 def sections_over(suites: Suites) -> tuple[Section, ...]:
     """Return the sections of the page: places in each suite, mean ranks, wins, what is not compared, the suites."""
     questions: dict[Question, Section | None] = {
-        "best": section_of("places", "Places in each suite", _places(suites)),
+        "best": section_of("places", f"Places in each {suites.noun}", _places(suites)),
         "sure": section_of("ranks", "Mean ranks", _friedman(suites), _mean_ranks(suites), _wins(suites)),
-        "methods": Section(slug="each", title="Each method", blocks=tuple(_folds(suites))),
-        "setup": section_of("suites", "The suites", _suites(suites)),
+        "methods": Section(slug="each", title=f"Each {suites.ranked[0].answer.noun}", blocks=tuple(_folds(suites))),
+        "setup": section_of("suites", f"The {suites.noun}s", _suites(suites)),
         "wrong": section_of("apart", "What is not compared", _apart(suites)),
     }
     there = {question: found for question, found in questions.items() if found is not None}
@@ -243,6 +288,7 @@ def sections_over(suites: Suites) -> tuple[Section, ...]:
 
 def _places(suites: Suites) -> Table:
     rows: list[list[Cell]] = []
+    noun = suites.ranked[0].answer.noun
     for name in dict.fromkeys(name for suite in suites.ranked for name in suite.kinds):
         cells: list[Cell] = []
         for suite in suites.ranked:
@@ -252,24 +298,26 @@ def _places(suites: Suites) -> Table:
             place = f"{rank(method.place)}: " if method and method.place else ""
             cells.append((f"{place}{shown}", value))
         rows.append([name, *cells])
-    columns = ["method", *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
+    columns = [suites.ranked[0].answer.noun, *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
     notes = [
-        "A place is an interval of ranks, by the verdicts of the suite's own page. "
-        "Each suite's verdicts hold at 5 %; one without places has too few seeds. Scores are means over seeds."
+        f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. "
+        f"Each {suites.noun}'s verdicts hold at 5 %; one without places "
+        + ("has too few seeds. Scores are means over seeds." if noun == "method" else "has no test.")
     ]
-    return table("places", "Place and score of each method in each suite", columns, rows, notes)
+    return table("places", f"Place and score of each {noun} in each {suites.noun}", columns, rows, notes)
 
 
 def _friedman(suites: Suites) -> Text:
     n, k, p = len(suites.ranked), len(suites.methods), suites.found.p
+    noun = suites.ranked[0].answer.noun
     if not suites.tested:
-        said = f"Nothing is tested: with {k} methods, under {suites.least} suites no result is rare enough."
+        said = f"Nothing is tested: with {k} {noun}s, under {suites.least} {suites.noun}s no result is rare enough."
         return Text(sentences=(said,))
     return Text(
         sentences=(
-            f"Friedman's test over {n} suites and {k} methods, as Iman and Davenport correct it: "
+            f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "
             f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
-            "At most 5 % of such pages hold a false verdict, if the suites are a sample of those that it is for.",
+            f"At most 5 % of such pages hold a false verdict, if the {suites.noun}s are a fair sample.",
         )
     )
 
@@ -281,11 +329,13 @@ def _mean_ranks(suites: Suites) -> Table:
         low, high = suites.interval(name)
         rows.append([name, cell(found.ranks[name], ".2f"), cell(low, ".2f"), cell(high, ".2f"),
                      *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
-    columns = ["method", "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
+    noun = suites.ranked[0].answer.noun
+    columns = [noun, "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
     notes = [
-        "1 is best; ties share their mean rank. Ranks are among the methods that all suites have. "
-        "Low and high: 95 % of mean ranks over resampled suites, and seeds within them (percentile bootstrap). "
-        f"There are none under {suites.least} suites."
+        f"1 is best; ties share their mean rank. Ranks are among the {noun}s that all {suites.noun}s have. "
+        f"Low and high: 95 % of mean ranks over resampled {suites.noun}s, and seeds within them (percentile "
+        "bootstrap). "
+        f"There are none under {suites.least} {suites.noun}s."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 
@@ -300,26 +350,37 @@ def _wins(suites: Suites) -> Table:
         pair = tests[frozenset((a, b))]
         p, winner = (pair.p_adjusted, pair.winner or "can't tell") if suites.tested else (None, "not tested")
         rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
-    columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", "p over suites (Holm)", "Better over suites")
+    columns = (
+        "Pair",
+        "Wins",
+        "Ties",
+        "Losses",
+        "Not tested",
+        f"p over {suites.noun}s (Holm)",
+        f"Better over {suites.noun}s",
+    )
     notes = [
-        "A win is a difference that the suite's own page shows. A tie is undecided there, or shown equal. "
-        "Over suites: exact sign-flip test of the differences of ranks, adjusted by Holm, no less than Friedman's p."
+        f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, or shown equal. "
+        f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, adjusted by Holm, no less than "
+        "Friedman's p."
     ]
-    return table("wins", "First method against the second, in suites", columns, rows, notes)
+    noun = suites.ranked[0].answer.noun
+    return table("wins", f"First {noun} against the second, in {suites.noun}s", columns, rows, notes)
 
 
 def _folds(suites: Suites) -> Iterator[Fold]:
     """Yield a fold per ranked method, the best mean rank first: its rank, place, score and costs in each suite."""
     found = suites.found
+    titles = {axis.key: axis.title for suite in suites.ranked for axis in suite.answer.axes}
     for n, name in enumerate(sorted(suites.methods, key=lambda one: found.ranks[one]), 1):
         rows: list[list[Cell]] = []
         for suite, own in zip(suites.ranked, found.by_suite[name], strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
-            costs = [_cost(answer, key, name) for key in TITLES]
+            costs = [_cost(answer, key, name) for key in titles]
             score = terms.score_text(answer, method.v["score"].m)
             rows.append([suite.name, cell(own, ".3g"), rank(method.place), score, *costs])
-        columns = ("Suite", "Rank", "Place by verdicts", "Score", *TITLES.values())
-        shown = table(f"method_{n}", f"{name} in each suite", columns, rows)
+        columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
+        shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")
 
 
@@ -330,18 +391,14 @@ def _cost(answer: Answer, key: Key, name: str) -> Cell:
 
 
 def _suites(suites: Suites) -> Table:
-    rows: list[list[Cell]] = []
-    for suite in suites.ranked:
-        answer, reference = suite.answer, suite.results.reference
-        rows.append([answer.suite, answer.model, answer.data, reference.spec.settings.task.name, answer.score.title,
-                     (number(answer.rows, "d"), float(answer.rows)), answer.seeds, answer.setup.budget,
-                     answer.setup.device, reference.protocol_id or MISSING])  # fmt: skip
-    columns = ("Suite", "Model", "Data", "Task", "Score", "Test rows", "Seeds", "Budget", "Device", "Protocol")
-    return table("suites", "What each suite ran", columns, rows)
+    rows = [list(suite.about.values()) for suite in suites.ranked]
+    what = "What each suite ran" if suites.noun == "suite" else f"What each {suites.noun} has"
+    return table("suites", what, tuple(suites.ranked[0].about), rows)
 
 
 def _apart(suites: Suites) -> Table | None:
     if not suites.apart:
         return None
     rows: list[list[Cell]] = [[name, reason] for name, reason in suites.apart.items()]
-    return table("apart", "Suites and methods that enter no rank", ("Name", "Why"), rows)
+    what = f"{capitalized(suites.noun)}s and {suites.ranked[0].answer.noun}s that enter no rank"
+    return table("apart", what, ("Name", "Why"), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Question, Section
@@ -32,10 +32,17 @@ class Part(NamedTuple):
     folded: tuple[Section, ...]
 
 
-def parts(sections: Sequence[Section]) -> tuple[Part, ...]:
-    """Return the questions in the page's order, also those without a section."""
+OF_SYSTEMS: dict[Question, tuple[str, str]] = {
+    "methods": ("System by system", "Systems"),
+    "setup": ("What was read?", "Input"),
+}
+"""The same where the page compares systems whose scores were given."""
+
+
+def parts(sections: Sequence[Section], noun: Literal["method", "system"] = "method") -> tuple[Part, ...]:
+    """Return the questions in the page's order, also those without a section, in words for what is compared."""
     found = []
-    for key, (title, short) in TITLES.items():
+    for key, (title, short) in (TITLES | (OF_SYSTEMS if noun == "system" else {})).items():
         own = [section for section in sections if section.question == key]
         shown, folded = (tuple(s for s in own if s.folded == hidden) for hidden in (False, True))
         found.append(Part(key, title, short, shown, folded))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from hpml_bench.report.drawing import Style
+    from hpml_bench.report.over_suites import Suites
 
 FORMATS = ("html", "md", "csv", "tex")
 LONGEST = 300
@@ -102,20 +103,30 @@ def page_of(results: Results) -> Page:
 
 def page_over(results: Sequence[Results]) -> Page:
     """Return the page of several suites; a UserError where they can't be ranked together."""
-    from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+    from hpml_bench.report.over_suites import Suites
 
-    suites = Suites.of(results)
-    references = [suite.results.reference for suite in suites.ranked]
-    newest = max(references, key=lambda record: record.started)
+    return page_of_suites(Suites.of(results))
+
+
+def page_of_suites(suites: Suites) -> Page:
+    """Return the page over several suites, or data sets."""
+    from hpml_bench.report.over_suites import answer_over, sections_over
+
+    newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
-    known = {"Model": answer.model or "several models", "Data": answer.data}
+    known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}
     return Page(
         answer=answer,
         sections=sections_over(suites),
-        facts=known | {"Suites": str(len(suites.ranked)), "Methods": str(len(suites.methods))},
+        facts=known
+        | {
+            "Data": answer.data,
+            f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
+            f"{answer.noun.capitalize()}s": str(len(suites.methods)),
+        },
         problems=len(suites.apart),
         newest=sanitize(newest.started[:10]),
-        version=sanitize(versions(newest).get("hpml-bench", ""), 40),
+        version=newest.version,
         styles={},
     )
 
@@ -260,7 +271,7 @@ def _emphasise(sentence: str, names: Sequence[str], opening: str, closing: str) 
 
 def _context(page: Page) -> dict[str, object]:
     answer = page.answer
-    every = parts(page.sections)
+    every = parts(page.sections, answer.noun)
     there = [part for part in every if part.shown or part.folded or part.key in {"best", "setup"}]
     return screen.context(answer) | {
         "suite": answer.suite[:80],
@@ -269,7 +280,8 @@ def _context(page: Page) -> dict[str, object]:
         "answer": answer,
         "answer_table": answer_table(answer),
         "problems": page.problems,
-        "parts": (shown := every if answer.over == "seed" else there),
+        "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
+        "compared": "fine-tuning methods" if answer.noun == "method" else f"{answer.noun}s",
         "places": {part.key for part in shown},
         "newest": page.newest,
         "version": page.version,
@@ -278,6 +290,7 @@ def _context(page: Page) -> dict[str, object]:
 
 def _write_html(page: Page, out: Path) -> list[Path]:
     sheets, scripts = (_sources(kind) for kind in ("css", "js"))
+    sheets += screen.sheets(page.answer)
     text = _environment(page, html=True).get_template("report.html.j2").render(
         _context(page), sheets=sheets, scripts=scripts, policy=policy(sheets, scripts), styles=page.styles
     )  # fmt: skip

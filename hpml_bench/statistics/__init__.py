@@ -20,7 +20,16 @@ from hpml_bench.statistics.evidence import (
     seeds_to_show,
 )
 from hpml_bench.statistics.headline import compare_costs, compare_scores
-from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval
+from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval, share_interval
+from hpml_bench.statistics.over_rows import (
+    LEAST_ROWS,
+    OverRows,
+    RightAndWrong,
+    TwoShares,
+    compare_rows,
+    compare_shares,
+    untested,
+)
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites, shared_methods
 from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pareto import Membership, pareto_membership
@@ -48,11 +57,12 @@ from hpml_bench.statistics.verdicts import (
 )
 
 __all__ = [
-    "ALPHA", "FOR_GUESSING", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence", "Interval", "Membership",
-    "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "Values", "Verdict", "binomial_interval",
-    "compare_costs", "compare_pairs", "compare_scores", "crossed_evidence", "crossed_interval", "decide",
-    "detectable", "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval",
-    "over_suites", "p_different", "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership",
-    "rank_intervals", "rows_evidence", "rows_interval", "sd_upper_bound", "seeds_needed", "seeds_to_decide",
-    "seeds_to_find", "seeds_to_show", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at",
+    "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence", "Interval",
+    "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong", "TwoShares",
+    "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows", "compare_scores",
+    "compare_shares", "crossed_evidence", "crossed_interval", "decide", "detectable", "group_scores", "holm",
+    "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "over_suites", "p_different", "p_equivalent",
+    "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence", "rows_interval",
+    "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "share_interval",
+    "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
 ]  # fmt: skip

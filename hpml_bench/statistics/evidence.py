@@ -1,10 +1,12 @@
-"""Evidence on a mean difference: its standard error and degrees of freedom, at any number of seeds."""
+"""Evidence on a mean difference: its standard error and degrees of freedom, at any number of seeds or rows."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,8 +21,58 @@ LEAST_SEEDS = 3
 """Fewest seeds for a verdict: two differences show next to nothing of their spread."""
 
 
+class Evidence(ABC):
+    """A mean over seeds, or rows, whose error is known as a function of their number; tested by Student's t."""
+
+    n: int
+    mean: float
+    most: ClassVar[int] = MOST_SEEDS
+    """Largest number that is planned."""
+
+    @abstractmethod
+    def error(self, n: int) -> float:
+        """Return the standard error of the mean over n seeds, or rows."""
+
+    @abstractmethod
+    def freedom(self, n: int) -> float:
+        """Return the degrees of freedom of the error's estimate."""
+
+    def error_at(self, _: float, n: int, /) -> float:
+        """Return the standard error over n seeds if the first argument is the true difference, for a test of it."""
+        return self.error(n)
+
+    def p_rare(self) -> float:
+        """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here: 0."""
+        return 0.0
+
+    def least_rare(self, _: float, n: int | None = None, /) -> float:  # noqa: ARG002 - of those that know rows
+        """Return the least mean for which `p_rare` is below a level, at n seeds or rows, or at its own."""
+        return 0.0
+
+    def cautious(self) -> Evidence:
+        """Return the same with its spread over seeds at a bound, for plans; where rows alone vary, the same."""
+        return self
+
+    def p(self) -> float:
+        """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
+        from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
+
+        n = self.n
+        return max(float(2 * stdtr(self.freedom(n), -abs(self.mean) / self.error(n))), self.p_rare())
+
+    def ends(self, alpha: float) -> tuple[float, float]:
+        """Return the ends of the interval of the mean at confidence 1 - alpha."""
+        half = t_quantile(1 - alpha / 2, self.freedom(self.n)) * self.error(self.n)
+        return self.mean - half, self.mean + half
+
+    def accepted(self, alpha: float) -> tuple[float, float]:
+        """Return the ends of the means that a two-sided test at `alpha` doesn't reject; without 0 where `p` is less."""
+        half = max(t_quantile(1 - alpha / 2, self.freedom(self.n)) * self.error(self.n), self.least_rare(alpha, self.n))
+        return self.mean - half, self.mean + half
+
+
 @dataclass(frozen=True)
-class OverSeeds:
+class OverSeeds(Evidence):
     """Differences within seeds: the paired t test's evidence, for other seeds on the same rows."""
 
     n: int
@@ -38,18 +90,6 @@ class OverSeeds:
         """Return the standard error of the mean over n seeds, sd / √n."""
         return self.sd / math.sqrt(n)
 
-    def error_at(self, _: float, n: int, /) -> float:
-        """Return the standard error over n seeds if the first argument is the true difference, for a test of it."""
-        return self.error(n)
-
-    def p_rare(self) -> float:
-        """Return the two-sided p of a true mean of 0, were rare rows of the other sign too few here: 0."""
-        return 0.0
-
-    def least_rare(self, _: float, /) -> float:
-        """Return the least mean for which `p_rare` is below a level."""
-        return 0.0
-
     def freedom(self, n: int) -> float:
         """Return the degrees of freedom of the error's estimate, n - 1."""
         return n - 1
@@ -60,7 +100,7 @@ class OverSeeds:
 
 
 @dataclass(frozen=True)
-class OverSeedsAndRows:
+class OverSeedsAndRows(Evidence):
     """A seeds x rows table of differences in the two-way random-effects analysis of variance.
 
     With the mean squares of seeds, rows and their interaction, the mean of n x m values has variance
@@ -121,20 +161,11 @@ class OverSeedsAndRows:
         The difference δ may be that of all rows but a share δ / r, opposed by the range r each, of which `opposed` are
         among these m: P(K <= opposed) with a share of (opposed / m + |δ| / r).
         """
-        from scipy.special import bdtr
+        return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
 
-        if not self.span:
-            return 0.0
-        share = self.opposed / self.m + abs(self.mean) / self.span
-        return min(1.0, 2 * float(bdtr(self.opposed, self.m, share))) if share < 1 else 0.0
-
-    def least_rare(self, alpha: float, /) -> float:
+    def least_rare(self, alpha: float, _: int | None = None, /) -> float:
         """Return r (q - opposed / m), q being the share at which the binomial chance is alpha / 2."""
-        from scipy.special import bdtri
-
-        if not self.span or self.opposed >= self.m:
-            return 0.0
-        return self.span * (float(bdtri(self.opposed, self.m, alpha / 2)) - self.opposed / self.m)
+        return least_beside_rare_rows(alpha, self.m, self.span, self.opposed)
 
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least n - 1."""
@@ -154,16 +185,28 @@ class OverSeedsAndRows:
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
 
 
-Evidence = OverSeeds | OverSeedsAndRows
-"""A mean over seeds whose error is known as a function of their number."""
+def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:
+    """Return twice the binomial chance of at most `opposed` of m rows, were their share opposed / m + |mean| / span."""
+    from scipy.special import bdtr
+
+    if not span:
+        return 0.0
+    share = opposed / m + abs(mean) / span
+    return min(1.0, 2 * float(bdtr(opposed, m, share))) if share < 1 else 0.0
+
+
+def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> float:
+    """Return the least mean for which `p_of_rare_rows` is below alpha."""
+    from scipy.special import bdtri
+
+    if not span or opposed >= m:
+        return 0.0
+    return span * (float(bdtri(opposed, m, alpha / 2)) - opposed / m)
 
 
 def p_different(evidence: Evidence) -> float:
-    """Return the two-sided p of no difference: Student's t with the evidence's degrees of freedom, or `p_rare`."""
-    from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
-
-    n = evidence.n
-    return max(float(2 * stdtr(evidence.freedom(n), -abs(evidence.mean) / evidence.error(n))), evidence.p_rare())
+    """Return the two-sided p of no difference."""
+    return evidence.p()
 
 
 def p_equivalent(evidence: Evidence, margin: float) -> float:
@@ -176,9 +219,7 @@ def p_equivalent(evidence: Evidence, margin: float) -> float:
 
 def ends(evidence: Evidence) -> tuple[float, float]:
     """Return the ends of the 95 % interval of the mean difference."""
-    n = evidence.n
-    half = t_quantile(1 - ALPHA / 2, evidence.freedom(n)) * evidence.error(n)
-    return evidence.mean - half, evidence.mean + half
+    return evidence.ends(ALPHA)
 
 
 def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float]:
@@ -190,12 +231,7 @@ def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float
         ValueError: no evidence.
 
     """
-    halves = [
-        max(t_quantile(1 - alpha / 2, one.freedom(one.n)) * one.error(one.n), one.least_rare(alpha)) for one in evidence
-    ]
-    middles = [one.mean for one in evidence]
-    lows = [middle - half for middle, half in zip(middles, halves, strict=True)]
-    highs = [middle + half for middle, half in zip(middles, halves, strict=True)]
+    lows, highs = zip(*(one.accepted(alpha) for one in evidence), strict=True)
     return min(lows), max(highs)
 
 
@@ -217,7 +253,7 @@ def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = 
     from scipy.special import ndtri
 
     by_t = _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
-    rare = evidence.least_rare(alpha)
+    rare = evidence.least_rare(alpha, n)
     return max(by_t, rare + float(ndtri(power)) * evidence.error(n)) if rare else by_t
 
 
@@ -238,7 +274,7 @@ def _noncentrality(freedom: float, quantile: float, power: float) -> float:
 def seeds_to_decide(
     evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equivalent: float
 ) -> int | None:
-    """Return the least number of seeds that would decide if the mean difference is the true one; None above 10,000.
+    """Return the least number of seeds that would decide if the mean difference is the true one; None above `most`.
 
     To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
     """
@@ -251,19 +287,21 @@ def seeds_to_decide(
 
 def seeds_to_find(evidence: Sequence[Evidence], size: float, alpha: float, power: float = POWER) -> int | None:
     """Return the least number of seeds at which a difference of `size` is detectable by every evidence."""
-    return _least(lambda n: max(detectable(one, n, alpha, power) for one in evidence) <= size)
+    return _least(lambda n: max(detectable(one, n, alpha, power) for one in evidence) <= size, evidence)
 
 
 def seeds_to_show(
     evidence: Sequence[Evidence], margin: float, alpha: float, power: float = POWER, mean: float = 0.0
 ) -> int | None:
     """Return the least number of seeds that show equivalence within the margin if `mean` is the true difference."""
-    return _least(lambda n: max(provable(one, margin, n, alpha, power) for one in evidence) <= margin - abs(mean))
+    return _least(
+        lambda n: max(provable(one, margin, n, alpha, power) for one in evidence) <= margin - abs(mean), evidence
+    )
 
 
-def _least(enough: Callable[[int], bool]) -> int | None:
-    """Return by bisection the least number of seeds that is enough, as all larger ones are; None above 10,000."""
-    low, high = LEAST_SEEDS - 1, MOST_SEEDS
+def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int | None:
+    """Return by bisection the least number of seeds or rows that is enough, as all larger ones are; None above most."""
+    low, high = LEAST_SEEDS - 1, min(one.most for one in evidence)
     if not enough(high):
         return None
     while high - low > 1:

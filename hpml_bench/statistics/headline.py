@@ -18,7 +18,9 @@ Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 """method -> seed -> scores of the test rows, [rows], in the same order for all; their mean is the metric."""
 
 
-def compare_scores(scores: Scores, margin: float, span: float = 1.0, step: float = 1.0) -> tuple[Comparison, ...]:
+def compare_scores(
+    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0
+) -> tuple[Comparison, ...]:
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
     `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`.

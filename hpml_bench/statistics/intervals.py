@@ -49,10 +49,15 @@ def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a proportion (Wilson 1927): the noise of a finite test set alone."""
+    return share_interval(successes / trials, trials)
+
+
+def share_interval(share: float, trials: int) -> tuple[float, float]:
+    """Return the same of a share of so many trials, of 0 to 1."""
     from scipy.special import ndtri
 
     z = float(ndtri(1 - ALPHA / 2))
-    share, weight = successes / trials, z * z / trials
+    weight = z * z / trials
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     return max(0.0, middle - half), min(1.0, middle + half)

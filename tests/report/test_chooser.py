@@ -83,7 +83,7 @@ def made(scores: dict[str, list[float]], better: str = "higher", **costs: dict[s
     tested = ["score", *(axis["tested"] for axis in axes if axis["tested"] in values)]
     return {
         "v": 1, "seeds": len(next(iter(scores.values()))), "unranked": None, "guess": None, "axes": axes,
-        "failures": [], "shared": None, "over": "seed",
+        "failures": [], "shared": None, "over": "seed", "noun": "method", "untested": None,
         "score": {
             "id": "test_accuracy", "title": "accuracy" if better == "higher" else "RMSE",
             "unit": "%" if better == "higher" else "", "better": better, "digits": 1 if better == "higher" else 2,

@@ -6,10 +6,16 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from helpers import rich_records
+from helpers.made_tables import right_and_wrong
+from hpml_bench.compare.page import write
+from hpml_bench.compare.readers.table import of_frame
+from hpml_bench.compare.scores import assemble
 from hpml_bench.report.render import FORMATS, load, page_over, write_page, write_report
 
 REFERENCES = Path(__file__).parents[2] / "reports" / "reference"
@@ -76,10 +82,10 @@ def sentences(page: str) -> list[str]:
     return [sentence for text in texts for sentence in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if sentence]
 
 
-def check(page: str, own: Sequence[str]) -> None:
+def check(page: str, own: Sequence[str], least: int = 50) -> None:
     """Check the sentences of a page but for the description that its suite gives itself."""
     found = sentences(page)
-    assert len(found) > 50
+    assert len(found) > least
     of_suites = {part for text in own for part in re.split(r"(?<=[.!?])\s+", " ".join(text.split()))}
     long = [sentence for sentence in found if len(sentence.split()) > LONGEST and sentence not in of_suites]
     assert not long, long
@@ -103,6 +109,28 @@ def test_a_page_over_suites_has_short_sentences(tmp_path: Path) -> None:
     """Ranks over the suites that share methods."""
     write_page(page_over([load(REFERENCES / name) for name in ("quickstart", "minilm", "chat")]), tmp_path, ("html",))
     check((tmp_path / "report.html").read_text(encoding="utf-8"), [])
+
+
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "rows": right_and_wrong({"alpha": 0.5, "beta": 0.51, "gamma": 0.8}),
+    "seeds": right_and_wrong({"alpha": 0.5, "beta": 0.51, "gamma": 0.8}, seeds=range(4), dollars=3),
+    "real": [line | {"score": line["score"] / 3} for line in right_and_wrong({"a": 0.5, "b": 0.6}, dollars=3)],
+    "means": [{"system": name, "score": score, "rows": 900, "cost": 1} for name, score in (("a", 0.5), ("b", 0.6))],
+    "few": [{"system": name, "score": score} for name, score in (("a", 0.5), ("b", 0.6))],
+    "sets": [
+        line for n in range(8) for line in right_and_wrong({"a": 0.5, "b": 0.51, "c": 0.8}, seed=n, dataset=f"d{n}")
+    ],
+}
+"""Tables of scores, each of another scope of verdicts."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bounds", [None, (0.0, 1.0)])
+def test_pages_of_systems_have_short_sentences(kind: str, bounds: tuple[float, float] | None, tmp_path: Path) -> None:
+    """Pages of `compare`, of every scope, with and without a test."""
+    write(assemble([of_frame(pd.DataFrame(KINDS[kind]))], bounds=bounds), tmp_path, ("html",), 0.02)
+    for path in tmp_path.rglob("report.html"):
+        check(path.read_text(encoding="utf-8"), [], least=30)
 
 
 def test_long_sentences_are_noticed() -> None:

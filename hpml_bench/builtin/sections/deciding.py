@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Answer, Pair
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.answer.deciding import deciding_section
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import section_of
 
 order = 29
 question = "sure"
 about = "seeds or test rows for the open pairs"
 folded = False
-SHOWN = 4
-"""Open pairs that are named; the others are counted."""
 
 
 def section(results: Results) -> Section | None:
     """Return what each open pair would take, and what the verdicts hold for; None with a single method."""
-    answer = answer_of(results)
-    if len(answer.methods) < 2:
-        return None
-    pairs = answer.pairs.get("score", ())
-    pending = sorted((pair for pair in pairs if pair.v == "undecided"), key=lambda pair: _place(answer, pair))
-    blocks = [Text(sentences=(_headline(answer, len(pending), len(pairs)),))]
-    if pending:
-        lines = [_line(answer, pair) for pair in pending[:SHOWN]]
-        more = [f"{len(pending) - SHOWN} more: see every pair in numbers."] * (len(pending) > SHOWN)
-        blocks.append(Text(sentences=(*lines, *more)))
-    if scope := tuple(_scope(answer)):
-        blocks.append(Text(sentences=(" ".join(scope),)))
-    return section_of("deciding", "What would decide", *blocks)
-
-
-def _place(answer: Answer, pair: Pair) -> tuple[int, ...]:
-    return tuple(sorted((answer.number[pair.a], answer.number[pair.b])))
-
-
-def _headline(answer: Answer, pending: int, pairs: int) -> str:
-    if answer.seeds == 1:
-        return f"One seed can't rank methods. Run {statistics.LEAST_SEEDS} or more."
-    if not any(pair.v != "untested" for pair in answer.pairs.get("score", ())):
-        return f"No pair of scores is tested. A verdict takes two methods that share {statistics.LEAST_SEEDS} seeds."
-    if not pending:
-        return "Every tested pair of scores is decided."
-    return f"{pending} of {terms.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
-
-
-def _line(answer: Answer, pair: Pair) -> str:
-    one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
-    apart = f"{terms.label(answer, one)} or {terms.label(answer, other)}: {terms.gap_text(answer, abs(pair.d))} apart."
-    if pair.need:
-        return f"{apart} With a gap of that size, about {pair.need:,} seeds, fixed before, would decide."
-    return f"{apart} More seeds alone won't decide; use more than {answer.rows_text}."
-
-
-def _scope(answer: Answer) -> Iterator[str]:
-    """Yield what the verdicts hold for; nothing where there is none."""
-    if not answer.decided:
-        return
-    yield f"The page makes {terms.count_of(answer.tested, 'comparison')}, for {answer.judged}."
-    yield (f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict.")
-    yield "Verdicts hold at this budget. “Can't tell” doesn't mean equal."
+    return deciding_section(answer_of(results))

@@ -45,12 +45,12 @@ def _columns(answer: Answer, longest: int) -> list[list[str]]:
     unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
     columns = [
-        ["method", *(_name(answer, method.name, longest) for method in answer.methods)],
+        [answer.noun, *(_name(answer, method.name, longest) for method in answer.methods)],
         [answer.score.title + unit, *("-" if s is None else terms.score_text(answer, s, unit=False) for s in scores)],
     ]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
-        header = SHORT[axis.key] + ("" if terms.own_units(axis) else f" {axis.unit}")
+        header = SHORT.get(axis.key, axis.title.lower()) + ("" if terms.own_units(axis) else f" {axis.unit}")
         cells = ["-" if value is None else terms.cost_text(answer, axis.id, value, unit=False) for value in values]
         columns.append([header, *cells])
     return columns

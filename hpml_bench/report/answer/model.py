@@ -7,7 +7,7 @@ of the first method less the second, of costs the factor first / second.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from hpml_bench.suite.base import Frozen, Line
 
 VERSION: Final = 1
 """Version of report.json; a field that is added keeps it, one that is removed or changes its meaning does not."""
-Key = Literal["time", "memory", "size"]
+Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+"""Name of a cost in addresses and classes: `time`, `memory` and `size` of suites, others of other inputs."""
 Relation = Literal["better", "worse", "equal", "open", "untested"]
 
 
@@ -176,12 +177,22 @@ class Answer(Frozen):
     """Why costs rank nothing; none where they do."""
     untried: tuple[Line, ...] = ()
     """Methods without a compared run."""
-    over: Literal["seed", "suite"] = "seed"
-    """What is repeated: the seeds of a suite, or suites of which each gives a method one rank."""
+    over: Literal["seed", "suite", "data set", "row"] = "seed"
+    """What is repeated: the seeds of a suite; suites, or data sets, of which each gives a method one rank; or the rows
+    of a data set, so that `need` and `n` of pairs count rows."""
     least: int = 3
-    """Seeds, or suites, that two methods must share for a test."""
+    """Seeds, suites or data sets that two methods must share for a test."""
+    noun: Literal["method", "system"] = "method"
+    """What is compared: fine-tuning methods, or systems whose scores were given."""
+    untested: Line | None = None
+    """Why no pair of scores is tested, where it isn't for few seeds; none where pairs are."""
 
     # Lookups
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the score is a mean rank over suites or data sets."""
+        return self.over in {"suite", "data set"}
 
     @cached_property
     def by_name(self) -> dict[str, Method]:
@@ -217,7 +228,7 @@ class Answer(Frozen):
         return self._pairs.get((metric, one, other))
 
     def relation(self, by: str, one: str, other: str) -> Relation:
-        """Return how a method stands to another by `score`, `time`, `memory` or `size`, as the verdicts say."""
+        """Return how a method stands to another by `score` or a cost's key, as the verdicts say."""
         axis = next((axis for axis in self.axes if axis.key == by), None)
         if axis is not None and axis.exact:
             p, q = self.value(one, axis.id), self.value(other, axis.id)

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from hpml_bench import statistics
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Guess, Key, Method, Pair, Score, Setup, Values
+from hpml_bench.report.answer.pairs import pair_of, plain
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import Quantity
 from hpml_bench.report.under_trained import under_trained
-from hpml_bench.statistics import Comparison
 from hpml_bench.system.text import sanitize
 
 PEAK = "peak_memory_mb"
@@ -169,45 +169,16 @@ def _values(results: Results, method: str, metric: str, scale: float) -> Values 
         return None
     by_seed = results.shown(metric)[method]
     return Values(
-        m=_plain(scale * interval.mean),
-        lo=None if interval.low is None else _plain(scale * interval.low),
-        hi=None if interval.high is None else _plain(scale * interval.high),
-        runs=tuple(_plain(scale * by_seed[seed]) for seed in sorted(by_seed)),
+        m=plain(scale * interval.mean),
+        lo=None if interval.low is None else plain(scale * interval.low),
+        hi=None if interval.high is None else plain(scale * interval.high),
+        runs=tuple(plain(scale * by_seed[seed]) for seed in sorted(by_seed)),
     )
-
-
-def _plain(value: float) -> float:
-    """Return a value without the noise of its last binary digits: ten significant decimals."""
-    return float(f"{value:.10g}")
 
 
 def _pairs(results: Results, metric: str, scale: float) -> tuple[Pair, ...]:
     better = results.definitions[metric].better
-    return tuple(_pair(c, c.winner(better), scale) for c in results.comparisons(metric))
-
-
-def _pair(c: Comparison, winner: str | None, scale: float) -> Pair:
-    def shown(value: float | None) -> float | None:
-        return None if value is None else _plain(math.exp(value) if c.ratio else scale * value)
-
-    low, high = c.deciding or (None, None)
-    return Pair(
-        a=c.a,
-        b=c.b,
-        v=c.verdict,
-        w=winner,
-        d=_plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
-        lo=shown(c.difference.low),
-        hi=shown(c.difference.high),
-        wlo=shown(low),
-        whi=shown(high),
-        p=c.p,
-        ph=c.p_adjusted,
-        need=c.seeds_needed,
-        n=c.difference.n,
-        small=c.verdict == "different" and c.equivalent,
-        skew=c.uncertain,
-    )
+    return tuple(pair_of(c, better, scale) for c in results.comparisons(metric))
 
 
 def _guess(results: Results, scale: float) -> Guess | None:

@@ -16,6 +16,8 @@ from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
+NARROW = 760
+"""Pixels of a screen up to which answer.css shows one cost."""
 PLACES = frozenset(TITLES)
 """Anchors to which a first screen may link; a page without some of these parts names its own."""
 LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open": "o", "untested": "u"}
@@ -76,6 +78,7 @@ def context(answer: Answer) -> dict[str, object]:
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
         "answer_facts": words.facts(answer),
+        "noun": answer.noun,
         "names": [method.name for method in answer.methods],
         "many": len(answer.methods) > MANY,
         "numbered": answer.numbered,
@@ -107,6 +110,17 @@ def _data(answer: Answer) -> str:
     }
     content = answer.model_dump(mode="json", exclude={"pairs"}) | {"relations": relations}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def sheets(answer: Answer) -> list[str]:
+    """Return the rules by which a page shows the chosen one of costs that answer.css doesn't know; none without one."""
+    keys = [axis.key for axis in answer.axes if axis.key not in words.OF_SUITES]
+    if not keys:
+        return []
+    pictures = ", ".join(f".pic:has(#x-{key}:checked) .p-{key}" for key in keys)
+    columns = ", ".join(f"#best:has(#x-{key}:checked) .main .c-{key}" for key in keys)
+    narrow = f"@media screen and (max-width: {NARROW}px) {{ {columns} {{ display: table-cell; }} }}"
+    return [f"{pictures} {{ display: block; }}\n{narrow}\n"]
 
 
 def _unit(axis: Axis) -> str:

@@ -6,7 +6,7 @@ from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import difference
 from hpml_bench.report.answer.model import Answer, Axis, Method
-from hpml_bench.report.tables import MISSING, number
+from hpml_bench.report.tables import MISSING, capitalized, number
 
 
 def answer_table(answer: Answer) -> Table:
@@ -15,14 +15,15 @@ def answer_table(answer: Answer) -> Table:
     best = answer.methods[0].name if answer.methods else ""
     unit = f" ({score.difference_unit})" if score.difference_unit else ""
     columns = (
-        "method", f"{score.title} ({score.unit})" if score.unit else score.title,
+        answer.noun, f"{score.title} ({score.unit})" if score.unit else score.title,
         f"difference{unit}", "low (95 %)", "high (95 %)", "verdict", "can't tell from",
         *(f"{axis.title.lower()} ({axis.unit})" if axis.unit else axis.title.lower() for axis in answer.axes),
     )  # fmt: skip
     rows = [_row(answer, method, best) for method in answer.methods]
+    what = f"{capitalized(answer.noun)}s"
     return Table(
         name="answer",
-        caption=f"Methods by {score.title}, with the difference to the best mean and its 95 % interval",
+        caption=f"{what} by {score.title}, with the difference to the best mean and its 95 % interval",
         columns=columns,
         rows=tuple(tuple(text for text, _ in row) for row in rows),
         values=tuple(tuple(value for _, value in row) for row in rows),

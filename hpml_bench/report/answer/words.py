@@ -38,6 +38,10 @@ BECAUSE = {
 """Reasons of runs that did not end well, in short."""
 
 
+OF_SUITES = ("time", "memory", "size")
+"""Costs whose numbers say by their units what they are; others go by their title."""
+
+
 class Fact(NamedTuple):
     """A line under the headline."""
 
@@ -72,7 +76,9 @@ def headline(answer: Answer) -> str:
             f"Only {_whole(answer, answer.methods[0].name)} has comparable runs: there is nothing to compare it with."
         )
     if not answer.top:
-        return _nothing_tested(answer) if not _any_test(answer) else "Each method loses to another: none is best."
+        return (
+            _nothing_tested(answer) if not _any_test(answer) else f"Each {answer.noun} loses to another: none is best."
+        )
     if len(answer.top) == 1:
         return _one_best(answer, answer.top[0])
     return _several_best(answer)
@@ -86,9 +92,11 @@ def _nothing_tested(answer: Answer) -> str:
     first, what = answer.methods[0].name, answer.over
     named = _whole(answer, first)
     have = f"One {what} can't" if answer.seeds == 1 else f"{answer.seeds} {what}s can't"
-    ask = f"{have} rank methods: take {answer.least} or more."
-    if answer.seeds >= answer.least:
-        ask = f"Methods that share fewer than {answer.least} {what}s can't be ranked."
+    ask = f"{have} rank {answer.noun}s: take {answer.least} or more."
+    if answer.untested:
+        ask = f"Nothing is tested: {answer.untested}."
+    elif answer.seeds >= answer.least:
+        ask = f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be ranked."
     who = capitalized(named) if answer.by_name[first].base else named
     return f"{who} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
 
@@ -97,7 +105,7 @@ def _one_best(answer: Answer, best: str) -> str:
     value, title = score_of(answer, best), answer.score.title
     named = _whole(answer, best)
     if answer.winner("score") != best or best != answer.methods[0].name:
-        return f"No method is shown to beat {named}: {value} {title}."
+        return f"No {answer.noun} is shown to beat {named}: {value} {title}."
     if answer.by_name[best].base:
         return f"No method beats the base model: {value} {title} without training."
     won = [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]
@@ -117,13 +125,18 @@ def _several_best(answer: Answer) -> str:
     if len(top) == 2 and not doubtful:
         if answer.relation("score", *top) == "equal":
             return f"{sentence_list(top)} score best and equal: {about} {title}."
-        return f"{sentence_list(top)} score best: {about} {title}. These runs can't tell which is better."
+        return f"{sentence_list(top)} score best: {about} {title}. {_these(answer)} can't tell which is better."
     who = (
         sentence_list([_whole(answer, name) for name in top], "or")
         if len(top) <= 4
-        else f"{len(top)} of {len(answer.methods)} methods"
+        else f"{len(top)} of {len(answer.methods)} {answer.noun}s"
     )
-    return f"{who} may be best, at {about} {title}. These runs can't tell which."
+    return f"{who} may be best, at {about} {title}. {_these(answer)} can't tell which."
+
+
+def _these(answer: Answer) -> str:
+    """Return what was measured, by which nothing more can be told."""
+    return "These rows" if answer.over == "row" else "These runs"
 
 
 def _whole(answer: Answer, name: str) -> str:
@@ -138,7 +151,8 @@ def _extreme(answer: Answer) -> str:
 def _won(axis: Axis) -> str:
     if axis.key == "memory":
         return "adds least memory" if axis.tested != axis.id else "needs least memory"
-    return {"time": "trains fastest", "size": "saves the smallest file"}[axis.key]
+    known = {"time": "trains fastest", "size": "saves the smallest file"}
+    return known.get(axis.key, f"has the lowest {axis.title.lower()}")
 
 
 def _span(answer: Answer, low: float, high: float) -> str:
@@ -208,9 +222,10 @@ def _difference(answer: Answer) -> str:
 def _cost(answer: Answer) -> str:
     names = answer.top or tuple(method.name for method in answer.methods[:1])
     if len(names) == 1:
-        return _price(answer, names[0], ("time", "memory", "size"), words=True)
-    if len(names) == 2:
-        prices = {name: _price(answer, name, ("time", "memory"))[:-1] or "not trained" for name in names}
+        return _price(answer, names[0], [axis.key for axis in answer.axes], words=True)
+    if len(names) == 2 and answer.axes:
+        shown = [axis.key for axis in answer.axes if axis.key != "size"]
+        prices = {name: _price(answer, name, shown)[:-1] or "not trained" for name in names}
         parts = [f"{label(answer, name)}: {price}" for name, price in prices.items()]
         return f"{_opening(answer, '; '.join(parts))}."
     return _range_of_costs(answer, names)
@@ -222,7 +237,11 @@ def _price(answer: Answer, name: str, keys: Sequence[Key], *, words: bool = Fals
     for axis in filter(None, map(answer.axis, keys)):
         value = answer.value(name, axis.id)
         if value is not None and not (axis.key == "size" and answer.by_name[name].base):
-            parts.append(cost_text(answer, axis.id, value) + (said[axis.key] if words else ""))
+            text = cost_text(answer, axis.id, value)
+            if axis.key in said:
+                parts.append(text + (said[axis.key] if words else ""))
+            else:
+                parts.append(f"{axis.title.lower()} {text}")
     return f"{', '.join(parts)}." if parts else ""
 
 
@@ -234,7 +253,8 @@ def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
             ends = [cost_text(answer, axis.id, end) for end in (min(values), max(values))]
             low = ends[0].rpartition(" ")[0] if ends[0].rpartition(" ")[2] == ends[1].rpartition(" ")[2] else ends[0]
             span = ends[1] if ends[0] == ends[1] else f"{low} to {ends[1]}"
-            parts.append(span + (" saved" if axis.key == "size" else ""))
+            span += " saved" if axis.key == "size" else ""
+            parts.append(span if axis.key in OF_SUITES else f"{axis.title.lower()} {span}")
     return f"{', '.join(parts)}." if parts else ""
 
 
@@ -272,21 +292,22 @@ def _cheaper(answer: Answer) -> str:
     """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
     if answer.unranked:
         return f"Costs are shown, not ranked: {answer.unranked}."
-    time = answer.axis("time")
+    time = answer.axis("time") or next((axis for axis in answer.axes if axis.tested), None)
     if time is None or time.tested is None or not answer.top or answer.by_name[answer.top[0]].base:
         return ""
     lead = answer.top[0]
-    quicker = [name for name in answer.related(lead, "worse", "time") if not answer.by_name[name].base]
+    quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
     if not quicker:
-        return _nothing_cheaper(answer, lead)
-    near, fastest = quicker[0], answer.winner("time")
+        return _nothing_cheaper(answer, lead, time)
+    near, fastest = quicker[0], answer.winner(time.key)
+    noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
-    text = f"{_opening(answer, label(answer, near))}: {less} % less time than {label(answer, lead)}, "
+    text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
     text += f"{_far(answer, near, lead)}."
     if fastest not in {None, near} and fastest in quicker:
-        text += f" {_opening(answer, label(answer, fastest))}: fastest, {_far(answer, fastest, lead)}."
+        text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
     return text
 
 
@@ -300,7 +321,9 @@ def _far(answer: Answer, name: str, lead: str) -> str:
     return f"{gap} {'lower' if answer.score.better == 'higher' else 'higher'}"
 
 
-def _nothing_cheaper(answer: Answer, lead: str) -> str:
+def _nothing_cheaper(answer: Answer, lead: str, cost: Axis) -> str:
+    if cost.key != "time":
+        return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
     memory, size = answer.axis("memory"), answer.axis("size")
     if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
         adds = "adds" if memory.tested != memory.id else "needs"
@@ -334,20 +357,30 @@ def _sure(answer: Answer) -> str:
     tested = [pair for pair in answer.pairs.get("score", ()) if pair.v != "untested"]
     if not tested:
         return (
-            f"No: a verdict takes two methods that share {answer.least} {answer.over}s." if answer.methods[1:] else ""
+            f"No: a verdict takes two {answer.noun}s that share {answer.least} {answer.over}s."
+            if answer.methods[1:] and not answer.untested
+            else ""
         )
     few = f"at most {answer.chance:g} in 100 such pages have"
     pages = f"{few} a wrong verdict (conditions below)."
-    if answer.over == "suite":
-        return f"For suites like these: {pages}"
+    if answer.ranks:
+        return f"For {answer.over}s like these: {pages}"
+    if answer.over == "row":
+        few_rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
+        return f"For {answer.judged}: {few} a wrong verdict.{few_rows}"
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.v == "different" for pair in tested)
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     if answer.winner("score"):
-        return f"Yes, at this budget and rates: {pages}"
-    rest = f"Verdicts hold at this budget and rates. {capitalized(few)} a wrong one (conditions below)."
+        return f"Yes, {_held(answer)}: {pages}"
+    rest = f"Verdicts hold {_held(answer)}. {capitalized(few)} a wrong one (conditions below)."
     return f"Not {_unsure(answer)}. {rest}"
+
+
+def _held(answer: Answer) -> str:
+    """Return under what the verdicts of seeds hold."""
+    return "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
 
 
 def _unsure(answer: Answer) -> str:
@@ -372,18 +405,16 @@ def banner(answer: Answer) -> str:
 def verdict(answer: Answer, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
-    costs = tuple(
-        "fastest" if axis.key == "time" else "smallest file" if axis.key == "size" else _won_memory(axis)
-        for axis in answer.axes
-        if answer.winner(axis.key) == name
-    )
+    costs = tuple(_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name)
     return Verdict(
         _chip(answer, name), _standing(answer, name), costs, f"{count_of(failed, 'run')} failed" if failed else ""
     )
 
 
-def _won_memory(axis: Axis) -> str:
-    return "adds least memory" if axis.tested != axis.id else "least memory"
+def _won_shortly(axis: Axis) -> str:
+    if axis.key == "memory":
+        return "adds least memory" if axis.tested != axis.id else "least memory"
+    return {"time": "fastest", "size": "smallest file"}.get(axis.key, f"lowest {axis.title.lower()}")
 
 
 def _chip(answer: Answer, name: str) -> str:

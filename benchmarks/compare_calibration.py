@@ -1,0 +1,245 @@
+"""Calibration of `compare`: how often a page of one run each makes a false claim, and coverage of its intervals.
+
+`python benchmarks/compare_calibration.py` writes reports/reference/compare/rates.json and, with `--table`, prints of it
+the table of docs/methodology.md. A page's claims are made by the functions that
+`hpml-bench compare` calls, from scores that are drawn here. All systems are equal in every world, some in other ways
+than others: of one system rare rows fail, and all its other rows are a little better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from calibration_cases import bounded
+from numpy.typing import NDArray
+
+from hpml_bench import statistics
+from hpml_bench.statistics import Comparison
+
+Floats = NDArray[np.float64]
+Random = np.random.Generator
+SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
+FOLDER = Path(__file__).parents[1] / "reports" / "reference" / "compare"
+GROUP = 5
+"""Rows of a group in the worlds with groups."""
+PAGES = {2: 2000, 5: 1000, 30: 150}
+"""Pages of a cell, by systems."""
+LARGEST = 20_000_000
+"""Most scores that are drawn for a cell, but for the least number of pages."""
+LEAST = 60
+
+
+@dataclass(frozen=True)
+class World:
+    """Scores of systems whose true means are equal."""
+
+    draw: Callable[[Random, int, int], Floats]
+    """random, systems, rows -> [systems, rows]"""
+    span: float | None = 1.0
+    """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
+    binary: bool = False
+    grouped: bool = False
+    """Whether rows are in groups, which are then tested."""
+    shares: bool = False
+    """Whether means alone are known."""
+    promised: bool = True
+    """Whether the 5 % are promised."""
+
+
+def normal(random: Random, systems: int, rows: int) -> Floats:
+    """Return normal scores around what rows share."""
+    return random.standard_normal(rows) + 0.5 * random.standard_normal((systems, rows))
+
+
+def right(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong, about four rows in five, of which systems share the difficulty."""
+    return (random.standard_normal(rows) + 0.9 + 0.5 * random.standard_normal((systems, rows)) > 0).astype(float)
+
+
+def nearly_all_right(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong, of which 3 % are wrong, in rows of each system's own."""
+    return (random.random((systems, rows)) < 0.97).astype(float)
+
+
+def one_way(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong; the first system alone fails in 2 % of the rows, and is alone right in another 2 %."""
+    kind = random.random(rows)
+    scores = np.tile((random.random(rows) < 0.8).astype(float), (systems, 1))
+    scores[:, kind < 0.04] = 0.0
+    scores[0, kind < 0.02] = 1.0
+    scores[1:, (kind >= 0.02) & (kind < 0.04)] = 1.0
+    return scores
+
+
+def zero_inflated(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores that are 0 in nine rows of ten and exponential in the others."""
+    return (random.random((systems, rows)) < 0.1) * random.exponential(1.0, (systems, rows))
+
+
+def rare_failures(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores near 0.7; the first system's are 0.7 less in a hundredth of the rows, and else 0.007 more."""
+    scores = 0.7 + 0.02 * random.standard_normal((systems, rows)).clip(-5, 5)
+    scores[0] += 0.007
+    scores[0][random.random(rows) < 0.01] -= 0.7
+    return scores
+
+
+def rare_success(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores near 0.05; the first system's are 0, but uniform from 0 to 1 in a tenth of the rows."""
+    scores = 0.05 + 0.002 * random.standard_normal((systems, rows)).clip(-5, 5)
+    scores[0] = (random.random(rows) < 0.1) * random.random(rows)
+    return scores
+
+
+def lognormal(random: Random, systems: int, rows: int) -> Floats:
+    """Return lognormal scores."""
+    return np.exp(random.standard_normal((systems, rows)))
+
+
+def one_lognormal(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores of which the first system's are lognormal, and all others' normal with its mean."""
+    scores = np.exp(0.5) + 0.1 * random.standard_normal((systems, rows))
+    scores[0] = np.exp(random.standard_normal(rows))
+    return scores
+
+
+def unseen(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores of which the first system's are exponential in a twentieth of the rows, all others' near 0.05."""
+    scores = 0.05 + 0.001 * random.standard_normal((systems, rows))
+    scores[0] = (random.random(rows) < 0.05) * random.exponential(1.0, rows)
+    return scores
+
+
+def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, int, int], Floats]:
+    """Return a draw in which the rows of a group have nearly one score."""
+
+    def drawn(random: Random, systems: int, rows: int) -> Floats:
+        own = np.repeat(draw(random, systems, rows // GROUP), GROUP, axis=1)
+        alone = draw(random, systems, rows)
+        return np.asarray(np.where(random.random((systems, rows)) < 0.8, own, alone))
+
+    return drawn
+
+
+WORLDS: Mapping[str, World] = {
+    "normal": World(normal, None),
+    "right and wrong": World(right, binary=True),
+    "right and wrong, 3 % wrong": World(nearly_all_right, binary=True),
+    "right and wrong, one system's own 2 %": World(one_way, binary=True),
+    "right and wrong, means alone": World(nearly_all_right, shares=True),
+    "zero-inflated": World(zero_inflated, None),
+    "zero-inflated in one system, 0 to 1": World(rare_success),
+    "rare failures of one system, 0 to 1": World(rare_failures),
+    "lognormal": World(lognormal, None),
+    "normal, in groups": World(clustered(normal), None, grouped=True),
+    "right and wrong, in groups": World(clustered(right), grouped=True),
+    "rare failures of one system, in groups": World(clustered(rare_failures), grouped=True),
+    "lognormal in one system, no range": World(one_lognormal, None, promised=False),
+    "rare rows of one system, no range": World(unseen, None, promised=False),
+}
+
+
+def page(world: World, scores: Floats) -> tuple[Comparison, ...]:
+    """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one run each."""
+    named = {f"s{at}": row for at, row in enumerate(scores)}
+    span = world.span or float(np.ptp(scores))
+    if world.shares:
+        means = {name: float(row.mean()) for name, row in named.items()}
+        return statistics.decide(statistics.compare_shares(means, scores.shape[1]))
+    if world.grouped:
+        groups = np.arange(scores.shape[1]) // GROUP
+        named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
+    bounded_ = world.span is not None
+    return statistics.decide(statistics.compare_rows(named, None, span, binary=world.binary, bounded=bounded_))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often pages of a world are wrong."""
+
+    world: str
+    promised: bool
+    systems: int
+    rows: int
+    pages: int
+    false: int
+    """Pages with a claim; every claim is false."""
+    bound: float
+    """Upper 97.5 % bound of their share."""
+    covered: float
+    """Share of the pairs' 95 % intervals that hold 0."""
+
+
+def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
+    """Return how often a page of a world makes a false claim, and how often its intervals hold the truth."""
+    world, random = WORLDS[name], np.random.default_rng([seed, systems, rows])
+    false = held = intervals = 0
+    for _ in range(pages):
+        decided = page(world, world.draw(random, systems, rows))
+        false += any(c.differs for c in decided)
+        for c in decided:
+            if c.difference.low is not None and c.difference.high is not None:
+                held += c.difference.low <= 0 <= c.difference.high
+                intervals += 1
+    bound = bounded(false, pages)
+    return Rate(name, world.promised, systems, rows, pages, false, bound, held / intervals if intervals else 1.0)
+
+
+def rates() -> Iterator[Rate]:
+    """Yield the rates of all worlds and sizes; of large pages fewer are drawn."""
+    for name in WORLDS:
+        for systems in SYSTEMS:
+            for rows in ROWS:
+                yield rate(name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows))))
+
+
+def rate_table(found: Iterable[Rate]) -> str:
+    """Return a row per world: the largest share of false pages, that of all, and the least coverage, over all sizes."""
+    lines = [
+        "| scores | worst size | its false pages | of all pages | least coverage |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    by_world: dict[str, list[Rate]] = {}
+    for one in found:
+        by_world.setdefault(one.world, []).append(one)
+    for world, of in by_world.items():
+        worst = max(of, key=lambda one: one.false / one.pages)
+        every = sum(one.false for one in of) / sum(one.pages for one in of)
+        size = f"{worst.systems} systems, {worst.rows:,} rows"
+        least = min(one.covered for one in of)
+        shares = (f"{100 * share:.1f} %" for share in (worst.false / worst.pages, every, least))
+        lines.append(f"| {world}{'' if worst.promised else ' (not promised)'} | {size} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def load(folder: Path = FOLDER) -> list[Rate]:
+    """Return the recorded rates."""
+    return [Rate(**one) for one in json.loads((folder / "rates.json").read_text(encoding="utf-8"))]
+
+
+def main() -> None:
+    """Write the rates, and print each."""
+    parser = argparse.ArgumentParser(description="Simulate how often pages of `compare` are wrong.")
+    parser.add_argument("--table", action="store_true", help="print the table of the recorded rates; draw nothing")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of rates.json")
+    chosen = parser.parse_args()
+    if chosen.table:
+        print(rate_table(load(chosen.out)))
+        return
+    found = []
+    for one in rates():
+        found.append(one)
+        share = f"{100 * one.false / one.pages:.1f} % of {one.pages:,}"
+        print(f"{one.world}, {one.systems} systems, {one.rows:,} rows: {share}, {100 * one.covered:.1f} %", flush=True)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
+    (chosen.out / "rates.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`hpml-bench compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hpml_bench.cli.options import names
+
+
+@click.command()
+@click.argument("inputs", metavar="FILE|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports", "compare"), show_default=True,
+              metavar="DIR", help="Folder to write to.")  # fmt: skip
+@click.option("--metric", metavar="NAME", help="Score to compare by; a table's column, `score` if not given.")
+@click.option("--margin", type=float, metavar="X", help="Difference of scores that counts as none.")
+@click.option("--lower", is_flag=True, help="A lower score is better.")
+@click.option("--range", "bounds", metavar="LOW,HIGH", help="Least and largest score that a row can have.")
+@click.option("--shared", is_flag=True, help="Compare the rows that all systems have, and leave the others out.")
+@click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
+def compare(
+    inputs: tuple[Path, ...],
+    out: Path,
+    metric: str | None,
+    margin: float | None,
+    lower: bool,
+    bounds: str | None,
+    shared: bool,
+    formats: str,
+) -> None:
+    """Compare systems by scores that you have, and write the page: which differ, for other rows or other seeds.
+
+    FILE is a table (csv, tsv, json, jsonl, parquet) with the columns system, row and score, or what docs/compare.md
+    lists; DIR a folder of such a kind. Of several data sets each gets a page, beside one over them all.
+    """
+    from hpml_bench.cli.reporting import shown
+    from hpml_bench.compare.inputs import read
+    from hpml_bench.compare.page import write
+    from hpml_bench.compare.scores import assemble
+    from hpml_bench.errors import UserError
+    from hpml_bench.report.render import load_libraries
+
+    wanted = names(formats)
+    if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
+        raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
+    if margin is not None and not margin > 0:
+        raise UserError(f"--margin {margin:g}: give a difference above 0")
+    load_libraries()
+    title = inputs[0].stem if len(inputs) == 1 else "scores"
+    found = assemble(read(inputs, metric), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)
+    shown(*write(found, out, wanted, margin))
+    if len(found) > 1:
+        click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")
+
+
+def _bounds(text: str | None) -> tuple[float, float] | None:
+    from hpml_bench.errors import UserError
+
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UserError(f"--range {text}: give the least and the largest score, as 0,1") from None
+    return low, high

@@ -1,0 +1,69 @@
+"""Measured: scores of systems as a reader found them, one line per row of a data set or per run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYSTEM, ROW, SCORE = "system", "row", "score"
+"""Columns: what is compared, the row's id within its data set (text), the score."""
+SEED, GROUP, DATASET = "seed", "group", "dataset"
+"""Further columns: the run (text), rows that belong together (text), the data set (text)."""
+COUNT = "rows"
+"""Column of inputs without a line per row: number of rows that the score is the mean of; there is no `row` then."""
+WHERE = "where"
+"""Column: file and line that a line came from, for messages."""
+NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, WHERE)
+"""Columns with a meaning; a reader names those that are costs."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score by which systems are compared."""
+
+    name: str
+    better: Literal["higher", "lower"] = "higher"
+    low: float | None = None
+    high: float | None = None
+    """Least and largest value that it can have; None where unknown."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of costs: the same in all lines of a run."""
+
+    column: str
+    title: str
+    unit: str = ""
+    exact: bool = False
+    """Whether it is a count without noise, so that any difference is real."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run without a score."""
+
+    system: str
+    seed: str
+    status: str
+    where: str
+    dataset: str = ""
+    """Data set of the run; empty where it is of all."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a reader found in one input."""
+
+    lines: pd.DataFrame
+    """Columns of `NAMES` and the costs; `system`, `score` and `where` in each, and `row` or, without rows, `rows`."""
+    score: Score
+    costs: tuple[Cost, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences for the page: what a number of this input holds, what it lacks."""
+    source: str = ""
+    """Kind of input in a few words, such as `samples of lm-evaluation-harness`."""

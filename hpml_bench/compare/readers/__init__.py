@@ -1,0 +1,1 @@
+"""Readers of what others measured, a file for each kind of input."""

@@ -1,0 +1,105 @@
+"""Verdicts on the systems of one data set: what they hold for, every pair by score and by costs, decided as one family.
+
+What the input has chooses the test, one for all pairs of a page: seeds and rows, rows alone, seeds alone, shares of so
+many rows, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hpml_bench import statistics
+from hpml_bench.compare.measured import Cost
+from hpml_bench.compare.scores import Scores
+from hpml_bench.statistics import Comparison
+
+Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
+HOLDS_FOR: Mapping[Scope, str] = {
+    "seeds and rows": "other seeds and other rows",
+    "rows": "other rows, these trained systems",
+    "seeds": "other seeds, these rows",
+    "shares": "other rows, these trained systems",
+    "none": "nothing: no pair is tested",
+}
+"""What verdicts on the score hold for."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Every pair of systems, with the verdicts of one family."""
+
+    scope: Scope
+    why: str | None
+    """Why no pair of scores is tested; None where pairs are."""
+    score: tuple[Comparison, ...]
+    costs: Mapping[Cost, tuple[Comparison, ...]]
+    """The costs that are tested."""
+
+
+def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
+    """Return the verdicts on one data set's systems; `margin` is the difference of scores that counts as none."""
+    scope, why = scope_of(scores)
+    pairs: list[tuple[Cost | None, Comparison]] = [(None, c) for c in _scored(scores, scope, margin)]
+    for cost, values in scores.costs.items():
+        if _testable(cost, values, scores):
+            by_system = {name: values[name] for name in scores.systems}
+            pairs += [(cost, c) for c in statistics.compare_pairs(by_system, ratio=True)]
+    decided = statistics.decide(c for _, c in pairs)
+    by: dict[Cost | None, list[Comparison]] = {}
+    for (of, _), c in zip(pairs, decided, strict=True):
+        by.setdefault(of, []).append(c)
+    costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
+    return Verdicts(scope, why, tuple(by.get(None, ())), costs)
+
+
+def scope_of(scores: Scores) -> tuple[Scope, str | None]:
+    """Return which test the input allows for all pairs, and why none if so."""
+    seeds = scores.shared_seeds >= statistics.LEAST_SEEDS
+    if scores.rows is not None:
+        few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
+        return "none" if few else "seeds and rows" if seeds else "rows", few
+    if seeds:
+        return "seeds", None
+    if scores.score.low is None or scores.score.high is None:
+        return "none", "the score's range isn't known: give --range, or scores row by row"
+    if scores.count is None:
+        return "none", "the number of rows isn't known: give a column rows, or scores by row"
+    few = _few(scores.count, "rows")
+    return "none" if few else "shares", few
+
+
+def _few(count: int, unit: str) -> str | None:
+    """Return that so few rows show nothing, if so."""
+    least = statistics.LEAST_ROWS
+    return f"{count} {unit} show nothing of others: give {least} or more" if count < least else None
+
+
+def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
+    if scope == "seeds and rows":
+        step = 1.0 if scores.binary else 0.0
+        return statistics.compare_scores(scores.units, margin, scores.span, step)
+    if scope == "rows":
+        runs = {name: np.mean(list(scores.units[name].values()), axis=0) for name in scores.systems}
+        alone = all(len(scores.units[name]) == 1 for name in scores.systems)
+        exact = scores.binary and alone and scores.groups is None
+        return statistics.compare_rows(runs, margin, scores.span, binary=exact, bounded=scores.bounded)
+    if scope == "seeds":
+        return statistics.compare_pairs(scores.means, margin=margin)
+    means = {name: float(np.mean(list(scores.means[name].values()))) for name in scores.systems}
+    low, high = scores.score.low, scores.score.high
+    if scope == "shares" and low is not None and high is not None:
+        return statistics.compare_shares(means, scores.count or 0, margin, (low, high))
+    return statistics.untested(means, scores.count or 0)
+
+
+def _testable(cost: Cost, values: Mapping[str, Mapping[int, float]], scores: Scores) -> bool:
+    """Return whether a cost has three seeds that every two systems share, all above 0."""
+    if cost.exact or set(values) != set(scores.systems):
+        return False
+    runs = [set(values[name]) for name in scores.systems]
+    shared = min(len(a & b) for at, a in enumerate(runs) for b in runs[at + 1 :])
+    return shared >= statistics.LEAST_SEEDS and all(v > 0 for of in values.values() for v in of.values())

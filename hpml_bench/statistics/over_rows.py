@@ -1,0 +1,274 @@
+"""Evidence from rows alone, for other rows and these very systems: paired by row, or of two shares without rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpml_bench.statistics.evidence import (
+    Evidence,
+    least_beside_rare_rows,
+    p_equivalent,
+    p_of_rare_rows,
+    widest,
+)
+from hpml_bench.statistics.intervals import Interval
+from hpml_bench.statistics.rows import mcnemar
+from hpml_bench.statistics.verdicts import Comparison
+
+MOST_ROWS = 10_000_000
+LEAST_ROWS = 3
+"""Fewest rows, or groups of rows, for a verdict."""
+
+
+@dataclass(frozen=True)
+class OverRows(Evidence):
+    """Differences of rows or groups, [n]: Student's t with the guards of `OverSeedsAndRows` against rare rows.
+
+    Few rows may carry a difference and be missing here, so the error is no less than that of one row that changes by
+    the range, a margin is tested with the error of rare rows that carry all of it, and a difference with the binomial
+    chance that so few opposed rows were drawn.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    span: float = 1.0
+    """Range of a row's or group's score; 0 where all scores are equal."""
+    opposed: int = 0
+    """Rows on the other side of 0 than the mean, by more than half the range."""
+    most: ClassVar[int] = MOST_ROWS
+
+    @classmethod
+    def of(cls, differences: ArrayLike, span: float = 1.0) -> OverRows | None:
+        """Return the evidence of a difference per row or group, [n >= 2]; None where all are equal and have no range.
+
+        Args:
+            differences: [n rows or groups], of two systems' scores.
+            span: range of a score, 1 for right and wrong.
+
+        """
+        data = np.asarray(differences, dtype=float)
+        mean, sd = float(data.mean()), float(data.std(ddof=1))
+        opposed = int((data * math.copysign(1.0, mean) < -span / 2).sum()) if span else 0
+        found = cls(data.size, mean, sd, span, opposed)
+        return found if found.error(found.n) > 0 else None
+
+    def error(self, n: int) -> float:
+        """Return the standard error over n rows, sd / √n; no less than that of one row that changes by the range."""
+        return max(self.sd / math.sqrt(n), self.span / n)
+
+    def error_at(self, difference: float, n: int, /) -> float:
+        """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
+        rare = abs(difference) * max(0.0, self.span - abs(difference))
+        return max(self.error(n), math.sqrt(rare / n))
+
+    def p_rare(self) -> float:
+        """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
+        return p_of_rare_rows(self.mean, self.n, self.span, self.opposed)
+
+    def least_rare(self, alpha: float, n: int | None = None, /) -> float:
+        """Return the least mean for which `p_rare` is below alpha, at n rows with this share of opposed ones."""
+        rows = n or self.n
+        return least_beside_rare_rows(alpha, rows, self.span, self.opposed * rows // self.n)
+
+    def freedom(self, n: int) -> float:
+        """Return the degrees of freedom of the error's estimate, n - 1."""
+        return n - 1
+
+
+@dataclass(frozen=True)
+class RightAndWrong(OverRows):
+    """Rows that are right or wrong, of a run each: McNemar's exact test (1947).
+
+    Its interval multiplies that of the difference among the discordant rows, 2 θ - 1 with θ after Clopper and Pearson
+    (1934), by that of their share: without 0 just where the test rejects.
+    """
+
+    only_a: int = 0
+    """Rows that only the first gets right."""
+    only_b: int = 0
+
+    @classmethod
+    def of_rows(cls, a: NDArray[Any], b: NDArray[Any]) -> RightAndWrong:
+        """Return the evidence of two systems' rows, [n] of 0 and 1."""
+        differences = a.astype(float) - b
+        only_a, only_b = int((differences > 0).sum()), int((differences < 0).sum())
+        return cls(differences.size, float(differences.mean()), float(differences.std(ddof=1)), 1.0,
+                   min(only_a, only_b), only_a, only_b)  # fmt: skip
+
+    def p(self) -> float:
+        """Return McNemar's exact p."""
+        return mcnemar(self.only_a, self.only_b)
+
+    def ends(self, alpha: float) -> tuple[float, float]:
+        """Return the ends of the interval of the difference of the shares."""
+        differ = self.only_a + self.only_b
+        share = _clopper_pearson(differ, self.n, alpha)
+        of_these = _clopper_pearson(self.only_a, differ, alpha) if differ else (0.0, 1.0)
+        low, high = (2 * theta - 1 for theta in of_these)
+        return low * share[low < 0], high * share[high > 0]
+
+    def accepted(self, alpha: float) -> tuple[float, float]:
+        """Return `ends`: they invert the test."""
+        return self.ends(alpha)
+
+
+def _clopper_pearson(k: int, n: int, alpha: float) -> tuple[float, float]:
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k else 0.0
+    return low, float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
+
+
+@dataclass(frozen=True)
+class TwoShares(Evidence):
+    """Two means of rows within a known range, without the rows: unpaired shares, after Agresti and Caffo (2000).
+
+    A success and a failure are added to each, and p is the level at which the interval begins to hold 0. Of systems on
+    the same rows the means vary together, and scores between the ends of the range vary less than right and wrong, so
+    that the test claims less than one that has the rows.
+    """
+
+    n: int
+    """Rows of each."""
+    mean: float
+    a: float
+    """Mean of the first as a share of the range, of 0 to 1."""
+    b: float
+    span: float = 1.0
+    """The range."""
+    most: ClassVar[int] = MOST_ROWS
+
+    def error(self, n: int) -> float:
+        """Return the standard error over n rows of each."""
+        adjusted = [(share * n + 1) / (n + 2) for share in (self.a, self.b)]
+        return self.span * math.sqrt(sum(share * (1 - share) for share in adjusted) / (n + 2))
+
+    def error_at(self, difference: float, n: int, /) -> float:
+        """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
+        rare = abs(difference) * max(0.0, self.span - abs(difference))
+        return max(self.error(n), math.sqrt(rare / n))
+
+    def freedom(self, n: int) -> float:  # noqa: ARG002 - the same for all
+        """Return the degrees of freedom: so many that Student's t is normal."""
+        return 1e6
+
+    @property
+    def _middle(self) -> float:
+        return self.span * (self.a - self.b) * self.n / (self.n + 2)
+
+    def p(self) -> float:
+        """Return the two-sided p of equal means."""
+        from scipy.special import ndtr
+
+        return float(2 * ndtr(-abs(self._middle) / self.error(self.n)))
+
+    def ends(self, alpha: float) -> tuple[float, float]:
+        """Return the ends of the interval of the difference."""
+        from scipy.special import ndtri
+
+        half = float(ndtri(1 - alpha / 2)) * self.error(self.n)
+        return self._middle - half, self._middle + half
+
+    def accepted(self, alpha: float) -> tuple[float, float]:
+        """Return `ends`: they invert the test."""
+        return self.ends(alpha)
+
+
+def compare_rows(
+    scores: Mapping[str, NDArray[Any]],
+    margin: float | None = None,
+    span: float = 1.0,
+    *,
+    binary: bool = False,
+    bounded: bool = True,
+) -> tuple[Comparison, ...]:
+    """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
+
+    Args:
+        scores: system -> scores of rows, or of groups as `group_scores` gives them, in the same order for all.
+        margin: difference of means that counts as none.
+        span: range of a row's, or group's, score.
+        binary: rows are right or wrong, a run each, and in no groups: McNemar's exact test.
+        bounded: `span` is the range that scores can have; else that of those seen, and skewed differences are marked.
+
+    """
+
+    def evidence(a: str, b: str) -> Evidence | None:
+        if binary:
+            return RightAndWrong.of_rows(scores[a], scores[b])
+        return OverRows.of(scores[a].astype(float) - scores[b], span)
+
+    def marked(a: str, b: str) -> bool:
+        from hpml_bench.statistics.headline import ROW_SKEW
+        from hpml_bench.statistics.verdicts import skewness
+
+        return not bounded and skewness(scores[a].astype(float) - scores[b]) > ROW_SKEW
+
+    n = len(next(iter(scores.values()), ()))
+    return _compare(tuple(scores), n, margin, lambda name: float(scores[name].mean()), evidence, marked)
+
+
+def compare_shares(
+    means: Mapping[str, float], n: int, margin: float | None = None, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Comparison, ...]:
+    """Compare every pair of systems by means of n rows each, without the rows; `decide` gives verdicts.
+
+    Args:
+        means: system -> mean of its rows' scores.
+        n: rows of each.
+        margin: difference of means that counts as none.
+        bounds: least and largest score of a row.
+
+    """
+    low, high = bounds
+
+    def evidence(a: str, b: str) -> TwoShares:
+        of_a, of_b = ((means[name] - low) / (high - low) for name in (a, b))
+        return TwoShares(n, means[a] - means[b], of_a, of_b, high - low)
+
+    return _compare(tuple(means), n, margin, means.__getitem__, evidence, lambda *_: False)
+
+
+def untested(means: Mapping[str, float], n: int) -> tuple[Comparison, ...]:
+    """Return every pair of systems with its difference and no test, of n rows each."""
+    return tuple(
+        Comparison(a, b, Interval(n, means[a] - means[b], None, None, None), None, None, None)
+        for a, b in itertools.combinations(means, 2)
+    )
+
+
+def _compare(
+    names: tuple[str, ...],
+    n: int,
+    margin: float | None,
+    mean: Callable[[str], float],
+    evidence: Callable[[str, str], Evidence | None],
+    marked: Callable[[str, str], bool],
+) -> tuple[Comparison, ...]:
+    found = []
+    for a, b in itertools.combinations(names, 2):
+        one = evidence(a, b) if n >= LEAST_ROWS else None
+        there = (one,) if one else ()
+        difference = mean(a) - mean(b)
+        equal = 1.0 if n >= LEAST_ROWS else None  # without spread and range all scores are the same
+        found.append(
+            Comparison(
+                a,
+                b,
+                Interval(n, difference, None, *widest(there)),
+                p=one.p() if one else equal,
+                p_equivalent=p_equivalent(one, margin) if one and margin else None,
+                margin=margin,
+                skewed=marked(a, b),
+                evidence=there,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,402 @@
+"""Behaviour: the input chooses the test, the page says what its verdicts hold for, and Python gives the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+import hpml_bench
+from helpers.made_tables import Row, right_and_wrong, write_csv
+from hpml_bench.cli import main
+from hpml_bench.compare.inputs import read
+from hpml_bench.compare.measured import Cost, Failed, Measured, Score
+from hpml_bench.compare.page import Compared, answer_of, page_of, write
+from hpml_bench.compare.readers.table import of_frame
+from hpml_bench.compare.scores import assemble
+from hpml_bench.errors import UserError
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.render import all_tables
+
+SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}
+
+
+def compared(lines: list[Row], margin: float | None = None, **options: Any) -> Compared:
+    """Return the only data set of some lines, compared."""
+    (found,) = assemble([of_frame(pd.DataFrame(lines))], **options)
+    return Compared.of(found, margin)
+
+
+def answer(lines: list[Row], margin: float | None = None, **options: Any) -> Answer:
+    """Return the answer to some lines."""
+    return answer_of(compared(lines, margin, **options))
+
+
+def means(rows: int | None = 1000, **scores: float) -> list[Row]:
+    """Return lines of systems of which only the mean is known."""
+    more = {} if rows is None else {"rows": rows}
+    return [{"system": name, "score": score} | more for name, score in scores.items()]
+
+
+# What is tested
+
+
+def test_one_run_each_holds_for_other_rows() -> None:
+    """Rows right or wrong: McNemar's exact p for each pair, as scipy has it."""
+    lines = right_and_wrong(SYSTEMS)
+    found = answer(lines)
+    assert (found.over, found.judged) == ("row", "other rows, these trained systems")
+    assert words.headline(found) == "gamma scores best: 82.0 % score; beta follows with 45.0 %."
+    assert words.setup_line(found) == ("200 rows", "one run of each system")
+    frame = pd.DataFrame(lines).pivot_table(index="row", columns="system", values="score")
+    for pair in found.pairs["score"]:
+        a, b = frame[pair.a], frame[pair.b]
+        only = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+        assert pair.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
+        assert pair.n == 200
+    assert {p.v for p in found.pairs["score"]} == {"different", "undecided"}
+
+
+def test_three_shared_seeds_hold_for_other_seeds_too() -> None:
+    """As a suite's page: seeds and rows, in one family."""
+    found = answer(right_and_wrong(SYSTEMS, seeds=(0, 1, 2)))
+    assert (found.over, found.judged, found.seeds) == ("seed", "other seeds and other rows", 3)
+    assert found.pair("score", "alpha", "gamma").v == "different"  # type: ignore[union-attr]
+    assert words.setup_line(found) == ("200 rows", "3 seeds")
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (0, 1, 2)])
+def test_seeds_that_aren_t_shared_are_averaged(seeds: tuple[int, ...]) -> None:
+    """Two seeds, or three of which each system has others: rows of the mean over runs."""
+    lines = right_and_wrong(SYSTEMS, seeds=seeds)
+    if len(seeds) == 3:
+        lines = [line | {"seed": f"{line['system']}{line['seed']}"} for line in lines]
+    found = compared(lines)
+    assert found.verdicts.scope == "rows"
+    frame = pd.DataFrame(lines).groupby(["system", "row"])["score"].mean().unstack(0)
+    theirs = stats.ttest_rel(frame["alpha"], frame["beta"]).pvalue
+    pair = next(c for c in found.verdicts.score if {c.a, c.b} == {"alpha", "beta"})
+    assert pair.p is not None
+    assert pair.p >= theirs * (1 - 1e-9)
+
+
+def test_groups_are_what_another_sample_replaces() -> None:
+    """Rows of a group that repeat each other count once: the p of 40 groups, whatever number of rows they have."""
+    once = right_and_wrong({"a": 0.5, "b": 0.7}, 40)
+    copies = [line | {"row": f"{line['row']}-{n}", "group": line["row"]} for line in once for n in range(5)]
+    alone, grouped, taken_apart = (
+        compared(lines).verdicts.score[0].p
+        for lines in (once, copies, [{k: v for k, v in line.items() if k != "group"} for line in copies])
+    )
+    assert alone is not None
+    assert grouped is not None
+    assert taken_apart is not None
+    assert taken_apart < alone / 10 < grouped
+    found = answer(copies)
+    assert found.rows_text == "200 rows in 40 groups"
+    assert found.pairs["score"][0].n == 200
+
+
+def test_means_of_known_rows_are_tested_unpaired() -> None:
+    """A mean and a number of rows, within a range: Agresti and Caffo's interval leaves out 0 just where it decides."""
+    found = answer(means(a=0.5, b=0.52, c=0.9), bounds=(0.0, 1.0))
+    assert found.score.unit == "%"
+    for pair in found.pairs["score"]:
+        assert pair.wlo is not None
+        assert pair.whi is not None
+        assert (pair.wlo > 0 or pair.whi < 0) == (pair.v == "different")
+    assert found.pair("score", "a", "b").v == "undecided"  # type: ignore[union-attr]
+    assert found.pair("score", "a", "c").v == "different"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "why"),
+    [
+        (means(a=0.5, b=0.9), {}, "the score's range isn't known"),
+        (means(None, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "the number of rows isn't known"),
+        (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "2 rows show nothing of others"),
+        (right_and_wrong(SYSTEMS, 2), {}, "2 rows show nothing of others"),
+    ],
+)
+def test_what_can_t_be_tested_says_why(lines: list[Row], options: dict[str, Any], why: str) -> None:
+    """Nothing is guessed: no verdict, and what would make one possible."""
+    found = answer(lines, **options)
+    assert {pair.v for pair in found.pairs["score"]} == {"untested"}
+    assert why in (found.untested or "")
+    assert why in words.headline(found)
+    assert {method.place for method in found.methods} == {None}
+
+
+def test_seeds_without_rows_are_tested_over_seeds() -> None:
+    """Three means each: the paired t test over seeds, as scipy has it."""
+    random = np.random.default_rng(0)
+    lines = [
+        {"system": name, "seed": seed, "score": of + 0.01 * random.standard_normal()}
+        for name, of in {"a": 0.5, "b": 0.9}.items()
+        for seed in range(4)
+    ]
+    found = compared(lines)
+    frame = pd.DataFrame(lines).pivot_table(index="seed", columns="system", values="score")
+    assert found.verdicts.scope == "seeds"
+    assert found.verdicts.score[0].p == pytest.approx(stats.ttest_rel(frame["a"], frame["b"]).pvalue)
+
+
+def test_ties_are_data() -> None:
+    """Two systems with the same answers can't be told apart; with a margin and rows enough they are equal."""
+    lines = right_and_wrong({"a": 0.5}, 3000)
+    both = [*lines, *(line | {"system": "b"} for line in lines)]
+    assert answer(both).pairs["score"][0].v == "undecided"
+    found = answer(both, 0.05)
+    assert found.pairs["score"][0].v == "equivalent"
+    assert found.score.margin == 5.0
+    assert words.headline(found).startswith("a and b score best and equal")
+
+
+def test_lower_scores_can_be_better() -> None:
+    """--lower turns who is better, nothing else."""
+    lines = right_and_wrong(SYSTEMS)
+    assert set(answer(lines, lower=True).top) == {"alpha", "beta"}
+    assert answer(lines).top == ("gamma",)
+
+
+# Costs
+
+
+def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
+    """With seeds costs are in the family of the page; with one run each they are shown."""
+    costs = {"alpha": 1.0, "beta": 1.1, "gamma": 3.0}
+    lines = [line | {"GPU hours": costs[line["system"]]} for line in right_and_wrong(SYSTEMS)]
+    found = answer(lines)
+    assert [(axis.title, axis.tested, axis.key) for axis in found.axes] == [("GPU hours", None, "cost-gpu-hours")]
+    assert found.best("cost-gpu-hours") == ()
+    assert words.facts(found)[2].text == "Costs are shown, not ranked: ranks take three seeds that all systems share."
+    random = np.random.default_rng(1)
+    noise = {(name, seed): 1 + 0.01 * random.standard_normal() for name in costs for seed in range(4)}
+    seeded = [
+        line | {"GPU hours": costs[line["system"]] * noise[line["system"], line["seed"]]}
+        for line in right_and_wrong(SYSTEMS, seeds=range(4))
+    ]
+    ranked = answer(seeded)
+    assert ranked.tested == 6
+    assert ranked.winner("cost-gpu-hours") == "alpha"
+    assert words.verdict(ranked, "alpha").costs == ("lowest gpu hours",)
+    cheaper = next(fact.text for fact in words.facts(ranked) if fact.label == "Cheaper")
+    assert "less gpu hours than gamma" in cheaper
+
+
+def test_a_declared_count_decides_itself() -> None:
+    """A cost that its reader declares exact needs no test."""
+    made = of_frame(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))
+    lines = made.lines.assign(params=[{"a": 1.0, "b": 2.0}[name] for name in made.lines["system"]])
+    (found,) = assemble([Measured(lines, Score("score"), (Cost("params", "parameters", "M", exact=True),))])
+    of = answer_of(Compared.of(found))
+    assert of.relation(of.axes[0].key, "a", "b") == "better"
+    assert of.unranked is None
+
+
+@pytest.mark.parametrize("name", ["score", "time", "memory", "x", "at", "first", "größe", "a b", "<b>"])
+def test_a_cost_may_have_any_name(name: str) -> None:
+    """No column takes the place of another thing on the page, and none gets words of training."""
+    metric = "right" if name == "score" else "score"
+    lines = [
+        {"system": line["system"], "row": line["row"], metric: line["score"], name: 3.0}
+        for line in right_and_wrong({"a": 0.5, "b": 0.6})
+    ]
+    (found,) = assemble([of_frame(pd.DataFrame(lines), metric)])
+    (axis,) = answer_of(Compared.of(found)).axes
+    assert re.fullmatch(r"cost-[a-z0-9-]+", axis.key)
+
+
+# The page
+
+
+def test_the_page_of_one_run_each_speaks_of_no_training(tmp_path: Path) -> None:
+    """Systems, rows and costs of the reader's own; no methods, seeds, training or fine-tuning."""
+    lines = [
+        line | {"dollars": {"alpha": 1, "beta": 2, "gamma": 9}[line["system"]]} for line in right_and_wrong(SYSTEMS)
+    ]
+    page = page_of(compared(lines, title="mine"))
+    _, files = write(assemble([of_frame(pd.DataFrame(lines))], title="mine"), tmp_path, ("html", "md", "csv", "tex"))
+    assert {"report.html", "report.md", "report.json"} <= {path.name for path in files}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    said = text.replace("these trained systems", "")
+    said = said.replace("Three seeds of each system: verdicts for other seeds too", "")
+    said = said.replace("ranks take three seeds that all systems share", "")
+    assert re.findall(r"(?i)\b(?:methods?|seeds?|train\w*|fine-tun\w*|budget|rates?)\b", said) == []
+    assert text.startswith("# mine: systems compared")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for anchor in re.findall(r'href="#([^"]+)"', html):
+        assert f'id="{anchor}"' in html, anchor
+    assert ".pic:has(#x-cost-dollars:checked) .p-cost-dollars" in html
+    assert Answer.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == page.answer
+    names = {table.name for table in all_tables(page)}
+    assert {"answer", "places", "costs", "matrix_score", "pairs_score", "sources"} <= names
+
+
+def test_failed_runs_are_on_the_page() -> None:
+    """A run without a score is counted and named, also of a system that has no other."""
+    made = of_frame(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.9})))
+    failed = (Failed("a", "3", "oom_cuda", "runs/a-3.json"), Failed("c", "", "cancelled", "runs/c.json"))
+    (found,) = assemble([Measured(made.lines, made.score, failed=failed)])
+    page = page_of(Compared.of(found))
+    assert words.banner(page.answer) == "2 of 4 runs failed (out of GPU memory, cancelled)."
+    assert page.answer.untried == ("c",)
+    assert page.problems == 2
+    table = next(table for table in all_tables(page) if table.name == "failed")
+    assert [row[0] for row in table.rows] == ["a", "c"]
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m`{{7*7}}`|x"
+
+
+def test_hostile_names_are_shown_and_obeyed_by_nothing(tmp_path: Path) -> None:
+    """HTML, escapes and templates in names of systems, costs, data sets and metrics."""
+    lines = [
+        {"system": f"{HOSTILE}{line['system']}", "row": HOSTILE + line["row"], HOSTILE: line["score"], f"c{HOSTILE}": 1,
+         "dataset": f"../../{HOSTILE}"}
+        for line in right_and_wrong({"a": 0.5, "b": 0.9})
+    ]  # fmt: skip
+    write(assemble([of_frame(pd.DataFrame(lines), HOSTILE)]), tmp_path, ("html", "md", "csv", "tex"))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<img" not in html
+    assert "\u202e" not in html
+    assert "\x1b" not in html
+    assert "{{7*7}}" in html
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.html",
+        "report.md",
+        "report.json",
+        "figures",
+        "tables",
+    }
+
+
+def test_several_data_sets_get_a_page_each_and_one_over_them(tmp_path: Path) -> None:
+    """Mean ranks over the data sets, as over suites; folders have names that are safe."""
+    lines = [
+        line | {"dataset": f"set/{at}"} for at in range(8) for line in right_and_wrong(SYSTEMS, seed=at)
+    ]  # fmt: skip
+    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
+    assert page.answer.over == "data set"
+    assert page.answer.relation("score", "gamma", "alpha") == "better"
+    assert words.setup_line(page.answer)[0].startswith("8 data sets: set/0, ")
+    assert {path.parent.name for path in tmp_path.glob("*/report.html")} == {f"set-{at}" for at in range(8)}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?i)\b(?:methods?|suites?|train\w*)\b", text.replace("these trained systems", "")) == []
+
+
+def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:
+    """The terminal's summary, then the files."""
+    path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(main, ["compare", str(path), "--out", str(out), "--range", "0,1", "--margin", "0.02"])
+    assert done.exit_code == 0, done.output
+    assert "gamma scores best" in done.output
+    assert str(out / "report.html") in done.output
+    assert "# scores: systems compared" in (out / "report.md").read_text(encoding="utf-8")
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["score"]["margin"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--format", "pdf"), "choose from html, md, csv, tex"),
+        (("--range", "0"), "give the least and the largest score"),
+        (("--margin", "-1"), "give a difference above 0"),
+        (("--margin", "nan"), "give a difference above 0"),
+        (("--metric", "f1"), "there is no column 'f1'"),
+    ],
+)
+def test_options_that_can_t_be_met_are_user_errors(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    """Status 2, one sentence, nothing written."""
+    path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS, 10))
+    done = CliRunner().invoke(main, ["compare", str(path), "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not (tmp_path / "out").exists()
+
+
+# From Python
+
+
+def test_python_gives_a_row_per_pair() -> None:
+    """The page's verdicts as a frame, in the score's own unit."""
+    frame = pd.DataFrame(right_and_wrong(SYSTEMS))
+    found = hpml_bench.compare(frame, margin=0.05)
+    of = answer(right_and_wrong(SYSTEMS), 0.05)
+    assert list(found.columns) == [
+        "dataset", "a", "b", "difference", "low", "high", "p", "p_adjusted", "verdict", "better", "scope", "need",
+        "rows", "seeds",
+    ]  # fmt: skip
+    for row, pair in zip(found.itertuples(), of.pairs["score"], strict=True):
+        assert (row.a, row.b, row.verdict) == (pair.a, pair.b, pair.v)
+        assert 100 * row.difference == pytest.approx(pair.d)
+        assert (row.p, row.p_adjusted) == pytest.approx((pair.p, pair.ph))
+        assert row.rows == 200
+        assert (row.better if isinstance(row.better, str) else None) == pair.w
+    assert frame.columns.tolist() == ["system", "row", "score"]
+
+
+def test_python_compares_each_data_set() -> None:
+    """A family per data set; those without a test have no p."""
+    lines = [*right_and_wrong(SYSTEMS, 50, dataset="x"), *right_and_wrong(SYSTEMS, 2, dataset="y")]
+    found = hpml_bench.compare(pd.DataFrame(lines), better="lower")
+    assert found.groupby("dataset").size().to_dict() == {"x": 3, "y": 3}
+    assert found[found["dataset"] == "y"]["p"].isna().all()
+    assert set(found[found["dataset"] == "y"]["verdict"]) == {"untested"}
+
+
+def test_python_s_mistakes_are_user_errors() -> None:
+    """They name the row of the frame."""
+    frame = pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6}, 5))
+    frame["score"] = frame["score"].astype(float)
+    frame.loc[3, "score"] = np.nan
+    with pytest.raises(UserError, match="frame, row 3: score is missing"):
+        hpml_bench.compare(frame)
+    with pytest.raises(UserError, match="choose higher or lower"):
+        hpml_bench.compare(frame, better="best")  # type: ignore[arg-type]
+
+
+def test_comparing_imports_no_training_library() -> None:
+    """Neither from Python nor for the page; and the name is the function's before and after the package is imported."""
+    script = (
+        "import sys, hpml_bench, pandas\n"
+        "first = hpml_bench.compare\n"
+        "assert 'pandas' in sys.modules and 'hpml_bench.compare.page' not in sys.modules\n"
+        "import hpml_bench.compare.page\n"
+        "frame = pandas.DataFrame({'system': list('aabb'), 'row': [0, 1] * 2, 'score': [1, 0, 1, 1]})\n"
+        "assert len(first(frame)) == len(hpml_bench.compare(frame)) == 1\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'matplotlib', 'jinja2'} & {*sys.modules}\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_needs_no_training_library(tmp_path: Path) -> None:
+    """In an interpreter that has none of them."""
+    path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS, 20))
+    block = "".join(f"sys.modules['{name}'] = None; " for name in ("torch", "transformers", "peft", "datasets"))
+    call = f"main(['compare', {str(path)!r}, '--out', {str(tmp_path / 'out')!r}])"
+    script = f"import sys; {block}from hpml_bench.cli import main; {call}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_the_page_of_a_table_is_the_same_each_time(tmp_path: Path) -> None:
+    """The same input gives the same bytes."""
+    path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS, seeds=(0, 1, 2)))
+    for out in ("one", "two"):
+        write(assemble(read([path])), tmp_path / out)
+    assert (tmp_path / "one/report.html").read_bytes() == (tmp_path / "two/report.html").read_bytes()

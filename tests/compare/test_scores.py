@@ -1,0 +1,287 @@
+"""Behaviour: what can't be compared is refused in one sentence with file, line and what to do; nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.made_tables import Row, right_and_wrong, write_csv
+from hpml_bench.compare.inputs import known, read
+from hpml_bench.compare.measured import Score
+from hpml_bench.compare.scores import Scores, assemble
+from hpml_bench.errors import UserError
+
+GOOD = [
+    {"system": system, "row": row, "score": score}
+    for system, scores in {"a": (1, 0, 1, 1), "b": (0, 0, 1, 0)}.items()
+    for row, score in enumerate(scores)
+]
+
+
+def scores(path: Path, metric: str | None = None, **options: Any) -> tuple[Scores, ...]:
+    """Return what a file is assembled to."""
+    return assemble(read([path], metric), **options)
+
+
+def changed(at: int, **cells: Any) -> list[Row]:
+    """Return the good lines with some cells of one changed."""
+    return [line | (cells if index == at else {}) for index, line in enumerate(GOOD)]
+
+
+def with_column(name: str, cells: list[Any]) -> list[Row]:
+    """Return the good lines with a column more."""
+    return [line | {name: cell} for line, cell in zip(GOOD, cells, strict=True)]
+
+
+BROKEN: dict[str, tuple[list[Row], str, str]] = {
+    "a missing system": (changed(2, system=""), "line 4", "system is missing"),
+    "a missing row": (changed(2, row=""), "line 4", "row is missing"),
+    "a missing score": (changed(2, score=""), "line 4", "score is missing or not a number"),
+    "NaN": (changed(5, score="nan"), "line 7", "score is missing or not a number; give"),
+    "infinity": (changed(5, score="-inf"), "line 7", r"the score is -inf; give a number below 1e\+"),
+    "a score that nothing can be computed of": (changed(5, score="1e300"), "line 7", r"the score is 1e\+300; give"),
+    "text for a score": (changed(5, score="good"), "line 7", "score is 'good', which is no number"),
+    "a row twice": (changed(3, row=0), "line 5", r"'a', row '0' is there already \(.*line 2\)"),
+    "a row that another system lacks": (GOOD[:-1], "line 5", "'b' has 3 of 4 rows of table: it lacks row '3', which"),
+    "one system": (GOOD[:4], "line 2", "'a' is the only system; a comparison takes two"),
+    "no line": ([], "", "it has no lines"),
+    "a missing group": (with_column("group", ["x", "x", "", "y"] * 2), "line 4", "group is missing"),
+    "a row in two groups": (
+        with_column("group", ["x", "x", "y", "y", "x", "z", "y", "y"]),
+        "line 7",
+        "row '1' is in group 'z', and elsewhere in 'x'",
+    ),
+    "a missing seed": (with_column("seed", [0, 0, 0, 0, 1, "", 1, 1]), "line 7", "seed is missing"),
+    "a cost that differs within a run": (
+        with_column("dollars", [1, 1, 1, 1, 2, 3, 2, 2]),
+        "line 7",
+        "dollars differs within a run of 'b'",
+    ),
+    "a cost that isn't finite": (
+        with_column("dollars", [1, 1, 1, 1, "inf", "inf", "inf", "inf"]),
+        "line 6",
+        "dollars is inf; give a number below",
+    ),
+    "a name without a letter that prints": (changed(0, system="\u202e"), "line 2", "has no printable character"),
+    "names that print alike": (
+        [line | {"system": "a\u202e"} if line["system"] == "b" else line for line in GOOD],
+        "line 6",
+        "the system 'a' looks like another one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_table_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    """One sentence with the file, the line, what is wrong and what to do."""
+    lines, where, said = BROKEN[name]
+    path = write_csv(tmp_path / "table.csv", lines) if lines else tmp_path / "table.csv"
+    if not lines:
+        path.write_text("system,row,score\n", encoding="utf-8")
+    with pytest.raises(UserError, match=said) as raised:
+        scores(path, title="table")
+    assert str(path) in str(raised.value)
+    assert where in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert re.search(r"; (give|mend|keep|rename|add|a comparison|a cost|write|remove)|, or", str(raised.value))
+
+
+COLUMNS = {
+    "System,row,score": "the column 'System' must be written 'system'",
+    "system,row": "there is no column 'score'; it has system, row",
+    "row,score": "there is no column 'system'",
+    "system,row,score,score": "two columns are named 'score'",
+    "system,row,rows,score": "it has the columns 'row' and 'rows'",
+    "system,ROW,score": "the column 'ROW' must be written 'row'",
+}
+
+
+@pytest.mark.parametrize("header", list(COLUMNS))
+def test_columns_are_named_as_they_are_written(header: str, tmp_path: Path) -> None:
+    """A column of another case, twice, or not there, is named; none is guessed."""
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n{','.join('1' * len(header.split(',')))}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=COLUMNS[header]):
+        scores(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"system,row,score\na,1\n", r"line 2: it has 2 fields and the header 3"),
+        ("t.csv", b"\xff\xfe\x00", "can't be read as csv"),
+        ("t.csv", b"", "the file is empty"),
+        ("t.csv", b'system,row,score\na,"1,1\n', "can't be read as csv"),
+        ("t.json", b'{"system": "a"}', "holds no list of objects"),
+        ("t.json", b"[1, 2]", "entry 1: it is no object"),
+        ("t.json", b"[" * 100_000, "can't be read as json"),
+        ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2: it is no JSON"),
+        ("t.parquet", b"PAR1", "can't be read as parquet"),
+        ("t.xlsx", b"", "no reader knows it; known are"),
+    ],
+)
+def test_a_file_that_can_t_be_read_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    """Cut, empty or foreign files."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read([tmp_path / name])
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    """A path without a file, and no path at all."""
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        read([tmp_path / "none.csv"])
+    with pytest.raises(UserError, match="nothing to compare"):
+        assemble(())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_format_gives_the_same(suffix: str, tmp_path: Path) -> None:
+    """Rows with numbers for ids, a boolean score and an empty cost."""
+    frame = pd.DataFrame(with_column("dollars", [1.5] * 4 + [None] * 4))
+    frame["score"] = frame["score"].astype(bool)
+    path = tmp_path / f"t.{suffix}"
+    if suffix in {"csv", "tsv"}:
+        frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    elif suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        path.write_text(
+            json.dumps([json.loads(line) for line in frame.to_json(orient="records", lines=True).splitlines()])
+            if suffix == "json"
+            else frame.to_json(orient="records", lines=True),
+            encoding="utf-8",
+        )
+    (found,) = scores(path)
+    assert found.rows is not None
+    assert found.rows["a"][0].tolist() == [1, 0, 1, 1]
+    assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
+    assert found.binary
+    assert [(cost.title, dict(of)) for cost, of in found.costs.items()] == [("dollars", {"a": {0: 1.5}})]
+
+
+def test_rows_are_aligned_by_id(tmp_path: Path) -> None:
+    """The order of lines says nothing."""
+    (found,) = scores(write_csv(tmp_path / "t.csv", [*GOOD[:4], *reversed(GOOD[4:])]))
+    assert found.rows is not None
+    assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
+
+
+def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
+    """--shared leaves out the rows that some system lacks, and counts them; none in common is an error."""
+    path = write_csv(tmp_path / "t.csv", GOOD[:-1])
+    (found,) = scores(path, shared=True)
+    assert (found.count, found.unshared) == (3, 1)
+    apart = [line | {"row": f"{line['system']}{line['row']}"} for line in GOOD]
+    with pytest.raises(UserError, match=r"no row of .* is in every run"):
+        scores(write_csv(tmp_path / "u.csv", apart), shared=True)
+
+
+def test_a_run_that_lacks_rows_is_named_by_its_seed(tmp_path: Path) -> None:
+    """Of several runs of a system, the one that is short."""
+    lines = right_and_wrong({"a": 0.5, "b": 0.6}, 10, (3, 4))
+    with pytest.raises(UserError, match=r"'b', seed 4, has 9 of 10 rows"):
+        scores(write_csv(tmp_path / "t.csv", lines[:-1]))
+
+
+def test_scores_outside_the_range_are_named(tmp_path: Path) -> None:
+    """--range is what a row can have; one that is upside down is an error."""
+    path = write_csv(tmp_path / "t.csv", changed(6, score=1.5))
+    with pytest.raises(UserError, match=r"line 8: the score 1.5 is outside its range 0 to 1"):
+        scores(path, bounds=(0.0, 1.0))
+    with pytest.raises(UserError, match="the range 1 to 0 is none"):
+        scores(path, bounds=(1.0, 0.0))
+
+
+def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
+    """Another metric, direction or range: which input has which."""
+    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
+    assert len(assemble([a, b])) == 1
+    with pytest.raises(UserError, match=r"b.csv holds the score f1 and table .*a.csv score; choose one"):
+        assemble([a, replace(b, score=Score("f1"))])
+    lower = replace(b, score=Score("score", better="lower"))
+    with pytest.raises(UserError, match="higher is better in one of"):
+        assemble([a, lower])
+    assert assemble([a, lower], lower=True)[0].score.better == "lower"
+    with pytest.raises(UserError, match="has another range"):
+        assemble([a, replace(b, score=Score("score", low=0.0, high=1.0))])
+
+
+def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
+    """One input has rows and the other a mean of so many: they can't be paired."""
+    rows = write_csv(tmp_path / "rows.csv", GOOD)
+    means = write_csv(tmp_path / "means.csv", [{"system": "c", "score": 0.5, "rows": 4}])
+    with pytest.raises(UserError, match=r"means.csv, line 2 has no row and .*rows.csv, line 2 has one"):
+        assemble(read([rows, means]))
+
+
+def test_means_are_of_the_same_number_of_rows(tmp_path: Path) -> None:
+    """Another number, a broken one, or none for one system."""
+    for count, said in ((99, "'b' has 99 rows"), ("", "'b' has no number of rows"), (0, "is 0; give"), (1.5, "is 1.5")):
+        lines = [{"system": "a", "score": 0.5, "rows": 100}, {"system": "b", "score": 0.6, "rows": count}]
+        with pytest.raises(UserError, match=said):
+            scores(write_csv(tmp_path / "t.csv", lines))
+
+
+def test_data_sets_are_apart(tmp_path: Path) -> None:
+    """A data set each; one that a single system has is named and not compared."""
+    lines = [*(line | {"dataset": "x"} for line in GOOD), *(line | {"dataset": "y"} for line in GOOD[:4])]
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines))
+    assert found.dataset == "x"
+    assert found.remarks == ("Only one system has scores of y: it isn't compared.",)
+
+
+def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:
+    """--metric takes another column; the others stay costs, and text is named as unread."""
+    lines = [
+        {"system": line["system"], "row": line["row"], "f1": line["score"] / 2, "said": "yes", "seconds": 3}
+        for line in GOOD
+    ]
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines), "f1")
+    assert (found.score.name, found.binary) == ("f1", False)
+    assert found.remarks == ("Columns that hold text weren't read: said.",)
+    assert [cost.title for cost in found.costs] == ["seconds"]
+
+
+def test_groups_of_one_row_are_rows(tmp_path: Path) -> None:
+    """A group each is no group."""
+    (found,) = scores(write_csv(tmp_path / "t.csv", with_column("group", [0, 1, 2, 3] * 2)))
+    assert found.groups is None
+    (found,) = scores(write_csv(tmp_path / "u.csv", with_column("group", [0, 0, 0, 3] * 2)))
+    assert found.group_count == 2
+    assert found.span == pytest.approx(1.5)
+
+
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    """A name of a thousand characters is cut; two that are alike by then are refused."""
+    lines = [line | {"system": line["system"] * 1000} for line in GOOD]
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines))
+    assert [len(name) for name in found.systems] == [100, 100]
+    lines = [line | {"system": "x" * 1000 + line["system"]} for line in GOOD]
+    with pytest.raises(UserError, match="after 100 characters"):
+        scores(write_csv(tmp_path / "u.csv", lines))
+
+
+def test_readers_are_found_by_file() -> None:
+    """Each module of the folder is a reader, with an order, and none has another's."""
+    assert "table" in {module.__name__.rpartition(".")[2] for module in known()}
+    assert all(
+        isinstance(module.ORDER, int) and callable(module.claims) and callable(module.read) for module in known()
+    )
+    assert len({module.ORDER for module in known()}) == len(known())
+
+
+def test_seeds_are_ordered_by_number(tmp_path: Path) -> None:
+    """10 after 9; texts after numbers."""
+    lines = right_and_wrong({"a": 0.5, "b": 0.6}, 5, (10, 9, "best"))
+    (found,) = scores(write_csv(tmp_path / "t.csv", lines))
+    assert found.seeds == ("9", "10", "best")
+    assert found.shared_seeds == 3
+    assert np.isfinite(list(found.means["a"].values())).all()

@@ -1,0 +1,191 @@
+"""Tests over rows alone agree with scipy, and their intervals leave out 0 just where they reject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from hpml_bench import statistics
+from hpml_bench.statistics import OverRows, RightAndWrong, TwoShares, compare_rows, compare_shares, decide, group_scores
+from hpml_bench.statistics.evidence import Evidence, acceptance
+
+RANDOM = np.random.default_rng(5)
+
+
+def test_many_rows_are_the_paired_t_test() -> None:
+    """Where no guard binds, p and interval are those of scipy's paired t test."""
+    a, b = RANDOM.standard_normal((2, 2000))
+    a += 0.08
+    (found,) = compare_rows({"a": a, "b": b}, span=float(np.ptp(np.stack([a, b]))))
+    theirs = stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert (found.difference.low, found.difference.high) == pytest.approx(theirs.confidence_interval(0.95))
+    assert found.difference.n == 2000
+
+
+def test_groups_of_equal_size_are_the_t_test_over_their_means() -> None:
+    """Clustered rows: one value per group, its mean, where all groups have as many rows."""
+    groups = np.repeat(np.arange(300), 5)
+    shared = RANDOM.standard_normal(300)[groups]
+    a, b = 0.1 + shared + RANDOM.standard_normal(1500), RANDOM.standard_normal(1500)
+    units = {"a": group_scores(a, groups), "b": group_scores(b, groups)}
+    (found,) = compare_rows(units, span=6.0)
+    by_group = [of.reshape(300, 5).mean(axis=1) for of in (a, b)]
+    theirs = stats.ttest_rel(*by_group)
+    assert found.p == pytest.approx(theirs.pvalue, rel=1e-6)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "both"), [(9, 1, 50), (3, 0, 20), (40, 22, 300), (0, 0, 30), (1, 9, 0)])
+def test_right_and_wrong_is_mcnemars_exact_test(only_a: int, only_b: int, both: int) -> None:
+    """Of discordant rows, the binomial test at a half, as scipy has it."""
+    a = np.repeat([1.0, 0.0, 1.0, 0.0], [only_a, only_b, both, 10])
+    b = np.repeat([0.0, 1.0, 1.0, 0.0], [only_a, only_b, both, 10])
+    (found,) = compare_rows({"a": a, "b": b}, binary=True)
+    discordant = only_a + only_b
+    assert found.p == pytest.approx(stats.binomtest(only_a, discordant).pvalue if discordant else 1.0)
+
+
+def test_two_shares_are_agresti_and_caffo() -> None:
+    """Unpaired: a success and a failure more in each, then Wald (their example: 11 of 12 against 7 of 12)."""
+    (found,) = compare_shares({"a": 11 / 12, "b": 7 / 12}, 12)
+    p, q = 12 / 14, 8 / 14
+    error = np.sqrt((p * (1 - p) + q * (1 - q)) / 14)
+    assert found.p == pytest.approx(2 * stats.norm.sf((p - q) / error))
+    assert (found.difference.low, found.difference.high) == pytest.approx(
+        (p - q - 1.959964 * error, p - q + 1.959964 * error), abs=1e-6
+    )
+
+
+def test_a_range_other_than_one_scales_means() -> None:
+    """Means of scores from -5 to 5 are shares of that range: the same p, and an interval ten times as wide."""
+    (ours,) = compare_shares({"a": 2.0, "b": 1.0}, 400, bounds=(-5.0, 5.0))
+    (share,) = compare_shares({"a": 0.7, "b": 0.6}, 400)
+    assert ours.p == pytest.approx(share.p)
+    assert ours.difference.mean == 1.0
+    assert ours.difference.high == pytest.approx(10 * share.difference.high)  # type: ignore[operator]
+
+
+counts = st.integers(0, 60)
+levels = st.sampled_from([0.2, 0.05, 0.036, 0.001, 8e-5])
+
+
+@given(counts, counts, st.integers(2, 400), levels)
+def test_mcnemars_interval_agrees_with_its_test(only_a: int, only_b: int, rest: int, alpha: float) -> None:
+    """At every level the interval leaves out 0 just where p is below it, and lies within -1 and 1."""
+    _agree(RightAndWrong.of_rows(*_rows(only_a, only_b, rest)), alpha)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(3, 5000), levels)
+def test_the_interval_of_shares_agrees_with_its_test(a: float, b: float, n: int, alpha: float) -> None:
+    """As McNemar's, for means without rows."""
+    _agree(TwoShares(n, a - b, a, b), alpha)
+
+
+@given(st.integers(3, 500), st.floats(-1, 1), st.floats(0.001, 0.5), st.integers(0, 5), levels)
+def test_the_interval_of_rows_agrees_with_its_test(n: int, mean: float, sd: float, opposed: int, alpha: float) -> None:
+    """As McNemar's, with the guards against rare rows."""
+    _agree(OverRows(n, mean, sd, 1.0, opposed), alpha)
+
+
+def _rows(only_a: int, only_b: int, rest: int) -> tuple[np.ndarray, np.ndarray]:
+    a = np.repeat([1.0, 0.0, 1.0], [only_a, only_b, rest])
+    return a, np.repeat([0.0, 1.0, 1.0], [only_a, only_b, rest])
+
+
+def _agree(evidence: Evidence, alpha: float) -> None:
+    low, high = acceptance([evidence], alpha)
+    p = evidence.p()
+    if abs(p / alpha - 1) > 1e-6:  # at the level itself rounding decides
+        assert (low > 0 or high < 0) == (p < alpha)
+    assert low <= high
+
+
+def test_rare_rows_keep_a_small_difference_from_being_claimed() -> None:
+    """48 rows, all of them a little better: the other system may be better by the range in rows that aren't here."""
+    a = 0.707 + 0.001 * RANDOM.standard_normal(48)
+    b = 0.700 + 0.001 * RANDOM.standard_normal(48)
+    assert stats.ttest_rel(a, b).pvalue < 1e-10
+    (found,) = decide(compare_rows({"a": a, "b": b}))
+    assert found.verdict == "undecided"
+    assert found.p is not None
+    assert found.p > 0.5
+    (wide,) = decide(compare_rows({"a": a + 0.3, "b": b}))
+    assert wide.verdict == "different"
+
+
+def test_few_rows_show_no_equivalence() -> None:
+    """Identical answers to 100 rows don't show that systems are equal within a point; those to 3,000 do."""
+    for rows, verdict in ((100, "undecided"), (3000, "equivalent")):
+        right = (np.arange(rows) % 3 > 0).astype(float)
+        (found,) = decide(compare_rows({"a": right, "b": right}, 0.01, binary=True))
+        assert found.verdict == verdict
+
+
+@pytest.mark.parametrize("kind", ["rows", "shares", "right and wrong"])
+def test_the_planned_rows_decide(kind: str) -> None:
+    """So many rows as a pair needs find a difference of its size in about 80 % of samples, and not in all."""
+    random = np.random.default_rng(0)
+
+    def pair(n: int) -> dict[str, np.ndarray]:
+        if kind == "rows":
+            return {"a": 0.1 + 0.5 * random.standard_normal(n), "b": 0.5 * random.standard_normal(n)}
+        ease = random.random(n)
+        return {"a": (ease < 0.7).astype(float), "b": (random.random(n) < 0.6).astype(float)}
+
+    def compared(of: dict[str, np.ndarray]) -> statistics.Comparison:
+        if kind == "shares":
+            return decide(compare_shares({name: float(rows.mean()) for name, rows in of.items()}, len(of["a"])))[0]
+        return decide(compare_rows(of, span=4.0 if kind == "rows" else 1.0, binary=kind != "rows"))[0]
+
+    evidence = {
+        "rows": OverRows(200, 0.1, 0.5 * 2**0.5, 4.0),
+        "shares": TwoShares(200, 0.1, 0.7, 0.6),
+        "right and wrong": RightAndWrong(200, 0.1, (0.46 - 0.01) ** 0.5, 1.0, 36, 56, 36),
+    }[kind]
+    need = statistics.seeds_to_find([evidence], 0.1, 0.036)
+    assert need is not None
+    found = np.mean([compared(pair(need)).differs for _ in range(300)])
+    assert 0.7 < found < 0.92
+
+
+def test_a_larger_difference_needs_fewer_rows() -> None:
+    """And none at all is enough for a difference of nothing."""
+    needs = [statistics.seeds_to_find([OverRows(100, d, 0.5)], d, 0.036) for d in (0.05, 0.1, 0.2)]
+    assert all(more > fewer for more, fewer in pairwise(n for n in needs if n is not None))
+    assert statistics.seeds_to_find([OverRows(100, 0.0, 0.5)], 0.0, 0.036) is None
+
+
+def test_skewed_differences_without_a_range_are_marked() -> None:
+    """Where few rows carry a difference and no range is declared, the claim carries a mark."""
+    a = np.zeros(200)
+    a[:4] = 100.0
+    (found,) = compare_rows({"a": a, "b": np.zeros(200)}, span=100.0, bounded=False)
+    assert found.skewed
+    (known,) = compare_rows({"a": a, "b": np.zeros(200)}, span=100.0)
+    assert not known.skewed
+
+
+def test_equal_scores_of_no_range_don_t_differ() -> None:
+    """All scores the same: p is 1, and nothing is claimed."""
+    (found,) = decide(compare_rows({"a": np.ones(20), "b": np.ones(20)}, span=0.0))
+    assert (found.p, found.verdict) == (1.0, "undecided")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_two_rows_test_nothing(n: int) -> None:
+    """Under three rows there is no verdict."""
+    (found,) = decide(compare_rows({"a": np.ones(n), "b": np.zeros(n)}))
+    assert found.verdict == "untested"
+
+
+def test_all_evidence_takes_the_largest_p() -> None:
+    """The interval that decides is the widest of the evidence's."""
+    found: list[Evidence] = [OverRows(100, 0.2, 0.5), OverRows(50, 0.2, 0.5)]
+    ends: Callable[[Evidence], tuple[float, float]] = lambda one: one.accepted(0.05)  # noqa: E731
+    assert acceptance(found, 0.05) == (min(ends(f)[0] for f in found), max(ends(f)[1] for f in found))
