@@ -15,8 +15,8 @@ from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
-    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "training", "fit",
-    "launch", "sweep", "starter", "gate", "doctor", "builtin", "api", "cli", "__main__",
+    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "compare",
+    "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "builtin", "api", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
 PLUGINS = "builtin"
@@ -175,8 +175,9 @@ def test_only_what_trains_imports_training_libraries() -> None:
 
 
 def test_the_report_side_names_no_training_library() -> None:
-    """Reports, statistics, records, config and the registry, and all that they import."""
-    report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, "report", "statistics", "records")]
+    """Reports, comparisons, statistics, records, config and the registry, and all that they import."""
+    rooms = ("report", "compare", "statistics", "records")
+    report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, *rooms)]
     for name in reachable(*report, "suite.suite", "registry"):
         assert not heavy(ANYWHERE[name]), name
 
@@ -191,12 +192,13 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is looked at by failures, cautions, takeaways where nothing is left, answer, and the counts."""
+    """What is left out is looked at by failures, cautions, takeaways where nothing is left, answer, counts, `compare`."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.answer.numbers",
         "hpml_bench.builtin.sections.cautions",
+        "hpml_bench.compare.readers.results",
         "hpml_bench.builtin.sections.failures",
         "hpml_bench.builtin.sections.takeaways",
     }
