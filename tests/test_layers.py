@@ -192,7 +192,7 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is looked at by failures, cautions, takeaways where nothing is left, answer, counts, `compare`."""
+    """What is left out is seen by failures, cautions, takeaways where nothing is left, answer, counts and `compare`."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",

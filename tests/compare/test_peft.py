@@ -215,6 +215,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"metrics\[3\]\.test accuracy is nan",
     ),
     "infinite time": (put("train_info", "train_time", math.inf), "train_info.train_time is inf"),
+    "more than a float holds": (put("train_info", "train_time", 10**400), "train_info.train_time is 1000"),
     "text for a number": (
         put("train_info", "file_size", "4 kB"),
         "train_info.file_size is '4 kB', and must be a number",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers import made_records
@@ -37,7 +38,7 @@ def test_rows_give_the_records_scores_and_costs(suite: Path) -> None:
 
 
 def test_suites_below_a_folder_are_data_sets() -> None:
-    """Each by its name and protocol; groups of test rows are kept, and linearised scores have no bounds."""
+    """Each by its name and protocol; scores of rows are within the bounds that are given, or there are none."""
     found = {one.lines["dataset"].iat[0].partition(",")[0]: one for one in results.read(REFERENCE)}
     assert {"quickstart", "regression", "tagging", "chat", "faq", "minilm"} <= found.keys()
     for one in found.values():
@@ -48,6 +49,15 @@ def test_suites_below_a_folder_are_data_sets() -> None:
             .all()
         )
     assert found["regression"].score.better == "lower"
+
+
+def test_groups_of_test_rows_are_kept(tmp_path: Path) -> None:
+    """Rows of one group in all runs; without groups there is no such column."""
+    folder = made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
+    assert "group" not in results.read(folder)[0].lines
+    (one,) = results.read(made_records.grouped(folder, np.arange(1000) // 4))
+    for _, rows in one.lines.groupby(["system", "seed"]):
+        assert rows["group"].tolist() == [str(n // 4) for n in range(1000)]
 
 
 def test_another_protocol_is_another_data_set(suite: Path, tmp_path: Path) -> None:

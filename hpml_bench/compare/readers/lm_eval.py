@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeGuard
 
 from hpml_bench.compare.measured import DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
 from hpml_bench.errors import UserError
+from hpml_bench.report.curves import LARGEST
 from hpml_bench.system.text import sanitize
 
 ORDER = 10
@@ -37,6 +38,8 @@ NO_METRICS = frozenset({
     "target_hash",
 })  # fmt: skip
 """Keys of a sample that are no metrics, for versions that don't list them."""
+TEXTS = frozenset({"doc", "target", "arguments", "resps", "filtered_resps"})
+"""Keys of a sample that hold its texts, which nothing here needs and which are most of a file."""
 NEWEST = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
 OLD_RESULTS = "results.json"
 NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")
@@ -91,26 +94,22 @@ class _Sample:
     @property
     def row(self) -> str:
         """The row's number in its split."""
-        return str(self.fields["doc_id"])
+        return sanitize(self.fields["doc_id"])
 
     @property
     def filter(self) -> str:
         """The filter through which the answer went; empty where the version names none."""
         return str(self.fields.get("filter", ""))
 
-    @cached_property
+    @property
     def content(self) -> str:
         """Hash of the document."""
-        known = self.fields.get("doc_hash")
-        if isinstance(known, str):
-            return known
-        document = json.dumps(self.fields.get("doc"), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(document.encode()).hexdigest()
+        return str(self.fields["doc_hash"])
 
     def value(self, metric: str) -> float:
         """Return the row's value of a metric; a UserError where it is none."""
         value = self.fields.get(metric)
-        if not _is_number(value) or not math.isfinite(value):
+        if not _is_number(value) or not abs(value) < LARGEST:
             raise UserError(
                 f"{self.where}: {metric} of row {self.row} is {sanitize(repr(value), 60)}, and must be a number"
             )
@@ -135,12 +134,17 @@ class _Log:
         return value
 
     @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The model's arguments by name; of newer versions an object, of older ones a text."""
+        given = self.of_results("config", "model_args")
+        if isinstance(given, str):
+            return dict(part.partition("=")[::2] for part in given.split(","))
+        return given if isinstance(given, dict) else {}
+
+    @cached_property
     def system(self) -> str:
         """The model's name, else that of its folder."""
-        arguments = self.of_results("config", "model_args")
-        if isinstance(arguments, str):
-            arguments = dict(part.partition("=")[::2] for part in arguments.split(","))
-        given = arguments if isinstance(arguments, dict) else {}
+        given = self.arguments
         named = (
             self.of_results("model_name"),
             *(given.get(name) for name in NAMES),
@@ -171,16 +175,20 @@ class _Log:
             "version of the task": self.of_results("versions", self.task),
             "chat template": template and str(template)[:12],
             "limit": self.of_results("config", "limit"),
+            "generation": self.of_results("config", "gen_kwargs") or None,
+            "model argument": ", ".join(f"{k}={v}" for k, v in sorted(self.arguments.items()) if k not in NAMES)
+            or None,
         }
-        return {name: sanitize(value, 40) for name, value in known.items() if value is not None}
+        return {name: sanitize(value, 80) for name, value in known.items() if value is not None}
 
     @cached_property
     def samples(self) -> list[_Sample]:
         """The rows in their order."""
-        found = [_Sample(fields, where) for where, fields in _records(self.file)]
-        for sample in found:
-            if sample.fields.get("doc_id") is None:
-                raise UserError(f"{sample.where}: there is no doc_id, so the row can't be matched between models")
+        found = []
+        for where, fields in _records(self.file):
+            if fields.get("doc_id") is None:
+                raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
+            found.append(_Sample(_without_texts(fields), where))
         return self._with_filters(found)
 
     def _with_filters(self, samples: list[_Sample]) -> list[_Sample]:
@@ -271,25 +279,36 @@ def _json(file: Path) -> dict[str, Any]:
 def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and fields of each sample of a file: a line each, or one list."""
     try:
-        text = file.read_text(encoding="utf-8")
-        if text.lstrip()[:1] == "[":
-            numbered = [(f"{file}, item {n}", one) for n, one in enumerate(json.loads(text), 1)]
-        else:
-            lines = [(f"{file}, line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-            numbered = [(where, _parsed(where, line)) for where, line in lines]
+        with file.open(encoding="utf-8", newline="\n") as stream:
+            if stream.read(1) == "[":
+                stream.seek(0)
+                found = ((f"{file}, item {n}", one) for n, one in enumerate(_parsed(file, stream.read()), 1))
+            else:
+                stream.seek(0)
+                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
+                found = ((where, _parsed(where, line)) for where, line in lines)
+            for where, fields in found:
+                if not isinstance(fields, dict):
+                    raise UserError(f"{where}: a sample must be an object")
+                yield where, fields
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} isn't JSON ({error}); it may be cut off") from None
-    for where, fields in numbered:
-        if not isinstance(fields, dict):
-            raise UserError(f"{where}: a sample must be an object")
-        yield where, fields
+    except UnicodeDecodeError:
+        raise UserError(f"{file} isn't text in UTF-8; log the samples again") from None
 
 
-def _parsed(where: str, line: str) -> Any:
+def _without_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sample without its texts, and with its document's hash, also of versions that log none."""
+    known = fields.get("doc_hash")
+    if not isinstance(known, str):
+        document = json.dumps(fields.get("doc"), sort_keys=True)
+        known = hashlib.sha256(document.encode()).hexdigest()
+    return {key: value for key, value in fields.items() if key not in TEXTS} | {"doc_hash": known}
+
+
+def _parsed(where: object, text: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} isn't JSON ({error}); the file may be cut off") from None
 
@@ -390,7 +409,7 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     _same_documents(rows)
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
-    return Measured(frame, Score(metric, next(iter(better)), low, high), remarks=noted, source=SOURCE)
+    return Measured(frame, Score(sanitize(metric), next(iter(better)), low, high), remarks=noted, source=SOURCE)
 
 
 def _same_documents(rows: Iterable[tuple[_Log, _Sample]]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from hpml_bench.compare.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES
+from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.peft import HOLDS, TEST_ROWS
 from hpml_bench.system.text import sanitize
 
@@ -176,7 +177,7 @@ class _Run:
 
     def checked(self, value: object, keys: Sequence[str], least: float = 0.0) -> float:
         """Return a value as a number; a UserError where it is none, not finite or less than the least."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
             raise self.wrong(keys, value, "a number")
         if value < least:
             raise self.wrong(keys, value, f"at least {least:g}")
