@@ -231,8 +231,9 @@ def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
     """`hpml-bench report` works in an interpreter that has none of them."""
     made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
     block = "".join(f"sys.modules['{name}'] = None; " for name in TRAINING)
-    script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}])"
+    script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}, '--format', 'html,md,peft'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "report.md").is_file()
+    assert len(list((tmp_path / "peft").iterdir())) == 4

@@ -6,24 +6,36 @@ What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.curves import LARGEST, validation_of
-from hpml_bench.report.results import TIME, Results
+from hpml_bench.report.curves import LARGEST, Curve, validation_of
 from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    from hpml_bench.report.results import Results
 
 FOLDER = "peft"
 HOLDS = "train_time_holds"
 """Key beside `train_time`: what the time holds, since PEFT's own holds more than training."""
 TEST_ROWS = "test rows"
 """Key beside `test accuracy`: the number of rows of which it is the share, without which it has no interval."""
+PROTOCOL = "protocol_id"
+"""Key of `meta_info`: runs of another protocol are not compared."""
 ACCURACY = "test accuracy"
-TIME_HELD = "forward, backward and optimizer steps alone: no evaluation, generation, loading or saving"
-DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Our names of precisions -> PEFT's names of types."""
+TIME_HELD = "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
+STORED = {"nf4": "int4", "int8": "int8"}
+"""Our names of quantisations -> PEFT's names of types in which a model is loaded."""
+AUTOCAST = {"fp32": False, "tf32": False, "bf16": True, "fp16": True}
+"""Our names of precisions -> whether they are autocast, which PEFT's settings call amp."""
+RESERVED = ("cuda_reserved_setup_mb", "cuda_reserved_train_mb", "cuda_reserved_evaluation_mb")
+"""Peaks of reserved memory by phase, of which PEFT's is the largest."""
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 """Packages that `meta_info.package_info` names."""
 
@@ -46,38 +58,39 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
         record: the run.
 
     """
+    kind, dtype = _known(record)
     return {
         "run_info": {
             "created_at": record.started,
             "total_time": record.seconds,
             "experiment_name": method,
             "peft_branch": None,
-            "train_config": _train_config(record),
-            "peft_config": _peft_config(record),
+            "train_config": _train_config(record, dtype),
+            "peft_config": _peft_config(record, kind),
             "error_msg": "",
         },
         "train_info": {
             "accelerator_memory_reserved_avg": None,
-            "accelerator_memory_max": _bytes(_value(record, "cuda_reserved_train_mb")),
+            "accelerator_memory_max": _bytes(_values(record, *RESERVED)),
             "accelerator_memory_reserved_99th": None,
-            "train_time": _value(record, TIME),
+            "train_time": _value(record, "train_seconds"),
             HOLDS: TIME_HELD,
             "file_size": _whole(_value(record, "saved_bytes")),
-            "num_trainable_params": _sum(record, "trainable_parameters", "head_parameters"),
+            "num_trainable_params": _counted(record, "trainable_parameters", "head_parameters"),
             "num_total_params": _whole(_value(record, "total_parameters")),
             "status": "success",
-            "metrics": [*_windows(results, method, record), _test(results, record)],
+            "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
         },
         "meta_info": _meta_info(record),
     }
 
 
-def _train_config(record: RunRecord) -> dict[str, Any]:
+def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
     settings, spec = record.spec.settings, record.spec.method
     optimizer = spec.optimizer or settings.optimizer
     return {
         "model_id": _model(settings.backbone),
-        "dtype": DTYPES.get(settings.precision),
+        "dtype": dtype,
         "max_seq_length": settings.max_length,
         "batch_size": settings.global_batch,
         "batch_size_eval": settings.eval_batch,
@@ -91,7 +104,7 @@ def _train_config(record: RunRecord) -> dict[str, Any]:
         "optimizer_type": optimizer.name,
         "optimizer_kwargs": {"lr": spec.lr, "weight_decay": settings.weight_decay, **optimizer.options},
         "lr_scheduler": settings.schedule,
-        "use_amp": None,
+        "use_amp": AUTOCAST.get(settings.precision),
         "autocast_adapter_dtype": None,
         "generation_kwargs": None,
         "attn_implementation": None,
@@ -104,11 +117,26 @@ def _model(backbone: str) -> str:
     return f"{kind}:{PurePath(rest).name if kind == 'path' else rest}"
 
 
-def _peft_config(record: RunRecord) -> dict[str, Any]:
-    """Return the method and its options; the type is known where the method has it as an option."""
+def _peft_config(record: RunRecord, kind: str | None) -> dict[str, Any] | None:
+    """Return the method's type and options; None where the whole model was trained, as PEFT has it."""
     spec = record.spec.method
-    kind = spec.options.get("type")
-    return {"peft_type": kind.upper() if isinstance(kind, str) else None, "method": spec.method, **spec.options}
+    whole = _value(record, "trainable_percent") == 100
+    return None if whole else {"peft_type": kind, "method": spec.method, **spec.options}
+
+
+def _known(record: RunRecord) -> tuple[str | None, str | None]:
+    """Return a run's PEFT type and the type in which its model was loaded; None for what its method doesn't say.
+
+    Options of records are complete, and PEFT's own are not validated: that would import it.
+    """
+    spec, settings = record.spec.method, record.spec.settings
+    try:
+        kind = cast(type[Method], registry.plugin("methods", spec.method))
+        method = kind(kind.Options.model_construct(**spec.options))
+        stored = method.quantization or settings.quantization
+        return method.peft_type, STORED[stored.name] if stored else settings.weights
+    except (UserError, ValueError, TypeError, AttributeError):  # not installed here, or of other options by now
+        return None, None
 
 
 def _meta_info(record: RunRecord) -> dict[str, Any]:
@@ -136,11 +164,11 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
             "accelerator": _text(_object(gpus[0]).get("name")) if isinstance(gpus, list) and gpus else None,
         },
         "pytorch_info": None,
-        "protocol_id": record.protocol_id,
+        PROTOCOL: record.protocol_id,
     }
 
 
-def _test(results: Results, record: RunRecord) -> dict[str, Any]:
+def _test(results: Results, record: RunRecord, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the last of the metrics: PEFT's test accuracy is a share of right rows, so another score isn't one."""
     score = _value(record, results.quality)
     consumed = record.consumed
@@ -149,7 +177,7 @@ def _test(results: Results, record: RunRecord) -> dict[str, Any]:
         ACCURACY: score if results.task.binary else None,
         TEST_ROWS: results.test_rows,
         **({} if results.task.binary else {results.quality: score}),
-        "train loss": _value(record, "train_loss"),
+        "train loss": windows[-1]["train loss"] if windows else None,
         "train samples": consumed.samples if consumed else None,
         "train total tokens": consumed.real_tokens if consumed else None,
         "forgetting": _value(record, "forgetting"),
@@ -157,24 +185,22 @@ def _test(results: Results, record: RunRecord) -> dict[str, Any]:
 
 
 def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str, Any]]:
-    """Return the windows between validations, where the run's points have all their steps' seconds."""
-    seed, consumed = record.spec.seed, record.consumed
-    name = validation_of(results.quality)
-    scores, seconds, losses = (results.curve(m, method, seed) for m in (name, "step_seconds", "train_loss"))
+    """Return the windows between validations; null where steps lack points, or batches differ in size."""
+    seed, consumed, batch = record.spec.seed, record.consumed, record.spec.settings.global_batch
+    scores = results.curve(validation_of(results.quality), method, seed)
     if scores is None or consumed is None:
         return []
-    time = dict(zip(seconds.steps, seconds.values, strict=True)) if seconds else {}
-    loss = dict(zip(losses.steps, losses.values, strict=True)) if losses else {}
-    equal = consumed.samples == consumed.steps * record.spec.settings.global_batch
+    seconds, losses = (_by_step(results.curve(name, method, seed)) for name in ("step_seconds", "train_loss"))
     found = []
     for (before, _), (step, score) in pairwise([(0, 0.0), *zip(scores.steps, scores.values, strict=True)]):
         steps = range(before + 1, step + 1)
+        loss = _sum(losses, steps)
         found.append({
             "step": step,
             "valid accuracy": score if results.task.binary else None,
-            "train loss": loss.get(step),
-            "train samples": step * record.spec.settings.global_batch if equal else None,
-            "train time": sum(time[s] for s in steps) if all(s in time for s in steps) else None,
+            "train loss": None if loss is None else loss / len(steps),
+            "train samples": step * batch if consumed.samples == consumed.steps * batch else None,
+            "train time": _sum(seconds, steps),
             "eval time": None,
             "tokens / sec": None,
             "mem allocated avg": None,
@@ -182,6 +208,15 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
             "elapsed time": None,
         })  # fmt: skip
     return found
+
+
+def _by_step(curve: Curve | None) -> dict[int, float]:
+    return dict(zip(curve.steps, curve.values, strict=True)) if curve else {}
+
+
+def _sum(values: Mapping[int, float], steps: Sequence[int]) -> float | None:
+    """Return the sum over some steps; None where one is missing."""
+    return sum(values[step] for step in steps) if steps and all(step in values for step in steps) else None
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -201,10 +236,16 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _bytes(megabytes: float | None) -> int | None:
-    return None if megabytes is None else round(megabytes * 1e6)
+def _values(record: RunRecord, *metrics: str) -> list[float]:
+    return [value for name in metrics if (value := _value(record, name)) is not None]
 
 
-def _sum(record: RunRecord, *metrics: str) -> int | None:
-    values = [value for name in metrics if (value := _value(record, name)) is not None]
-    return round(sum(values)) if values else None
+def _bytes(megabytes: Sequence[float]) -> int | None:
+    """Return the largest of some sizes in bytes; None where there is none."""
+    return round(max(megabytes) * 1e6) if megabytes else None
+
+
+def _counted(record: RunRecord, *metrics: str) -> int | None:
+    """Return the sum of counts; None where one is missing."""
+    found = _values(record, *metrics)
+    return round(sum(found)) if len(found) == len(metrics) else None

@@ -21,7 +21,9 @@ from hpml_bench.cli import main
 from hpml_bench.compare.measured import Measured
 from hpml_bench.compare.readers import peft, results
 from hpml_bench.errors import UserError
+from hpml_bench.report.peft import as_peft
 from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.suite.settings import MethodSpec
 
 FILE = Path(__file__).parents[1] / "files/peft_result.json"
 GIVEN: dict[str, Any] = json.loads(FILE.read_text())
@@ -176,6 +178,8 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
                    {"seconds_per_1000_samples": None, "score": 330 / 1319}),
     "window without samples": (drop("train_info", "metrics", 2, "train samples"),
                                {"seconds_per_1000_samples": 1000 / 30}),
+    "window after one without samples": (drop("train_info", "metrics", 1, "train samples"),
+                                         {"seconds_per_1000_samples": 50.0}),
     "window of no time": (put("train_info", "metrics", 2, "train time", 0), {"seconds_per_1000_samples": 1000 / 30}),
     "no name": (drop("run_info", "experiment_name"), {"system": "lora--made-up-rank2"}),
     "no config": (drop("run_info", "train_config"), {"seed": "", "dataset": "MetaMathQA, unnamed model"}),
@@ -303,13 +307,15 @@ def test_two_files_of_one_run_are_an_error_and_two_seeds_are_two_runs(tmp_path: 
 
 def test_runs_of_other_models_and_budgets_are_told_apart(tmp_path: Path) -> None:
     """Another model is another data set; another budget and another GPU are remarks."""
-    written(tmp_path, GIVEN)
+    written(tmp_path, changed(put("meta_info", "dataset_info", "gsm8k", "sha", "a" * 40)))
     other = both(put("run_info", "experiment_name", "short"), put("run_info", "train_config", "max_steps", 10),
-                 put("meta_info", "system_info", "accelerator", "Another GPU"))  # fmt: skip
+                 put("meta_info", "system_info", "accelerator", "Another GPU"),
+                 put("meta_info", "dataset_info", "gsm8k", "sha", "b" * 40))  # fmt: skip
     written(tmp_path, changed(other), "short.json")
     one = only(peft.read(tmp_path, None))
     assert any("max_steps (30, 10)" in remark or "max_steps (10, 30)" in remark for remark in one.remarks)
     assert any("Another GPU, Example GPU" in remark for remark in one.remarks)
+    assert "Runs used 2 revisions of gsm8k." in one.remarks
     written(
         tmp_path, changed(both(other, put("run_info", "train_config", "model_id", "example/model-8B"))), "short.json"
     )
@@ -341,7 +347,9 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
     speeds = {(r.spec.method.name, str(r.spec.seed)): r.metrics["samples_per_second"] for r in load(suite).compared}
     for key, seconds in back.lines.set_index(["system", "seed"])["seconds_per_1000_samples"].items():
         assert 1000 / seconds == pytest.approx(speeds[key], rel=0.1)  # the record leaves the warm-up out
-    assert any("optimizer steps alone" in cost.title for cost in back.costs)
+    assert any("training steps alone" in cost.title for cost in back.costs)
+    protocol = load(suite).reference.protocol_id
+    assert set(back.lines["dataset"]) == {f"newswire, embedded:newsgpt, protocol {protocol}"}
 
 
 def test_what_a_record_does_not_hold_is_null(suite: Path, tmp_path: Path) -> None:
@@ -352,10 +360,30 @@ def test_what_a_record_does_not_hold_is_null(suite: Path, tmp_path: Path) -> Non
         for section, keys in GIVEN.items():
             assert keys.keys() <= data[section].keys()
         assert data["run_info"]["peft_branch"] is None
+        kind = {"lora": {"peft_type": "LORA", "method": "lora", "r": 8, "alpha": 16, "dropout": 0.0}, "full": None}
+        assert data["run_info"]["peft_config"] == kind[data["run_info"]["experiment_name"]]
+        assert data["run_info"]["train_config"]["dtype"] == "float32"
+        assert data["run_info"]["train_config"]["use_amp"] is True  # bf16 of these records is autocast
         assert data["train_info"]["accelerator_memory_reserved_avg"] is None
         assert data["train_info"]["metrics"][-1]["forgetting"] is None
         assert GIVEN["train_info"]["metrics"][-1].keys() <= data["train_info"]["metrics"][-1].keys()
         assert str(suite) not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "kind", "dtype"),
+    [("peft", {"type": "dora", "r": 4}, "LORA", "float32"), ("peft", {"type": "ia3"}, "IA3", "float32"),
+     ("qlora", {}, "LORA", "int4"), ("prompt_tuning", {"tokens": 4}, "PROMPT_TUNING", "float32"),
+     ("adapter", {}, None, "float32"), ("gone", {"type": 1}, None, None), ("peft", {"type": 1}, None, None)],
+)  # fmt: skip
+def test_the_type_is_said_where_the_method_is_one_of_peft(
+    method: str, options: dict[str, Any], kind: str | None, dtype: str | None, suite: Path
+) -> None:
+    """And null of another method, of one that isn't installed, and of options that can't be; no option is lost."""
+    run = made_records.record("lora", 0, method_spec=MethodSpec(name="x", method=method, options=options, lr=1e-3))
+    found = as_peft(load(suite), "x", run)["run_info"]
+    assert found["peft_config"] == {"peft_type": kind, "method": method, **options}
+    assert found["train_config"]["dtype"] == dtype
 
 
 def test_the_command_writes_runs_of_one_suite_alone(suite: Path, tmp_path: Path) -> None:

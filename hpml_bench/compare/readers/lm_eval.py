@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from typing import Any, Literal, TypeGuard
 
 from hpml_bench.compare.measured import DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
 from hpml_bench.errors import UserError
-from hpml_bench.report.curves import LARGEST
 from hpml_bench.system.text import sanitize
 
 ORDER = 10
@@ -109,7 +109,7 @@ class _Sample:
     def value(self, metric: str) -> float:
         """Return the row's value of a metric; a UserError where it is none."""
         value = self.fields.get(metric)
-        if not _is_number(value) or not abs(value) < LARGEST:
+        if not _is_number(value) or not abs(value) <= sys.float_info.max:
             raise UserError(
                 f"{self.where}: {metric} of row {self.row} is {sanitize(repr(value), 60)}, and must be a number"
             )

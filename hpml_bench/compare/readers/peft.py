@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from typing import Any
 from hpml_bench.compare.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES
-from hpml_bench.report.curves import LARGEST
-from hpml_bench.report.peft import HOLDS, TEST_ROWS
+from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
 from hpml_bench.system.text import sanitize
 
 ORDER = 20
@@ -177,7 +177,7 @@ class _Run:
 
     def checked(self, value: object, keys: Sequence[str], least: float = 0.0) -> float:
         """Return a value as a number; a UserError where it is none, not finite or less than the least."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise self.wrong(keys, value, "a number")
         if value < least:
             raise self.wrong(keys, value, f"at least {least:g}")
@@ -206,18 +206,25 @@ class _Run:
 
     @cached_property
     def dataset(self) -> str:
-        """Names of data and model: runs of other data or another model are not compared."""
+        """Names of data and model, and of a run of ours its protocol: other runs are not compared with it."""
+        names = ", ".join(sorted(map(sanitize, self.revisions)))
+        data = self.text("run_info", "train_config", "dataset_id") or names or "unnamed data"
+        model = self.text("run_info", "train_config", "model_id") or "unnamed model"
+        protocol = self.text("meta_info", PROTOCOL)
+        named = f"{'MetaMathQA' if self.on_gsm8k else data}, {model}"
+        return f"{named}, protocol {protocol}" if protocol else named
+
+    @cached_property
+    def revisions(self) -> dict[str, str | None]:
+        """Commits of the data sets by name; empty where the file names none."""
         known = self.get("meta_info", "dataset_info")
         names = [key for key, of in known.items() if isinstance(of, dict)] if isinstance(known, dict) else []
-        data = self.text("run_info", "train_config", "dataset_id") or ", ".join(sorted(map(sanitize, names)))
-        data = "MetaMathQA" if self.on_gsm8k else data or "unnamed data"
-        return f"{data}, {self.text('run_info', 'train_config', 'model_id') or 'unnamed model'}"
+        return {name: self.text("meta_info", "dataset_info", name, "sha") for name in names}
 
     @property
     def on_gsm8k(self) -> bool:
         """Whether the run is one of MetaMathQA, tested on GSM8K."""
-        known = self.get("meta_info", "dataset_info")
-        return isinstance(known, dict) and {"metamath", "gsm8k"} <= known.keys()
+        return {"metamath", "gsm8k"} <= self.revisions.keys()
 
     @cached_property
     def metrics(self) -> list[Mapping[str, Any]]:
@@ -260,15 +267,18 @@ class _Run:
     @cached_property
     def seconds_per_1000(self) -> float:
         """Seconds of training per 1,000 samples: 1,000 / median over windows of samples / second; NaN without one."""
-        rates, before = [], 0.0
+        rates: list[float] = []
+        before: float | None = 0.0
         for at, window in enumerate(self.metrics):
             seconds, samples = (
                 None if window.get(key) is None else self.checked(window[key], (f"train_info.metrics[{at}]", key))
                 for key in ("train time", "train samples")
             )
-            if seconds and samples is not None and samples > before:
+            if seconds and samples is not None and before is not None and samples > before:
                 rates.append((samples - before) / seconds)
-            before = before if samples is None else samples
+            before = (
+                samples  # which are counted from the start: after a window without them, the next one's are unknown
+            )
         return 1_000 / median(rates) if rates else math.nan
 
     @cached_property
@@ -385,3 +395,7 @@ def _differences(runs: Sequence[_Run]) -> Iterator[str]:
         found = {text for run in runs if (text := next(filter(None, (run.text(*k) for k in keys_of)), None))}
         if len(found) > 1:
             yield f"Times and memory are of several {title}: {sanitize(', '.join(sorted(found)), 300)}."
+    for name in sorted({name for run in runs for name in run.revisions}):
+        commits = {commit for run in runs if (commit := run.revisions.get(name))}
+        if len(commits) > 1:
+            yield f"Runs used {len(commits)} revisions of {sanitize(name, 60)}."
