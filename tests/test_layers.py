@@ -175,8 +175,8 @@ def test_only_what_trains_imports_training_libraries() -> None:
 
 
 def test_the_report_side_names_no_training_library() -> None:
-    """Reports, verify, statistics, records, config and the registry, and all that they import."""
-    sides = ("report", "verify", "statistics", "records")
+    """Reports, compare, verify, statistics, records, config and the registry, and all that they import."""
+    sides = ("report", "compare", "verify", "statistics", "records")
     report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, *sides)]
     for name in reachable(*report, "suite.suite", "registry"):
         assert not heavy(ANYWHERE[name]), name
@@ -192,13 +192,14 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is looked at by failures, cautions, takeaways where nothing is left, answer, counts, verify."""
+    """What is left out is seen by failures, cautions, takeaways where nothing is left, answer, counts, verify, compare."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.answer.numbers",
         "hpml_bench.verify.evidence",
         "hpml_bench.builtin.sections.cautions",
+        "hpml_bench.compare.readers.results",
         "hpml_bench.builtin.sections.failures",
         "hpml_bench.builtin.sections.takeaways",
     }
@@ -231,8 +232,9 @@ def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
     """`hpml-bench report` works in an interpreter that has none of them."""
     made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
     block = "".join(f"sys.modules['{name}'] = None; " for name in TRAINING)
-    script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}])"
+    script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}, '--format', 'html,md,peft'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "report.md").is_file()
+    assert len(list((tmp_path / "peft").iterdir())) == 4

@@ -72,3 +72,6 @@ def shown(page: Page, paths: Sequence[Path]) -> None:
     others = [path for path in paths if path not in pages and path.suffix in {".csv", ".tex"}]
     if others:
         click.echo(for_terminal(f"{len(others)} table{'s' if others[1:] else ''} in {others[0].parent}"))
+    runs = [path for path in paths if path not in pages and path.suffix == ".json"]
+    if runs:
+        click.echo(for_terminal(f"{len(runs)} run{'s' if runs[1:] else ''} in {runs[0].parent}"))

@@ -68,6 +68,11 @@ class Method(ABC):
         """How the frozen weights of the backbone's linear layers are stored; None leaves it to the suite's setting."""
         return None
 
+    @property
+    def peft_type(self) -> str | None:
+        """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None where it is none."""
+        return None
+
     def before_train(  # noqa: B027 - as all that follow, a hook that does nothing
         self, encoder: Any, batches: Iterable[Batch], total_steps: int
     ) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hpml_bench.report.drawing import Style
     from hpml_bench.report.over_suites import Suites
 
-FORMATS = ("html", "md", "csv", "tex")
+FORMATS = ("html", "md", "csv", "tex", "peft")
 LONGEST = 300
 """Rows of a table that stands on a page itself; a longer one stands beside it, as CSV."""
 load = Results.load
@@ -48,8 +48,8 @@ def write_report(
     Args:
         source: results folder that run-all wrote, or its results.
         out: folder of the report; the results folder itself by default.
-        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/); report.json stands
-            beside a page.
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/), `peft` (the compared
+            runs as files of PEFT's method comparison, in peft/); report.json stands beside a page.
 
     Raises:
         UserError: no record can be read, a format isn't known, or the report can't be written there.
@@ -79,6 +79,8 @@ class Page:
     """Version of the package that made the runs."""
     styles: Mapping[str, Style]
     """Colour and mark of each method in charts."""
+    results: Results | None = None
+    """Results of the suite, for formats of runs; None over several suites."""
 
     @property
     def open_pairs(self) -> str:
@@ -98,6 +100,7 @@ def page_of(results: Results) -> Page:
         newest=sanitize(results.reference.started[:10]),
         version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
         styles=styles(results),
+        results=results,
     )
 
 
@@ -138,7 +141,10 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
         "md": _write_markdown,
         "csv": partial(_write_tables, kind="csv"),
         "tex": partial(_write_tables, kind="tex"),
+        "peft": _write_runs,
     }
+    if "peft" in formats and page.results is None:
+        raise UserError("the format peft holds the runs of one suite; name one folder, or leave the format away")
     try:
         pages = bool({"html", "md"} & set(formats))
         long = _write_long(page, out) if pages else []  # before the pages that link to them
@@ -331,6 +337,14 @@ def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
     return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
 
 
+def _write_runs(page: Page, out: Path) -> list[Path]:
+    """Write the compared runs as files of PEFT's method comparison."""
+    from hpml_bench.report import peft
+
+    runs = {} if page.results is None else peft.files_of(page.results)
+    return [_write(out / peft.FOLDER / name, text) for name, text in runs.items()]
+
+
 def _write_long(page: Page, out: Path) -> list[Path]:
     """Write the tables that are too long for a page, as CSV, to which it links."""
     from hpml_bench.report.export import csv_text
@@ -340,7 +354,7 @@ def _write_long(page: Page, out: Path) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> Path:
-    if path.parent.name in {"figures", "tables"} and path.parent.is_symlink():
+    if path.parent.name in {"figures", "tables", "peft"} and path.parent.is_symlink():
         raise UserError(f"{path.parent} is a link; no report is written through one: remove it, or give another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)

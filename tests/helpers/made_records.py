@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job, write_job
+from hpml_bench.records.load import load_record
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 
@@ -377,6 +379,18 @@ def steps_of(item: RunRecord, steps: int = 100) -> list[Point]:
 def rewrite(place: Path, item: RunRecord) -> None:
     """Write a run's record as it is, whatever its files are by now."""
     write_atomically(place / RECORD, item.model_dump_json(indent=1) + "\n")
+
+
+def grouped(folder: Path, groups: NDArray[Any]) -> Path:
+    """Write the groups of the test rows beside the predictions of all runs in a folder, and return it."""
+    import pandas as pd
+
+    for place in sorted(path.parent for path in folder.glob(f"*/{PREDICTIONS}")):
+        frame = pd.read_parquet(place / PREDICTIONS)
+        frame["group"] = groups[: len(frame)].astype(np.int32)
+        frame.to_parquet(place / PREDICTIONS, index=False)
+        rewrite(place, load_record(place / RECORD).model_copy(update={"files": RunFolder(place).digests()}))
+    return folder
 
 
 def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:

@@ -11,12 +11,10 @@ from report_sections import said, section
 from scipy import stats
 
 from helpers import made_records, made_task_records
-from helpers.made_records import sweep
+from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record
 from hpml_bench.report.guessing import above, beside_guess
 from hpml_bench.report.results import Results
 
@@ -26,27 +24,16 @@ GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
 """Of a thousand rows."""
 
 
-def grouped(folder: Path, groups: np.ndarray = GROUPS) -> Path:
-    """Write the groups of the test rows beside the predictions of all runs in a folder."""
-    for place in sorted(path.parent for path in folder.glob(f"*/{PREDICTIONS}")):
-        frame = pd.read_parquet(place / PREDICTIONS)
-        frame["group"] = groups[: len(frame)].astype(np.int32)
-        frame.to_parquet(place / PREDICTIONS, index=False)
-        record = load_record(place / RECORD)
-        made_records.rewrite(place, record.model_copy(update={"files": RunFolder(place).digests()}))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
-    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep())))
+    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), GROUPS))
 
 
 @pytest.fixture(scope="module")
 def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """One seed of them."""
-    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("one"), sweep(seeds=1))))
+    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("one"), sweep(seeds=1)), GROUPS))
 
 
 def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
@@ -136,7 +123,7 @@ def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
     folder = made_records.write(tmp_path, sweep(("lora", "full"), 4))
     odd = next(folder.glob("lora-s3-*"))
     unmarked = (odd / PREDICTIONS).read_bytes(), (odd / RECORD).read_text()
-    grouped(folder)
+    grouped(folder, GROUPS)
     (odd / PREDICTIONS).write_bytes(unmarked[0])
     (odd / RECORD).write_text(unmarked[1])
     results = Results.load(folder)
@@ -149,7 +136,7 @@ def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> N
     """Such a file is none that a run wrote."""
     from hpml_bench.records.predictions import read_predictions
 
-    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)))
+    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)), GROUPS)
     (place,) = folder.iterdir()
     assert read_predictions(place) is not None
     frame = pd.read_parquet(place / PREDICTIONS).astype({"group": "float64"})

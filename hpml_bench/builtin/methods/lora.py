@@ -28,6 +28,11 @@ class LoRA(Method):
         target: str | list[str] = "all-linear"
         """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
 
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of it."""
+        return "LORA"
+
     def build(self, backbone: Any) -> Any:
         """Return the backbone frozen, with trained low-rank updates beside its weights."""
         from hpml_bench.training.peft import add_lora

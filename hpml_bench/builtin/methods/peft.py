@@ -95,6 +95,12 @@ class Peft(Method):
                     raise ValueError(f"{key} is not an option of {self.type.upper()} (allowed: {', '.join(allowed)})")
             return self
 
+    @property
+    def peft_type(self) -> str:
+        """The type; of an alias that of which it is an option."""
+        kind: str = self.options.type.upper()
+        return "LORA" if kind in ALIASES else kind
+
     def build(self, backbone: Any) -> Any:
         """Return the backbone wrapped by PEFT, with what the type trains."""
         from hpml_bench.training.peft import keep_input_type, wrap

@@ -24,6 +24,11 @@ class PromptTuning(Method):
         init: Literal["vocabulary", "random"] = "vocabulary"
         """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
 
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of it."""
+        return "PROMPT_TUNING"
+
     def build(self, backbone: Any) -> Any:
         """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""
         from peft import PromptTuningConfig, get_peft_model

@@ -32,6 +32,11 @@ class QLoRA(Method):
         """The type in which inputs are multiplied with the 4-bit weights; empty for that of `precision`."""
 
     @property
+    def peft_type(self) -> str:
+        """PEFT's name of what is trained."""
+        return "LORA"
+
+    @property
     def quantization(self) -> QuantizationSpec:
         """NF4, also where the suite doesn't quantise other methods' backbones."""
         return QuantizationSpec(

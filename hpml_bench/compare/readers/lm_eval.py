@@ -1,0 +1,445 @@
+"""Samples that lm-evaluation-harness logs with --log_samples (github.com/EleutherAI/lm-evaluation-harness).
+
+Written by versions since 0.4.3 as MODEL/samples_TASK_DATE.jsonl beside MODEL/results_DATE.json, before as
+MODELARGUMENTS_TASK.jsonl, which holds a list, beside results.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+from hpml_bench.compare.measured import DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
+from hpml_bench.errors import UserError
+from hpml_bench.system.text import sanitize
+
+ORDER = 10
+SOURCE = "samples of lm-evaluation-harness"
+CONTENT = "content"
+"""Further column: hash of the row's document, equal where two systems had the same one."""
+FIRST = ("acc", "exact_match")
+"""Metrics by which a task is compared, if none is asked for and it has one of them; else by its first one."""
+SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
+"""Metrics of rows between 0 and 1."""
+HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
+"""Metrics of which more is better also where a results file doesn't say so, as of versions before 0.4.3."""
+NO_METRICS = frozenset({
+    "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
+    "target_hash",
+})  # fmt: skip
+"""Keys of a sample that are no metrics, for versions that don't list them."""
+TEXTS = frozenset({"doc", "target", "arguments", "resps", "filtered_resps"})
+"""Keys of a sample that hold its texts, which nothing here needs and which are most of a file."""
+NEWEST = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
+OLD_RESULTS = "results.json"
+NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")
+"""Model arguments that name the model, the first ones first (`_get_model_name` in its evaluation_tracker.py)."""
+HEAD = 2_000_000
+"""Bytes of a file that show whether it has samples: its first line, which holds a whole document."""
+
+
+def claims(path: Path) -> bool:
+    """Return whether a path is a file of samples, or a folder with some."""
+    if path.is_file():
+        return path.suffix == ".jsonl" and _has_samples(path)
+    try:
+        return any(map(_has_samples, islice(_candidates(path), 20)))
+    except UserError:  # a results file that can't be read: `read` says so
+        return True
+
+
+def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
+    """Return the samples of a folder's models, by task and filter.
+
+    Args:
+        path: a file of samples, a model's folder, or one with folders of models.
+        metric: a metric's name, with or without its filter, such as `exact_match` or `exact_match,strict-match`; the
+            first of `FIRST` that a task has if None, else the task's first one.
+
+    Raises:
+        UserError: a file can't be read, a row's value is no number, no task has the metric, its direction is unknown or
+            differs between models, or one number stands for different documents.
+
+    """
+    logs = _logs(path)
+    if not logs:
+        raise UserError(f"{path} has no samples_*.jsonl; run lm_eval with --log_samples and --output_path")
+    by_task: dict[str, list[_Log]] = {}
+    for log in logs:
+        by_task.setdefault(log.task, []).append(log)
+    found = [one for task, of in sorted(by_task.items()) for one in _of_task(task, of, metric)]
+    if not found:
+        there = sorted({f"{task}: {', '.join(_metrics(of[0].samples))}" for task, of in by_task.items()})
+        raise UserError(f"{path}: no task has the metric {metric}; there is {sanitize('; '.join(there), 600)}")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A row of a task, as a model answered it."""
+
+    fields: Mapping[str, Any]
+    where: str
+
+    @property
+    def row(self) -> str:
+        """The row's number in its split."""
+        return sanitize(self.fields["doc_id"])
+
+    @property
+    def filter(self) -> str:
+        """The filter through which the answer went; empty where the version names none."""
+        return str(self.fields.get("filter", ""))
+
+    @property
+    def content(self) -> str:
+        """Hash of the document."""
+        return str(self.fields["doc_hash"])
+
+    def value(self, metric: str) -> float:
+        """Return the row's value of a metric; a UserError where it is none."""
+        value = self.fields.get(metric)
+        if not _is_number(value) or not abs(value) <= sys.float_info.max:
+            raise UserError(
+                f"{self.where}: {metric} of row {self.row} is {sanitize(repr(value), 60)}, and must be a number"
+            )
+        return float(value)
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The samples of a model on a task, from one call of lm_eval."""
+
+    file: Path
+    task: str
+    date: str
+    results: Mapping[str, Any]
+    """The results file beside it; empty if there is none."""
+
+    def of_results(self, *keys: str) -> Any:
+        """Return a value of the results file; None where it is missing."""
+        value: Any = self.results
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The model's arguments by name; of newer versions an object, of older ones a text."""
+        given = self.of_results("config", "model_args")
+        if isinstance(given, str):
+            return dict(part.partition("=")[::2] for part in given.split(","))
+        return given if isinstance(given, dict) else {}
+
+    @cached_property
+    def system(self) -> str:
+        """The model's name, else that of its folder."""
+        given = self.arguments
+        named = (
+            self.of_results("model_name"),
+            *(given.get(name) for name in NAMES),
+            self.of_results("model_name_sanitized"),
+        )
+        return next(
+            (line for name in named if isinstance(name, str) and (line := sanitize(name))),
+            sanitize(self.file.parent.name),
+        )
+
+    @property
+    def shots(self) -> Any:
+        """Number of examples before each row; None where unknown."""
+        return self.of_results("n-shot", self.task)
+
+    @property
+    def seed(self) -> str:
+        """The seed of those examples; empty where there are none or it is unknown."""
+        seed = self.of_results("config", "fewshot_seed")
+        return str(seed) if self.shots and isinstance(seed, int) else ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Circumstances by name that decide what a score means."""
+        template = self.of_results("chat_template_sha")
+        known = {
+            "number of examples": self.shots,
+            "version of the task": self.of_results("versions", self.task),
+            "chat template": template and str(template)[:12],
+            "limit": self.of_results("config", "limit"),
+            "generation": self.of_results("config", "gen_kwargs") or None,
+            "model argument": ", ".join(f"{k}={v}" for k, v in sorted(self.arguments.items()) if k not in NAMES)
+            or None,
+        }
+        return {name: sanitize(value, 80) for name, value in known.items() if value is not None}
+
+    @cached_property
+    def samples(self) -> list[_Sample]:
+        """The rows in their order."""
+        found = []
+        for where, fields in _records(self.file):
+            if fields.get("doc_id") is None:
+                raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
+            found.append(_Sample(_without_texts(fields), where))
+        return self._with_filters(found)
+
+    def _with_filters(self, samples: list[_Sample]) -> list[_Sample]:
+        """Name the filters where samples don't, as before 0.4.6: a row's n-th sample is that of the n-th filter."""
+        results = self.of_results("results", self.task)
+        keys = [key.partition(",") for key in results if "," in key] if isinstance(results, dict) else []
+        names = list(dict.fromkeys(name for metric, _, name in keys if not metric.endswith("_stderr")))
+        count: Counter[str] = Counter()
+        named = []
+        for sample in samples:
+            nth = count[sample.row]
+            count[sample.row] += 1
+            named.append(_Sample({**sample.fields, "filter": names[nth % len(names)] if names else ""}, sample.where))
+        unnamed = all("filter" not in sample.fields for sample in samples)
+        return named if unnamed and names and set(count.values()) == {len(names)} else samples
+
+    def through(self, chosen: str) -> list[_Sample]:
+        """Return the rows through one filter."""
+        return [sample for sample in self.samples if sample.filter == chosen]
+
+    def reported(self, metric: str, chosen: str) -> float | None:
+        """Return the figure of the results file for a metric through a filter; None where it has none."""
+        for key in (f"{metric},{chosen}", metric):
+            value = self.of_results("results", self.task, key)
+            if _is_number(value):
+                return float(value)
+        return None
+
+    def better(self, metric: str) -> Literal["higher", "lower"]:
+        """Return a metric's direction; a UserError where it isn't known."""
+        listed = self.of_results("configs", self.task, "metric_list")
+        listed = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        stated = [one.get("higher_is_better") for one in listed if one.get("metric") == metric]
+        known = (self.of_results("higher_is_better", self.task, metric), *stated, True if metric in HIGHER else None)
+        for value in known:
+            if isinstance(value, bool):
+                return "higher" if value else "lower"
+        raise UserError(
+            f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
+            f"metric of {self.task} with --metric"
+        )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number, or true or false as some metrics are."""
+    return isinstance(value, bool | int | float)
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.jsonl") if path.is_file() and _named(path) is not None)
+
+
+def _named(path: Path) -> tuple[str, str, Path | None] | None:
+    """Return task, date and results file of a file of samples; None if its name is of none."""
+    if found := NEWEST.fullmatch(path.name):
+        beside = (file for file in path.parent.iterdir() if file.name.endswith(f"_{found['date']}.json"))
+        return found["task"], found["date"], next(iter(sorted(beside)), None)
+    results = path.with_name(OLD_RESULTS)
+    if not results.is_file():
+        return None
+    configs = _json(results).get("configs")
+    tasks = [task for task in configs if path.stem.endswith(f"_{task}")] if isinstance(configs, dict) else []
+    return (max(tasks, key=len), "", results) if tasks else None
+
+
+def _has_samples(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+    except OSError:
+        return False
+    first = head.lstrip(b"[ \r\n").split(b"\n" if head.lstrip()[:1] != b"[" else b"\0", 1)[0]
+    return b'"doc_id"' in first and b'"resps"' in first
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} isn't JSON ({error}); it may be cut off") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} is no results file of lm-evaluation-harness: it holds no object")
+    return data
+
+
+def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield place and fields of each sample of a file: a line each, or one list."""
+    try:
+        with file.open(encoding="utf-8", newline="\n") as stream:
+            if stream.read(1) == "[":
+                stream.seek(0)
+                found = ((f"{file}, item {n}", one) for n, one in enumerate(_parsed(file, stream.read()), 1))
+            else:
+                stream.seek(0)
+                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
+                found = ((where, _parsed(where, line)) for where, line in lines)
+            for where, fields in found:
+                if not isinstance(fields, dict):
+                    raise UserError(f"{where}: a sample must be an object")
+                yield where, fields
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} isn't text in UTF-8; log the samples again") from None
+
+
+def _without_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sample without its texts, and with its document's hash, also of versions that log none."""
+    known = fields.get("doc_hash")
+    if not isinstance(known, str):
+        document = json.dumps(fields.get("doc"), sort_keys=True)
+        known = hashlib.sha256(document.encode()).hexdigest()
+    return {key: value for key, value in fields.items() if key not in TEXTS} | {"doc_hash": known}
+
+
+def _parsed(where: object, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} isn't JSON ({error}); the file may be cut off") from None
+
+
+def _logs(path: Path) -> list[_Log]:
+    results: dict[Path, dict[str, Any]] = {}
+    found = []
+    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
+        named = _named(file)
+        if named is None and path.is_dir():
+            continue
+        task, date, beside = named or (file.stem, "", None)
+        if beside is not None and beside not in results:
+            results[beside] = _json(beside)
+        found.append(_Log(file, task, date, results[beside] if beside is not None else {}))
+    return found
+
+
+def _metrics(samples: Sequence[_Sample]) -> list[str]:
+    """Return the metrics of a task's rows whose values are numbers."""
+    if not samples:
+        return []
+    fields = samples[0].fields
+    listed = fields.get("metrics")
+    names = listed if isinstance(listed, list) else [key for key in fields if key not in NO_METRICS]
+    return [name for name in names if isinstance(name, str) and _is_number(fields.get(name))]
+
+
+def _of_task(task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
+    """Yield what the rows of a task give, for each filter that has the metric."""
+    used, remarks = _newest(task, logs)
+    filters = list(dict.fromkeys(sample.filter for log in used for sample in log.samples))
+    for chosen in filters:
+        there = list(dict.fromkeys(name for log in used for name in _metrics(log.through(chosen))))
+        name = _chosen(there, chosen, metric)
+        if name is not None:
+            dataset = sanitize(task) if len(filters) == 1 else f"{sanitize(task)}, filter {sanitize(chosen)}"
+            yield _measured(dataset, used, chosen, name, (*remarks, _by(dataset, name, there)))
+
+
+def _chosen(there: Sequence[str], chosen: str, metric: str | None) -> str | None:
+    """Return the metric by which a task is compared through a filter; None if it hasn't the one asked for."""
+    if metric is None:
+        return next((name for name in FIRST if name in there), there[0] if there else None)
+    name, _, through = metric.partition(",")
+    return name if name in there and through in {"", chosen} else None
+
+
+def _by(dataset: str, metric: str, there: Sequence[str]) -> str:
+    others = sanitize(", ".join(name for name in there if name != metric), 300)
+    also = f"; its samples also have {others} (--metric)" if others else ""
+    return f"{dataset} is compared by {sanitize(metric)}{also}."
+
+
+def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
+    """Return each model's newest samples, by seed of the examples, and remarks on the others and on settings.
+
+    Runs of a model in the same way but for that seed are its seeds.
+    """
+    by_model: dict[str, list[_Log]] = {}
+    for log in sorted(logs, key=lambda log: log.date):
+        by_model.setdefault(log.system, []).append(log)
+    used, remarks = list[_Log](), list[str]()
+    for system, of in by_model.items():
+        new = of[-1]
+        kept = {log.seed: log for log in of if log.settings == new.settings}
+        used += kept.values()
+        for old in of:
+            if not any(old is log for log in kept.values()):
+                unlike = [
+                    f"{key} {old.settings.get(key)}" for key, v in new.settings.items() if old.settings.get(key) != v
+                ]
+                other = f", since it had other settings ({', '.join(unlike)})" if unlike else ""
+                before = f"{system} was evaluated on {sanitize(task)} before {new.file.name}"
+                remarks.append(f"{before}: {old.file.name} is left out{other}.")
+    for name in dict.fromkeys(key for log in used for key in log.settings):
+        values = {log.settings.get(name) for log in used}
+        if len(values) > 1:
+            told = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
+            remarks.append(f"Models were evaluated on {sanitize(task)} with another {name}: {sanitize(told, 600)}.")
+    if len(used) > len(by_model):
+        remarks.append("Seeds are those of the examples before each row; the models themselves are the same in all.")
+    return used, remarks
+
+
+def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, remarks: Iterable[str]) -> Measured:
+    import pandas as pd
+
+    better = {log.better(metric): log for log in logs}
+    if len(better) > 1:
+        files = " and ".join(str(log.file) for log in better.values())
+        raise UserError(
+            f"{files} disagree on whether more {metric} is better; compare models by one version of the task"
+        )
+    rows = [(log, sample) for log in logs for sample in log.through(chosen)]
+    lines = [[log.system, s.row, s.value(metric), log.seed, dataset, s.content, s.where] for log, s in rows]
+    frame = pd.DataFrame(lines, columns=[SYSTEM, ROW, SCORE, SEED, DATASET, CONTENT, WHERE]).astype({SCORE: float})
+    _same_documents(rows)
+    low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
+    noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
+    return Measured(frame, Score(sanitize(metric), next(iter(better)), low, high), remarks=noted, source=SOURCE)
+
+
+def _same_documents(rows: Iterable[tuple[_Log, _Sample]]) -> None:
+    """Raise a UserError where a row's number stands for different documents."""
+    first: dict[str, tuple[_Log, _Sample]] = {}
+    for log, sample in rows:
+        _, known = first.setdefault(sample.row, (log, sample))
+        if known.content != sample.content:
+            raise UserError(
+                f"{sample.where}: row {sample.row} of {log.task} is another document than at {known.where}; evaluate "
+                "the models on the same data"
+            )
+
+
+def _checked(log: _Log, chosen: str, metric: str) -> Iterator[str]:
+    """Yield what rows and results file disagree on."""
+    samples = log.through(chosen)
+    if not log.results:
+        yield f"{log.file.name} has no results file beside it, so that its figures can't be checked."
+        return
+    mean = sum(sample.value(metric) for sample in samples) / max(1, len(samples))
+    reported = log.reported(metric, chosen)
+    if reported is not None and not math.isclose(mean, reported, rel_tol=1e-9, abs_tol=1e-12):
+        yield (
+            f"{log.system}: the mean of the rows' {metric} is {mean:.6g}, and the results file has {reported:.6g}, "
+            "which is no mean of these rows; what is compared is the mean."
+        )
+    counted = log.of_results("n-samples", log.task, "effective")
+    if _is_number(counted) and counted != len({sample.row for sample in samples}):
+        yield f"{log.system}: {len(samples)} rows are logged on {log.task}, and the results file counts {counted}."
+    whole = log.of_results("n-samples", log.task, "original")
+    if _is_number(whole) and _is_number(counted) and counted < whole:
+        yield f"{log.system} was evaluated on {counted} of {log.task}'s {whole} rows."

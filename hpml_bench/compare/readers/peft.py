@@ -1,0 +1,401 @@
+"""Result files of PEFT's method comparison (github.com/huggingface/peft, method_comparison/), which hold no rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hpml_bench.compare.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
+from hpml_bench.errors import UserError
+from hpml_bench.records.files import MAX_RECORD_BYTES
+from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
+from hpml_bench.system.text import sanitize
+
+ORDER = 20
+SOURCE = "PEFT's method comparison"
+FOLDERS = ("results", "temporary_results", "cancelled_results")
+"""Folders into which its tasks' run.py sorts result files (method_comparison/*/utils.py)."""
+SECTIONS = ("run_info", "train_info", "meta_info")
+HEAD = 4_096
+"""Bytes of a file that show whether it is one of these."""
+
+SCORES = (
+    Score("test accuracy", "higher", 0.0, 1.0),
+    Score("test dino_similarity", "higher", -1.0, 1.0),
+    Score("forgetting", "lower"),
+    Score("drift", "lower", 0.0, 2.0),
+    Score("train loss", "lower", 0.0),
+)
+"""Scores in the last of `train_info.metrics`: of MetaMathQA the first, of image-gen the second; the rest of either."""
+BY_ITSELF = 2
+"""Number of scores, the first ones, by which runs are compared where none is asked for: one of each task."""
+GSM8K_ROWS = 1_319
+"""Test rows of MetaMathQA: the whole test split of GSM8K (method_comparison/MetaMathQA/README.md, "Dataset")."""
+UNSAVED = 99_999_999
+"""`file_size` of a run whose checkpoint could not be saved (`get_file_size` in method_comparison/*/utils.py)."""
+OWN_KEYS = frozenset({"seed", "optimizer_kwargs", "optimizer_type"})
+"""Keys of `train_config` that may differ between systems without a remark."""
+MEMORY = {"max": ("accelerator_memory_max", "cuda_memory_max"),
+          "avg": ("accelerator_memory_reserved_avg", "cuda_memory_reserved_avg")}  # fmt: skip
+"""Names of memory in bytes; the second ones are those of files before August 2025."""
+INCLUDED = "test generation and loading of data included"
+"""What `train_time` holds beside training, unless a file says otherwise: validation alone is subtracted from it."""
+
+NO_ROWS = (
+    "The files hold a share of right test rows and not the rows: intervals are binomial and tests unpaired. Each row's "
+    "result beside it would allow paired tests, which decide more pairs of the same systems."
+)
+ONE_SEED = (
+    "Each system was trained with one seed, so that the order is that of these trained systems; a second seed would "
+    "show how far training again moves a score."
+)
+WINDOWS = (
+    "Training time per 1,000 samples is the inverse of the median throughput over the windows between evaluations; "
+    f"`train_time` is another time: {INCLUDED}."
+)
+RESERVED = (
+    "Memory is what the allocator reserved, and not what tensors held; its maximum is over the whole run, generation "
+    "included."
+)
+
+
+def claims(path: Path) -> bool:
+    """Return whether a path is a result file, or a folder with some."""
+    return any(map(_looks_like_one, _files(path)))
+
+
+def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
+    """Return the runs of a result file, or of a folder's, by data set and model.
+
+    Args:
+        path: a file, a folder of files, or one that holds folders of `FOLDERS`, such as PEFT's `method_comparison`.
+        metric: name of a score of `SCORES`; test accuracy, or of images the similarity, if None.
+
+    Raises:
+        UserError: a file is none of these or can't be read, a value is no number, two files are the same run, or no
+            run has the score.
+
+    """
+    wanted = SCORES[:BY_ITSELF] if metric is None else (_score(metric),)
+    runs = [_Run(file, _load(file)) for file in _files(path)]
+    if not runs:
+        raise UserError(f"{path} has no result files of {SOURCE}; give the folder of its *.json")
+    sets: dict[tuple[str, Score | None], list[_Run]] = {}
+    for run in runs:
+        sets.setdefault((run.dataset, run.has(wanted)), []).append(run)
+    scored = [(name, score) for name, score in sets if score is not None]
+    if not scored and (metric is not None or all(run.status == "success" for run in runs)):
+        raise UserError(f"{path}: no run has {' or '.join(repr(s.name) for s in wanted)} in the last of its metrics")
+    found = [_measured(name, score, sets[name, score], sets.get((name, None), [])) for name, score in scored]
+    alone = {name for name, _ in sets} - {name for name, _ in scored} if metric is None else set()
+    return (*found, *(_measured(name, wanted[0], [], sets[name, None]) for name in sorted(alone)))
+
+
+def _score(metric: str) -> Score:
+    name = metric.replace("_", " ").strip().lower()
+    for score in SCORES:
+        if name in (plain := score.name.replace("_", " "), plain.removeprefix("test ")):
+            return score
+    known = ", ".join(f"'{score.name}'" for score in SCORES)
+    raise UserError(f"--metric {metric}: result files of {SOURCE} are compared by {known}")
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == ".json" else []
+    patterns = ("*.json", *(f"{above}{name}/*.json" for above in ("", "*/") for name in FOLDERS))
+    return sorted({file for pattern in patterns for file in path.glob(pattern)})
+
+
+def _looks_like_one(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEAD)
+    except OSError:
+        return False
+    return any(f'"{name}"'.encode() in head for name in SECTIONS)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_RECORD_BYTES:
+            raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
+        data = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
+    for name in SECTIONS[:2]:
+        if not isinstance(data, dict) or not isinstance(data.get(name), dict):
+            raise UserError(f"{file} has no {name}, so it is no result file of {SOURCE}; take it out of the folder")
+    return dict(data)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A result file."""
+
+    file: Path
+    data: Mapping[str, Any]
+
+    def get(self, *keys: str) -> Any:
+        """Return a value by its keys; None where it is missing or null."""
+        value: Any = self.data
+        for at, key in enumerate(keys):
+            if value is None:
+                return None
+            if not isinstance(value, dict):
+                raise self.wrong(keys[:at], value, "an object")
+            value = value.get(key)
+        return value
+
+    def wrong(self, keys: Sequence[str], value: object, needed: str) -> UserError:
+        """Return the error of a value that isn't what it must be."""
+        return UserError(f"{self.file}: {'.'.join(keys)} is {sanitize(repr(value), 60)}, and must be {needed}")
+
+    def text(self, *keys: str) -> str | None:
+        """Return a text as one line; None where it is missing."""
+        value = self.get(*keys)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not (line := sanitize(value)):
+            raise self.wrong(keys, value, "a text")
+        return line
+
+    def number(self, *keys: str, least: float = 0.0) -> float:
+        """Return a number; NaN where it is missing."""
+        value = self.get(*keys)
+        return math.nan if value is None else self.checked(value, keys, least)
+
+    def checked(self, value: object, keys: Sequence[str], least: float = 0.0) -> float:
+        """Return a value as a number; a UserError where it is none, not finite or less than the least."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise self.wrong(keys, value, "a number")
+        if value < least:
+            raise self.wrong(keys, value, f"at least {least:g}")
+        return float(value)
+
+    @cached_property
+    def status(self) -> str:
+        """`success`, or another end such as `failed` or `canceled`."""
+        status = self.text("train_info", "status")
+        if status is None:
+            raise UserError(f"{self.file}: train_info.status is missing, so it isn't known how the run ended")
+        return status
+
+    @cached_property
+    def system(self) -> str:
+        """The experiment's name, else that of the file."""
+        return self.text("run_info", "experiment_name") or sanitize(self.file.stem)
+
+    @cached_property
+    def seed(self) -> str:
+        """The seed; empty where it is missing."""
+        seed = self.get("run_info", "train_config", "seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise self.wrong(("run_info", "train_config", "seed"), seed, "a whole number")
+        return "" if seed is None else str(seed)
+
+    @cached_property
+    def dataset(self) -> str:
+        """Names of data and model, and of a run of ours its protocol: other runs are not compared with it."""
+        names = ", ".join(sorted(map(sanitize, self.revisions)))
+        data = self.text("run_info", "train_config", "dataset_id") or names or "unnamed data"
+        model = self.text("run_info", "train_config", "model_id") or "unnamed model"
+        protocol = self.text("meta_info", PROTOCOL)
+        named = f"{'MetaMathQA' if self.on_gsm8k else data}, {model}"
+        return f"{named}, protocol {protocol}" if protocol else named
+
+    @cached_property
+    def revisions(self) -> dict[str, str | None]:
+        """Commits of the data sets by name; empty where the file names none."""
+        known = self.get("meta_info", "dataset_info")
+        names = [key for key, of in known.items() if isinstance(of, dict)] if isinstance(known, dict) else []
+        return {name: self.text("meta_info", "dataset_info", name, "sha") for name in names}
+
+    @property
+    def on_gsm8k(self) -> bool:
+        """Whether the run is one of MetaMathQA, tested on GSM8K."""
+        return {"metamath", "gsm8k"} <= self.revisions.keys()
+
+    @cached_property
+    def metrics(self) -> list[Mapping[str, Any]]:
+        """The windows of training, and last the test."""
+        found = self.get("train_info", "metrics")
+        if found is None:
+            return []
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self.wrong(("train_info", "metrics"), found, "a list of objects")
+        return found
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The last of the metrics, which is the test's in a run that was successful."""
+        return self.metrics[-1] if self.metrics else {}
+
+    def has(self, scores: Iterable[Score]) -> Score | None:
+        """Return the first of some scores that a successful run has."""
+        if self.status != "success":
+            return None
+        return next((score for score in scores if self.last.get(score.name) is not None), None)
+
+    def score(self, score: Score) -> float:
+        """Return a score that the run has."""
+        keys = (f"train_info.metrics[{len(self.metrics) - 1}]", score.name)
+        value = self.checked(self.last[score.name], keys, -math.inf if score.low is None else score.low)
+        if score.high is not None and value > score.high:
+            raise self.wrong(keys, value, f"at most {score.high:g}")
+        return value
+
+    def rows(self, score: Score) -> float:
+        """Return the number of test rows of which an accuracy is the share; NaN where it isn't known."""
+        own = self.last.get(TEST_ROWS)
+        if score != SCORES[0] or (own is None and not self.on_gsm8k):
+            return math.nan
+        rows = GSM8K_ROWS if own is None else self.checked(own, ("train_info.metrics", TEST_ROWS), 1)
+        right = self.score(score) * rows
+        return float(rows) if math.isclose(right, round(right), abs_tol=1e-6) else math.nan
+
+    @cached_property
+    def seconds_per_1000(self) -> float:
+        """Seconds of training per 1,000 samples: 1,000 / median over windows of samples / second; NaN without one."""
+        rates: list[float] = []
+        before: float | None = 0.0
+        for at, window in enumerate(self.metrics):
+            seconds, samples = (
+                None if window.get(key) is None else self.checked(window[key], (f"train_info.metrics[{at}]", key))
+                for key in ("train time", "train samples")
+            )
+            if seconds and samples is not None and before is not None and samples > before:
+                rates.append((samples - before) / seconds)
+            before = (
+                samples  # which are counted from the start: after a window without them, the next one's are unknown
+            )
+        return 1_000 / median(rates) if rates else math.nan
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """The costs by column of `COSTS`; NaN where one is missing."""
+        memory = {
+            kind: next((v for name in names if not math.isnan(v := self.number("train_info", name))), math.nan)
+            for kind, names in MEMORY.items()
+        }
+        size = self.number("train_info", "file_size")
+        return {
+            "seconds_per_1000_samples": self.seconds_per_1000,
+            "train_time": self.number("train_info", "train_time"),
+            "total_time": self.number("run_info", "total_time"),
+            "reserved_max_mb": memory["max"] / 1e6,
+            "reserved_avg_mb": memory["avg"] / 1e6,
+            "file_size": math.nan if size == UNSAVED else size,
+            "trainable_parameters": self.number("train_info", "num_trainable_params"),
+        }
+
+    def failure(self, wanted: str) -> Failed:
+        """Return the run as one without a score."""
+        why = self.text("run_info", "error_msg") if self.get("run_info", "error_msg") else None
+        status = self.status if self.status != "success" else f"success, but without {wanted}"
+        return Failed(self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file))
+
+
+COSTS = (
+    Cost("seconds_per_1000_samples", "training time per 1,000 samples (median of windows)", "s"),
+    Cost("train_time", f"train_time ({INCLUDED})", "s"),
+    Cost("total_time", "total_time (loading and saving of the model included)", "s"),
+    Cost("reserved_max_mb", "reserved memory, largest", "MB"),
+    Cost("reserved_avg_mb", "reserved memory, mean over training steps", "MB"),
+    Cost("file_size", "saved size", "bytes"),
+    Cost("trainable_parameters", "trainable parameters"),
+)
+
+
+def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence[_Run]) -> Measured:
+    """Return what runs of one data set give; `others` have no such score."""
+    import pandas as pd
+
+    seen: dict[tuple[str, str], _Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.system, run.seed), run)
+        if other is not run:
+            seed = f" with seed {run.seed}" if run.seed else ""
+            raise UserError(f"{other.file} and {run.file} are both runs of {run.system}{seed}; keep one of them")
+    columns = [SYSTEM, SCORE, SEED, DATASET, COUNT, WHERE, *(cost.column for cost in COSTS)]
+    lines = [[r.system, r.score(score), r.seed, dataset, r.rows(score), str(r.file), *r.costs.values()] for r in runs]
+    frame = pd.DataFrame(lines, columns=columns).astype({SCORE: float, COUNT: float})
+    holds = {sanitize(run.get("train_info", HOLDS), 200) for run in runs if run.get("train_info", HOLDS)}
+    costs = [cost for cost in COSTS if frame[cost.column].notna().any()]
+    if holds:
+        costs = [
+            Cost("train_time", f"train_time ({'; '.join(sorted(holds))})", "s") if c == COSTS[1] else c for c in costs
+        ]
+    lacking = [run.system for run in others if run.status == "success"]
+    failed = [
+        run.failure(f"'{score.name}'") for run in others if run.status != "success" or score in SCORES[:BY_ITSELF]
+    ]
+    remarks = (*_remarks(runs, score, holds), *_lacking(lacking, score))
+    frame = frame.drop(columns=[cost.column for cost in COSTS if cost.column not in {c.column for c in costs}])
+    return Measured(frame, score, tuple(costs), tuple(failed), remarks, SOURCE)
+
+
+def _lacking(systems: Sequence[str], score: Score) -> Iterator[str]:
+    if systems and score not in SCORES[:BY_ITSELF]:
+        yield f"Runs without '{score.name}', which are left out: {sanitize(', '.join(systems), 600)}."
+
+
+def _remarks(runs: Sequence[_Run], score: Score, holds: set[str]) -> Iterator[str]:
+    if not runs:
+        return
+    if score == SCORES[0]:
+        yield NO_ROWS
+    if max(Counter(run.system for run in runs).values()) == 1:
+        yield ONE_SEED
+    if not holds and any(not math.isnan(run.costs["train_time"]) for run in runs):
+        yield WINDOWS
+    if any(not math.isnan(run.costs["reserved_max_mb"]) for run in runs):
+        yield RESERVED
+    if score == SCORES[0] and any(run.on_gsm8k for run in runs):
+        yield f"Accuracies are shares of the {GSM8K_ROWS:,} rows of GSM8K's test split, all of which that task tests."
+    unknown = [run.system for run in runs if math.isnan(run.rows(score))]
+    if score == SCORES[0] and unknown:
+        yield f"Without a known number of test rows, and so without interval: {sanitize(', '.join(unknown), 600)}."
+    if score != SCORES[0]:
+        yield f"The files don't say how '{score.name}' varies between rows, so that it has no interval."
+    unsaved = [run.system for run in runs if run.get("train_info", "file_size") == UNSAVED]
+    if unsaved:
+        yield f"The size {UNSAVED:,} means that saving failed, and is left out, of {sanitize(', '.join(unsaved), 600)}."
+    yield from _differences(runs)
+    forgotten = sum(run.last.get("forgetting") is not None for run in runs)
+    if forgotten and score.name != "forgetting":
+        yield f"Forgetting is measured in {forgotten} of {len(runs)} runs; --metric forgetting compares by it."
+
+
+def _differences(runs: Sequence[_Run]) -> Iterator[str]:
+    """Yield what runs differ in that scores or costs depend on, beside the method."""
+    configs = [config for run in runs if isinstance(config := run.get("run_info", "train_config"), dict)]
+    keys = sorted({key for config in configs for key in config} - OWN_KEYS)
+    differing = []
+    for key in keys:
+        values = Counter(json.dumps(config[key], sort_keys=True) for config in configs if key in config)
+        if len(values) > 1:
+            differing.append(f"{sanitize(key, 60)} ({', '.join(sanitize(v, 60) for v, _ in values.most_common(4))})")
+    if differing:
+        yield f"Runs differ beside their methods, which nothing here corrects for, in {', '.join(differing)}."
+    for title, keys_of in (
+        ("accelerators", (("meta_info", "system_info", "accelerator"), ("meta_info", "system_info", "gpu"))),
+        ("versions of torch", (("meta_info", "package_info", "torch-version"),)),
+    ):
+        found = {text for run in runs if (text := next(filter(None, (run.text(*k) for k in keys_of)), None))}
+        if len(found) > 1:
+            yield f"Times and memory are of several {title}: {sanitize(', '.join(sorted(found)), 300)}."
+    for name in sorted({name for run in runs for name in run.revisions}):
+        commits = {commit for run in runs if (commit := run.revisions.get(name))}
+        if len(commits) > 1:
+            yield f"Runs used {len(commits)} revisions of {sanitize(name, 60)}."

@@ -1,0 +1,251 @@
+"""Compared runs as files of PEFT's method comparison (github.com/huggingface/peft, method_comparison/), one each.
+
+What a record doesn't hold is null. `hpml_bench.compare` reads the files back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from hpml_bench import registry
+from hpml_bench.errors import UserError
+from hpml_bench.plugins.method import Method
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.curves import LARGEST, Curve, validation_of
+from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    from hpml_bench.report.results import Results
+
+FOLDER = "peft"
+HOLDS = "train_time_holds"
+"""Key beside `train_time`: what the time holds, since PEFT's own holds more than training."""
+TEST_ROWS = "test rows"
+"""Key beside `test accuracy`: the number of rows of which it is the share, without which it has no interval."""
+PROTOCOL = "protocol_id"
+"""Key of `meta_info`: runs of another protocol are not compared."""
+ACCURACY = "test accuracy"
+TIME_HELD = "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
+STORED = {"nf4": "int4", "int8": "int8"}
+"""Our names of quantisations -> PEFT's names of types in which a model is loaded."""
+AUTOCAST = {"fp32": False, "tf32": False, "bf16": True, "fp16": True}
+"""Our names of precisions -> whether they are autocast, which PEFT's settings call amp."""
+RESERVED = ("cuda_reserved_setup_mb", "cuda_reserved_train_mb", "cuda_reserved_evaluation_mb")
+"""Peaks of reserved memory by phase, of which PEFT's is the largest."""
+PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
+"""Packages that `meta_info.package_info` names."""
+
+
+def files_of(results: Results) -> dict[str, str]:
+    """Return name -> text of a file for each compared run."""
+    return {
+        f"{record.run_id}.json": json.dumps(as_peft(results, method, record), indent=2, allow_nan=False) + "\n"
+        for method in results.methods
+        for record in results.runs(method)
+    }
+
+
+def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
+    """Return a compared run as PEFT's `log_results` writes one (method_comparison/MetaMathQA/utils.py).
+
+    Args:
+        results: the run's suite, compared.
+        method: the label of its method.
+        record: the run.
+
+    """
+    kind, dtype = _known(record)
+    return {
+        "run_info": {
+            "created_at": record.started,
+            "total_time": record.seconds,
+            "experiment_name": method,
+            "peft_branch": None,
+            "train_config": _train_config(record, dtype),
+            "peft_config": _peft_config(record, kind),
+            "error_msg": "",
+        },
+        "train_info": {
+            "accelerator_memory_reserved_avg": None,
+            "accelerator_memory_max": _bytes(_values(record, *RESERVED)),
+            "accelerator_memory_reserved_99th": None,
+            "train_time": _value(record, "train_seconds"),
+            HOLDS: TIME_HELD,
+            "file_size": _whole(_value(record, "saved_bytes")),
+            "num_trainable_params": _counted(record, "trainable_parameters", "head_parameters"),
+            "num_total_params": _whole(_value(record, "total_parameters")),
+            "status": "success",
+            "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
+        },
+        "meta_info": _meta_info(record),
+    }
+
+
+def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
+    settings, spec = record.spec.settings, record.spec.method
+    optimizer = spec.optimizer or settings.optimizer
+    return {
+        "model_id": _model(settings.backbone),
+        "dtype": dtype,
+        "max_seq_length": settings.max_length,
+        "batch_size": settings.global_batch,
+        "batch_size_eval": settings.eval_batch,
+        "max_steps": record.consumed.steps if record.consumed else None,
+        "eval_steps": settings.eval_every,
+        "compile": None,
+        "use_gc": settings.gradient_checkpointing,
+        "query_template": None,
+        "seed": record.spec.seed,
+        "grad_norm_clip": settings.clip_norm,
+        "optimizer_type": optimizer.name,
+        "optimizer_kwargs": {"lr": spec.lr, "weight_decay": settings.weight_decay, **optimizer.options},
+        "lr_scheduler": settings.schedule,
+        "use_amp": AUTOCAST.get(settings.precision),
+        "autocast_adapter_dtype": None,
+        "generation_kwargs": None,
+        "attn_implementation": None,
+    }
+
+
+def _model(backbone: str) -> str:
+    """Return the model's source; of a folder its name alone, since its place is private."""
+    kind, _, rest = backbone.partition("#")[0].partition(":")
+    return f"{kind}:{PurePath(rest).name if kind == 'path' else rest}"
+
+
+def _peft_config(record: RunRecord, kind: str | None) -> dict[str, Any] | None:
+    """Return the method's type and options; None where the whole model was trained, as PEFT has it."""
+    spec = record.spec.method
+    whole = _value(record, "trainable_percent") == 100
+    return None if whole else {"peft_type": kind, "method": spec.method, **spec.options}
+
+
+def _known(record: RunRecord) -> tuple[str | None, str | None]:
+    """Return a run's PEFT type and the type in which its model was loaded; None for what its method doesn't say.
+
+    Options of records are complete, and PEFT's own are not validated: that would import it.
+    """
+    spec, settings = record.spec.method, record.spec.settings
+    try:
+        kind = cast(type[Method], registry.plugin("methods", spec.method))
+        method = kind(kind.Options.model_construct(**spec.options))
+        stored = method.quantization or settings.quantization
+        return method.peft_type, STORED[stored.name] if stored else settings.weights
+    except (UserError, ValueError, TypeError, AttributeError):  # not installed here, or of other options by now
+        return None, None
+
+
+def _meta_info(record: RunRecord) -> dict[str, Any]:
+    environment, digests = record.environment, record.digests
+    hardware, versions = (_object(environment.get(key)) for key in ("hardware", "packages"))
+    gpus = hardware.get("gpus")
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        packages |= {f"{name}-version": _text(versions.get(name)), f"{name}-commit-hash": None}
+    data = {"sha": None, "created_at": None, "sha256": digests.data if digests else None}
+    return {
+        "model_info": {
+            "sha": digests.revision if digests else None,
+            "created_at": None,
+            "sha256": digests.weights if digests else None,
+        },
+        "dataset_info": {record.spec.settings.dataset.name: data},
+        "package_info": packages | {"hpml-bench-version": _text(versions.get("hpml-bench"))},
+        "system_info": {
+            "system": _text(environment.get("system")),
+            "release": _text(environment.get("kernel")),
+            "version": None,
+            "machine": _text(hardware.get("architecture")),
+            "processor": _text(hardware.get("cpu")),
+            "accelerator": _text(_object(gpus[0]).get("name")) if isinstance(gpus, list) and gpus else None,
+        },
+        "pytorch_info": None,
+        PROTOCOL: record.protocol_id,
+    }
+
+
+def _test(results: Results, record: RunRecord, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the last of the metrics: PEFT's test accuracy is a share of right rows, so another score isn't one."""
+    score = _value(record, results.quality)
+    consumed = record.consumed
+    return {
+        "step": consumed.steps if consumed else None,
+        ACCURACY: score if results.task.binary else None,
+        TEST_ROWS: results.test_rows,
+        **({} if results.task.binary else {results.quality: score}),
+        "train loss": windows[-1]["train loss"] if windows else None,
+        "train samples": consumed.samples if consumed else None,
+        "train total tokens": consumed.real_tokens if consumed else None,
+        "forgetting": _value(record, "forgetting"),
+    }
+
+
+def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str, Any]]:
+    """Return the windows between validations; null where steps lack points, or batches differ in size."""
+    seed, consumed, batch = record.spec.seed, record.consumed, record.spec.settings.global_batch
+    scores = results.curve(validation_of(results.quality), method, seed)
+    if scores is None or consumed is None:
+        return []
+    seconds, losses = (_by_step(results.curve(name, method, seed)) for name in ("step_seconds", "train_loss"))
+    found = []
+    for (before, _), (step, score) in pairwise([(0, 0.0), *zip(scores.steps, scores.values, strict=True)]):
+        steps = range(before + 1, step + 1)
+        loss = _sum(losses, steps)
+        found.append({
+            "step": step,
+            "valid accuracy": score if results.task.binary else None,
+            "train loss": None if loss is None else loss / len(steps),
+            "train samples": step * batch if consumed.samples == consumed.steps * batch else None,
+            "train time": _sum(seconds, steps),
+            "eval time": None,
+            "tokens / sec": None,
+            "mem allocated avg": None,
+            "mem reserved avg": None,
+            "elapsed time": None,
+        })  # fmt: skip
+    return found
+
+
+def _by_step(curve: Curve | None) -> dict[int, float]:
+    return dict(zip(curve.steps, curve.values, strict=True)) if curve else {}
+
+
+def _sum(values: Mapping[int, float], steps: Sequence[int]) -> float | None:
+    """Return the sum over some steps; None where one is missing."""
+    return sum(values[step] for step in steps) if steps and all(step in values for step in steps) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return sanitize(value, 300) if isinstance(value, str) else None
+
+
+def _value(record: RunRecord, metric: str) -> float | None:
+    value = record.metrics.get(metric)
+    return value if value is not None and abs(value) < LARGEST else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _values(record: RunRecord, *metrics: str) -> list[float]:
+    return [value for name in metrics if (value := _value(record, name)) is not None]
+
+
+def _bytes(megabytes: Sequence[float]) -> int | None:
+    """Return the largest of some sizes in bytes; None where there is none."""
+    return round(max(megabytes) * 1e6) if megabytes else None
+
+
+def _counted(record: RunRecord, *metrics: str) -> int | None:
+    """Return the sum of counts; None where one is missing."""
+    found = _values(record, *metrics)
+    return round(sum(found)) if len(found) == len(metrics) else None

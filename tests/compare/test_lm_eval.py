@@ -1,0 +1,241 @@
+"""Samples of lm-evaluation-harness: what is read, in which shapes, and what is named instead of guessed.
+
+tests/files/lm_eval has samples of a real run (test_lm_eval_run.py), of which variants are made here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpml_bench.compare.measured import Measured
+from hpml_bench.compare.readers import lm_eval, peft, results
+from hpml_bench.errors import UserError
+
+KEPT = Path(__file__).parents[1] / "files/lm_eval"
+MODEL = "newswire-gpt2"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Return a copy of the kept samples."""
+    return Path(shutil.copytree(KEPT, tmp_path / "out"))
+
+
+def file(out: Path, pattern: str, model: str = MODEL) -> Path:
+    """Return the one file of a model whose name fits."""
+    (found,) = (out / model).glob(pattern)
+    return found
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change each object of a file."""
+    objects = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        if path.suffix == ".jsonl"
+        else [json.loads(path.read_text())]
+    )
+    for one in objects:
+        change(one)
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in objects))
+
+
+def cloze(out: Path, metric: str | None = None) -> Measured:
+    """Return the task of choices."""
+    return next(one for one in lm_eval.read(out, metric) if one.lines["dataset"].iat[0].startswith("news_cloze"))
+
+
+def test_a_folder_gives_a_data_set_for_each_task_and_filter() -> None:
+    """Systems are models, rows documents, `where` file and line; the page learns which metric was taken."""
+    assert lm_eval.claims(KEPT)
+    assert lm_eval.claims(file(KEPT, "samples_news_cloze_*"))
+    assert not peft.claims(KEPT)
+    assert not results.claims(KEPT)
+    found = {one.lines["dataset"].iat[0]: one for one in lm_eval.read(KEPT)}
+    assert list(found) == ["news_cloze", "news_words, filter whole", "news_words, filter word"]
+    one = found["news_cloze"]
+    assert (one.score.name, one.score.better, one.score.low, one.score.high) == ("acc", "higher", 0.0, 1.0)
+    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+    assert one.lines.groupby("system")["row"].apply(list).tolist() == [[str(n) for n in range(12)]] * 2
+    assert one.lines["where"].iat[0] == f"{file(KEPT, 'samples_news_cloze_*')}, line 1"
+    assert one.lines.groupby("row")["content"].nunique().eq(1).all()
+    assert one.remarks == ("news_cloze is compared by acc; its samples also have acc_norm (--metric).",)
+
+
+def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
+    """Tasks without it give nothing; a metric that no task has is an error with those that there are."""
+    assert [one.score.name for one in lm_eval.read(KEPT, "acc_norm")] == ["acc_norm"]
+    assert [one.lines["dataset"].iat[0] for one in lm_eval.read(KEPT, "exact_match,word")] == [
+        "news_words, filter word"
+    ]
+    with pytest.raises(
+        UserError, match="no task has the metric bleu; there is news_cloze: acc, acc_norm; news_words: exact_match"
+    ):
+        lm_eval.read(KEPT, "bleu")
+
+
+def test_a_row_of_another_document_is_an_error(out: Path) -> None:
+    """One number with two documents is never paired; the sentence names both places."""
+    edit(file(out, "samples_news_cloze_*"), lambda one: one.update(doc_hash="0" * 64) if one["doc_id"] == 5 else None)
+    with pytest.raises(
+        UserError, match=r"noisy/samples_news_cloze_.*line 6: row 5 of news_cloze is another document than at .*line 6"
+    ):
+        lm_eval.read(out)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(float("nan"), "nan"), ("1.0", "'1.0'"), (None, "None"), ([1, 2], r"\[1, 2\]")], ids=str
+)
+def test_a_value_that_is_no_number_is_named(value: object, said: str, out: Path) -> None:
+    """With file, line, row and metric."""
+    edit(file(out, "samples_news_cloze_*"), lambda one: one.update(acc=value) if one["doc_id"] == 3 else None)
+    with pytest.raises(UserError, match=f"line 4: acc of row 3 is {said}, and must be a number"):
+        lm_eval.read(out)
+
+
+@pytest.mark.parametrize("cut", ["samples_news_cloze_*", "results_*"])
+def test_a_file_that_is_cut_off_is_named(cut: str, out: Path) -> None:
+    """Samples with the line; a results file as a whole."""
+    path = file(out, cut)
+    path.write_text(path.read_text()[:-40])
+    assert lm_eval.claims(out)
+    with pytest.raises(UserError, match=f"{path.name}.*isn't JSON"):
+        lm_eval.read(out)
+
+
+def test_rows_that_disagree_with_the_results_file_are_remarked(out: Path) -> None:
+    """A missing row, and figures that are no means of the rows: both stay, and are said."""
+    path = file(out, "samples_news_cloze_*")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    remarks = " ".join(cloze(out).remarks)
+    assert f"{MODEL}: 11 rows are logged on news_cloze, and the results file counts 12." in remarks
+    assert f"{MODEL}: the mean of the rows' acc is " in remarks
+    assert f"{MODEL}-noisy: " not in remarks
+
+
+def test_a_run_on_the_first_rows_says_so(out: Path) -> None:
+    """--limit leaves rows out."""
+    edit(file(out, "results_*"), lambda one: one["n-samples"]["news_cloze"].update(original=500))
+    assert f"{MODEL} was evaluated on 12 of news_cloze's 500 rows." in cloze(out).remarks
+
+
+def later(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Add a later run of the model, its results changed."""
+    for path in list((out / MODEL).glob("*_2026*")):
+        stem, date = path.name.rsplit("_", 1)
+        shutil.copy(path, path.with_name(f"{stem}_2027{date[4:]}"))
+    edit(file(out, "results_2027*"), change)
+
+
+def test_the_newest_of_several_runs_counts_and_the_others_are_named(out: Path) -> None:
+    """By the date in the name; a run with other settings isn't dropped without saying which."""
+    later(out, lambda one: None)
+    remark = f"{MODEL} was evaluated on news_cloze before {file(out, 'samples_news_cloze_2027*').name}"
+    one = cloze(out)
+    assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]
+    assert all("_2027" in where for where in one.lines[one.lines["system"] == MODEL]["where"])
+    assert any(said.startswith(remark) and said.endswith(" is left out.") for said in one.remarks)
+    later(out, lambda one: one["n-shot"].update(news_cloze=2))
+    one = cloze(out)
+    assert one.lines.groupby("system")["row"].count().tolist() == [12, 12]  # another number of examples is no seed
+    assert any(said.startswith(remark) and "number of examples 0" in said for said in one.remarks)
+
+
+def test_seeds_of_examples_are_seeds(out: Path) -> None:
+    """Two runs that differ in the examples before each row are two seeds of one system."""
+
+    def shots(seed: int) -> Callable[[dict[str, Any]], None]:
+        def change(one: dict[str, Any]) -> None:
+            one["n-shot"]["news_cloze"], one["config"]["fewshot_seed"] = 5, seed
+
+        return change
+
+    for path in out.glob("*/results_*"):
+        edit(path, shots(1))
+    later(out, shots(2))
+    one = cloze(out)
+    assert sorted(one.lines[one.lines["system"] == MODEL]["seed"].unique()) == ["1", "2"]
+    assert any("examples before each row" in remark for remark in one.remarks)
+
+
+def test_models_evaluated_in_another_way_are_told_apart(out: Path) -> None:
+    """Other numbers of examples are remarked, and scores are compared all the same."""
+    edit(file(out, "results_*"), lambda one: one["versions"].update(news_cloze=0.5))
+    assert any("another version of the task" in remark and "0.5" in remark for remark in cloze(out).remarks)
+
+
+def test_a_direction_comes_from_the_results_file(out: Path) -> None:
+    """Where lower is better, and where models disagree or nothing is said."""
+    for path in out.glob("*/results_*"):
+        edit(path, lambda one: one["higher_is_better"]["news_cloze"].update(acc_norm=False))
+    assert cloze(out, "acc_norm").score.better == "lower"
+    edit(file(out, "results_*"), lambda one: one["higher_is_better"]["news_cloze"].update(acc_norm=True))
+    with pytest.raises(UserError, match="disagree on whether more acc_norm is better"):
+        lm_eval.read(out, "acc_norm")
+    for path in out.glob("*/*"):
+        text = path.read_text()
+        path.write_text(text.replace("acc_norm", "oddness").replace('"higher_is_better": {', '"nothing": {'))
+        edit(path, lambda one: one.get("configs", {}).get("news_cloze", {}).pop("metric_list", None))
+    with pytest.raises(UserError, match="doesn't say whether more oddness is better"):
+        lm_eval.read(out, "oddness")
+
+
+def test_samples_of_older_versions_are_read(out: Path) -> None:
+    """Until 0.4.2 a list beside results.json, until 0.4.5 without the filters' names: the same rows."""
+    new = lm_eval.read(out)
+
+    def unnamed(one: dict[str, Any]) -> None:
+        for key in ("filter", "metrics"):
+            one.pop(key, None)
+
+    for path in out.glob("*/samples_*"):
+        edit(path, unnamed)
+    names = [one.lines["dataset"].iat[0] for one in lm_eval.read(out)]
+    assert names == [one.lines["dataset"].iat[0] for one in new]
+    for path in [*out.glob("*/samples_*"), *out.glob("*/results_*")]:
+        task = "news_cloze" if "cloze" in path.name else "news_words"
+        if path.suffix == ".jsonl":
+            samples = [json.loads(line) for line in path.read_text().splitlines()]
+            path.with_name(f"pretrained__{path.parent.name},dtype__float32_{task}.jsonl").write_text(
+                json.dumps(samples, indent=2)
+            )
+        else:
+            left = {
+                key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("model_name")
+            }
+            left["config"]["model_args"] = f"pretrained={path.parent.name},dtype=float32"
+            path.with_name("results.json").write_text(json.dumps(left))
+        path.unlink()
+    assert lm_eval.claims(out)
+    old = lm_eval.read(out)
+    for one, other in zip(new, old, strict=True):
+        assert one.lines.drop(columns="where").equals(other.lines.drop(columns="where"))
+
+
+def test_samples_without_a_results_file_are_read_with_a_remark(out: Path) -> None:
+    """The folder names the model; the direction is known of accuracy."""
+    for path in out.glob("*/results_*"):
+        path.unlink()
+    one = cloze(out)
+    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+    assert any("no results file beside it" in remark for remark in one.remarks)
+
+
+def test_names_of_models_are_one_line(out: Path) -> None:
+    """Control characters of a name reach no page."""
+    edit(file(out, "results_*"), lambda one: one.update(model_name="<b>\x1b[31mred\n\u202e"))
+    assert "<b>red" in set(cloze(out).lines["system"])
+
+
+def test_a_folder_without_samples_is_not_claimed(tmp_path: Path) -> None:
+    """Other lines of JSON aren't either; read directly, the sentence says what to run."""
+    (tmp_path / "samples_x_2026-01-01T00-00-00.jsonl").write_text('{"a": 1}\n')
+    assert not lm_eval.claims(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="--log_samples"):
+        lm_eval.read(tmp_path / "empty")

@@ -1,0 +1,401 @@
+"""Result files of PEFT's method comparison: what they give, what they lack, and our runs in their shape.
+
+tests/files/peft_result.json has their shape and made-up numbers; variants of it are made here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from helpers import made_records
+from hpml_bench.cli import main
+from hpml_bench.compare.measured import Measured
+from hpml_bench.compare.readers import peft, results
+from hpml_bench.errors import UserError
+from hpml_bench.report.peft import as_peft
+from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.suite.settings import MethodSpec
+
+FILE = Path(__file__).parents[1] / "files/peft_result.json"
+GIVEN: dict[str, Any] = json.loads(FILE.read_text())
+EVIL = "<script>alert(1)</script>\x1b[31m\n\u202e../../etc/passwd"
+Change = Callable[[dict[str, Any]], None]
+
+
+def changed(change: Change) -> dict[str, Any]:
+    """Return the made-up result with a change."""
+    data = copy.deepcopy(GIVEN)
+    change(data)
+    return data
+
+
+def put(*path: Any) -> Change:
+    """Return a change that sets a value by its keys, the value last."""
+    *keys, last, value = path
+
+    def change(data: Any) -> None:
+        for key in keys:
+            data = data[key]
+        data[last] = value
+
+    return change
+
+
+def drop(*path: Any) -> Change:
+    """Return a change that removes a key."""
+    *keys, last = path
+
+    def change(data: Any) -> None:
+        for key in keys:
+            data = data[key]
+        del data[last]
+
+    return change
+
+
+def renamed(old: str, new: str) -> Change:
+    """Return a change that renames the keys of memory to those of files before August 2025."""
+
+    def change(data: dict[str, Any]) -> None:
+        info = data["train_info"]
+        data["train_info"] = {key.replace(old, new): value for key, value in info.items()}
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    """Return several changes as one."""
+
+    def change(data: dict[str, Any]) -> None:
+        for one in changes:
+            one(data)
+
+    return change
+
+
+def images(data: dict[str, Any]) -> None:
+    """Make it a result of the task image-gen, with its metrics and without those of MetaMathQA."""
+    data["run_info"]["train_config"]["dataset_id"] = "example/cats"
+    data["meta_info"]["dataset_info"] = {"sha": None, "created_at": None}
+    data["train_info"]["metrics"][-1] = {"step": 30, "test dino_similarity": 0.5, "drift": 0.25, "train loss": 1.0}
+
+
+def written(folder: Path, data: object, name: str = "lora--made-up-rank2.json") -> Path:
+    """Write a result file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(json.dumps(data))
+    return path
+
+
+def only(found: tuple[Measured, ...]) -> Measured:
+    """Return the one data set."""
+    (one,) = found
+    return one
+
+
+def test_a_result_gives_score_rows_seed_and_costs(tmp_path: Path) -> None:
+    """Throughput is the median window's; memory is bytes / 10^6; rows are GSM8K's test split."""
+    path = written(tmp_path, GIVEN)
+    assert peft.claims(path)
+    assert peft.claims(tmp_path)
+    one = only(peft.read(path, None))
+    (line,) = one.lines.to_dict("records")
+    assert line == {
+        "system": "lora/made-up-rank2", "score": 330 / 1319, "seed": "0", "dataset": "MetaMathQA, example/model-3B",
+        "rows": 1319.0, "where": str(path), "seconds_per_1000_samples": 40.0, "train_time": 70.25, "total_time": 90.5,
+        "reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0, "file_size": 4096.0, "trainable_parameters": 1024.0,
+    }  # fmt: skip
+    assert (one.score.name, one.score.better, one.score.low, one.score.high) == ("test accuracy", "higher", 0.0, 1.0)
+    titles = {cost.column: cost.title for cost in one.costs}
+    assert "loading" in titles["train_time"]
+    assert "generation" in titles["train_time"]
+    assert titles["reserved_max_mb"].startswith("reserved")
+    remarks = " ".join(one.remarks)
+    for said in ("binomial", "second seed", "median throughput", "allocator reserved", "1,319", "--metric forgetting"):
+        assert said in remarks
+
+
+def test_forgetting_is_compared_where_asked_for_and_never_made_up(tmp_path: Path) -> None:
+    """Lower is better, runs without it are named, it has no number of rows, and all lacking it is an error."""
+    written(tmp_path, GIVEN)
+    written(
+        tmp_path,
+        changed(both(put("run_info", "experiment_name", "old"), drop("train_info", "metrics", -1, "forgetting"))),
+        "old.json",
+    )
+    one = only(peft.read(tmp_path, "forgetting"))
+    assert (one.score.better, one.lines["score"].tolist(), one.lines["rows"].isna().tolist()) == (
+        "lower",
+        [0.0625],
+        [True],
+    )
+    assert any("left out: old" in remark for remark in one.remarks)
+    with pytest.raises(UserError, match="no run has 'forgetting'"):
+        peft.read(tmp_path / "old.json", "forgetting")
+    with pytest.raises(UserError, match="'test accuracy', 'test dino_similarity', 'forgetting', 'drift'"):
+        peft.read(tmp_path, "speed")
+
+
+def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
+    """PEFT's own folder is read, results, temporary and cancelled ones; other files of it are not."""
+    written(tmp_path / "MetaMathQA/results", GIVEN)
+    end = both(put("train_info", "status", "canceled"), put("train_info", "metrics", []))
+    canceled = both(end, put("run_info", "error_msg", "out of\nmemory"), put("run_info", "experiment_name", "big"))
+    written(tmp_path / "MetaMathQA/cancelled_results", changed(canceled), "big--2026.json")
+    written(tmp_path / "MetaMathQA/experiments/lora/a", {"r": 2}, "adapter_config.json")
+    written(tmp_path / "image-gen/results", changed(images))
+    math_task, image_task = peft.read(tmp_path, None)
+    assert math_task.lines["dataset"].tolist() == ["MetaMathQA, example/model-3B"]
+    assert [(run.system, run.status) for run in math_task.failed] == [("big", "canceled: out of memory")]
+    assert (image_task.score.name, image_task.lines["score"].tolist()) == ("test dino_similarity", [0.5])
+    assert image_task.lines["rows"].isna().all()  # how similarity varies over 4 images isn't in the file
+    assert only(peft.read(tmp_path, "drift")).score.better == "lower"
+
+
+IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
+    "older memory": (renamed("accelerator_memory", "cuda_memory"),
+                     {"reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0}),
+    "no forgetting": (drop("train_info", "metrics", -1, "forgetting"), {"score": 330 / 1319}),
+    "no memory": (both(drop("train_info", "accelerator_memory_max"),
+                       drop("train_info", "accelerator_memory_reserved_avg")),
+                  {"reserved_max_mb": None, "reserved_avg_mb": None}),
+    "no parameters": (drop("train_info", "num_trainable_params"), {"trainable_parameters": None}),
+    "no train_time": (drop("train_info", "train_time"), {"train_time": None, "seconds_per_1000_samples": 40.0}),
+    "null train_time": (put("train_info", "train_time", None), {"train_time": None}),
+    "no total_time": (drop("run_info", "total_time"), {"total_time": None}),
+    "checkpoint not saved": (put("train_info", "file_size", 99999999), {"file_size": None}),
+    "no windows": (lambda data: data["train_info"].update(metrics=data["train_info"]["metrics"][-1:]),
+                   {"seconds_per_1000_samples": None, "score": 330 / 1319}),
+    "window without samples": (drop("train_info", "metrics", 2, "train samples"),
+                               {"seconds_per_1000_samples": 1000 / 30}),
+    "window after one without samples": (drop("train_info", "metrics", 1, "train samples"),
+                                         {"seconds_per_1000_samples": 50.0}),
+    "window of no time": (put("train_info", "metrics", 2, "train time", 0), {"seconds_per_1000_samples": 1000 / 30}),
+    "no name": (drop("run_info", "experiment_name"), {"system": "lora--made-up-rank2"}),
+    "no config": (drop("run_info", "train_config"), {"seed": "", "dataset": "MetaMathQA, unnamed model"}),
+    "no meta_info": (drop("meta_info"), {"dataset": "unnamed data, example/model-3B", "rows": None}),
+    "no data named": (put("meta_info", "dataset_info", None),
+                      {"dataset": "unnamed data, example/model-3B", "rows": None}),
+    "not a share of 1,319": (put("train_info", "metrics", -1, "test accuracy", 0.25), {"score": 0.25, "rows": None}),
+    "full fine-tuning": (put("run_info", "peft_config", None), {"system": "lora/made-up-rank2"}),
+    "no error_msg": (drop("run_info", "error_msg"), {"score": 330 / 1319}),
+    "GPU named as before": (put("meta_info", "system_info", {"gpu": "Example GPU"}), {"score": 330 / 1319}),
+    "hostile name": (put("run_info", "experiment_name", EVIL),
+                     {"system": "<script>alert(1)</script> ../../etc/passwd"}),
+    "500 characters": (put("run_info", "experiment_name", "x" * 500), {"system": "x" * 500}),
+    "accuracy of 1 as a whole number": (put("train_info", "metrics", -1, "test accuracy", 1),
+                                        {"score": 1.0, "rows": 1319.0}),
+    "unknown keys": (put("train_info", "phase", {"deep": [1]}), {"score": 330 / 1319}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_a_variant_imports_and_what_it_lacks_is_missing(name: str, tmp_path: Path) -> None:
+    """No missing value is replaced by another."""
+    change, expected = IMPORTED[name]
+    path = written(tmp_path, changed(change))
+    one = only(peft.read(path, None))
+    (line,) = one.lines.to_dict("records")
+    for column, value in expected.items():
+        got = line.get(column)
+        assert (got is None or math.isnan(got)) if value is None else got == value, column
+    assert {cost.column for cost in one.costs} <= set(one.lines)
+    assert not one.lines.drop(columns="rows").isna().any(axis=None)  # a cost that no run has is no column
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "NaN accuracy": (
+        put("train_info", "metrics", -1, "test accuracy", math.nan),
+        r"metrics\[3\]\.test accuracy is nan",
+    ),
+    "infinite time": (put("train_info", "train_time", math.inf), "train_info.train_time is inf"),
+    "more than a float holds": (put("train_info", "train_time", 10**400), "train_info.train_time is 1000"),
+    "text for a number": (
+        put("train_info", "file_size", "4 kB"),
+        "train_info.file_size is '4 kB', and must be a number",
+    ),
+    "text in a window": (put("train_info", "metrics", 1, "train time", "1.0"), r"metrics\[1\]\.train time is '1.0'"),
+    "true for a number": (put("run_info", "total_time", True), "run_info.total_time is True"),
+    "negative memory": (
+        put("train_info", "accelerator_memory_max", -1),
+        "accelerator_memory_max is -1, and must be at least 0",
+    ),
+    "percent for a share": (
+        put("train_info", "metrics", -1, "test accuracy", 25.0),
+        "test accuracy is 25.0, and must be at most 1",
+    ),
+    "no status": (drop("train_info", "status"), "train_info.status is missing"),
+    "status of a number": (put("train_info", "status", 1), "train_info.status is 1"),
+    "metrics of no objects": (put("train_info", "metrics", [1, 2]), r"train_info.metrics is \[1, 2\]"),
+    "metrics of an object": (put("train_info", "metrics", {"a": 1}), "must be a list of objects"),
+    "seed as a text": (put("run_info", "train_config", "seed", "0"), "train_config.seed is '0'"),
+    "config as a list": (put("run_info", "train_config", []), "run_info.train_config is"),
+    "name as a number": (put("run_info", "experiment_name", 7), "run_info.experiment_name is 7"),
+    "empty name": (put("run_info", "experiment_name", "\x00\n"), "experiment_name is"),
+    "no train_info": (drop("train_info"), "has no train_info"),
+    "no run_info": (drop("run_info"), "has no run_info"),
+    "success without metrics alone": (put("train_info", "metrics", []), "no run has 'test accuracy'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_variant_that_cannot_be_right_is_named(name: str, tmp_path: Path) -> None:
+    """The sentence has the file and the key."""
+    change, said = REFUSED[name]
+    path = written(tmp_path, changed(change))
+    with pytest.raises(UserError, match=said) as error:
+        peft.read(path, None)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FILE.read_text()[:-200], "isn't JSON"),
+        ("[1, 2]", "has no run_info"),
+        ("\ufffe", "isn't JSON"),
+        ("", "isn't JSON"),
+    ],
+    ids=["cut off", "a list", "not text", "empty"],
+)
+def test_a_file_that_is_none_of_these_is_named(text: str, said: str, tmp_path: Path) -> None:
+    """Beside a good file too, which isn't read alone then."""
+    written(tmp_path, GIVEN)
+    bad = tmp_path / "bad.json"
+    bad.write_text(text)
+    with pytest.raises(UserError, match=f"{re.escape(str(bad))}.*{said}"):
+        peft.read(tmp_path, None)
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled", "cancelled", "success"])
+def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path) -> None:
+    """A failed or cancelled run, or one that was successful and has no accuracy, is no line; its costs aren't read."""
+    written(tmp_path, GIVEN)
+    ended = both(put("train_info", "status", status), put("train_info", "metrics", []))
+    end = both(ended, put("train_info", "train_time", None), put("run_info", "experiment_name", "other"))
+    path = written(tmp_path, changed(end), "other.json")
+    one = only(peft.read(tmp_path, None))
+    assert one.lines["system"].tolist() == ["lora/made-up-rank2"]
+    ((system, seed, said, where),) = [(run.system, run.seed, run.status, run.where) for run in one.failed]
+    assert (system, seed, where) == ("other", "0", str(path))
+    assert said.startswith(status)
+
+
+def test_two_files_of_one_run_are_an_error_and_two_seeds_are_two_runs(tmp_path: Path) -> None:
+    """Which of two runs counts is not guessed."""
+    first, second = written(tmp_path, GIVEN), written(tmp_path, GIVEN, "again.json")
+    with pytest.raises(UserError, match="both runs of lora/made-up-rank2 with seed 0") as error:
+        peft.read(tmp_path, None)
+    assert str(first) in str(error.value)
+    assert str(second) in str(error.value)
+    written(tmp_path, changed(put("run_info", "train_config", "seed", 1)), "again.json")
+    one = only(peft.read(tmp_path, None))
+    assert sorted(one.lines["seed"]) == ["0", "1"]
+    assert not any("second seed" in remark for remark in one.remarks)
+
+
+def test_runs_of_other_models_and_budgets_are_told_apart(tmp_path: Path) -> None:
+    """Another model is another data set; another budget and another GPU are remarks."""
+    written(tmp_path, changed(put("meta_info", "dataset_info", "gsm8k", "sha", "a" * 40)))
+    other = both(put("run_info", "experiment_name", "short"), put("run_info", "train_config", "max_steps", 10),
+                 put("meta_info", "system_info", "accelerator", "Another GPU"),
+                 put("meta_info", "dataset_info", "gsm8k", "sha", "b" * 40))  # fmt: skip
+    written(tmp_path, changed(other), "short.json")
+    one = only(peft.read(tmp_path, None))
+    assert any("max_steps (30, 10)" in remark or "max_steps (10, 30)" in remark for remark in one.remarks)
+    assert any("Another GPU, Example GPU" in remark for remark in one.remarks)
+    assert "Runs used 2 revisions of gsm8k." in one.remarks
+    written(
+        tmp_path, changed(both(other, put("run_info", "train_config", "model_id", "example/model-8B"))), "short.json"
+    )
+    assert len(peft.read(tmp_path, None)) == 2
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder of ours."""
+    return made_records.write(tmp_path_factory.mktemp("quickstart"), made_records.sweep(("lora", "full"), 2))
+
+
+def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None:
+    """Systems, seeds, accuracies, rows and costs that are read back are those of the records."""
+    files = write_report(suite, tmp_path, ("peft",))
+    assert {file.parent for file in files} == {tmp_path / "peft"}
+    assert len(files) == 4
+    back, ours = only(peft.read(tmp_path / "peft", None)), only(results.read(suite, None))
+    own = ours.lines.groupby(["system", "seed"]).agg(
+        score=("score", "mean"),
+        rows=("row", "count"),
+        train_time=("train_seconds", "first"),
+        file_size=("saved_bytes", "first"),
+    )
+    read = back.lines.set_index(["system", "seed"])[list(own.columns)].sort_index()
+    assert read.index.tolist() == own.index.tolist()
+    for column in own:
+        assert read[column].tolist() == pytest.approx(own[column].tolist(), abs=1e-12), column
+    speeds = {(r.spec.method.name, str(r.spec.seed)): r.metrics["samples_per_second"] for r in load(suite).compared}
+    for key, seconds in back.lines.set_index(["system", "seed"])["seconds_per_1000_samples"].items():
+        assert 1000 / seconds == pytest.approx(speeds[key], rel=0.1)  # the record leaves the warm-up out
+    assert any("training steps alone" in cost.title for cost in back.costs)
+    protocol = load(suite).reference.protocol_id
+    assert set(back.lines["dataset"]) == {f"newswire, embedded:newsgpt, protocol {protocol}"}
+
+
+def test_what_a_record_does_not_hold_is_null(suite: Path, tmp_path: Path) -> None:
+    """All keys of PEFT's shape are there; those unknown are null, and no place on this machine is written."""
+    write_report(suite, tmp_path, ("peft",))
+    for file in (tmp_path / "peft").iterdir():
+        data = json.loads(file.read_text())
+        for section, keys in GIVEN.items():
+            assert keys.keys() <= data[section].keys()
+        assert data["run_info"]["peft_branch"] is None
+        kind = {"lora": {"peft_type": "LORA", "method": "lora", "r": 8, "alpha": 16, "dropout": 0.0}, "full": None}
+        assert data["run_info"]["peft_config"] == kind[data["run_info"]["experiment_name"]]
+        assert data["run_info"]["train_config"]["dtype"] == "float32"
+        assert data["run_info"]["train_config"]["use_amp"] is True  # bf16 of these records is autocast
+        assert data["train_info"]["accelerator_memory_reserved_avg"] is None
+        assert data["train_info"]["metrics"][-1]["forgetting"] is None
+        assert GIVEN["train_info"]["metrics"][-1].keys() <= data["train_info"]["metrics"][-1].keys()
+        assert str(suite) not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "kind", "dtype"),
+    [("peft", {"type": "dora", "r": 4}, "LORA", "float32"), ("peft", {"type": "ia3"}, "IA3", "float32"),
+     ("qlora", {}, "LORA", "int4"), ("prompt_tuning", {"tokens": 4}, "PROMPT_TUNING", "float32"),
+     ("adapter", {}, None, "float32"), ("gone", {"type": 1}, None, None), ("peft", {"type": 1}, None, None)],
+)  # fmt: skip
+def test_the_type_is_said_where_the_method_is_one_of_peft(
+    method: str, options: dict[str, Any], kind: str | None, dtype: str | None, suite: Path
+) -> None:
+    """And null of another method, of one that isn't installed, and of options that can't be; no option is lost."""
+    run = made_records.record("lora", 0, method_spec=MethodSpec(name="x", method=method, options=options, lr=1e-3))
+    found = as_peft(load(suite), "x", run)["run_info"]
+    assert found["peft_config"] == {"peft_type": kind, "method": method, **options}
+    assert found["train_config"]["dtype"] == dtype
+
+
+def test_the_command_writes_runs_of_one_suite_alone(suite: Path, tmp_path: Path) -> None:
+    """`hpml-bench report DIR --format peft` says how many; over suites it is refused, and nothing is written."""
+    done = CliRunner().invoke(main, ["report", str(suite), "--out", str(tmp_path / "one"), "--format", "peft"])
+    assert done.exit_code == 0, done.output
+    assert f"4 runs in {tmp_path / 'one' / 'peft'}" in done.output
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["peft"]
+    settings = made_records.SETTINGS.model_copy(update={"backbone": "hub:example/other"})
+    records = made_records.sweep(("lora", "full"), 2, suite="other", settings=settings)
+    other = made_records.write(tmp_path / "other", records)
+    page = page_over([load(suite), load(other)])
+    with pytest.raises(UserError, match="one suite"):
+        write_page(page, tmp_path / "both", ("html", "peft"))
+    assert not (tmp_path / "both").exists()

@@ -1,0 +1,86 @@
+"""Results folders of this project as an input: rows, seeds, groups, costs, failures, and no two protocols together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import made_records
+from hpml_bench.compare.readers import results
+from hpml_bench.errors import UserError
+from hpml_bench.report.results import Results
+
+REFERENCE = Path(__file__).parents[2] / "reports/reference"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder with a failed run."""
+    records = [*made_records.sweep(("lora", "full"), 3), made_records.failed("adapter", 0, "oom_cuda", "no\nmemory")]
+    return made_records.write(tmp_path_factory.mktemp("suite"), records)
+
+
+def test_rows_give_the_records_scores_and_costs(suite: Path) -> None:
+    """The mean of a run's rows is its accuracy; its costs are the same in all its rows."""
+    (one,) = results.read(suite)
+    assert (one.score.name, one.score.better, one.score.low, one.score.high) == ("test_accuracy", "higher", 0.0, 1.0)
+    assert [cost.column for cost in one.costs] == ["train_seconds", "peak_memory_mb", "saved_bytes"]
+    runs = one.lines.groupby(["system", "seed"])
+    for record in Results.load(suite).compared:
+        rows = runs.get_group((record.spec.method.name, str(record.spec.seed)))
+        assert rows["score"].mean() == pytest.approx(record.metrics["test_accuracy"], abs=1e-12)
+        assert rows["train_seconds"].unique().tolist() == [record.metrics["train_seconds"]]
+        assert rows["row"].tolist() == [str(n) for n in range(1000)]
+        assert rows["where"].iat[7] == f"{suite / record.run_id / 'predictions.parquet'}, row 7"
+    assert [(run.system, run.seed, run.status) for run in one.failed] == [("adapter", "0", "oom_cuda: no memory")]
+
+
+def test_suites_below_a_folder_are_data_sets() -> None:
+    """Each by its name and protocol; scores of rows are within the bounds that are given, or there are none."""
+    found = {one.lines["dataset"].iat[0].partition(",")[0]: one for one in results.read(REFERENCE)}
+    assert {"quickstart", "regression", "tagging", "chat", "faq", "minilm"} <= found.keys()
+    for one in found.values():
+        bounds = (one.score.low, one.score.high)
+        assert (
+            one.lines["score"]
+            .between(*(b if b is not None else s for b, s in zip(bounds, (-1e9, 1e9), strict=True)))
+            .all()
+        )
+    assert found["regression"].score.better == "lower"
+
+
+def test_groups_of_test_rows_are_kept(tmp_path: Path) -> None:
+    """Rows of one group in all runs; without groups there is no such column."""
+    folder = made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
+    assert "group" not in results.read(folder)[0].lines
+    (one,) = results.read(made_records.grouped(folder, np.arange(1000) // 4))
+    for _, rows in one.lines.groupby(["system", "seed"]):
+        assert rows["group"].tolist() == [str(n // 4) for n in range(1000)]
+
+
+def test_another_protocol_is_another_data_set(suite: Path, tmp_path: Path) -> None:
+    """Runs of one suite by another budget are never ranked with it, within a folder of suites or beside it."""
+    longer = made_records.SETTINGS.model_copy(update={"steps": 200})
+    other = made_records.write(tmp_path / "other", made_records.sweep(("lora", "full"), 3, settings=longer))
+    names = [one.lines["dataset"].iat[0] for folder in (suite, other) for one in results.read(folder)]
+    assert len(set(names)) == 2
+    assert all(name.startswith("example, protocol ") for name in names)
+
+
+def test_the_headline_is_the_one_metric_with_rows(suite: Path) -> None:
+    """Its name is taken in each of its forms, and another one is an error."""
+    for name in ("test_accuracy", "accuracy"):
+        assert results.read(suite, name)[0].score.name == "test_accuracy"
+    with pytest.raises(UserError, match="row scores of test_accuracy alone"):
+        results.read(suite, "test_macro_f1")
+
+
+def test_a_folder_of_failures_has_no_lines(tmp_path: Path) -> None:
+    """They are shown as failed."""
+    made_records.write(tmp_path, [made_records.failed("lora", seed, "failed", "x") for seed in (0, 1)])
+    (one,) = results.read(tmp_path)
+    assert one.lines.empty
+    assert len(one.failed) == 2
+    assert not results.claims(tmp_path / "lora-s0")
