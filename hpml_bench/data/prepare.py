@@ -138,6 +138,7 @@ def silence() -> None:
     datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names, when imported, kernels that it doesn't find
 
 
 def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:

@@ -16,20 +16,59 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel
 
+from hpml_bench.errors import Unsupported
 from hpml_bench.fit import quantized
+from hpml_bench.fit.kernels import copies
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
-from hpml_bench.training import kernels
+from hpml_bench.training import kernels, peft
 from hpml_bench.training.model import ModelKind, describe_backbone
 
 CPU = torch.device("cpu")
 
 
+NONE = "hpml_none"
+"""Attribute of the answer whether a mask has any place: no, as most masks are of what is wrong."""
+
+
+def _scalar(tensor: Tensor) -> float:
+    """Return 1.0, true, or the first place."""
+    if tensor.dtype == torch.bool:
+        return not hasattr(tensor, NONE)
+    return 1.0 if tensor.is_floating_point() else 0
+
+
+def _any(tensor: Tensor, *_: Any) -> Tensor:
+    found = torch.empty((), dtype=torch.bool)
+    if tensor.dtype == torch.bool:
+        setattr(found, NONE, True)
+    return found
+
+
+def _bincount(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:  # noqa: ARG001
+    return tensor.new_empty(minlength)
+
+
+def _places(tensor: Tensor) -> Tensor:
+    """Return the most places that a mask can have."""
+    return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.int64)
+
+
+def _unmasked(indices: list[Tensor | None]) -> list[Tensor | None]:
+    """Return indices with masks as places."""
+    masks = [index is not None and index.dtype == torch.bool for index in indices]
+    found = [list(_places(cast(Tensor, i)).unbind(1)) if m else [i] for i, m in zip(indices, masks, strict=True)]
+    return [part for parts in found for part in parts]
+
+
 MADE_UP: dict[str, Callable[..., Any]] = {
-    "aten::_local_scalar_dense": lambda tensor: 1.0 if tensor.is_floating_point() else 1,
-    # the most places that there can be
-    "aten::nonzero": lambda tensor: tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.int64),
+    "aten::_local_scalar_dense": _scalar,
+    "aten::any": _any,
+    "aten::bincount": _bincount,
+    "aten::nonzero": _places,
+    "aten::index.Tensor": lambda tensor, indices: torch.ops.aten.index(tensor, _unmasked(indices)),
+    "aten::index_put_": lambda tensor, indices, *rest: torch.ops.aten.index_put_(tensor, _unmasked(indices), *rest),
     "bitsandbytes::gemm_4bit": quantized.product,
 }
 """Operators whose result depends on values, which fake tensors don't have, or that take memory inside -> what stands in
@@ -37,16 +76,23 @@ for them."""
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets a program read values of tensors that have none, 1 or true for each, and shows what operators do inside.
+    """Lets a program read values of tensors that have none, and shows what operators do inside.
 
     Enter it after the tracker, which then sees what stands in for an operator.
     """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inside = copies if device == "cpu" else (lambda _func, _args: [])
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operator, or what stands in for it."""
-        return MADE_UP.get(func.name(), func)(*args, **(kwargs or {}))
+        inside = self._inside(func, args)
+        result = MADE_UP.get(func.name(), func)(*args, **(kwargs or {}))
+        del inside
+        return result
 
 
 @dataclass(frozen=True)
@@ -182,12 +228,18 @@ def _fused_attention(module: nn.Module, query: Tensor, *others: Any, **options: 
     return kernels.attention(module, query, *others, **options | {"dropout": 0.0})
 
 
+def _start(*_: Any) -> None:
+    """Refuse a start from rows, which takes memory of its own and depends on values."""
+    raise Unsupported("it starts from a decomposition of values, which isn't traced")
+
+
 @contextmanager
 def stand_ins(device: str) -> Iterator[None]:
     """Replace in the body what fake tensors can't run, or what a fake CPU runs otherwise than a GPU."""
     replaced: dict[str, Any] = {"dropout_mask": _mask} if device == "cpu" else {"apply_dropout": _fused_dropout}
     attention = kernels.attention if device == "cpu" else _fused_attention
-    with mock.patch.multiple(kernels, **replaced), mock.patch.object(nn.Module, "_apply", _apply):
+    starts = mock.patch.multiple(peft, start_eva=_start, start_corda=_start)
+    with mock.patch.multiple(kernels, **replaced), mock.patch.object(nn.Module, "_apply", _apply), starts:
         AttentionInterface.register(kernels.ATTENTION, attention)
         try:
             yield

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
 from hpml_bench.errors import UserError
 from hpml_bench.suite.settings import NEEDED, Settings
-from hpml_bench.system import environment, gpus
+from hpml_bench.system import cgroups, environment, gpus
 
 PROCESS = 500_000_000
 """Bytes of a rank's process without tensors: `peak_memory_mb` less `peak_memory_over_setup_mb`, and less the model's 5
 MB, of the records in reports/reference/quickstart."""
+COMMAND, SHARED = 600_000_000, 290_000_000
+"""Bytes of the command and its fork server on the same machine, and those of a rank's process that it shares with the
+server. By /proc/PID/smaps_rollup during quickstart with one rank (kB of Anonymous and Pss_Anon): 210 MB of the command,
+394 MB of the server, of which 226 MB are the rank's too, as are 65 MB of files."""
+THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
+FREEING = f"{THRESHOLD}=65536 in the environment"
+"""Setting of glibc's allocator with which a process on a CPU gives freed tensors back."""
+HEAP = 3
+"""Times the bytes of its tensors that a process on a CPU may take without that: 1.9, 2.2 and 2.8 were measured of a
+GPT-2 in micro-batches of texts of 500 tokens, and 0.98 with it. The harness has freed memory kept, for speed
+(`system.environment.PROCESS_ENVIRONMENT`)."""
 CUDA_CONTEXT = 600_000_000
 """Bytes of a CUDA context with torch's kernels, loaded lazily. An estimate: not measured on a card by this project."""
 CUBLAS_WORKSPACE = 2 * 32 * 2**20
@@ -29,7 +39,6 @@ FRAGMENTATION = 0.05
 """Share of a card that the allocator reserves and no tensor uses, as `training.trainer.MARGIN` leaves it free."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 class Limit(NamedTuple):
@@ -79,18 +88,24 @@ def limit_of(settings: Settings, memory: int | None) -> Limit:
     """Return the memory of a rank: its card's, or its share of the machine's, of `memory` bytes or of this machine."""
     ranks = settings.world_size or 1
     if settings.device == "cpu":
-        total = memory or _machine()
-        return Limit(total // ranks, PROCESS, f"{ranks} ranks share it" if ranks > 1 else "")
-    sizes = [gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]]
-    total = memory or min(sizes, default=0)
+        total = memory or machine(settings)
+        most = max(0, total - COMMAND) // ranks + SHARED
+        return Limit(most, PROCESS, f"{ranks} ranks share the machine" if ranks > 1 else "")
+    total = memory or machine(settings)
     nccl = NCCL_BUFFERS if ranks > 1 else 0
     outside = CUDA_CONTEXT + CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE + nccl + int(FRAGMENTATION * total)
     return Limit(total, outside, "of each card" if ranks > 1 else "")
 
 
-def _machine() -> int:
-    """Return the memory of this machine, or of this process's control group where that is less."""
-    total = int(psutil.virtual_memory().total)
-    with suppress(OSError, ValueError):  # no control group, or "max"
-        total = min(total, int(CGROUP.read_text()))
-    return total
+def keeps_freed(settings: Settings) -> bool:
+    """Whether a rank keeps freed tensors' memory, which then doesn't fit every later tensor: on a CPU by default."""
+    usual = environment.PROCESS_ENVIRONMENT[THRESHOLD]
+    return settings.device == "cpu" and os.environ.get(THRESHOLD, usual) == usual
+
+
+def machine(settings: Settings) -> int:
+    """Return the bytes of the smallest card; on a CPU of this machine, or of its control group where that is less."""
+    if settings.device != "cpu":
+        return min((gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]), default=0)
+    total, group = int(psutil.virtual_memory().total), cgroups.memory()
+    return total if group is None else min(total, group.limit)

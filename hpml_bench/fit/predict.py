@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit.advice import Found, advise, differences, largest_micro_batch, with_changes
-from hpml_bench.fit.limits import Limit, limit_of, place
+from hpml_bench.fit.limits import FREEING, HEAP, Limit, keeps_freed, limit_of, place
 from hpml_bench.fit.rows import RowsFound, find_rows
 from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
@@ -44,7 +47,7 @@ class Need(Frozen):
     largest_micro_batch: int | None = None
     """Largest part of a rank's share of the global batch whose step fits; 0 for none."""
     advice: str = ""
-    """What to change; empty where it fits."""
+    """What to change; empty where it surely fits."""
 
 
 class Prediction(Frozen):
@@ -61,6 +64,11 @@ class Prediction(Frozen):
     made_up_rows: str
     """Why rows are made up, each of `max_length` tokens; empty where they are the suite's own."""
     needs: tuple[Need, ...]
+
+    @property
+    def here(self) -> str:
+        """Memory that a rank may take, in words."""
+        return f"{gigabytes(self.memory)} for each rank{f' ({self.shared})' if self.shared else ''}"
 
 
 class Predictor:
@@ -93,13 +101,17 @@ class Predictor:
         prepared: Prepared = self._rows(settings.max_length, settings.global_batch).prepared
         try:
             return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
-        except (Unsupported, UserError):
+        except UserError:
             raise
+        except Unsupported as error:
+            if error.__cause__ is None:
+                raise
+            raise Unsupported(f"it can't be built on tensors without values: {error}") from error
         except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
             raise Unsupported(f"it reads values, which fake tensors don't have: {first_line(error)}") from error
 
-    def need(self, method: MethodSpec) -> Need:
-        """Return the memory of a method, and advice where it doesn't fit or can't be predicted."""
+    def need(self, method: MethodSpec, *, advised: bool) -> Need:
+        """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""
         traced = cache(lambda settings_json: self.trace(method, Settings.model_validate_json(settings_json)))
 
         def footprint_of(settings: Settings) -> Footprint:
@@ -113,31 +125,35 @@ class Predictor:
         except Unsupported as error:
             return Need(method=method.name, fits=None, advice=f"not predicted: {error}")
         fits = found.peak <= most(self.settings)
-        largest = largest_micro_batch(self.settings, footprint_of, most(self.settings)) if found.step else None
         parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}
-        return Need(
-            method=method.name,
-            fits=fits,
-            **parts,
-            peak=found.peak + self.limit(self.settings).outside,
-            largest_micro_batch=None if not found.step else largest[0] if largest else 0,
-            advice="" if fits else self._advice(advise(self.settings, footprint_of, most)),
-        )
+        parts["peak"] = found.peak + self.limit(self.settings).outside
+        if advised and found.step:
+            largest = largest_micro_batch(self.settings, footprint_of, most(self.settings))
+            parts["largest_micro_batch"] = largest[0] if largest else 0
+        if advised and not fits:
+            parts["advice"] = self._advice(advise(self.settings, footprint_of, most))
+        elif advised and keeps_freed(self.settings) and HEAP * found.peak > most(self.settings):
+            parts["advice"] = f"fits with {FREEING}; without it up to {HEAP} times the tensors are kept"
+        return Need(method=method.name, fits=fits, **parts)
 
     def _advice(self, found: Found | None) -> str:
         if found is None:
             return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
+        freeing = f" and {FREEING}" if keeps_freed(found.settings) else ""
         need = found.footprint.peak + self.limit(found.settings).outside
-        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}"
+        return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}{freeing}"
 
 
-def predict(suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None) -> Prediction:
+def predict(
+    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True
+) -> Prediction:
     """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
 
     Args:
         suite: a suite whose settings may be left open.
         memory: bytes of the card, or on a CPU of the machine; None for this machine's.
         methods: names of methods; None for the suite's own.
+        advised: whether to search for the largest micro-batch and for settings that fit, by further traces.
 
     Raises:
         UserError: the model's config.json isn't available, or settings or options are wrong.
@@ -154,8 +170,18 @@ def predict(suite: Suite, memory: int | None = None, methods: Iterable[str] | No
             shared=limit.where,
             outside=limit.outside,
             made_up_rows=predictor.rows.made_up,
-            needs=tuple(predictor.need(spec) for spec in specs),
+            needs=tuple(predictor.need(spec, advised=advised) for spec in specs),
         )
+
+
+def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str) -> None:
+    """Write a sentence on methods of a suite that don't fit to a JSON file; null where all fit, or nothing is known."""
+    sentence = None
+    with suppress(Exception):  # whatever a prediction finds strange, the sweep may run
+        found = predict(Suite.model_validate_json(suite_json), memory, methods, advised=False)
+        large = [f"{need.method} ({gigabytes(need.peak)})" for need in found.needs if need.peak and not need.fits]
+        sentence = f"memory won't be enough for {', '.join(large)}: there are {found.here}" if large else None
+    write_atomically(Path(target), json.dumps({"sentence": sentence}))
 
 
 def gigabytes(size: float) -> str:

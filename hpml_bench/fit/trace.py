@@ -74,7 +74,7 @@ def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
     """
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
-    with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp():  # type: ignore[no-untyped-call]
+    with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
         run = _assembled(_on_cpu(spec), prepared)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
         return (_trained if run.method.trains else _untrained)(run, tracker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpml_bench.system.parent_death import die_with_parent
 
 
@@ -17,6 +19,13 @@ def measure(settings_json: str, target: str) -> None:
     from hpml_bench.training import worker
 
     worker.measure_to(settings_json, target)
+
+
+def predict(suite_json: str, methods: Sequence[str], memory: int, settings_json: str, target: str) -> None:  # noqa: ARG001 - as the others
+    """Run `predict.predict_to`."""
+    from hpml_bench.fit.predict import predict_to
+
+    predict_to(suite_json, methods, memory, target)
 
 
 def start(request_json: str, beats: str, launched: float) -> None:

@@ -7,10 +7,11 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psutil
 
@@ -20,12 +21,15 @@ from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server
 from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
 from hpml_bench.training.cpu_precision import Products
 
 STOPPED_SECONDS = 10
 """Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""
+PREDICTION_SECONDS = 120
+"""Seconds that a prediction of memory may take: a method of a model of 8 billion parameters takes some 15."""
 SERVER_LOST = 255
 """Exit status that multiprocessing reports for a child whose fork server has ended."""
 
@@ -45,6 +49,18 @@ def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
 def products(settings: Settings, max_seconds: float | None = None) -> Products:
     """Time products of the backbone's shape, which is fetched, in a process of its own; errors as of `prepare`."""
     return Products.model_validate(_done(settings, entry.measure, max_seconds)["products"])
+
+
+def predicted_memory(suite: Suite, methods: Sequence[str], memory: int) -> str | None:
+    """Return a sentence on methods that won't fit, predicted in a process of its own; None where none is known not to.
+
+    `memory`: bytes of the machine or a card. A prediction that fails or takes too long is none.
+    """
+    work = partial(entry.predict, suite.model_dump_json(), methods, memory)
+    try:
+        return cast("str | None", _done(suite.settings, work, PREDICTION_SECONDS)["sentence"])
+    except UserError:
+        return None
 
 
 def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: float | None) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from hpml_bench.plugins.task import Task
 from hpml_bench.starter.entries import Entry
-from hpml_bench.starter.lengths import Lengths
-from hpml_bench.starter.memory import estimated_bytes, room
 from hpml_bench.starter.rates import FEW, Published, Recipe
 from hpml_bench.starter.view import View
 from hpml_bench.suite.devices import default_ranks
@@ -17,8 +15,6 @@ MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
 LEAST_STEPS = 8
 """Fewest steps per epoch for which the recipe's batch is kept."""
 SEEDS = 3
-DROPPED = "full"
-"""The method that is left out where it doesn't fit: it needs by far the most."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +24,12 @@ class Budget:
     entries: tuple[Entry, ...]
     methods: tuple[Published, ...]
     """All that are offered."""
-    dropped: tuple[str, ...]
-    """Methods left out, as they don't fit here."""
-    tight: tuple[str, ...]
-    """Others that don't seem to fit."""
-    ranks: int
     micro_batch: int
     """Rows of a rank's share of the batch."""
 
 
-def choose_budget(view: View, task: Task, lengths: Lengths, limit: int, recipe: Recipe) -> Budget:
-    """Return the recipe's budget, less where rows or memory are few, or rows are more than a comparison needs."""
+def choose_budget(view: View, task: Task, recipe: Recipe) -> Budget:
+    """Return the recipe's budget, less where rows are few, or are more than a comparison needs."""
     answers = task.decoding is not None
     rows = int(len(view.loaded.train) / view.data.share_of("train"))
     tests = int(len(view.loaded.test) / view.data.share_of("test"))
@@ -59,16 +50,7 @@ def choose_budget(view: View, task: Task, lengths: Lengths, limit: int, recipe: 
         Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
         Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
     )  # fmt: skip
-    share = batch // ranks
-    tokens = share * min(int(lengths.tokens.max()), limit)
-    targets = int(share * lengths.answers.max()) if task.model_kind == "language_model" else 0
-    large = {
-        method.name
-        for method in recipe.methods
-        if method.compared and estimated_bytes(view.model, method, tokens, targets) > room(ranks)
-    }
-    dropped = tuple(sorted(large & {DROPPED}))
-    return Budget(entries, recipe.methods, dropped, tuple(sorted(large - {DROPPED})), ranks, share)
+    return Budget(entries, recipe.methods, batch // ranks)
 
 
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:

@@ -1,60 +1,64 @@
-"""Memory of a training process, estimated from numbers of parameters and tokens."""
+"""Memory of the methods that a first suite compares, as `hpml-bench fit` predicts it, and those that don't fit."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
-
-from hpml_bench.starter.model import Model
+from hpml_bench.errors import UserError
 from hpml_bench.starter.rates import Published
+from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.system import gpus
+from hpml_bench.system.text import first_line
 
-FROZEN, TRAINED = 4, 16
-"""Bytes per frozen float32 parameter, and per trained one: weight, gradient and AdamW's moments (docs/memory.md)."""
-ACTIVATIONS = 68
-"""Bytes that a block keeps per token and unit of its width in float32: twice the 34 of half precision (Korthikanti et
-al. 2022, arXiv:2205.05198, equation 2, without the attention matrix)."""
-LIBRARIES = 0.5e9
-"""Bytes of a process with torch, transformers and PEFT."""
+if TYPE_CHECKING:
+    from hpml_bench.fit.predict import Prediction
 
-
-def estimated_bytes(model: Model, method: Published, tokens: int, targets: int = 0) -> float:
-    """Return the bytes of a rank that trains a method on a batch of `tokens`, of which `targets` get logits.
-
-    An estimate: kernels and allocators take more.
-    """
-    weights = model.parameters * (FROZEN + method.trained * (TRAINED - FROZEN))
-    kept = ACTIVATIONS * tokens * model.width * (model.layers if method.work > 2 else 1)
-    logits = 3 * 4 * targets * model.vocabulary
-    return LIBRARIES + weights + (kept + logits if method.work else 0)
+DROPPED = "full"
+"""The method that is left out where it doesn't fit: it needs by far the most."""
 
 
-def memory_in_words(model: Model, methods: tuple[Published, ...], tokens: int, targets: int, ranks: int) -> str:
-    """Return an estimate of each method's memory per rank and what this machine has, as a sentence for a comment."""
-    each = ", ".join(f"{m.name} {in_gb(estimated_bytes(model, m, tokens, targets))}" for m in methods)
-    return (
-        f"Memory of each rank, at least: {each} (4 bytes per parameter, 16 per trained one, and activations of "
-        f"{tokens:,} tokens). Here: {room_in_words(ranks)}."
+class Memory(NamedTuple):
+    """Predicted memory, and what follows from it."""
+
+    sentence: str
+    """Each method's memory and what there is, or why it can't be predicted."""
+    here: str = ""
+    """Memory that a rank may take, in words."""
+    dropped: tuple[str, ...] = ()
+    """Methods left out, as they don't fit here."""
+    tight: tuple[str, ...] = ()
+    """Others that don't fit."""
+
+
+def predict_memory(settings: Settings, methods: Iterable[Published], file: str) -> Memory:
+    """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
+    from hpml_bench.fit.predict import predict  # some seconds, which mistakes need not wait for
+
+    entries = {m.name: MethodEntry(method=m.method, lr=m.lr, options=dict(m.options)) for m in methods if m.compared}
+    settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
+    try:
+        found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)
+    except UserError as error:
+        return Memory(f"Memory: not predicted: {first_line(error)}.")
+    large = [need.method for need in found.needs if need.fits is False]
+    return Memory(
+        _in_words(found, file),
+        found.here,
+        tuple(name for name in large if name == DROPPED),
+        tuple(name for name in large if name != DROPPED),
     )
 
 
-def room(ranks: int) -> float:
-    """Return the bytes that each rank can have here: a card's, or its share of the free memory."""
-    cards = gpus.visible_gpus()
-    if cards:
-        return min(float(card["memory_mb"]) for card in cards) * 1e6
-    return float(psutil.virtual_memory().available) / max(1, ranks)
+def _in_words(found: Prediction, file: str) -> str:
+    from hpml_bench.fit.predict import gigabytes
 
-
-def room_in_words(ranks: int) -> str:
-    """Return what this machine has, in words."""
-    cards: tuple[dict[str, Any], ...] = gpus.visible_gpus()
-    if cards:
-        return f"{len(cards)} x {cards[0]['name']} of {in_gb(room(ranks))}"
-    return f"{in_gb(ranks * room(ranks))} free for {ranks} ranks"
-
-
-def in_gb(count: float) -> str:
-    """Return bytes as GB or MB."""
-    return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    each = ", ".join(
+        f"{need.method} {need.advice if need.peak is None else gigabytes(need.peak)}" for need in found.needs
+    )
+    part = "one sample at a time" if found.settings.micro_batch == 1 else "the longest batch"
+    return (
+        f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit {file} shows its parts, "
+        "and what to change where it isn't enough."
+    )

@@ -12,7 +12,7 @@ from hpml_bench.starter.budget import SEEDS, Budget
 from hpml_bench.starter.cost import time_in_words, work_of
 from hpml_bench.starter.entries import Entry, Rate, comment, written
 from hpml_bench.starter.lengths import Lengths
-from hpml_bench.starter.memory import memory_in_words, room_in_words
+from hpml_bench.starter.memory import Memory
 from hpml_bench.starter.rates import Published
 from hpml_bench.starter.view import Kind, View, plain
 
@@ -38,14 +38,14 @@ class Findings:
     budget: Budget
     prepared: Prepared
     task: Task
+    memory: Memory
     file: str
     """Name of the suite file."""
 
     @property
     def compared(self) -> tuple[Published, ...]:
         """The methods that are compared."""
-        budget = self.budget
-        return tuple(m for m in budget.methods if m.compared and m.name not in budget.dropped)
+        return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
 
 
 def page(found: Findings) -> str:
@@ -89,9 +89,7 @@ def _cost(found: Findings, rows: dict[str, int]) -> Iterator[str]:
     work = work_of(rows, mean, chosen["epochs"], new, rows["test"] + rows["validation"] if answers else 0)
     batch = int(budget.micro_batch * mean)
     yield time_in_words(view.model, found.compared, work, batch, SEEDS)
-    longest = int(budget.micro_batch * min(int(lengths.tokens.max()), found.limit))
-    targets = int(budget.micro_batch * lengths.answers.max()) if found.task.model_kind == "language_model" else 0
-    yield memory_in_words(view.model, found.compared, longest, targets, budget.ranks)
+    yield found.memory.sentence
 
 
 def _settings(found: Findings) -> Iterator[Entry]:
@@ -168,13 +166,15 @@ def _limit(found: Findings) -> Entry:
 def _on_methods(found: Findings) -> Iterator[str]:
     yield "Each rate is a published one, from which a search can begin; this tries equally many rates for each method:"
     yield f"  hpml-bench tune {found.file}"
-    here = room_in_words(found.budget.ranks)
-    if found.budget.dropped:
-        names = " and ".join(found.budget.dropped)
-        yield f"{names} is left out for lack of memory: {here}. docs/memory.md says what helps."
-    if found.budget.tight:
-        names = " and ".join(found.budget.tight)
-        yield f"{names} may not fit either ({here}): try a smaller global_batch, weights: bfloat16 or the method qlora."
+    memory = found.memory
+    for name in memory.dropped:
+        yield (
+            f"{name} is left out for lack of memory: {memory.here}. hpml-bench fit {found.file} --methods {name} says "
+            "what helps."
+        )
+    if memory.tight:
+        names = ", ".join(memory.tight)
+        yield f"Memory is not enough for {names}: {memory.here}. hpml-bench fit {found.file} says what helps."
     yield "Further methods stand as comments: take the # before a name away to compare it too."
 
 

@@ -21,8 +21,6 @@ class Published:
     method: str | None = None
     """The method's file, where it isn't the name."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    trained: float = 0.01
-    """Share of the parameters that it trains, about."""
     work: float = 4
     """Floating point operations per parameter and token of a training step; 0 for none."""
     compared: bool = True
@@ -60,7 +58,7 @@ def encoder_recipe(parameters: int) -> Recipe:
         few_why="BERT's 2 to 4 are for larger sets, and small ones need more steps (Zhang et al. 2021, "
         "arXiv:2006.05987; Mosbach et al. 2021, arXiv:2006.04884, who took 20)",
         methods=(
-            Published("head", "the new output layer alone, with head_lr: the baseline to beat", trained=0, work=2),
+            Published("head", "the new output layer alone, with head_lr: the baseline to beat", work=2),
             Published(
                 "lora",
                 "low-rank updates of all linear layers",
@@ -75,7 +73,6 @@ def encoder_recipe(parameters: int) -> Recipe:
                 f"the {'lowest' if large else 'highest'} of BERT's 5e-5, 3e-5 and 2e-5 (Devlin et al. 2019, A.3), as "
                 f"the model has {'more' if large else 'less'} than {LARGE_MODEL / 1e6:g}M parameters",
                 2e-5 if large else 5e-5,
-                trained=1,
                 work=6,
             ),
             Published(
@@ -106,14 +103,13 @@ def language_recipe(parameters: int) -> Recipe:
         few_epochs=3,
         few_why="3 as Stanford Alpaca (Taori et al. 2023), where Llama 2's fine-tuning took 2",
         methods=(
-            Published("none", "nothing: the base model as it is, for comparison", trained=0, work=0),
+            Published("none", "nothing: the base model as it is, for comparison", work=0),
             Published("lora", "low-rank updates of all linear layers", f"{source}; {rank}", lora, options=options),
             Published(
                 "full",
                 "every weight",
                 "Llama 2's supervised fine-tuning (Touvron et al. 2023, arXiv:2307.09288, 3.1), and Stanford Alpaca",
                 2e-5,
-                trained=1,
                 work=6,
             ),
             Published(

@@ -16,6 +16,7 @@ from hpml_bench.starter.budget import choose_budget
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds import KINDS
 from hpml_bench.starter.lengths import MOST_TOKENS, UNLIMITED, choose_limit, measure
+from hpml_bench.starter.memory import predict_memory
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.page import Findings, page
 from hpml_bench.starter.rates import encoder_recipe, language_recipe
@@ -79,13 +80,18 @@ def _written(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
     lengths = measure(loaded.train, task, encoder)
     most = MOST_TOKENS[task.model_kind]
     limit = choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
-    budget = choose_budget(view, task, lengths, limit, _recipe(model, task))
+    budget = choose_budget(view, task, _recipe(model, task))
     chosen = {**plain(budget.entries), "max_length": limit}
+    batch = chosen["global_batch"]
     if not data.whole:  # a head may have fewer rows than the suite takes of the whole
         chosen |= {"train_samples": None, "test_samples": None, "global_batch": 1}
     looked = {**data.heads, **plain(columns), **plain(names)}
     prepared = prepare(_settings(model, kind.task, plain(options), data, looked, **chosen))
-    found = Findings(view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, file)
+    fitted = _settings(model, kind.task, plain(options), data, looked, **chosen | {"global_batch": batch})
+    memory = predict_memory(fitted, budget.methods, file)
+    found = Findings(
+        view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file
+    )
     return Starter(page(found), tuple(prepared.warnings))
 
 

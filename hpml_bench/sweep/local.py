@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
+from hpml_bench.fit.foresight import in_doubt
+from hpml_bench.fit.limits import machine
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker, follow_all
-from hpml_bench.records.files import PLAN
+from hpml_bench.records.files import PLAN, SUITE
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, Queue
 from hpml_bench.sweep.order import places
 from hpml_bench.sweep.progress import SweepProgress
@@ -134,6 +137,17 @@ def _refuse_if_queued(folder: Path) -> None:
         )
 
 
+def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str | None:
+    """Return a sentence on methods of these runs that won't fit; None where all do, or that isn't known."""
+    try:
+        if not in_doubt(suite.settings, backbone):
+            return None
+    except Exception:  # a strange config.json must not end a sweep that may run
+        return None
+    methods = list(dict.fromkeys(run.method.name for run in runs))
+    return preparation.predicted_memory(suite, methods, machine(suite.settings))
+
+
 def _run_missing(
     request: SweepRequest,
     resolved: ResolvedSuite,
@@ -156,6 +170,8 @@ def _run_missing(
     results.set_aside_unusable(plan, progress.say)
     (left,) = plan.remaining(results.states(runs))
     progress.skip(len(runs) - len(left))
+    if left and (sentence := _memory_wanted(resolved.suite, left, Path(prepared.backbone))):
+        progress.say(f"{sentence}; hpml-bench fit {results.path / SUITE} says what to change")
     return execution.execute(
         SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress, trackers)
     )

@@ -19,7 +19,7 @@ from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit import advice
-from hpml_bench.fit.limits import read_bytes
+from hpml_bench.fit.limits import COMMAND, SHARED, read_bytes
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 
@@ -82,7 +82,7 @@ def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     free = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2")["full"]
     single = needs(str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--set",
                    "micro_batch=1")["full"]  # fmt: skip
-    memory = str((free["peak"] + single["peak"]) // 2)
+    memory = str((free["peak"] + single["peak"]) // 2 + COMMAND - SHARED)
     words = [str(suite), "--methods", "full", "--set", "dropout=0", "--set", "eval_batch=2", "--memory", memory]
     done = fit(*words)
     assert done.exit_code == 1
@@ -122,6 +122,23 @@ def test_a_mistake_is_one_sentence(
     assert done.exit_code == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("lora", "--set", "quantization=int8"), "its memory can't be predicted in int8; that in nf4 can"),
+        (("peft:EVA",), "it starts from a decomposition of values, which isn't traced"),
+        (("peft:SHIRA",), "it can't be built on tensors without values: PEFT: The SHiRA indices"),
+    ],
+)
+def test_what_cannot_be_predicted_is_said_so(words: tuple[str, ...], why: str, suite: Path) -> None:
+    """No number stands where none is known, but a sentence; status 1."""
+    done = fit(str(suite), "--methods", *words)
+    assert done.exit_code == 1, done.output
+    assert f"{words[0]}: not predicted: {why}" in done.stdout
+    (need,) = json.loads(fit(str(suite), "--methods", *words, "--json").stdout)
+    assert need["fits"] is need["peak"] is need["step"] is None
 
 
 def test_sizes_are_read_in_both_kinds_of_units() -> None:

@@ -9,6 +9,7 @@ import fit_ratios
 import pytest
 
 from hpml_bench.errors import Unsupported
+from hpml_bench.fit import foresight
 from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.group import Group
 
@@ -34,15 +35,15 @@ TEN = (
     "sequence_classification lora",
     "sequence_classification full micro-batches",
     "sequence_classification adapter checkpointing",
-    "causal_lm IA3 bf16",
-    "causal_lm lora checkpointing",
+    "causal_lm ADALORA bf16",
+    "causal_lm C3A checkpointing",
     "causal_lm full bf16",
     "causal_lm prompt_tuning micro-batches",
     "causal_lm none",
     "token_classification lora",
     "causal_lm full muon",
 )
-"""Cases of README's command: each method kind, variant and task at least once."""
+"""Cases of README's command: each method kind, variant and task at least once, and types whose operators copy."""
 
 
 def check(name: str, folder: Path, group: Group) -> None:
@@ -51,6 +52,10 @@ def check(name: str, folder: Path, group: Group) -> None:
         warnings.simplefilter("ignore")
         found = fit_ratios.compare(CASES[name], folder, group)
     assert found.ratios or found.reason
+    if found.ratios:  # else `run-all` would predict nothing before a sweep that won't fit
+        settings = CASES[name].spec.settings
+        quick = foresight.estimate(settings, Path(fit_ratios.prepare(folder, settings.task).backbone))
+        assert quick >= foresight.SHARE * max(found.predicted.values())
     least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
     for phase, ratio in found.ratios.items():
         assert least <= ratio <= most, f"{phase}: predicted {found.predicted[phase]}, real {found.real[phase]}"
@@ -66,10 +71,10 @@ def test_ten_predictions_are_above_the_truth_by_five_percent_at_most(
 
 @pytest.mark.fit
 @pytest.mark.parametrize("name", CASES)
-def test_every_prediction_is_above_the_truth_by_five_percent_at_most(
+def test_every_prediction_is_above_the_truth_by_five_percent_or_its_own_bound(
     name: str, case_folder: Path, group: Group
 ) -> None:
-    """Every method of the packaged suites and PEFT's types, with each variant; types in BEYOND by their own bounds."""
+    """Every method of the packaged suites and PEFT's types, with each variant; types in BEYOND have a higher bound."""
     check(name, case_folder, group)
 
 

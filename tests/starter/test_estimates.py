@@ -1,7 +1,8 @@
-"""Estimates of time and memory that `init` writes, against arithmetic by hand; and what follows from them."""
+"""What `init` writes on time and memory, against arithmetic by hand and `fit`; and what follows from them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,37 +10,53 @@ from click.testing import CliRunner
 
 from helpers import starters
 from hpml_bench.cli import main
-from hpml_bench.starter import budget, cost, memory
+from hpml_bench.errors import UserError
+from hpml_bench.fit import predict
+from hpml_bench.fit.limits import Limit
+from hpml_bench.fit.predict import gigabytes
+from hpml_bench.starter import cost
 from hpml_bench.starter.cost import Work, in_words, seconds_of, work_of
-from hpml_bench.starter.memory import LIBRARIES, estimated_bytes
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
+from hpml_bench.system import gpus
 from hpml_bench.training import cpu_precision
 
 MODEL = Model(
     source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
     parameters=150_000_000, dtypes=("F32",), reads_both_ways=True, pools_by=None,
 )  # fmt: skip
-FULL = Published("full", "all", lr=1e-5, trained=1, work=6)
-HEAD = Published("head", "none", trained=0, work=2)
+FULL = Published("full", "all", lr=1e-5, work=6)
 
 
-def test_bytes_are_those_of_weights_state_and_activations() -> None:
-    """Full: 16 bytes per parameter, and 68 per token, layer and unit of width; a frozen model keeps one layer's."""
-    assert estimated_bytes(MODEL, FULL, 500) == LIBRARIES + 150e6 * 16 + 68 * 500 * 1000 * 10
-    assert estimated_bytes(MODEL, HEAD, 500) == LIBRARIES + 150e6 * 4 + 68 * 500 * 1000
-    assert estimated_bytes(MODEL, FULL, 500, 100) - estimated_bytes(MODEL, FULL, 500) == 12 * 100 * 30_000
-    assert estimated_bytes(MODEL, Published("none", "", trained=0, work=0), 500) == LIBRARIES + 150e6 * 4
+@pytest.mark.parametrize("cards", [0, 2])
+def test_memory_is_what_fit_predicts(cards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each method's peak as `hpml-bench fit` gives it for the written suite; on cards one sample at a time."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * cards)
+    model, rows, file = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60), tmp_path / "a.yaml"
+    made = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows), "--out", str(file)])
+    assert made.exit_code == 0, made.output
+    said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
+    smallest = ["--set", "micro_batch=1"] if cards else []
+    predicted = CliRunner().invoke(main, ["fit", str(file), "--json", *smallest])
+    each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
+    assert each.count(", ") == 2
+    assert f"predicted for {'one sample at a time' if cards else 'the longest batch'}: {each}. Here: " in said
+    assert f"hpml-bench fit {file} shows its parts" in said
+    if cards:
+        assert "Here: 80 GB for each rank (of each card)" in said
 
 
-def test_memory_is_a_cards_or_a_ranks_share_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence names each method and what there is."""
-    monkeypatch.setattr(memory.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * 2)
-    said = memory.memory_in_words(MODEL, (FULL, HEAD), 500, 0, 2)
-    assert "full 3.2 GB, head 1.1 GB" in said
-    assert said.endswith("Here: 2 x Card of 80 GB.")
-    monkeypatch.setattr(memory.gpus, "visible_gpus", lambda: ())
-    assert memory.room(4) * 4 == pytest.approx(memory.psutil.virtual_memory().available, rel=0.3)
+def test_memory_that_cannot_be_predicted_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite is written, with the reason where the prediction would stand."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("config.json is strange")
+
+    monkeypatch.setattr(predict, "predict", refuse)
+    model, rows = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60)
+    result = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows)])
+    assert result.exit_code == 0, result.output
+    assert "Memory: not predicted: config.json is strange." in result.stdout
 
 
 def test_seconds_are_operations_over_the_rate() -> None:
@@ -95,15 +112,17 @@ def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_method_that_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`full` becomes a comment, with the reason; others are kept, with what to try."""
+    """`full` becomes a comment, with the reason; others are kept, with the command that finds what to change."""
     model, rows = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60)
-    monkeypatch.setattr(budget, "room", lambda _: 1e6)
+    monkeypatch.setattr(predict, "limit_of", lambda *_: Limit(10, 0, ""))
     result = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows)])
     assert result.exit_code == 0, result.output
     assert "\n  # full: {lr: 5e-5}" in result.stdout
     assert "\n  lora: {lr: 5e-4" in result.stdout
     assert "full is left out for lack of memory" in result.stdout
-    assert "head and lora may not fit either" in result.stdout
+    said = " ".join(line.strip("# ") for line in result.stdout.splitlines())
+    assert "Memory is not enough for head, lora: " in said
+    assert "hpml-bench fit FILE says what helps" in said
 
 
 def test_rates_follow_the_size_as_published() -> None:

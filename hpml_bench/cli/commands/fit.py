@@ -46,6 +46,9 @@ def fit(
     given = None if memory is None else read_bytes(memory)
     loaded = load(suite, overrides, world_size=ranks, device=device)
 
+    from hpml_bench.data.prepare import silence
+
+    silence()  # before libraries that log are imported
     from hpml_bench.fit.predict import predict
 
     prediction = predict(loaded, given, methods)

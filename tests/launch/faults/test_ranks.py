@@ -11,11 +11,9 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +21,7 @@ import pytest
 from faulty_runs import endless, faulty, send, when, when_training
 from rich.console import Console
 
-from helpers import plugin_packages, skips, tiny
+from helpers import control_groups, plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
@@ -47,7 +45,6 @@ from hpml_bench.training.request import Place
 ENDED_AT_LAST = Limits(stall=120)
 """For runs that end otherwise; were they not ended, the test would fail after this."""
 GROUP_BYTES = 60_000_000
-LIMITS = ("memory.max", "memory.limit_in_bytes")
 GREEDY = '''
 """A method of the tests: trains the head; one rank moves into a control group and takes more memory than it has."""
 
@@ -299,23 +296,8 @@ def test_the_kernels_kill_for_memory(
 @pytest.fixture
 def small_group() -> Iterator[Path]:
     """A control group below this process's own whose memory is limited, made for real."""
-    try:
-        own = next(path.parent for path in oom._counters() if path.exists())
-        group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))
-    except (OSError, StopIteration) as error:
-        skips.only_as_root(f"no control group of memory can be made here: {error}")
-    try:
-        limit = next((p for name in LIMITS if (p := group / name).exists()), None)
-        if limit is None:
-            skips.only_as_root("control groups below this one have no memory of their own")
-        limit.write_text(str(GROUP_BYTES))
+    with control_groups.limited(GROUP_BYTES) as group:
         yield group
-    finally:
-        deadline = time.monotonic() + 5
-        while group.exists() and time.monotonic() < deadline:
-            with suppress(OSError):  # busy, until its last process is gone
-                group.rmdir()
-            time.sleep(0.05)
 
 
 @pytest.mark.disks
