@@ -192,7 +192,7 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is seen by failures, cautions, takeaways where nothing is left, answer, counts, verify, compare."""
+    """What is left out is seen by failures, cautions, takeaways, answer, counts, verify and compare."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
@@ -232,7 +232,8 @@ def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
     """`hpml-bench report` works in an interpreter that has none of them."""
     made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
     block = "".join(f"sys.modules['{name}'] = None; " for name in TRAINING)
-    script = f"import sys; {block}from hpml_bench.cli import main; main(['report', {str(tmp_path)!r}, '--format', 'html,md,peft'])"
+    words = ["report", str(tmp_path), "--format", "html,md,peft"]
+    script = f"import sys; {block}from hpml_bench.cli import main; main({words!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").stat().st_size > 10_000
