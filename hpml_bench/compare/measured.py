@@ -29,6 +29,10 @@ class Score:
     low: float | None = None
     high: float | None = None
     """Least and largest value that it can have; None where unknown."""
+    title: str = ""
+    """Its name on a page; `name` where empty."""
+    margin: float | None = None
+    """Difference that counts as none, declared before the runs; None where none was."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Cost:
     unit: str = ""
     exact: bool = False
     """Whether it is a count without noise, so that any difference is real."""
+    about: str = ""
+    """What it holds where the title doesn't say it, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,5 @@ class Measured:
     """Sentences for the page: what a number of this input holds, what it lacks."""
     source: str = ""
     """Kind of input in a few words, such as `samples of lm-evaluation-harness`."""
+    look: int = 1
+    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""

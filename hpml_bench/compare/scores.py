@@ -61,6 +61,8 @@ class Scores:
     """Whether rows are right or wrong."""
     costs: Mapping[Cost, Mapping[str, Mapping[int, float]]]
     """cost -> system -> run -> value."""
+    look: int = 1
+    """As of `Measured`: the largest of the inputs."""
     failed: tuple[Failed, ...] = ()
     remarks: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -153,7 +155,8 @@ def assemble(
             f"{frame[WHERE].iloc[0]}: '{only}' is the only system{' of its data set' if len(parts) > 1 else ''}; "
             "a comparison takes two or more"
         )
-    common = replace(_empty(score), sources=tuple(dict.fromkeys(one.source for one in measured if one.source)))
+    sources = tuple(dict.fromkeys(one.source for one in measured if one.source))
+    common = replace(_empty(score), sources=sources, look=max(one.look for one in measured))
     remarks = list(dict.fromkeys(remark for one in measured for remark in one.remarks))
     remarks += [f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone]
     failed = [failure for one in measured for failure in one.failed]
@@ -181,7 +184,7 @@ def _score(measured: Sequence[Measured], lower: bool, bounds: tuple[float, float
         found = [replace(one, low=bounds[0], high=bounds[1]) for one in found]
     first = found[0]
     for one, of in zip(found, measured, strict=True):
-        first_source, source = (sanitize(x.source or _where(x), 80) for x in (measured[0], of))
+        first_source, source = (sanitize(x.source or _where(x), 300) for x in (measured[0], of))
         if one.name != first.name:
             raise UserError(
                 f"{source} holds the score {sanitize(one.name, 40)} and {first_source} {sanitize(first.name, 40)}; "
@@ -209,7 +212,7 @@ def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
         for cost in one.costs:
             if by_column.setdefault(cost.column, cost) != cost:
                 raise UserError(
-                    f"{sanitize(one.source, 80)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
+                    f"{sanitize(one.source, 300)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
                     "in the inputs before; rename one of the columns"
                 )
     return tuple(by_column.values())

@@ -26,6 +26,8 @@ HOLDS_FOR: Mapping[Scope, str] = {
     "none": "nothing: no pair is tested",
 }
 """What verdicts on the score hold for."""
+SHOWN = 4
+"""Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,18 @@ class Verdicts:
 
 
 def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
-    """Return the verdicts on one data set's systems; `margin` is the difference of scores that counts as none."""
+    """Return the verdicts on one data set's systems.
+
+    `margin` is the difference of scores that counts as none; the input's where it declares one.
+    """
     scope, why = scope_of(scores)
+    margin = scores.score.margin if margin is None else margin
     pairs: list[tuple[Cost | None, Comparison]] = [(None, c) for c in _scored(scores, scope, margin)]
-    for cost, values in scores.costs.items():
+    for cost, values in list(scores.costs.items())[:SHOWN]:
         if _testable(cost, values, scores):
             by_system = {name: values[name] for name in scores.systems}
             pairs += [(cost, c) for c in statistics.compare_pairs(by_system, ratio=True)]
-    decided = statistics.decide(c for _, c in pairs)
+    decided = statistics.decide((c for _, c in pairs), scores.look)
     by: dict[Cost | None, list[Comparison]] = {}
     for (of, _), c in zip(pairs, decided, strict=True):
         by.setdefault(of, []).append(c)

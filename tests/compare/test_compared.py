@@ -18,9 +18,10 @@ from scipy import stats
 import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
+from hpml_bench.compare.answer import Compared, answer_of
 from hpml_bench.compare.inputs import read
 from hpml_bench.compare.measured import Cost, Failed, Measured, Score
-from hpml_bench.compare.page import Compared, answer_of, page_of, write
+from hpml_bench.compare.page import page_of, write
 from hpml_bench.compare.readers.table import of_frame
 from hpml_bench.compare.scores import assemble
 from hpml_bench.errors import UserError

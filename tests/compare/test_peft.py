@@ -113,10 +113,10 @@ def test_a_result_gives_score_rows_seed_and_costs(tmp_path: Path) -> None:
     assert line == {
         "system": "lora/made-up-rank2", "score": 330 / 1319, "seed": "0", "dataset": "MetaMathQA, example/model-3B",
         "rows": 1319.0, "where": str(path), "seconds_per_1000_samples": 40.0, "train_time": 70.25, "total_time": 90.5,
-        "reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0, "file_size": 4096.0, "trainable_parameters": 1024.0,
+        "reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0, "file_size_mb": 0.004096, "trainable_parameters": 1024.0,
     }  # fmt: skip
     assert (one.score.name, one.score.better, one.score.low, one.score.high) == ("test accuracy", "higher", 0.0, 1.0)
-    titles = {cost.column: cost.title for cost in one.costs}
+    titles = {cost.column: f"{cost.title} {cost.about}" for cost in one.costs}
     assert "loading" in titles["train_time"]
     assert "generation" in titles["train_time"]
     assert titles["reserved_max_mb"].startswith("reserved")
@@ -173,7 +173,7 @@ IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
     "no train_time": (drop("train_info", "train_time"), {"train_time": None, "seconds_per_1000_samples": 40.0}),
     "null train_time": (put("train_info", "train_time", None), {"train_time": None}),
     "no total_time": (drop("run_info", "total_time"), {"total_time": None}),
-    "checkpoint not saved": (put("train_info", "file_size", 99999999), {"file_size": None}),
+    "checkpoint not saved": (put("train_info", "file_size", 99999999), {"file_size_mb": None}),
     "no windows": (lambda data: data["train_info"].update(metrics=data["train_info"]["metrics"][-1:]),
                    {"seconds_per_1000_samples": None, "score": 330 / 1319}),
     "window without samples": (drop("train_info", "metrics", 2, "train samples"),
@@ -338,7 +338,7 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
         score=("score", "mean"),
         rows=("row", "count"),
         train_time=("train_seconds", "first"),
-        file_size=("saved_bytes", "first"),
+        file_size_mb=("saved_bytes", "first"),
     )
     read = back.lines.set_index(["system", "seed"])[list(own.columns)].sort_index()
     assert read.index.tolist() == own.index.tolist()
@@ -347,7 +347,7 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
     speeds = {(r.spec.method.name, str(r.spec.seed)): r.metrics["samples_per_second"] for r in load(suite).compared}
     for key, seconds in back.lines.set_index(["system", "seed"])["seconds_per_1000_samples"].items():
         assert 1000 / seconds == pytest.approx(speeds[key], rel=0.1)  # the record leaves the warm-up out
-    assert any("training steps alone" in cost.title for cost in back.costs)
+    assert any("training steps alone" in cost.about for cost in back.costs)
     protocol = load(suite).reference.protocol_id
     assert set(back.lines["dataset"]) == {f"newswire, embedded:newsgpt, protocol {protocol}"}
 

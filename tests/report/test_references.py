@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from hpml_bench.report.render import write_report
+from hpml_bench.verify.page import same
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 REPORTS = sorted(path.parent.name for path in REFERENCE.glob("*/report.md"))
 DRAWN_WITH = "3.11"
 """matplotlib's version that drew the committed charts; another may write other bytes."""
-NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
-
-
-EXACT = 10
-"""Significant digits from which a number is one behind those shown."""
-
-
-def digits(number: str) -> int:
-    """Return a number's significant digits as written."""
-    return len(re.sub(r"e.*|[-.]", "", number).lstrip("0"))
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two texts have the same words and the same numbers.
-
-    numpy and scipy sum in another order from one version or processor to the next: a sixteenth digit may differ.
-    """
-    parts, others = NUMBER.split(one), NUMBER.split(other)
-    return parts[::2] == others[::2] and all(
-        a == b or (min(map(digits, (a, b))) >= EXACT and math.isclose(float(a), float(b), rel_tol=1e-12))
-        for a, b in zip(parts[1::2], others[1::2], strict=True)
-    )
 
 
 def test_only_the_last_digits_of_a_number_may_differ() -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -295,7 +295,7 @@ class _Run:
             "total_time": self.number("run_info", "total_time"),
             "reserved_max_mb": memory["max"] / 1e6,
             "reserved_avg_mb": memory["avg"] / 1e6,
-            "file_size": math.nan if size == UNSAVED else size,
+            "file_size_mb": math.nan if size == UNSAVED else 1e-6 * size,
             "trainable_parameters": self.number("train_info", "num_trainable_params"),
         }
 
@@ -307,14 +307,15 @@ class _Run:
 
 
 COSTS = (
-    Cost("seconds_per_1000_samples", "training time per 1,000 samples (median of windows)", "s"),
-    Cost("train_time", f"train_time ({INCLUDED})", "s"),
-    Cost("total_time", "total_time (loading and saving of the model included)", "s"),
-    Cost("reserved_max_mb", "reserved memory, largest", "MB"),
-    Cost("reserved_avg_mb", "reserved memory, mean over training steps", "MB"),
-    Cost("file_size", "saved size", "bytes"),
-    Cost("trainable_parameters", "trainable parameters"),
-)
+    Cost("train_time", "train time", "s"),
+    Cost("reserved_max_mb", "reserved memory", "MB", about="Reserved memory: the largest that the allocator reserved."),
+    Cost("file_size_mb", "saved size", "MB"),
+    Cost("trainable_parameters", "trained parameters"),
+    Cost("seconds_per_1000_samples", "time per 1,000 samples", "s",
+         about="Time per 1,000 samples: from the median throughput of the training windows."),
+    Cost("total_time", "total time", "s", about="Total time: loading and saving of the model included."),
+    Cost("reserved_avg_mb", "mean reserved memory", "MB", about="Mean reserved memory: over training steps."),
+)  # fmt: skip
 
 
 def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence[_Run]) -> Measured:
@@ -328,14 +329,16 @@ def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence
             seed = f" with seed {run.seed}" if run.seed else ""
             raise UserError(f"{other.file} and {run.file} are both runs of {run.system}{seed}; keep one of them")
     columns = [SYSTEM, SCORE, SEED, DATASET, COUNT, WHERE, *(cost.column for cost in COSTS)]
-    lines = [[r.system, r.score(score), r.seed, dataset, r.rows(score), str(r.file), *r.costs.values()] for r in runs]
+    lines = [
+        {SYSTEM: r.system, SCORE: r.score(score), SEED: r.seed, DATASET: dataset, COUNT: r.rows(score),
+         WHERE: str(r.file)} | r.costs
+        for r in runs
+    ]  # fmt: skip
     frame = pd.DataFrame(lines, columns=columns).astype({SCORE: float, COUNT: float})
     holds = {sanitize(run.get("train_info", HOLDS), 200) for run in runs if run.get("train_info", HOLDS)}
     costs = [cost for cost in COSTS if frame[cost.column].notna().any()]
-    if holds:
-        costs = [
-            Cost("train_time", f"train_time ({'; '.join(sorted(holds))})", "s") if c == COSTS[1] else c for c in costs
-        ]
+    about = f"Train time: {'; '.join(sorted(holds)) or INCLUDED}."
+    costs = [replace(cost, about=about) if cost.column == "train_time" else cost for cost in costs]
     lacking = [run.system for run in others if run.status == "success"]
     failed = [
         run.failure(f"'{score.name}'") for run in others if run.status != "success" or score in SCORES[:BY_ITSELF]

@@ -90,18 +90,26 @@ def _measured(results: Results) -> Measured:
                 frame[cost] = (
                     results.values(cost)[method].get(record.spec.seed) if method in results.values(cost) else None
                 )
-                frame[cost] = frame[cost].astype(float)
+                frame[cost] = frame[cost].astype(float) * (1e-6 if cost == SIZE else 1.0)
             frames.append(frame)
     empty = pd.DataFrame({column: [] for column in (SYSTEM, ROW, SCORE, SEED, DATASET, WHERE)})
     lines = pd.concat(frames, ignore_index=True) if frames else empty
     return Measured(
         lines,
         _score(results, lines),
-        tuple(Cost(name, results.definitions[name].title, results.definitions[name].unit) for name in names),
+        tuple(_cost(results, name) for name in names),
         tuple(_failed(results, record) for record in results.left_out.unfinished),
         tuple(_remarks(results)),
         SOURCE,
+        results.look,
     )
+
+
+def _cost(results: Results, name: str) -> Cost:
+    definition = results.definitions[name]
+    if name == SIZE:
+        return Cost(name, "saved size", "MB", exact=not definition.noisy)
+    return Cost(name, definition.title, definition.unit, exact=not definition.noisy)
 
 
 def _score(results: Results, lines: pd.DataFrame) -> Score:
@@ -110,7 +118,10 @@ def _score(results: Results, lines: pd.DataFrame) -> Score:
     low, high = (0.0, 1.0) if results.task.binary else definition.bounds if definition else (None, None)
     within = (low is None or lines[SCORE].ge(low).all()) and (high is None or lines[SCORE].le(high).all())
     better = definition.better if definition and definition.better != "neither" else "higher"
-    return Score(results.quality, better, low if within else None, high if within else None)
+    return Score(
+        results.quality, better, low if within else None, high if within else None,
+        title=results.score_title, margin=results.quality_margin,
+    )  # fmt: skip
 
 
 def _failed(results: Results, record: RunRecord) -> Failed:

@@ -51,8 +51,13 @@ def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) 
         amount = value / factor
         return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
     shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
+    return with_unit(three_digits(value), shown if unit else "")
+
+
+def three_digits(value: float) -> str:
+    """Return a cost in three digits, and at most four decimals."""
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-    return with_unit(number(value, f".{min(digits, 4)}f"), shown if unit else "")
+    return number(value, f".{min(digits, 4)}f")
 
 
 def own_units(axis: Axis) -> bool:
