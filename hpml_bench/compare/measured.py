@@ -14,9 +14,11 @@ SEED, GROUP, DATASET = "seed", "group", "dataset"
 """Further columns: the run (text), rows that belong together (text), the data set (text)."""
 COUNT = "rows"
 """Column of inputs without a line per row: number of rows that the score is the mean of; there is no `row` then."""
+CONTENT = "content"
+"""Column: digest of what a row holds, by which one row's id is known to mean one row."""
 WHERE = "where"
 """Column: file and line that a line came from, for messages."""
-NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, WHERE)
+NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, WHERE)
 """Columns with a meaning; a reader names those that are costs."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.compare.measured import (
+    CONTENT,
     COUNT,
     DATASET,
     GROUP,
@@ -292,6 +293,8 @@ def _aligned(part: pd.DataFrame, of: Scores, costs: tuple[Cost, ...], *, shared:
     part = part.assign(run=part[SEED].map(number))
     of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=_by_run(part, costs))
     _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
+    if CONTENT in part and with_rows.any():
+        _check_content(part)
     return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
 
 
@@ -343,6 +346,18 @@ def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str,
         if by_system:
             found[cost] = by_system
     return found
+
+
+def _check_content(part: pd.DataFrame) -> None:
+    """Check that a row's id means the same row in all inputs that say what their rows hold."""
+    known = part[part[CONTENT].notna()]
+    first = known.groupby(ROW, sort=False)[[CONTENT, WHERE]].transform("first")
+    for at in np.flatnonzero((first[CONTENT] != known[CONTENT]).to_numpy())[:1]:
+        line = known.iloc[at]
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE].iloc[at]}, by their "
+            "contents; compare results of the same version of the data"
+        )
 
 
 def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:

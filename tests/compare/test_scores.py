@@ -200,6 +200,16 @@ def test_scores_outside_the_range_are_named(tmp_path: Path) -> None:
         scores(path, bounds=(1.0, 0.0))
 
 
+def test_a_row_means_the_same_in_all_inputs(tmp_path: Path) -> None:
+    """Where inputs say what a row holds, an id that stands for two rows is refused, with both places."""
+    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
+    a, b = (replace(one, lines=one.lines.assign(content=["p", "q", "r", "s"])) for one in (a, b))
+    assert len(assemble([a, b])) == 1
+    other = replace(b, lines=b.lines.assign(content=["p", "q", "x", "s"]))
+    with pytest.raises(UserError, match=r"b.csv, line 4: row '2' is another one than in .*a.csv, line 4"):
+        assemble([a, other])
+
+
 def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
     """Another metric, direction or range: which input has which."""
     a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))

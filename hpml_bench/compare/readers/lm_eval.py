@@ -19,14 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.compare.measured import DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
+from hpml_bench.compare.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
 ORDER = 10
 SOURCE = "samples of lm-evaluation-harness"
-CONTENT = "content"
-"""Further column: hash of the row's document, equal where two systems had the same one."""
 FIRST = ("acc", "exact_match")
 """Metrics by which a task is compared, if none is asked for and it has one of them; else by its first one."""
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
