@@ -5,8 +5,8 @@
 For each combination the harness's own code assembles a run, rehearses it, takes two steps, evaluates, generates
 answers, merges, and evaluates the merged model. It needs torch's build for CUDA, and neither a card nor a driver:
 values are computed on the CPU, and the devices of each operator's arguments are checked by torch's rules (`fake_card`).
-Parameters and buffers must be on the card, and trained parameters float32 with a gradient. What can't run like that,
-`CANNOT`, runs on the CPU, with steps in which a tensor that is made without a device is on another one.
+Parameters and buffers must be on the card, trained parameters float32 with a gradient, and losses finite. What can't
+run like that, `CANNOT`, runs on the CPU, with steps in which a tensor that is made without a device is on another one.
 
 A line per combination says
 

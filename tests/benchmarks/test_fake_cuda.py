@@ -61,14 +61,15 @@ def with_hook(monkeypatch: pytest.MonkeyPatch, hook: Callable[[torch.Tensor], to
         (lambda output: output + torch.zeros(output.shape[-1], device=output.device), "ok", ""),
         (lambda output: output + torch.zeros(output.shape[-1]), "FAIL", "some on the CPU"),
         (lambda output: output.detach().requires_grad_(), "FAIL", "no gradient reaches"),
+        (lambda output: output * float("nan"), "FAIL", "the loss is nan"),
         (lambda output: output * (output.abs().sum().item() >= 0), "reads values", ""),
     ],
-    ids=["fine", "made without a device", "out of the graph", "waits"],
+    ids=["fine", "made without a device", "out of the graph", "no number", "waits"],
 )
 def test_a_method_is_told_as_it_is(
     hook: Callable[[torch.Tensor], torch.Tensor], status: str, why: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tensor on the CPU, a parameter without a gradient, a wait in a step; one without any of them runs."""
+    """A tensor on the CPU, a parameter without a gradient, a loss of NaN, a wait; one without any of them runs."""
     with_hook(monkeypatch, hook)
     found = fake_cuda.run(bench, CLASSIFIER)
     assert (found.status, why in found.why, bool(found.waits)) == (status, True, status == "reads values"), found
