@@ -121,7 +121,8 @@ def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, i
     def drawn(random: Random, systems: int, rows: int) -> Floats:
         own = np.repeat(draw(random, systems, rows // GROUP), GROUP, axis=1)
         alone = draw(random, systems, rows)
-        return np.asarray(np.where(random.random((systems, rows)) < 0.8, own, alone))
+        mixed: Floats = np.where(random.random((systems, rows)) < 0.8, own, alone)
+        return mixed
 
     return drawn
 

@@ -14,7 +14,7 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.compare.measured import Cost
 from hpml_bench.compare.scores import Scores
-from hpml_bench.compare.verdicts import HOLDS_FOR, Scope, Verdicts, verdicts
+from hpml_bench.compare.verdicts import Scope, Verdicts, verdicts
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.deciding import deciding_section
@@ -93,10 +93,11 @@ def write(
         page = page_of(compared[0])
         return page, write_page(page, out, formats)
     pages = [page_of(one) for one in compared]
-    for page, folder in zip(pages, _folders(compared), strict=True):
+    folders = _folders(compared)
+    for page, folder in zip(pages, folders, strict=True):
         write_page(page, out / folder, formats)
-    suites = Suites.among([_suite(one, page.answer) for one, page in zip(compared, pages, strict=True)], "data set")
-    over = page_of_suites(suites)
+    sets = [_suite(one, page.answer, folder) for one, page, folder in zip(compared, pages, folders, strict=True)]
+    over = page_of_suites(Suites.among(sets, "data set"))
     return over, write_page(over, out, formats)
 
 
@@ -109,10 +110,11 @@ def _folders(compared: Sequence[Compared]) -> list[str]:
     return taken
 
 
-def _suite(one: Compared, answer: Answer) -> OfSuite:
+def _suite(one: Compared, answer: Answer, folder: str) -> OfSuite:
     about: dict[str, Cell] = {
         "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
         "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
+        "Page": f"{folder}/report.html",
     }  # fmt: skip
     values = {name: one.runs(name) for name in one.scores.systems}
     return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"))
@@ -128,6 +130,7 @@ def page_of(compared: Compared) -> Page:
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
         "Score": f"{answer.score.title}, {answer.score.better} is better",
+        "Range of a row": _range_text(scores),
         "Verdicts hold for": answer.judged,
     }
     return Page(
@@ -171,7 +174,7 @@ def answer_of(compared: Compared) -> Answer:
         runs=runs,
         planned=runs + len(scores.failed),
         tested=sum(c.verdict != "untested" for of in (found.score, *found.costs.values()) for c in of),
-        judged=HOLDS_FOR[found.scope],
+        judged=found.holds_for,
         chance=100 * statistics.ALPHA,
         setup=Setup(budget=_runs_text(scores) if compared.by_rows else "", device="", host="", rates="", memory=""),
         score=_score(compared, [method.v["score"].m for method in methods]),
@@ -203,6 +206,16 @@ def _rows_text(scores: Scores) -> str:
     groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
     left = f", {scores.unshared:,} left out" if scores.unshared else ""
     return f"{terms.count_of(scores.count, 'row')}{groups}{left}"
+
+
+def _range_text(scores: Scores) -> str:
+    if scores.binary:
+        return "0 or 1"
+    low, high = scores.score.low, scores.score.high
+    if low is not None and high is not None:
+        return f"{number(low)} to {number(high)}"
+    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
+    return f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"
 
 
 def _runs_text(scores: Scores) -> str:
@@ -439,7 +452,8 @@ def _more(compared: Compared) -> Text | None:
     if compared.scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
     if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
-        sentences.append("Three seeds of each system: verdicts for other seeds too, and ranks by cost.")
+        costs = " and ranks by cost" if compared.scores.costs else ""
+        sentences.append(f"Three seeds of each system: verdicts for other seeds too{costs}.")
     return Text(sentences=tuple(sentences)) if sentences else None
 
 
