@@ -18,9 +18,10 @@ from scipy import stats
 import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
+from hpml_bench.compare.answer import Compared, answer_of
 from hpml_bench.compare.inputs import read
 from hpml_bench.compare.measured import Cost, Failed, Measured, Score
-from hpml_bench.compare.page import Compared, answer_of, page_of, write
+from hpml_bench.compare.page import page_of, write
 from hpml_bench.compare.readers.table import of_frame
 from hpml_bench.compare.scores import assemble
 from hpml_bench.errors import UserError
@@ -64,6 +65,9 @@ def test_one_run_each_holds_for_other_rows() -> None:
         only = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
         assert pair.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
         assert pair.n == 200
+        assert pair.wlo is not None
+        assert pair.whi is not None
+        assert (pair.wlo > 0 or pair.whi < 0) == (pair.v == "different")
     assert {p.v for p in found.pairs["score"]} == {"different", "undecided"}
 
 

@@ -1,0 +1,182 @@
+"""The sections of a comparison's page, each with the question that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hpml_bench import statistics
+from hpml_bench.compare.answer import Compared
+from hpml_bench.compare.scores import Scores
+from hpml_bench.compare.verdicts import Scope
+from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
+from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer.deciding import deciding_section
+from hpml_bench.report.answer.matrix import matrix_section
+from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.tables import MISSING, Cell, capitalized, number, p_cell, rank, section_of, table
+
+SAID = {"better": "better", "worse": "worse", "open": "can't tell", "equal": "equal", "untested": "not tested"}
+TESTS: Mapping[Scope, str] = {
+    "seeds and rows": "Differences within seed and row, in a two-way analysis of variance and a paired t test over "
+    "seeds; p is the larger.",
+    "rows": "Differences within a row. Where rows are right or wrong, of one run each: McNemar's exact test. Else "
+    "Student's t, with what few rows can't show: rare rows that carry the difference.",
+    "seeds": "Differences within a seed: the paired t test, on these very rows.",
+    "shares": "Shares of rows, without the rows: unpaired, after Agresti and Caffo (2000).",
+    "none": "Nothing is tested.",
+}
+"""How pairs are tested."""
+
+
+def sections_of(compared: Compared, answer: Answer) -> Iterator[Section]:
+    """Yield the sections of a page, each with its question."""
+    of: list[tuple[Question, Section | None]] = [
+        ("best", section_of("places", "Places", _places(answer))),
+        ("cost", section_of("costs", "Costs", _costs(answer))),
+        ("sure", matrix_section(answer)),
+        ("sure", deciding_section(answer)),
+        ("sure", section_of("more", "What more data would give", _more(compared))),
+        ("sure", section_of("pairs", "Every pair in numbers", _pairs(compared, answer))),
+        ("methods", Section(slug="each", title="Each system", blocks=tuple(_folds(compared, answer)))),
+        ("setup", section_of("read", "What was read", *_read(compared))),
+        ("wrong", section_of("problems", "What is missing", *_problems(compared.scores))),
+        ("reading", section_of("reading", "The tests", Text(sentences=_reading(compared)))),
+    ]
+    for question, section in of:
+        if section is not None:
+            yield section.model_copy(update={"question": question, "folded": section.slug == "pairs"})
+
+
+def _places(answer: Answer) -> Table:
+    unit = f" ({answer.score.unit})" if answer.score.unit else ""
+    rows: list[list[Cell]] = []
+    for method in answer.methods:
+        score = method.v["score"]
+        ends = [
+            MISSING if end is None else (terms.score_text(answer, end, unit=False), end) for end in (score.lo, score.hi)
+        ]
+        rows.append([method.name, rank(method.place), (terms.score_text(answer, score.m, unit=False), score.m), *ends,
+                     method.seeds])  # fmt: skip
+    notes = [
+        "A place is an interval of ranks. It begins after the systems shown better and ends before those shown worse. "
+        "Low and high: 95 % of the mean, each by itself."
+    ]
+    columns = ("System", "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
+    return table("places", f"Systems by {answer.score.title}", columns, rows, notes)
+
+
+def _costs(answer: Answer) -> Table | None:
+    if not answer.axes:
+        return None
+    rows: list[list[Cell]] = []
+    for method in answer.methods:
+        cells: list[Cell] = []
+        for axis in answer.axes:
+            found = method.v.get(axis.id)
+            cells.append(MISSING if found is None else (terms.cost_text(answer, axis.id, found.m, unit=False), found.m))
+        rows.append([method.name, *cells])
+    columns = ("System", *(f"{axis.title} ({axis.unit})" if axis.unit else axis.title for axis in answer.axes))
+    notes = ["Means over runs, as the input has them; less is better."]
+    return table("costs", "Costs of each system", columns, rows, notes)
+
+
+def _pairs(compared: Compared, answer: Answer) -> Table:
+    unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
+    by_rows, margin = compared.by_rows, answer.score.margin
+    rows: list[list[Cell]] = []
+    for pair, c in zip(answer.pairs["score"], compared.verdicts.score, strict=True):
+        relation = f"{pair.w} is better" if pair.w else {"untested": "not tested"}.get(pair.v, pair.v)
+        between = (
+            MISSING
+            if pair.lo is None or pair.hi is None
+            else f"[{terms.gap_text(answer, pair.lo, unit=False)}, {terms.gap_text(answer, pair.hi, unit=False)}]"
+        )
+        need = number(pair.need, "d") if pair.need and pair.v == "undecided" else MISSING
+        rows.append([f"{pair.a} − {pair.b}", relation + (" ‡" if pair.skew else ""),
+                     (terms.gap_text(answer, pair.d, unit=False), pair.d), between, p_cell(pair.p), p_cell(pair.ph),
+                     *([p_cell(c.p_equivalent_adjusted)] if margin else []), need])  # fmt: skip
+    notes = [
+        f"{TESTS[compared.verdicts.scope]} Each 95 % interval is its own pair's. Holm adjusts p over all "
+        f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs; below 5 % is a verdict."
+    ]
+    if any(pair.skew for pair in answer.pairs["score"]):
+        notes.append("‡ The differences are skewed, or few rows carry them, where tests claim too much.")
+    what = "rows" if by_rows else "seeds"
+    columns = ("Pair", "Verdict", f"Difference{unit}", "95 % interval", "p", "p (Holm)",
+               *(["p of the margin (Holm)"] if margin else []), f"{capitalized(what)} to decide")  # fmt: skip
+    return table(f"pairs_{answer.score.id}", f"Pairs by {answer.score.title}", columns, rows, notes)
+
+
+def _folds(compared: Compared, answer: Answer) -> Iterator[Fold]:
+    """Yield a fold per system, the best mean first: scores of its runs, costs, and each other system."""
+    for at, method in enumerate(answer.methods, 1):
+        verdict = words.verdict(answer, method.name)
+        about = "; ".join(part for part in (verdict.chip, verdict.text, *verdict.costs, verdict.failed) if part)
+        seeds = [compared.scores.seeds[run] or "the one run" for run in compared.runs(method.name)]
+        scores = zip(seeds, method.v["score"].runs, strict=True)
+        facts: list[list[Cell]] = [
+            [f"Score, {seed}" if seed == "the one run" else f"Score, seed {seed}", terms.score_text(answer, value)]
+            for seed, value in scores
+        ]
+        facts += [
+            [axis.title, terms.cost_text(answer, axis.id, method.v[axis.id].m)]
+            for axis in answer.axes
+            if axis.id in method.v
+        ]
+        rows: list[list[Cell]] = []
+        for other in answer.methods:
+            pair = answer.pair("score", method.name, other.name)
+            if pair is not None:
+                d = terms.seen_from(pair, method.name)[0]
+                relation = SAID[answer.relation("score", method.name, other.name)]
+                rows.append([other.name, (terms.gap_text(answer, d, unit=False), d), relation])
+        yield Fold(
+            title=f"{at} {method.name}" if answer.numbered else method.name,
+            about=about,
+            blocks=(
+                table(f"method_{at}", f"{method.name}: scores and costs", ("What", "Value"), facts),
+                table(f"against_{at}", f"{method.name} against each other system", ("Against", "Difference", "Verdict"),
+                      rows),
+            ),
+            anchor=f"m-{at}",
+        )  # fmt: skip
+
+
+def _read(compared: Compared) -> Iterator[Table | Text]:
+    scores = compared.scores
+    yield table("sources", "Inputs", ("Input",), [[source] for source in scores.sources])
+    if scores.remarks:
+        yield Text(sentences=scores.remarks)
+
+
+def _problems(scores: Scores) -> Iterator[Table | Text]:
+    if scores.unshared:
+        yield Text(
+            sentences=(f"{terms.count_of(scores.unshared, 'row')} that some system lacks: left out (--shared).",)
+        )
+    if scores.failed:
+        rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
+        yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
+
+
+def _more(compared: Compared) -> Text | None:
+    """Return what a comparison without rows, or seeds, lacks."""
+    sentences = []
+    if compared.scores.rows is not None and not compared.scores.bounded:
+        sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
+    if compared.scores.rows is None:
+        sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
+    if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
+        costs = " and ranks by cost" if compared.scores.costs else ""
+        sentences.append(f"Three seeds of each system: verdicts for other seeds too{costs}.")
+    return Text(sentences=tuple(sentences)) if sentences else None
+
+
+def _reading(compared: Compared) -> tuple[str, ...]:
+    scores, found = compared.scores, compared.verdicts
+    sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error (Holm 1979)."]
+    if scores.groups is not None:
+        sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
+    if not any(c.margin for c in found.score):
+        sentences.append("No margin is given, so no pair is shown equal. Give --margin.")
+    return tuple(sentences)
