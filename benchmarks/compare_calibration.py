@@ -103,7 +103,7 @@ def lognormal(random: Random, systems: int, rows: int) -> Floats:
 
 def one_lognormal(random: Random, systems: int, rows: int) -> Floats:
     """Return scores of which the first system's are lognormal, and all others' normal with its mean."""
-    scores = np.exp(0.5) + 0.1 * random.standard_normal((systems, rows))
+    scores = float(np.exp(0.5)) + 0.1 * random.standard_normal((systems, rows))
     scores[0] = np.exp(random.standard_normal(rows))
     return scores
 
@@ -121,7 +121,8 @@ def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, i
     def drawn(random: Random, systems: int, rows: int) -> Floats:
         own = np.repeat(draw(random, systems, rows // GROUP), GROUP, axis=1)
         alone = draw(random, systems, rows)
-        return np.asarray(np.where(random.random((systems, rows)) < 0.8, own, alone))
+        mixed: Floats = np.where(random.random((systems, rows)) < 0.8, own, alone)
+        return mixed
 
     return drawn
 

@@ -102,6 +102,8 @@ def answer_of(study: Study) -> Json:
         "untried": untried(study),
         "over": "seed",
         "least": 3,
+        "noun": "method",
+        "untested": None,
     }
 
 

@@ -195,7 +195,7 @@ def answer_over(over: Over) -> Json:
         "setup": {
             "budget": f"{fewest} seed{'s' * (fewest != 1)} or more in each",
             **{name: same(a["setup"][name] for a in answers) for name in ("device", "host", "rates")},
-            "memory": "costs: multiples of each suite's cheapest",
+            "memory": "costs: multiples of each suite's cheapest" if keys else "",
         },
         "score": {"id": "mean_rank", "title": "mean rank", "unit": "", "better": "lower", "digits": 2,
                   "difference_unit": "", "margin": 0.0},
@@ -203,7 +203,8 @@ def answer_over(over: Over) -> Json:
         "methods": [method_over(over, at, keys) for at in np.argsort(over.ranks.mean(axis=0), kind="stable").tolist()],
         "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
         "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
-        "unranked": "they are means over suites", "untried": [], "over": "suite", "least": over.least,
+        "unranked": "they are means over suites" if keys else None, "untried": [], "over": "suite",
+        "least": over.least, "noun": "method", "untested": None,
     }  # fmt: skip
 
 

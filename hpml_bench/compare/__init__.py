@@ -1,8 +1,9 @@
 """Verdicts for anybody's numbers: readers of files, the statistics of systems over rows and seeds, and their page.
 
 `readers/` has a file for each kind of input, all of which give `Measured`; `scores.py` aligns them, `verdicts.py`
-chooses the test, `page.py` writes the page. May import `report` and what is before it; never torch. The package can be
-called: `hpml_bench.compare(frame)` is the function `compare` here, which the package of that name would hide.
+chooses the test, `answer.py` and `sections.py` make the page. May import `report` and what is before it; never torch.
+The package can be called: `hpml_bench.compare(frame)` is the function `compare` here, which the package of that name
+would hide.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answer of a comparison: its first screen, as of a suite's results."""
+"""The answer of a comparison: its numbers, from the systems of one data set and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.compare.measured import Cost
 from hpml_bench.compare.scores import Scores
-from hpml_bench.compare.verdicts import HOLDS_FOR, SHOWN, Verdicts, verdicts
+from hpml_bench.compare.verdicts import SHOWN, Verdicts, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
@@ -86,7 +86,7 @@ def answer_of(compared: Compared) -> Answer:
         runs=runs,
         planned=runs + len(scores.failed),
         tested=sum(c.verdict != "untested" for of in (found.score, *found.costs.values()) for c in of),
-        judged=HOLDS_FOR[found.scope],
+        judged=found.holds_for,
         chance=100 * statistics.ALPHA,
         setup=Setup(budget=_runs_text(scores) if compared.by_rows else "", device="", host="", rates="", memory=""),
         score=_score(compared, [method.v["score"].m for method in methods]),

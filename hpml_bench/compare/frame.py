@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from hpml_bench.compare.answer import Compared
 from hpml_bench.compare.readers.table import of_frame
 from hpml_bench.compare.scores import assemble
-from hpml_bench.compare.verdicts import HOLDS_FOR
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
             c.p_adjusted,
             c.verdict,
             c.winner(scores.score.better),
-            HOLDS_FOR[compared.verdicts.scope],
+            compared.verdicts.holds_for,
             compared.needed(c) if c.verdict == "undecided" else None,
             scores.count,
             shared,

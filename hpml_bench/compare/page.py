@@ -1,4 +1,4 @@
-"""The page of a comparison: its answer and sections, of one data set or over several."""
+"""The page of a comparison, of one data set or over several."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from hpml_bench.compare.answer import Compared, answer_of
 from hpml_bench.compare.scores import Scores
 from hpml_bench.compare.sections import sections_of
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
-from hpml_bench.report.tables import Cell
+from hpml_bench.report.tables import Cell, number
 
 FORMATS = ("html", "md")
 
@@ -69,6 +71,7 @@ def page_of(compared: Compared) -> Page:
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
         "Score": f"{answer.score.title}, {answer.score.better} is better",
+        "Range of a row": _range_text(scores),
         "Verdicts hold for": answer.judged,
     }
     return Page(
@@ -80,3 +83,13 @@ def page_of(compared: Compared) -> Page:
         version=version("hpml-bench"),
         styles={},
     )
+
+
+def _range_text(scores: Scores) -> str:
+    if scores.binary:
+        return "0 or 1"
+    low, high = scores.score.low, scores.score.high
+    if low is not None and high is not None:
+        return f"{number(low)} to {number(high)}"
+    seen = [of for by_run in (scores.rows or {}).values() for of in by_run.values()]
+    return f"{number(float(np.min(seen)))} to {number(float(np.max(seen)))}, as seen" if seen else "not known"

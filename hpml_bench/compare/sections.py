@@ -1,4 +1,4 @@
-"""The sections of a comparison's page, each with its question."""
+"""The sections of a comparison's page, each with the question that it answers."""
 
 from __future__ import annotations
 

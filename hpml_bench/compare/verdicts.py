@@ -19,13 +19,13 @@ from hpml_bench.statistics import Comparison
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
 HOLDS_FOR: Mapping[Scope, str] = {
-    "seeds and rows": "other seeds and other rows",
-    "rows": "other rows, these trained systems",
+    "seeds and rows": "other seeds and other rows{}",
+    "rows": "other rows{}, these trained systems",
     "seeds": "other seeds, these rows",
     "shares": "other rows, these trained systems",
     "none": "nothing: no pair is tested",
 }
-"""What verdicts on the score hold for."""
+"""What verdicts on the score hold for; of rows in a range that isn't declared, those that were seen."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 
@@ -40,6 +40,8 @@ class Verdicts:
     score: tuple[Comparison, ...]
     costs: Mapping[Cost, tuple[Comparison, ...]]
     """The costs that are tested."""
+    holds_for: str
+    """What verdicts on the score hold for, in a few words."""
 
 
 def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
@@ -59,7 +61,8 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
     for (of, _), c in zip(pairs, decided, strict=True):
         by.setdefault(of, []).append(c)
     costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
-    return Verdicts(scope, why, tuple(by.get(None, ())), costs)
+    holds_for = HOLDS_FOR[scope].format("" if scores.bounded else " of this range")
+    return Verdicts(scope, why, tuple(by.get(None, ())), costs, holds_for)
 
 
 def scope_of(scores: Scores) -> tuple[Scope, str | None]:

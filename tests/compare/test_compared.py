@@ -65,6 +65,9 @@ def test_one_run_each_holds_for_other_rows() -> None:
         only = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
         assert pair.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
         assert pair.n == 200
+        assert pair.wlo is not None
+        assert pair.whi is not None
+        assert (pair.wlo > 0 or pair.whi < 0) == (pair.v == "different")
     assert {p.v for p in found.pairs["score"]} == {"different", "undecided"}
 
 
@@ -89,6 +92,20 @@ def test_seeds_that_aren_t_shared_are_averaged(seeds: tuple[int, ...]) -> None:
     pair = next(c for c in found.verdicts.score if {c.a, c.b} == {"alpha", "beta"})
     assert pair.p is not None
     assert pair.p >= theirs * (1 - 1e-9)
+
+
+def test_a_range_that_isn_t_declared_is_part_of_the_claim() -> None:
+    """Real scores without a range: verdicts are for rows like those seen; with one, for all."""
+    lines = [line | {"score": 0.3 + line["score"] / 3} for line in right_and_wrong(SYSTEMS)]
+    found = compared(lines)
+    assert answer_of(found).judged == "other rows of this range, these trained systems"
+    assert page_of(found).facts["Range of a row"] == "0.300 to 0.633, as seen"
+    known = compared(lines, bounds=(0.0, 1.0))
+    assert answer_of(known).judged == "other rows, these trained systems"
+    for ours, theirs in zip(known.verdicts.score, found.verdicts.score, strict=True):
+        assert ours.p is not None
+        assert theirs.p is not None
+        assert ours.p >= theirs.p
 
 
 def test_groups_are_what_another_sample_replaces() -> None:

@@ -10,10 +10,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from helpers.answer_page import page
 from helpers.browser import look, needs_browser
+from helpers.made_tables import right_and_wrong
+from hpml_bench.compare.answer import Compared, answer_of
+from hpml_bench.compare.readers.table import of_frame
+from hpml_bench.compare.scores import assemble
 
 NB = "\u00a0"
 SEEN = """
@@ -430,3 +435,36 @@ def test_tables_of_sections_sort_by_every_column_and_matrices_by_none(seen: Look
     assert seen(four(), "", click, more)["column"] == ["9", "10", "80", "–"]
     shown = seen(four(), "", click * 2, more)
     assert (shown["column"], shown["buttons"]) == (["80", "10", "9", "–"], [])
+
+
+def systems() -> Made:
+    """Return the answer of `compare` to systems with a run each, of which the cheapest is the worst."""
+    lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8}, 200)
+    cost = {"alpha": 2.0, "beta": 4.0, "gamma": 9.0}
+    found = assemble([of_frame(pd.DataFrame([line | {"dollars": cost[line["system"]]} for line in lines]))])
+    answer: Made = json.loads(answer_of(Compared.of(found[0])).model_dump_json())
+    return answer
+
+
+@needs_browser
+def test_a_cost_of_any_name_is_a_limit(seen: Look) -> None:
+    """Of systems: the column's own title, rows that can't tell, and no word of methods or training."""
+    shown = seen(systems(), "#?cost-dollars=5")
+    assert (shown["x"], shown["boxes"]) == ("cost-dollars", {"cost-dollars": "5", "score": ""})
+    assert shown["gone"] == ["Dollars over 5: gamma 9.00."]
+    assert shown["pick"] == [
+        "Within your limits in one run each: beta or alpha may have the highest score. These rows can't tell which."
+    ]
+    by_cost = seen(systems(), "#?first=cost-dollars")
+    assert by_cost["pick"] == ["Costs rank nothing here: ranks take three seeds that all systems share."]
+
+
+@needs_browser
+def test_a_half_is_rounded_as_in_the_table(seen: Look) -> None:
+    """To the even digit, as Python does: 64.25 is 64.2 and 64.75 is 64.8, whichever of them shows it."""
+    costs = {"a": [5.0] * 3, "b": [4.0] * 3}
+    answer = made({"a": [64.75] * 3, "b": [64.25] * 3}, train_seconds=costs)
+    groups = seen(answer, "#?score=64")["groups"]
+    texts = " ".join(text for of in groups.values() for text in of)
+    assert f"64.2{NB}%" in texts
+    assert f"{64.25:.1f} {64.75:.1f}" == "64.2 64.8"
