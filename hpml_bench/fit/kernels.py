@@ -30,7 +30,7 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
         found = [torch.empty(value.shape, dtype=value.dtype) for value in tensors if value.is_conj() or _odd(value)]
-        return found + [torch.empty(BUFFERS, dtype=torch.uint8)] * (tensors[-1].dtype == torch.bfloat16)
+        return [*found, torch.empty(BUFFERS if tensors[-1].dtype == torch.bfloat16 else 0, dtype=torch.uint8)]
     return []
 
 

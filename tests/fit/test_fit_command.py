@@ -19,7 +19,7 @@ from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit import advice
-from hpml_bench.fit.limits import COMMAND, SHARED, read_bytes
+from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 
@@ -91,6 +91,17 @@ def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     assert "--set micro_batch=" in sentence
     again = fit(*words, *" ".join(options).split())
     assert again.exit_code == 0, again.output
+
+
+def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that fits by its tensors alone gets the variable that ends it, and none where that is set."""
+    words = (str(suite), "--methods", "lora")
+    memory = str(needs(*words)["lora"]["peak"] + COMMAND - SHARED)
+    need = needs(*words, "--memory", memory)["lora"]
+    assert need["fits"] is True
+    assert need["advice"].startswith(f"fits with {THRESHOLD}=65536 in the environment; ")
+    monkeypatch.setenv(THRESHOLD, "65536")
+    assert needs(*words, "--memory", memory)["lora"]["advice"] == ""
 
 
 def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path) -> None:
