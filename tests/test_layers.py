@@ -15,7 +15,7 @@ from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
-    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "compare",
+    "errors", "registry", "statistics", "system", "suite", "records", "plugins", "data", "report", "comparison",
     "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "api", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
@@ -176,7 +176,7 @@ def test_only_what_trains_imports_training_libraries() -> None:
 
 def test_the_report_side_names_no_training_library() -> None:
     """Reports, compare, verify, statistics, records, config and the registry, and all that they import."""
-    sides = ("report", "compare", "verify", "statistics", "records")
+    sides = ("report", "comparison", "verify", "statistics", "records")
     report = [name.removeprefix("hpml_bench.") for name in FILES if within(name, *sides)]
     for name in reachable(*report, "suite.suite", "registry"):
         assert not heavy(ANYWHERE[name]), name
@@ -199,7 +199,7 @@ def test_runs_are_chosen_in_one_place() -> None:
         "hpml_bench.report.answer.numbers",
         "hpml_bench.verify.evidence",
         "hpml_bench.builtin.sections.cautions",
-        "hpml_bench.compare.readers.results",
+        "hpml_bench.comparison.readers.results",
         "hpml_bench.builtin.sections.failures",
         "hpml_bench.builtin.sections.takeaways",
     }

@@ -1,6 +1,6 @@
 """Samples of a real run of lm-evaluation-harness on the embedded model, read and compared with its own figures.
 
-`python tests/compare/test_lm_eval_run.py` makes the samples of tests/files/lm_eval anew, where lm_eval is installed.
+`python tests/comparison/test_lm_eval_run.py` makes the samples of tests/files/lm_eval anew, where lm_eval is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import skips
-from hpml_bench.compare.readers import lm_eval
+from hpml_bench.comparison.readers import lm_eval
 from hpml_bench.data.newswire import generate, make_world, render
 
 ASSET = Path(__file__).parents[2] / "hpml_bench/assets/newswire-gpt2"

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.compare.measured import Measured
-from hpml_bench.compare.readers import peft, results
+from hpml_bench.comparison.measured import Measured
+from hpml_bench.comparison.readers import peft, results
 from hpml_bench.errors import UserError
 from hpml_bench.report.peft import as_peft
 from hpml_bench.report.render import load, page_over, write_page, write_report

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from hpml_bench.compare import readers
-from hpml_bench.compare.measured import Measured
+from hpml_bench.comparison import readers
+from hpml_bench.comparison.measured import Measured
 from hpml_bench.errors import UserError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpml_bench.compare.answer import Compared
-from hpml_bench.compare.readers.table import of_frame
-from hpml_bench.compare.scores import assemble
+from hpml_bench.comparison.answer import Compared
+from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.comparison.scores import assemble
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:

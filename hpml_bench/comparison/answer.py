@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.compare.measured import Cost
-from hpml_bench.compare.scores import Scores
-from hpml_bench.compare.verdicts import SHOWN, Verdicts, verdicts
+from hpml_bench.comparison.measured import Cost
+from hpml_bench.comparison.scores import Scores
+from hpml_bench.comparison.verdicts import SHOWN, Verdicts, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import made_records
-from hpml_bench.compare.readers import results
+from hpml_bench.comparison.readers import results
 from hpml_bench.errors import UserError
 from hpml_bench.report.results import Results
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.compare.answer import Compared
-from hpml_bench.compare.scores import Scores
-from hpml_bench.compare.verdicts import Scope
+from hpml_bench.comparison.answer import Compared
+from hpml_bench.comparison.scores import Scores
+from hpml_bench.comparison.verdicts import Scope
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.deciding import deciding_section

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.compare.measured import COUNT, GROUP, NAMES, ROW, SCORE, SYSTEM, WHERE, Cost, Measured, Score
+from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SYSTEM, WHERE, Cost, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 

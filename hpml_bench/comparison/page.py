@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpml_bench.compare.answer import Compared, answer_of
-from hpml_bench.compare.scores import Scores
-from hpml_bench.compare.sections import sections_of
+from hpml_bench.comparison.answer import Compared, answer_of
+from hpml_bench.comparison.scores import Scores
+from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page

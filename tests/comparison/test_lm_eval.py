@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.compare.measured import Measured
-from hpml_bench.compare.readers import lm_eval, peft, results
+from hpml_bench.comparison.measured import Measured
+from hpml_bench.comparison.readers import lm_eval, peft, results
 from hpml_bench.errors import UserError
 
 KEPT = Path(__file__).parents[1] / "files/lm_eval"

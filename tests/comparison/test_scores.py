@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from helpers.made_tables import Row, right_and_wrong, write_csv
-from hpml_bench.compare.inputs import known, read
-from hpml_bench.compare.measured import Score
-from hpml_bench.compare.scores import Scores, assemble
+from hpml_bench.comparison.inputs import known, read
+from hpml_bench.comparison.measured import Score
+from hpml_bench.comparison.scores import Scores, assemble
 from hpml_bench.errors import UserError
 
 GOOD = [

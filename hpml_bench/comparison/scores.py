@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.compare.measured import (
+from hpml_bench.comparison.measured import (
     CONTENT,
     COUNT,
     DATASET,

@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.compare.measured import DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
+from hpml_bench.comparison.measured import (
+    DATASET,
+    GROUP,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    Cost,
+    Failed,
+    Measured,
+    Score,
+)
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.compare.measured import Cost
-from hpml_bench.compare.scores import Scores
+from hpml_bench.comparison.measured import Cost
+from hpml_bench.comparison.scores import Scores
 from hpml_bench.statistics import Comparison
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]

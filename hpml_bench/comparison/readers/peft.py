@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.compare.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
+from hpml_bench.comparison.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES
 from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.compare.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
+from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
