@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.comparison.answer import Compared
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import assemble
 from hpml_bench.errors import UserError
 
 if TYPE_CHECKING:

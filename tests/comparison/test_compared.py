@@ -19,13 +19,14 @@ import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
 from hpml_bench.comparison.answer import Compared, answer_of
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.measured import Cost, Failed, Measured, Score
 from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import assemble
 from hpml_bench.errors import UserError
 from hpml_bench.report.answer import words
+from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.render import all_tables
 
@@ -197,7 +198,7 @@ def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
     found = answer(lines)
     assert [(axis.title, axis.tested, axis.key) for axis in found.axes] == [("GPU hours", None, "cost-gpu-hours")]
     assert found.best("cost-gpu-hours") == ()
-    assert words.facts(found)[2].text == "Costs are shown, not ranked: ranks take three seeds that all systems share."
+    assert facts(found)[2].text == "Costs are shown, not ranked: ranks take three seeds that all systems share."
     random = np.random.default_rng(1)
     noise = {(name, seed): 1 + 0.01 * random.standard_normal() for name in costs for seed in range(4)}
     seeded = [
@@ -208,7 +209,7 @@ def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
     assert ranked.tested == 6
     assert ranked.winner("cost-gpu-hours") == "alpha"
     assert words.verdict(ranked, "alpha").costs == ("lowest gpu hours",)
-    cheaper = next(fact.text for fact in words.facts(ranked) if fact.label == "Cheaper")
+    cheaper = next(fact.text for fact in facts(ranked) if fact.label == "Cheaper")
     assert "less gpu hours than gamma" in cheaper
 
 

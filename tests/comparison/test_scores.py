@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from helpers.made_tables import Row, right_and_wrong, write_csv
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
 from hpml_bench.comparison.measured import Score
-from hpml_bench.comparison.scores import Scores, assemble
+from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 
 GOOD = [

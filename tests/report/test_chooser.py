@@ -17,8 +17,8 @@ from helpers.answer_page import page
 from helpers.browser import look, needs_browser
 from helpers.made_tables import right_and_wrong
 from hpml_bench.comparison.answer import Compared, answer_of
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import assemble
 
 NB = "\u00a0"
 SEEN = """

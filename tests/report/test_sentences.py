@@ -13,9 +13,9 @@ import pytest
 
 from helpers import rich_records
 from helpers.made_tables import right_and_wrong
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import write
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import assemble
 from hpml_bench.report.render import FORMATS, load, page_over, write_page, write_report
 
 REFERENCES = Path(__file__).parents[2] / "reports" / "reference"

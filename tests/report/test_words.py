@@ -8,6 +8,7 @@ import pytest
 
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer, Failure, Guess
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
@@ -15,14 +16,14 @@ FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "hea
 
 def every_sentence(answer: Answer) -> list[str]:
     """Return all sentences of a first screen."""
-    texts = [words.headline(answer), words.banner(answer), *(fact.text for fact in words.facts(answer))]
+    texts = [words.headline(answer), words.banner(answer), *(fact.text for fact in facts(answer))]
     texts += [words.verdict(answer, method.name).text for method in answer.methods]
     return [sentence for text in texts for sentence in re.split(r"(?<=[.;:?])\s", text) if sentence]
 
 
 def fact(answer: Answer, label: str) -> str:
     """Return the text of a fact; empty where there is none."""
-    return next((found.text for found in words.facts(answer) if found.label == label), "")
+    return next((found.text for found in facts(answer) if found.label == label), "")
 
 
 CASES = {

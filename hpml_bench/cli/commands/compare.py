@@ -35,9 +35,9 @@ def compare(
     lists; DIR a folder of such a kind. Of several data sets each gets a page, beside one over them all.
     """
     from hpml_bench.cli.reporting import shown
+    from hpml_bench.comparison.assemble import assemble
     from hpml_bench.comparison.inputs import read
     from hpml_bench.comparison.page import write
-    from hpml_bench.comparison.scores import assemble
     from hpml_bench.errors import UserError
     from hpml_bench.report.render import load_libraries
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.bars import Bars, bars
+from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Answer, Axis, Method, Relation
 from hpml_bench.report.answer.picture import MANY, Picture, pictures
 from hpml_bench.report.questions import TITLES
@@ -77,7 +78,7 @@ def context(answer: Answer) -> dict[str, object]:
         "places": PLACES,
         "headline": words.headline(answer),
         "setup": words.setup_line(answer),
-        "answer_facts": words.facts(answer),
+        "answer_facts": facts(answer),
         "noun": answer.noun,
         "names": [method.name for method in answer.methods],
         "many": len(answer.methods) > MANY,
@@ -114,7 +115,7 @@ def _data(answer: Answer) -> str:
 
 def sheets(answer: Answer) -> list[str]:
     """Return the rules by which a page shows the chosen one of costs that answer.css doesn't know; none without one."""
-    keys = [axis.key for axis in answer.axes if axis.key not in words.OF_SUITES]
+    keys = [axis.key for axis in answer.axes if axis.key not in OF_SUITES]
     if not keys:
         return []
     pictures = ", ".join(f".pic:has(#x-{key}:checked) .p-{key}" for key in keys)

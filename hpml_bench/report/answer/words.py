@@ -1,4 +1,4 @@
-"""The sentences of an answer: headline, set-up line, facts, a verdict per method; each from the answer's numbers alone.
+"""The sentences of an answer: headline, set-up line, a verdict per method; each from the answer's numbers alone.
 
 At most 20 words a sentence. Words: *best or tied* (none is shown better), *behind* (those named are shown better),
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).
@@ -6,26 +6,19 @@ At most 20 words a sentence. Words: *best or tied* (none is shown better), *behi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer, Axis, Key
+from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.terms import (
-    cost_text,
     count_of,
-    gap_text,
-    label,
     ordinal,
     score_of,
     score_text,
-    seen_from,
     several,
     with_unit,
 )
-from hpml_bench.report.tables import MINUS, capitalized, number, sentence_list
+from hpml_bench.report.tables import capitalized, number, sentence_list
 
-FEW_SEEDS, FEW_ROWS = 5, 200
-"""Seeds, and test rows, under which only large differences can be found."""
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
     "oom_host": "out of memory",
@@ -36,19 +29,6 @@ BECAUSE = {
     "failed": "error",
 }
 """Reasons of runs that did not end well, in short."""
-
-
-OF_SUITES = ("time", "memory", "size")
-"""Costs whose numbers say by their units what they are; others go by their title."""
-
-
-class Fact(NamedTuple):
-    """A line under the headline."""
-
-    label: str
-    text: str
-    href: str = ""
-    """Anchor of the section that says more; empty where none does."""
 
 
 class Verdict(NamedTuple):
@@ -77,15 +57,13 @@ def headline(answer: Answer) -> str:
         )
     if not answer.top:
         return (
-            _nothing_tested(answer) if not _any_test(answer) else f"Each {answer.noun} loses to another: none is best."
+            _nothing_tested(answer)
+            if not answer.tested_by_score
+            else f"Each {answer.noun} loses to another: none is best."
         )
     if len(answer.top) == 1:
         return _one_best(answer, answer.top[0])
     return _several_best(answer)
-
-
-def _any_test(answer: Answer) -> bool:
-    return any(pair.v != "untested" for pair in answer.pairs.get("score", ()))
 
 
 def _nothing_tested(answer: Answer) -> str:
@@ -182,212 +160,6 @@ def _seeds(answer: Answer) -> str:
     if answer.shared is None:
         return seeds
     return f"{seeds}, means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
-
-
-# The facts
-
-
-def facts(answer: Answer) -> tuple[Fact, ...]:
-    """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
-    found = (
-        Fact("Difference", _difference(answer), "#sure"),
-        Fact("Cost", _cost(answer), "#cost"),
-        Fact("At the end", _improving(answer), "#training"),
-        Fact("Worth it?", _worth_it(answer), "#sure"),
-        Fact("Cheaper", _cheaper(answer), "#cost"),
-        Fact("Guessing", _guessing(answer), "#best"),
-        Fact("Take care", _care(answer), "#wrong"),
-        Fact("Sure?", _sure(answer), "#sure"),
-    )
-    return tuple(fact for fact in found if fact.text)
-
-
-def _difference(answer: Answer) -> str:
-    if len(answer.methods) < 2:
-        return ""
-    first, second = answer.methods[0].name, answer.methods[1].name
-    pair = answer.pair("score", first, second)
-    if pair is None:
-        return f"No shared seeds: {label(answer, first)} and {label(answer, second)}."
-    d, low, high = seen_from(pair, first)
-    text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: "
-    text += gap_text(answer, d)
-    if low is not None and high is not None:
-        text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
-    own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    within = f" Shown to lie within the margin of {gap_text(answer, answer.score.margin)}." if pair.small else ""
-    return f"{text}{own}.{within}"
-
-
-def _cost(answer: Answer) -> str:
-    names = answer.top or tuple(method.name for method in answer.methods[:1])
-    if len(names) == 1:
-        return _price(answer, names[0], [axis.key for axis in answer.axes], words=True)
-    if len(names) == 2 and answer.axes:
-        shown = [axis.key for axis in answer.axes if axis.key != "size"]
-        prices = {name: _price(answer, name, shown)[:-1] or "not trained" for name in names}
-        parts = [f"{label(answer, name)}: {price}" for name, price in prices.items()]
-        return f"{_opening(answer, '; '.join(parts))}."
-    return _range_of_costs(answer, names)
-
-
-def _price(answer: Answer, name: str, keys: Sequence[Key], *, words: bool = False) -> str:
-    said = {"time": " training", "memory": " memory", "size": " saved"}
-    parts = []
-    for axis in filter(None, map(answer.axis, keys)):
-        value = answer.value(name, axis.id)
-        if value is not None and not (axis.key == "size" and answer.by_name[name].base):
-            text = cost_text(answer, axis.id, value)
-            if axis.key in said:
-                parts.append(text + (said[axis.key] if words else ""))
-            else:
-                parts.append(f"{axis.title.lower()} {text}")
-    return f"{', '.join(parts)}." if parts else ""
-
-
-def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
-    parts = []
-    for axis in answer.axes:
-        values = [value for name in names if (value := answer.value(name, axis.id)) is not None]
-        if values:
-            ends = [cost_text(answer, axis.id, end) for end in (min(values), max(values))]
-            low = ends[0].rpartition(" ")[0] if ends[0].rpartition(" ")[2] == ends[1].rpartition(" ")[2] else ends[0]
-            span = ends[1] if ends[0] == ends[1] else f"{low} to {ends[1]}"
-            span += " saved" if axis.key == "size" else ""
-            parts.append(span if axis.key in OF_SUITES else f"{axis.title.lower()} {span}")
-    return f"{', '.join(parts)}." if parts else ""
-
-
-def _improving(answer: Answer) -> str:
-    late = [method.name for method in answer.methods if method.name in answer.under]
-    if not late:
-        return ""
-    trained = [method.name for method in answer.methods if not method.base]
-    kind = "methods" if len(trained) == len(answer.methods) else "trained methods"
-    every = len(late) == len(trained) > 1
-    who = f"All {len(late)} {kind}" if every else _opening(answer, several(answer, late))
-    some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
-    return f"{who} {'was' if len(late) == 1 else 'were'} still improving{' in some runs' if some else ''}."
-
-
-def _opening(answer: Answer, names: str) -> str:
-    """Return names as the first words of a sentence: those of methods keep their case."""
-    return capitalized(names) if answer.numbered else names
-
-
-def _worth_it(answer: Answer) -> str:
-    """Return which methods are shown to beat the base model, where not all are."""
-    base = next((method.name for method in answer.methods if method.base), None)
-    if base is None or not _any_test(answer):
-        return ""
-    over = answer.related(base, "worse")
-    if not over:
-        return "No method is shown to beat the base model."
-    if len(over) == len(answer.methods) - 1:
-        return ""
-    return f"Only {several(answer, over)} {'is' if len(over) == 1 else 'are'} shown to beat the base model."
-
-
-def _cheaper(answer: Answer) -> str:
-    """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
-    if answer.unranked:
-        return f"Costs are shown, not ranked: {answer.unranked}."
-    time = answer.axis("time") or next((axis for axis in answer.axes if axis.tested), None)
-    if time is None or time.tested is None or not answer.top or answer.by_name[answer.top[0]].base:
-        return ""
-    lead = answer.top[0]
-    quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
-    if not quicker:
-        return _nothing_cheaper(answer, lead, time)
-    near, fastest = quicker[0], answer.winner(time.key)
-    noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
-    pair = answer.pair(time.tested, near, lead)
-    assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
-    less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
-    text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
-    text += f"{_far(answer, near, lead)}."
-    if fastest not in {None, near} and fastest in quicker:
-        text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
-    return text
-
-
-def _far(answer: Answer, name: str, lead: str) -> str:
-    relation, pair = answer.relation("score", name, lead), answer.pair("score", lead, name)
-    if pair is None or relation == "untested":
-        return "scores not tested"
-    gap = gap_text(answer, abs(pair.d))
-    if relation in {"open", "equal"}:
-        return f"equal by {answer.score.title}" if relation == "equal" else f"can't tell by {answer.score.title}"
-    return f"{gap} {'lower' if answer.score.better == 'higher' else 'higher'}"
-
-
-def _nothing_cheaper(answer: Answer, lead: str, cost: Axis) -> str:
-    if cost.key != "time":
-        return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
-    memory, size = answer.axis("memory"), answer.axis("size")
-    if answer.winner("time") == lead and memory and answer.winner("memory") == lead:
-        adds = "adds" if memory.tested != memory.id else "needs"
-        text = f"No method trains faster or {adds} less memory."
-        least = answer.best("size")
-        if size and least and lead not in least:
-            value = answer.value(least[0], size.id)
-            text += (
-                f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
-            )
-        return text
-    return "No method is shown to train faster."
-
-
-def _guessing(answer: Answer) -> str:
-    below = answer.guess.below if answer.guess else ()
-    if not below:
-        return ""
-    if len(below) == len(answer.methods):
-        return "No method is shown to beat guessing."
-    return f"Not shown to beat guessing: {several(answer, below)}."
-
-
-def _care(answer: Answer) -> str:
-    names = {name for pair in answer.pairs.get("score", ()) if pair.skew for name in (pair.a, pair.b)}
-    skewed = [method.name for method in answer.methods if method.name in names]
-    return f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
-
-
-def _sure(answer: Answer) -> str:
-    tested = [pair for pair in answer.pairs.get("score", ()) if pair.v != "untested"]
-    if not tested:
-        return (
-            f"No: a verdict takes two {answer.noun}s that share {answer.least} {answer.over}s."
-            if answer.methods[1:] and not answer.untested
-            else ""
-        )
-    few = f"at most {answer.chance:g} in 100 such pages have"
-    pages = f"{few} a wrong verdict (conditions below)."
-    if answer.ranks:
-        return f"For {answer.over}s like these: {pages}"
-    if answer.over == "row":
-        few_rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-        return f"For {answer.judged}: {few} a wrong verdict.{few_rows}"
-    if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
-        rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
-        found = any(pair.v == "different" for pair in tested)
-        return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
-    if answer.winner("score"):
-        return f"Yes, {_held(answer)}: {pages}"
-    rest = f"Verdicts hold {_held(answer)}. {capitalized(few)} a wrong one (conditions below)."
-    return f"Not {_unsure(answer)}. {rest}"
-
-
-def _held(answer: Answer) -> str:
-    """Return under what the verdicts of seeds hold."""
-    return "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
-
-
-def _unsure(answer: Answer) -> str:
-    """Return between which methods nothing is sure."""
-    if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
-        return f"for {several(answer, untested)}, which shares too few seeds"
-    return "between the two" if len(answer.top) == 2 else "among these" if answer.top[1:] else "against all"
 
 
 # The banner and the rows

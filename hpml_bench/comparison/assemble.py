@@ -1,0 +1,375 @@
+"""Alignment of what readers found by run and row; an input that can't be aligned is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpml_bench.comparison.measured import (
+    CONTENT,
+    COUNT,
+    DATASET,
+    GROUP,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    Cost,
+    Measured,
+    Score,
+)
+from hpml_bench.comparison.scores import Scores
+from hpml_bench.errors import UserError
+from hpml_bench.report.curves import LARGEST
+from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+LONGEST = 100
+"""Characters of a name; a longer one is cut."""
+
+
+def assemble(
+    measured: Sequence[Measured],
+    *,
+    lower: bool = False,
+    bounds: tuple[float, float] | None = None,
+    shared: bool = False,
+    title: str = "scores",
+) -> tuple[Scores, ...]:
+    """Return the scores of each data set, those that compare two systems or more.
+
+    Args:
+        measured: what readers found.
+        lower: a lower score is better, whatever the inputs say.
+        bounds: least and largest score, whatever the inputs say.
+        shared: compare the rows that all systems have; else different rows are an error.
+        title: name of a data set that the inputs don't name.
+
+    Raises:
+        UserError: a value is missing, no number, twice there or out of its range; inputs hold different scores; rows
+            differ between systems; a row is in two groups; a cost differs within a run; or there is one system alone.
+
+    """
+    import pandas as pd
+
+    if not measured:
+        raise UserError("there is nothing to compare; name a file or folder with scores")
+    score = _score(measured, lower, bounds)
+    frame = pd.concat([_prepared(one) for one in measured], ignore_index=True)
+    _check(frame, score)
+    frame[SYSTEM] = _shown(frame, SYSTEM)
+    frame[DATASET] = _shown(frame, DATASET)
+    costs = _costs(measured)
+    parts = {str(name): part for name, part in frame.groupby(DATASET, sort=False)}
+    alone = [name for name, part in parts.items() if part[SYSTEM].nunique() < 2]
+    if len(alone) == len(parts):
+        only = frame[SYSTEM].iloc[0]
+        raise UserError(
+            f"{frame[WHERE].iloc[0]}: '{only}' is the only system{' of its data set' if len(parts) > 1 else ''}; "
+            "a comparison takes two or more"
+        )
+    sources = tuple(dict.fromkeys(one.source for one in measured if one.source))
+    common = replace(_empty(score), sources=sources, look=max(one.look for one in measured))
+    remarks = list(dict.fromkeys(remark for one in measured for remark in one.remarks))
+    remarks += [f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone]
+    failed = [failure for one in measured for failure in one.failed]
+    found = []
+    for name, part in parts.items():
+        if name not in alone:
+            own = tuple(one for one in failed if one.dataset in {"", name})
+            of = replace(common, dataset=name, title=name or title, remarks=tuple(remarks), failed=own)
+            found.append(_aligned(part, of, costs, shared=shared))
+    return tuple(found)
+
+
+def _empty(score: Score) -> Scores:
+    return Scores("", "", score, (), (), {}, None, None, None, False, {})
+
+
+def _score(measured: Sequence[Measured], lower: bool, bounds: tuple[float, float] | None) -> Score:
+    """Return the score that all inputs hold."""
+    found = [one.score for one in measured]
+    if lower:
+        found = [replace(one, better="lower") for one in found]
+    if bounds is not None:
+        if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
+            raise UserError(f"the range {bounds[0]:g} to {bounds[1]:g} is none; give the least score, then the largest")
+        found = [replace(one, low=bounds[0], high=bounds[1]) for one in found]
+    first = found[0]
+    for one, of in zip(found, measured, strict=True):
+        first_source, source = (sanitize(x.source or _where(x), 300) for x in (measured[0], of))
+        if one.name != first.name:
+            raise UserError(
+                f"{source} holds the score {sanitize(one.name, 40)} and {first_source} {sanitize(first.name, 40)}; "
+                "choose one that all have by --metric"
+            )
+        if one.better != first.better:
+            raise UserError(
+                f"{first.name}: higher is better in one of {first_source} and {source}, lower in the other; "
+                "add --lower if lower is better, or compare them apart"
+            )
+        if (one.low, one.high) != (first.low, first.high):
+            raise UserError(
+                f"{first.name} has another range in {source} than in {first_source}; give it by --range LOW,HIGH"
+            )
+    return first
+
+
+def _where(one: Measured) -> str:
+    return str(one.lines[WHERE].iloc[0]) if len(one.lines) else "an input"
+
+
+def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
+    by_column: dict[str, Cost] = {}
+    for one in measured:
+        for cost in one.costs:
+            if by_column.setdefault(cost.column, cost) != cost:
+                raise UserError(
+                    f"{sanitize(one.source, 300)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
+                    "in the inputs before; rename one of the columns"
+                )
+    return tuple(by_column.values())
+
+
+def _prepared(one: Measured) -> pd.DataFrame:
+    """Return the lines with every column that has a meaning; a run or data set without a name has an empty one."""
+    lines = one.lines.reset_index(drop=True).copy()
+    for column in (SEED, DATASET):
+        if column not in lines:
+            lines[column] = ""
+    for column in (ROW, GROUP):
+        if column not in lines:
+            lines[column] = None
+    if COUNT not in lines:
+        lines[COUNT] = np.nan
+    needed = [SYSTEM, SCORE, SEED, DATASET, *([ROW] if ROW in one.lines else [])]
+    for column in needed:
+        missing = lines[column].isna()
+        if missing.any():
+            where = lines[WHERE][missing].iloc[0]
+            what = "missing or not a number" if column == SCORE else "missing"
+            raise UserError(f"{where}: {column} is {what}; give a value in each line, or leave the line out")
+    if GROUP in one.lines and one.lines[GROUP].isna().any() and one.lines[GROUP].notna().any():
+        where = lines[WHERE][lines[GROUP].isna()].iloc[0]
+        raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
+    for column in (SYSTEM, SEED, DATASET, ROW, GROUP):
+        lines[column] = lines[column].map(str, na_action="ignore")
+    return lines
+
+
+def _check(frame: pd.DataFrame, score: Score) -> None:
+    """Check that scores and numbers of rows are numbers, in their range."""
+    values = frame[SCORE].to_numpy(dtype=float)
+    for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+        raise UserError(
+            f"{frame[WHERE][at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
+        )
+    low = -np.inf if score.low is None else score.low
+    high = np.inf if score.high is None else score.high
+    for at in np.flatnonzero((values < low) | (values > high))[:1]:
+        raise UserError(
+            f"{frame[WHERE][at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
+            "the range by --range LOW,HIGH"
+        )
+    counts = frame[COUNT].to_numpy(dtype=float)
+    for at in np.flatnonzero(np.isfinite(counts) & ((counts < 1) | (counts % 1 > 0)))[:1]:
+        raise UserError(f"{frame[WHERE][at]}: the number of rows is {counts[at]:g}; give a whole number above 0")
+
+
+def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    """Return names as they are shown: of one printable line, of at most so many characters, and still different."""
+    known: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name in dict.fromkeys(frame[column]):
+        known[name] = sanitize(name, LONGEST)
+        if name and not known[name]:
+            where = frame[WHERE][frame[column] == name].iloc[0]
+            raise UserError(f"{where}: the {column}'s name has no printable character; rename it")
+        if first.setdefault(known[name], name) != name:
+            where = frame[WHERE][frame[column] == name].iloc[0]
+            raise UserError(
+                f"{where}: the {column} '{known[name]}' looks like another one, from which it differs by what isn't "
+                f"shown or after {LONGEST} characters; rename one"
+            )
+    return frame[column].map(known)
+
+
+def _aligned(part: pd.DataFrame, of: Scores, costs: tuple[Cost, ...], *, shared: bool) -> Scores:
+    """Return the scores of one data set."""
+    with_rows = part[ROW].notna()
+    if with_rows.any() and not with_rows.all():
+        a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
+        raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
+    seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
+    number = {seed: at for at, seed in enumerate(seeds)}
+    part = part.assign(run=part[SEED].map(number))
+    of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=_by_run(part, costs))
+    _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
+    if CONTENT in part and with_rows.any():
+        _check_content(part)
+    return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
+
+
+def _by_number(seed: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(seed), seed
+    except ValueError:
+        return True, 0.0, seed
+
+
+def _check_once(part: pd.DataFrame, key: list[str]) -> None:
+    twice = part.duplicated(key)
+    if twice.any():
+        again = part[twice].iloc[0]
+        same = (part[key].astype(str) == again[key].astype(str)).all(axis=1)
+        first = part[WHERE][same].iloc[0]
+        row = f", row '{sanitize(again[ROW], 60)}'" if ROW in key else ""
+        run = f", seed {sanitize(again[SEED], 20)}" if again[SEED] else ""
+        raise UserError(
+            f"{again[WHERE]}: '{again[SYSTEM]}'{run}{row} is there already ({first}); keep one, or tell runs apart by "
+            "a column seed, data sets by a column dataset"
+        )
+
+
+def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str, dict[int, float]]]:
+    """Return each cost by system and run; one that differs within a run is no cost of the run."""
+    found: dict[Cost, dict[str, dict[int, float]]] = {}
+    for cost in costs:
+        if cost.column not in part:
+            continue
+        there = part[part[cost.column].notna()]
+        values = there[cost.column].to_numpy(dtype=float)
+        for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+            raise UserError(
+                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
+                f"{LARGEST:g}, or leave it empty"
+            )
+        runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
+        for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:
+            line = there.iloc[at]
+            raise UserError(
+                f"{line[WHERE]}: {sanitize(cost.title, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
+                "run's total or mean, in each of its lines: sum it up, or remove the column"
+            )
+        by_system: dict[str, dict[int, float]] = {}
+        firsts = there.drop_duplicates([SYSTEM, "run"])
+        for system, run, value in zip(firsts[SYSTEM], firsts["run"], firsts[cost.column], strict=True):
+            by_system.setdefault(str(system), {})[int(run)] = float(value)
+        if by_system:
+            found[cost] = by_system
+    return found
+
+
+def _check_content(part: pd.DataFrame) -> None:
+    """Check that a row's id means the same row in all inputs that say what their rows hold."""
+    known = part[part[CONTENT].notna()]
+    first = known.groupby(ROW, sort=False)[[CONTENT, WHERE]].transform("first")
+    for at in np.flatnonzero((first[CONTENT] != known[CONTENT]).to_numpy())[:1]:
+        line = known.iloc[at]
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE].iloc[at]}, by their "
+            "contents; compare results of the same version of the data"
+        )
+
+
+def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
+    import pandas as pd
+
+    rows = pd.Index(dict.fromkeys(part[ROW]))
+    place = part.assign(place=rows.get_indexer(part[ROW]))
+    there = place.groupby([SYSTEM, "run"], sort=False)["place"]
+    keep = np.arange(len(rows))
+    if (there.size() != len(rows)).any():
+        if not shared:
+            raise UserError(_unequal(place, rows, of))
+        keep = np.flatnonzero(np.bincount(place["place"], minlength=len(rows)) == len(there))
+        if not len(keep):
+            raise UserError(
+                f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer"
+            )
+    groups = _groups(place, len(rows))
+    values: dict[str, dict[int, NDArray[np.float64]]] = {name: {} for name in of.systems}
+    for system, run, own in _runs(place):
+        ordered = np.full(len(rows), np.nan)
+        ordered[own["place"].to_numpy()] = own[SCORE].to_numpy(dtype=float)
+        values[system][run] = ordered[keep]
+    every = np.unique(np.concatenate([scores for by in values.values() for scores in by.values()]))
+    binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
+    return replace(
+        of,
+        rows=values,
+        means={name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in values.items()},
+        count=len(keep),
+        groups=None if groups is None else groups[keep],
+        binary=binary,
+        unshared=len(rows) - len(keep),
+    )
+
+
+def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Yield system, run and lines of each run."""
+    for name, by_run in place.groupby(SYSTEM, sort=False):
+        for run, own in by_run.groupby("run", sort=False):
+            yield str(name), int(str(run)), own
+
+
+def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: Scores) -> str:
+    """Return the sentence on the first run that lacks rows of another one."""
+    for system, run, own in _runs(place):
+        missing = np.setdiff1d(np.arange(len(rows)), own["place"])
+        if len(missing):
+            other = place[place["place"] == missing[0]].iloc[0]
+            seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
+            return (
+                f"'{system}'{seed} has {len(own):,} of {len(rows):,} rows of {of.title}: it lacks row "
+                f"'{sanitize(rows[missing[0]], 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or "
+                "compare those that all have by --shared"
+            )
+    raise AssertionError("some run lacks a row")
+
+
+def _groups(place: pd.DataFrame, count: int) -> NDArray[np.int64] | None:
+    """Return the group of each row, numbered; None where rows have none."""
+    import pandas as pd
+
+    named = place[place[GROUP].notna()]
+    if not len(named):
+        return None
+    if len(named) < len(place):
+        where = place[WHERE][place[GROUP].isna()].iloc[0]
+        raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
+    first = named.groupby("place")[GROUP].transform("first")
+    for at in np.flatnonzero((first != named[GROUP]).to_numpy())[:1]:
+        line = named.iloc[at]
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is in group '{sanitize(line[GROUP], 40)}', and elsewhere "
+            f"in '{sanitize(first.iloc[at], 40)}'; give it one group in all lines"
+        )
+    found = np.zeros(count, dtype=np.int64)
+    found[named["place"].to_numpy()] = pd.factorize(named[GROUP])[0]
+    return found if len(np.unique(found)) < count else None
+
+
+def _with_means(part: pd.DataFrame, of: Scores) -> Scores:
+    """Return scores of which only means are known."""
+    counts = part[COUNT].to_numpy(dtype=float)
+    known = np.isfinite(counts)
+    if known.any():
+        for at in np.flatnonzero(counts != counts[known][0])[:1]:
+            line, first = part.iloc[at], part[known].iloc[0]
+            has = f"{counts[at]:,.0f} rows" if known[at] else "no number of rows"
+            raise UserError(
+                f"{line[WHERE]}: '{line[SYSTEM]}' has {has} of {of.title} and '{first[SYSTEM]}' "
+                f"{first[COUNT]:,.0f} ({first[WHERE]}); compare scores of the same rows"
+            )
+    means: dict[str, dict[int, float]] = {name: {} for name in of.systems}
+    for system, run, value in zip(part[SYSTEM], part["run"], part[SCORE], strict=True):
+        means[str(system)][int(run)] = float(value)
+    return replace(of, means=means, count=int(counts[0]) if known.all() else None)
