@@ -10,6 +10,7 @@ the real peak of each phase: the smallest, the median, the largest, and the wors
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -88,6 +89,7 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
             train(Trainer(run))
         else:
             _evaluate(Evaluator(run))
+        gc.collect()  # what is freed after a profile keeps its size there, and is counted again in the next one
     live, peaks = _peaks(profiled)
     held = live.get("evaluation", 0)
     return Measured(weights + held, *(weights + peaks[phase] if phase in peaks else 0 for phase in PHASES))
