@@ -1,7 +1,7 @@
 """Calibration of `compare`: how often a page of one run each makes a false claim, and coverage of its intervals.
 
-`python benchmarks/compare_calibration.py` writes reports/reference/compare/rates.json and, with `--table`, prints of it
-the table of docs/methodology.md. A page's claims are made by the functions that
+`python benchmarks/compare_calibration.py` writes reports/reference/compare/rates.json, with `--only` those of some
+worlds anew, and prints with `--table` the table of docs/methodology.md. A page's claims are made by the functions that
 `hpml-bench compare` calls, from scores that are drawn here. All systems are equal in every world, some in other ways
 than others: of one system rare rows fail, and all its other rows are a little better.
 """
@@ -115,6 +115,11 @@ def unseen(random: Random, systems: int, rows: int) -> Floats:
     return scores
 
 
+def half_right(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong, half of each, of which systems share nothing."""
+    return (random.random((systems, rows)) < 0.5).astype(float)
+
+
 def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, int, int], Floats]:
     """Return a draw in which the rows of a group have nearly one score."""
 
@@ -133,6 +138,7 @@ WORLDS: Mapping[str, World] = {
     "right and wrong, 3 % wrong": World(nearly_all_right, binary=True),
     "right and wrong, one system's own 2 %": World(one_way, binary=True),
     "right and wrong, means alone": World(nearly_all_right, shares=True),
+    "half right, means alone": World(half_right, shares=True),
     "zero-inflated": World(zero_inflated, None),
     "zero-inflated in one system, 0 to 1": World(rare_success),
     "rare failures of one system, 0 to 1": World(rare_failures),
@@ -191,9 +197,9 @@ def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
     return Rate(name, world.promised, systems, rows, pages, false, bound, held / intervals if intervals else 1.0)
 
 
-def rates() -> Iterator[Rate]:
-    """Yield the rates of all worlds and sizes; of large pages fewer are drawn."""
-    for name in WORLDS:
+def rates(worlds: Iterable[str] = WORLDS) -> Iterator[Rate]:
+    """Yield the rates of worlds at all sizes; of large pages fewer are drawn."""
+    for name in worlds:
         for systems in SYSTEMS:
             for rows in ROWS:
                 yield rate(name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows))))
@@ -227,18 +233,22 @@ def main() -> None:
     """Write the rates, and print each."""
     parser = argparse.ArgumentParser(description="Simulate how often pages of `compare` are wrong.")
     parser.add_argument("--table", action="store_true", help="print the table of the recorded rates; draw nothing")
+    parser.add_argument("--only", nargs="+", metavar="WORLD", choices=WORLDS, default=[], help="keep the other rates")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of rates.json")
     chosen = parser.parse_args()
     if chosen.table:
         print(rate_table(load(chosen.out)))
         return
-    found = []
-    for one in rates():
-        found.append(one)
+    found: dict[str, list[Rate]] = {}
+    for one in load(chosen.out) if chosen.only else ():
+        if one.world not in chosen.only:
+            found.setdefault(one.world, []).append(one)
+    for one in rates(chosen.only or WORLDS):
+        found.setdefault(one.world, []).append(one)
         share = f"{100 * one.false / one.pages:.1f} % of {one.pages:,}"
         print(f"{one.world}, {one.systems} systems, {one.rows:,} rows: {share}, {100 * one.covered:.1f} %", flush=True)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
+    lines = ",\n".join(json.dumps(asdict(one)) for name in WORLDS for one in found.get(name, ()))
     (chosen.out / "rates.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 

@@ -94,7 +94,8 @@ def compare(
         its own 95 % interval `low`, `high`; `p` and, after Holm, `p_adjusted` (below 0.05 is a verdict); `verdict`
         (`different`, `equivalent`, `undecided`, `untested`); `better` (the better system, or None); `scope` (what the
         verdict holds for); `need` (of undecided pairs, seeds or rows that would decide with a chance of 80 % if the
-        difference is as measured); `rows` and `seeds` (compared rows, shared seeds). NaN or NA where there is none.
+        difference is as measured); `rows` and `seeds` (compared rows, shared seeds); `skewed` (whether few rows carry a
+        verdict, or noise looks skewed, where tests claim too much). NaN or NA where there is none.
 
     Raises:
         hpml_bench.errors.UserError: the frame can't be compared: one sentence that names the line.

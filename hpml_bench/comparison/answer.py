@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import SHOWN, Verdicts, verdicts
+from hpml_bench.comparison.verdicts import SHOWN, Verdicts, is_exact, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
@@ -33,10 +34,20 @@ class Compared:
         return cls(scores, verdicts(scores, margin))
 
     @property
+    def percent(self) -> bool:
+        """Whether scores are shown as per cent: those of 0 to 1."""
+        return self.scores.binary or (self.scores.score.low, self.scores.score.high) == (0.0, 1.0)
+
+    @cached_property
+    def power(self) -> int:
+        """Power of ten in which scores are shown: a multiple of 3 where they are very small or large."""
+        largest = max(abs(value) for of in self.scores.means.values() for value in of.values())
+        return 0 if self.percent or not largest or 1e-3 <= largest < 1e6 else 3 * math.floor(math.log10(largest) / 3)
+
+    @property
     def scale(self) -> float:
-        """100 where scores are shown as per cent: shares of rows that are right."""
-        shares = self.verdicts.scope == "shares" and (self.scores.score.low, self.scores.score.high) == (0.0, 1.0)
-        return 100.0 if self.scores.binary or shares else 1.0
+        """What a score is multiplied by to be shown."""
+        return 100.0 if self.percent else float(f"1e{-self.power}")
 
     @property
     def by_rows(self) -> bool:
@@ -129,17 +140,18 @@ def _runs_text(scores: Scores) -> str:
 
 def _score(compared: Compared, means: Sequence[float]) -> Score:
     score = compared.scores.score
-    percent = compared.scale != 1.0
+    percent = compared.percent
+    unit = "%" if percent else terms.power_of_ten(compared.power) if compared.power else ""
     largest = max(map(abs, means))
     digits = 1 if percent else max(0, min(6, 2 - math.floor(math.log10(largest)))) if largest else 2
     margin = next((c.margin for c in compared.verdicts.score if c.margin), 0.0)
     return Score(
         id=_slug(score.name, "_") or "score",
         title=score.title or score.name,
-        unit="%" if percent else "",
+        unit=unit,
         better=score.better,
         digits=digits,
-        difference_unit="points" if percent else "",
+        difference_unit="points" if percent else unit,
         margin=compared.scale * margin,
     )
 
@@ -155,7 +167,8 @@ def _axes(scores: Scores, found: Verdicts) -> dict[Cost, Axis]:
         key = f"cost-{at + 1}" if key == "cost-" or any(key == axis.key for axis in axes.values()) else key
         name = f"cost_{at + 1}"
         axes[cost] = Axis(key=key, id=name, title=capitalized(cost.title), unit=cost.unit,
-                          tested=name if cost in found.costs else None, exact=cost.exact)  # fmt: skip
+                          tested=name if cost in found.costs else None,
+                          exact=is_exact(cost, scores.costs[cost]))  # fmt: skip
     return axes
 
 
@@ -182,7 +195,11 @@ def _own_interval(compared: Compared, name: str, runs: Mapping[int, float]) -> t
     low: float | None = None
     high: float | None = None
     mean = float(np.mean(list(runs.values())))
-    if scope in {"seeds", "seeds and rows"}:
+    if scope == "seeds and rows" and len(runs) > 1:
+        step = 1.0 if scores.binary else 0.0
+        interval = statistics.crossed_interval([scores.units[name][run] for run in runs], scores.span, step)
+        low, high = interval.low, interval.high
+    elif scope in {"seeds", "seeds and rows"}:
         grid = 1 / scores.count if scores.binary and scores.count else None
         interval = statistics.mean_interval(list(runs.values()), grid)
         low, high = interval.low, interval.high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "dataset", "a", "b", "difference", "low", "high", "p", "p_adjusted", "verdict", "better", "scope", "need", "rows",
-    "seeds",
+    "seeds", "skewed",
 )  # fmt: skip
 
 
@@ -31,12 +32,19 @@ def verdicts_of(
     """Return the verdicts on a frame's systems; see `hpml_bench.compare`."""
     import pandas as pd
 
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
+    if margin is not None and not (isinstance(margin, int | float) and 0 < margin < math.inf):
+        raise UserError(f"margin is {margin!r}; give a difference above 0, in the score's unit")
+    if bounds is not None and len(bounds) != 2:
+        raise UserError(f"bounds are {bounds!r}; give the least and the largest score, as (0, 1)")
     found = assemble([of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared)
     rows = [row for one in found for row in _rows(Compared.of(one, margin))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
-    return made.astype({"need": "Int64", "rows": "Int64", "seeds": "Int64"})
+    floats = ("low", "high", "p", "p_adjusted")
+    return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
 
 
 def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
@@ -58,4 +66,5 @@ def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
             compared.needed(c) if c.verdict == "undecided" else None,
             scores.count,
             shared,
+            c.uncertain,
         )

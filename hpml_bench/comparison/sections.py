@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -61,7 +62,7 @@ def _places(answer: Answer) -> Table:
                      method.seeds])  # fmt: skip
     notes = [
         "A place is an interval of ranks. It begins after the systems shown better and ends before those shown worse. "
-        "Low and high: 95 % of the mean, each by itself."
+        f"Low and high: 95 % of the mean, for {answer.judged}."
     ]
     columns = ("System", "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
     return table("places", f"Systems by {answer.score.title}", columns, rows, notes)
@@ -170,8 +171,19 @@ def _more(compared: Compared) -> Text | None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
     if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
         costs = " and ranks by cost" if compared.scores.costs else ""
-        sentences.append(f"Three seeds of each system: verdicts for other seeds too{costs}.")
+        most = max(len(of) for of in compared.scores.means.values())
+        these = "Three seeds that all systems share" if most >= statistics.LEAST_SEEDS else "Three seeds of each system"
+        sentences.append(f"{these}: verdicts for other seeds too{costs}.")
+        sentences += _fewest_seeds(compared.scores) if most >= statistics.LEAST_SEEDS else []
     return Text(sentences=tuple(sentences)) if sentences else None
+
+
+def _fewest_seeds(scores: Scores) -> list[str]:
+    """Return a sentence on the two systems that share fewest seeds."""
+    names, runs = scores.systems, scores.means
+    pairs = [(len(runs[a].keys() & runs[b].keys()), a, b) for a, b in itertools.combinations(names, 2)]
+    shared, a, b = min(pairs)
+    return [f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}."]
 
 
 def _reading(compared: Compared) -> tuple[str, ...]:

@@ -84,13 +84,17 @@ def scope_of(scores: Scores) -> tuple[Scope, str | None]:
 def _few(count: int, unit: str) -> str | None:
     """Return that so few rows show nothing, if so."""
     least = statistics.LEAST_ROWS
-    return f"{count} {unit} show nothing of others: give {least} or more" if count < least else None
+    return (
+        f"{unit} under {least} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+        if count < least
+        else None
+    )
 
 
 def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
     if scope == "seeds and rows":
         step = 1.0 if scores.binary else 0.0
-        return statistics.compare_scores(scores.units, margin, scores.span, step)
+        return statistics.compare_scores(scores.units, margin, scores.span, step, bounded=scores.bounded)
     if scope == "rows":
         runs = {name: np.mean(list(scores.units[name].values()), axis=0) for name in scores.systems}
         alone = all(len(scores.units[name]) == 1 for name in scores.systems)
@@ -105,9 +109,14 @@ def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Compari
     return statistics.untested(means, scores.count or 0)
 
 
+def is_exact(cost: Cost, values: Mapping[str, Mapping[int, float]]) -> bool:
+    """Return whether a cost is a count without noise: by the input, or equal in all runs of each system, of several."""
+    return cost.exact or all(len(of) > 1 and len(set(of.values())) == 1 for of in values.values())
+
+
 def _testable(cost: Cost, values: Mapping[str, Mapping[int, float]], scores: Scores) -> bool:
     """Return whether a cost has three seeds that every two systems share, all above 0."""
-    if cost.exact or set(values) != set(scores.systems):
+    if is_exact(cost, values) or set(values) != set(scores.systems):
         return False
     runs = [set(values[name]) for name in scores.systems]
     shared = min(len(a & b) for at, a in enumerate(runs) for b in runs[at + 1 :])

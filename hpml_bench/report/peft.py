@@ -141,7 +141,7 @@ def _known(record: RunRecord) -> tuple[str | None, str | None]:
 
 def _meta_info(record: RunRecord) -> dict[str, Any]:
     environment, digests = record.environment, record.digests
-    hardware, versions = (_object(environment.get(key)) for key in ("hardware", "packages"))
+    hardware, versions = (_mapping(environment.get(key)) for key in ("hardware", "packages"))
     gpus = hardware.get("gpus")
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -161,7 +161,7 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
             "version": None,
             "machine": _text(hardware.get("architecture")),
             "processor": _text(hardware.get("cpu")),
-            "accelerator": _text(_object(gpus[0]).get("name")) if isinstance(gpus, list) and gpus else None,
+            "accelerator": _text(_mapping(gpus[0]).get("name")) if isinstance(gpus, list) and gpus else None,
         },
         "pytorch_info": None,
         PROTOCOL: record.protocol_id,
@@ -219,7 +219,7 @@ def _sum(values: Mapping[int, float], steps: Sequence[int]) -> float | None:
     return sum(values[step] for step in steps) if steps and all(step in values for step in steps) else None
 
 
-def _object(value: object) -> dict[str, Any]:
+def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

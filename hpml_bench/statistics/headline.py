@@ -19,11 +19,12 @@ Scores = Mapping[str, Mapping[int, NDArray[Any]]]
 
 
 def compare_scores(
-    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0
+    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0, *, bounded: bool = True
 ) -> tuple[Comparison, ...]:
     """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
 
-    `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`.
+    `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`. Where
+    `span` is not the range that scores can have (`bounded`), differences that few rows carry are marked.
     """
     means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
 
@@ -32,7 +33,9 @@ def compare_scores(
         return crossed_evidence(table, span, step) if table[0].size > 1 else None  # one row shows nothing of others
 
     pairs = compare_pairs(means, margin=margin, evidence=evidence)
-    return pairs if span else tuple(replace(c, skewed=c.skewed or _carried_by_few(c, scores)) for c in pairs)
+    return (
+        pairs if span and bounded else tuple(replace(c, skewed=c.skewed or _carried_by_few(c, scores)) for c in pairs)
+    )
 
 
 ROW_SKEW = 3.0

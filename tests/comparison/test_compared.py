@@ -143,8 +143,8 @@ def test_means_of_known_rows_are_tested_unpaired() -> None:
     [
         (means(a=0.5, b=0.9), {}, "the score's range isn't known"),
         (means(None, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "the number of rows isn't known"),
-        (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "2 rows show nothing of others"),
-        (right_and_wrong(SYSTEMS, 2), {}, "2 rows show nothing of others"),
+        (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "rows under 3 show nothing of others: there are 2"),
+        (right_and_wrong(SYSTEMS, 2), {}, "rows under 3 show nothing of others: there are 2"),
     ],
 )
 def test_what_can_t_be_tested_says_why(lines: list[Row], options: dict[str, Any], why: str) -> None:
@@ -348,6 +348,38 @@ def test_options_that_can_t_be_met_are_user_errors(options: tuple[str, ...], sai
 # From Python
 
 
+def test_a_count_without_noise_takes_no_share_of_the_error() -> None:
+    """A column that is equal in all runs of each system is exact: it joins no family, and any difference is real."""
+    rows = right_and_wrong(SYSTEMS, 100, seeds=(0, 1, 2))
+    counted = [line | {"parameters": len(str(line["system"])) * 10} for line in rows]
+    alone, beside = answer(rows), answer(counted)
+    assert [pair.ph for pair in alone.pairs["score"]] == [pair.ph for pair in beside.pairs["score"]]
+    (axis,) = beside.axes
+    assert axis.exact
+    assert beside.relation(axis.key, "beta", "alpha") == "better"
+
+
+def test_small_scores_keep_their_digits() -> None:
+    """Scores far below 1 are shown in a power of ten."""
+    lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
+    shown = answer(lines)
+    assert shown.score.unit == "× 10⁻⁹"
+    assert 1 < shown.methods[0].v["score"].m < 2
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"margin": -1.0}, "margin is -1.0"), ({"margin": float("nan")}, "margin is nan"),
+    ({"margin": "x"}, "margin is 'x'"),
+    ({"bounds": (0, 1, 2)}, "bounds are"),
+])  # fmt: skip
+def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) -> None:
+    """A sentence, as of the command."""
+    with pytest.raises(UserError, match=said):
+        hpml_bench.compare(pd.DataFrame(right_and_wrong(SYSTEMS)), **options)
+    with pytest.raises(UserError, match="takes a pandas DataFrame and got a dict"):
+        hpml_bench.compare({"system": []})  # type: ignore[arg-type]
+
+
 def test_python_gives_a_row_per_pair() -> None:
     """The page's verdicts as a frame, in the score's own unit."""
     frame = pd.DataFrame(right_and_wrong(SYSTEMS))
@@ -355,7 +387,7 @@ def test_python_gives_a_row_per_pair() -> None:
     of = answer(right_and_wrong(SYSTEMS), 0.05)
     assert list(found.columns) == [
         "dataset", "a", "b", "difference", "low", "high", "p", "p_adjusted", "verdict", "better", "scope", "need",
-        "rows", "seeds",
+        "rows", "seeds", "skewed",
     ]  # fmt: skip
     for row, pair in zip(found.itertuples(), of.pairs["score"], strict=True):
         assert (row.a, row.b, row.verdict) == (pair.a, pair.b, pair.v)

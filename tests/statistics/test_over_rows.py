@@ -14,6 +14,7 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.statistics import OverRows, RightAndWrong, TwoShares, compare_rows, compare_shares, decide, group_scores
 from hpml_bench.statistics.evidence import Evidence, acceptance
+from hpml_bench.statistics.over_rows import fisher
 
 RANDOM = np.random.default_rng(5)
 
@@ -52,11 +53,15 @@ def test_right_and_wrong_is_mcnemars_exact_test(only_a: int, only_b: int, both: 
 
 
 def test_two_shares_are_agresti_and_caffo() -> None:
-    """Unpaired: a success and a failure more in each, then Wald (their example: 11 of 12 against 7 of 12)."""
-    (found,) = compare_shares({"a": 11 / 12, "b": 7 / 12}, 12)
-    p, q = 12 / 14, 8 / 14
-    error = np.sqrt((p * (1 - p) + q * (1 - q)) / 14)
-    assert found.p == pytest.approx(2 * stats.norm.sf((p - q) / error))
+    """Unpaired: a success and a failure more in each, then Wald's interval, without 0 only where Fisher rejects too."""
+    (found,) = compare_shares({"a": 11 / 12, "b": 7 / 12}, 12)  # their example
+    assert found.p == pytest.approx(2 * stats.fisher_exact([[11, 1], [7, 5]], alternative="greater").pvalue)
+    (found,) = compare_shares({"a": 110 / 120, "b": 70 / 120}, 120)
+    p, q = 111 / 122, 71 / 122
+    error = np.sqrt((p * (1 - p) + q * (1 - q)) / 122)
+    wald = 2 * stats.norm.sf((p - q) / error)
+    exact = 2 * stats.fisher_exact([[110, 10], [70, 50]], alternative="greater").pvalue
+    assert found.p == pytest.approx(max(wald, exact))
     assert (found.difference.low, found.difference.high) == pytest.approx(
         (p - q - 1.959964 * error, p - q + 1.959964 * error), abs=1e-6
     )
@@ -104,6 +109,27 @@ def _agree(evidence: Evidence, alpha: float) -> None:
     if abs(p / alpha - 1) > 1e-6:  # at the level itself rounding decides
         assert (low > 0 or high < 0) == (p < alpha)
     assert low <= high
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(60, 80))
+def test_shares_are_no_surer_than_fishers_test(a: int, b: int, n: int) -> None:
+    """P is at least Fisher's, and never claims what a normal approximation alone would."""
+    p = TwoShares(n, (a - b) / n, a / n, b / n).p()
+    more, less = max(a, b), min(a, b)
+    theirs = stats.fisher_exact([[more, n - more], [less, n - less]], alternative="greater").pvalue
+    assert fisher(a, b, n) == pytest.approx(min(1.0, 2 * theirs), rel=1e-6)
+    assert p >= fisher(a, b, n)
+
+
+@given(st.integers(5, 60), st.floats(0, 1), st.integers(0, 2**31))
+def test_a_shown_interval_never_contradicts_its_p(n: int, share: float, seed: int) -> None:
+    """A pair's own 95 % interval leaves out 0 just where its own p is below 5 %."""
+    random = np.random.default_rng(seed)
+    a, b = (random.random(n) < share).astype(float), random.random(n) ** 3
+    for pair in (*compare_rows({"a": a, "b": b}), *compare_shares({"a": a.mean(), "b": b.mean()}, n)):
+        low, high = pair.difference.low, pair.difference.high
+        if pair.p is not None and low is not None and high is not None and abs(pair.p / 0.05 - 1) > 1e-6:
+            assert (low > 0 or high < 0) == (pair.p < 0.05)
 
 
 def test_rare_rows_keep_a_small_difference_from_being_claimed() -> None:

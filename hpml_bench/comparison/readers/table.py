@@ -170,7 +170,7 @@ def _lines(path: Path) -> tuple[list[str], Iterator[Line]]:
         columns = [frame[name].tolist() for name in frame.columns]
         cells = zip(*columns, strict=True)
         return list(map(str, frame.columns)), ((f"{path}, row {at}", list(c)) for at, c in enumerate(cells))
-    return _objects(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
+    return _of_json(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
 
 
 def _separated(path: Path, delimiter: str) -> tuple[list[str], Iterator[Line]]:
@@ -209,7 +209,7 @@ def _json(path: Path) -> list[tuple[str, Any]]:
     return [(f"{path}, entry {at}", one) for at, one in enumerate(found, 1)]
 
 
-def _objects(path: Path, objects: Sequence[tuple[str, Any]]) -> tuple[list[str], Iterator[Line]]:
+def _of_json(path: Path, objects: Sequence[tuple[str, Any]]) -> tuple[list[str], Iterator[Line]]:
     for where, one in objects:
         if not isinstance(one, Mapping):
             raise UserError(f'{where}: it is no object; write one as {{"system": ..., "row": ..., "score": ...}}')

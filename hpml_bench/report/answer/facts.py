@@ -213,7 +213,8 @@ def _sure(answer: Answer) -> str:
         return f"For {answer.over}s like these: {pages}"
     if answer.over == "row":
         few_rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-        return f"For {answer.judged}: {few} a wrong verdict.{few_rows}"
+        marked = " Few rows carry some: these are less sure." if any(pair.skew for pair in tested) else ""
+        return f"For {answer.judged}: {few} a wrong verdict.{few_rows}{marked}"
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.v == "different" for pair in tested)

@@ -54,6 +54,11 @@ def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) 
     return with_unit(three_digits(value), shown if unit else "")
 
 
+def power_of_ten(power: int) -> str:
+    """Return a unit such as × 10⁻⁹."""
+    return "× 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def three_digits(value: float) -> str:
     """Return a cost in three digits, and at most four decimals."""
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))

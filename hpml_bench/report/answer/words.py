@@ -101,6 +101,10 @@ def _several_best(answer: Answer) -> str:
     about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if len(top) == 2 and not doubtful:
+        first, other = (_whole(answer, name) for name in top)
+        if top != tuple(method.name for method in answer.methods[:2]):  # one between them is shown to be worse
+            ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
+            return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
         if answer.relation("score", *top) == "equal":
             return f"{sentence_list(top)} score best and equal: {about} {title}."
         return f"{sentence_list(top)} score best: {about} {title}. {_these(answer)} can't tell which is better."
