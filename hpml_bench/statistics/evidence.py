@@ -152,8 +152,7 @@ class OverSeedsAndRows(Evidence):
         fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
         test's error (Rao 1948), which no sample of few rows underestimates.
         """
-        rare = abs(difference) * max(0.0, self.span - abs(difference))
-        return max(self.error(n), math.sqrt(rare / self.m))
+        return max(self.error(n), error_of_rare_rows(difference, self.m, self.span))
 
     def p_rare(self) -> float:
         """Return twice the binomial chance of so few opposed rows, were the true mean 0.
@@ -183,6 +182,11 @@ class OverSeedsAndRows(Evidence):
         """Return the mean squares at n seeds."""
         seeds, rows, rest = self.squares
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
+
+
+def error_of_rare_rows(difference: float, m: int, span: float) -> float:
+    """Return the standard error of a mean over m rows of which few, by `span` each, carry all of `difference`."""
+    return math.sqrt(abs(difference) * max(0.0, span - abs(difference)) / m)
 
 
 def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:

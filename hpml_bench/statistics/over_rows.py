@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.evidence import (
     Evidence,
+    error_of_rare_rows,
     least_beside_rare_rows,
     p_equivalent,
     p_of_rare_rows,
@@ -67,8 +68,7 @@ class OverRows(Evidence):
 
     def error_at(self, difference: float, n: int, /) -> float:
         """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
-        rare = abs(difference) * max(0.0, self.span - abs(difference))
-        return max(self.error(n), math.sqrt(rare / n))
+        return max(self.error(n), error_of_rare_rows(difference, n, self.span))
 
     def p_rare(self) -> float:
         """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
@@ -159,8 +159,7 @@ class TwoShares(Evidence):
 
     def error_at(self, difference: float, n: int, /) -> float:
         """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
-        rare = abs(difference) * max(0.0, self.span - abs(difference))
-        return max(self.error(n), math.sqrt(rare / n))
+        return max(self.error(n), error_of_rare_rows(difference, n, self.span))
 
     def freedom(self, n: int) -> float:  # noqa: ARG002 - the same for all
         """Return the degrees of freedom: so many that Student's t is normal."""
