@@ -75,7 +75,7 @@ def compare(
     variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where they
     are right or wrong, of one run each; else Student's t over differences of rows, or of groups linearised as a ratio
     (Cochran 1977, ch. 9A), with guards against rare rows (Rao 1948). No rows: means within `bounds`, unpaired, after
-    Agresti and Caffo (2000). docs/methodology.md has formulas and simulated rates.
+    Agresti and Caffo (2000) and Fisher's exact test. docs/methodology.md has formulas and simulated rates.
 
     Args:
         frame: a line per row and run with the columns `system`, `row`, `score`, and optionally `seed`, `group` (rows

@@ -25,7 +25,7 @@ TESTS: Mapping[Scope, str] = {
     "rows": "Differences within a row. Where rows are right or wrong, of one run each: McNemar's exact test. Else "
     "Student's t, with what few rows can't show: rare rows that carry the difference.",
     "seeds": "Differences within a seed: the paired t test, on these very rows.",
-    "shares": "Shares of rows, without the rows: unpaired, after Agresti and Caffo (2000).",
+    "shares": "Shares of rows, without the rows: unpaired. p is the larger of Agresti and Caffo's (2000) and Fisher's exact one.",
     "none": "Nothing is tested.",
 }
 """How pairs are tested."""
