@@ -78,24 +78,38 @@ def assemble(
             f"{frame[WHERE].iloc[0]}: '{only}' is the only system{' of its data set' if len(parts) > 1 else ''}; "
             "a comparison takes two or more"
         )
-    apart = tuple(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone)
+    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
+    apart = (
+        *(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone),
+        *(f"No system has scores of {sanitize(name, 60)}: its runs failed." for name in lost),
+    )
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
         score, costs = _score(inputs), _costs(inputs)
         _check(part, score)
         if name not in alone:
+            about = [one for one in measured if not (own := _datasets(one)) or name in own]
+            failed = (failure for one in about for failure in one.failed)
             of = replace(
                 _empty(score),
                 dataset=name,
                 title=name or title,
-                sources=tuple(dict.fromkeys(one.source for one in measured if one.source)),
-                remarks=(*dict.fromkeys(remark for one in measured for remark in one.remarks), *apart),
-                failed=tuple(failure for one in measured for failure in one.failed if failure.dataset in {"", name}),
+                sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
+                remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
+                failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
                 look=max(one.look for one in inputs),
             )
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)
+
+
+def _datasets(one: Measured) -> set[str]:
+    """Return the data sets, as shown, of an input's lines and failed runs; none where it names none."""
+    named = {failure.dataset for failure in one.failed if failure.dataset}
+    if DATASET in one.lines:
+        named |= set(one.lines[DATASET].dropna().map(str))
+    return {sanitize(name, LONGEST) for name in named}
 
 
 def _empty(score: Score) -> Scores:

@@ -15,7 +15,7 @@ import pytest
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
-from hpml_bench.comparison.measured import Score
+from hpml_bench.comparison.measured import Failed, Score
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 
@@ -267,6 +267,22 @@ def test_data_sets_are_apart(tmp_path: Path) -> None:
     (found,) = scores(write_csv(tmp_path / "t.csv", lines))
     assert found.dataset == "x"
     assert found.remarks == ("Only one system has scores of y: it isn't compared.",)
+
+
+def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> None:
+    """Not on the pages of others; those of an input without any score are on the page of the data set that it names."""
+    (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
+    (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
+    a = replace(a, failed=(Failed("c", "1", "failed", "a/c", "A"),), remarks=("Of A.",))
+    b = replace(b, remarks=("Of B.",))
+    none = replace(b, lines=b.lines.iloc[:0], failed=(Failed("d", "", "failed", "b/d", "B"),), remarks=("Of d.",))
+    gone = replace(none, failed=(Failed("e", "", "failed", "e", "C"),), remarks=("Of e.",))
+    found = {one.dataset: one for one in assemble([a, b, none, gone])}
+    said = "No system has scores of C: its runs failed."
+    assert [[one.system for one in found[name].failed] for name in "AB"] == [["c"], ["d"]]
+    assert [found[name].remarks for name in "AB"] == [("Of A.", said), ("Of B.", "Of d.", said)]
+    with pytest.raises(UserError, match=r"b.csv has no run with a score; a comparison takes two systems"):
+        assemble([none])
 
 
 def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:

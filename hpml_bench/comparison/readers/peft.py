@@ -303,7 +303,9 @@ class _Run:
         """Return the run as one without a score."""
         why = self.text("run_info", "error_msg") if self.get("run_info", "error_msg") else None
         status = self.status if self.status != "success" else f"success, but without {wanted}"
-        return Failed(self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file))
+        return Failed(
+            self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file), self.dataset
+        )
 
 
 COSTS = (

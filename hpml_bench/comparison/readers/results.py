@@ -139,7 +139,8 @@ def _score(results: Results, lines: pd.DataFrame) -> Score:
 def _failed(results: Results, record: RunRecord) -> Failed:
     why = f": {sanitize(record.error.message, 200)}" if record.error else ""
     file = results.folder / record.run_id / RECORD
-    return Failed(record.spec.method.name, str(record.spec.seed), f"{record.status}{why}", str(file))
+    name, seed = record.spec.method.name, str(record.spec.seed)
+    return Failed(name, seed, f"{record.status}{why}", str(file), dataset_of(results))
 
 
 def _remarks(results: Results) -> Iterator[str]:
