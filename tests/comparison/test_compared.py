@@ -343,6 +343,8 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
     assert done.exit_code == 0, done.output
     answers = [Answer.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
     assert {f"{one.suite.partition(',')[0]}, {one.score.title}" for one in answers} == scores
+    text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
+    assert all(re.search(rf"{one} \(\d+ files\)", text) for one in inputs)
     over = Answer.model_validate_json((tmp_path / "report.json").read_bytes())
     assert over.over == "data set"
     assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.measured import Measured
 from hpml_bench.comparison.readers import lm_eval, peft, results
 from hpml_bench.errors import UserError
@@ -65,6 +66,17 @@ def test_a_folder_gives_a_data_set_for_each_task_and_filter() -> None:
     assert one.lines["where"].iat[0] == f"{file(KEPT, 'samples_news_cloze_*')}, line 1"
     assert one.lines.groupby("row")["content"].nunique().eq(1).all()
     assert one.remarks == ("news_cloze is compared by acc; its samples also have acc_norm (--metric).",)
+
+
+def test_each_input_is_named_by_its_path() -> None:
+    """Two folders of models are two inputs of the page, a file another; a folder says how many files were read."""
+    folders = [KEPT / MODEL, KEPT / f"{MODEL}-noisy"]
+    found = {one.dataset: one for one in assemble([one for path in folders for one in lm_eval.read(path)])}
+    kind = "samples of lm-evaluation-harness"
+    assert found["news_cloze"].sources == tuple(f"{kind} {path} (1 file)" for path in folders)
+    assert lm_eval.read(KEPT)[0].source == f"{kind} {KEPT} (2 files)"
+    path = file(KEPT, "samples_news_cloze_*")
+    assert lm_eval.read(path)[0].source == f"{kind} {path}"
 
 
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:

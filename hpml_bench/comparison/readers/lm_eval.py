@@ -13,13 +13,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
+from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score, source_of
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -75,7 +75,7 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
     by_task: dict[str, list[_Log]] = {}
     for log in logs:
         by_task.setdefault(log.task, []).append(log)
-    found = [one for task, of in sorted(by_task.items()) for one in _of_task(task, of, metric)]
+    found = [one for task, of in sorted(by_task.items()) for one in _of_task(path, task, of, metric)]
     if not found:
         there = sorted({f"{task}: {', '.join(_metrics(of[0].samples))}" for task, of in by_task.items()})
         raise UserError(f"{path}: no task has the metric {metric}; there is {sanitize('; '.join(there), 600)}")
@@ -335,7 +335,7 @@ def _metrics(samples: Sequence[_Sample]) -> list[str]:
     return [name for name in names if isinstance(name, str) and _is_number(fields.get(name))]
 
 
-def _of_task(task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
+def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
     """Yield what the rows of a task give, for each filter that has the metric."""
     used, remarks = _newest(task, logs)
     filters = list(dict.fromkeys(sample.filter for log in used for sample in log.samples))
@@ -344,7 +344,8 @@ def _of_task(task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Me
         name = _chosen(there, chosen, metric)
         if name is not None:
             dataset = sanitize(task) if len(filters) == 1 else f"{sanitize(task)}, filter {sanitize(chosen)}"
-            yield _measured(dataset, used, chosen, name, (*remarks, _by(dataset, name, there)))
+            made = _measured(dataset, used, chosen, name, (*remarks, _by(dataset, name, there)))
+            yield replace(made, source=source_of(SOURCE, path, len(used)))
 
 
 def _chosen(there: Sequence[str], chosen: str, metric: str | None) -> str | None:
@@ -407,7 +408,7 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     _same_documents(rows)
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
-    return Measured(frame, Score(sanitize(metric), next(iter(better)), low, high), remarks=noted, source=SOURCE)
+    return Measured(frame, Score(sanitize(metric), next(iter(better)), low, high), remarks=noted)
 
 
 def _same_documents(rows: Iterable[tuple[_Log, _Sample]]) -> None:

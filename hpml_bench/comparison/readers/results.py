@@ -18,6 +18,7 @@ from hpml_bench.comparison.measured import (
     Failed,
     Measured,
     Score,
+    source_of,
 )
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PREDICTIONS, RECORD
@@ -112,7 +113,7 @@ def _measured(results: Results) -> Measured:
         tuple(_cost(results, name) for name in names),
         tuple(_failed(results, record) for record in results.left_out.unfinished),
         tuple(_remarks(results)),
-        SOURCE,
+        source_of(SOURCE, results.folder, len(frames)),
         results.look,
     )
 
