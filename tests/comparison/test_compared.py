@@ -329,7 +329,7 @@ def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "scores"),
     [
-        (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match"}),
+        (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match,whole"}),
         (
             ["reports/reference/quickstart", "reports/reference/regression"],
             {"quickstart, accuracy", "regression, RMSE"},
