@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+INPUT = "input"
+"""Column: place of the input among those given."""
 LONGEST = 100
 """Characters of a name; a longer one is cut."""
 
@@ -53,20 +55,21 @@ def assemble(
         title: name of a data set that the inputs don't name.
 
     Raises:
-        UserError: a value is missing, no number, twice there or out of its range; inputs hold different scores; rows
-            differ between systems; a row is in two groups; a cost differs within a run; or there is one system alone.
+        UserError: a value is missing, no number, twice there or out of its range; inputs of a data set hold different
+            scores or margins; rows differ between systems; a row is in two groups; a cost differs within a run; or
+            there is one system alone.
 
     """
     import pandas as pd
 
     if not measured:
         raise UserError("there is nothing to compare; name a file or folder with scores")
-    score = _score(measured, lower, bounds)
-    frame = pd.concat([_prepared(one) for one in measured], ignore_index=True)
-    _check(frame, score)
+    measured = [replace(one, score=_declared(one.score, lower, bounds)) for one in measured]
+    frame = pd.concat([_prepared(one).assign(**{INPUT: at}) for at, one in enumerate(measured)], ignore_index=True)
+    if not len(frame):
+        raise UserError(f"{_named(measured[0])} has no run with a score; a comparison takes two systems or more")
     frame[SYSTEM] = _shown(frame, SYSTEM)
     frame[DATASET] = _shown(frame, DATASET)
-    costs = _costs(measured)
     parts = {str(name): part for name, part in frame.groupby(DATASET, sort=False)}
     alone = [name for name, part in parts.items() if part[SYSTEM].nunique() < 2]
     if len(alone) == len(parts):
@@ -75,40 +78,62 @@ def assemble(
             f"{frame[WHERE].iloc[0]}: '{only}' is the only system{' of its data set' if len(parts) > 1 else ''}; "
             "a comparison takes two or more"
         )
-    sources = tuple(dict.fromkeys(one.source for one in measured if one.source))
-    common = replace(_empty(score), sources=sources, look=max(one.look for one in measured))
-    remarks = list(dict.fromkeys(remark for one in measured for remark in one.remarks))
-    remarks += [f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone]
-    failed = [failure for one in measured for failure in one.failed]
+    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
+    apart = (
+        *(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone),
+        *(f"No system has scores of {sanitize(name, 60)}: its runs failed." for name in lost),
+    )
     found = []
     for name, part in parts.items():
+        inputs = [measured[at] for at in part[INPUT].unique()]
+        score, costs = _score(inputs), _costs(inputs)
+        _check(part, score)
         if name not in alone:
-            own = tuple(one for one in failed if one.dataset in {"", name})
-            of = replace(common, dataset=name, title=name or title, remarks=tuple(remarks), failed=own)
+            about = [one for one in measured if not (own := _datasets(one)) or name in own]
+            failed = (failure for one in about for failure in one.failed)
+            of = replace(
+                _empty(score),
+                dataset=name,
+                title=name or title,
+                sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
+                remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
+                failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
+                look=max(one.look for one in inputs),
+            )
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)
+
+
+def _datasets(one: Measured) -> set[str]:
+    """Return the data sets, as shown, of an input's lines and failed runs; none where it names none."""
+    named = {failure.dataset for failure in one.failed if failure.dataset}
+    if DATASET in one.lines:
+        named |= set(one.lines[DATASET].dropna().map(str))
+    return {sanitize(name, LONGEST) for name in named}
 
 
 def _empty(score: Score) -> Scores:
     return Scores("", "", score, (), (), {}, None, None, None, False, {})
 
 
-def _score(measured: Sequence[Measured], lower: bool, bounds: tuple[float, float] | None) -> Score:
-    """Return the score that all inputs hold."""
-    found = [one.score for one in measured]
-    if lower:
-        found = [replace(one, better="lower") for one in found]
-    if bounds is not None:
-        if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
-            raise UserError(f"the range {bounds[0]:g} to {bounds[1]:g} is none; give the least score, then the largest")
-        found = [replace(one, low=bounds[0], high=bounds[1]) for one in found]
-    first = found[0]
-    for one, of in zip(found, measured, strict=True):
-        first_source, source = (sanitize(x.source or _where(x), 300) for x in (measured[0], of))
+def _declared(score: Score, lower: bool, bounds: tuple[float, float] | None) -> Score:
+    """Return a score with the direction and range that are given."""
+    if bounds is None:
+        return replace(score, better="lower") if lower else score
+    if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
+        raise UserError(f"the range {bounds[0]:g} to {bounds[1]:g} is none; give the least score, then the largest")
+    return replace(_declared(score, lower, None), low=bounds[0], high=bounds[1])
+
+
+def _score(inputs: Sequence[Measured]) -> Score:
+    """Return the score that all inputs of a data set hold."""
+    first = inputs[0].score
+    for of in inputs:
+        one, source, first_source = of.score, _named(of), _named(inputs[0])
         if one.name != first.name:
             raise UserError(
-                f"{source} holds the score {sanitize(one.name, 40)} and {first_source} {sanitize(first.name, 40)}; "
-                "choose one that all have by --metric"
+                f"{source} holds the score {sanitize(one.name, 40)} and {first_source} {sanitize(first.name, 40)}, of "
+                "one data set; choose one that all have by --metric"
             )
         if one.better != first.better:
             raise UserError(
@@ -119,11 +144,20 @@ def _score(measured: Sequence[Measured], lower: bool, bounds: tuple[float, float
             raise UserError(
                 f"{first.name} has another range in {source} than in {first_source}; give it by --range LOW,HIGH"
             )
+        if one.margin != first.margin:
+            raise UserError(
+                f"{source} declares the margin {_margin(one)} and {first_source} {_margin(first)}, of one data set; "
+                "compare them apart"
+            )
     return first
 
 
-def _where(one: Measured) -> str:
-    return str(one.lines[WHERE].iloc[0]) if len(one.lines) else "an input"
+def _margin(score: Score) -> str:
+    return "none" if score.margin is None else f"{score.margin:g}"
+
+
+def _named(one: Measured) -> str:
+    return sanitize(one.source or (one.lines[WHERE].iloc[0] if len(one.lines) else "the input"), 300)
 
 
 def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
@@ -132,7 +166,7 @@ def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
         for cost in one.costs:
             if by_column.setdefault(cost.column, cost) != cost:
                 raise UserError(
-                    f"{sanitize(one.source, 300)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
+                    f"{_named(one)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
                     "in the inputs before; rename one of the columns"
                 )
     return tuple(by_column.values())
@@ -165,22 +199,22 @@ def _prepared(one: Measured) -> pd.DataFrame:
 
 
 def _check(frame: pd.DataFrame, score: Score) -> None:
-    """Check that scores and numbers of rows are numbers, in their range."""
-    values = frame[SCORE].to_numpy(dtype=float)
+    """Check that a data set's scores and numbers of rows are numbers, in their range."""
+    values, where = frame[SCORE].to_numpy(dtype=float), frame[WHERE].to_numpy()
     for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
         raise UserError(
-            f"{frame[WHERE][at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
+            f"{where[at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
         )
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
     for at in np.flatnonzero((values < low) | (values > high))[:1]:
         raise UserError(
-            f"{frame[WHERE][at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
+            f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
             "the range by --range LOW,HIGH"
         )
     counts = frame[COUNT].to_numpy(dtype=float)
     for at in np.flatnonzero(np.isfinite(counts) & ((counts < 1) | (counts % 1 > 0)))[:1]:
-        raise UserError(f"{frame[WHERE][at]}: the number of rows is {counts[at]:g}; give a whole number above 0")
+        raise UserError(f"{where[at]}: the number of rows is {counts[at]:g}; give a whole number above 0")
 
 
 def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from hpml_bench.report.answer.terms import count_of
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +24,11 @@ WHERE = "where"
 """Column: file and line that a line came from, for messages."""
 NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, WHERE)
 """Columns with a meaning; a reader names those that are costs."""
+
+
+def source_of(kind: str, path: Path, files: int) -> str:
+    """Return kind and path of an input as one line, of a folder with the number of files that were read."""
+    return f"{kind} {sanitize(path, 300)}" + (f" ({count_of(files, 'file')})" if path.is_dir() else "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,6 @@ class Measured:
     remarks: tuple[str, ...] = ()
     """Sentences for the page: what a number of this input holds, what it lacks."""
     source: str = ""
-    """Kind of input in a few words, such as `samples of lm-evaluation-harness`."""
+    """Kind and path of the input, as of `source_of`."""
     look: int = 1
     """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""

@@ -46,7 +46,7 @@ class Scores:
     costs: Mapping[Cost, Mapping[str, Mapping[int, float]]]
     """cost -> system -> run -> value."""
     look: int = 1
-    """As of `Measured`: the largest of the inputs."""
+    """As of `Measured`: the largest of the data set's inputs."""
     failed: tuple[Failed, ...] = ()
     remarks: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

@@ -327,6 +327,30 @@ def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("inputs", "scores"),
+    [
+        (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match,whole"}),
+        (
+            ["reports/reference/quickstart", "reports/reference/regression"],
+            {"quickstart, accuracy", "regression, RMSE"},
+        ),
+    ],
+)
+def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scores: set[str], tmp_path: Path) -> None:
+    """Each is compared by its own score, without --metric; the page over them ranks within each."""
+    root = Path(__file__).parents[2]
+    done = CliRunner().invoke(main, ["compare", *(str(root / one) for one in inputs), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    answers = [Answer.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
+    assert {f"{one.suite.partition(',')[0]}, {one.score.title}" for one in answers} == scores
+    text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
+    assert all(re.search(rf"{one} \(\d+ files\)", text) for one in inputs)
+    over = Answer.model_validate_json((tmp_path / "report.json").read_bytes())
+    assert over.over == "data set"
+    assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--format", "pdf"), "choose from html, md, csv, tex"),

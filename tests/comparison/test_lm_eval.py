@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.measured import Measured
 from hpml_bench.comparison.readers import lm_eval, peft, results
 from hpml_bench.errors import UserError
@@ -50,14 +51,14 @@ def cloze(out: Path, metric: str | None = None) -> Measured:
     return next(one for one in lm_eval.read(out, metric) if one.lines["dataset"].iat[0].startswith("news_cloze"))
 
 
-def test_a_folder_gives_a_data_set_for_each_task_and_filter() -> None:
+def test_a_folder_gives_a_data_set_for_each_task() -> None:
     """Systems are models, rows documents, `where` file and line; the page learns which metric was taken."""
     assert lm_eval.claims(KEPT)
     assert lm_eval.claims(file(KEPT, "samples_news_cloze_*"))
     assert not peft.claims(KEPT)
     assert not results.claims(KEPT)
     found = {one.lines["dataset"].iat[0]: one for one in lm_eval.read(KEPT)}
-    assert list(found) == ["news_cloze", "news_words, filter whole", "news_words, filter word"]
+    assert list(found) == ["news_cloze", "news_words"]
     one = found["news_cloze"]
     assert (one.score.name, one.score.better, one.score.low, one.score.high) == ("acc", "higher", 0.0, 1.0)
     assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
@@ -67,16 +68,49 @@ def test_a_folder_gives_a_data_set_for_each_task_and_filter() -> None:
     assert one.remarks == ("news_cloze is compared by acc; its samples also have acc_norm (--metric).",)
 
 
+def test_each_input_is_named_by_its_path() -> None:
+    """Two folders of models are two inputs of the page, a file another; a folder says how many files were read."""
+    folders = [KEPT / MODEL, KEPT / f"{MODEL}-noisy"]
+    found = {one.dataset: one for one in assemble([one for path in folders for one in lm_eval.read(path)])}
+    kind = "samples of lm-evaluation-harness"
+    assert found["news_cloze"].sources == tuple(f"{kind} {path} (1 file)" for path in folders)
+    assert lm_eval.read(KEPT)[0].source == f"{kind} {KEPT} (2 files)"
+    path = file(KEPT, "samples_news_cloze_*")
+    assert lm_eval.read(path)[0].source == f"{kind} {path}"
+
+
 def test_a_metric_is_chosen_with_or_without_its_filter() -> None:
     """Tasks without it give nothing; a metric that no task has is an error with those that there are."""
     assert [one.score.name for one in lm_eval.read(KEPT, "acc_norm")] == ["acc_norm"]
-    assert [one.lines["dataset"].iat[0] for one in lm_eval.read(KEPT, "exact_match,word")] == [
-        "news_words, filter word"
-    ]
     with pytest.raises(
         UserError, match="no task has the metric bleu; there is news_cloze: acc, acc_norm; news_words: exact_match"
     ):
         lm_eval.read(KEPT, "bleu")
+
+
+def test_filters_of_a_task_are_no_data_sets_of_their_own(out: Path) -> None:
+    """The same answers count once: through the first filter, or the one of --metric; the page names the others.
+
+    The first is that of most models, and those without it are named; inputs through different filters aren't compared.
+    """
+    for metric, chosen, other in ((None, "whole", "word"), ("exact_match", "whole", "word"),
+                                  ("exact_match,word", "word", "whole")):  # fmt: skip
+        one = lm_eval.read(out, metric)[-1]
+        assert (set(one.lines["dataset"]), one.score.name) == ({"news_words"}, f"exact_match,{chosen}")
+        said = f"news_words is compared by exact_match,{chosen}; its samples also have exact_match,{other} (--metric)."
+        assert one.remarks == (said,)
+    path = file(out, "samples_news_words_*")
+    whole = [line for line in path.read_text().splitlines() if json.loads(line)["filter"] == "whole"]
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if line not in whole))
+    one = lm_eval.read(out)[-1]
+    assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
+    assert one.score.name == "exact_match,word"
+    one = lm_eval.read(out, "exact_match,whole")[-1]
+    assert set(one.lines["system"]) == {f"{MODEL}-noisy"}
+    assert f"Without samples of news_words through filter whole: {MODEL}." in one.remarks
+    both = [lm_eval.read(out / name)[-1] for name in (MODEL, f"{MODEL}-noisy")]
+    with pytest.raises(UserError, match=r"exact_match,whole and .* exact_match,word, of one data set; choose one"):
+        assemble(both)
 
 
 def test_a_row_of_another_document_is_an_error(out: Path) -> None:

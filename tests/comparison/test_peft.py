@@ -289,6 +289,8 @@ def test_a_run_without_a_score_is_shown_with_its_end(status: str, tmp_path: Path
     assert one.lines["system"].tolist() == ["lora/made-up-rank2"]
     ((system, seed, said, where),) = [(run.system, run.seed, run.status, run.where) for run in one.failed]
     assert (system, seed, where) == ("other", "0", str(path))
+    assert one.source == f"PEFT's method comparison {tmp_path} (2 files)"
+    assert {run.dataset for run in one.failed} == set(one.lines["dataset"])
     assert said.startswith(status)
 
 

@@ -35,6 +35,8 @@ def test_rows_give_the_records_scores_and_costs(suite: Path) -> None:
         assert rows["row"].tolist() == [str(n) for n in range(1000)]
         assert rows["where"].iat[7] == f"{suite / record.run_id / 'predictions.parquet'}, row 7"
     assert [(run.system, run.seed, run.status) for run in one.failed] == [("adapter", "0", "oom_cuda: no memory")]
+    assert one.source == f"results of hpml-bench {suite} (6 files)"
+    assert {run.dataset for run in one.failed} == set(one.lines["dataset"])
 
 
 def test_suites_below_a_folder_are_data_sets() -> None:

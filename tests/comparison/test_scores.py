@@ -15,7 +15,7 @@ import pytest
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
-from hpml_bench.comparison.measured import Score
+from hpml_bench.comparison.measured import Failed, Score
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 
@@ -215,7 +215,7 @@ def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
     """Another metric, direction or range: which input has which."""
     a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
     assert len(assemble([a, b])) == 1
-    with pytest.raises(UserError, match=r"b.csv holds the score f1 and table .*a.csv score; choose one"):
+    with pytest.raises(UserError, match=r"b.csv holds the score f1 and table .*a.csv score, of one data set; choose"):
         assemble([a, replace(b, score=Score("f1"))])
     lower = replace(b, score=Score("score", better="lower"))
     with pytest.raises(UserError, match="higher is better in one of"):
@@ -223,6 +223,26 @@ def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
     assert assemble([a, lower], lower=True)[0].score.better == "lower"
     with pytest.raises(UserError, match="has another range"):
         assemble([a, replace(b, score=Score("score", low=0.0, high=1.0))])
+
+
+def test_scores_margins_and_looks_are_a_data_set_s_own(tmp_path: Path) -> None:
+    """In either order of inputs each data set keeps its metric, direction, range, margin and looks."""
+    (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
+    (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
+    a = replace(a, score=Score("acc", low=0.0, high=1.0, margin=0.0001))
+    b = replace(b, score=Score("loss", better="lower", margin=0.5), look=3)
+    for order in ((a, b), (b, a)):
+        found = {one.dataset: one for one in assemble(order)}
+        assert (found["A"].score, found["A"].look) == (a.score, 1)
+        assert (found["B"].score, found["B"].look) == (b.score, 3)
+
+
+def test_margins_of_one_data_set_are_the_same(tmp_path: Path) -> None:
+    """Which of two declared margins would count isn't guessed; the sentence has both inputs."""
+    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
+    a, b = (replace(one, score=replace(one.score, margin=margin)) for one, margin in ((a, 0.5), (b, None)))
+    with pytest.raises(UserError, match=r"b.csv declares the margin none and table .*a.csv 0.5, of one data set"):
+        assemble([a, b])
 
 
 def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
@@ -247,6 +267,22 @@ def test_data_sets_are_apart(tmp_path: Path) -> None:
     (found,) = scores(write_csv(tmp_path / "t.csv", lines))
     assert found.dataset == "x"
     assert found.remarks == ("Only one system has scores of y: it isn't compared.",)
+
+
+def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> None:
+    """Not on the pages of others; those of an input without any score are on the page of the data set that it names."""
+    (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
+    (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
+    a = replace(a, failed=(Failed("c", "1", "failed", "a/c", "A"),), remarks=("Of A.",))
+    b = replace(b, remarks=("Of B.",))
+    none = replace(b, lines=b.lines.iloc[:0], failed=(Failed("d", "", "failed", "b/d", "B"),), remarks=("Of d.",))
+    gone = replace(none, failed=(Failed("e", "", "failed", "e", "C"),), remarks=("Of e.",))
+    found = {one.dataset: one for one in assemble([a, b, none, gone])}
+    said = "No system has scores of C: its runs failed."
+    assert [[one.system for one in found[name].failed] for name in "AB"] == [["c"], ["d"]]
+    assert [found[name].remarks for name in "AB"] == [("Of A.", said), ("Of B.", "Of d.", said)]
+    with pytest.raises(UserError, match=r"b.csv has no run with a score; a comparison takes two systems"):
+        assemble([none])
 
 
 def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:

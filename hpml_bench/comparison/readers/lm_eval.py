@@ -13,13 +13,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score
+from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score, source_of
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -38,6 +38,8 @@ NO_METRICS = frozenset({
 """Keys of a sample that are no metrics, for versions that don't list them."""
 TEXTS = frozenset({"doc", "target", "arguments", "resps", "filtered_resps"})
 """Keys of a sample that hold its texts, which nothing here needs and which are most of a file."""
+NO_FILTER = frozenset({"", "none"})
+"""Names of no filter: of samples that name none, and of tasks that declare none."""
 NEWEST = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
 OLD_RESULTS = "results.json"
 NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")
@@ -57,12 +59,12 @@ def claims(path: Path) -> bool:
 
 
 def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
-    """Return the samples of a folder's models, by task and filter.
+    """Return the samples of a folder's models by task, each through one filter.
 
     Args:
         path: a file of samples, a model's folder, or one with folders of models.
         metric: a metric's name, with or without its filter, such as `exact_match` or `exact_match,strict-match`; the
-            first of `FIRST` that a task has if None, else the task's first one.
+            first of `FIRST` that a task has if None, else the task's first one. Without a filter, the task's first one.
 
     Raises:
         UserError: a file can't be read, a row's value is no number, no task has the metric, its direction is unknown or
@@ -75,9 +77,9 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
     by_task: dict[str, list[_Log]] = {}
     for log in logs:
         by_task.setdefault(log.task, []).append(log)
-    found = [one for task, of in sorted(by_task.items()) for one in _of_task(task, of, metric)]
+    found = [one for task, of in sorted(by_task.items()) for one in _of_task(path, task, of, metric)]
     if not found:
-        there = sorted({f"{task}: {', '.join(_metrics(of[0].samples))}" for task, of in by_task.items()})
+        there = sorted(f"{task}: {', '.join(_labels(_metrics(of)))}" for task, of in by_task.items())
         raise UserError(f"{path}: no task has the metric {metric}; there is {sanitize('; '.join(there), 600)}")
     return tuple(found)
 
@@ -325,26 +327,54 @@ def _logs(path: Path) -> list[_Log]:
     return found
 
 
-def _metrics(samples: Sequence[_Sample]) -> list[str]:
-    """Return the metrics of a task's rows whose values are numbers."""
-    if not samples:
-        return []
-    fields = samples[0].fields
+def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
+    """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for.
+
+    Filters read the same answers, so a task counts once: through the first filter that has the metric, of those that
+    most models have.
+    """
+    used, remarks = _newest(task, logs)
+    there = _metrics(used)
+    filters = [(chosen, name) for chosen, names in there.items() if (name := _chosen(names, chosen, metric))]
+    if not filters:
+        return
+    chosen, name = max(filters, key=lambda one: sum(bool(log.through(one[0])) for log in used))
+    lacking = [log.system for log in used if not log.through(chosen)]
+    if lacking:
+        without = sanitize(", ".join(lacking), 300)
+        remarks.append(f"Without samples of {sanitize(task)} through filter {sanitize(chosen)}: {without}.")
+    also = sanitize(", ".join(label for label in _labels(there) if label != _label(name, chosen)), 300)
+    remarks.append(
+        f"{sanitize(task)} is compared by {sanitize(_label(name, chosen))}"
+        f"{f'; its samples also have {also} (--metric)' if also else ''}."
+    )
+    made = _measured(sanitize(task), [log for log in used if log.through(chosen)], chosen, name, remarks)
+    yield replace(made, source=source_of(SOURCE, path, len(used)))
+
+
+def _metrics(logs: Iterable[_Log]) -> dict[str, list[str]]:
+    """Return filter -> metrics of rows through it whose values are numbers."""
+    found: dict[str, dict[str, None]] = {}
+    for log in logs:
+        for chosen in dict.fromkeys(sample.filter for sample in log.samples):
+            found.setdefault(chosen, {}).update(dict.fromkeys(_numbers(log.through(chosen)[0].fields)))
+    return {chosen: list(names) for chosen, names in found.items()}
+
+
+def _numbers(fields: Mapping[str, Any]) -> list[str]:
+    """Return the metrics of a sample whose values are numbers."""
     listed = fields.get("metrics")
     names = listed if isinstance(listed, list) else [key for key in fields if key not in NO_METRICS]
     return [name for name in names if isinstance(name, str) and _is_number(fields.get(name))]
 
 
-def _of_task(task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
-    """Yield what the rows of a task give, for each filter that has the metric."""
-    used, remarks = _newest(task, logs)
-    filters = list(dict.fromkeys(sample.filter for log in used for sample in log.samples))
-    for chosen in filters:
-        there = list(dict.fromkeys(name for log in used for name in _metrics(log.through(chosen))))
-        name = _chosen(there, chosen, metric)
-        if name is not None:
-            dataset = sanitize(task) if len(filters) == 1 else f"{sanitize(task)}, filter {sanitize(chosen)}"
-            yield _measured(dataset, used, chosen, name, (*remarks, _by(dataset, name, there)))
+def _label(metric: str, chosen: str) -> str:
+    """Return a metric as results files and `--metric` name it; without the filter that does nothing."""
+    return metric if chosen in NO_FILTER else f"{metric},{chosen}"
+
+
+def _labels(metrics: Mapping[str, Sequence[str]]) -> list[str]:
+    return [_label(name, chosen) for chosen, names in metrics.items() for name in names]
 
 
 def _chosen(there: Sequence[str], chosen: str, metric: str | None) -> str | None:
@@ -353,12 +383,6 @@ def _chosen(there: Sequence[str], chosen: str, metric: str | None) -> str | None
         return next((name for name in FIRST if name in there), there[0] if there else None)
     name, _, through = metric.partition(",")
     return name if name in there and through in {"", chosen} else None
-
-
-def _by(dataset: str, metric: str, there: Sequence[str]) -> str:
-    others = sanitize(", ".join(name for name in there if name != metric), 300)
-    also = f"; its samples also have {others} (--metric)" if others else ""
-    return f"{dataset} is compared by {sanitize(metric)}{also}."
 
 
 def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
@@ -407,7 +431,7 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     _same_documents(rows)
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
-    return Measured(frame, Score(sanitize(metric), next(iter(better)), low, high), remarks=noted, source=SOURCE)
+    return Measured(frame, Score(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted)
 
 
 def _same_documents(rows: Iterable[tuple[_Log, _Sample]]) -> None:

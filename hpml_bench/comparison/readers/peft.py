@@ -13,7 +13,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.comparison.measured import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, Cost, Failed, Measured, Score
+from hpml_bench.comparison.measured import (
+    COUNT,
+    DATASET,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    Cost,
+    Failed,
+    Measured,
+    Score,
+    source_of,
+)
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES
 from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
@@ -96,7 +108,8 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
         raise UserError(f"{path}: no run has {' or '.join(repr(s.name) for s in wanted)} in the last of its metrics")
     found = [_measured(name, score, sets[name, score], sets.get((name, None), [])) for name, score in scored]
     alone = {name for name, _ in sets} - {name for name, _ in scored} if metric is None else set()
-    return (*found, *(_measured(name, wanted[0], [], sets[name, None]) for name in sorted(alone)))
+    found += [_measured(name, wanted[0], [], sets[name, None]) for name in sorted(alone)]
+    return tuple(replace(one, source=source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
 
 
 def _score(metric: str) -> Score:
@@ -303,7 +316,9 @@ class _Run:
         """Return the run as one without a score."""
         why = self.text("run_info", "error_msg") if self.get("run_info", "error_msg") else None
         status = self.status if self.status != "success" else f"success, but without {wanted}"
-        return Failed(self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file))
+        return Failed(
+            self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file), self.dataset
+        )
 
 
 COSTS = (
@@ -345,7 +360,7 @@ def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence
     ]
     remarks = (*_remarks(runs, score, holds), *_lacking(lacking, score))
     frame = frame.drop(columns=[cost.column for cost in COSTS if cost.column not in {c.column for c in costs}])
-    return Measured(frame, score, tuple(costs), tuple(failed), remarks, SOURCE)
+    return Measured(frame, score, tuple(costs), tuple(failed), remarks)
 
 
 def _lacking(systems: Sequence[str], score: Score) -> Iterator[str]:

@@ -18,6 +18,7 @@ from hpml_bench.comparison.measured import (
     Failed,
     Measured,
     Score,
+    source_of,
 )
 from hpml_bench.errors import UserError
 from hpml_bench.records.files import PREDICTIONS, RECORD
@@ -112,7 +113,7 @@ def _measured(results: Results) -> Measured:
         tuple(_cost(results, name) for name in names),
         tuple(_failed(results, record) for record in results.left_out.unfinished),
         tuple(_remarks(results)),
-        SOURCE,
+        source_of(SOURCE, results.folder, len(frames)),
         results.look,
     )
 
@@ -139,7 +140,8 @@ def _score(results: Results, lines: pd.DataFrame) -> Score:
 def _failed(results: Results, record: RunRecord) -> Failed:
     why = f": {sanitize(record.error.message, 200)}" if record.error else ""
     file = results.folder / record.run_id / RECORD
-    return Failed(record.spec.method.name, str(record.spec.seed), f"{record.status}{why}", str(file))
+    name, seed = record.spec.method.name, str(record.spec.seed)
+    return Failed(name, seed, f"{record.status}{why}", str(file), dataset_of(results))
 
 
 def _remarks(results: Results) -> Iterator[str]:

@@ -89,7 +89,9 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
             found[column] = numbers
             costs.append(Cost(column, sanitize(name.replace("_", " "), 40)))
     remarks = (f"Columns that hold text weren't read: {', '.join(sanitize(n, 40) for n in unread)}.",) if unread else ()
-    return Measured(pd.DataFrame(found), Score(sanitize(score, 60)), tuple(costs), (), remarks, f"table {source}")
+    return Measured(
+        pd.DataFrame(found), Score(sanitize(score, 60)), tuple(costs), (), remarks, f"table {sanitize(source, 300)}"
+    )
 
 
 def _check(names: Sequence[str], metric: str | None, source: str) -> None:
