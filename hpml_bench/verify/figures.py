@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from hpml_bench import registry
-from hpml_bench.records.run import Check
+from hpml_bench.errors import UserError
+from hpml_bench.records.run import Check, Metric, RunRecord
+from hpml_bench.report.integrity import DECISIVE
+from hpml_bench.report.predictions import task_of
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.windows import Windows, step_seconds
@@ -20,6 +23,10 @@ SECONDS = 1e-6
 """Absolute, between a step's time and that of its ranks."""
 PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
 """Phases that follow each other, within the wall time of a run."""
+ALWAYS = ("better",)
+"""Fields of a metric that no version defined otherwise, in whatever words."""
+DEFINED = ("title", "over_ranks", *(field for field in DECISIVE if field != "grid"))
+"""Fields that follow from a metric's definition; a probe may know the grid of one device alone."""
 REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
     "max": max,
     "sum": math.fsum,
@@ -43,8 +50,40 @@ def copies(evidence: Evidence) -> Iterator[Found]:
 
 
 def definitions(evidence: Evidence) -> Iterator[Found]:
-    """Runs define their metrics and the score alike."""
+    """Runs define metrics and score alike, and as here."""
     yield from evidence.excluded("definitions")
+    of_probes = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
+    unlike: dict[str, None] = {}
+    for record in evidence.ok:
+        here = {metric.name: metric for metric in (*of_probes, *_of_task(record))}
+        wrong = []
+        for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
+            known = here.get(metric.name, metric)
+            if metric.name not in here or not _same_words(metric, known):
+                unlike[metric.name] = None
+            wrong += [
+                f"{metric.name} has {field} {getattr(metric, field)} instead of {getattr(known, field)}"
+                for field in (DEFINED if _same_words(metric, known) else ALWAYS)
+                if field in metric.model_fields_set and getattr(metric, field) != getattr(known, field)
+            ]
+        if wrong:
+            what = f"defines metrics otherwise than task and probes do: {'; '.join(wrong[:3])}"
+            yield failed(record.run_id, what, "verify with the version that made the runs, which records name")
+    if unlike:
+        names, more = ", ".join(list(unlike)[:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+        what = f"{names}{more}: defined in other words than here, or by no task or probe here"
+        yield Found("not checked", f"{what}, so that their units and bounds are not compared")
+
+
+def _of_task(record: RunRecord) -> tuple[Metric, ...]:
+    try:
+        return task_of(record).metrics
+    except UserError:  # its task isn't installed: `predictions` says so
+        return ()
+
+
+def _same_words(one: Metric, other: Metric) -> bool:
+    return one.definition == other.definition and one.model_fields_set.issuperset(DEFINED)
 
 
 def passed(evidence: Evidence) -> Iterator[Found]:

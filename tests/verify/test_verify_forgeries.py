@@ -509,6 +509,52 @@ def turned_definition(made: Forged) -> Path:
     return made.seal(run)[0]
 
 
+def redefined(made: Forged, name: str, **fields: Any) -> Path:
+    """Give a metric other fields in all records."""
+
+    def changed(definitions: list[Any]) -> list[Any]:
+        return [d | fields if d["name"] == name else d for d in definitions]
+
+    made.edit(*made.runs, definitions=changed)
+    return made.seal()[0]
+
+
+@sealed("definitions", "test_accuracy has better lower instead of higher")
+def turned_score(made: Forged) -> Path:
+    """All runs call the lower score better."""
+    return redefined(made, "test_accuracy", better="lower")
+
+
+@sealed("definitions", "test_accuracy has better lower instead of higher")
+def turned_score_in_other_words(made: Forged) -> Path:
+    """All runs call the lower score better, and define it in other words."""
+    return redefined(made, "test_accuracy", better="lower", definition="Share of rows that are right.")
+
+
+@sealed("definitions", "train_seconds has better higher instead of lower")
+def turned_cost(made: Forged) -> Path:
+    """All runs call the longer training better."""
+    return redefined(made, "train_seconds", better="higher")
+
+
+@sealed("definitions", "test_accuracy has title")
+def renamed_score(made: Forged) -> Path:
+    """The score has another title in all runs."""
+    return redefined(made, "test_accuracy", title="accuracy on unseen domains")
+
+
+@sealed("definitions", "test_accuracy has bounds")
+def wider_bounds(made: Forged) -> Path:
+    """The score has no bounds in any run, which margins and intervals follow from."""
+    return redefined(made, "test_accuracy", bounds=[None, None])
+
+
+@sealed("definitions", "peak_memory_mb has over_ranks mean instead of max")
+def other_reduction(made: Forged) -> Path:
+    """A peak over the ranks is said to be their mean."""
+    return redefined(made, "peak_memory_mb", over_ranks="mean")
+
+
 @sealed("scores", "have a score that their answers don't give")
 def scores_of_another_run(made: Forged) -> Path:
     """The rows' scores are those of another run."""
@@ -626,6 +672,13 @@ def test_a_forgery_is_named(forge: Callable[[Forged], Path | str], name: str, wo
     lines = [check.finding for check in made.checks if check.state == "failed" and check.name == name]
     place = where.name if isinstance(where, Path) else where
     assert [line for line in lines if words in line and place in line], made.checks
+
+
+def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
+    """Another version may define it otherwise: a line names it, the score first, and refuses nothing."""
+    redefined(forged, "test_accuracy", definition="Share of rows that are right.", title="share right")
+    found = [check for check in verify(forged.folder).checks if check.name == "definitions"]
+    assert [(check.state, check.finding.partition(":")[0]) for check in found] == [("not checked", "test_accuracy")]
 
 
 def test_an_invalid_run_has_a_place(forged: Forged) -> None:
