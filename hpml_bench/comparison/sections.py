@@ -25,8 +25,8 @@ TESTS: Mapping[Scope, str] = {
     "rows": "Differences within a row. Where rows are right or wrong, of one run each: McNemar's exact test. Else "
     "Student's t, with what few rows can't show: rare rows that carry the difference.",
     "seeds": "Differences within a seed: the paired t test, on these very rows.",
-    "shares": "Shares of rows, without the rows: unpaired. p is the larger of Agresti and Caffo's (2000) and of Fisher's "
-    "exact test.",
+    "shares": "Shares of rows, without the rows: unpaired; p is the larger of Agresti and Caffo's (2000) and "
+    "of Fisher's exact test.",
     "none": "Nothing is tested.",
 }
 """How pairs are tested."""
