@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import RECORD, SET_ASIDE, SUITE
+from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import installed, load_record, wrong_id
+from hpml_bench.records.points import read_points
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
 from hpml_bench.suite.settings import method_identity
@@ -167,6 +168,35 @@ def unfinished(evidence: Evidence) -> Iterator[Found]:
             yield failed(record.run_id, f"ended as {record.status} and doesn't say why")
         if record.metrics:
             yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
+        elif left := _left(evidence, record):
+            if _stops_before(record, left):
+                yield failed(record.run_id, f"ended as {record.status}, which a run does earlier, and has {left}")
+            else:  # a probe may fail at the end, and a process may be killed at any time
+                what = f"ended as {record.status} once it was trained, and has {left}"
+                yield Found("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
+
+
+def _left(evidence: Evidence, record: RunRecord) -> str:
+    """Return what of a whole run lies beside the record of one that isn't: predictions, points of all steps."""
+    place = evidence.folder / record.run_id
+    if (place / PREDICTIONS).exists():
+        return PREDICTIONS
+    known = [
+        other.consumed.steps for other in evidence.ok if other.consumed and protocol_of(other) == protocol_of(record)
+    ]
+    steps = record.spec.settings.steps or max(known, default=0)
+    taken = {point.step for point in read_points(place) if point.metric == "train_loss"}
+    return "points of all its steps" if steps and len(taken) >= steps else ""
+
+
+def _stops_before(record: RunRecord, left: str) -> bool:
+    """Return whether no run of this state gets so far: one is refused before its steps, one diverges in a step.
+
+    In fp16 a run of which every step overflowed diverges after the last one.
+    """
+    if record.status == "diverged":
+        return left == PREDICTIONS or record.spec.settings.precision != "fp16"
+    return record.status == "unsupported"
 
 
 def set_aside(evidence: Evidence) -> Iterator[Found]:
