@@ -57,7 +57,8 @@ def hashes(evidence: Evidence) -> Iterator[Found]:
             continue
         there = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()]
         if there and place.name not in known:
-            yield failed(place.name, f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended")
+            what = f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended"
+            yield failed(place.name, what, "a run that was killed has none: run-all does it again")
         elif place.name in known and known[place.name].status == "ok":
             for name in set(there) - known[place.name].files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
