@@ -12,7 +12,7 @@ from hpml_bench.records.files import OUTCOME, read_model
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
 from hpml_bench.system import environment, failures, processes
 from hpml_bench.system.failures import lost_peer
-from hpml_bench.system.redaction import redacted
+from hpml_bench.system.redaction import redacted_error
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def ended_as(status: Status, error: RunError) -> Outcome:
 
 
 def record(request: RunRequest, outcome: Outcome, started: str, seconds: float) -> RunRecord:
-    """Return the record of a run that ended: `invalid` where a self-check failed, without secrets in its error."""
+    """Return the record of a run that ended: `invalid` where a self-check failed; its error by `redacted_error`."""
     if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
         outcome = outcome.model_copy(update={"status": "invalid"})
     if outcome.error is not None:
-        error = RunError.model_validate(redacted(outcome.error.model_dump()))
+        error = RunError.model_validate(redacted_error(outcome.error.model_dump()))
         outcome = outcome.model_copy(update={"error": error})
     spec, prepared, place = request.spec, request.prepared, request.place
     return RunRecord(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from hpml_bench.system.nested import map_texts
+
 SECRET_VARIABLE = re.compile(
     r"(?i)(?!(OLD)?PWD$)"  # the working directory is none
     r".*((key|token|secret|password|passwd|passphrase|credential)|(?<![^_])(pass|pwd|pat))s?\d*(_|$)"
@@ -21,6 +23,12 @@ SECRET_VARIABLE = re.compile(
 SHORTEST = 8
 """Characters below which a value is not redacted: without every `1` or `true`, messages could not be read."""
 HIDDEN = "[redacted]"
+
+HOMES = (
+    r"(?<![\w.-])/(?:home|Users)/[\w.-]+|(?<![\w.-])/root(?=/[\w.-])"
+    r"|\b[A-Za-z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/)[\w.-]+"
+)
+"""Pattern of a home folder of Linux, macOS or Windows in a text."""
 
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
@@ -51,6 +59,17 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
     if isinstance(value, Mapping):
         return {redacted(key, hidden): redacted(item, hidden) for key, item in value.items()}
     return [redacted(item, hidden) for item in value] if isinstance(value, list | tuple) else value
+
+
+def redacted_error(value: Any) -> Any:
+    """Return the value, an error's text or a dictionary, as `redacted` does, with `~` for home folders in its texts.
+
+    A traceback names the folders of the libraries, which often lie in a home folder, and with that a user.
+    """
+    own = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without one
+    here = rf"(?<![\w.-]){re.escape(str(own))}(?![\w.-])|" if own.is_absolute() and len(own.parts) > 1 else ""
+    homes = re.compile(here + HOMES)
+    return map_texts(redacted(value), lambda text: homes.sub("~", text))
 
 
 def redact_files(*paths: Path) -> None:

@@ -33,7 +33,7 @@ from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
-from hpml_bench.system.redaction import redacted
+from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import cpu_precision as products
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.checks import all_checks
@@ -242,18 +242,18 @@ def _ended(reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
     status: Status = "failed"
     if isinstance(reason, Unsupported | Diverged):
         status = "unsupported" if isinstance(reason, Unsupported) else "diverged"
-    error = RunError(kind=type(reason).__name__, message=redacted(str(reason)))
+    error = RunError(kind=type(reason).__name__, message=redacted_error(str(reason)))
     return Outcome(status=status, error=error, environment=environment.of_run(nodes))
 
 
 def run_error(error: BaseException, rank: int) -> RunError:
     """Return an exception in the form of a record; for lack of memory, with the peak that was reached."""
-    message = "; ".join([redacted(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
+    message = "; ".join([redacted_error(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
     record = RunError(
         kind=type(error).__name__,
         message=message + failures.hint(message),
         rank=rank,
-        traceback=redacted("".join(traceback.format_exception(error)))[-20_000:],
+        traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )
     status = failures.status_of(record.kind, record.message)
     if status == "failed":

@@ -13,6 +13,7 @@ from pathlib import Path
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, is_plain_file
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.predictions import read_predictions
+from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
 from hpml_bench.verify.evidence import Evidence, Found, failed
 
@@ -29,9 +30,6 @@ SECRETS = {
     "a login in an address": rb"://[^/@\s\"'<>:]{1,100}:[^/@\s\"'<>]{1,200}@[\w.-]",
 }
 """Forms of tokens and keys by what they are."""
-HOMES = (
-    rb"(?<![\w.-])/(?:home|Users)/[\w.-]+|(?<![\w.-])/root/[\w.-]+|\b[A-Za-z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/)[\w.-]+"
-)
 COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
 """Names of users that identify nobody, and of folders that many machines have."""
 MOST = 3
@@ -57,7 +55,8 @@ def hashes(evidence: Evidence) -> Iterator[Found]:
             continue
         there = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()]
         if there and place.name not in known:
-            yield failed(place.name, f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended")
+            what = f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended"
+            yield failed(place.name, what, "a run that was killed has none: run-all does it again")
         elif place.name in known and known[place.name].status == "ok":
             for name in set(there) - known[place.name].files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
@@ -73,13 +72,16 @@ def secrets(evidence: Evidence) -> Iterator[Found]:
 
 def private_paths(evidence: Evidence) -> Iterator[Found]:
     """No file names a home folder or the user who verifies."""
-    patterns = {"a home folder": HOMES}
+    patterns = {"a home folder": HOMES.encode()}
     home, user = Path.home(), _user()
     if len(home.parts) > 1 and home.name not in COMMON:
         patterns["the home folder here"] = re.escape(bytes(home)) + rb"(?![\w.-])"
     if user not in COMMON and len(user) > 2:
         patterns["the user here"] = rb"/%b(?=[/\s\"'])|\b%b@[\w.-]+" % ((re.escape(user.encode()),) * 2)
-    advice = "logs and wandb/ need not be given on; a record with such a path has to be made again"
+    advice = (
+        "logs and wandb/ need not be given on; run-all does a failed run again, whose error then names no home folder; "
+        "of another text say so where you publish the folder"
+    )
     for where, what, found in _matches(evidence, patterns):
         yield failed(where, f"names {what}, {found[0].decode(errors='replace')}", advice)
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import RECORD, SET_ASIDE, SUITE
+from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import installed, load_record, wrong_id
+from hpml_bench.records.points import read_points
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
 from hpml_bench.suite.settings import method_identity
@@ -22,6 +23,8 @@ from hpml_bench.verify.evidence import Evidence, Found, failed
 
 ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")
 """Parts that the environment of every run has."""
+LATER = frozenset({"kernel", "threads"})
+"""Those that the first versions didn't record."""
 SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
 SUITE_FILE = "suite"
@@ -167,6 +170,35 @@ def unfinished(evidence: Evidence) -> Iterator[Found]:
             yield failed(record.run_id, f"ended as {record.status} and doesn't say why")
         if record.metrics:
             yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
+        elif left := _left(evidence, record):
+            if _stops_before(record, left):
+                yield failed(record.run_id, f"ended as {record.status}, which a run does earlier, and has {left}")
+            else:  # a probe may fail at the end, and a process may be killed at any time
+                what = f"ended as {record.status} once it was trained, and has {left}"
+                yield Found("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
+
+
+def _left(evidence: Evidence, record: RunRecord) -> str:
+    """Return what of a whole run lies beside the record of one that isn't: predictions, points of all steps."""
+    place = evidence.folder / record.run_id
+    if (place / PREDICTIONS).exists():
+        return PREDICTIONS
+    known = [
+        other.consumed.steps for other in evidence.ok if other.consumed and protocol_of(other) == protocol_of(record)
+    ]
+    steps = record.spec.settings.steps or max(known, default=0)
+    taken = {point.step for point in read_points(place) if point.metric == "train_loss"}
+    return "points of all its steps" if steps and len(taken) >= steps else ""
+
+
+def _stops_before(record: RunRecord, left: str) -> bool:
+    """Return whether no run of this state gets so far: one is refused before its steps, one diverges in a step.
+
+    In fp16 a run of which every step overflowed diverges after the last one.
+    """
+    if record.status == "diverged":
+        return left == PREDICTIONS or record.spec.settings.precision != "fp16"
+    return record.status == "unsupported"
 
 
 def set_aside(evidence: Evidence) -> Iterator[Found]:
@@ -235,10 +267,13 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
 
 def environment(evidence: Evidence) -> Iterator[Found]:
     """Each run says on what it ran; versions are equal."""
+    older = [key for key in ENVIRONMENT if key in LATER and not any(key in r.environment for r in evidence.ok)]
+    if older and evidence.ok:
+        yield Found("not checked", f"no record has {' or '.join(older)}: the first versions didn't write them")
     for record in evidence.ok:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
-        lacking = [key for key in ENVIRONMENT if not said.get(key)]
+        lacking = [key for key in ENVIRONMENT if key not in older and not said.get(key)]
         lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
         if lacking:
             yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")

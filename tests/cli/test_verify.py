@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from helpers.forging import REFERENCE, Forged, of_quickstart
 from hpml_bench.cli import main
+from hpml_bench.verify import page
 from hpml_bench.verify.checks import ALL
 
 WIDTH = 80
@@ -64,6 +65,64 @@ def test_an_edited_page_is_refused(tmp_path: Path) -> None:
     assert done.output.count("failed") == 3
 
 
+IN_CHARTS = {
+    "a chart more": ("<main", "<svg><g/></svg><main"),
+    "text before the page": ("<main", "<svg><foreignObject><h1>head scores best</h1></foreignObject></svg><main"),
+    "a script": ("</svg>", "<script>document.title = 1</script></svg>"),
+    "a handler": ("<path ", '<path onload="document.title = 1" '),
+    "a handler after a slash": ("<path ", "<path/onload=alert(1) "),
+    "words": ("</svg>", "<text>head scores best</text></svg>"),
+    "words in entities": ("</svg>", "<text>&#104;&#105;</text></svg>"),
+    "words that look like a tag": ("</svg>", "<text>< head ></text></svg>"),
+    "an animation": ("</text>", '<set attributeName="x" to="0"/></text>'),
+    "a way out": ("</svg>", '<a href="https://example.org/"></a></svg>'),
+    "words read out": ("<path ", '<path aria-label="best" '),
+}  # fmt: skip
+"""Forgeries within charts by what they put there: a text of a page, and what stands there instead of its first one."""
+
+
+@pytest.fixture(scope="module")
+def tagging(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of a reference whose HTML page holds all forgeries in turn; the other formats are left out."""
+    folder = Path(shutil.copytree(REFERENCE / "tagging", tmp_path_factory.mktemp("page") / "tagging"))
+    for name in ("report.md", "figures", "tables"):
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    return folder
+
+
+def test_words_and_scripts_in_a_chart_are_refused(tagging: Path) -> None:
+    """A chart's drawing differs between versions of matplotlib; its words, elements and handlers don't."""
+    path = tagging / "report.html"
+    whole = path.read_text()
+    fresh = page._text(path)
+    for what, (old, new) in IN_CHARTS.items():
+        assert old in whole
+        path.write_text(whole.replace(old, new, 1))
+        assert not page.same(page._text(path), fresh), what
+    done = call(tagging, width=200)
+    assert "report.html: is not what the records give" in done.output
+    path.write_text(whole.replace(' cx="', ' cx="1').replace(' d="M', ' d="M 1 1 M'))
+    assert page.same(page._text(path), fresh)
+
+
+def test_pages_beside_the_report_are_not_checked(folder: Path) -> None:
+    """A reader may take them for the report's: a line names each, and refuses nothing."""
+    for name in ("index.html", "RESULTS.md", "figures.svg"):
+        (folder / name).write_text("head scores best\n")
+    done = call(folder, width=200)
+    assert done.exit_code == 0
+    for name in ("index.html", "RESULTS.md", "figures.svg"):
+        assert re.search(rf"not checked +page +{name}: is no page of the report", done.output)
+
+
+def test_a_chart_beside_the_report_is_compared(tmp_path: Path) -> None:
+    """The charts of the Markdown page are files: their words are those that the records give."""
+    folder = Path(shutil.copytree(REFERENCE / "tagging", tmp_path / "tagging"))
+    path = folder / "figures" / "latency.svg"
+    path.write_text(path.read_text().replace("</svg>", "<text>head scores best</text></svg>"))
+    assert "figures/latency.svg: is not what the records give" in call(folder, width=200).output
+
+
 def test_what_is_wrong_stands_first(folder: Path) -> None:
     """A line for each finding, five of a check at most; then what isn't checked, then what holds; status 1."""
     made = Forged(folder)
@@ -87,8 +146,8 @@ def test_the_verdicts_are_written_with_all_digests(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "verified.json"]
     sums = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert written["files"] == sums
-    page = (Path(__file__).parents[2] / "docs" / "submit.md").read_text()
-    (command,) = re.findall(r"^    (find .*sha256sum)$", page, re.MULTILINE)
+    text = (Path(__file__).parents[2] / "docs" / "submit.md").read_text()
+    (command,) = re.findall(r"^    (find .*sha256sum)$", text, re.MULTILINE)
     assert subprocess.check_output(["bash", "-c", command], cwd=folder, text=True).split()[0] == written["digest"]
     assert (written["consistent"], written["suite"], written["format"]) == (True, "quickstart", 1)
     assert f"sha256:{written['digest']}" in done.output

@@ -181,6 +181,17 @@ def test_a_secret_is_not_cut_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hf_" not in (told.traceback or "")
 
 
+def test_an_error_names_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracebacks name the folders of libraries, and records are given on; the rest of a path is kept."""
+    monkeypatch.setenv("HOME", "/mnt/people/alice")
+    paths = ("/mnt/people/alice/a.py", "/home/" + "bob/.venv/b.py", "/root" + "/c.py", "/mnt/people/alices/d.py")
+    error = run_error(FileNotFoundError(f"no file: {', '.join(paths)}"), rank=0)
+    assert error.message == "no file: ~/a.py, ~/.venv/b.py, ~/c.py, /mnt/people/alices/d.py"
+    assert error.traceback is not None
+    assert "bob" not in error.traceback
+    assert "~/.venv/b.py" in error.traceback
+
+
 def test_files_are_mended_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets go out of a log of any size; a log without any is not rewritten, and no link is followed."""
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])

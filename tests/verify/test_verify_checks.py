@@ -99,6 +99,30 @@ def test_counts_that_differ_in_every_seed_are_no_contradiction(tmp_path: Path) -
     assert len(of(verify(made.folder), "sizes")) == 1
 
 
+def test_parts_of_the_environment_that_older_versions_lack(forged: Forged) -> None:
+    """Where no record has them, a line says so; where some have, the others were edited or are of another version."""
+
+    def older(environment: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in environment.items() if key not in {"kernel", "threads"}}
+
+    *most, last = forged.runs
+    forged.edit(*most, environment=older)
+    assert len(of(verify(forged.folder), "environment")) == len(most)
+    forged.edit(last, environment=older)
+    found = [check for check in verify(forged.folder).checks if check.name == "environment"]
+    assert [(check.state, check.finding.partition(":")[0]) for check in found] == [
+        ("not checked", "no record has kernel or threads")
+    ]
+
+
+def test_a_killed_run_has_advice(forged: Forged) -> None:
+    """Its points lie there without a record: the line says what to do."""
+    (forged.run("lora", 0) / "run.json").unlink()
+    (found,) = [check for check in verify(forged.folder).checks if check.name == "hashes"]
+    assert found.state == "failed"
+    assert "run-all" in found.advice
+
+
 def test_records_without_a_suite_are_not_a_result(tmp_path: Path) -> None:
     """Nothing says which runs there should be."""
     made_records.write(tmp_path, made_records.sweep(("lora", "full"), 1))

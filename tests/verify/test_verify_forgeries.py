@@ -621,6 +621,26 @@ def called_failed(made: Forged) -> Path:
     return made.seal(run)[0]
 
 
+def without_score(made: Forged, status: str) -> Path:
+    """Call a run that ended well otherwise, without metrics and self-checks; its files are left."""
+    error = {"kind": "RuntimeError", "message": "out of luck"}
+    made.edit(run := made.run("lora", 1), status=status, metrics={}, per_rank={}, checks=[], consumed=None, error=error)
+    return made.seal(run)[0]
+
+
+@sealed("unfinished", "ended as unsupported, which a run does earlier, and has predictions.parquet")
+def called_unsupported(made: Forged) -> Path:
+    """A run that ended well is called one that the method refused."""
+    return without_score(made, "unsupported")
+
+
+@sealed("unfinished", "ended as diverged, which a run does earlier, and has points of all its steps")
+def called_diverged(made: Forged) -> Path:
+    """A run that ended well is called one that diverged, and its predictions are deleted."""
+    (made.run("lora", 1) / "predictions.parquet").unlink()
+    return without_score(made, "diverged")
+
+
 @sealed("wall time", "took 2 s")
 def shorter_run(made: Forged) -> Path:
     """A run took less time than its phases."""
@@ -679,6 +699,26 @@ def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     redefined(forged, "test_accuracy", definition="Share of rows that are right.", title="share right")
     found = [check for check in verify(forged.folder).checks if check.name == "definitions"]
     assert [(check.state, check.finding.partition(":")[0]) for check in found] == [("not checked", "test_accuracy")]
+
+
+@pytest.mark.parametrize("lacking", [None, "predictions.parquet", "points.jsonl"])
+def test_a_failed_run_that_was_trained_is_named(lacking: str | None, forged: Forged) -> None:
+    """A probe may fail once the test rows are predicted: a line says that only the error tells why it has no score."""
+    if lacking:
+        (forged.run("lora", 1) / lacking).unlink()
+    run = without_score(forged, "failed")
+    found = [check for check in verify(forged.folder).checks if check.name == "unfinished"]
+    assert [check.state for check in found] == ["not checked"]
+    assert found[0].finding.startswith(f"{run.name}: ended as failed once it was trained, and has ")
+
+
+def test_a_run_that_failed_on_the_way_is_a_failure(forged: Forged) -> None:
+    """It has points of some steps, and no predictions."""
+    (forged.run("lora", 1) / "predictions.parquet").unlink()
+    edit_points(forged.run("lora", 1), lambda points: [point for point in points if point["step"] < 60])
+    for status in ("failed", "diverged"):
+        without_score(forged, status)
+        assert [check.state for check in verify(forged.folder).checks if check.name == "unfinished"] == ["ok"]
 
 
 def test_an_invalid_run_has_a_place(forged: Forged) -> None:
