@@ -228,7 +228,7 @@ def test_a_cost_may_have_any_name(name: str) -> None:
     """No column takes the place of another thing on the page, and none gets words of training."""
     metric = "right" if name == "score" else "score"
     lines = [
-        {"system": line["system"], "row": line["row"], metric: line["score"], name: 3.0}
+        {"system": line["system"], "row": line["row"], metric: line["score"], name: ord(line["system"])}
         for line in right_and_wrong({"a": 0.5, "b": 0.6})
     ]
     (found,) = assemble([of_frame(pd.DataFrame(lines), metric)])
@@ -281,8 +281,8 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m`{{7*7}}`|x"
 def test_hostile_names_are_shown_and_obeyed_by_nothing(tmp_path: Path) -> None:
     """HTML, escapes and templates in names of systems, costs, data sets and metrics."""
     lines = [
-        {"system": f"{HOSTILE}{line['system']}", "row": HOSTILE + line["row"], HOSTILE: line["score"], f"c{HOSTILE}": 1,
-         "dataset": f"../../{HOSTILE}"}
+        {"system": f"{HOSTILE}{line['system']}", "row": HOSTILE + line["row"], HOSTILE: line["score"],
+         f"c{HOSTILE}": ord(line["system"]), "dataset": f"../../{HOSTILE}"}
         for line in right_and_wrong({"a": 0.5, "b": 0.9})
     ]  # fmt: skip
     write(assemble([of_frame(pd.DataFrame(lines), HOSTILE)]), tmp_path, ("html", "md", "csv", "tex"))

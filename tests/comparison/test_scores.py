@@ -288,13 +288,30 @@ def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> No
 def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:
     """--metric takes another column; the others stay costs, and text is named as unread."""
     lines = [
-        {"system": line["system"], "row": line["row"], "f1": line["score"] / 2, "said": "yes", "seconds": 3}
+        {"system": line["system"], "row": line["row"], "f1": line["score"] / 2, "said": "yes",
+         "seconds": {"a": 3, "b": 4}[line["system"]]}
         for line in GOOD
-    ]
+    ]  # fmt: skip
     (found,) = scores(write_csv(tmp_path / "t.csv", lines), "f1")
     assert (found.score.name, found.binary) == ("f1", False)
     assert found.remarks == ("Columns that hold text weren't read: said.",)
     assert [cost.title for cost in found.costs] == ["seconds"]
+
+
+def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
+    """Values below 0, and one value in all lines: no cost. A value per file is one, with a system in each file."""
+    lines = [line | {"change": -1 if line["system"] == "a" else 2, "year": 2024, "seconds": 3} for line in GOOD]
+    files = [write_csv(tmp_path / f"{at}.csv", [*lines[at : at + 4]]) for at in (0, 4)]
+    slow = [line | {"seconds": 5} for line in lines[4:]]
+    (alike,), (differing,) = (
+        assemble(read([files[0], other])) for other in (files[1], write_csv(tmp_path / "slow.csv", slow))
+    )
+    (one,) = scores(write_csv(tmp_path / "one.csv", lines))
+    said = ("With values below 0, and so no cost: change.",
+            "Equal in all lines, and so no cost that compares: year (2024), seconds (3).")  # fmt: skip
+    assert (one.remarks, dict(one.costs)) == (said, {})
+    assert (alike.remarks, dict(alike.costs)) == (said, {})
+    assert {cost.title: of for cost, of in differing.costs.items()} == {"seconds": {"a": {0: 3.0}, "b": {0: 5.0}}}
 
 
 def test_groups_of_one_row_are_rows(tmp_path: Path) -> None:
