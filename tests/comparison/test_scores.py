@@ -16,6 +16,7 @@ from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
 from hpml_bench.comparison.measured import Failed, Score
+from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 
@@ -173,6 +174,31 @@ def test_rows_are_aligned_by_id(tmp_path: Path) -> None:
     (found,) = scores(write_csv(tmp_path / "t.csv", [*GOOD[:4], *reversed(GOOD[4:])]))
     assert found.rows is not None
     assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("ids", [["0.0", "1.0", "2.0", "3.0"], [0.0, 1.0, 2.0, 3.0]], ids=["texts", "floats"])
+def test_whole_numbers_are_one_id_however_they_are_written(ids: list[Any], tmp_path: Path) -> None:
+    """Of rows, seeds and groups, in one frame or two files; ids of another kind stay as they are."""
+    rows = [0, 1, 2, 3, *ids]
+    lines = [
+        line | {"row": row, "seed": rows[4 * (at > 3)]} for at, (line, row) in enumerate(zip(GOOD, rows, strict=True))
+    ]
+    frame = pd.DataFrame(lines).astype({"row": object, "seed": object})
+    files = [write_csv(tmp_path / f"{at}.csv", lines[at : at + 4]) for at in (0, 4)]
+    for (found,) in (assemble([of_frame(frame)]), assemble(read(files))):
+        assert (found.count, found.seeds) == (4, ("0",))
+    parts = [line | {"row": f"{line['row']}.0" if line["row"] else "0.1"} for line in GOOD]
+    (one,) = read([write_csv(tmp_path / "parts.csv", parts)])
+    assert one.lines["row"].tolist() == ["0.1", "1.0", "2.0", "3.0"] * 2
+
+
+def test_ids_that_a_float_can_t_hold_are_named() -> None:
+    """Above 2^53 two integers may be one float; as integers they stay apart."""
+    lines = [line | {"row": 2**53 + line["row"]} for line in GOOD]
+    (found,) = assemble([of_frame(pd.DataFrame(lines))])
+    assert found.count == 4
+    with pytest.raises(UserError, match=r"frame, row 0: row is 9007199254740992 as a float, .*; give it as an integer"):
+        of_frame(pd.DataFrame(lines).astype({"row": float}))
 
 
 def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
