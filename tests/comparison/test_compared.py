@@ -314,6 +314,18 @@ def test_several_data_sets_get_a_page_each_and_one_over_them(tmp_path: Path) -> 
     assert re.findall(r"(?i)\b(?:methods?|suites?|train\w*)\b", text.replace("these trained systems", "")) == []
 
 
+def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
+    """None is a file or folder of the page over them, and none is another's where case is ignored."""
+    names = ("figures", "Tables", "report.html", "squad", "SQuAD", "squad-2", "s/quad", "s quad")
+    lines = [line for name in names for line in right_and_wrong({"a": 0.5, "b": 0.6}, 5, dataset=name)]
+    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("html", "csv"))
+    folders = {path.parent.name for path in tmp_path.glob("*/report.html")}
+    assert len({folder.lower() for folder in folders}) == len(names)
+    assert not {folder.lower() for folder in folders} & {"figures", "tables", "report.html"}
+    linked = [row[-1] for table in all_tables(page) if table.name == "suites" for row in table.rows]
+    assert {str(link).partition("/")[0] for link in linked} == folders
+
+
 def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:
     """The terminal's summary, then the files."""
     path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS))
