@@ -244,7 +244,10 @@ def _aligned(part: pd.DataFrame, of: Scores, costs: tuple[Cost, ...], *, shared:
     seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
     number = {seed: at for at, seed in enumerate(seeds)}
     part = part.assign(run=part[SEED].map(number))
-    of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=_by_run(part, costs))
+    by_run, unread = _by_run(part, costs)
+    remarks = tuple(f"{why}: {', '.join(titles)}." for why, titles in unread.items())
+    systems = tuple(dict.fromkeys(part[SYSTEM]))
+    of = replace(of, systems=systems, seeds=seeds, costs=by_run, remarks=(*of.remarks, *remarks))
     _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
     if CONTENT in part and with_rows.any():
         _check_content(part)
@@ -272,9 +275,15 @@ def _check_once(part: pd.DataFrame, key: list[str]) -> None:
         )
 
 
-def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str, dict[int, float]]]:
-    """Return each cost by system and run; one that differs within a run is no cost of the run."""
+def _by_run(
+    part: pd.DataFrame, costs: tuple[Cost, ...]
+) -> tuple[dict[Cost, dict[str, dict[int, float]]], dict[str, list[str]]]:
+    """Return each cost by system and run, and reason -> columns that are none, as the readers of tables can't know.
+
+    One that differs within a run is no cost of the run.
+    """
     found: dict[Cost, dict[str, dict[int, float]]] = {}
+    unread: dict[str, list[str]] = {}
     for cost in costs:
         if cost.column not in part:
             continue
@@ -285,6 +294,13 @@ def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str,
                 f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
                 f"{LARGEST:g}, or leave it empty"
             )
+        if len(there) == len(part) and (values == values[0]).all():
+            value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
+            unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
+            continue
+        if (values < 0).any():
+            unread.setdefault("With values below 0, and so no cost", []).append(sanitize(cost.title, 40))
+            continue
         runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
         for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:
             line = there.iloc[at]
@@ -298,7 +314,7 @@ def _by_run(part: pd.DataFrame, costs: tuple[Cost, ...]) -> dict[Cost, dict[str,
             by_system.setdefault(str(system), {})[int(run)] = float(value)
         if by_system:
             found[cost] = by_system
-    return found
+    return found, unread
 
 
 def _check_content(part: pd.DataFrame) -> None:

@@ -18,6 +18,8 @@ from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.tables import Cell, number
 
 FORMATS = ("html", "md")
+TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json"})
+"""Names in the folder of a page."""
 
 
 def write(
@@ -43,12 +45,14 @@ def write(
 
 
 def _folders(compared: Sequence[Compared]) -> list[str]:
-    """Return a folder's name for each data set."""
-    taken: list[str] = []
+    """Return a folder's name for each data set: none of the page over them, nor alike on disks that ignore case."""
+    found: list[str] = []
     for one in compared:
         plain_name = re.sub(r"[^A-Za-z0-9._-]+", "-", one.scores.title).strip("-.")[:60] or "data"
-        taken.append(plain_name if plain_name not in taken else f"{plain_name}-{len(taken) + 1}")
-    return taken
+        taken = TAKEN | {name.lower() for name in found}
+        names = (plain_name, *(f"{plain_name}-{at}" for at in range(2, len(taken) + 3)))
+        found.append(next(name for name in names if name.lower() not in taken))
+    return found
 
 
 def _suite(one: Compared, answer: Answer, folder: str) -> OfSuite:

@@ -228,7 +228,7 @@ def test_a_cost_may_have_any_name(name: str) -> None:
     """No column takes the place of another thing on the page, and none gets words of training."""
     metric = "right" if name == "score" else "score"
     lines = [
-        {"system": line["system"], "row": line["row"], metric: line["score"], name: 3.0}
+        {"system": line["system"], "row": line["row"], metric: line["score"], name: ord(line["system"])}
         for line in right_and_wrong({"a": 0.5, "b": 0.6})
     ]
     (found,) = assemble([of_frame(pd.DataFrame(lines), metric)])
@@ -281,8 +281,8 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m`{{7*7}}`|x"
 def test_hostile_names_are_shown_and_obeyed_by_nothing(tmp_path: Path) -> None:
     """HTML, escapes and templates in names of systems, costs, data sets and metrics."""
     lines = [
-        {"system": f"{HOSTILE}{line['system']}", "row": HOSTILE + line["row"], HOSTILE: line["score"], f"c{HOSTILE}": 1,
-         "dataset": f"../../{HOSTILE}"}
+        {"system": f"{HOSTILE}{line['system']}", "row": HOSTILE + line["row"], HOSTILE: line["score"],
+         f"c{HOSTILE}": ord(line["system"]), "dataset": f"../../{HOSTILE}"}
         for line in right_and_wrong({"a": 0.5, "b": 0.9})
     ]  # fmt: skip
     write(assemble([of_frame(pd.DataFrame(lines), HOSTILE)]), tmp_path, ("html", "md", "csv", "tex"))
@@ -312,6 +312,18 @@ def test_several_data_sets_get_a_page_each_and_one_over_them(tmp_path: Path) -> 
     assert {path.parent.name for path in tmp_path.glob("*/report.html")} == {f"set-{at}" for at in range(8)}
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert re.findall(r"(?i)\b(?:methods?|suites?|train\w*)\b", text.replace("these trained systems", "")) == []
+
+
+def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
+    """None is a file or folder of the page over them, and none is another's where case is ignored."""
+    names = ("figures", "Tables", "report.html", "squad", "SQuAD", "squad-2", "s/quad", "s quad")
+    lines = [line for name in names for line in right_and_wrong({"a": 0.5, "b": 0.6}, 5, dataset=name)]
+    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("html", "csv"))
+    folders = {path.parent.name for path in tmp_path.glob("*/report.html")}
+    assert len({folder.lower() for folder in folders}) == len(names)
+    assert not {folder.lower() for folder in folders} & {"figures", "tables", "report.html"}
+    linked = [row[-1] for table in all_tables(page) if table.name == "suites" for row in table.rows]
+    assert {str(link).partition("/")[0] for link in linked} == folders
 
 
 def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:

@@ -116,10 +116,11 @@ def test_filters_of_a_task_are_no_data_sets_of_their_own(out: Path) -> None:
 def test_a_row_of_another_document_is_an_error(out: Path) -> None:
     """One number with two documents is never paired; the sentence names both places."""
     edit(file(out, "samples_news_cloze_*"), lambda one: one.update(doc_hash="0" * 64) if one["doc_id"] == 5 else None)
-    with pytest.raises(
-        UserError, match=r"noisy/samples_news_cloze_.*line 6: row 5 of news_cloze is another document than at .*line 6"
-    ):
-        lm_eval.read(out)
+    said = r"noisy/samples_news_cloze_.*line 6: row '5' is another one than in .*gpt2/samples_.*line 6, by their"
+    with pytest.raises(UserError, match=said):
+        assemble(lm_eval.read(out))
+    with pytest.raises(UserError, match=said):  # also where each model is an input
+        assemble([one for name in (MODEL, f"{MODEL}-noisy") for one in lm_eval.read(out / name)])
 
 
 @pytest.mark.parametrize(

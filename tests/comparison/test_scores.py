@@ -16,6 +16,7 @@ from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
 from hpml_bench.comparison.measured import Failed, Score
+from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 
@@ -175,6 +176,31 @@ def test_rows_are_aligned_by_id(tmp_path: Path) -> None:
     assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("ids", [["0.0", "1.0", "2.0", "3.0"], [0.0, 1.0, 2.0, 3.0]], ids=["texts", "floats"])
+def test_whole_numbers_are_one_id_however_they_are_written(ids: list[Any], tmp_path: Path) -> None:
+    """Of rows, seeds and groups, in one frame or two files; ids of another kind stay as they are."""
+    rows = [0, 1, 2, 3, *ids]
+    lines = [
+        line | {"row": row, "seed": rows[4 * (at > 3)]} for at, (line, row) in enumerate(zip(GOOD, rows, strict=True))
+    ]
+    frame = pd.DataFrame(lines).astype({"row": object, "seed": object})
+    files = [write_csv(tmp_path / f"{at}.csv", lines[at : at + 4]) for at in (0, 4)]
+    for (found,) in (assemble([of_frame(frame)]), assemble(read(files))):
+        assert (found.count, found.seeds) == (4, ("0",))
+    parts = [line | {"row": f"{line['row']}.0" if line["row"] else "0.1"} for line in GOOD]
+    (one,) = read([write_csv(tmp_path / "parts.csv", parts)])
+    assert one.lines["row"].tolist() == ["0.1", "1.0", "2.0", "3.0"] * 2
+
+
+def test_ids_that_a_float_can_t_hold_are_named() -> None:
+    """Above 2^53 two integers may be one float; as integers they stay apart."""
+    lines = [line | {"row": 2**53 + line["row"]} for line in GOOD]
+    (found,) = assemble([of_frame(pd.DataFrame(lines))])
+    assert found.count == 4
+    with pytest.raises(UserError, match=r"frame, row 0: row is 9007199254740992 as a float, .*; give it as an integer"):
+        of_frame(pd.DataFrame(lines).astype({"row": float}))
+
+
 def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
     """--shared leaves out the rows that some system lacks, and counts them; none in common is an error."""
     path = write_csv(tmp_path / "t.csv", GOOD[:-1])
@@ -288,13 +314,30 @@ def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> No
 def test_a_metric_names_the_column_of_the_score(tmp_path: Path) -> None:
     """--metric takes another column; the others stay costs, and text is named as unread."""
     lines = [
-        {"system": line["system"], "row": line["row"], "f1": line["score"] / 2, "said": "yes", "seconds": 3}
+        {"system": line["system"], "row": line["row"], "f1": line["score"] / 2, "said": "yes",
+         "seconds": {"a": 3, "b": 4}[line["system"]]}
         for line in GOOD
-    ]
+    ]  # fmt: skip
     (found,) = scores(write_csv(tmp_path / "t.csv", lines), "f1")
     assert (found.score.name, found.binary) == ("f1", False)
     assert found.remarks == ("Columns that hold text weren't read: said.",)
     assert [cost.title for cost in found.costs] == ["seconds"]
+
+
+def test_numbers_that_are_no_costs_are_named(tmp_path: Path) -> None:
+    """Values below 0, and one value in all lines: no cost. A value per file is one, with a system in each file."""
+    lines = [line | {"change": -1 if line["system"] == "a" else 2, "year": 2024, "seconds": 3} for line in GOOD]
+    files = [write_csv(tmp_path / f"{at}.csv", [*lines[at : at + 4]]) for at in (0, 4)]
+    slow = [line | {"seconds": 5} for line in lines[4:]]
+    (alike,), (differing,) = (
+        assemble(read([files[0], other])) for other in (files[1], write_csv(tmp_path / "slow.csv", slow))
+    )
+    (one,) = scores(write_csv(tmp_path / "one.csv", lines))
+    said = ("With values below 0, and so no cost: change.",
+            "Equal in all lines, and so no cost that compares: year (2024), seconds (3).")  # fmt: skip
+    assert (one.remarks, dict(one.costs)) == (said, {})
+    assert (alike.remarks, dict(alike.costs)) == (said, {})
+    assert {cost.title: of for cost, of in differing.costs.items()} == {"seconds": {"a": {0: 3.0}, "b": {0: 5.0}}}
 
 
 def test_groups_of_one_row_are_rows(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
             first of `FIRST` that a task has if None, else the task's first one. Without a filter, the task's first one.
 
     Raises:
-        UserError: a file can't be read, a row's value is no number, no task has the metric, its direction is unknown or
-            differs between models, or one number stands for different documents.
+        UserError: a file can't be read, a row's value is no number, no task has the metric, or its direction is unknown
+            or differs between models.
 
     """
     logs = _logs(path)
@@ -428,22 +428,9 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     rows = [(log, sample) for log in logs for sample in log.through(chosen)]
     lines = [[log.system, s.row, s.value(metric), log.seed, dataset, s.content, s.where] for log, s in rows]
     frame = pd.DataFrame(lines, columns=[SYSTEM, ROW, SCORE, SEED, DATASET, CONTENT, WHERE]).astype({SCORE: float})
-    _same_documents(rows)
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
     return Measured(frame, Score(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted)
-
-
-def _same_documents(rows: Iterable[tuple[_Log, _Sample]]) -> None:
-    """Raise a UserError where a row's number stands for different documents."""
-    first: dict[str, tuple[_Log, _Sample]] = {}
-    for log, sample in rows:
-        _, known = first.setdefault(sample.row, (log, sample))
-        if known.content != sample.content:
-            raise UserError(
-                f"{sample.where}: row {sample.row} of {log.task} is another document than at {known.where}; evaluate "
-                "the models on the same data"
-            )
 
 
 def _checked(log: _Log, chosen: str, metric: str) -> Iterator[str]:

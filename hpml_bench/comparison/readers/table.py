@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SYSTEM, WHERE, Cost, Measured, Score
+from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, Cost, Measured, Score
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -21,6 +22,11 @@ ORDER = 90
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".parquet": ""}
 LONGEST_FIELD = 10_000_000
 """Characters of a field; a file with longer ones holds texts, not scores."""
+NUMBERED = (ROW, SEED, GROUP)
+"""Columns of ids that may be numbers."""
+WHOLE = re.compile(r"-?\d+(?:\.0*)?")
+EXACT = 2.0**53
+"""Whole numbers from here on share a float with others."""
 WORDS = {"true": 1.0, "false": 0.0}
 
 
@@ -77,6 +83,7 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     found[SCORE] = [_number(cell, score, at) for cell, at in zip(columns[score], where, strict=True)]
     if ROW not in columns and COUNT in columns:
         found[COUNT] = [_number(cell, COUNT, at) for cell, at in zip(columns[COUNT], where, strict=True)]
+    found |= {name: _ids(columns[name], name, where) for name in NUMBERED if name in columns}
     found |= {name: list(map(_text, columns[name])) for name in NAMES if name in columns and name not in (*found,)}
     taken = {*NAMES} - {SCORE} | {score}
     costs, unread = [], []
@@ -116,6 +123,19 @@ def _check(names: Sequence[str], metric: str | None, source: str) -> None:
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _ids(cells: Sequence[Any], name: str, where: Sequence[str]) -> list[str | None]:
+    """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and another `3.0`."""
+    for cell, at in zip(cells, where, strict=True):
+        if isinstance(cell, float) and EXACT <= abs(cell) < math.inf:
+            raise UserError(
+                f"{at}: {name} is {cell:.17g} as a float, which can't tell whole numbers of that size apart; give it "
+                "as an integer or text"
+            )
+    texts = list(map(_text, cells))
+    whole = all(text is None or WHOLE.fullmatch(text) for text in texts)
+    return [text.partition(".")[0] if whole and text is not None else text for text in texts]
 
 
 def _text(cell: Any) -> str | None:
