@@ -88,6 +88,14 @@ def test_a_cycle_of_verdicts_has_no_best_method() -> None:
     assert not any(words.verdict(answer, name).chip for name in "abc")
 
 
+def test_equal_scores_without_a_test_have_no_winner() -> None:
+    """Of one seed two methods may have the very same score: both are named."""
+    answer = an_answer({"full": 87.0, "lora": 87.0, "head": 81.7}, pairs={}, seeds=1)
+    assert words.headline(answer).startswith(
+        "full and lora have the highest accuracy, 87.0 % each. One seed can't rank"
+    )
+
+
 def test_an_untested_method_keeps_the_leader_from_being_called_best() -> None:
     """Of a method without shared seeds nothing is known, whatever its mean."""
     answer = an_answer({"full": 79.0, "lora": 78.0, "head": 99.0}, untested=(("full", "head"), ("lora", "head")))

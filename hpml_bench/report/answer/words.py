@@ -75,6 +75,12 @@ def _nothing_tested(answer: Answer) -> str:
         ask = f"Nothing is tested: {answer.untested}."
     elif answer.seeds >= answer.least:
         ask = f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be ranked."
+    tied = [method.name for method in answer.methods if "score" in method.v and answer.value(method.name, "score")
+            == answer.value(first, "score")]  # fmt: skip
+    if len(tied) > 1:
+        who = several(answer, tied)
+        who = capitalized(who) if answer.numbered else who
+        return f"{who} have the {_extreme(answer)}, {score_of(answer, first)} each. {ask}"
     who = capitalized(named) if answer.by_name[first].base else named
     return f"{who} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
 
