@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,16 +73,8 @@ def assemble(
     parts = {str(name): part for name, part in frame.groupby(DATASET, sort=False)}
     alone = [name for name, part in parts.items() if part[SYSTEM].nunique() < 2]
     if len(alone) == len(parts):
-        only = frame[SYSTEM].iloc[0]
-        raise UserError(
-            f"{frame[WHERE].iloc[0]}: '{only}' is the only system{' of its data set' if len(parts) > 1 else ''}; "
-            "a comparison takes two or more"
-        )
-    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
-    apart = (
-        *(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone),
-        *(f"No system has scores of {sanitize(name, 60)}: its runs failed." for name in lost),
-    )
+        raise UserError(_only_one(frame, len(parts)))
+    apart = _not_compared(measured, parts, alone)
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
@@ -110,6 +102,21 @@ def _datasets(one: Measured) -> set[str]:
     if DATASET in one.lines:
         named |= set(one.lines[DATASET].dropna().map(str))
     return {sanitize(name, LONGEST) for name in named}
+
+
+def _only_one(frame: pd.DataFrame, datasets: int) -> str:
+    """Return the sentence on inputs whose data sets have one system each."""
+    only, of_its_own = frame[SYSTEM].iloc[0], " of its data set" if datasets > 1 else ""
+    return f"{frame[WHERE].iloc[0]}: '{only}' is the only system{of_its_own}; a comparison takes two or more"
+
+
+def _not_compared(measured: Sequence[Measured], parts: Mapping[str, object], alone: Sequence[str]) -> tuple[str, ...]:
+    """Return a remark for each data set with scores of one system (`alone`), or of none."""
+    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
+    return (
+        *(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone),
+        *(f"No system has scores of {sanitize(name, 60)}: its runs failed." for name in lost),
+    )
 
 
 def _empty(score: Score) -> Scores:

@@ -54,9 +54,9 @@ def once_each(evidence: Evidence) -> Iterator[Found]:
     """Each method and seed has one record."""
     yield from evidence.excluded("duplicates")
     same = grouped(evidence.records, lambda r: (r.spec.method.name, r.spec.seed, protocol_of(r)))
-    told = {found.finding.partition(":")[0] for found in evidence.excluded("duplicates")}
+    named = {found.finding.partition(":")[0] for found in evidence.excluded("duplicates")}
     for (method, seed, _), records in same.items():
-        if len(records) > 1 and not told.intersection(record.run_id for record in records):
+        if len(records) > 1 and not named.intersection(record.run_id for record in records):
             names = ", ".join(record.run_id for record in records[:4])
             yield failed(names, f"{len(records)} records of {method} with seed {seed}")
 
@@ -256,8 +256,8 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
     for record in sorted(records, key=lambda one: (began[one.run_id], one.run_id)):
         if last is not None:
             end = began[last.run_id] + timedelta(seconds=last.seconds)
-            told = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
-            if began[record.run_id] < end - CLOCKS and not told:
+            named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
+            if began[record.run_id] < end - CLOCKS and not named:
                 what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
                 yield failed(record.run_id, what)
             if began[record.run_id] + timedelta(seconds=record.seconds) < end:

@@ -409,8 +409,8 @@ def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
     for name in dict.fromkeys(key for log in used for key in log.settings):
         values = {log.settings.get(name) for log in used}
         if len(values) > 1:
-            told = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
-            remarks.append(f"Models were evaluated on {sanitize(task)} with another {name}: {sanitize(told, 600)}.")
+            each = ", ".join(f"{log.system}: {log.settings.get(name, 'none')}" for log in used)
+            remarks.append(f"Models were evaluated on {sanitize(task)} with another {name}: {sanitize(each, 600)}.")
     if len(used) > len(by_model):
         remarks.append("Seeds are those of the examples before each row; the models themselves are the same in all.")
     return used, remarks
