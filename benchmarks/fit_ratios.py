@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +79,8 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     """Return the memory of a real rehearsal and step: tensors that are there, and the allocator's events from then on.
 
     The allocator doesn't report frees of what it gave before the profile began, so DDP and the optimizer are made in
-    it, and frozen weights converted before it.
+    it, and frozen weights converted before it. Nor does it report frees by other threads, so that DDP sends no weights
+    when it is made: the thread of gloo that sends them is sometimes the last to hold the buffer.
     """
     run = assemble(spec, prepared, group)
     if spec.settings.precision == "bf16" and not run.method.reads_frozen_weights:
@@ -86,7 +88,9 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     weights = _there(run.model)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         if run.method.trains:
-            train(Trainer(run))
+            with mock.patch("torch.nn.parallel.distributed._sync_module_states"):
+                trainer = Trainer(run)
+            train(trainer)
         else:
             _evaluate(Evaluator(run))
         gc.collect()  # what is freed after a profile keeps its size there, and is counted again in the next one
