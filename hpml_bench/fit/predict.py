@@ -20,10 +20,12 @@ from hpml_bench.fit.rows import RowsFound, find_rows
 from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.devices import measures_precision
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import tempdir
+from hpml_bench.system import environment, tempdir
 from hpml_bench.system.text import first_line
+from hpml_bench.training import cpu_precision
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
 
@@ -76,9 +78,12 @@ class Predictor:
 
     def __init__(self, suite: Suite, memory: int | None, folder: Path) -> None:
         """Find config.json and the rows; made-up ones are written to a folder. Errors as of `predict`."""
-        self.settings = with_changes(place(suite.settings, memory))
+        placed = place(suite.settings, memory)
         self.name, self.folder, self.memory = suite.name, folder, memory
-        self.model: Resolved = describe_model(self.settings.backbone)
+        self.model: Resolved = describe_model(placed.backbone)
+        if measures_precision(suite.settings, str(placed.device)):
+            placed = placed.model_copy(update={"precision": _faster(placed, self.model)})
+        self.settings = with_changes(placed)
         self._rows = cache(self._find_rows)
         self.rows = self._rows(self.settings.max_length, self.settings.global_batch)
 
@@ -142,6 +147,14 @@ class Predictor:
         freeing = f" and {FREEING}" if keeps_freed(found.settings) else ""
         need = found.footprint.peak + self.limit(found.settings).outside
         return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}{freeing}"
+
+
+def _faster(settings: Settings, model: Resolved) -> str:
+    """Return the precision that a sweep on this CPU would choose; fp32 for a strange config.json, which traces name."""
+    threads = settings.threads or max(1, environment.cores() // (settings.world_size or 1))
+    with suppress(ValueError, TypeError, AttributeError):
+        return cpu_precision.measure_for(settings, model.folder_or_file, threads).precision
+    return "fp32"
 
 
 def predict(

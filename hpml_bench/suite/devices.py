@@ -53,12 +53,21 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
         raise UserError(f"settings: {message or error}") from None
 
 
+def measures_precision(settings: Settings, device: str) -> bool:
+    """Return whether a suite's precision is that of the faster products: `auto` on a CPU that has bf16 too.
+
+    A CPU's flags say which instructions it has, not which are faster.
+    """
+    left_open = settings.precision == "auto" and settings.weights == "float32"
+    return left_open and device == "cpu" and environment.has_bf16("cpu")
+
+
 def _precision(settings: Settings, device: str) -> str:
     """Return the precision to train in; a UserError if the device doesn't support the requested one."""
     requested: str = settings.precision
     if requested == "auto":
         requested = NEEDED.get(settings.weights, requested)
-    if requested == "auto":  # on a CPU its flags don't tell what is faster: sweep.resolve measures it
+    if requested == "auto":  # on a CPU sweep.resolve measures it
         return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
     if (requested == "tf32" and device == "cpu") or (
         requested in {"tf32", "bf16"} and device == "cuda" and not environment.has_bf16(device)

@@ -15,7 +15,7 @@ from hpml_bench.records.files import DEFINITE, read_json, write_atomically
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.limits import UNLIMITED, Limits
 from hpml_bench.records.run import DONE
-from hpml_bench.suite.devices import resolve_devices
+from hpml_bench.suite.devices import measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, tempdir
@@ -124,9 +124,8 @@ def resolve(suite: Suite, findings: Findings, here: int | None = None) -> Resolv
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
-    left_open = suite.settings.precision == "auto" and suite.settings.weights == "float32"
-    measurable = left_open and found.settings.device == "cpu" and environment.has_bf16("cpu")
-    if measurable and (products := findings.products(found.settings)):
+    measured = measures_precision(suite.settings, found.settings.device)
+    if measured and (products := findings.products(found.settings)):
         found, notes["precision"] = _with(found, precision=products.precision), str(products)
     if found.settings.micro_batch == "auto":
         fitted = findings.fitted(found)

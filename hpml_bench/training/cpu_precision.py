@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
 
 FASTER = 1.15
 """Least speedup over fp32 for which bf16 is taken."""
@@ -61,10 +65,8 @@ def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
     import torch
 
     rows, inner, columns = shape
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seconds = []
+    seconds = []
+    with _threads(1):
         for kind in (torch.float32, torch.bfloat16):
             left, right = torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)
             left @ right  # the first sets up the kernel
@@ -73,10 +75,15 @@ def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
                 left @ right
                 done += 1
             seconds.append((time.thread_time() - began) / done)
-    finally:
-        torch.set_num_threads(threads)
     fp32, bf16 = (2 * rows * inner * columns / each for each in seconds)
     return fp32, bf16
+
+
+def measure_for(settings: Settings, backbone: Path, threads: int) -> Products:
+    """Time products of a rank's batch and the feed-forward layers of a backbone's folder."""
+    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+    tokens = settings.max_length * settings.global_batch // (settings.world_size or 1)
+    return measure(shape_of(config, tokens), threads)
 
 
 def measure(shape: tuple[int, int, int], threads: int) -> Products:
@@ -84,17 +91,30 @@ def measure(shape: tuple[int, int, int], threads: int) -> Products:
     import torch
 
     rows, inner, columns = shape
-    torch.set_num_threads(threads)
     types = (torch.float32, torch.bfloat16)
     factors = {kind: (torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)) for kind in types}
     seconds: dict[torch.dtype, list[float]] = {kind: [] for kind in types}
-    for left, right in factors.values():
-        left @ right  # the first sets up the kernel
-    until = time.perf_counter() + SECONDS
-    while time.perf_counter() < until or len(seconds[torch.bfloat16]) < LEAST:
-        for kind, (left, right) in factors.items():
-            began = time.perf_counter()
-            left @ right
-            seconds[kind].append(time.perf_counter() - began)
+    with _threads(threads):
+        for left, right in factors.values():
+            left @ right  # the first sets up the kernel
+        until = time.perf_counter() + SECONDS
+        while time.perf_counter() < until or len(seconds[torch.bfloat16]) < LEAST:
+            for kind, (left, right) in factors.items():
+                began = time.perf_counter()
+                left @ right
+                seconds[kind].append(time.perf_counter() - began)
     fp32, bf16 = (statistics.median(seconds[kind]) for kind in types)
     return Products(shape=shape, threads=threads, fp32_seconds=fp32, bf16_seconds=bf16)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let torch use a number of threads in the body."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

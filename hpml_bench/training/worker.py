@@ -67,9 +67,7 @@ def measure_to(settings_json: str, target: str) -> None:
     settings = Settings.model_validate_json(settings_json)
     try:
         folder = resolve_model(settings.backbone).folder_or_file
-        config = json.loads((folder / "config.json").read_text())
-        tokens = settings.max_length * settings.global_batch // (settings.world_size or 1)
-        measured = products.measure(products.shape_of(config, tokens), settings.threads or 1)
+        measured = products.measure_for(settings, folder, settings.threads or 1)
         result: dict[str, Any] = {"products": measured.model_dump()}
     except UserError as error:
         result = {"error": redacted(str(error))}

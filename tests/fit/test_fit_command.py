@@ -22,6 +22,7 @@ from hpml_bench.fit import advice
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
+from hpml_bench.training.cpu_precision import Products
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"
 """config.json of published models, without weights."""
@@ -102,6 +103,22 @@ def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monke
     assert need["advice"].startswith(f"fits with {THRESHOLD}=65536 in the environment; ")
     monkeypatch.setenv(THRESHOLD, "65536")
     assert needs(*words, "--memory", memory)["lora"]["advice"] == ""
+
+
+@pytest.mark.parametrize(("seconds", "precision"), [(0.5, "bf16"), (0.99, "fp32")])
+def test_the_precision_left_open_is_the_one_that_a_run_measures(
+    seconds: float, precision: str, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU with both, `auto` is the type of the faster products, as in a sweep; fp32 without such instructions."""
+    monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
+    products = Products(shape=(8, 8, 8), threads=1, fp32_seconds=1.0, bf16_seconds=seconds)
+    monkeypatch.setattr("hpml_bench.training.cpu_precision.measure", lambda _shape, _threads: products)
+    words = (str(suite), "--methods", "full", "--set")
+    shown = fit(*words, "precision=auto")
+    assert f"cpu, {precision}, micro-batch" in shown.stdout
+    assert needs(*words, "precision=auto") == needs(*words, f"precision={precision}")
+    monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: False)
+    assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
 
 
 def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path) -> None:
