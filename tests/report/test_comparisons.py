@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hpml_bench import registry, statistics
 from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.run import Point
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import DatasetSpec
 
 
 def test_a_percentile_of_few_is_called_what_it_is(tmp_path: Path) -> None:
@@ -58,12 +60,28 @@ def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
     text = said("published", load(tmp_path, sweep()))
     assert "150,000 samples for Prompt Tuning, 120,000 samples for LoRA and 120,000 samples for Adapter Tuning" in text
     assert "budgets were not equal" in text
-    assert "Prompt Tuning | document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
+    assert "Prompt Tuning | the document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
 
 
 def test_document_needs_a_shared_method(tmp_path: Path) -> None:
     """A suite with none of the document's methods has nothing beside it."""
     assert section("published", load(tmp_path, sweep(["full", "head"]))) is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ({"name": "newswire"}, True),
+        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news", "train": "train"}}, True),
+        ({"name": "hub", "options": {"dataset": "hub:stanfordnlp/imdb"}}, False),
+        ({"name": "text_files", "options": {"train": "path:news.csv"}}, False),
+    ],
+)
+def test_document_stands_beside_results_of_its_data(dataset: dict[str, Any], shown: bool, tmp_path: Path) -> None:
+    """AG News from the hub, and quickstart's data; results of anybody's own data have nothing beside them."""
+    settings = SETTINGS.model_copy(update={"dataset": DatasetSpec.model_validate(dataset)})
+    found = section("published", load(tmp_path, sweep(settings=settings)))
+    assert (found is not None) is shown
 
 
 def test_dominated_methods_are_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from hpml_bench.report.tables import (
     table,
 )
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.suite.settings import DatasetSpec, MethodSpec
 from hpml_bench.suite.suite import packaged
 
 order = 100
@@ -55,8 +55,8 @@ class Reference(Frozen):
     title: str
     source: str
     setting: dict[str, str]
-    dataset: str | None = None
-    """The data set whose suites it stands beside; None for all that share a method and the score."""
+    datasets: tuple[DatasetSpec, ...]
+    """Data sets beside whose results it stands, by name and some of their options."""
     scorer: str | None = None
     """Scorer of its answers; shown beside suites with this scorer only, or None for all."""
     test_rows: int | None = None
@@ -80,17 +80,20 @@ def section(results: Results) -> Section | None:
     settings = results.reference.spec.settings
     for path in sorted(packaged("reference", "benchmarks/reference").glob("*.yaml")):
         reference = load(path.stem)
-        alike = reference.dataset in {None, settings.dataset.name} and reference.scorer in {
-            None, settings.task.options.get("scorer")
-        }  # fmt: skip
+        of_data = any(_same_data(there, settings.dataset) for there in reference.datasets)
+        alike = of_data and reference.scorer in {None, settings.task.options.get("scorer")}
         shared = {_kind(published) for published in reference.methods} & set(ours.values())
         scored = any(results.quality in published.figures for published in reference.methods)
         if shared and scored and alike:
             notes = (*_unequal_budgets(reference), *_differences(reference, results), *reference.caveats)
-            beside = "the document" if reference.dataset is None else reference.title
             shown = _table(reference, results, ours)
-            return section_of("document", f"Beside {beside}", shown, Text(sentences=notes))
+            return section_of("document", f"Beside {reference.title}", shown, Text(sentences=notes))
     return None
+
+
+def _same_data(there: DatasetSpec, here: DatasetSpec) -> bool:
+    """Whether results are of a publication's data set; options that it doesn't name may differ."""
+    return there.name == here.name and there.options.items() <= here.options.items()
 
 
 def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
