@@ -91,7 +91,6 @@ def watched(
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the ranks' messages are in their logs
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -99,6 +98,9 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     from hpml_bench.launch import rendezvous
     from hpml_bench.launch.agent_signal import only_agent_signal
 
+    elastic = logging.getLogger("torch.distributed.elastic")
+    elastic.addHandler(logging.NullHandler())
+    elastic.propagate = False  # the ranks' messages are in their logs; its modules set levels of their own
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)

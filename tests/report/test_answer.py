@@ -94,6 +94,7 @@ def test_no_compared_run_leaves_an_answer_without_methods(tmp_path: Path) -> Non
     assert answer.methods == ()
     assert words.headline(answer) == "No run ended well, so there is nothing to compare."
     assert words.banner(answer) == "3 of 3 runs failed (loss not finite)."
+    assert not any(part.startswith("0 ") for part in words.setup_line(answer)), "no rows and seeds, so none are named"
 
 
 def test_interrupted_and_unsupported_runs_are_no_failures(tmp_path: Path) -> None:

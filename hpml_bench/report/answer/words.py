@@ -160,8 +160,8 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
-    seeds = _seeds(answer) if answer.over == "seed" else ""
-    parts = (answer.rows_text, seeds, setup.budget, where, setup.rates, setup.memory)
+    seeds = _seeds(answer) if answer.over == "seed" and answer.seeds else ""
+    parts = (answer.rows_text if answer.rows else "", seeds, setup.budget, where, setup.rates, setup.memory)
     return tuple(part for part in parts if part)
 
 

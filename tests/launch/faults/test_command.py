@@ -109,11 +109,12 @@ def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
     assert list((room / "out").glob("*/*/.*.tmp")) == []
 
 
-def test_ctrl_c_in_a_terminal(two_rank_suite: Path, lasting: list[str], room: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_a_terminal(number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path) -> None:
     """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
     command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
-    os.killpg(command.process.pid, signal.SIGINT)
+    os.killpg(command.process.pid, number)
     status, said = command.ended(20)
     assert status == 130, said
     assert "the same command goes on from here" in said
@@ -124,13 +125,14 @@ def test_ctrl_c_in_a_terminal(two_rank_suite: Path, lasting: list[str], room: Pa
     assert list((room / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5, 2.0])
-def test_ctrl_c_before_the_first_run(seconds: float, two_rank_suite: Path, room: Path) -> None:
-    """While the fork server imports, or model and data are prepared: status 130, no traceback, nothing left."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 5.0])
+def test_ctrl_c_before_the_first_run(seconds: float, number: signal.Signals, two_rank_suite: Path, room: Path) -> None:
+    """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
     command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: soak.servers(command.process))
     time.sleep(seconds)
-    os.killpg(command.process.pid, signal.SIGINT)
+    os.killpg(command.process.pid, number)
     status, said = command.ended(30)
     assert status == 130, said
     assert "Traceback" not in said
