@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ Status = Literal[
 ]
 DONE: frozenset[str] = frozenset({"ok", "unsupported"})
 """The states that `run-all` doesn't try again."""
+FAILED: frozenset[str] = frozenset(get_args(Status)) - DONE - {"interrupted"}
+"""The states that are evidence on how often a method ends well; a user's interruption is none."""
 
 
 class Metric(Frozen):

@@ -15,7 +15,7 @@ from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.records.listing import Headline, headlines
 from hpml_bench.records.points import Tail
-from hpml_bench.records.run import DONE, Point
+from hpml_bench.records.run import DONE, FAILED, Point
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import steps_of
@@ -45,7 +45,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
         specs = () if observed is None else observed.plan.units[number]
         records = [recorded[spec.run_id] for spec in specs if spec.run_id in recorded]
         done = sum(record.status in DONE for record in records)
-        total, failed = total + done, failed + len(records) - done
+        total, failed = total + done, failed + sum(record.status in FAILED for record in records)
         job, worked = live.get(number), last.get(number)
         complete = len(records) == len(unit.tasks)
         ended = "ended" if complete else "left" if worked else "not begun"
@@ -88,7 +88,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in DONE]
     at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
     rows = [LOCAL_HEAD, *_by_method(specs, recorded, at_work)]
-    failed = {spec.run_id for spec in left if spec.run_id in recorded}
+    failed = {spec.run_id for spec in left if spec.run_id in recorded and recorded[spec.run_id].status in FAILED}
     sums = f"{len(specs) - len(left)} of {len(specs)} runs are done" + (f", {len(failed)} failed" if failed else "")
     if left and not at_work:
         sums += "; none is under way, and the same run-all goes on"
@@ -104,7 +104,8 @@ def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work:
         ended = [record for record in records if record.status in DONE]
         seconds = f"{sum(record.seconds for record in ended) / len(ended):.1f}" if ended else "-"
         now = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)
-        yield method, f"{len(ended)} of {len(own)}", str(len(records) - len(ended)), seconds, now
+        failed = sum(record.status in FAILED for record in records)
+        yield method, f"{len(ended)} of {len(own)}", str(failed), seconds, now
 
 
 def _under_way(folder: Path, spec: RunSpec) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Text
+from hpml_bench.records.run import FAILED
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
@@ -20,8 +21,6 @@ question = "best"
 about = "each verdict in a sentence"
 
 OVER_SETUP, PEAK = MEMORY
-SAY_NOTHING = frozenset({"interrupted", "unsupported"})
-"""Statuses of runs that are no evidence on how often a method ends well."""
 MAX_HOSTS = 8
 """Number of hosts that are named."""
 
@@ -251,7 +250,7 @@ def _failures(results: Results) -> Iterator[str]:
     reference = identity(results.reference.spec.settings)
     by_method: dict[str, Counter[str]] = {}
     for record in results.left_out.unfinished:
-        if record.status not in SAY_NOTHING and identity(record.spec.settings) == reference:
+        if record.status in FAILED and identity(record.spec.settings) == reference:
             by_method.setdefault(record.spec.method.name, Counter())[record.status] += 1
     if not by_method:
         return

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from hpml_bench import statistics
+from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Guess, Key, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
@@ -23,7 +24,6 @@ FURTHER = ("peak_memory_over_setup_mb",)
 LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
 """Unit -> value from which the larger unit is shown, its size, its name."""
 UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
-SAY_NOTHING = frozenset({"interrupted", "unsupported"})
 
 
 def answer_of(results: Results) -> Answer:
@@ -194,7 +194,7 @@ def _failures(results: Results) -> tuple[Failure, ...]:
     return tuple(
         Failure(method=record.spec.method.name, seed=record.spec.seed, status=record.status)
         for record in results.left_out.unfinished
-        if record.status not in SAY_NOTHING
+        if record.status in FAILED
     )
 
 
