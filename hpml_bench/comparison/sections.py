@@ -114,8 +114,7 @@ def _pairs(compared: Compared, answer: Answer) -> Table:
 def _folds(compared: Compared, answer: Answer) -> Iterator[Fold]:
     """Yield a fold per system, the best mean first: scores of its runs, costs, and each other system."""
     for at, method in enumerate(answer.methods, 1):
-        verdict = words.verdict(answer, method.name)
-        about = "; ".join(part for part in (verdict.chip, verdict.text, *verdict.costs, verdict.failed) if part)
+        about = words.verdict(answer, method.name).in_full
         seeds = [compared.scores.seeds[run] or "the one run" for run in compared.runs(method.name)]
         scores = zip(seeds, method.v["score"].runs, strict=True)
         facts: list[list[Cell]] = [

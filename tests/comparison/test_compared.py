@@ -208,7 +208,7 @@ def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
     ranked = answer(seeded)
     assert ranked.tested == 6
     assert ranked.winner("cost-gpu-hours") == "alpha"
-    assert words.verdict(ranked, "alpha").costs == ("lowest gpu hours",)
+    assert words.verdict(ranked, "alpha").more == ("lowest gpu hours",)
     cheaper = next(fact.text for fact in facts(ranked) if fact.label == "Cheaper")
     assert "less gpu hours than gamma" in cheaper
 

@@ -112,6 +112,8 @@ def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> 
     assert answer.shared == 4
     assert all(len(method.v["score"].runs) == 4 for method in answer.methods)
     assert "5 seeds, means over the 4 that all share" in words.setup_line(answer)
+    assert "4 of 5 seeds" in words.verdict(answer, "lora").more
+    assert not any("seeds" in text for text in words.verdict(answer, "full").more)
 
 
 def test_costs_of_neighbours_rank_nothing(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _shown(results: Results) -> Iterator[tuple[str, Any]]:
             else:
                 content = block.model_dump(mode="json")
                 if isinstance(block, Fold):
-                    content["about"] = re.sub(r"; \d+ runs? failed$", "", block.about)
+                    content["about"] = re.sub(r"; \d+ (runs? failed|of \d+ seeds)$", "", block.about)
                 content["notes"] = [n for n in content.get("notes", ()) if not n.startswith("No comparable run")]
                 yield where, content
 

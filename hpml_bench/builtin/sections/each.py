@@ -43,8 +43,7 @@ def section(results: Results) -> Section | None:
 
 def _fold(results: Results, answer: Answer, method: Method) -> Fold:
     n = answer.number[method.name]
-    verdict = words.verdict(answer, method.name)
-    about = "; ".join(part for part in (verdict.chip, verdict.text, *verdict.costs, verdict.failed) if part)
+    about = words.verdict(answer, method.name).in_full
     title = f"{n} {method.name}" if answer.numbered else method.name
     facts = table(
         f"method_{n}", f"{method.name}: scores, costs, options", ("What", "Value"), _facts(results, answer, method)

@@ -32,7 +32,7 @@ def _table(answer: Answer, width: int) -> Iterator[str]:
     while len(columns) > 2 and width - _taken(columns) < VERDICT:
         columns.pop()
     last, rows = _taken(columns), len(answer.methods) + 1
-    said = ["verdict", *(_verdict(answer, method.name) for method in answer.methods)]
+    said = ["verdict", *(words.verdict(answer, method.name).in_full for method in answer.methods)]
     for row in range(rows):
         cells = [_pad(column, row, left=at == 0) for at, column in enumerate(columns)]
         first, *more = textwrap.wrap(said[row], max(1, width - last)) or [""]
@@ -61,11 +61,6 @@ def _name(answer: Answer, name: str, longest: int) -> str:
     shown = terms.row_name(answer, name)
     shown = shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
     return f"{answer.number[name]:2} {shown}" if answer.numbered else shown
-
-
-def _verdict(answer: Answer, name: str) -> str:
-    found = words.verdict(answer, name)
-    return "; ".join(part for part in (found.chip, found.text, ", ".join(found.costs), found.failed) if part)
 
 
 def _taken(columns: list[list[str]]) -> int:

@@ -187,7 +187,7 @@ def _row(answer: Answer, of: Bars, method: Method) -> Row:
         chip=verdict.chip,
         sure=verdict.chip.startswith("best"),
         verdict=verdict.text,
-        more=verdict.costs,
+        more=verdict.more,
         failed=verdict.failed,
     )
 

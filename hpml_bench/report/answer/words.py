@@ -38,10 +38,15 @@ class Verdict(NamedTuple):
     """Badge, such as `best or tied`; empty for most methods."""
     text: str
     """Relation to the others, such as `behind full; can't tell from adapter`."""
-    costs: tuple[str, ...] = ()
-    """Costs in which it alone is best, such as `fastest`."""
+    more: tuple[str, ...] = ()
+    """Costs in which it alone is best, such as `fastest`, and seeds where it lacks some: `3 of 5 seeds`."""
     failed: str = ""
     """Its failed runs, such as `1 run failed`."""
+
+    @property
+    def in_full(self) -> str:
+        """All of it in one text."""
+        return "; ".join(part for part in (self.chip, self.text, *self.more, self.failed) if part)
 
 
 # The headline
@@ -187,9 +192,11 @@ def banner(answer: Answer) -> str:
 def verdict(answer: Answer, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
-    costs = tuple(_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name)
+    more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
+    if answer.over == "seed" and (seeds := answer.by_name[name].seeds) < answer.seeds and not failed:
+        more.append(f"{seeds} of {answer.seeds} seeds")
     return Verdict(
-        _chip(answer, name), _standing(answer, name), costs, f"{count_of(failed, 'run')} failed" if failed else ""
+        _chip(answer, name), _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else ""
     )
 
 
