@@ -98,9 +98,8 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     from hpml_bench.launch import rendezvous
     from hpml_bench.launch.agent_signal import only_agent_signal
 
-    elastic = logging.getLogger("torch.distributed.elastic")
-    elastic.addHandler(logging.NullHandler())
-    elastic.propagate = False  # the ranks' messages are in their logs; its modules set levels of their own
+    # the ranks' messages are in their logs; after the imports, since torch's own sets levels anew
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)
