@@ -20,10 +20,10 @@ from hpml_bench.fit.rows import RowsFound, find_rows
 from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.devices import measures_precision
+from hpml_bench.suite.devices import default_threads, measures_precision
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import environment, tempdir
+from hpml_bench.system import tempdir
 from hpml_bench.system.text import first_line
 from hpml_bench.training import cpu_precision
 
@@ -150,9 +150,9 @@ class Predictor:
 
 
 def _faster(settings: Settings, model: Resolved) -> str:
-    """Return the precision that a sweep on this CPU would choose; fp32 for a strange config.json, which traces name."""
-    threads = settings.threads or max(1, environment.cores() // (settings.world_size or 1))
-    with suppress(ValueError, TypeError, AttributeError):
+    """Return the precision that a sweep on this CPU would choose; fp32 where config.json is strange."""
+    threads = settings.threads or default_threads(settings.world_size or 1)
+    with suppress(Exception):  # the trace says what is strange
         return cpu_precision.measure_for(settings, model.folder_or_file, threads).precision
     return "fp32"
 

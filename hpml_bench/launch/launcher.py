@@ -88,6 +88,16 @@ def watched(
     return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
 
 
+def _silence() -> None:
+    """Let torch's launcher print nothing, once it is imported: what ranks say is in their logs.
+
+    Each of its modules may have a level of its own, and torch sets levels anew when it is imported.
+    """
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
@@ -98,8 +108,7 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     from hpml_bench.launch import rendezvous
     from hpml_bench.launch.agent_signal import only_agent_signal
 
-    # the ranks' messages are in their logs; after the imports, since torch's own sets levels anew
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    _silence()
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)

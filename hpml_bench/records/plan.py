@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from hpml_bench.records.run import DONE, Digests, RunRecord, Status, protocol_id
+from hpml_bench.records.run import DONE, FAILED, Digests, RunRecord, Status, protocol_id
 from hpml_bench.suite.settings import RunSpec
 
 
@@ -60,7 +60,7 @@ class Plan:
         """Whether a run need not be done again: it has ended, under the same protocol."""
         if state.protocol_id not in {None, self._protocol(state)}:
             return False
-        failed = self.since is not None and state.status != "interrupted" and state.call >= self.since
+        failed = self.since is not None and state.status in FAILED and state.call >= self.since
         return state.status in DONE or failed
 
     def _protocol(self, state: RunState) -> str | None:

@@ -21,7 +21,7 @@ Status = Literal[
 DONE: frozenset[str] = frozenset({"ok", "unsupported"})
 """The states that `run-all` doesn't try again."""
 FAILED: frozenset[str] = frozenset(get_args(Status)) - DONE - {"interrupted"}
-"""The states that are evidence on how often a method ends well; a user's interruption is none."""
+"""The states of runs that failed: not of one that its user ended, nor of a method that can't run with the model."""
 
 
 class Metric(Frozen):

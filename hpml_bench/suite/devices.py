@@ -21,6 +21,11 @@ def default_ranks(device: str | None = None) -> int:
     return cards if cards and device != "cpu" else min(2, environment.cores())
 
 
+def default_threads(ranks: int) -> int:
+    """Return the threads of each of this machine's ranks, where a suite names none: its share of the cores."""
+    return max(1, environment.cores() // ranks)
+
+
 def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
@@ -41,7 +46,7 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     if device == "cuda" and here > cards:
         ranks = f"settings.world_size is {world}" if here == world else f"{here} of {world} ranks are on this machine"
         raise UserError(f"{ranks}, but {cards} GPU(s) are visible; use --nproc {cards}")
-    threads = settings.threads or max(1, environment.cores() // here)
+    threads = settings.threads or default_threads(here)
     precision = _precision(settings, device)
     resolved: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     if settings.micro_batch == "auto" and device == "cpu":

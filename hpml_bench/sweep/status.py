@@ -47,7 +47,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
         done = sum(record.status in DONE for record in records)
         total, failed = total + done, failed + sum(record.status in FAILED for record in records)
         job, worked = live.get(number), last.get(number)
-        complete = len(records) == len(unit.tasks)
+        complete = sum(record.status in DONE | FAILED for record in records) == len(unit.tasks)
         ended = "ended" if complete else "left" if worked else "not begun"
         now = job.state.lower() if job else "running" if number in held else ended
         states[now] += 1

@@ -167,6 +167,7 @@ def test_seeds_without_rows_are_tested_over_seeds() -> None:
     found = compared(lines)
     frame = pd.DataFrame(lines).pivot_table(index="seed", columns="system", values="score")
     assert found.verdicts.scope == "seeds"
+    assert words.setup_line(answer_of(found))[0] == "number of rows not known"
     assert found.verdicts.score[0].p == pytest.approx(stats.ttest_rel(frame["a"], frame["b"]).pvalue)
 
 

@@ -22,7 +22,9 @@ from hpml_bench.fit import advice
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
-from hpml_bench.training.cpu_precision import Products
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.system import environment
+from hpml_bench.training.cpu_precision import Products, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"
 """config.json of published models, without weights."""
@@ -112,13 +114,33 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
     """On a CPU with both, `auto` is the type of the faster products, as in a sweep; fp32 without such instructions."""
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
     products = Products(shape=(8, 8, 8), threads=1, fp32_seconds=1.0, bf16_seconds=seconds)
-    monkeypatch.setattr("hpml_bench.training.cpu_precision.measure", lambda _shape, _threads: products)
-    words = (str(suite), "--methods", "full", "--set")
+    timed = []
+    monkeypatch.setattr("hpml_bench.training.cpu_precision.measure", lambda *of: timed.append(of) or products)
+    words = (str(suite), "--methods", "full", "--set", "threads=null", "--set")
     shown = fit(*words, "precision=auto")
     assert f"cpu, {precision}, micro-batch" in shown.stdout
     assert needs(*words, "precision=auto") == needs(*words, f"precision={precision}")
+    config = json.loads((suite.parent / "model" / "config.json").read_text())
+    assert set(timed) == {(shape_of(config, 8 * load_suite(suite).settings.max_length), environment.cores())}
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: False)
     assert "cpu, fp32, micro-batch" in fit(*words, "precision=auto").stdout
+
+
+@pytest.mark.parametrize("width", ["-32", "1e999", "100000000000"])
+def test_a_strange_model_ends_no_measurement_in_a_traceback(
+    width: str, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no product can be timed, the sentence is that of the model."""
+    monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
+    shutil.copytree(suite.parent / "model", tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(re.sub(r'"n_embd": \d+', f'"n_embd": {width}', config.read_text()))
+    done = fit(
+        str(suite), "--methods", "full", "--set", f"backbone=path:{tmp_path / 'model'}", "--set", "precision=auto"
+    )
+    assert width in config.read_text()
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code in {1, 2}
 
 
 def test_rows_that_cannot_be_read_are_taken_as_long(suite: Path, tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> 
     assert "5 seeds, means over the 4 that all share" in words.setup_line(answer)
     assert "4 of 5 seeds" in words.verdict(answer, "lora").more
     assert not any("seeds" in text for text in words.verdict(answer, "full").more)
+    diverged = failed("lora", 4, "diverged", "loss is NaN")
+    ended = answer_of(load(tmp_path / "failed", [*kept, diverged]))
+    assert words.verdict(ended, "lora").in_full.endswith("1 run failed"), "its failed run is the seed that it lacks"
+    fewer = [r for r in kept if (r.spec.method.name, r.spec.seed) != ("lora", 3)]
+    both = words.verdict(answer_of(load(tmp_path / "both", [*fewer, diverged])), "lora")
+    assert both.in_full.endswith("3 of 5 seeds; 1 run failed")
 
 
 def test_costs_of_neighbours_rank_nothing(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
     text = said("published", load(tmp_path, sweep()))
     assert "150,000 samples for Prompt Tuning, 120,000 samples for LoRA and 120,000 samples for Adapter Tuning" in text
     assert "budgets were not equal" in text
-    assert "Prompt Tuning | the document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
+    assert "Prompt Tuning | the HPML document | 93.88 | 0.2193 | 2,345 | 63.96 | 3,577 | 12.88 | ≈ 149,986" in text
 
 
 def test_document_needs_a_shared_method(tmp_path: Path) -> None:
@@ -73,6 +73,7 @@ def test_document_needs_a_shared_method(tmp_path: Path) -> None:
     [
         ({"name": "newswire"}, True),
         ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news", "train": "train"}}, True),
+        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news@eb185aa"}}, True),
         ({"name": "hub", "options": {"dataset": "hub:stanfordnlp/imdb"}}, False),
         ({"name": "text_files", "options": {"train": "path:news.csv"}}, False),
     ],

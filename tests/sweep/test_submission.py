@@ -27,6 +27,7 @@ from hpml_bench.sweep.job_plan import plan_jobs
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import resolve_for_job
 from hpml_bench.sweep.retries import VAIN
+from hpml_bench.sweep.status import state
 from hpml_bench.sweep.submit import JobSweep, find
 
 JOB = Job(engine="x", job="j", restart=0, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
@@ -580,3 +581,22 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
     assert find(sweep.folder, print).stop() == 1
     assert (slurm / "cancelled").read_text() == "--quiet 7\n"
     assert find(sweep.folder, print).stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("ok", "1 of 1 runs are done; units: 1 ended"),
+        ("failed", "0 of 1 runs are done, 1 failed; units: 1 ended"),
+        ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
+    ],
+)
+def test_an_interrupted_run_ends_no_unit(status: Status, said: str, tmp_path: Path) -> None:
+    """A run that its user ended is left, and didn't fail."""
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
+    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    ((spec,),) = observed_units(sweep)
+    made = made_records.sweep(("head",), 1)[0]
+    changes = {"spec": spec, "run_id": spec.run_id, "status": status}
+    made_records.write(sweep.folder, [made.model_copy(update=changes)])
+    assert state(sweep)[0] == said

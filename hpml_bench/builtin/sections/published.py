@@ -92,8 +92,9 @@ def section(results: Results) -> Section | None:
 
 
 def _same_data(there: DatasetSpec, here: DatasetSpec) -> bool:
-    """Whether results are of a publication's data set; options that it doesn't name may differ."""
-    return there.name == here.name and there.options.items() <= here.options.items()
+    """Whether results are of a publication's data set: any revision of it; options that it doesn't name may differ."""
+    own = {key: str(value).partition("@")[0] for key, value in here.options.items()}
+    return there.name == here.name and all(own.get(key) == value for key, value in there.options.items())
 
 
 def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
@@ -143,13 +144,13 @@ def _samples(figures: Mapping[str, float]) -> float | None:
 
 
 def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
-    """Return a sentence if the document's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
+    """Return a sentence if a publication's budgets, samples/s x runtime, differ: then its runtimes don't compare."""
     budgets = {p.title: samples for p in reference.methods if (samples := _samples(p.figures)) is not None}
     parts = [f"{round(samples, -3):,.0f} samples for {title}" for title, samples in budgets.items()]
     if not budgets or max(budgets.values()) <= 1.02 * min(budgets.values()):
         return ()
     verdict = "the training budgets were not equal for all, so its runtimes and accuracies do not compare all methods"
-    return (f"The document's samples/s × runtime gives {sentence_list(parts)}: {verdict}.",)
+    return (f"Samples/s × runtime of {reference.title} gives {sentence_list(parts)}: {verdict}.",)
 
 
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:

@@ -166,7 +166,7 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     seeds = _seeds(answer) if answer.over == "seed" and answer.seeds else ""
-    parts = (answer.rows_text if answer.rows else "", seeds, setup.budget, where, setup.rates, setup.memory)
+    parts = (answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory)
     return tuple(part for part in parts if part)
 
 
@@ -193,7 +193,7 @@ def verdict(answer: Answer, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
     more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
-    if answer.over == "seed" and (seeds := answer.by_name[name].seeds) < answer.seeds and not failed:
+    if answer.over == "seed" and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
         more.append(f"{seeds} of {answer.seeds} seeds")
     return Verdict(
         _chip(answer, name), _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else ""

@@ -110,7 +110,7 @@ def test_the_command_is_killed(two_rank_suite: Path, room: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_in_a_terminal(number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path) -> None:
+def test_a_signal_to_the_terminal(number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path) -> None:
     """The whole terminal group gets the signal: status 130, the run under way `interrupted`, a report of the rest."""
     command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
@@ -127,7 +127,9 @@ def test_ctrl_c_in_a_terminal(number: signal.Signals, two_rank_suite: Path, last
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 5.0])
-def test_ctrl_c_before_the_first_run(seconds: float, number: signal.Signals, two_rank_suite: Path, room: Path) -> None:
+def test_a_signal_before_the_first_run(
+    seconds: float, number: signal.Signals, two_rank_suite: Path, room: Path
+) -> None:
     """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
     command = Command(two_rank_suite, room / "out", "--seeds", "1", cold=True)
     command.until(lambda: soak.servers(command.process))
@@ -138,6 +140,20 @@ def test_ctrl_c_before_the_first_run(seconds: float, number: signal.Signals, two
     assert "Traceback" not in said
     assert command.left() == []
     assert list((room / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_first_run(
+    number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path
+) -> None:
+    """Torch is imported as this run begins, and then says nothing of the ranks that the signal ends."""
+    command = Command(two_rank_suite, room / "out", *lasting, "--methods", "lasting", cold=True)
+    command.until(command.training)
+    os.killpg(command.process.pid, number)
+    status, said = command.ended(30)
+    assert status == 130, said
+    assert "torch/" not in said
+    assert statuses(room / "out") == ["interrupted"]
 
 
 def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
