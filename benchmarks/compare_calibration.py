@@ -42,7 +42,6 @@ class World:
     """random, systems, rows -> [systems, rows]"""
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
-    binary: bool = False
     grouped: bool = False
     """Whether rows are in groups, which are then tested."""
     shares: bool = False
@@ -134,9 +133,9 @@ def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, i
 
 WORLDS: Mapping[str, World] = {
     "normal": World(normal, None),
-    "right and wrong": World(right, binary=True),
-    "right and wrong, 3 % wrong": World(nearly_all_right, binary=True),
-    "right and wrong, one system's own 2 %": World(one_way, binary=True),
+    "right and wrong": World(right),
+    "right and wrong, 3 % wrong": World(nearly_all_right),
+    "right and wrong, one system's own 2 %": World(one_way),
     "right and wrong, means alone": World(nearly_all_right, shares=True),
     "half right, means alone": World(half_right, shares=True),
     "zero-inflated": World(zero_inflated, None),
@@ -162,7 +161,7 @@ def page(world: World, scores: Floats) -> tuple[Comparison, ...]:
         groups = np.arange(scores.shape[1]) // GROUP
         named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
     bounded_ = world.span is not None
-    return statistics.decide(statistics.compare_rows(named, None, span, binary=world.binary, bounded=bounded_))
+    return statistics.decide(statistics.compare_rows(named, None, span, bounded=bounded_))
 
 
 @dataclass(frozen=True)

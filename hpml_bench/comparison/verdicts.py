@@ -70,7 +70,7 @@ def scope_of(scores: Scores) -> tuple[Scope, str | None]:
     seeds = scores.shared_seeds >= statistics.LEAST_SEEDS
     if scores.rows is not None:
         few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
-        return "none" if few else "seeds and rows" if seeds else "rows", few
+        return "none" if few else "seeds and rows" if seeds and not _repeated(scores) else "rows", few
     if seeds:
         return "seeds", None
     if scores.score.low is None or scores.score.high is None:
@@ -79,6 +79,11 @@ def scope_of(scores: Scores) -> tuple[Scope, str | None]:
         return "none", "the number of rows isn't known: give a column rows, or scores by row"
     few = _few(scores.count, "rows")
     return "none" if few else "shares", few
+
+
+def _repeated(scores: Scores) -> bool:
+    """Return whether all runs of each system have the same scores, and so show nothing of other seeds."""
+    return all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
 
 
 def _few(count: int, unit: str) -> str | None:
@@ -97,9 +102,7 @@ def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Compari
         return statistics.compare_scores(scores.units, margin, scores.span, step, bounded=scores.bounded)
     if scope == "rows":
         runs = {name: np.mean(list(scores.units[name].values()), axis=0) for name in scores.systems}
-        alone = all(len(scores.units[name]) == 1 for name in scores.systems)
-        exact = scores.binary and alone and scores.groups is None
-        return statistics.compare_rows(runs, margin, scores.span, binary=exact, bounded=scores.bounded)
+        return statistics.compare_rows(runs, margin, scores.span, bounded=scores.bounded)
     if scope == "seeds":
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(scores.means[name].values()))) for name in scores.systems}

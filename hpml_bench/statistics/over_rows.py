@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,6 +25,8 @@ from hpml_bench.statistics.rows import mcnemar
 from hpml_bench.statistics.verdicts import Comparison
 
 MOST_ROWS = 10_000_000
+ROUNDING = 1e-9
+"""Share of the range by which scores of groups that are equal may differ."""
 LEAST_ROWS = 3
 """Fewest rows, or groups of rows, for a verdict."""
 
@@ -90,10 +92,10 @@ class OverRows(Evidence):
 
 @dataclass(frozen=True)
 class RightAndWrong(OverRows):
-    """Rows that are right or wrong, of a run each: McNemar's exact test (1947).
+    """Rows, or groups, whose scores are one of two ends such as right and wrong: McNemar's exact test (1947).
 
     Its interval multiplies that of the difference among the discordant rows, 2 θ - 1 with θ after Clopper and Pearson
-    (1934), by that of their share: without 0 just where the test rejects.
+    (1934), by that of their share, and by the range: without 0 just where the test rejects.
     """
 
     only_a: int = 0
@@ -101,11 +103,11 @@ class RightAndWrong(OverRows):
     only_b: int = 0
 
     @classmethod
-    def of_rows(cls, a: NDArray[Any], b: NDArray[Any]) -> RightAndWrong:
-        """Return the evidence of two systems' rows, [n] of 0 and 1."""
+    def of_rows(cls, a: NDArray[Any], b: NDArray[Any], span: float = 1.0) -> RightAndWrong:
+        """Return the evidence of two systems' rows, [n] of two values that lie `span` apart."""
         differences = a.astype(float) - b
-        only_a, only_b = int((differences > 0).sum()), int((differences < 0).sum())
-        return cls(differences.size, float(differences.mean()), float(differences.std(ddof=1)), 1.0,
+        only_a, only_b = int((differences > span / 2).sum()), int((differences < -span / 2).sum())
+        return cls(differences.size, float(differences.mean()), float(differences.std(ddof=1)), span,
                    min(only_a, only_b), only_a, only_b)  # fmt: skip
 
     def p(self) -> float:
@@ -113,12 +115,12 @@ class RightAndWrong(OverRows):
         return mcnemar(self.only_a, self.only_b)
 
     def ends(self, alpha: float) -> tuple[float, float]:
-        """Return the ends of the interval of the difference of the shares."""
+        """Return the ends of the interval of the difference of the means."""
         differ = self.only_a + self.only_b
         share = _clopper_pearson(differ, self.n, alpha)
         of_these = _clopper_pearson(self.only_a, differ, alpha) if differ else (0.0, 1.0)
         low, high = (2 * theta - 1 for theta in of_these)
-        return low * share[low < 0], high * share[high > 0]
+        return self.span * low * share[low < 0], self.span * high * share[high > 0]
 
     def accepted(self, alpha: float) -> tuple[float, float]:
         """Return `ends`: they invert the test."""
@@ -213,23 +215,25 @@ def compare_rows(
     margin: float | None = None,
     span: float = 1.0,
     *,
-    binary: bool = False,
     bounded: bool = True,
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
+
+    Where all scores are one of two ends, `span` apart, the test is McNemar's, else Student's t with guards: that claims
+    too much of few rows with two ends, in up to 13 % of pages of 4 rows.
 
     Args:
         scores: system -> scores of rows, or of groups as `group_scores` gives them, in the same order for all.
         margin: difference of means that counts as none.
         span: range of a row's, or group's, score.
-        binary: rows are right or wrong, a run each, and in no groups: McNemar's exact test.
         bounded: `span` is the range that scores can have; else that of those seen, and skewed differences are marked.
 
     """
+    exact = _has_two_ends(scores.values(), span)
 
     def evidence(a: str, b: str) -> Evidence | None:
-        if binary:
-            return RightAndWrong.of_rows(scores[a], scores[b])
+        if exact:
+            return RightAndWrong.of_rows(scores[a], scores[b], span)
         return OverRows.of(scores[a].astype(float) - scores[b], span)
 
     def marked(a: str, b: str) -> bool:
@@ -240,6 +244,15 @@ def compare_rows(
 
     n = len(next(iter(scores.values()), ()))
     return _compare(tuple(scores), n, margin, lambda name: float(scores[name].mean()), evidence, marked)
+
+
+def _has_two_ends(scores: Iterable[NDArray[Any]], span: float) -> bool:
+    """Return whether all scores are one of two values that lie `span` apart, but for rounding."""
+    every = np.concatenate([np.asarray(of, dtype=float) for of in scores] or [np.zeros(0)])
+    if not every.size or not span:
+        return False
+    above = (every - every.min()) / span
+    return bool((np.abs(above - np.round(above)) < ROUNDING).all() and above.max() < 1 + ROUNDING)
 
 
 def compare_shares(

@@ -72,6 +72,30 @@ def test_one_run_each_holds_for_other_rows() -> None:
     assert {p.v for p in found.pairs["score"]} == {"different", "undecided"}
 
 
+@pytest.mark.parametrize("coded", ["0 and 100", "-1 and 1", "two seeds", "three seeds", "groups"])
+def test_two_values_are_right_and_wrong_however_coded(coded: str) -> None:
+    """McNemar's exact p too for other ends, for runs that repeat each other, and for groups whose rows agree."""
+    right = {"a": [1] * 5 + [1, 0] * 8, "b": [0] * 5 + [1, 0] * 8}
+    low, high = {"0 and 100": (0, 100), "-1 and 1": (-1, 1)}.get(coded, (0, 1))
+    seeds = range({"two seeds": 2, "three seeds": 3}.get(coded, 1))
+    of_group = range(3 if coded == "groups" else 1)
+    lines: list[Row] = [
+        {"system": name, "row": f"{at}-{part}", "score": high if one else low}
+        | ({"seed": seed} if len(seeds) > 1 else {})
+        | ({"group": at} if coded == "groups" else {})
+        for name, of in right.items()
+        for at, one in enumerate(of)
+        for part in of_group
+        for seed in seeds
+    ]
+    (pair,) = answer(lines, bounds=(low, high)).pairs["score"]
+    assert pair.p == pytest.approx(stats.binomtest(5, 5).pvalue)
+    most = 100 if (low, high) == (0, 1) else high - low  # per cent
+    assert pair.lo is not None
+    assert pair.hi is not None
+    assert -most <= pair.lo <= 0 < pair.hi <= most
+
+
 def test_three_shared_seeds_hold_for_other_seeds_too() -> None:
     """As a suite's page: seeds and rows, in one family."""
     found = answer(right_and_wrong(SYSTEMS, seeds=(0, 1, 2)))

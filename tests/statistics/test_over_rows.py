@@ -47,7 +47,7 @@ def test_right_and_wrong_is_mcnemars_exact_test(only_a: int, only_b: int, both: 
     """Of discordant rows, the binomial test at a half, as scipy has it."""
     a = np.repeat([1.0, 0.0, 1.0, 0.0], [only_a, only_b, both, 10])
     b = np.repeat([0.0, 1.0, 1.0, 0.0], [only_a, only_b, both, 10])
-    (found,) = compare_rows({"a": a, "b": b}, binary=True)
+    (found,) = compare_rows({"a": a, "b": b})
     discordant = only_a + only_b
     assert found.p == pytest.approx(stats.binomtest(only_a, discordant).pvalue if discordant else 1.0)
 
@@ -149,7 +149,7 @@ def test_few_rows_show_no_equivalence() -> None:
     """Identical answers to 100 rows don't show that systems are equal within a point; those to 3,000 do."""
     for rows, verdict in ((100, "undecided"), (3000, "equivalent")):
         right = (np.arange(rows) % 3 > 0).astype(float)
-        (found,) = decide(compare_rows({"a": right, "b": right}, 0.01, binary=True))
+        (found,) = decide(compare_rows({"a": right, "b": right}, 0.01))
         assert found.verdict == verdict
 
 
@@ -167,7 +167,7 @@ def test_the_planned_rows_decide(kind: str) -> None:
     def compared(of: dict[str, np.ndarray]) -> statistics.Comparison:
         if kind == "shares":
             return decide(compare_shares({name: float(rows.mean()) for name, rows in of.items()}, len(of["a"])))[0]
-        return decide(compare_rows(of, span=4.0 if kind == "rows" else 1.0, binary=kind != "rows"))[0]
+        return decide(compare_rows(of, span=4.0 if kind == "rows" else 1.0))[0]
 
     evidence = {
         "rows": OverRows(200, 0.1, 0.5 * 2**0.5, 4.0),
@@ -229,7 +229,7 @@ def test_a_difference_of_the_margin_is_rarely_called_none(kind: str) -> None:
             shared = (random.random(rows) < 0.6).astype(float) if kind != "real" else 0.5 + 0.01 * _noise(random, rows)
             own = 0.0 if kind != "real" else 0.01 * _noise(random, rows)
             a, b = np.where(rare, 1.0, shared + own), np.where(rare, 0.0, shared)
-            pairs = compare_rows({"a": a, "b": b}, margin, binary=kind != "real")
+            pairs = compare_rows({"a": a, "b": b}, margin)
         wrong += decide(pairs)[0].equivalent
     assert wrong / pages <= 0.007 + 3 * (0.007 * 0.993 / pages) ** 0.5
 
