@@ -212,7 +212,7 @@ def _own_interval(compared: Compared, name: str, runs: Mapping[int, float]) -> t
             low, high = statistics.share_interval(mean, scores.count)
         else:
             units = np.mean(list(scores.units[name].values()), axis=0)
-            low, high = statistics.rows_interval(units) or (mean, mean)
+            low, high = statistics.mean_of_rows(units, scores.span) or (None, None)
     if low is None or high is None:
         return None, None
     bounds = (0.0, 1.0) if scores.binary else (scores.score.low, scores.score.high)

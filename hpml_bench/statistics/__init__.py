@@ -28,6 +28,7 @@ from hpml_bench.statistics.over_rows import (
     TwoShares,
     compare_rows,
     compare_shares,
+    mean_of_rows,
     untested,
 )
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites, shared_methods
@@ -61,8 +62,8 @@ __all__ = [
     "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong", "TwoShares",
     "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows", "compare_scores",
     "compare_shares", "crossed_evidence", "crossed_interval", "decide", "detectable", "group_scores", "holm",
-    "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "over_suites", "p_different", "p_equivalent",
-    "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence", "rows_interval",
+    "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "mean_of_rows", "over_suites", "p_different",
+    "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence", "rows_interval",
     "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "share_interval",
     "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
 ]  # fmt: skip

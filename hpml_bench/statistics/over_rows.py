@@ -20,7 +20,7 @@ from hpml_bench.statistics.evidence import (
     p_of_rare_rows,
     widest,
 )
-from hpml_bench.statistics.intervals import Interval
+from hpml_bench.statistics.intervals import ALPHA, Interval
 from hpml_bench.statistics.rows import mcnemar
 from hpml_bench.statistics.verdicts import Comparison
 
@@ -194,6 +194,21 @@ class TwoShares(Evidence):
     def accepted(self, alpha: float) -> tuple[float, float]:
         """Return `ends`: they invert the test."""
         return self.ends(alpha)
+
+
+def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
+
+    With the guards of `OverRows`: where all are right it is Clopper and Pearson's, not a point.
+
+    Args:
+        scores: [n >= 2 rows or groups].
+        span: range of a score.
+
+    """
+    data = np.asarray(scores, dtype=float)
+    found = OverRows(data.size, float(data.mean()), float(data.std(ddof=1)), span)
+    return found.ends(ALPHA) if found.error(found.n) > 0 else None
 
 
 def fisher(a: int, b: int, n: int) -> float:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hpml_bench import statistics
-from hpml_bench.statistics import OverRows, RightAndWrong, TwoShares, compare_rows, compare_shares, decide, group_scores
+from hpml_bench.statistics import (
+    OverRows,
+    RightAndWrong,
+    TwoShares,
+    compare_rows,
+    compare_shares,
+    decide,
+    group_scores,
+    mean_of_rows,
+)
 from hpml_bench.statistics.evidence import Evidence, acceptance
 from hpml_bench.statistics.over_rows import fisher
 
@@ -236,3 +245,17 @@ def test_a_difference_of_the_margin_is_rarely_called_none(kind: str) -> None:
 
 def _noise(random: np.random.Generator, rows: int) -> np.ndarray:
     return random.standard_normal(rows)
+
+
+@pytest.mark.parametrize(("right", "rows", "group"), [(0.98, 20, 5), (0.95, 20, 5), (0.98, 50, 5), (0.5, 20, 1)])
+def test_the_interval_of_a_mean_covers_it_where_nearly_all_are_right(right: float, rows: int, group: int) -> None:
+    """Also where all that were drawn are: it is no point then, but the one by Clopper and Pearson."""
+    random = np.random.default_rng(3)
+    drawn = [(random.random(rows) < right).astype(float) for _ in range(1000)]
+    groups = np.arange(rows * group) // group
+    found = [mean_of_rows(group_scores(np.repeat(of, group), groups), 1.0) for of in drawn]
+    covered = sum(ends is not None and ends[0] <= right <= ends[1] for ends in found)
+    assert covered >= 0.95 * len(drawn) - 3 * (0.95 * 0.05 * len(drawn)) ** 0.5
+    low, _ = mean_of_rows(np.ones(rows), 1.0) or (0.0, 0.0)
+    assert low == pytest.approx(stats.binomtest(rows, rows).proportion_ci().low)
+    assert mean_of_rows(np.ones(rows), 0.0) is None
