@@ -26,7 +26,6 @@ from audit.values import Cell, Floats, Json
 
 Expected = tuple[list[str], list[list[Cell]]]
 """Header and rows that a table must have."""
-DRAWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -78,23 +77,19 @@ class Over:
 
     @cached_property
     def intervals(self) -> list[tuple[float | None, float | None]]:
-        """95 % of the mean ranks over resampled suites and, within them, seeds, by the documented draw; else none."""
+        """95 % of the mean ranks: Student's t over the suites, wide enough for a rank that no suite has; else none."""
         if not self.tested:
             return [(None, None)] * len(self.methods)
-        draw, drawn = np.random.default_rng(0), []
-        for suite in self.suites:
-            study = suite.study
-            by_seed = [study.by_seed(study.score)[name] for name in self.methods]
-            shared = study.shared(study.score)
-            seeds = shared if len(shared) > 2 else sorted(set.intersection(*map(set, by_seed)))
-            means = np.tile([[study.mean(study.score, name)] for name in self.methods], DRAWS)
-            if seeds:
-                chosen = draw.integers(len(seeds), size=(DRAWS, len(seeds)))
-                means = np.array([[of[seed] for seed in seeds] for of in by_seed])[:, chosen].mean(axis=-1).round(12)
-            drawn.append(stats.rankdata(-study.sign(study.score) * means, axis=0))
-        chosen = draw.integers(len(drawn), size=(DRAWS, len(drawn)))
-        means = np.mean([np.array(drawn)[at, :, range(DRAWS)] for at in chosen.T], axis=0)
-        return [(float(low), float(high)) for low, high in np.percentile(means, (2.5, 97.5), axis=0).T]
+        n, k = self.ranks.shape
+        error = np.maximum(self.ranks.std(axis=0, ddof=1) / np.sqrt(n), (k - 1) / n)
+        half = np.maximum(stats.t.ppf(0.975, n - 1) * error, (k - 1) * (1 - 0.025 ** (1 / n)))
+        mean = self.ranks.mean(axis=0)
+        ends = zip(np.maximum(1, mean - half), np.minimum(k, mean + half), strict=True)
+        found = [(float(low), float(high)) for low, high in ends]
+        if k > 2 or (self.ranks == 1.5).any():
+            return list(found)
+        shares = [stats.binomtest(int((of > 1).sum()), n).proportion_ci() for of in self.ranks.T]
+        return [(1 + float(share.low), 1 + float(share.high)) for share in shares]
 
     @cached_property
     def pairs(self) -> list[Json]:

@@ -332,10 +332,9 @@ def _mean_ranks(suites: Suites) -> Table:
     noun = suites.ranked[0].answer.noun
     columns = [noun, "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
     notes = [
-        f"1 is best; ties share their mean rank. Ranks are among the {noun}s that all {suites.noun}s have. "
-        f"Low and high: 95 % of mean ranks over resampled {suites.noun}s, and seeds within them (percentile "
-        "bootstrap). "
-        f"There are none under {suites.least} {suites.noun}s."
+        f"1 is best; ties share their mean rank. Ranks are among the {noun}s that all {suites.noun}s have."
+        " Low and high: 95 % of the mean rank over other "
+        f"{suites.noun}s like these. There are none under {suites.least} {suites.noun}s."
     ]
     return table("ranks", "Ranks by mean score", columns, rows, notes)
 

@@ -63,7 +63,7 @@ __all__ = [
     "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows", "compare_scores",
     "compare_shares", "crossed_evidence", "crossed_interval", "decide", "detectable", "group_scores", "holm",
     "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "mean_of_rows", "over_suites", "p_different",
-    "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence", "rows_interval",
-    "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "share_interval",
-    "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
+    "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence",
+    "rows_interval", "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show",
+    "share_interval", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
 ]  # fmt: skip

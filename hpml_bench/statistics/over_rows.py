@@ -199,7 +199,8 @@ class TwoShares(Evidence):
 def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean of rows, or groups, for other ones; None where equal ones have no range.
 
-    With the guards of `OverRows`: where all are right it is Clopper and Pearson's, not a point.
+    Clopper and Pearson's where scores are one of two ends, else Student's t with the guards of `OverRows`: both give
+    the same where all scores are equal, which is no point.
 
     Args:
         scores: [n >= 2 rows or groups].
@@ -207,6 +208,10 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
 
     """
     data = np.asarray(scores, dtype=float)
+    if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
+        upper = int((data > data.mean()).sum())
+        low, high = (float(data.min()) + span * end for end in _clopper_pearson(upper, data.size, ALPHA))
+        return low, high
     found = OverRows(data.size, float(data.mean()), float(data.std(ddof=1)), span)
     return found.ends(ALPHA) if found.error(found.n) > 0 else None
 

@@ -18,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.intervals import ALPHA
+from hpml_bench.statistics.over_rows import mean_of_rows
 from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.verdicts import Better, Values
-
-DRAWS = 2_000
-"""Resamples of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class OverSuites:
     ranks: Mapping[str, float]
     """Mean rank of each method, from 1."""
     intervals: Mapping[str, tuple[float, float]]
-    """95 % percentile interval of each mean rank, over resampled suites and, within them, seeds."""
+    """95 % interval of each mean rank over suites like these, by `mean_of_rows` with ranks from 1 to k."""
     p: float
     """p of no difference among the methods, by Friedman's test as Iman and Davenport correct it."""
     pairs: tuple[RankPair, ...]
@@ -85,14 +83,19 @@ def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
         for (i, j), one, adjusted in zip(indices, own, holm(own), strict=True)
     )
     mean = table.mean(axis=0)
-    low, high = np.percentile(_resampled(suites, methods, signs), [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=0)
     return OverSuites(
         ranks={name: float(mean[i]) for i, name in enumerate(methods)},
-        intervals={name: (float(low[i]), float(high[i])) for i, name in enumerate(methods)},
+        intervals={name: _interval(table[:, i], len(methods)) for i, name in enumerate(methods)},
         p=p,
         pairs=pairs,
         by_suite={name: tuple(map(float, table[:, i])) for i, name in enumerate(methods)},
     )
+
+
+def _interval(ranks: NDArray[np.float64], methods: int) -> tuple[float, float]:
+    """Return the interval of a mean rank; all ranks that there are of one suite, or one method."""
+    low, high = (mean_of_rows(ranks, methods - 1.0) if len(ranks) > 1 else None) or (1.0, float(methods))
+    return max(1.0, low), min(float(methods), high)
 
 
 def least_suites(methods: int) -> int:
@@ -151,25 +154,3 @@ def sign_patterns(differences: NDArray[np.float64]) -> float:
         )
     observed = abs(sum(steps))
     return float(sum(count for total, count in sums.items() if abs(total) >= observed) / 2 ** len(steps))
-
-
-def _resampled(
-    suites: Sequence[tuple[Values, Better]], methods: Sequence[str], signs: Sequence[float]
-) -> NDArray[np.float64]:
-    """Return mean ranks [draws, methods] over resampled suites, in each over resampled seeds that all methods share.
-
-    Seeds are paired: a draw takes the same seeds for every method. A suite whose methods share none keeps its means.
-    """
-    draw = np.random.default_rng(0)
-    ranks = []
-    for (values, _), sign in zip(suites, signs, strict=True):
-        seeds = sorted(set.intersection(*(set(values[name]) for name in methods)))
-        if seeds:
-            scores = np.array([[values[name][seed] for seed in seeds] for name in methods])
-            chosen = draw.integers(0, len(seeds), size=(DRAWS, len(seeds)))
-            means = scores[:, chosen].mean(axis=2).T.round(12)
-        else:
-            means = np.tile([_mean(values[name]) for name in methods], (DRAWS, 1))
-        ranks.append(np.array([ranked(sign * row) for row in means]))
-    chosen = draw.integers(0, len(suites), size=(DRAWS, len(suites)))
-    return np.asarray(np.stack(ranks)[chosen, np.arange(DRAWS)[:, None]].mean(axis=1), dtype=np.float64)
