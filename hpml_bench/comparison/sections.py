@@ -102,6 +102,7 @@ def _pairs(compared: Compared, answer: Answer) -> Table:
     notes = [
         f"{TESTS[compared.verdicts.scope]} Each 95 % interval is its own pair's. Holm adjusts p over all "
         f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs; below 5 % is a verdict."
+        f"{_share(compared)}"
     ]
     if any(pair.skew for pair in answer.pairs["score"]):
         notes.append("‡ The differences are skewed, or few rows carry them, where tests claim too much.")
@@ -176,6 +177,15 @@ def _more(compared: Compared) -> Text | None:
         sentences.append(f"{these}: verdicts for other seeds too{costs}.")
         sentences += _fewest_seeds(compared.scores) if most >= statistics.LEAST_SEEDS else []
     return Text(sentences=tuple(sentences)) if sentences else None
+
+
+def _share(compared: Compared) -> str:
+    """Return a sentence on the share of 5 % that differences have, by which p is scaled; empty without a test."""
+    tested = [c for of in (compared.verdicts.score, *compared.verdicts.costs.values()) for c in of if c.first_levels]
+    if not tested or tested[0].first_levels is None:
+        return ""
+    level = 100 * tested[0].first_levels[0] * len(tested)
+    return f" p (Holm) is scaled, as differences have {level:.2g} % of these; equalities and later looks have the rest."
 
 
 def _fewest_seeds(scores: Scores) -> list[str]:
