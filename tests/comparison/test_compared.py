@@ -396,6 +396,16 @@ def test_a_count_without_noise_takes_no_share_of_the_error() -> None:
     assert beside.relation(axis.key, "beta", "alpha") == "better"
 
 
+def test_two_equal_runs_make_no_count() -> None:
+    """Whole seconds of two runs agree by chance: they are shown and rank nothing, as any cost of two seeds."""
+    seconds = {"alpha": 10, "beta": 11, "gamma": 12}
+    rows = right_and_wrong(SYSTEMS, 100, seeds=(0, 1))
+    found = answer([line | {"seconds": seconds[str(line["system"])]} for line in rows])
+    (axis,) = found.axes
+    assert not axis.exact
+    assert found.best(axis.key) == ()
+
+
 def test_small_scores_keep_their_digits() -> None:
     """Scores far below 1 are shown in a power of ten."""
     lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
