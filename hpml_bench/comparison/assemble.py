@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -233,11 +234,11 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
         if name and not known[name]:
             where = frame[WHERE][frame[column] == name].iloc[0]
             raise UserError(f"{where}: the {column}'s name has no printable character; rename it")
-        if first.setdefault(known[name], name) != name:
+        if first.setdefault(unicodedata.normalize("NFKC", known[name]), name) != name:
             where = frame[WHERE][frame[column] == name].iloc[0]
             raise UserError(
                 f"{where}: the {column} '{known[name]}' looks like another one, from which it differs by what isn't "
-                f"shown or after {LONGEST} characters; rename one"
+                f"shown, in how Unicode writes a letter, or after {LONGEST} characters; rename one"
             )
     return frame[column].map(known)
 
