@@ -50,6 +50,7 @@ BROKEN: dict[str, tuple[list[Row], str, str]] = {
     "infinity": (changed(5, score="-inf"), "line 7", r"the score is -inf; give a number below 1e\+"),
     "a score that nothing can be computed of": (changed(5, score="1e300"), "line 7", r"the score is 1e\+300; give"),
     "text for a score": (changed(5, score="good"), "line 7", "score is 'good', which is no number"),
+    "digits with an underscore": (changed(2, score="1_5"), "line 4", "score is '1_5', which is no number; give"),
     "a row twice": (changed(3, row=0), "line 5", r"'a', row '0' is there already \(.*line 2\)"),
     "a row that another system lacks": (GOOD[:-1], "line 5", "'b' has 3 of 4 rows of table: it lacks row '3', which"),
     "one system": (GOOD[:4], "line 2", "'a' is the only system; a comparison takes two"),
@@ -139,6 +140,16 @@ def test_a_file_that_can_t_be_read_is_named(name: str, content: bytes, said: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         read([tmp_path / name])
+
+
+@pytest.mark.parametrize("column", ["score", "seconds"])
+def test_an_integer_beyond_floats_is_refused(column: str, tmp_path: Path) -> None:
+    """JSON has integers of any length; one that no float holds is named as any number that is too large."""
+    lines = [line | {column: (-1) ** at * 10**400 if at == 2 else at} for at, line in enumerate(GOOD)]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(lines), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"entry 3: .*{column} is inf; give a number below"):
+        scores(path)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

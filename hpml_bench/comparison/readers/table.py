@@ -158,8 +158,12 @@ def _value(cell: Any) -> float | None:
             return math.nan
         if text in WORDS:
             return WORDS[text]
+        if "_" in text:
+            return None  # Python alone takes 1_5 for 15
     try:
         return float(cell)
+    except OverflowError:
+        return math.inf if cell > 0 else -math.inf  # an integer beyond floats, as text of that size would be
     except (TypeError, ValueError):
         return math.nan if str(cell) == "<NA>" else None
 
