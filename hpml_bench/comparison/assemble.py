@@ -26,6 +26,7 @@ from hpml_bench.comparison.measured import (
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 from hpml_bench.report.curves import LARGEST
+from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -221,8 +222,11 @@ def _check(frame: pd.DataFrame, score: Score) -> None:
             "the range by --range LOW,HIGH"
         )
     counts = frame[COUNT].to_numpy(dtype=float)
-    for at in np.flatnonzero(np.isfinite(counts) & ((counts < 1) | (counts % 1 > 0)))[:1]:
-        raise UserError(f"{where[at]}: the number of rows is {counts[at]:g}; give a whole number above 0")
+    whole = (counts >= 1) & (counts <= MOST_ROWS) & (np.floor(counts) == counts)
+    for at in np.flatnonzero(~np.isnan(counts) & ~whole)[:1]:
+        raise UserError(
+            f"{where[at]}: the number of rows is {counts[at]:,.12g}; give a whole number from 1 to {MOST_ROWS:,}"
+        )
 
 
 def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:

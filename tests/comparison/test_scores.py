@@ -296,8 +296,15 @@ def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_means_are_of_the_same_number_of_rows(tmp_path: Path) -> None:
-    """Another number, a broken one, or none for one system."""
-    for count, said in ((99, "'b' has 99 rows"), ("", "'b' has no number of rows"), (0, "is 0; give"), (1.5, "is 1.5")):
+    """Another number, a broken one, one that is too large, or none for one system."""
+    for count, said in (
+        (99, "'b' has 99 rows"),
+        ("", "'b' has no number of rows"),
+        (0, "is 0; give"),
+        (1.5, "is 1.5"),
+        (10_000_001, "line 3: the number of rows is 10,000,001; give a whole number from 1 to 10,000,000"),
+        ("inf", "is inf; give"),
+    ):
         lines = [{"system": "a", "score": 0.5, "rows": 100}, {"system": "b", "score": 0.6, "rows": count}]
         with pytest.raises(UserError, match=said):
             scores(write_csv(tmp_path / "t.csv", lines))
