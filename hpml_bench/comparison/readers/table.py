@@ -154,12 +154,9 @@ def _value(cell: Any) -> float | None:
         return math.nan
     if isinstance(cell, str):
         text = cell.strip().lower()
-        if not text:
-            return math.nan
-        if text in WORDS:
-            return WORDS[text]
-        if "_" in text:
-            return None  # Python alone takes 1_5 for 15
+        cell = WORDS.get(text, text or math.nan)
+    if isinstance(cell, str) and "_" in cell:
+        return None  # Python alone takes 1_5 for 15
     try:
         return float(cell)
     except OverflowError:
