@@ -417,7 +417,12 @@ def test_small_scores_keep_their_digits() -> None:
 @pytest.mark.parametrize(("options", "said"), [
     ({"margin": -1.0}, "margin is -1.0"), ({"margin": float("nan")}, "margin is nan"),
     ({"margin": "x"}, "margin is 'x'"),
-    ({"bounds": (0, 1, 2)}, "bounds are"),
+    ({"margin": True}, "margin is True; give"), ({"margin": np.bool_(True)}, "margin is .*True"),
+    ({"margin": 10**400}, "margin is 1"), ({"margin": [0.1]}, r"margin is \[0.1\]"),
+    ({"bounds": (0, 1, 2)}, "bounds are"), ({"bounds": ("0", "1")}, r"bounds are \('0', '1'\); give two numbers"),
+    ({"bounds": (0, None)}, r"bounds are \(0, None\); give"), ({"bounds": 5}, "bounds are 5; give"),
+    ({"bounds": "01"}, "bounds are '01'; give"), ({"bounds": (False, True)}, "bounds are .*; give"),
+    ({"bounds": (0, 10**400)}, "the range 0 to inf is none"),
 ])  # fmt: skip
 def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) -> None:
     """A sentence, as of the command."""
@@ -425,6 +430,14 @@ def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) ->
         hpml_bench.compare(pd.DataFrame(right_and_wrong(SYSTEMS)), **options)
     with pytest.raises(UserError, match="takes a pandas DataFrame and got a dict"):
         hpml_bench.compare({"system": []})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(10), 10])
+def test_python_takes_numbers_of_numpy(number: Any) -> None:
+    """A margin and bounds as any real number, or an array of two, as arithmetic on a frame gives them."""
+    frame = pd.DataFrame(right_and_wrong(SYSTEMS, 20))
+    found = hpml_bench.compare(frame, margin=number, bounds=np.array([0, 1]))  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(found, hpml_bench.compare(frame, margin=float(number), bounds=(0.0, 1.0)))
 
 
 def test_python_gives_a_row_per_pair() -> None:
