@@ -152,6 +152,25 @@ def test_an_integer_beyond_floats_is_refused(column: str, tmp_path: Path) -> Non
         scores(path)
 
 
+def test_a_column_without_a_name_is_named_by_its_place(tmp_path: Path) -> None:
+    """The index that pandas writes is no cost, a single one or several; an empty column is named as not read."""
+    frame, path = pd.DataFrame(GOOD), tmp_path / "t.csv"
+    frame.to_csv(path)
+    with pytest.raises(UserError, match=r"t.csv, line 2: the first column, which has no name, .*; write .*index=False"):
+        scores(path)
+    frame.set_index([frame.index, frame.index]).to_csv(path)
+    with pytest.raises(UserError, match=r"t.csv: the first column, which has no name, isn't the only one; write"):
+        scores(path)
+    with pytest.raises(UserError, match=r"frame, row 0: the 4th column, which has no name, holds numbers"):
+        of_frame(frame.assign(**{"": range(8)}))
+    frame.assign(**{" ": ""}).to_csv(path, index=False)
+    (found,) = scores(path)
+    assert found.remarks == ("Columns that hold text weren't read: the 4th column, which has no name.",)
+    frame.drop(columns="score").to_csv(path)
+    with pytest.raises(UserError, match="no column 'score'; it has one without a name, system, row"):
+        scores(path)
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     """A path without a file, and no path at all."""
     with pytest.raises(UserError, match="there is no such file or folder"):
