@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from hpml_bench.comparison.measured import (
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 from hpml_bench.report.curves import LARGEST
+from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -220,8 +222,11 @@ def _check(frame: pd.DataFrame, score: Score) -> None:
             "the range by --range LOW,HIGH"
         )
     counts = frame[COUNT].to_numpy(dtype=float)
-    for at in np.flatnonzero(np.isfinite(counts) & ((counts < 1) | (counts % 1 > 0)))[:1]:
-        raise UserError(f"{where[at]}: the number of rows is {counts[at]:g}; give a whole number above 0")
+    whole = (counts >= 1) & (counts <= MOST_ROWS) & (np.floor(counts) == counts)
+    for at in np.flatnonzero(~np.isnan(counts) & ~whole)[:1]:
+        raise UserError(
+            f"{where[at]}: the number of rows is {counts[at]:,.12g}; give a whole number from 1 to {MOST_ROWS:,}"
+        )
 
 
 def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
@@ -233,11 +238,11 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
         if name and not known[name]:
             where = frame[WHERE][frame[column] == name].iloc[0]
             raise UserError(f"{where}: the {column}'s name has no printable character; rename it")
-        if first.setdefault(known[name], name) != name:
+        if first.setdefault(unicodedata.normalize("NFKC", known[name]), name) != name:
             where = frame[WHERE][frame[column] == name].iloc[0]
             raise UserError(
                 f"{where}: the {column} '{known[name]}' looks like another one, from which it differs by what isn't "
-                f"shown or after {LONGEST} characters; rename one"
+                f"shown, in how Unicode writes a letter, or after {LONGEST} characters; rename one"
             )
     return frame[column].map(known)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.errors import UserError
+from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,15 +38,47 @@ def verdicts_of(
         raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
-    if margin is not None and not (isinstance(margin, int | float) and 0 < margin < math.inf):
-        raise UserError(f"margin is {margin!r}; give a difference above 0, in the score's unit")
-    if bounds is not None and len(bounds) != 2:
-        raise UserError(f"bounds are {bounds!r}; give the least and the largest score, as (0, 1)")
-    found = assemble([of_frame(frame, score)], lower=better == "lower", bounds=bounds, shared=shared)
-    rows = [row for one in found for row in _rows(Compared.of(one, margin))]
+    difference, ends = _margin(margin), _bounds(bounds)
+    found = assemble([of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared)
+    rows = [row for one in found for row in _rows(Compared.of(one, difference))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
+
+
+def _margin(given: object) -> float | None:
+    """Return a margin as a float, None where none is given."""
+    if given is None:
+        return None
+    margin = _number(given)
+    if not 0 < margin < math.inf:
+        raise UserError(f"margin is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
+    return margin
+
+
+def _bounds(given: Any) -> tuple[float, float] | None:
+    """Return the least and largest score as floats, None where none are given."""
+    if given is None:
+        return None
+    try:
+        low, high = map(_number, given)
+    except (TypeError, ValueError):  # no pair
+        low = high = math.nan
+    if math.isnan(low) or math.isnan(high):
+        raise UserError(
+            f"bounds are {sanitize(repr(given), 60)}; give two numbers, the least and the largest score, as (0, 1)"
+        )
+    return low, high
+
+
+def _number(given: object) -> float:
+    """Return a number, of numpy too, as a float; NaN of anything else, a truth value among them."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        return math.nan
+    try:
+        return float(given)
+    except OverflowError:  # an integer beyond floats
+        return math.inf
 
 
 def _rows(compared: Compared) -> Iterator[Sequence[Any]]:

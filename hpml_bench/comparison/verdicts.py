@@ -113,8 +113,10 @@ def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Compari
 
 
 def is_exact(cost: Cost, values: Mapping[str, Mapping[int, float]]) -> bool:
-    """Return whether a cost is a count without noise: by the input, or equal in all runs of each system, of several."""
-    return cost.exact or all(len(of) > 1 and len(set(of.values())) == 1 for of in values.values())
+    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each."""
+    # Two runs in whole seconds agree by chance too often.
+    least = statistics.LEAST_SEEDS
+    return cost.exact or all(len(of) >= least and len(set(of.values())) == 1 for of in values.values())
 
 
 def _testable(cost: Cost, values: Mapping[str, Mapping[int, float]], scores: Scores) -> bool:

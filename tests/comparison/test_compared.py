@@ -420,6 +420,16 @@ def test_a_count_without_noise_takes_no_share_of_the_error() -> None:
     assert beside.relation(axis.key, "beta", "alpha") == "better"
 
 
+def test_two_equal_runs_make_no_count() -> None:
+    """Whole seconds of two runs agree by chance: they are shown and rank nothing, as any cost of two seeds."""
+    seconds = {"alpha": 10, "beta": 11, "gamma": 12}
+    rows = right_and_wrong(SYSTEMS, 100, seeds=(0, 1))
+    found = answer([line | {"seconds": seconds[str(line["system"])]} for line in rows])
+    (axis,) = found.axes
+    assert not axis.exact
+    assert found.best(axis.key) == ()
+
+
 def test_small_scores_keep_their_digits() -> None:
     """Scores far below 1 are shown in a power of ten."""
     lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
@@ -431,7 +441,12 @@ def test_small_scores_keep_their_digits() -> None:
 @pytest.mark.parametrize(("options", "said"), [
     ({"margin": -1.0}, "margin is -1.0"), ({"margin": float("nan")}, "margin is nan"),
     ({"margin": "x"}, "margin is 'x'"),
-    ({"bounds": (0, 1, 2)}, "bounds are"),
+    ({"margin": True}, "margin is True; give"), ({"margin": np.bool_(True)}, "margin is .*True"),
+    ({"margin": 10**400}, "margin is 1"), ({"margin": [0.1]}, r"margin is \[0.1\]"),
+    ({"bounds": (0, 1, 2)}, "bounds are"), ({"bounds": ("0", "1")}, r"bounds are \('0', '1'\); give two numbers"),
+    ({"bounds": (0, None)}, r"bounds are \(0, None\); give"), ({"bounds": 5}, "bounds are 5; give"),
+    ({"bounds": "01"}, "bounds are '01'; give"), ({"bounds": (False, True)}, "bounds are .*; give"),
+    ({"bounds": (0, 10**400)}, "the range 0 to inf is none"),
 ])  # fmt: skip
 def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) -> None:
     """A sentence, as of the command."""
@@ -439,6 +454,14 @@ def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) ->
         hpml_bench.compare(pd.DataFrame(right_and_wrong(SYSTEMS)), **options)
     with pytest.raises(UserError, match="takes a pandas DataFrame and got a dict"):
         hpml_bench.compare({"system": []})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(10), 10])
+def test_python_takes_numbers_of_numpy(number: Any) -> None:
+    """A margin and bounds as any real number, or an array of two, as arithmetic on a frame gives them."""
+    frame = pd.DataFrame(right_and_wrong(SYSTEMS, 20))
+    found = hpml_bench.compare(frame, margin=number, bounds=np.array([0, 1]))  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(found, hpml_bench.compare(frame, margin=float(number), bounds=(0.0, 1.0)))
 
 
 def test_python_gives_a_row_per_pair() -> None:

@@ -50,6 +50,7 @@ BROKEN: dict[str, tuple[list[Row], str, str]] = {
     "infinity": (changed(5, score="-inf"), "line 7", r"the score is -inf; give a number below 1e\+"),
     "a score that nothing can be computed of": (changed(5, score="1e300"), "line 7", r"the score is 1e\+300; give"),
     "text for a score": (changed(5, score="good"), "line 7", "score is 'good', which is no number"),
+    "digits with an underscore": (changed(2, score="1_5"), "line 4", "score is '1_5', which is no number; give"),
     "a row twice": (changed(3, row=0), "line 5", r"'a', row '0' is there already \(.*line 2\)"),
     "a row that another system lacks": (GOOD[:-1], "line 5", "'b' has 3 of 4 rows of table: it lacks row '3', which"),
     "one system": (GOOD[:4], "line 2", "'a' is the only system; a comparison takes two"),
@@ -76,6 +77,11 @@ BROKEN: dict[str, tuple[list[Row], str, str]] = {
         [line | {"system": "a\u202e"} if line["system"] == "b" else line for line in GOOD],
         "line 6",
         "the system 'a' looks like another one",
+    ),
+    "names that Unicode writes in two ways": (
+        [line | {"system": "caf\u00e9" if line["system"] == "a" else "cafe\u0301"} for line in GOOD],
+        "line 6",
+        "looks like another one, .* in how Unicode writes a letter",
     ),
 }
 
@@ -134,6 +140,35 @@ def test_a_file_that_can_t_be_read_is_named(name: str, content: bytes, said: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=said):
         read([tmp_path / name])
+
+
+@pytest.mark.parametrize("column", ["score", "seconds"])
+def test_an_integer_beyond_floats_is_refused(column: str, tmp_path: Path) -> None:
+    """JSON has integers of any length; one that no float holds is named as any number that is too large."""
+    lines = [line | {column: (-1) ** at * 10**400 if at == 2 else at} for at, line in enumerate(GOOD)]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(lines), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"entry 3: .*{column} is inf; give a number below"):
+        scores(path)
+
+
+def test_a_column_without_a_name_is_named_by_its_place(tmp_path: Path) -> None:
+    """The index that pandas writes is no cost, a single one or several; an empty column is named as not read."""
+    frame, path = pd.DataFrame(GOOD), tmp_path / "t.csv"
+    frame.to_csv(path)
+    with pytest.raises(UserError, match=r"t.csv, line 2: the first column, which has no name, .*; write .*index=False"):
+        scores(path)
+    frame.set_index([frame.index, frame.index]).to_csv(path)
+    with pytest.raises(UserError, match=r"t.csv: the first column, which has no name, isn't the only one; write"):
+        scores(path)
+    with pytest.raises(UserError, match=r"frame, row 0: the 4th column, which has no name, holds numbers"):
+        of_frame(frame.assign(**{"": range(8)}))
+    frame.assign(**{" ": ""}).to_csv(path, index=False)
+    (found,) = scores(path)
+    assert found.remarks == ("Columns that hold text weren't read: the 4th column, which has no name.",)
+    frame.drop(columns="score").to_csv(path)
+    with pytest.raises(UserError, match="no column 'score'; it has one without a name, system, row"):
+        scores(path)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
@@ -280,8 +315,15 @@ def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_means_are_of_the_same_number_of_rows(tmp_path: Path) -> None:
-    """Another number, a broken one, or none for one system."""
-    for count, said in ((99, "'b' has 99 rows"), ("", "'b' has no number of rows"), (0, "is 0; give"), (1.5, "is 1.5")):
+    """Another number, a broken one, one that is too large, or none for one system."""
+    for count, said in (
+        (99, "'b' has 99 rows"),
+        ("", "'b' has no number of rows"),
+        (0, "is 0; give"),
+        (1.5, "is 1.5"),
+        (10_000_001, "line 3: the number of rows is 10,000,001; give a whole number from 1 to 10,000,000"),
+        ("inf", "is inf; give"),
+    ):
         lines = [{"system": "a", "score": 0.5, "rows": 100}, {"system": "b", "score": 0.6, "rows": count}]
         with pytest.raises(UserError, match=said):
             scores(write_csv(tmp_path / "t.csv", lines))

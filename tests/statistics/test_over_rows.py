@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -128,6 +129,18 @@ def test_shares_are_no_surer_than_fishers_test(a: int, b: int, n: int) -> None:
     theirs = stats.fisher_exact([[more, n - more], [less, n - less]], alternative="greater").pvalue
     assert fisher(a, b, n) == pytest.approx(min(1.0, 2 * theirs), rel=1e-6)
     assert p >= fisher(a, b, n)
+
+
+def test_fishers_test_of_the_most_rows_takes_little_memory() -> None:
+    """Only counts whose chance is above 0 in floats are summed, and the sum is scipy's."""
+    n = 10_000_000
+    tracemalloc.start()
+    found = fisher(5_003_000, 5_000_000, n)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == pytest.approx(2 * stats.hypergeom.sf(5_002_999, 2 * n, 10_003_000, n), rel=1e-6)
+    assert peak < 50e6
+    assert fisher(n, 0, n) == 0
 
 
 @given(st.integers(5, 60), st.floats(0, 1), st.integers(0, 2**31))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, Cost, Measured, Score
 from hpml_bench.errors import UserError
+from hpml_bench.report.answer.terms import ordinal
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -90,12 +91,17 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     for name in (name for name in names if name not in taken):
         numbers = _numbers(columns[name])
         if numbers is None:
-            unread.append(name)
+            unread.append(sanitize(name, 40) or _unnamed(names, name))
+        elif not sanitize(name):
+            raise UserError(
+                f"{where[0]}: {_unnamed(names, name)}, holds numbers, as the index does that pandas writes; write "
+                "the table without it (index=False), or give the column a name"
+            )
         else:
             column = f"cost {name}"  # of no other column's name
             found[column] = numbers
             costs.append(Cost(column, sanitize(name.replace("_", " "), 40)))
-    remarks = (f"Columns that hold text weren't read: {', '.join(sanitize(n, 40) for n in unread)}.",) if unread else ()
+    remarks = (f"Columns that hold text weren't read: {', '.join(unread)}.",) if unread else ()
     return Measured(
         pd.DataFrame(found), Score(sanitize(score, 60)), tuple(costs), (), remarks, f"table {sanitize(source, 300)}"
     )
@@ -104,6 +110,11 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
 def _check(names: Sequence[str], metric: str | None, source: str) -> None:
     """Check that a table has its columns, each once."""
     twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None and not sanitize(twice):
+        raise UserError(
+            f"{source}: {_unnamed(names, twice)}, isn't the only one; write the table without an index "
+            "(index=False in pandas), or give each column a name"
+        )
     if twice is not None:
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
     needed = (SYSTEM, metric or SCORE)
@@ -113,12 +124,18 @@ def _check(names: Sequence[str], metric: str | None, source: str) -> None:
             raise UserError(f"{source}: the column '{sanitize(alike, 60)}' must be written '{name}'; rename it")
     for name in needed:
         if name not in names:
-            has = ", ".join(sanitize(other, 40) for other in names[:12]) or "none"
+            has = ", ".join(sanitize(other, 40) or "one without a name" for other in names[:12]) or "none"
             raise UserError(f"{source}: there is no column '{name}'; it has {has} (docs/compare.md names the columns)")
     if {ROW, COUNT} <= set(names):
         raise UserError(
             f"{source}: it has the columns '{ROW}' and '{COUNT}'; a line is a row or the mean of many, so remove one"
         )
+
+
+def _unnamed(names: Sequence[str], name: str) -> str:
+    """Return what a column without a name that prints is called: the first, by its place."""
+    place = names.index(name) + 1
+    return f"the {'first' if place == 1 else ordinal(place)} column, which has no name"
 
 
 def _plain(name: str) -> str:
@@ -154,12 +171,13 @@ def _value(cell: Any) -> float | None:
         return math.nan
     if isinstance(cell, str):
         text = cell.strip().lower()
-        if not text:
-            return math.nan
-        if text in WORDS:
-            return WORDS[text]
+        cell = WORDS.get(text, text or math.nan)
+    if isinstance(cell, str) and "_" in cell:
+        return None  # Python alone takes 1_5 for 15
     try:
         return float(cell)
+    except OverflowError:
+        return math.inf if cell > 0 else -math.inf  # an integer beyond floats, as text of that size would be
     except (TypeError, ValueError):
         return math.nan if str(cell) == "<NA>" else None
 
