@@ -25,7 +25,6 @@ from hpml_bench.comparison.measured import (
 )
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
-from hpml_bench.report.curves import LARGEST
 from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.text import sanitize
 
@@ -37,6 +36,8 @@ INPUT = "input"
 """Column: place of the input among those given."""
 LONGEST = 100
 """Characters of a name; a longer one is cut."""
+SMALLEST, LARGEST = 1e-50, 1e50
+"""Sizes of scores and costs whose fourth powers, of which degrees of freedom are made, are numbers."""
 
 
 def assemble(
@@ -214,6 +215,8 @@ def _check(frame: pd.DataFrame, score: Score) -> None:
         raise UserError(
             f"{where[at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
         )
+    if 0 < np.abs(values).max(initial=0.0) < SMALLEST:
+        raise UserError(f"{where[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit")
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
     for at in np.flatnonzero((values < low) | (values > high))[:1]:

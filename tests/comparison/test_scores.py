@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
@@ -417,3 +418,16 @@ def test_seeds_are_ordered_by_number(tmp_path: Path) -> None:
     assert found.seeds == ("9", "10", "best")
     assert found.shared_seeds == 3
     assert np.isfinite(list(found.means["a"].values())).all()
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e-160, 1e-51, 1e50, 1e80])
+def test_sizes_beyond_floats_fourth_powers_are_refused(size: float) -> None:
+    """Of which no t could be computed: no claim of noise, and no traceback."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        [{"system": name, "row": row, "seed": seed, "score": size * (0.5 + random.random())}
+         for name in "ab" for row in range(10) for seed in range(3)]
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"give (them in a smaller unit|a number below 1e\+50)"):
+        hpml_bench.compare(frame)
+    assert len(hpml_bench.compare(frame.assign(score=frame["score"] * (1e-49 / size) * 1.0))) == 1
