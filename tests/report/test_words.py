@@ -227,3 +227,33 @@ def test_a_real_difference_within_the_margin_is_called_so() -> None:
     small = plain.model_copy(update={"pairs": {"score": both}})
     assert fact(small, "Difference").endswith(". Shown to lie within the margin of 1.0 point.")
     assert "margin" not in fact(plain, "Difference")
+
+
+ALL_EQUAL = (("full", "lora"), ("full", "prompt_tuning"), ("lora", "prompt_tuning"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            an_answer(FIVE, equal=ALL_EQUAL),
+            "full, lora and prompt_tuning score best and equal: 76.0 to 79.0 % accuracy.",
+        ),
+        (
+            an_answer(FIVE, equal=tuple((a, b) for a in FIVE for b in FIVE if a < b)),
+            "5 of 5 methods score best and equal: 72.5 to 79.0 % accuracy.",
+        ),
+        (
+            an_answer({"lora": 79.0, "full": 78.9, "none": 78.8}, bases=("none",),
+                      equal=(("lora", "full"), ("lora", "none"), ("full", "none"))),
+            "lora, full and the base model are equal: about 79 % accuracy. None is shown to beat them.",
+        ),
+        (
+            an_answer(FIVE, equal=ALL_EQUAL[:2], open_=ALL_EQUAL[2:]),
+            "full, lora or prompt_tuning may be best, at 76.0 to 79.0 % accuracy. These runs can't tell which.",
+        ),
+    ],
+)  # fmt: skip
+def test_any_number_of_methods_shown_equal_are_called_equal(answer: Answer, said: str) -> None:
+    """Where each two of the best are shown equal the headline says so; where one pair is open it doesn't."""
+    assert words.headline(answer) == said

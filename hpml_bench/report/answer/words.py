@@ -6,6 +6,7 @@ At most 20 words a sentence. Words: *best or tied* (none is shown better), *behi
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 from hpml_bench.report.answer.model import Answer, Axis
@@ -111,20 +112,35 @@ def _several_best(answer: Answer) -> str:
     near = high - low <= answer.score.margin
     about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
+    if all(answer.relation("score", *pair) == "equal" for pair in combinations(top, 2)):
+        return _equal_best(answer, f"{about} {title}", doubtful=doubtful)
     if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        if top != tuple(method.name for method in answer.methods[:2]):  # one between them is shown to be worse
+        if _passed_over(answer):
             ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
             return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
-        if answer.relation("score", *top) == "equal":
-            return f"{sentence_list(top)} score best and equal: {about} {title}."
         return f"{sentence_list(top)} score best: {about} {title}. {_these(answer)} can't tell which is better."
-    who = (
-        sentence_list([_whole(answer, name) for name in top], "or")
-        if len(top) <= 4
-        else f"{len(top)} of {len(answer.methods)} {answer.noun}s"
-    )
-    return f"{who} may be best, at {about} {title}. {_these(answer)} can't tell which."
+    return f"{_top(answer, 'or')} may be best, at {about} {title}. {_these(answer)} can't tell which."
+
+
+def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
+    """Return that the methods which may be best are shown equal, and best where nothing keeps them from it."""
+    who = _top(answer, "and")
+    if doubtful or _passed_over(answer):
+        return f"{who} are equal: {at}. None is shown to beat them."
+    return f"{who} score best and equal: {at}."
+
+
+def _top(answer: Answer, last: str) -> str:
+    """Return the methods that may be best, or how many of more than four."""
+    if len(answer.top) <= 4:
+        return sentence_list([_whole(answer, name) for name in answer.top], last)
+    return f"{len(answer.top)} of {len(answer.methods)} {answer.noun}s"
+
+
+def _passed_over(answer: Answer) -> bool:
+    """Return whether a method with a mean between those that may be best is shown to be worse."""
+    return answer.top != tuple(method.name for method in answer.methods[: len(answer.top)])
 
 
 def _these(answer: Answer) -> str:
