@@ -182,6 +182,22 @@ def test_ties_are_data() -> None:
     assert words.headline(found).startswith("a and b score best and equal")
 
 
+def test_three_systems_shown_equal_are_equal_in_headline_and_rows(tmp_path: Path) -> None:
+    """No part of the page contradicts another, and each form of the page says within what they are equal."""
+    right = np.arange(3000) % 5 > 0
+    flipped = {"a": right, "b": right.copy(), "c": right.copy()}
+    for name, first in (("b", 0), ("c", 500)):  # ten that were wrong, ten that were right
+        flipped[name][first : first + 50 : 5] ^= True
+        flipped[name][first + 1 : first + 51 : 5] ^= True
+    lines = [{"system": name, "row": at, "score": int(x)} for name, of in flipped.items() for at, x in enumerate(of)]
+    found = answer(lines, 0.03)
+    assert re.fullmatch(r"[abc], [abc] and [abc] score best and equal: about 80 % score\.", words.headline(found))
+    assert words.verdict(found, "a").text in {"equal to b and c", "equal to c and b"}
+    write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, margin=0.03)
+    for file in ("report.html", "report.md"):
+        assert "equal: within 3.0 points" in (tmp_path / file).read_text(encoding="utf-8")
+
+
 def test_lower_scores_can_be_better() -> None:
     """--lower turns who is better, nothing else."""
     lines = right_and_wrong(SYSTEMS)

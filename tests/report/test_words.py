@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from helpers.answers import RMSE, an_answer
+from helpers.answers import ACCURACY, RMSE, an_answer
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Answer, Failure, Guess
+from hpml_bench.report.answer.model import Answer, Failure, Guess, Score
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 
@@ -257,3 +257,19 @@ ALL_EQUAL = (("full", "lora"), ("full", "prompt_tuning"), ("lora", "prompt_tunin
 def test_any_number_of_methods_shown_equal_are_called_equal(answer: Answer, said: str) -> None:
     """Where each two of the best are shown equal the headline says so; where one pair is open it doesn't."""
     assert words.headline(answer) == said
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (ACCURACY, "equal: within 1.0 point"),
+        (ACCURACY.model_copy(update={"margin": 0.25}), "equal: within 0.25 points"),
+        (RMSE, "equal: within 0.010"),
+        (RMSE.model_copy(update={"unit": "m", "difference_unit": "m", "margin": 0.0004}), "equal: within 0.0004 m"),
+    ],
+)
+def test_equal_is_never_said_without_its_margin(score: Score, said: str) -> None:
+    """The set-up line says within what, in full; where no two are shown equal it says nothing of it."""
+    shown = an_answer({"a": 1.0, "b": 1.001, "c": 2.0}, equal=(("a", "b"),), score=score)
+    assert words.setup_line(shown)[-1] == said
+    assert not any("equal" in part for part in words.setup_line(an_answer(FIVE, open_=ALL_EQUAL)))

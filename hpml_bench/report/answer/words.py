@@ -12,6 +12,7 @@ from typing import NamedTuple
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.terms import (
     count_of,
+    margin_text,
     ordinal,
     score_of,
     score_text,
@@ -177,13 +178,27 @@ def _rough(answer: Answer, value: float) -> str:
 
 
 def setup_line(answer: Answer) -> tuple[str, ...]:
-    """Return the circumstances of the runs, a few words each."""
+    """Return the circumstances of the runs, and the margin of those shown equal; a few words each."""
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     seeds = _seeds(answer) if answer.over == "seed" and answer.seeds else ""
-    parts = (answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory)
+    parts = (
+        answer.rows_text if answer.methods else "",
+        seeds,
+        setup.budget,
+        where,
+        setup.rates,
+        setup.memory,
+        _margin(answer),
+    )
     return tuple(part for part in parts if part)
+
+
+def _margin(answer: Answer) -> str:
+    """Return within what methods are equal; empty where no two are shown to be."""
+    shown = any(pair.v == "equivalent" for pair in answer.pairs.get("score", ()))
+    return f"equal: within {margin_text(answer)}" if shown else ""
 
 
 def _seeds(answer: Answer) -> str:
