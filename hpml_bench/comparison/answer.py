@@ -13,7 +13,7 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import SHOWN, Verdicts, is_exact, verdicts
+from hpml_bench.comparison.verdicts import SHOWN, Verdicts, check_margin, is_exact, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
@@ -30,7 +30,14 @@ class Compared:
 
     @classmethod
     def of(cls, scores: Scores, margin: float | None = None) -> Compared:
-        """Return the systems with every pair decided."""
+        """Return the systems with every pair decided.
+
+        Raises:
+            UserError: every difference that the score's range allows would lie within the margin.
+
+        """
+        if margin is not None:
+            check_margin(scores, margin)
         return cls(scores, verdicts(scores, margin))
 
     @property

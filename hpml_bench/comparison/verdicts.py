@@ -15,7 +15,9 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
+from hpml_bench.errors import UserError
 from hpml_bench.statistics import Comparison
+from hpml_bench.system.text import sanitize
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
 HOLDS_FOR: Mapping[Scope, str] = {
@@ -63,6 +65,16 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
     costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
     holds_for = HOLDS_FOR[scope].format("" if scores.bounded else " of this range")
     return Verdicts(scope, why, tuple(by.get(None, ())), costs, holds_for)
+
+
+def check_margin(scores: Scores, margin: float) -> None:
+    """Check that a margin is smaller than the score's range, where that is known: else nothing could differ by it."""
+    if scores.bounded and margin >= scores.range:
+        low, high = (0.0, 1.0) if scores.binary else (scores.score.low, scores.score.high)
+        raise UserError(
+            f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
+            f"{high:g}; give a smaller difference, in the score's unit"
+        )
 
 
 def scope_of(scores: Scores) -> tuple[Scope, str | None]:

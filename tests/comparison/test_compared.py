@@ -386,6 +386,9 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
         (("--range", "0"), "give the least and the largest score"),
         (("--margin", "-1"), "give a difference above 0"),
         (("--margin", "nan"), "give a difference above 0"),
+        (("--margin", "inf"), "give a difference above 0"),
+        (("--margin", "1"), "the margin 1 is no less than the range of score, 0 to 1; give a smaller difference"),
+        (("--margin", "5", "--range", "0,1"), "the margin 5 is no less than the range of score"),
         (("--metric", "f1"), "there is no column 'f1'"),
     ],
 )
@@ -431,6 +434,19 @@ def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) ->
         hpml_bench.compare(pd.DataFrame(right_and_wrong(SYSTEMS)), **options)
     with pytest.raises(UserError, match="takes a pandas DataFrame and got a dict"):
         hpml_bench.compare({"system": []})  # type: ignore[arg-type]
+
+
+def test_a_margin_within_which_everything_lies_is_none() -> None:
+    """One as large as the known range is refused; without a range any finite one is taken."""
+    rows = [line | {"score": 0.3 + line["score"] / 3} for line in right_and_wrong(SYSTEMS)]
+    with pytest.raises(UserError, match="the margin 2 is no less than the range of score, -1 to 1"):
+        hpml_bench.compare(pd.DataFrame(rows), margin=2, bounds=(-1, 1))
+    assert len(hpml_bench.compare(pd.DataFrame(rows), margin=1.9, bounds=(-1, 1))) == 3
+    assert len(hpml_bench.compare(pd.DataFrame(rows), margin=2)) == 3
+    with pytest.raises(UserError, match="the margin 1 is no less"):
+        hpml_bench.compare(pd.DataFrame(means(a=0.5, b=0.9)), margin=1, bounds=(0, 1))
+    with pytest.raises(UserError, match="margin is inf"):
+        hpml_bench.compare(pd.DataFrame(rows), margin=float("inf"))
 
 
 def test_python_gives_a_row_per_pair() -> None:
