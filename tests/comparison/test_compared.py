@@ -423,6 +423,32 @@ def test_small_scores_keep_their_digits() -> None:
     assert 1 < shown.methods[0].v["score"].m < 2
 
 
+def test_a_shown_difference_is_never_shown_as_none() -> None:
+    """Scores have the decimals of the smallest difference that is shown, however large they are."""
+    random = np.random.default_rng(0)
+    score = 12345 + 0.05 * random.standard_normal(500)
+    other = score + 0.02 + 0.02 * random.standard_normal(500)
+    lines = [{"system": name, "row": at, "score": x} for name, of in (("a", score), ("b", other))
+             for at, x in enumerate(of)]  # fmt: skip
+    found = answer(lines)
+    assert found.pairs["score"][0].v == "different"
+    assert re.fullmatch(r"b scores best: 12,345\.0\d\d score; a follows with 12,34\d\.\d\d\d\.", words.headline(found))
+    assert re.fullmatch(r"b − a: 0\.0[12]\d+, 95 % interval 0\.0[12]\d+ to 0\.02\d+\.", facts(found)[0].text)
+    assert answer([*lines, *({**line, "system": "c"} for line in lines[:500])]).score.digits == found.score.digits
+    alike = [line | {"score": line["score"] + (line["system"] == "b") * 1000} for line in lines]
+    assert answer(alike).score.digits == 0
+
+
+@pytest.mark.parametrize(("gap", "digits"), [(0.02, 1), (0.0004, 3), (1e-9, 6)])
+def test_decimals_grow_with_what_is_shown_and_end_at_six(gap: float, digits: int) -> None:
+    """Per cent have one decimal, and more for differences that need them."""
+    noise = 0.001 * gap * np.random.default_rng(0).standard_normal(6)
+    lines = [{"system": "a", "seed": at, "score": 0.5} for at in range(6)]
+    lines += [{"system": "b", "seed": at, "score": 0.5 + gap + x} for at, x in enumerate(noise)]
+    found = answer(lines, bounds=(0.0, 1.0))
+    assert (found.pairs["score"][0].v, found.score.digits) == ("different", digits)
+
+
 @pytest.mark.parametrize(("options", "said"), [
     ({"margin": -1.0}, "margin is -1.0"), ({"margin": float("nan")}, "margin is nan"),
     ({"margin": "x"}, "margin is 'x'"),
