@@ -96,7 +96,6 @@ def answer_of(compared: Compared) -> Answer:
     }
     runs = sum(len(of) for of in scores.means.values())
     uneven = not compared.by_rows and len({frozenset(of) for of in scores.means.values()}) > 1
-    untested_costs = any(axis.tested is None and not axis.exact for axis in axes.values())
     return Answer(
         suite=scores.title,
         description="",
@@ -122,13 +121,21 @@ def answer_of(compared: Compared) -> Answer:
             Failure(method=failure.system, seed=_seed(failure.seed, at), status=failure.status)
             for at, failure in enumerate(scores.failed)
         ),
-        unranked="ranks take three seeds that all systems share" if untested_costs else None,
+        unranked=_unranked(found),
         untried=tuple(dict.fromkeys(f.system for f in scores.failed if f.system not in scores.systems)),
         over="row" if compared.by_rows else "seed",
         least=statistics.LEAST_SEEDS,
         noun="system",
         untested=found.why,
     )
+
+
+def _unranked(found: Verdicts) -> str | None:
+    """Return why no cost is ranked, as the end of a sentence and sentences after it; None where one is."""
+    if found.costs or not found.unranked:
+        return None
+    first, *more = dict.fromkeys(found.unranked.values())
+    return ". ".join([first, *map(capitalized, more)])
 
 
 def _seed(text: str, at: int) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.render import all_tables
+from hpml_bench.report.render import Page, all_tables
 
 SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}
 
@@ -228,6 +229,44 @@ def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
     assert words.verdict(ranked, "alpha").more == ("lowest gpu hours",)
     cheaper = next(fact.text for fact in facts(ranked) if fact.label == "Cheaper")
     assert "less gpu hours than gamma" in cheaper
+
+
+def _costly(dollars: Callable[[str, int], float | None], **more: float) -> Page:
+    """Return the page of systems with five shared seeds and a cost of each run, and costs with noise beside it."""
+    random = np.random.default_rng(1)
+    noise = {(name, seed): 1 + 0.01 * random.random() for name in SYSTEMS for seed in range(5)}
+    lines = [
+        line
+        | {"dollars": dollars(line["system"], line["seed"])}
+        | {name: value * noise[line["system"], line["seed"]] for name, value in more.items()}
+        for line in right_and_wrong(SYSTEMS, 50, seeds=range(5))
+    ]
+    return page_of(compared(lines))
+
+
+@pytest.mark.parametrize(
+    ("dollars", "why"),
+    [
+        (
+            lambda name, seed: seed * (name != "alpha") + seed / 8,
+            "ranks compare factors, and dollars is 0 in some runs",
+        ),
+        (lambda name, seed: None if name == "alpha" else seed + 1, "some system has no dollars"),
+        (
+            lambda name, seed: None if name == "alpha" and seed > 1 else seed + 1,
+            "ranks take three seeds in which all systems have dollars",
+        ),
+    ],
+)
+def test_a_cost_that_isn_t_ranked_has_its_own_reason(dollars: Callable[[str, int], float | None], why: str) -> None:
+    """Of systems with five shared seeds none is said to lack them; beside a cost that ranks, the note says it alone."""
+    page = _costly(dollars)
+    assert next(f.text for f in facts(page.answer) if f.label == "Cheaper") == f"Costs are shown, not ranked: {why}."
+    beside = _costly(dollars, hours=2.0)
+    assert beside.answer.unranked is None
+    for one in (page, beside):
+        notes = next(table.notes for table in all_tables(one) if table.name == "costs")
+        assert f"dollars isn't ranked: {why}." in notes
 
 
 def test_a_declared_count_decides_itself() -> None:
