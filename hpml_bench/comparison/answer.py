@@ -13,12 +13,17 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import SHOWN, Verdicts, is_exact, verdicts
+from hpml_bench.comparison.verdicts import SHOWN, Verdicts, check_margin, is_exact, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
 from hpml_bench.report.tables import capitalized
 from hpml_bench.statistics import Comparison
+
+MOST_DECIMALS = 6
+"""Decimals of a score."""
+ABOUT_NONE = 0.01
+"""Share of a difference under which an end of its interval isn't told from 0."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,14 @@ class Compared:
 
     @classmethod
     def of(cls, scores: Scores, margin: float | None = None) -> Compared:
-        """Return the systems with every pair decided."""
+        """Return the systems with every pair decided.
+
+        Raises:
+            UserError: every difference that the score's range allows would lie within the margin.
+
+        """
+        if margin is not None:
+            check_margin(scores, margin)
         return cls(scores, verdicts(scores, margin))
 
     @property
@@ -84,7 +96,6 @@ def answer_of(compared: Compared) -> Answer:
     }
     runs = sum(len(of) for of in scores.means.values())
     uneven = not compared.by_rows and len({frozenset(of) for of in scores.means.values()}) > 1
-    untested_costs = any(axis.tested is None and not axis.exact for axis in axes.values())
     return Answer(
         suite=scores.title,
         description="",
@@ -100,7 +111,7 @@ def answer_of(compared: Compared) -> Answer:
         judged=found.holds_for,
         chance=100 * statistics.ALPHA,
         setup=Setup(budget=_runs_text(scores) if compared.by_rows else "", device="", host="", rates="", memory=""),
-        score=_score(compared, [method.v["score"].m for method in methods]),
+        score=_score(compared, [method.v["score"].m for method in methods], pairs["score"]),
         axes=tuple(axes.values()),
         methods=tuple(methods),
         pairs=pairs,
@@ -110,13 +121,21 @@ def answer_of(compared: Compared) -> Answer:
             Failure(method=failure.system, seed=_seed(failure.seed, at), status=failure.status)
             for at, failure in enumerate(scores.failed)
         ),
-        unranked="ranks take three seeds that all systems share" if untested_costs else None,
+        unranked=_unranked(found),
         untried=tuple(dict.fromkeys(f.system for f in scores.failed if f.system not in scores.systems)),
         over="row" if compared.by_rows else "seed",
         least=statistics.LEAST_SEEDS,
         noun="system",
         untested=found.why,
     )
+
+
+def _unranked(found: Verdicts) -> str | None:
+    """Return why no cost is ranked, as the end of a sentence and sentences after it; None where one is."""
+    if found.costs or not found.unranked:
+        return None
+    first, *more = dict.fromkeys(found.unranked.values())
+    return ". ".join([first, *map(capitalized, more)])
 
 
 def _seed(text: str, at: int) -> int:
@@ -138,22 +157,38 @@ def _runs_text(scores: Scores) -> str:
     return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs of each system"
 
 
-def _score(compared: Compared, means: Sequence[float]) -> Score:
+def _score(compared: Compared, means: Sequence[float], pairs: Sequence[Pair]) -> Score:
     score = compared.scores.score
     percent = compared.percent
     unit = "%" if percent else terms.power_of_ten(compared.power) if compared.power else ""
     largest = max(map(abs, means))
-    digits = 1 if percent else max(0, min(6, 2 - math.floor(math.log10(largest)))) if largest else 2
+    digits = 1 if percent else _decimals(largest, 3) if largest else 2
     margin = next((c.margin for c in compared.verdicts.score if c.margin), 0.0)
     return Score(
         id=_slug(score.name, "_") or "score",
         title=score.title or score.name,
         unit=unit,
         better=score.better,
-        digits=digits,
+        digits=max(digits, *(_resolving(pair) for pair in pairs)),
         difference_unit="points" if percent else unit,
         margin=compared.scale * margin,
     )
+
+
+def _decimals(value: float, significant: int) -> int:
+    """Return the decimals that show so many digits of a value, at most six."""
+    return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))
+
+
+def _resolving(pair: Pair) -> int:
+    """Return the decimals without which a difference that is shown would be read as none.
+
+    Two digits of the difference, and one of the end of its interval that is nearer to 0, unless that is about 0.
+    """
+    if pair.v != "different" or not pair.d:
+        return 0
+    ends = [abs(end) for end in (pair.lo, pair.hi) if end is not None and abs(end) > ABOUT_NONE * abs(pair.d)]
+    return max(_decimals(abs(pair.d), 2), *(_decimals(end, 1) for end in ends), 0)
 
 
 def _slug(text: str, between: str) -> str:

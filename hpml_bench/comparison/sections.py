@@ -81,6 +81,7 @@ def _costs(compared: Compared, answer: Answer) -> Table | None:
         rows.append([method.name, *(MISSING if mean is None else (terms.three_digits(mean), mean) for mean in means)])
     columns = ("System", *(f"{capitalized(c.title)} ({c.unit})" if c.unit else capitalized(c.title) for c in costs))
     notes = ["Means over runs, as the input has them; less is better.", *(c.about for c in costs if c.about)]
+    notes += [f"{cost.title} isn't ranked: {why}." for cost, why in compared.verdicts.unranked.items()]
     return table("costs", "Costs of each system", columns, rows, notes)
 
 

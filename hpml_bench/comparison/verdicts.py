@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
+from hpml_bench.errors import UserError
 from hpml_bench.statistics import Comparison
+from hpml_bench.system.text import sanitize
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
 HOLDS_FOR: Mapping[Scope, str] = {
@@ -42,6 +45,8 @@ class Verdicts:
     """The costs that are tested."""
     holds_for: str
     """What verdicts on the score hold for, in a few words."""
+    unranked: Mapping[Cost, str]
+    """Why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
 
 
 def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
@@ -52,8 +57,13 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
     scope, why = scope_of(scores)
     margin = scores.score.margin if margin is None else margin
     pairs: list[tuple[Cost | None, Comparison]] = [(None, c) for c in _scored(scores, scope, margin)]
+    unranked: dict[Cost, str] = {}
     for cost, values in list(scores.costs.items())[:SHOWN]:
-        if _testable(cost, values, scores):
+        if is_exact(cost, values):
+            continue
+        if why_not := _unranked(cost, values, scores):
+            unranked[cost] = why_not
+        else:
             by_system = {name: values[name] for name in scores.systems}
             pairs += [(cost, c) for c in statistics.compare_pairs(by_system, ratio=True)]
     decided = statistics.decide((c for _, c in pairs), scores.look)
@@ -62,7 +72,17 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
         by.setdefault(of, []).append(c)
     costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
     holds_for = HOLDS_FOR[scope].format("" if scores.bounded else " of this range")
-    return Verdicts(scope, why, tuple(by.get(None, ())), costs, holds_for)
+    return Verdicts(scope, why, tuple(by.get(None, ())), costs, holds_for, unranked)
+
+
+def check_margin(scores: Scores, margin: float) -> None:
+    """Check that a margin is smaller than the score's range, where that is known: else nothing could differ by it."""
+    if scores.bounded and margin >= scores.range:
+        low, high = (0.0, 1.0) if scores.binary else (scores.score.low, scores.score.high)
+        raise UserError(
+            f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
+            f"{high:g}; give a smaller difference, in the score's unit"
+        )
 
 
 def scope_of(scores: Scores) -> tuple[Scope, str | None]:
@@ -119,10 +139,16 @@ def is_exact(cost: Cost, values: Mapping[str, Mapping[int, float]]) -> bool:
     return cost.exact or all(len(of) >= least and len(set(of.values())) == 1 for of in values.values())
 
 
-def _testable(cost: Cost, values: Mapping[str, Mapping[int, float]], scores: Scores) -> bool:
-    """Return whether a cost has three seeds that every two systems share, all above 0."""
-    if is_exact(cost, values) or set(values) != set(scores.systems):
-        return False
+def _unranked(cost: Cost, values: Mapping[str, Mapping[int, float]], scores: Scores) -> str | None:
+    """Return why a cost isn't tested; None where it is above 0, in three seeds or more that every two systems share."""
+    if scores.shared_seeds < statistics.LEAST_SEEDS:
+        return "ranks take three seeds that all systems share"
+    title = sanitize(cost.title, 24)
+    if set(values) != set(scores.systems):
+        return f"some system has no {title}"
     runs = [set(values[name]) for name in scores.systems]
-    shared = min(len(a & b) for at, a in enumerate(runs) for b in runs[at + 1 :])
-    return shared >= statistics.LEAST_SEEDS and all(v > 0 for of in values.values() for v in of.values())
+    if min(len(a & b) for a, b in combinations(runs, 2)) < statistics.LEAST_SEEDS:
+        return f"ranks take three seeds in which all systems have {title}"
+    if any(value <= 0 for of in values.values() for value in of.values()):
+        return f"ranks compare factors, and {title} is 0 in some runs"
+    return None

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hpml_bench.errors import UserError
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.render import all_tables
+from hpml_bench.report.render import Page, all_tables
 
 SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}
 
@@ -206,6 +207,22 @@ def test_ties_are_data() -> None:
     assert words.headline(found).startswith("a and b score best and equal")
 
 
+def test_three_systems_shown_equal_are_equal_in_headline_and_rows(tmp_path: Path) -> None:
+    """No part of the page contradicts another, and each form of the page says within what they are equal."""
+    right = np.arange(3000) % 5 > 0
+    flipped = {"a": right, "b": right.copy(), "c": right.copy()}
+    for name, first in (("b", 0), ("c", 500)):  # ten that were wrong, ten that were right
+        flipped[name][first : first + 50 : 5] ^= True
+        flipped[name][first + 1 : first + 51 : 5] ^= True
+    lines = [{"system": name, "row": at, "score": int(x)} for name, of in flipped.items() for at, x in enumerate(of)]
+    found = answer(lines, 0.03)
+    assert re.fullmatch(r"[abc], [abc] and [abc] score best and equal: about 80 % score\.", words.headline(found))
+    assert words.verdict(found, "a").text in {"equal to b and c", "equal to c and b"}
+    write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, margin=0.03)
+    for file in ("report.html", "report.md"):
+        assert "equal: within 3.0 points" in (tmp_path / file).read_text(encoding="utf-8")
+
+
 def test_lower_scores_can_be_better() -> None:
     """--lower turns who is better, nothing else."""
     lines = right_and_wrong(SYSTEMS)
@@ -236,6 +253,44 @@ def test_costs_are_ranked_over_three_shared_seeds_alone() -> None:
     assert words.verdict(ranked, "alpha").more == ("lowest gpu hours",)
     cheaper = next(fact.text for fact in facts(ranked) if fact.label == "Cheaper")
     assert "less gpu hours than gamma" in cheaper
+
+
+def _costly(dollars: Callable[[str, int], float | None], **more: float) -> Page:
+    """Return the page of systems with five shared seeds and a cost of each run, and costs with noise beside it."""
+    random = np.random.default_rng(1)
+    noise = {(name, seed): 1 + 0.01 * random.random() for name in SYSTEMS for seed in range(5)}
+    lines = [
+        line
+        | {"dollars": dollars(line["system"], line["seed"])}
+        | {name: value * noise[line["system"], line["seed"]] for name, value in more.items()}
+        for line in right_and_wrong(SYSTEMS, 50, seeds=range(5))
+    ]
+    return page_of(compared(lines))
+
+
+@pytest.mark.parametrize(
+    ("dollars", "why"),
+    [
+        (
+            lambda name, seed: seed * (name != "alpha") + seed / 8,
+            "ranks compare factors, and dollars is 0 in some runs",
+        ),
+        (lambda name, seed: None if name == "alpha" else seed + 1, "some system has no dollars"),
+        (
+            lambda name, seed: None if name == "alpha" and seed > 1 else seed + 1,
+            "ranks take three seeds in which all systems have dollars",
+        ),
+    ],
+)
+def test_a_cost_that_isn_t_ranked_has_its_own_reason(dollars: Callable[[str, int], float | None], why: str) -> None:
+    """Of systems with five shared seeds none is said to lack them; beside a cost that ranks, the note says it alone."""
+    page = _costly(dollars)
+    assert next(f.text for f in facts(page.answer) if f.label == "Cheaper") == f"Costs are shown, not ranked: {why}."
+    beside = _costly(dollars, hours=2.0)
+    assert beside.answer.unranked is None
+    for one in (page, beside):
+        notes = next(table.notes for table in all_tables(one) if table.name == "costs")
+        assert f"dollars isn't ranked: {why}." in notes
 
 
 def test_a_declared_count_decides_itself() -> None:
@@ -394,6 +449,9 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
         (("--range", "0"), "give the least and the largest score"),
         (("--margin", "-1"), "give a difference above 0"),
         (("--margin", "nan"), "give a difference above 0"),
+        (("--margin", "inf"), "give a difference above 0"),
+        (("--margin", "1"), "the margin 1 is no less than the range of score, 0 to 1; give a smaller difference"),
+        (("--margin", "5", "--range", "0,1"), "the margin 5 is no less than the range of score"),
         (("--metric", "f1"), "there is no column 'f1'"),
     ],
 )
@@ -438,6 +496,32 @@ def test_small_scores_keep_their_digits() -> None:
     assert 1 < shown.methods[0].v["score"].m < 2
 
 
+def test_a_shown_difference_is_never_shown_as_none() -> None:
+    """Scores have the decimals of the smallest difference that is shown, however large they are."""
+    random = np.random.default_rng(0)
+    score = 12345 + 0.05 * random.standard_normal(500)
+    other = score + 0.02 + 0.02 * random.standard_normal(500)
+    lines = [{"system": name, "row": at, "score": x} for name, of in (("a", score), ("b", other))
+             for at, x in enumerate(of)]  # fmt: skip
+    found = answer(lines)
+    assert found.pairs["score"][0].v == "different"
+    assert re.fullmatch(r"b scores best: 12,345\.0\d\d score; a follows with 12,34\d\.\d\d\d\.", words.headline(found))
+    assert re.fullmatch(r"b − a: 0\.0[12]\d+, 95 % interval 0\.0[12]\d+ to 0\.02\d+\.", facts(found)[0].text)
+    assert answer([*lines, *({**line, "system": "c"} for line in lines[:500])]).score.digits == found.score.digits
+    alike = [line | {"score": line["score"] + (line["system"] == "b") * 1000} for line in lines]
+    assert answer(alike).score.digits == 0
+
+
+@pytest.mark.parametrize(("gap", "digits"), [(0.02, 1), (0.0004, 3), (1e-9, 6)])
+def test_decimals_grow_with_what_is_shown_and_end_at_six(gap: float, digits: int) -> None:
+    """Per cent have one decimal, and more for differences that need them."""
+    noise = 0.001 * gap * np.random.default_rng(0).standard_normal(6)
+    lines = [{"system": "a", "seed": at, "score": 0.5} for at in range(6)]
+    lines += [{"system": "b", "seed": at, "score": 0.5 + gap + x} for at, x in enumerate(noise)]
+    found = answer(lines, bounds=(0.0, 1.0))
+    assert (found.pairs["score"][0].v, found.score.digits) == ("different", digits)
+
+
 @pytest.mark.parametrize(("options", "said"), [
     ({"margin": -1.0}, "margin is -1.0"), ({"margin": float("nan")}, "margin is nan"),
     ({"margin": "x"}, "margin is 'x'"),
@@ -460,8 +544,21 @@ def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) ->
 def test_python_takes_numbers_of_numpy(number: Any) -> None:
     """A margin and bounds as any real number, or an array of two, as arithmetic on a frame gives them."""
     frame = pd.DataFrame(right_and_wrong(SYSTEMS, 20))
-    found = hpml_bench.compare(frame, margin=number, bounds=np.array([0, 1]))  # type: ignore[arg-type]
-    pd.testing.assert_frame_equal(found, hpml_bench.compare(frame, margin=float(number), bounds=(0.0, 1.0)))
+    found = hpml_bench.compare(frame, margin=number, bounds=np.array([-50, 50]))  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(found, hpml_bench.compare(frame, margin=float(number), bounds=(-50.0, 50.0)))
+
+
+def test_a_margin_within_which_everything_lies_is_none() -> None:
+    """One as large as the known range is refused; without a range any finite one is taken."""
+    rows = [line | {"score": 0.3 + line["score"] / 3} for line in right_and_wrong(SYSTEMS)]
+    with pytest.raises(UserError, match="the margin 2 is no less than the range of score, -1 to 1"):
+        hpml_bench.compare(pd.DataFrame(rows), margin=2, bounds=(-1, 1))
+    assert len(hpml_bench.compare(pd.DataFrame(rows), margin=1.9, bounds=(-1, 1))) == 3
+    assert len(hpml_bench.compare(pd.DataFrame(rows), margin=2)) == 3
+    with pytest.raises(UserError, match="the margin 1 is no less"):
+        hpml_bench.compare(pd.DataFrame(means(a=0.5, b=0.9)), margin=1, bounds=(0, 1))
+    with pytest.raises(UserError, match="margin is inf"):
+        hpml_bench.compare(pd.DataFrame(rows), margin=float("inf"))
 
 
 def test_python_gives_a_row_per_pair() -> None:

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from helpers.answers import RMSE, an_answer
+from helpers.answers import ACCURACY, RMSE, an_answer
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Answer, Failure, Guess
+from hpml_bench.report.answer.model import Answer, Failure, Guess, Score
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 
@@ -227,3 +227,49 @@ def test_a_real_difference_within_the_margin_is_called_so() -> None:
     small = plain.model_copy(update={"pairs": {"score": both}})
     assert fact(small, "Difference").endswith(". Shown to lie within the margin of 1.0 point.")
     assert "margin" not in fact(plain, "Difference")
+
+
+ALL_EQUAL = (("full", "lora"), ("full", "prompt_tuning"), ("lora", "prompt_tuning"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            an_answer(FIVE, equal=ALL_EQUAL),
+            "full, lora and prompt_tuning score best and equal: 76.0 to 79.0 % accuracy.",
+        ),
+        (
+            an_answer(FIVE, equal=tuple((a, b) for a in FIVE for b in FIVE if a < b)),
+            "5 of 5 methods score best and equal: 72.5 to 79.0 % accuracy.",
+        ),
+        (
+            an_answer({"lora": 79.0, "full": 78.9, "none": 78.8}, bases=("none",),
+                      equal=(("lora", "full"), ("lora", "none"), ("full", "none"))),
+            "lora, full and the base model are equal: about 79 % accuracy. None is shown to beat them.",
+        ),
+        (
+            an_answer(FIVE, equal=ALL_EQUAL[:2], open_=ALL_EQUAL[2:]),
+            "full, lora or prompt_tuning may be best, at 76.0 to 79.0 % accuracy. These runs can't tell which.",
+        ),
+    ],
+)  # fmt: skip
+def test_any_number_of_methods_shown_equal_are_called_equal(answer: Answer, said: str) -> None:
+    """Where each two of the best are shown equal the headline says so; where one pair is open it doesn't."""
+    assert words.headline(answer) == said
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (ACCURACY, "equal: within 1.0 point"),
+        (ACCURACY.model_copy(update={"margin": 0.25}), "equal: within 0.25 points"),
+        (RMSE, "equal: within 0.010"),
+        (RMSE.model_copy(update={"unit": "m", "difference_unit": "m", "margin": 0.0004}), "equal: within 0.0004 m"),
+    ],
+)
+def test_equal_is_never_said_without_its_margin(score: Score, said: str) -> None:
+    """The set-up line says within what, in full; where no two are shown equal it says nothing of it."""
+    shown = an_answer({"a": 1.0, "b": 1.001, "c": 2.0}, equal=(("a", "b"),), score=score)
+    assert words.setup_line(shown)[-1] == said
+    assert not any("equal" in part for part in words.setup_line(an_answer(FIVE, open_=ALL_EQUAL)))

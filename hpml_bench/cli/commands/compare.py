@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -44,8 +45,8 @@ def compare(
     wanted = names(formats)
     if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
-    if margin is not None and not margin > 0:
-        raise UserError(f"--margin {margin:g}: give a difference above 0")
+    if margin is not None and not 0 < margin < math.inf:
+        raise UserError(f"--margin {margin:g}: give a difference above 0, in the score's unit")
     load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
     found = assemble(read(inputs, metric), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)

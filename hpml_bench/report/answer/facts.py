@@ -11,6 +11,7 @@ from hpml_bench.report.answer.terms import (
     count_of,
     gap_text,
     label,
+    margin_text,
     seen_from,
     several,
 )
@@ -61,7 +62,7 @@ def _difference(answer: Answer) -> str:
     if low is not None and high is not None:
         text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
     own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    within = f" Shown to lie within the margin of {gap_text(answer, answer.score.margin)}." if pair.small else ""
+    within = f" Shown to lie within the margin of {margin_text(answer)}." if pair.small else ""
     return f"{text}{own}.{within}"
 
 

@@ -26,7 +26,18 @@ def score_of(answer: Answer, name: str) -> str:
 
 def gap_text(answer: Answer, value: float, *, unit: bool = True) -> str:
     """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
-    text = number(value, f".{gap_digits(answer)}f")
+    return _gap(answer, value, gap_digits(answer), unit=unit)
+
+
+def margin_text(answer: Answer) -> str:
+    """Return the margin of equality as declared: a rounded one would claim more, or less."""
+    margin, least = answer.score.margin, gap_digits(answer)
+    exact = (digits for digits in range(least, least + 6) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
+    return _gap(answer, margin, next(exact, least + 6), unit=True)
+
+
+def _gap(answer: Answer, value: float, digits: int, *, unit: bool) -> str:
+    text = number(value, f".{digits}f")
     if not unit or not answer.score.difference_unit:
         return text
     of = answer.score.difference_unit

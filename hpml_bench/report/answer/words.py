@@ -6,11 +6,13 @@ At most 20 words a sentence. Words: *best or tied* (none is shown better), *behi
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.answer.terms import (
     count_of,
+    margin_text,
     ordinal,
     score_of,
     score_text,
@@ -111,20 +113,35 @@ def _several_best(answer: Answer) -> str:
     near = high - low <= answer.score.margin
     about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
+    if all(answer.relation("score", *pair) == "equal" for pair in combinations(top, 2)):
+        return _equal_best(answer, f"{about} {title}", doubtful=doubtful)
     if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        if top != tuple(method.name for method in answer.methods[:2]):  # one between them is shown to be worse
+        if _passed_over(answer):
             ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
             return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
-        if answer.relation("score", *top) == "equal":
-            return f"{sentence_list(top)} score best and equal: {about} {title}."
         return f"{sentence_list(top)} score best: {about} {title}. {_these(answer)} can't tell which is better."
-    who = (
-        sentence_list([_whole(answer, name) for name in top], "or")
-        if len(top) <= 4
-        else f"{len(top)} of {len(answer.methods)} {answer.noun}s"
-    )
-    return f"{who} may be best, at {about} {title}. {_these(answer)} can't tell which."
+    return f"{_top(answer, 'or')} may be best, at {about} {title}. {_these(answer)} can't tell which."
+
+
+def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
+    """Return that the methods which may be best are shown equal, and best where nothing keeps them from it."""
+    who = _top(answer, "and")
+    if doubtful or _passed_over(answer):
+        return f"{who} are equal: {at}. None is shown to beat them."
+    return f"{who} score best and equal: {at}."
+
+
+def _top(answer: Answer, last: str) -> str:
+    """Return the methods that may be best, or how many of more than four."""
+    if len(answer.top) <= 4:
+        return sentence_list([_whole(answer, name) for name in answer.top], last)
+    return f"{len(answer.top)} of {len(answer.methods)} {answer.noun}s"
+
+
+def _passed_over(answer: Answer) -> bool:
+    """Return whether a method with a mean between those that may be best is shown to be worse."""
+    return answer.top != tuple(method.name for method in answer.methods[: len(answer.top)])
 
 
 def _these(answer: Answer) -> str:
@@ -161,13 +178,27 @@ def _rough(answer: Answer, value: float) -> str:
 
 
 def setup_line(answer: Answer) -> tuple[str, ...]:
-    """Return the circumstances of the runs, a few words each."""
+    """Return the circumstances of the runs, and the margin of those shown equal; a few words each."""
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
     seeds = _seeds(answer) if answer.over == "seed" and answer.seeds else ""
-    parts = (answer.rows_text if answer.methods else "", seeds, setup.budget, where, setup.rates, setup.memory)
+    parts = (
+        answer.rows_text if answer.methods else "",
+        seeds,
+        setup.budget,
+        where,
+        setup.rates,
+        setup.memory,
+        _margin(answer),
+    )
     return tuple(part for part in parts if part)
+
+
+def _margin(answer: Answer) -> str:
+    """Return within what methods are equal; empty where no two are shown to be."""
+    shown = any(pair.v == "equivalent" for pair in answer.pairs.get("score", ()))
+    return f"equal: within {margin_text(answer)}" if shown else ""
 
 
 def _seeds(answer: Answer) -> str:
