@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audit.copied import short
+from audit.copied import short, with_defaults
 from audit.page import Audit
 from audit.rows import flat, most_frequent
 from audit.runs import BESIDE, Run
@@ -21,6 +21,11 @@ PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
 NEIGHBOURS = "runs had neighbours on their host"
 HOSTS = "seeds were spread over hosts"
+TRAINS_NOTHING = frozenset(
+    {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
+     "threads"}
+)  # fmt: skip
+"""Settings in which a tuning may differ from the runs without a word."""
 
 
 def check_answer(audit: Audit, answer: Json, study: Study) -> None:
@@ -126,8 +131,9 @@ def setup(study: Study) -> Json:
     if trials and untuned:
         rates = f"rates of {len(untuned)} methods not tuned" if untuned[1:] else f"rate of {untuned[0]} not tuned"
     elif trials:
-        unequal = f"rates tuned unequally, {trials[0]} to {trials[-1]} trials"
-        rates = unequal if trials[1:] else f"rates tuned alike, {trials[0]} trials each"
+        where = " in other settings" if tuned_elsewhere(study) else ""
+        unequal = f"rates tuned unequally{where}, {trials[0]} to {trials[-1]} trials"
+        rates = unequal if trials[1:] else f"rates tuned{where or ' alike'}, {trials[0]} trials each"
     return {
         "budget": f"{steps:,} steps" if steps else f"{run.settings['epochs']:g} epochs",
         "device": cpu if not on_gpu else gpu if ranks == 1 else f"{ranks} x {gpu}",
@@ -135,6 +141,19 @@ def setup(study: Study) -> Json:
         "rates": rates,
         "memory": "memory: peak on one GPU" if on_gpu else "memory: peak of one process",
     }
+
+
+def tuned_elsewhere(study: Study) -> bool:
+    """Return whether the tuning had other settings than the runs; an option that one lacks is taken to be alike."""
+    there, here = with_defaults(study.tuning.record["settings"]), with_defaults(study.newest.settings)
+    return any(not alike(there.get(key), value) for key, value in here.items() if key not in TRAINS_NOTHING)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Return whether two settings are equal, of plug-ins those options that both name."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(alike(one[key], other[key]) for key in one.keys() & other.keys())
+    return bool(one == other)
 
 
 def score(study: Study) -> Json:

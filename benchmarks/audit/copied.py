@@ -24,9 +24,14 @@ SETTINGS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 def settings_of(study: Study) -> Json:
     """Return the settings of the newest run; of those that its version did not know, the documented defaults."""
+    return with_defaults(study.newest.settings)
+
+
+def with_defaults(settings: Json) -> Json:
+    """Return recorded settings and the documented defaults of those that they lack."""
     section = SETTINGS.read_text(encoding="utf-8").partition("## `settings`: ")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| (?:`([^|]*)`|\*empty\*) \|", section, re.MULTILINE)
-    found = {name: json.loads(text or "null") for name, text in rows} | study.newest.settings
+    found = {name: json.loads(text or "null") for name, text in rows} | settings
     if isinstance(found["optimizer"], str):
         found["optimizer"] = {"name": found["optimizer"], "options": {}}
     return found

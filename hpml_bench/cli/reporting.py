@@ -62,10 +62,13 @@ def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> No
 
 def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
+    from hpml_bench.report.answer.terms import set_apart
     from hpml_bench.report.terminal import show_answer, terminal
     from hpml_bench.system.text import for_terminal
 
     show_answer(page.answer, terminal())
+    if page.results and (apart := page.results.left_out.excluded_runs):  # perhaps those that were made just now
+        click.echo(f"\n{set_apart(apart)}; the page says why under Anything wrong?")
     pages = [path for path in paths if path.name.startswith("report.")]
     for path in pages:
         click.echo(for_terminal(path))

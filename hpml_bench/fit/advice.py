@@ -10,6 +10,7 @@ import yaml
 
 from hpml_bench.errors import Unsupported
 from hpml_bench.fit.trace import Footprint
+from hpml_bench.plugins.method import can_quantise
 from hpml_bench.suite.settings import Settings
 
 SHORTEST = 32
@@ -79,7 +80,7 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if settings.quantization is None:
+    if settings.quantization is None and can_quantise():
         yield {"quantization": "nf4"}
     length = settings.max_length // 2
     while length >= SHORTEST:

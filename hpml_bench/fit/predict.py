@@ -18,6 +18,7 @@ from hpml_bench.fit.advice import Found, advise, differences, largest_micro_batc
 from hpml_bench.fit.limits import FREEING, HEAP, Limit, keeps_freed, limit_of, place
 from hpml_bench.fit.rows import RowsFound, find_rows
 from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.plugins.method import can_quantise
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.devices import default_threads, measures_precision
@@ -143,7 +144,10 @@ class Predictor:
 
     def _advice(self, found: Found | None) -> str:
         if found is None:
-            return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
+            if can_quantise():
+                return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
+            untried = "4-bit weights were not tried: pip install 'hpml-bench[quant]'"
+            return f"no smaller micro-batch, checkpointing, shorter texts or fewer ranks make it fit; {untried}"
         freeing = f" and {FREEING}" if keeps_freed(found.settings) else ""
         need = found.footprint.peak + self.limit(found.settings).outside
         return f"fits in {gigabytes(need)} with {' '.join(differences(self.settings, found.settings))}{freeing}"

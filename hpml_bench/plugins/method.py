@@ -119,6 +119,11 @@ def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
             choose_optimizer(spec, settings).check(settings)
 
 
+def can_quantise() -> bool:
+    """Return whether the package that quantises weights is installed."""
+    return find_spec("bitsandbytes") is not None
+
+
 def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | None:
     """Return how a run stores its backbone's frozen weights: as the method says, else as the settings do.
 
@@ -127,7 +132,7 @@ def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | No
 
     """
     chosen = method.quantization or settings.quantization
-    if chosen is not None and find_spec("bitsandbytes") is None:
+    if chosen is not None and not can_quantise():
         raise UserError(
             f"a backbone in {chosen.name} needs one more package, for {method.title}: pip install 'hpml-bench[quant]'"
         )

@@ -26,6 +26,8 @@ OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
 SET_ASIDE = "set-aside"
 """Folder beside the runs for damaged and outdated ones."""
+TRACKING = frozenset({"wandb"})
+"""Folders beside the runs in which trackers keep state of their own: no part of a result."""
 MAX_RECORD_BYTES = 50_000_000
 
 

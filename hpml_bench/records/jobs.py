@@ -12,7 +12,16 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from hpml_bench.errors import UserError
-from hpml_bench.records.files import PLAN, SET_ASIDE, is_plain_file, read_json, read_model, remove, write_atomically
+from hpml_bench.records.files import (
+    PLAN,
+    SET_ASIDE,
+    TRACKING,
+    is_plain_file,
+    read_json,
+    read_model,
+    remove,
+    write_atomically,
+)
 from hpml_bench.records.limits import Limits
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import Digests
@@ -27,7 +36,7 @@ CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running",
 """Folders beside the runs: claims on units, uncommitted attempts, states of jobs, runs under way, output of jobs.
 
 Each run under way has a file, and beside it a list of the runs that have begun since."""
-NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE})
+NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE}) | TRACKING
 RESOLVED = "resolved.json"
 """Settings as the first job resolved them."""
 OWNER = "owner.json"

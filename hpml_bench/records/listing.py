@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
+from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, TRACKING, is_plain_file
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import RunRecord, Status, in_words
@@ -31,7 +31,7 @@ class LoadedRuns:
 def load_records(folder: Path) -> LoadedRuns:
     """Read every run.json one level below `folder`; damaged ones become `problems`."""
     records, problems, named = list[RunRecord](), list[str](), dict[str, str]()
-    for path in sorted(folder.glob(f"*/{RECORD}")):
+    for path in _of_runs(folder):
         again = "it is left out, and run-all will run it again"
         try:
             record = load_record(path)
@@ -47,6 +47,11 @@ def load_records(folder: Path) -> LoadedRuns:
     return LoadedRuns(
         tuple(sorted(records, key=lambda record: (record.started, record.run_id))), tuple(problems), named
     )
+
+
+def _of_runs(folder: Path) -> list[Path]:
+    """Return every run.json one level below a folder, sorted; a tracker's folder holds none that counts."""
+    return sorted(path for path in folder.glob(f"*/{RECORD}") if path.parent.name not in TRACKING)
 
 
 def _sharing(record: RunRecord, other: RunRecord) -> RunRecord:
@@ -93,7 +98,7 @@ class Headline(BaseModel):
 
 def headlines(folder: Path) -> Iterator[Headline]:
     """Yield readable records' headlines by folder's name, one at a time: a list of thousands slows the collector."""
-    for path in sorted(folder.glob(f"*/{RECORD}")):
+    for path in _of_runs(folder):
         with suppress(OSError, ValueError):
             if is_plain_file(path) and not path.parent.is_symlink() and path.stat().st_size <= MAX_RECORD_BYTES:
                 headline = Headline.model_validate_json(path.read_bytes())

@@ -52,7 +52,9 @@ def did_you_mean(word: str, allowed: Sequence[str]) -> str:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first error of a failed validation as a sentence with the key and what is allowed."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # an unknown key before all others: one that is missing is often just misspelt
+    first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(model, first["loc"][:-1])

@@ -12,7 +12,7 @@ from typing import Literal
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.probe import Finished, Step
 from hpml_bench.plugins.task import Task
-from hpml_bench.records.files import SUITE, is_plain_file, read_json, read_model
+from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_json, read_model
 from hpml_bench.records.listing import LoadedRuns, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, read_predictions
@@ -143,13 +143,20 @@ class Evidence:
 
     @cached_property
     def entries(self) -> tuple[Path, ...]:
-        """All that lies in the folder but folders, sorted by path; links are not followed."""
+        """All that lies in the folder but folders and `tracking`, sorted by path; links are not followed."""
         found = []
         for place, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
             links = [name for name in folders if (Path(place) / name).is_symlink()]
             found += [Path(place) / name for name in (*names, *links)]
         own = {self.folder / name for name in UNCOUNTED}
         return tuple(sorted((path for path in found if path not in own), key=self.name))
+
+    @cached_property
+    def tracking(self) -> tuple[Path, ...]:
+        """The trackers' folders beside the runs, no part of the result; a link or file of such a name is none."""
+        places = (self.folder / name for name in sorted(TRACKING))
+        return tuple(place for place in places if place.is_dir() and not place.is_symlink())
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -41,6 +41,9 @@ def plain_files(evidence: Evidence) -> Iterator[Found]:
     for path in evidence.entries:
         if not is_plain_file(path):
             yield failed(evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}")
+    for place in evidence.tracking:  # whoever gives the folder on must know that nobody looked there for secrets
+        what = "a tracker's own state, no part of the result; not looked at"
+        yield Found("not checked", f"{evidence.name(place)}: {what}", "leave it out when you give the folder on")
 
 
 def hashes(evidence: Evidence) -> Iterator[Found]:
@@ -79,7 +82,7 @@ def private_paths(evidence: Evidence) -> Iterator[Found]:
     if user not in COMMON and len(user) > 2:
         patterns["the user here"] = rb"/%b(?=[/\s\"'])|\b%b@[\w.-]+" % ((re.escape(user.encode()),) * 2)
     advice = (
-        "logs and wandb/ need not be given on; run-all does a failed run again, whose error then names no home folder; "
+        "logs need not be given on; run-all does a failed run again, whose error then names no home folder; "
         "of another text say so where you publish the folder"
     )
     for where, what, found in _matches(evidence, patterns):

@@ -273,6 +273,18 @@ def test_it_leaves_out_records_that_are_not_what_they_say(tmp_path: Path) -> Non
     assert answer_in(folder)["runs"] == 21
 
 
+def test_it_knows_a_tuning_in_other_settings(tmp_path: Path) -> None:
+    """Answer and auditor say the same."""
+    folder = remade(tmp_path / "quickstart")
+    tuned = json.loads((ROOT / "benchmarks/tuning/quickstart.json").read_text(encoding="utf-8"))
+    tuned["settings"]["max_length"] = 48
+    (folder / "tuning").mkdir()
+    (folder / "tuning/trials.json").write_text(json.dumps(tuned), encoding="utf-8")
+    assert "report.json | setup.rates" in " ".join(problems_in(folder))
+    assert "rates tuned in other settings, " in answer_in(report(folder))["setup"]["rates"]
+    assert problems_in(folder) == []
+
+
 def test_it_finds_a_page_of_other_times(tmp_path: Path) -> None:
     """A page made of times that the points don't give is found, as if it had been made before they were checked."""
     folder = remade(tmp_path / "quickstart")

@@ -160,6 +160,19 @@ def test_a_message_cannot_draw_on_the_terminal(small: str) -> None:
     assert "\x1b" not in sentence(run_all(small, "--set", "\x1b[31mkey=1"))
 
 
+@pytest.mark.parametrize(("steps", "said"), [(None, None), (7, "1 run is set apart and not compared")])
+def test_runs_that_are_not_in_the_table_are_counted(steps: int | None, said: str | None, tmp_path: Path) -> None:
+    """The table is of most runs: a line says how many others there are, such as those of other settings."""
+    records = made_records.sweep(("lora", "full"), 2)
+    if steps:
+        settings = made_records.SETTINGS.model_copy(update={"steps": steps})
+        records += made_records.sweep(("lora",), 1, settings=settings)
+    made_records.write(tmp_path, records)
+    done = call("report", str(tmp_path), "--format", "md")
+    assert ("set apart" in done.output) == bool(said), done.output
+    assert (said or "") in done.output
+
+
 def test_report_of_nothing_is_told(tmp_path: Path) -> None:
     """No such folder, a folder without runs, a format that is none."""
     assert "no such folder" in sentence(call("report", str(tmp_path / "nowhere")))

@@ -96,6 +96,21 @@ def test_a_method_that_does_not_fit_gets_advice_that_does(suite: Path) -> None:
     assert again.exit_code == 0, again.output
 
 
+def test_advice_needs_no_package_that_is_missing(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bitsandbytes 4-bit weights are not proposed, alone or with a later change; what else fits is."""
+    words = [str(suite), "--methods", "full", "--set", "world_size=2"]
+    enough_for_one = (needs(*words)["full"]["peak"] - SHARED) * 3 // 2
+    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda _: None)
+    done = fit(*words, "--memory", str(COMMAND + enough_for_one))
+    assert done.exit_code == 1, done.output
+    assert re.search(r"^full +no", done.stdout, re.MULTILINE)
+    assert "--set world_size=1" in done.stdout
+    assert "quantization" not in done.stdout
+    done = fit(*words, "--memory", str(COMMAND + 1))
+    assert done.exit_code == 1, done.output
+    assert "4-bit weights were not tried: pip install 'hpml-bench[quant]'" in " ".join(done.stdout.split())
+
+
 def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method that fits by its tensors alone gets the variable that ends it, and none where that is set."""
     words = (str(suite), "--methods", "lora")
@@ -235,8 +250,11 @@ def test_the_largest_micro_batch_is_found(most: int) -> None:
         (made_up, 63, None),
     ],
 )
-def test_the_cheapest_changes_come_first(trace: advice.Trace, most: int, changed: str | None) -> None:
+def test_the_cheapest_changes_come_first(
+    trace: advice.Trace, most: int, changed: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Micro-batch and evaluation batch, then checkpointing, then 4 bits where the method can, then shorter texts."""
+    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name)
     settings = tiny.settings(global_batch=8, world_size=1, max_length=64, eval_batch=128)
     found = advice.advise(settings, trace, lambda _: most)
     assert (found is None) == (changed is None)

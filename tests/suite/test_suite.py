@@ -150,6 +150,7 @@ def test_a_wrong_override_is_one_sentence(path: str, override: str, words: list[
         ("settings: {steps: 3}\nmethods: {}", ["settings.backbone is missing"]),
         (SUITE.replace("steps: 4", "steps: 4\n  epochs: 1"), ["exactly one of epochs and steps"]),
         (SUITE.replace("  steps: 4\n", ""), ["exactly one of epochs and steps"]),
+        (SUITE.replace("backbone:", "backbon:"), ["settings.backbon is not known", "did you mean backbone?"]),
         (SUITE.replace("seeds:", "seed:"), ["seed is not known", "did you mean seeds?"]),
         (SUITE + "  lorra: {}\n", ["lorra", "choose from"]),
         ("!!python/object/apply:os.getcwd []", ["YAML"]),

@@ -102,6 +102,14 @@ def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
     assert said.partition("about ")[2] == f"{before}, failed runs aside"
 
 
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """A mistyped name gets no advice about jobs."""
+    shown = CliRunner().invoke(main, ["status", str(tmp_path / "nothere")])
+    assert shown.exit_code == 2
+    assert "nothere: there is no such folder" in shown.output
+    assert "jobs" not in shown.output
+
+
 @pytest.mark.parametrize(
     ("status", "count", "said"), [("diverged", "1", "are done, 1 failed; none"), ("interrupted", "0", "are done; none")]
 )

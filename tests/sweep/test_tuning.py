@@ -26,6 +26,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
+from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
@@ -383,6 +384,23 @@ def test_a_default_that_is_written_out_is_no_difference(tmp_path: Path) -> None:
     other = TaskSpec(name="sequence_classification", options={"pooling": "mean"})
     text = sentences(tmp_path / "other", settings=made_records.SETTINGS.model_copy(update={"task": other}))
     assert "The tuning's settings were not those of these runs: task differ." in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "rates tuned alike, 1 trials each"),
+        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})}, "rates tuned alike, 1 trials each"),
+        ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
+         "rates tuned in other settings, 1 trials each"),
+    ],
+)  # fmt: skip
+def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """By the rule of the section on tuning: those that bear on training were not those of the runs."""
+    sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
+    assert answer_of(Results.load(tmp_path)).setup.rates == said
 
 
 def test_other_data_are_named_and_nothing_is_said_of_their_test_rows(tmp_path: Path) -> None:

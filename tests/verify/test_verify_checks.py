@@ -9,6 +9,7 @@ import pytest
 
 from helpers import made_records
 from helpers.forging import Forged, of_quickstart
+from hpml_bench.records.listing import headlines
 from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
 from hpml_bench.verify.verify import Verified, verify
 
@@ -50,6 +51,38 @@ def test_a_link_to_a_folder_is_not_followed(forged: Forged, tmp_path: Path) -> N
     made = verify(forged.folder)
     assert of(made, "plain files") == ["wandb: is a link"]
     assert of(made, "secrets") == []
+
+
+def test_a_trackers_folder_is_no_part_of_the_result(forged: Forged) -> None:
+    """A line says that nobody looked there; neither its links nor its texts fail a check or change the digest."""
+    before = verify(forged.folder).digest
+    logs = forged.folder / "wandb" / "offline-run-1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to("/nowhere")
+    (logs / "debug.log").write_text("/home/" + "alice/x\n")
+    made = verify(forged.folder)
+    assert made.consistent
+    assert made.digest == before
+    (found,) = [check for check in made.checks if "wandb" in check.finding]
+    assert (found.state, found.name) == ("not checked", "plain files")
+
+
+def test_a_link_in_a_folder_of_that_name_elsewhere_is_refused(forged: Forged) -> None:
+    """Only the folder beside the runs is the tracker's."""
+    place = forged.run("lora", 0) / "wandb"
+    place.mkdir()
+    (place / "log").symlink_to("/nowhere")
+    assert of(verify(forged.folder), "plain files") == [f"{place.parent.name}/wandb/log: is a link"]
+
+
+def test_a_run_in_the_trackers_folder_does_not_count(forged: Forged) -> None:
+    """Moved there, it is missing from the runs that the suite declares."""
+    runs = verify(forged.folder).runs
+    forged.run("lora", 0).rename(forged.folder / "wandb")
+    made = verify(forged.folder)
+    assert made.runs == runs - 1
+    assert [line for line in of(made, "planned") if "declares lora with seed 0" in line]
+    assert [record.run_id for record in headlines(forged.folder)] == [run.name for run in forged.runs[:-1]]
 
 
 def test_a_method_that_is_not_installed_is_said(forged: Forged) -> None:

@@ -35,7 +35,7 @@ def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
     if apart := left.excluded_runs:
-        yield MIND, f"{terms.count_of(apart, 'run')} {'is' if apart == 1 else 'are'} set apart and not compared."
+        yield MIND, f"{terms.set_apart(apart)}."
     if left.problems:
         yield BAD, f"{terms.count_of(len(left.problems), 'record')} can't be read."
     if answer.untried:

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 
 from hpml_bench.plugins.blocks import Figure, Section, Table, Text
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
-from hpml_bench.report.comparability import differences, settings_of
+from hpml_bench.report.comparability import differences
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
-from hpml_bench.suite.settings import Settings, method_identity
+from hpml_bench.report.tuned import other_settings, other_starts
+from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 
 order = 95
 question = "training"
 about = "trials on the validation rows"
-TRAINS_NOTHING = frozenset(
-    {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
-     "threads"}
-)  # fmt: skip
-"""Settings that may differ between tuning and comparison without a note."""
 
 
 def section(results: Results) -> Section | None:
@@ -47,7 +43,7 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
         found.append(
             f"The tuning did not start from what these runs did: by their digests, other {sentence_list(starts)}."
         )
-    if changed := differing(record.settings, results.reference.spec.settings):
+    if changed := other_settings(results, record):
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
     own = {tuned.name: keys for tuned in record.methods if (keys := other_options(results, tuned))}
     if optional := [f"{name} ({', '.join(keys)})" for name, keys in own.items()]:
@@ -69,20 +65,6 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
         if tuned.trials and not tuned.rated
     ]
     return tuple(found)
-
-
-def differing(tuned: Settings, compared: Settings) -> list[str]:
-    """Return the settings that bear on training and differ between tuning and comparison, defaults resolved."""
-    here, there = settings_of(tuned), settings_of(compared)
-    return [key for key in here if here[key] != there[key] and key not in TRAINS_NOTHING]
-
-
-def other_starts(results: Results, record: TuningRecord) -> list[str]:
-    """Return the parts, of weights, tokenizer and data, that differ from the compared runs'; unrecorded ones do."""
-    compared = results.reference.digests
-    if compared is None:
-        return []
-    return [part for part in ("weights", "tokenizer", "data") if record.digests.get(part) != getattr(compared, part)]
 
 
 def other_options(results: Results, tuned: TunedMethod) -> list[str]:

@@ -14,6 +14,7 @@ from hpml_bench.report.comparability import untrained
 from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import Quantity
+from hpml_bench.report.tuned import other_settings
 from hpml_bench.report.under_trained import under_trained
 from hpml_bench.system.text import sanitize
 
@@ -243,9 +244,10 @@ def _rates(results: Results) -> str:
             if len(lacking) > 1
             else f"rate of {sanitize(lacking[0])} not tuned"
         )
+    others = " in other settings" if other_settings(results, record) else ""
     if len(counts) > 1:
-        return f"rates tuned unequally, {counts[0]} to {counts[-1]} trials"
-    return f"rates tuned alike, {counts[0]} trials each"
+        return f"rates tuned unequally{others}, {counts[0]} to {counts[-1]} trials"
+    return f"rates tuned{others or ' alike'}, {counts[0]} trials each"
 
 
 def _memory(results: Results) -> str:

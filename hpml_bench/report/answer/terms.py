@@ -138,6 +138,11 @@ def count_of(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def set_apart(n: int) -> str:
+    """Return that runs are set apart, as a sentence without its end."""
+    return f"{count_of(n, 'run')} {'is' if n == 1 else 'are'} set apart and not compared"
+
+
 def with_unit(text: str, unit: str) -> str:
     """Return a number with its unit, if there is one."""
     return f"{text} {unit}" if unit else text
