@@ -72,8 +72,8 @@ def compare(
 
     All pairs of a data set are one family: at most 5 % of such calls hold a false verdict on it, by Holm (1979). What
     the frame has chooses the test. Three seeds or more that every two systems share, and rows: a two-way analysis of
-    variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where they
-    are right or wrong, of one run each; else Student's t over differences of rows, or of groups linearised as a ratio
+    variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where all
+    are one of two values; else Student's t over differences of rows, or of groups linearised as a ratio
     (Cochran 1977, ch. 9A), with guards against rare rows (Rao 1948). No rows: means within `bounds`, unpaired, after
     Agresti and Caffo (2000) and Fisher's exact test. docs/methodology.md has formulas and simulated rates.
 

@@ -22,7 +22,7 @@ SAID = {"better": "better", "worse": "worse", "open": "can't tell", "equal": "eq
 TESTS: Mapping[Scope, str] = {
     "seeds and rows": "Differences within seed and row, in a two-way analysis of variance and a paired t test over "
     "seeds; p is the larger.",
-    "rows": "Differences within a row. Where rows are right or wrong, of one run each: McNemar's exact test. Else "
+    "rows": "Differences within a row. Where all scores are one of two values: McNemar's exact test. Else "
     "Student's t, with what few rows can't show: rare rows that carry the difference.",
     "seeds": "Differences within a seed: the paired t test, on these very rows.",
     "shares": "Shares of rows, without the rows: unpaired; p is the larger of Agresti and Caffo's (2000) and "
