@@ -67,8 +67,8 @@ def shown(page: Page, paths: Sequence[Path]) -> None:
     from hpml_bench.system.text import for_terminal
 
     show_answer(page.answer, terminal())
-    if page.results and (apart := page.results.left_out.excluded_runs):  # perhaps those that were made just now
-        click.echo(f"\n{set_apart(apart)}; the page says why under Anything wrong?")
+    if page.apart:  # perhaps those that were made just now
+        click.echo(f"\n{set_apart(page.apart)}; the page says why under Anything wrong?")
     pages = [path for path in paths if path.name.startswith("report.")]
     for path in pages:
         click.echo(for_terminal(path))

@@ -81,6 +81,8 @@ class Page:
     """Colour and mark of each method in charts."""
     results: Results | None = None
     """Results of the suite, for formats of runs; None over several suites."""
+    apart: int = 0
+    """Runs of the suite that ended well and are not compared."""
 
     @property
     def open_pairs(self) -> str:
@@ -101,6 +103,7 @@ def page_of(results: Results) -> Page:
         version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
         styles=styles(results),
         results=results,
+        apart=results.left_out.excluded_runs,
     )
 
 
