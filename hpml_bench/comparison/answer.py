@@ -23,7 +23,7 @@ from hpml_bench.statistics import Comparison
 MOST_DECIMALS = 6
 """Decimals of a score."""
 ABOUT_NONE = 0.01
-"""Share of a difference under which an end of its interval isn't told from 0."""
+"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _more(compared: Compared) -> Text | None:
 
 
 def _share(compared: Compared) -> str:
-    """Return a sentence on the share of 5 % that differences have, by which p is scaled; empty without a test."""
+    """Return a sentence on the level of differences, to which p (Holm) is scaled; empty without a test."""
     tested = [c for of in (compared.verdicts.score, *compared.verdicts.costs.values()) for c in of if c.first_levels]
     if not tested or tested[0].first_levels is None:
         return ""

@@ -1,4 +1,4 @@
-"""How a tuning's circumstances differ from the runs that took its rates."""
+"""Differences between a tuning and the runs that took its rates: settings, and what both started from."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from hpml_bench.statistics.verdicts import Comparison
 
 MOST_ROWS = 10_000_000
 ROUNDING = 1e-9
-"""Share of the range by which scores of groups that are equal may differ."""
+"""Largest difference, as a share of the range, that is taken for rounding."""
 LEAST_ROWS = 3
 """Fewest rows, or groups of rows, for a verdict."""
 
@@ -240,8 +240,8 @@ def compare_rows(
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
 
-    Where all scores are one of two ends, `span` apart, the test is McNemar's, else Student's t with guards: that claims
-    too much of few rows with two ends, in up to 13 % of pages of 4 rows.
+    Where all scores are one of two ends, `span` apart, the test is McNemar's, else Student's t with guards: of few rows
+    with two ends that claims too much. All of 4 fall to one side in 1 of 8 pages of equal systems, and its p is 0.03.
 
     Args:
         scores: system -> scores of rows, or of groups as `group_scores` gives them, in the same order for all.

@@ -272,3 +272,12 @@ def test_the_interval_of_a_mean_covers_it_where_nearly_all_are_right(right: floa
     low, _ = mean_of_rows(np.ones(rows), 1.0) or (0.0, 0.0)
     assert low == pytest.approx(stats.binomtest(rows, rows).proportion_ci().low)
     assert mean_of_rows(np.ones(rows), 0.0) is None
+
+
+def test_students_t_would_claim_too_much_of_few_rows_with_two_ends() -> None:
+    """Four rows all to one side: 1 of 8 by chance, McNemar's p, where Student's t with its guards has 0.03."""
+    of_t = OverRows.of(np.ones(4))
+    assert of_t is not None
+    assert of_t.p() == pytest.approx(0.03, abs=0.005)
+    (found,) = compare_rows({"a": np.ones(4), "b": np.zeros(4)})
+    assert found.p == pytest.approx(1 / 8)
