@@ -264,7 +264,7 @@ def test_any_number_of_methods_shown_equal_are_called_equal(answer: Answer, said
     [
         (ACCURACY, "equal: within 1.0 point"),
         (ACCURACY.model_copy(update={"margin": 0.25}), "equal: within 0.25 points"),
-        (RMSE, "equal: within 0.010"),
+        (RMSE, "equal: within 0.01"),
         (RMSE.model_copy(update={"unit": "m", "difference_unit": "m", "margin": 0.0004}), "equal: within 0.0004 m"),
     ],
 )

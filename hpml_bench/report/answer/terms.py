@@ -31,9 +31,9 @@ def gap_text(answer: Answer, value: float, *, unit: bool = True) -> str:
 
 def margin_text(answer: Answer) -> str:
     """Return the margin of equality as declared: a rounded one would claim more, or less."""
-    margin, least = answer.score.margin, gap_digits(answer)
-    exact = (digits for digits in range(least, least + 6) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
-    return _gap(answer, margin, next(exact, least + 6), unit=True)
+    margin, most = answer.score.margin, gap_digits(answer) + 6
+    exact = (digits for digits in range(1, most) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
+    return _gap(answer, margin, next(exact, most), unit=True)
 
 
 def _gap(answer: Answer, value: float, digits: int, *, unit: bool) -> str:
