@@ -157,13 +157,13 @@ class OverSeedsAndRows(Evidence):
     def p_rare(self) -> float:
         """Return twice the binomial chance of so few opposed rows, were the true mean 0.
 
-        The difference δ may be that of all rows but a share δ / r, opposed by the range r each, of which `opposed` are
-        among these m: P(K <= opposed) with a share of (opposed / m + |δ| / r).
+        If all rows but a share s gain δ and the rest lose the range r, the mean is 0 where s = (δ / r) / (1 + δ / r). With
+        the opposed rows that are among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
         """
         return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
 
     def least_rare(self, alpha: float, _: int | None = None, /) -> float:
-        """Return r (q - opposed / m), q being the share at which the binomial chance is alpha / 2."""
+        """Return r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2."""
         return least_beside_rare_rows(alpha, self.m, self.span, self.opposed)
 
     def freedom(self, n: int) -> float:
@@ -190,13 +190,13 @@ def error_of_rare_rows(difference: float, m: int, span: float) -> float:
 
 
 def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:
-    """Return twice the binomial chance of at most `opposed` of m rows, were their share opposed / m + |mean| / span."""
+    """Return twice the binomial chance of at most `opposed` of m rows (see `OverSeedsAndRows.p_rare`)."""
     from scipy.special import bdtr
 
-    if not span:
+    if not span or opposed >= m:
         return 0.0
-    share = opposed / m + abs(mean) / span
-    return min(1.0, 2 * float(bdtr(opposed, m, share))) if share < 1 else 0.0
+    gain = abs(mean) / span
+    return min(1.0, 2 * float(bdtr(opposed, m, (opposed / m + gain) / (1 + gain))))
 
 
 def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> float:
@@ -205,7 +205,8 @@ def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> f
 
     if not span or opposed >= m:
         return 0.0
-    return span * (float(bdtri(opposed, m, alpha / 2)) - opposed / m)
+    share = float(bdtri(opposed, m, alpha / 2))
+    return span * (share - opposed / m) / (1 - share)
 
 
 def p_different(evidence: Evidence) -> float:

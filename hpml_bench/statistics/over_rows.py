@@ -20,7 +20,7 @@ from hpml_bench.statistics.evidence import (
     p_of_rare_rows,
     widest,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval
+from hpml_bench.statistics.intervals import ALPHA, Interval, t_quantile
 from hpml_bench.statistics.rows import mcnemar
 from hpml_bench.statistics.verdicts import Comparison
 
@@ -212,8 +212,10 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
         upper = int((data > data.mean()).sum())
         low, high = (float(data.min()) + span * end for end in _clopper_pearson(upper, data.size, ALPHA))
         return low, high
-    found = OverRows(data.size, float(data.mean()), float(data.std(ddof=1)), span)
-    return found.ends(ALPHA) if found.error(found.n) > 0 else None
+    mean, found = float(data.mean()), OverRows(data.size, float(data.mean()), float(data.std(ddof=1)), span)
+    unseen = span * _clopper_pearson(0, data.size, ALPHA)[1]  # a share of rows that may be missing here, by the range
+    half = max(t_quantile(1 - ALPHA / 2, found.freedom(found.n)) * found.error(found.n), unseen)
+    return (mean - half, mean + half) if half else None
 
 
 def fisher(a: int, b: int, n: int) -> float:

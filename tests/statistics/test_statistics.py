@@ -395,7 +395,8 @@ def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float)
     table = 0.02 + 1e-4 * random.standard_normal((n, m))
     table[:, :opposed] = -0.9 * span
     evidence = OverSeedsAndRows.of(table * math.copysign(1, table.mean()), span)
-    expected = 2 * stats.binom.cdf(evidence.opposed, m, evidence.opposed / m + evidence.mean / span)
+    gain = evidence.mean / span
+    expected = 2 * stats.binom.cdf(evidence.opposed, m, (evidence.opposed / m + gain) / (1 + gain))
     assert evidence.opposed == (opposed if table.mean() > 0 else 0)
     assert evidence.p_rare() == pytest.approx(min(1.0, expected))
     assert p_different(evidence) >= evidence.p_rare()
