@@ -20,7 +20,7 @@ from scipy import optimize, special
 
 from hpml_bench import statistics
 from hpml_bench.statistics import ALPHA, Comparison
-from hpml_bench.statistics.verdicts import FOR_DIFFERENCES
+from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, OF_SCORE
 from hpml_bench.sweep.order import methods_of_seed
 
 Floats = NDArray[np.float64]
@@ -130,15 +130,14 @@ def page(world: World, n: int, random: np.random.Generator) -> Family:
     scores = statistics.compare_scores(
         {name: dict(enumerate(of)) for name, of in zip(NAMES, right, strict=True)}, MARGIN_QUALITY
     )
-    pairs = [("accuracy", c) for c in scores]
+    pairs = {"accuracy": scores}
     for metric in ("time", "memory"):
         cost, grid = costs(world, n, random), None
         if metric == "memory":
             cost, grid = np.maximum(1, np.round(MEMORY_MB * cost / PAGE_MB)) * PAGE_MB, PAGE_MB
         values = {name: dict(enumerate(of)) for name, of in zip(NAMES, cost, strict=True)}
-        pairs += [(metric, c) for c in statistics.compare_costs(values, MARGIN_COST, grid)]
-    decided = statistics.decide(c for _, c in pairs)
-    return {m: tuple(c for (of, _), c in zip(pairs, decided, strict=True) if of == m) for m in BETTER}
+        pairs[metric] = statistics.compare_costs(values, MARGIN_COST, grid)
+    return statistics.decide_family(pairs, score="accuracy")
 
 
 def answers(world: World, n: int, random: np.random.Generator) -> NDArray[np.bool_]:
@@ -314,7 +313,7 @@ def print_intervals(trials: int) -> None:
         print(f"| {seed_sd:g} | {percent(alone)} | {percent(crossed)} |")
     print("\nPower at a difference of two standard deviations: simulated (theory)\n\n| level | n = 5 | n = 10 |")
     print("| --- | ---: | ---: |")
-    for label, alpha in (("alone, 5 %", ALPHA), ("Holm's first step of 30 at 3.6 %, 0.12 %", 0.036 / 30)):
+    for label, alpha in (("alone, 5 %", ALPHA), ("the first step of 10 pairs at 2.16 %, 0.22 %", 0.0216 / 10)):
         found = (
             f"{percent(power(2.0, n, alpha, trials))} ({percent(statistics.paired_t_power(2.0, 1.0, n, alpha))})"
             for n in (5, 10)
@@ -335,39 +334,12 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
     return found[0], found[1]
 
 
-def found_pairs(points: float, n: int, rows: int, trials: int) -> float:
-    """Return the share of pairs `points` of accuracy apart that a page of two groups of methods finds.
-
-    Six pairs of ten are so far apart; two costs, in which all methods are equal, are of the page too.
-    """
-    apart = points / 100
-    world, equal = World(accuracy=(0, 0, 0, apart, apart), permuted=False), World()
-    random, found = np.random.default_rng([8, n]), 0
-    for _ in range(trials):
-        right = answers(world, n, random)[..., :rows]
-        scores = {name: dict(enumerate(of)) for name, of in zip(NAMES, right, strict=True)}
-        pairs = [*statistics.compare_scores(scores, MARGIN_QUALITY)]
-        for _ in range(2):
-            values = {name: dict(enumerate(of)) for name, of in zip(NAMES, costs(equal, n, random), strict=True)}
-            pairs += statistics.compare_costs(values, MARGIN_COST)
-        found += sum(c.differs for c in statistics.decide(pairs)[:10] if (c.a in NAMES[:3]) != (c.b in NAMES[:3]))
-    return found / (6 * trials)
-
-
-def print_power(trials: int) -> None:
-    """Print how many of the pairs that differ in accuracy a page finds."""
-    print("\nPairs found of those that differ in accuracy, five methods, 500 rows, 5 seeds\n")
-    print("| points apart | found |\n| ---: | ---: |")
-    for points in (3, 6, 9):
-        print(f"| {points} | {percent(found_pairs(points, 5, 500, trials))} |", flush=True)
-
-
 def print_planned(trials: int) -> None:
     """Print the mean power of the numbers of seeds that `plan` gives from a pilot."""
     print("\nMean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation\n")
     print("| level | pilot of 3 | of 5 | of 10 |\n| --- | ---: | ---: | ---: |")
-    first, following = (ALPHA * FOR_DIFFERENCES * statistics.spent_at(look) / 30 for look in (1, 2))
-    levels = (("alone", ALPHA), ("Holm's first step of 30 pairs, a new folder", first), ("the next look", following))
+    first, following = (ALPHA * FOR_DIFFERENCES * OF_SCORE * statistics.spent_at(look) / 10 for look in (1, 2))
+    levels = (("alone", ALPHA), ("the first step of 10 pairs, a new folder", first), ("the next look", following))
     for label, level in levels:
         rates = (planned_power(pilot, 1.0, level, trials) for pilot in (3, 5, 10))
         shown = " | ".join(f"{percent(plain)} ({percent(cautious)})" for plain, cautious in rates)
@@ -431,7 +403,6 @@ def print_groups(trials: int) -> None:
 PARTS: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
     "cases": print_cases,
-    "power": print_power,
     "intervals": lambda trials: print_intervals(50_000 if trials >= 1000 else 5_000),
     "planned": print_planned,
     "groups": print_groups,

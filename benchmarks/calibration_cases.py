@@ -157,16 +157,19 @@ def score_page(case: Scores, methods: int, seeds: int, rows: int, random: Random
     """Return a page of scores, beside two costs in which all methods are equal."""
     drawn = case.draw(random, methods, seeds, rows)
     of = {f"m{m}": dict(enumerate(drawn[m])) for m in range(methods)}
-    pairs = [*statistics.compare_scores(of, case.margin, case.span, case.step)]
-    scored = len(pairs)
-    for _ in range(2):
-        pairs += equal_costs(random, methods, seeds)
-    decided = statistics.decide(pairs)
+    scored = statistics.compare_scores(of, case.margin, case.span, case.step)
+    decided = _page(scored, *(equal_costs(random, methods, seeds) for _ in range(2)))
     truth = {name: case.truth[index >= methods // 2] for index, name in enumerate(of)}
-    false = [c for c in decided[:scored] if _false(c, truth, case)]
-    false += [c for c in decided[scored:] if c.differs]
-    marked = any(c.skewed for c in decided[:scored] if c.differs or c.equivalent)
+    false = [c for c in decided[: len(scored)] if _false(c, truth, case)]
+    false += [c for c in decided[len(scored) :] if c.differs]
+    marked = any(c.skewed for c in decided[: len(scored)] if c.differs or c.equivalent)
     return Page(any(not c.skewed for c in false), marked)
+
+
+def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: int = 1) -> tuple[Comparison, ...]:
+    """Return a page's pairs with their verdicts, the score's first."""
+    family = {"score": score, **{f"cost {at}": cost for at, cost in enumerate(costs)}}
+    return tuple(c for of in statistics.decide_family(family, look, "score").values() for c in of)
 
 
 def _false(c: Comparison, truth: Mapping[str, float], case: Scores) -> bool:
@@ -194,14 +197,11 @@ def looks_page(random: Random, methods: int = 5, rows: int = 500) -> Page:
     guess = np.full(rows, right.mean())  # the expected score of an answer that is drawn
     costs = [np.exp(COST_SD * random.standard_normal((methods, most))) for _ in range(2)]
     for look, seeds in enumerate(LOOKS, start=1):
-        pairs = [
-            *statistics.compare_scores({f"m{m}": dict(enumerate(right[m, :seeds])) for m in range(methods)}, MARGIN)
-        ]
-        for cost in costs:
-            values = {f"m{m}": dict(enumerate(cost[m, :seeds])) for m in range(methods)}
-            pairs += statistics.compare_costs(values, MARGIN_COST)
+        named = [{f"m{m}": dict(enumerate(of[m, :seeds])) for m in range(methods)} for of in (right, *costs)]
+        priced = [statistics.compare_costs(values, MARGIN_COST) for values in named[1:]]
+        decided = _page(statistics.compare_scores(named[0], MARGIN), *priced, look=look)
         better = above([right[m, :seeds] - guess for m in range(methods)], 1.0, look)
-        if any(c.differs for c in statistics.decide(pairs, look)) or any(how != "not" for how in better):
+        if any(c.differs for c in decided) or any(how != "not" for how in better):
             return Page(True, False)
     return Page(False, False)
 
@@ -218,10 +218,10 @@ def turns_page(periods: tuple[float, float], random: Random, methods: int = 5, s
     for seed in range(seeds):
         costs[list(methods_of_seed(methods, seed, lot)), seed] += along[seed]
     values = {f"m{m}": dict(enumerate(np.exp(costs[m]))) for m in range(methods)}
-    pairs = [*statistics.compare_costs(values, MARGIN_COST)]
-    for _ in range(2):
-        pairs += equal_costs(random, methods, seeds)
-    return Page(any(c.differs for c in statistics.decide(pairs)), False)
+    others = (equal_costs(random, methods, seeds) for _ in range(2))
+    return Page(
+        any(c.differs for c in _page(next(others), statistics.compare_costs(values, MARGIN_COST), next(others))), False
+    )
 
 
 def rare_slow_page(share: float, random: Random, methods: int = 5, seeds: int = 5) -> Page:

@@ -56,7 +56,7 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
     """
     scope, why = scope_of(scores)
     margin = scores.score.margin if margin is None else margin
-    pairs: list[tuple[Cost | None, Comparison]] = [(None, c) for c in _scored(scores, scope, margin)]
+    pairs: dict[Cost | Literal["score"], tuple[Comparison, ...]] = {"score": _scored(scores, scope, margin)}
     unranked: dict[Cost, str] = {}
     for cost, values in list(scores.costs.items())[:SHOWN]:
         if is_exact(cost, values):
@@ -65,14 +65,11 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
             unranked[cost] = why_not
         else:
             by_system = {name: values[name] for name in scores.systems}
-            pairs += [(cost, c) for c in statistics.compare_pairs(by_system, ratio=True)]
-    decided = statistics.decide((c for _, c in pairs), scores.look)
-    by: dict[Cost | None, list[Comparison]] = {}
-    for (of, _), c in zip(pairs, decided, strict=True):
-        by.setdefault(of, []).append(c)
-    costs = {cost: tuple(cs) for cost, cs in by.items() if cost is not None}
+            pairs[cost] = statistics.compare_pairs(by_system, ratio=True)
+    decided = statistics.decide_family(pairs, scores.look, "score")
+    costs = {cost: of for cost, of in decided.items() if cost != "score"}
     holds_for = HOLDS_FOR[scope].format("" if scores.bounded else " of this range")
-    return Verdicts(scope, why, tuple(by.get(None, ())), costs, holds_for, unranked)
+    return Verdicts(scope, why, decided["score"], costs, holds_for, unranked)
 
 
 def check_margin(scores: Scores, margin: float) -> None:

@@ -97,12 +97,11 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
             "seed,"
         )
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
-    family = [c for pairs in results.family.values() for c in pairs] if metric in results.family else tested
-    if not any(c.p_equivalent is not None for c in family):  # the metric has no margin: the size stands for one
-        family = [replace(c, p_equivalent=1.0) for c in family]
-    pairs = tuple(
-        sorted((_pair(c, size, family, results.look, power) for c in tested if c.evidence), key=lambda p: -p.detectable)
-    )
+    family = results.family if metric in results.family else {metric: tested}
+    if not any(c.margin for of in family.values() for c in of):  # the size stands for the margin
+        family = {metric: [replace(c, margin=size, p_equivalent=1.0) for c in tested]}
+    levels = tuple(statistics.levels(family, at, results.quality)[metric] for at in (results.look, results.look + 1))
+    pairs = tuple(sorted((_pair(c, size, levels, power) for c in tested if c.evidence), key=lambda p: -p.detectable))
     unknown = tuple(f"{c.a} − {c.b}" for c in tested if not c.evidence)
     if not pairs:
         raise UserError(
@@ -112,18 +111,16 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     return _told(results, metric, size, power, pairs, unknown)
 
 
-def _pair(
-    c: statistics.Comparison, size: float, family: Sequence[statistics.Comparison], look: int, power: float
-) -> PlannedPair:
+def _pair(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, float]], power: float) -> PlannedPair:
     """Return what a pair can find at this look, and needs at the next, after seeds are added.
 
-    `size` is a factor less 1 where costs are compared by factors.
+    `size` is a factor less 1 where costs are compared by factors; `levels` are those of both looks' first steps.
     """
     n, evidence = c.difference.n, c.evidence
-    first, first_equivalent = statistics.levels(family, look + 1)
+    (level, _), (first, first_equivalent) = levels
     wanted = math.log1p(size) if c.ratio else size
     cautious = [one.cautious() for one in evidence]
-    least = max(statistics.detectable(one, n, statistics.levels(family, look)[0], power) for one in evidence)
+    least = max(statistics.detectable(one, n, level, power) for one in evidence)
     return PlannedPair(
         c.a,
         c.b,
@@ -189,11 +186,12 @@ def _told(
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
     spent, fewest = statistics.spent_at(results.look + 1), min(p.n for p in pairs)
+    shared = statistics.prior_freedom(len(results.values(metric)))
     sentences = [
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
         *_on_hours(results, seeds, hours, round_seconds),
         f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
-        f"{number(statistics.sd_upper_bound(1.0, fewest), '.2f')} times the estimate.",
+        f"{number(statistics.sd_upper_bound(1.0, fewest + shared), '.2f')} times the estimate.",
         f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
     ]

@@ -14,10 +14,12 @@ from hpml_bench.statistics.evidence import (
     detectable,
     p_different,
     p_equivalent,
+    prior_freedom,
     sd_upper_bound,
     seeds_to_decide,
     seeds_to_find,
     seeds_to_show,
+    share_variances,
 )
 from hpml_bench.statistics.headline import compare_costs, compare_scores
 from hpml_bench.statistics.intervals import ALPHA, Interval, binomial_interval, mean_interval, share_interval
@@ -32,7 +34,7 @@ from hpml_bench.statistics.over_rows import (
     untested,
 )
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites, shared_methods
-from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, shaffer, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pareto import Membership, pareto_membership
 from hpml_bench.statistics.planning import paired_t_power, seeds_needed
 from hpml_bench.statistics.rows import (
@@ -51,6 +53,7 @@ from hpml_bench.statistics.verdicts import (
     Verdict,
     compare_pairs,
     decide,
+    decide_family,
     levels,
     looks_skewed,
     rank_intervals,
@@ -59,11 +62,12 @@ from hpml_bench.statistics.verdicts import (
 
 __all__ = [
     "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence", "Interval",
-    "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong", "TwoShares",
-    "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows", "compare_scores",
-    "compare_shares", "crossed_evidence", "crossed_interval", "decide", "detectable", "group_scores", "holm",
-    "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "mean_of_rows", "over_suites", "p_different",
-    "p_equivalent", "paired_sd", "paired_t", "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence",
-    "rows_interval", "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show",
-    "share_interval", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
+    "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong",
+    "TwoShares", "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows",
+    "compare_scores", "compare_shares", "crossed_evidence", "crossed_interval", "decide", "decide_family",
+    "detectable", "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval",
+    "mean_of_rows", "over_suites", "p_different", "p_equivalent", "paired_sd", "paired_t", "paired_t_power",
+    "pareto_membership", "prior_freedom", "rank_intervals", "rows_evidence", "rows_interval", "sd_upper_bound",
+    "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "shaffer", "share_interval",
+    "share_variances", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
 ]  # fmt: skip

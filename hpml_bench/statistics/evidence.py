@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -78,6 +79,8 @@ class OverSeeds(Evidence):
     n: int
     mean: float
     sd: float
+    prior: float = 0.0
+    """Degrees of freedom of the variance that methods share (see `share_variances`)."""
 
     @classmethod
     def of(cls, differences: ArrayLike, grid: float | None = None) -> OverSeeds | None:
@@ -91,12 +94,21 @@ class OverSeeds(Evidence):
         return self.sd / math.sqrt(n)
 
     def freedom(self, n: int) -> float:
-        """Return the degrees of freedom of the error's estimate, n - 1."""
-        return n - 1
+        """Return the degrees of freedom of the error's estimate, n - 1 and those of the shared variance."""
+        return n - 1 + self.prior
+
+    @property
+    def variance(self) -> float:
+        """Variance of a seed's difference."""
+        return self.sd**2
+
+    def moderated(self, variance: float, prior: float) -> OverSeeds:
+        """Return the same with another variance of a seed's difference, of `prior` degrees of freedom more."""
+        return replace(self, sd=math.sqrt(variance), prior=prior)
 
     def cautious(self) -> OverSeeds:
         """Return the same with the spread over seeds at its 80 % upper bound."""
-        return replace(self, sd=sd_upper_bound(self.sd, self.n))
+        return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,8 @@ class OverSeedsAndRows(Evidence):
     """Range of a row's score, by which a row's value can change; 0 where it has none."""
     opposed: int = 0
     """Rows whose mean over the seeds lies on the other side of 0 than the mean of all, by more than half the range."""
+    prior: float = 0.0
+    """Degrees of freedom of the variance over seeds that methods share (see `share_variances`)."""
 
     @classmethod
     def of(cls, values: ArrayLike, span: float = 1.0) -> OverSeedsAndRows:
@@ -157,8 +171,8 @@ class OverSeedsAndRows(Evidence):
     def p_rare(self) -> float:
         """Return twice the binomial chance of so few opposed rows, were the true mean 0.
 
-        If all rows but a share s gain δ and the rest lose the range r, the mean is 0 where s = (δ / r) / (1 + δ / r). With
-        the opposed rows that are among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
+        Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
+        With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
         """
         return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
 
@@ -167,21 +181,67 @@ class OverSeedsAndRows(Evidence):
         return least_beside_rare_rows(alpha, self.m, self.span, self.opposed)
 
     def freedom(self, n: int) -> float:
-        """Return Satterthwaite's degrees of freedom, at least n - 1."""
+        """Return Satterthwaite's degrees of freedom, at least those of the seeds' mean square."""
         parts = [square / (n * self.m) for square in self._squares(n)]
-        each = (n - 1, self.m - 1, (n - 1) * (self.m - 1))
+        of_seeds = n - 1 + self.prior
+        each = (of_seeds, self.m - 1, (n - 1) * (self.m - 1))
         spread = sum(part**2 / freedom for part, freedom in zip(parts, each, strict=True))
-        return max(n - 1, self.error(n) ** 4 / spread) if spread else float(n - 1)
+        return max(of_seeds, self.error(n) ** 4 / spread) if spread else of_seeds
+
+    @property
+    def variance(self) -> float:
+        """Variance of a seed's mean difference."""
+        return self.squares[0] / self.m
+
+    def moderated(self, variance: float, prior: float) -> OverSeedsAndRows:
+        """Return the same with another variance of a seed's mean difference, of `prior` degrees of freedom more."""
+        return replace(self, squares=(self.m * variance, *self.squares[1:]), prior=prior)
 
     def cautious(self) -> OverSeedsAndRows:
         """Return the same with the upper bound of the seeds' mean square."""
         seeds, rows, rest = self.squares
-        return replace(self, squares=(seeds * sd_upper_bound(1.0, self.n) ** 2, rows, rest))
+        return replace(self, squares=(seeds * sd_upper_bound(1.0, self.n + self.prior) ** 2, rows, rest))
 
     def _squares(self, n: int) -> tuple[float, float, float]:
         """Return the mean squares at n seeds."""
         seeds, rows, rest = self.squares
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
+
+
+PRIOR = 1.5
+"""Degrees of freedom of the variance that five methods or more share; benchmarks/power.py chooses it."""
+
+
+def prior_freedom(methods: int) -> float:
+    """Return the degrees of freedom of the variance that so many methods share; 0 for two, which share none."""
+    return PRIOR * min(1.0, max(0, methods - 2) / 3)
+
+
+def share_variances(
+    pairs: Mapping[tuple[str, str], tuple[Evidence, ...]], methods: int
+) -> dict[tuple[str, str], tuple[Evidence, ...]]:
+    """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs.
+
+    Smyth's moderated t (2004): with the own variance s² of d = n - 1 degrees of freedom, and s0² the mean variance of
+    all pairs that have one of the pair's methods, weighted by theirs, the variance is (d s² + d0 s0²) / (d + d0) with
+    d + d0 degrees of freedom. d0 is `prior_freedom`, not fitted: few pairs can't tell how unequal the noise of methods
+    is. Over seeds alone and over seeds and rows are shrunk apart.
+    """
+    moderated, prior = dict(pairs), prior_freedom(methods)
+    for kind in (OverSeeds, OverSeedsAndRows) if prior else ():
+        squares: dict[str, float] = defaultdict(float)
+        freedom: dict[str, float] = defaultdict(float)
+        of = {pair: one for pair, evidence in pairs.items() for one in evidence if isinstance(one, kind)}
+        for (a, b), one in of.items():
+            for method in (a, b):
+                squares[method] += (one.n - 1) * one.variance
+                freedom[method] += one.n - 1
+        for (a, b), one in of.items():
+            own = one.n - 1
+            shared = (squares[a] + squares[b] - own * one.variance) / (freedom[a] + freedom[b] - own)
+            shrunk = one.moderated((own * one.variance + prior * shared) / (own + prior), prior)
+            moderated[a, b] = tuple(shrunk if other is one else other for other in moderated[a, b])
+    return moderated
 
 
 def error_of_rare_rows(difference: float, m: int, span: float) -> float:
@@ -315,7 +375,7 @@ def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int |
     return high
 
 
-def sd_upper_bound(sd: float, n: int, confidence: float = 0.8) -> float:
+def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:
     """Return the one-sided upper confidence bound of a standard deviation estimated from n normal values.
 
     sd · √((n - 1) / χ²(1 - confidence, n - 1)): a pilot of few seeds underestimates the spread half the time, and a

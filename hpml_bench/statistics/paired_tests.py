@@ -87,3 +87,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - position) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def shaffer(p_values: Sequence[float], methods: int) -> list[float]:
+    """Return p of pairs of methods, adjusted by Shaffer's step-down procedure with static restrictions (1986, S1).
+
+    As `holm`, but the j-th smallest p is multiplied by the most pairs that can be equal when j - 1 aren't: equality is
+    transitive, so that of three methods no two, and of five after one no seven to nine, of the pairs can be.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(order), 0.0
+    for position, index in enumerate(order):
+        largest = max(largest, min(1.0, most_equal(methods, position, len(order)) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def most_equal(methods: int, different: int, tested: int) -> int:
+    """Return the most of the tested pairs that can be equal when so many pairs of the methods aren't."""
+    every = methods * (methods - 1) // 2
+    return min(tested - different, max(count for count in _equal_pairs(methods) if count <= every - different))
+
+
+@lru_cache(maxsize=64)
+def _equal_pairs(methods: int) -> frozenset[int]:
+    """Return the numbers of pairs that can be equal: sums of j (j - 1) / 2 over the sizes j of groups of equals."""
+    if methods < 2:
+        return frozenset({0})
+    sizes = range(1, methods + 1)
+    return frozenset(size * (size - 1) // 2 + rest for size in sizes for rest in _equal_pairs(methods - size))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from hpml_bench.statistics.evidence import (
     p_different,
     p_equivalent,
     seeds_to_decide,
+    share_variances,
     widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval
-from hpml_bench.statistics.paired_tests import holm, paired_t, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, paired_t, shaffer, sign_flip, sign_flip_floor
 
 Values = Mapping[str, Mapping[int, float]]
 """method -> seed -> value; finite numbers only."""
@@ -34,6 +35,8 @@ FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
 called different, to 9 % in the worst case."""
+OF_SCORE = 0.6
+"""Share of the differences' level that the score has beside costs, of three methods or more."""
 FIRST_LOOK = 0.9
 """Share of the 5 % that the first look at a suite's results may use."""
 
@@ -180,50 +183,121 @@ def compare_pairs(
             where the pair can't be tested; by default the paired t test's.
 
     """
-    return tuple(
-        _compare(a, b, values, exact, ratio, margin, grid, evidence)
-        for a, b in itertools.combinations(values, 2)
-        if values[a].keys() & values[b].keys()
-    )
+    pairs = [(a, b) for a, b in itertools.combinations(values, 2) if values[a].keys() & values[b].keys()]
+    apart = {(a, b): _apart(a, b, values, exact, ratio, grid, evidence) for a, b in pairs}
+    shared = share_variances({pair: one.evidence or () for pair, one in apart.items()}, len(values))
+    return tuple(_compare(*pair, one, shared[pair], ratio, margin) for pair, one in apart.items())
+
+
+Metric = TypeVar("Metric", bound=Hashable)
 
 
 def decide(comparisons: Iterable[Comparison], look: int = 1) -> tuple[Comparison, ...]:
-    """Return the comparisons with the verdicts of one family at a look at the results, from 1.
+    """Return the comparisons of a metric alone with their verdicts, as `decide_family` of one metric."""
+    return decide_family({None: comparisons}, look)[None]
 
-    The chance of any false difference, and of any false equivalence, is held by Holm to their shares of what this look
-    may spend of 5 %, whatever is true. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no
-    adjustment.
+
+def decide_family(
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None
+) -> dict[Metric, tuple[Comparison, ...]]:
+    """Return the comparisons of metrics, one family, with their verdicts at a look at the results, from 1.
+
+    The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
+    spend of 5 %, whatever is true. Differences of three methods or more: the share is divided among the metrics
+    (`shares_of`), and Shaffer's procedure decides the pairs of each; of two methods, and for equivalences, Holm's over
+    all metrics. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no adjustment.
+
+    Args:
+        family: metric -> its pairs.
+        look: number of the look.
+        score: the metric that is the score, which has a larger share than each of the others.
+
     """
-    share = spent_at(look)
-    family = tuple(comparisons)
-    tested = [c for c in family if c.p is not None and not c.exact]
-    bounded = [c for c in tested if c.p_equivalent is not None]
-    different = iter(holm([c.p for c in tested if c.p is not None]))
-    equivalent = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
-    first, following = (_levels(len(tested), len(bounded), spent_at(at)) for at in (look, look + 1))
+    pairs = {metric: tuple(of) for metric, of in family.items()}
+    first, following = (levels(pairs, at, score) for at in (look, look + 1))
+    different = _adjusted(pairs, look, score)
+    bounded = [c for of in pairs.values() for c in of if c.p_equivalent is not None and _tested(c)]
+    equal = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
+    share = spent_at(look) * FOR_EQUIVALENCES
 
-    def member(c: Comparison) -> Comparison:
-        if c.exact or c.p is None:
+    def member(c: Comparison, metric: Metric, adjusted: Iterator[float]) -> Comparison:
+        if not _tested(c):
             return replace(c, p_adjusted=c.p)
-        adjusted = min(1.0, next(different) / (share * FOR_DIFFERENCES))
-        decided = replace(c, p_adjusted=adjusted, first_levels=first, next_levels=following)
+        decided = replace(c, p_adjusted=next(adjusted), first_levels=first[metric], next_levels=following[metric])
         if c.p_equivalent is None:
             return decided
-        return replace(decided, p_equivalent_adjusted=min(1.0, next(equivalent) / (share * FOR_EQUIVALENCES)))
+        return replace(decided, p_equivalent_adjusted=min(1.0, next(equal) / share))
 
-    return tuple(map(member, family))
-
-
-def _levels(differences: int, equivalences: int, share: float) -> tuple[float, float]:
-    """Return the levels of Holm's first step for both kinds of claim."""
-    alpha = ALPHA * share
-    return alpha * FOR_DIFFERENCES / max(1, differences), alpha * FOR_EQUIVALENCES / max(1, equivalences)
+    return {metric: tuple(member(c, metric, different[metric]) for c in of) for metric, of in pairs.items()}
 
 
-def levels(comparisons: Iterable[Comparison], look: int = 1) -> tuple[float, float]:
-    """Return the levels of Holm's first step in the family of these comparisons: for differences, for equivalences."""
-    tested = [c for c in comparisons if c.p is not None and not c.exact]
-    return _levels(len(tested), len([c for c in tested if c.p_equivalent is not None]), spent_at(look))
+def levels(
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None
+) -> dict[Metric, tuple[float, float]]:
+    """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
+    pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
+    alpha, shares = ALPHA * spent_at(look), shares_of(pairs, score)
+    tested = sum(map(len, pairs.values()))
+    bounded = sum(c.p_equivalent is not None for of in pairs.values() for c in of)
+    equivalences = alpha * FOR_EQUIVALENCES / max(1, bounded)
+    return {
+        metric: (alpha * share / max(1, len(pairs[metric]) if shares.step_down else tested), equivalences)
+        for metric, share in shares.of.items()
+    }
+
+
+@dataclass(frozen=True)
+class Shares(Generic[Metric]):
+    """Shares of what a look may spend of 5 % that the differences by each metric have."""
+
+    of: Mapping[Metric, float]
+    step_down: bool
+    """Whether each metric's pairs are decided by Shaffer's procedure; else all of them by Holm's."""
+
+
+def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> Shares[Metric]:
+    """Return the shares of the differences by each metric of a family.
+
+    Differences have `FOR_DIFFERENCES`, and `FOR_EQUIVALENCES` where no metric has a margin. Of three methods or more
+    the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Two methods
+    are decided by Holm's procedure over all metrics, and so share it whole.
+    """
+    tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
+    margin = any(c.margin for of in tested.values() for c in of)
+    whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES)
+    if max((len(_methods(of)) for of in tested.values()), default=0) < 3:
+        return Shares(dict.fromkeys(tested, whole), step_down=False)
+    scored = score is not None and bool(tested.get(score))
+    costs = [metric for metric, of in tested.items() if of and metric != score]
+    of_score = (OF_SCORE if costs else 1.0) if scored else 0.0
+    rest = whole * (1 - of_score) / max(1, len(costs))
+    return Shares({m: whole * of_score if scored and m == score else rest for m in tested}, step_down=True)
+
+
+def _adjusted(
+    family: Mapping[Metric, Sequence[Comparison]], look: int, score: Metric | None
+) -> dict[Metric, Iterator[float]]:
+    """Return each metric's p of no difference of its tested pairs, adjusted and scaled."""
+    shares = shares_of(family, score)
+    p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
+    if shares.step_down:
+        adjusted = {metric: shaffer(of, len(_methods(family[metric]))) for metric, of in p.items()}
+    else:
+        every = iter(holm([one for of in p.values() for one in of]))
+        adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
+    spent = spent_at(look)
+    return {
+        metric: iter([min(1.0, one / (spent * shares.of[metric])) for one in of]) for metric, of in adjusted.items()
+    }
+
+
+def _tested(c: Comparison) -> bool:
+    """Return whether a pair takes part in a family's adjustment."""
+    return c.p is not None and not c.exact
+
+
+def _methods(comparisons: Iterable[Comparison]) -> set[str]:
+    return {name for c in comparisons for name in (c.a, c.b)}
 
 
 def rank_intervals(
@@ -241,45 +315,60 @@ def rank_intervals(
     return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
 
 
-def _compare(
+@dataclass(frozen=True)
+class _Apart:
+    """Two methods' values over the seeds they share, as they are compared, and the evidence of the pair alone."""
+
+    of_a: NDArray[np.float64]
+    of_b: NDArray[np.float64]
+    grid: float | None
+    exact: bool
+    evidence: tuple[Evidence, ...] | None
+    """Empty where the spread is unknown, None where the pair can't be tested."""
+
+
+def _apart(
     a: str,
     b: str,
     values: Values,
     exact: bool,
     ratio: bool,
-    margin: float | None,
     grid: float | None,
     evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None,
-) -> Comparison:
+) -> _Apart:
     shared = sorted(values[a].keys() & values[b].keys())
     of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
     if exact and _constant(values[a]) and _constant(values[b]):
-        value = float(of_a[0] - of_b[0])
-        point = Interval(len(shared), value, 0.0, value, value)
-        return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
+        return _Apart(of_a, of_b, None, True, None)
     if ratio:
         grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
         of_a, of_b = np.log(of_a), np.log(of_b)
-    differences = of_a - of_b
-    several = len(shared) > 1
-    if evidence and several:
-        given = evidence(a, b, shared)
-    else:
-        given = tuple(one for one in (OverSeeds.of(differences, grid),) if one)
-    found = given or ()
-    enough = len(shared) >= LEAST_SEEDS and given is not None
+    if evidence and len(shared) > 1:
+        return _Apart(of_a, of_b, grid, False, evidence(a, b, shared))
+    return _Apart(of_a, of_b, grid, False, tuple(one for one in (OverSeeds.of(of_a - of_b, grid),) if one))
+
+
+def _compare(
+    a: str, b: str, apart: _Apart, found: tuple[Evidence, ...], ratio: bool, margin: float | None
+) -> Comparison:
+    differences = apart.of_a - apart.of_b
+    n = len(differences)
+    if apart.exact:
+        value = float(differences[0])
+        return Comparison(a, b, Interval(n, value, 0.0, value, value), 0.0 if value else 1.0, None, None, exact=True)
+    enough, several = n >= LEAST_SEEDS and apart.evidence is not None, n > 1
     return Comparison(
         a,
         b,
         _interval(differences, found),
-        p=(max(map(p_different, found)) if found else paired_t(differences, grid)) if enough else None,
+        p=(max(map(p_different, found)) if found else paired_t(differences, apart.grid)) if enough else None,
         p_equivalent=max(p_equivalent(one, margin) for one in found) if enough and margin and found else None,
         margin=margin,
         ratio=ratio,
         p_sign_flip=sign_flip(differences) if several else None,
-        sign_flip_floor=sign_flip_floor(len(shared)) if several else None,
+        sign_flip_floor=sign_flip_floor(n) if several else None,
         superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        skewed=looks_skewed(of_a, of_b),
+        skewed=looks_skewed(apart.of_a, apart.of_b),
         evidence=found if enough else (),
     )
 

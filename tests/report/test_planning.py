@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from hpml_bench.statistics import (
     seeds_to_find,
     seeds_to_show,
 )
+
+OF_THE_SCORE, OF_A_COST = 0.6 * 0.002, 0.2 * 0.002
+"""Levels of differences at a second look."""
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +80,8 @@ def test_plan_of_a_score(pilot: Path) -> None:
         assert len(c.evidence) == 2
         assert (p.n, p.sd, p.detectable) == (5, c.difference.sd, c.detectable)
         assert p.alone == seeds_to_find(c.evidence, 0.05, 0.05)
-        assert p.seeds == seeds_to_find(c.evidence, 0.05, 0.002 / 9)
-        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.05, 0.002 / 9)
+        assert p.seeds == seeds_to_find(c.evidence, 0.05, OF_THE_SCORE / 3)
+        assert p.cautious == seeds_to_find([one.cautious() for one in c.evidence], 0.05, OF_THE_SCORE / 3)
         assert p.equivalent == seeds_to_show(c.evidence, 0.05, 0.000375 / 9)
         assert p.alone is not None
         assert p.seeds is not None
@@ -102,21 +106,28 @@ def test_rows_that_leave_too_much_open_are_said(pilot: Path) -> None:
 def test_plan_of_a_cost(pilot: Path) -> None:
     """A cost is planned by its factor: seeds of the paired t test on the logarithms, and what is detectable in %."""
     made = plan(pilot, "train_seconds=5%")
+    compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("train_seconds")}
     for p in made.pairs:
-        assert p.alone == seeds_needed(math.log(1.05), p.sd)
-        assert p.seeds == seeds_needed(math.log(1.05), p.sd, 0.002 / 9)
-        assert p.cautious == seeds_needed(math.log(1.05), sd_upper_bound(p.sd, 5), 0.002 / 9)
-        assert p.detectable == pytest.approx(math.expm1(detectable(OverSeeds(5, 0.0, p.sd), 5, 0.036 / 9)))
+        (shared,) = compared[p.a, p.b].evidence
+        assert isinstance(shared, OverSeeds)
+        assert p.alone == seeds_to_find([shared], math.log(1.05), 0.05)
+        assert p.seeds == seeds_to_find([shared], math.log(1.05), OF_A_COST / 3)
+        wide = replace(shared, sd=sd_upper_bound(shared.sd, 5 + shared.prior))
+        assert p.cautious == seeds_to_find([wide], math.log(1.05), OF_A_COST / 3)
+        assert p.detectable == pytest.approx(math.expm1(detectable(shared, 5, 0.2 * 0.036 / 3)))
     assert made.seeds == max(p.seeds for p in made.pairs if p.seeds)
     assert not any("test rows" in sentence for sentence in made.sentences)
 
 
 def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
     """A metric beside the headline ones is planned by Holm over its own pairs."""
-    (noisiest, *_) = plan(pilot, "test_loss=0.05").pairs
-    assert noisiest.seeds == seeds_needed(0.05, noisiest.sd, 0.002 / 3)
-    (noisiest, *_) = plan(pilot, "samples_per_second=3%").pairs
-    assert noisiest.seeds == seeds_needed(math.log(1.03), noisiest.sd, 0.002 / 3)
+    results = Results.load(pilot)
+    for metric, wish, size in (
+        ("test_loss", "test_loss=0.05", 0.05), ("samples_per_second", "samples_per_second=3%", math.log(1.03))
+    ):  # fmt: skip
+        (noisiest, *_) = plan(pilot, wish).pairs
+        (pair,) = [c for c in results.comparisons(metric) if (c.a, c.b) == (noisiest.a, noisiest.b)]
+        assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
 
 
 def test_units_agree(pilot: Path) -> None:
@@ -150,7 +161,12 @@ def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
     assert made.sentences[0].startswith("The differences of full − lora are equal in all seeds of the pilot")
     assert "enough for every other pair" in made.sentences[1]
     first = made.pairs[0]
-    assert first.seeds == seeds_needed(math.log(1.05), first.sd, 0.002 / 9)  # the named pair is tested as well
+    (pair,) = [
+        c for c in Results.load(tmp_path / "a").comparisons("peak_memory_mb") if c.a == first.a and c.b == first.b
+    ]
+    assert first.seeds == seeds_to_find(
+        pair.evidence, math.log(1.05), OF_A_COST / 3
+    )  # the named pair is tested as well
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(own(tmp_path / "b", "peak_memory_mb", {"lora": lora, "full": full}), "peak_memory_mb=5%")
 

@@ -488,7 +488,7 @@ def test_the_interval_follows_from_the_spread_of_the_test() -> None:
     low, high = stats.t.interval(0.95, 4, loc=1.2, scale=sd / math.sqrt(5))
     assert (pair.difference.low, pair.difference.high) == pytest.approx((low, high))
     assert pair.p == pytest.approx(2 * stats.t.sf(1.2 / (sd / math.sqrt(5)), 4))
-    assert pair.detectable == pytest.approx(detectable(OverSeeds(5, 0.0, sd), 5, 0.036))
+    assert pair.detectable == pytest.approx(detectable(OverSeeds(5, 0.0, sd), 5, 0.95 * 0.045))
     assert pair.difference.sd == pytest.approx(math.sqrt(0.2)), "the spread of the values, as measured"
 
 
@@ -583,7 +583,7 @@ def test_a_family_shares_five_percent_between_its_two_claims() -> None:
     """Adjusted p are statsmodels' Holm over all pairs, 4 % of differences and 1 % of equivalences scaled to 5 %."""
     p = [0.0001, 0.02, 0.004, 0.7, 0.0061, 0.039]
     near = [0.3, None, 0.00001, 0.0024, None, 0.9]
-    family = decide(made(p=one, p_equivalent=other) for one, other in zip(p, near, strict=True))
+    family = decide(made(p=one, p_equivalent=other, margin=0.1) for one, other in zip(p, near, strict=True))
     theirs = multipletests(p, method="holm")[1]
     assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.72) for one in theirs])
     bounded = [one for one in near if one is not None]
@@ -595,26 +595,32 @@ def test_a_family_shares_five_percent_between_its_two_claims() -> None:
     assert [c.equivalent for c in family if c.p_equivalent is not None] == [
         *multipletests(bounded, alpha=0.00675, method="holm")[0]
     ]
-    assert levels(family) == pytest.approx((0.036 / 6, 0.00675 / 4))
-    assert {c.first_levels for c in family} == {levels(family)}
+    assert levels({"score": family}) == {"score": pytest.approx((0.036 / 6, 0.00675 / 4))}
+    assert {c.first_levels for c in family} == {levels({"score": family})["score"]}
 
 
 def test_the_shares_are_borders() -> None:
     """Of a single pair a p just under 3.6 % is a difference and of the margin just under 0.675 % an equivalence."""
     verdicts = [
-        decide([made(p=p, p_equivalent=q)])[0].verdict for p, q in ((0.0359, 1.0), (0.0361, 0.0067), (0.0361, 0.0068))
+        decide([made(p=p, p_equivalent=q, margin=0.1)])[0].verdict
+        for p, q in ((0.0359, 1.0), (0.0361, 0.0067), (0.0361, 0.0068))
     ]
     assert verdicts == ["different", "equivalent", "undecided"]
-    (both,) = decide([made(p=0.001, p_equivalent=0.001)])
+    (both,) = decide([made(p=0.001, p_equivalent=0.001, margin=0.1)])
     assert (both.verdict, both.equivalent) == ("different", True)
+
+
+def test_without_a_margin_differences_have_the_level_of_equalities() -> None:
+    """Nothing can be shown equal without a margin, so that differences are claimed at 4.275 % in place of 3.6 %."""
+    assert [decide([made(p=p)])[0].verdict for p in (0.0427, 0.0428)] == ["different", "undecided"]
 
 
 def test_untested_and_exact_pairs_cost_a_family_nothing() -> None:
     """Pairs without a p, and counts that decide themselves, are not among the pairs that Holm adjusts for."""
-    family = decide([made(p=0.03), made(), made(p=0.0, exact=True), made(p=1.0, exact=True)])
+    family = decide([made(p=0.03, margin=0.1), made(), made(p=0.0, exact=True), made(p=1.0, exact=True)])
     assert [c.p_adjusted for c in family] == [pytest.approx(0.03 / 0.72), None, 0.0, 1.0]
     assert [c.verdict for c in family] == ["different", "untested", "different", "equivalent"]
-    assert levels(family)[0] == pytest.approx(0.036)
+    assert levels({"score": family})["score"][0] == pytest.approx(0.036)
     assert decide([]) == ()
 
 

@@ -52,9 +52,7 @@ class Results(MeasuredRuns):
     @cached_property
     def family(self) -> dict[str, tuple[statistics.Comparison, ...]]:
         """Every pair of methods on every headline metric, with the verdicts of one family: all claims of a page."""
-        pairs = [(metric, c) for metric in self.headline for c in self._pairs(metric)]
-        decided = statistics.decide((c for _, c in pairs), self.look)
-        return {m: tuple(c for (of, _), c in zip(pairs, decided, strict=True) if of == m) for m in self.headline}
+        return statistics.decide_family({m: self._pairs(m) for m in self.headline}, self.look, self.quality)
 
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
         """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
