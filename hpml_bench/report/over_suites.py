@@ -222,12 +222,9 @@ def answer_over(suites: Suites) -> Answer:
     return Answer(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
-        model=_same(suite.answer.model for suite in ranked),
-        data=f"{len(ranked)} {suites.noun}s",
-        rows=len(suites.titles),
+        model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
+        rows=len(suites.titles), seeds=len(suites.titles), shared=None,
         rows_text=f"{terms.count_of(len(suites.titles), suites.noun)}: {', '.join(suites.titles)}",
-        seeds=len(suites.titles),
-        shared=None,
         runs=sum(suite.answer.runs for suite in ranked),
         planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
@@ -289,20 +286,9 @@ def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
     decided: statistics.Verdict = "different" if pair.winner else "undecided"
     p, adjusted = (pair.p, pair.p_adjusted) if suites.tested else (None, None)
     return Pair(
-        a=pair.a,
-        b=pair.b,
-        v=decided if suites.tested else "untested",
-        w=pair.winner if suites.tested else None,
-        d=pair.difference,
-        lo=None,
-        hi=None,
-        wlo=None,
-        whi=None,
-        p=p,
-        ph=adjusted,
-        need=None,
-        n=len(suites.titles),
-    )
+        a=pair.a, b=pair.b, v=decided if suites.tested else "untested", w=pair.winner if suites.tested else None,
+        d=pair.difference, lo=None, hi=None, wlo=None, whi=None, p=p, ph=adjusted, need=None, n=len(suites.titles),
+    )  # fmt: skip
 
 
 # The sections
@@ -353,11 +339,12 @@ def _friedman(suites: Suites) -> Text:
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "
             f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
             f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these are a fair sample.",
-            f"This is look {suites.look} at results in this folder: it has {_share(suites)} of the 5 %.",
         ]
     else:
         least = suites.least
         sentences += [f"Nothing is tested: with {k} {noun}s, under {least} {suites.noun}s no result is rare enough."]
+    if suites.tested or suites.look > 1:
+        sentences += [f"This is look {suites.look} at results in this folder: it has {_share(suites)} of the 5 %."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
         sentences += [_wanted(suites)]
     return Text(sentences=tuple(sentences))
@@ -404,19 +391,12 @@ def _wins(suites: Suites) -> Table:
         pair = tests[frozenset((a, b))]
         p, winner = (pair.p_adjusted, pair.winner or "can't tell") if suites.tested else (None, "not tested")
         rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
-    columns = (
-        "Pair",
-        "Wins",
-        "Ties",
-        "Losses",
-        "Not tested",
-        f"p over {suites.noun}s (Holm)",
-        f"Better over {suites.noun}s",
-    )
+    over = (f"p over {suites.noun}s (Holm)", f"Better over {suites.noun}s")
+    columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", *over)
     notes = [
         f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, or shown equal. "
         f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, with a guard against rare "
-        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled, as this look has {_share(suites)} of the 5 %."
+        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has {_share(suites)} of the 5 %."
     ]
     noun = suites.ranked[0].answer.noun
     return table("wins", f"First {noun} against the second, in {suites.noun}s", columns, rows, notes)

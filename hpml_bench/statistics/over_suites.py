@@ -88,9 +88,8 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     indices = list(itertools.combinations(range(len(methods)), 2))
     own = [p_of_ranks(table[:, i] - table[:, j], len(methods) - 1.0) for i, j in indices]
     pairs = tuple(
-        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one,
-                 min(1.0, max(adjusted, p) / share))  # fmt: skip
-        for (i, j), one, adjusted in zip(indices, own, holm(own), strict=True)
+        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, min(1.0, p_adjusted / share))
+        for (i, j), one, p_adjusted in zip(indices, own, np.maximum(holm(own), p).tolist(), strict=True)
     )
     mean = table.mean(axis=0)
     return OverSuites(
