@@ -171,7 +171,7 @@ def test_rare_suites_make_no_false_verdicts(k: int) -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 4, 9])
 def test_a_pair_alone_errs_in_at_most_its_level(most: int) -> None:
-    """Exact over two-point differences of mean 0: so many places ahead, or so many behind, at levels of 5 % and less."""
+    """Exact over two-point differences of mean 0: places ahead or behind, at levels of 5 % and less."""
     for n, ahead, behind in itertools.product((3, 6, 9, 15, 27, 40), *[(0.5, 1, most / 2, most)] * 2):
         if max(ahead, behind) <= most:
             share = ahead / (ahead + behind)

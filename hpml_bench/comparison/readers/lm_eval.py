@@ -214,8 +214,9 @@ class _Log:
     @property
     def block(self) -> str:
         """The widest group of tasks with a score of its own that the task is part of, else its family; else empty."""
-        groups, at, found = self.of_results("group_subtasks"), self.task, ""
-        above = {str(part): name for name in groups or () for part in self.of_results("group_subtasks", name) or ()}
+        given, at, found = self.of_results("group_subtasks"), self.task, ""
+        parts = [(name, of) for name, of in given.items() if isinstance(of, list)] if isinstance(given, dict) else []
+        above = {str(part): name for name, of in parts for part in of}
         while at := above.pop(at, ""):
             found = at if self.of_results("groups", at) else found
         return sanitize(found or next((name for name in FAMILIES if _is_of(self.task, name)), ""))
