@@ -151,11 +151,9 @@ class Suites:
     @cached_property
     def titles(self) -> tuple[str, ...]:
         """Name of each block, with the number of its suites where they are several."""
-        named = {
-            at: f"{suite.block} ({self.groups[suite.block]} tasks as one)" if suite.block in self.groups else suite.name
-            for at, suite in zip(self.blocks, self.ranked, strict=True)
-        }
-        return tuple(named.values())
+        several = {name: f"{name} ({count} tasks as one)" for name, count in self.groups.items()}
+        named = zip(self.blocks, (several.get(suite.block, suite.name) for suite in self.ranked), strict=True)
+        return tuple(dict(named).values())
 
     @cached_property
     def groups(self) -> dict[str, int]:
@@ -228,8 +226,7 @@ def answer_over(suites: Suites) -> Answer:
         runs=sum(suite.answer.runs for suite in ranked),
         planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
-        judged=f"other {suites.noun}s like these",
-        chance=100 * statistics.ALPHA,
+        judged=f"other {suites.noun}s like these", chance=100 * statistics.ALPHA,
         setup=Setup(
             budget=f"{terms.count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
             device=_same(suite.answer.setup.device for suite in ranked),
@@ -239,16 +236,12 @@ def answer_over(suites: Suites) -> Answer:
         ),
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),
-        axes=axes,
-        methods=tuple(methods),
+        axes=axes, methods=tuple(methods),
         pairs={"score": tuple(_pair(pair, suites) for pair in found.pairs)},
         under=_late(suites),
-        guess=None,
-        failures=failures,
+        guess=None, failures=failures,
         unranked=f"they are means over {suites.noun}s" if axes else None,
-        over=suites.noun,
-        least=suites.least,
-        noun=first.noun,
+        over=suites.noun, least=suites.least, noun=first.noun,
     )  # fmt: skip
 
 
@@ -341,8 +334,8 @@ def _friedman(suites: Suites) -> Text:
             f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these are a fair sample.",
         ]
     else:
-        least = suites.least
-        sentences += [f"Nothing is tested: with {k} {noun}s, under {least} {suites.noun}s no result is rare enough."]
+        found = f"under {suites.least} {suites.noun}s no result is rare enough"
+        sentences += [f"Nothing is tested: with {k} {noun}s, {found}."]
     if suites.tested or suites.look > 1:
         sentences += [f"This is look {suites.look} at results in this folder: it has {_share(suites)} of the 5 %."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):

@@ -127,17 +127,13 @@ def page_of_suites(suites: Suites, out: Path) -> Page:
     return Page(
         answer=answer,
         sections=sections_over(suites),
-        facts=known
-        | {
-            "Data": answer.data,
-            f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
-            f"{answer.noun.capitalize()}s": str(len(suites.methods)),
-        },
+        facts={**known, "Data": answer.data, f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
+               f"{answer.noun.capitalize()}s": str(len(suites.methods))},
         problems=len(suites.apart),
         newest=sanitize(newest.started[:10]),
         version=newest.version,
         styles={},
-    )
+    )  # fmt: skip
 
 
 def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
