@@ -56,7 +56,7 @@ def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> No
     from hpml_bench.report.render import load, load_libraries, page_over, write_page
 
     load_libraries()
-    page = page_over([load(folder) for folder in folders])
+    page = page_over([load(folder) for folder in folders], out)
     shown(page, write_page(page, out, formats))
 
 

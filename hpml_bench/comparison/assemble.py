@@ -94,6 +94,7 @@ def assemble(
                 remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
                 failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
                 look=max(one.look for one in inputs),
+                block=next((one.block for one in inputs if one.block), ""),
             )
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterable
 from functools import cache
@@ -22,15 +23,16 @@ def known() -> tuple[ModuleType, ...]:
     return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 
-def read(paths: Iterable[Path], metric: str | None = None) -> tuple[Measured, ...]:
+def read(paths: Iterable[Path], metric: str | None = None, group: str | None = None) -> tuple[Measured, ...]:
     """Return what the readers find in files and folders.
 
     Args:
         paths: files or folders.
         metric: name of the score; the reader's own choice where None.
+        group: field by which rows are grouped, for readers whose `read` takes one.
 
     Raises:
-        UserError: there is no such file, no reader claims it, or its reader can't read it.
+        UserError: there is no such file, no reader claims it, its reader can't read it, or takes no `group`.
 
     """
     found: list[Measured] = []
@@ -41,5 +43,7 @@ def read(paths: Iterable[Path], metric: str | None = None) -> tuple[Measured, ..
         if reader is None:
             kinds = "; ".join((one.__doc__ or "").split("\n")[0].rstrip(".") for one in known())
             raise UserError(f"{path}: no reader knows it; known are: {kinds} (docs/compare.md)")
-        found += reader.read(path, metric)
+        if group and "group" not in inspect.signature(reader.read).parameters:
+            raise UserError(f"{path}: --group is for samples of lm_eval; a table has its groups in a column group")
+        found += reader.read(path, metric, group) if group else reader.read(path, metric)
     return tuple(found)

@@ -86,3 +86,5 @@ class Measured:
     """Kind and path of the input, as of `source_of`."""
     look: int = 1
     """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    block: str = ""
+    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""

@@ -18,7 +18,7 @@ from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.tables import Cell, number
 
 FORMATS = ("html", "md")
-TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json"})
+TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json", "looks.json"})
 """Names in the folder of a page."""
 
 
@@ -40,7 +40,7 @@ def write(
     for page, folder in zip(pages, folders, strict=True):
         write_page(page, out / folder, formats)
     sets = [_suite(one, page.answer, folder) for one, page, folder in zip(compared, pages, folders, strict=True)]
-    over = page_of_suites(Suites.among(sets, "data set"))
+    over = page_of_suites(Suites.among(sets, "data set"), out)
     return over, write_page(over, out, formats)
 
 
@@ -62,7 +62,8 @@ def _suite(one: Compared, answer: Answer, folder: str) -> OfSuite:
         "Page": f"{folder}/report.html",
     }  # fmt: skip
     values = {name: one.runs(name) for name in one.scores.systems}
-    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"))
+    return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"),
+                   block=one.scores.block)  # fmt: skip
 
 
 def page_of(compared: Compared) -> Page:

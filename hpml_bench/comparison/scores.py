@@ -50,6 +50,8 @@ class Scores:
     failed: tuple[Failed, ...] = ()
     remarks: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    block: str = ""
+    """As of `Measured`."""
     unshared: int = 0
     """Rows that some system lacks, with `shared`."""
 

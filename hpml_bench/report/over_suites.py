@@ -6,8 +6,11 @@ cheapest method, and whose verdicts are those of `statistics.over_suites`. Verdi
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +55,8 @@ class OfSuite:
     """When its newest run began; empty where that isn't recorded."""
     version: str = ""
     """Version of the package that made it."""
+    block: str = ""
+    """Group of suites that depend on each other; empty where it stands alone."""
 
     @classmethod
     def of(cls, results: Results) -> OfSuite:
@@ -94,6 +99,8 @@ class Suites:
     """Suite or method -> why it enters no rank."""
     methods: tuple[str, ...]
     noun: Literal["suite", "data set"] = "suite"
+    look: int = 1
+    """Number, from 1, of the look at these results, by `digest`."""
 
     @classmethod
     def of(cls, results: Sequence[Results]) -> Suites:
@@ -132,7 +139,33 @@ class Suites:
     @cached_property
     def found(self) -> statistics.OverSuites:
         """Ranks, intervals and tests."""
-        return statistics.over_suites([(self._scores(suite), suite.answer.score.better) for suite in self.ranked])
+        suites = [(self._scores(suite), suite.answer.score.better) for suite in self.ranked]
+        return statistics.over_suites(suites, self.blocks, self.look)
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """Number of each suite's block, from 0: those of a group share one, any other has its own."""
+        names = [suite.block or at for at, suite in enumerate(self.ranked)]
+        return tuple(map(list(dict.fromkeys(names)).index, names))
+
+    @cached_property
+    def titles(self) -> tuple[str, ...]:
+        """Name of each block, with the number of its suites where they are several."""
+        several = {name: f"{name} ({count} tasks as one)" for name, count in self.groups.items()}
+        named = zip(self.blocks, (several.get(suite.block, suite.name) for suite in self.ranked), strict=True)
+        return tuple(dict(named).values())
+
+    @cached_property
+    def groups(self) -> dict[str, int]:
+        """Group of suites -> how many are ranked, of several."""
+        counts = Counter(suite.block for suite in self.ranked if suite.block)
+        return {name: count for name, count in counts.items() if count > 1}
+
+    @property
+    def digest(self) -> str:
+        """Digest of the scores that are ranked, in any order of the suites."""
+        scores = sorted(json.dumps([suite.source, self._scores(suite)], sort_keys=True) for suite in self.ranked)
+        return hashlib.sha256("\n".join(scores).encode()).hexdigest()
 
     def _scores(self, suite: OfSuite) -> dict[str, dict[int, float]]:
         """Return the ranked methods' values by seed, of the seeds that enter the suite's means."""
@@ -141,12 +174,12 @@ class Suites:
     @property
     def tested(self) -> bool:
         """Whether there are suites enough for a test."""
-        return len(self.ranked) >= self.least
+        return len(self.titles) >= self.least
 
     @property
     def least(self) -> int:
         """Suites that a test of so many methods takes."""
-        return statistics.least_suites(len(self.methods))
+        return statistics.least_suites(len(self.methods), look=self.look)
 
     def interval(self, name: str) -> tuple[float, float] | tuple[None, None]:
         """Return the ends of a mean rank's interval; none where nothing is tested: few suites have few resamples."""
@@ -182,22 +215,18 @@ def answer_over(suites: Suites) -> Answer:
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
         own = first.by_name[name]
-        methods.append(Method(name=name, kind=own.kind, base=own.base, place=place, seeds=len(ranked), v=v))
+        methods.append(Method(name=name, kind=own.kind, base=own.base, place=place, seeds=len(suites.titles), v=v))
     failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
     return Answer(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
-        model=_same(suite.answer.model for suite in ranked),
-        data=f"{len(ranked)} {suites.noun}s",
-        rows=len(ranked),
-        rows_text=f"{len(ranked)} {suites.noun}s: {', '.join(suite.name for suite in ranked)}",
-        seeds=len(ranked),
-        shared=None,
+        model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
+        rows=len(suites.titles), seeds=len(suites.titles), shared=None,
+        rows_text=f"{terms.count_of(len(suites.titles), suites.noun)}: {', '.join(suites.titles)}",
         runs=sum(suite.answer.runs for suite in ranked),
         planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
-        judged=f"other {suites.noun}s like these",
-        chance=100 * statistics.ALPHA,
+        judged=f"other {suites.noun}s like these", chance=100 * statistics.ALPHA,
         setup=Setup(
             budget=f"{terms.count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
             device=_same(suite.answer.setup.device for suite in ranked),
@@ -207,16 +236,12 @@ def answer_over(suites: Suites) -> Answer:
         ),
         score=Score(id="mean_rank", title="mean rank", unit="", better="lower", digits=2,
                     difference_unit="", margin=0.0),
-        axes=axes,
-        methods=tuple(methods),
+        axes=axes, methods=tuple(methods),
         pairs={"score": tuple(_pair(pair, suites) for pair in found.pairs)},
         under=_late(suites),
-        guess=None,
-        failures=failures,
+        guess=None, failures=failures,
         unranked=f"they are means over {suites.noun}s" if axes else None,
-        over=suites.noun,
-        least=suites.least,
-        noun=first.noun,
+        over=suites.noun, least=suites.least, noun=first.noun,
     )  # fmt: skip
 
 
@@ -254,20 +279,9 @@ def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
     decided: statistics.Verdict = "different" if pair.winner else "undecided"
     p, adjusted = (pair.p, pair.p_adjusted) if suites.tested else (None, None)
     return Pair(
-        a=pair.a,
-        b=pair.b,
-        v=decided if suites.tested else "untested",
-        w=pair.winner if suites.tested else None,
-        d=pair.difference,
-        lo=None,
-        hi=None,
-        wlo=None,
-        whi=None,
-        p=p,
-        ph=adjusted,
-        need=None,
-        n=len(suites.ranked),
-    )
+        a=pair.a, b=pair.b, v=decided if suites.tested else "untested", w=pair.winner if suites.tested else None,
+        d=pair.difference, lo=None, hi=None, wlo=None, whi=None, p=p, ph=adjusted, need=None, n=len(suites.titles),
+    )  # fmt: skip
 
 
 # The sections
@@ -300,26 +314,47 @@ def _places(suites: Suites) -> Table:
         rows.append([name, *cells])
     columns = [suites.ranked[0].answer.noun, *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
     notes = [
-        f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. "
-        f"Each {suites.noun}'s verdicts hold at 5 %; one without places "
-        + ("has too few seeds. Scores are means over seeds." if noun == "method" else "has no test.")
+        f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. One without places "
+        + ("has too few seeds. Scores are means over seeds. " if noun == "method" else "has no test. ")
+        + f"Places hold at 5 % in each {suites.noun} alone: one in 20 may have a false one. "
+        f"This page's 5 % are for verdicts over {suites.noun}s."
     ]
     return table("places", f"Place and score of each {noun} in each {suites.noun}", columns, rows, notes)
 
 
 def _friedman(suites: Suites) -> Text:
-    n, k, p = len(suites.ranked), len(suites.methods), suites.found.p
+    n, k, p = len(suites.titles), len(suites.methods), suites.found.p
     noun = suites.ranked[0].answer.noun
-    if not suites.tested:
-        said = f"Nothing is tested: with {k} {noun}s, under {suites.least} {suites.noun}s no result is rare enough."
-        return Text(sentences=(said,))
-    return Text(
-        sentences=(
+    sentences = [f"{count} tasks of {name} count as one: {noun}s are ranked by their mean rank over these."
+                 for name, count in suites.groups.items()]  # fmt: skip
+    if suites.tested:
+        sentences += [
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "
             f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
-            f"At most 5 % of such pages hold a false verdict, if the {suites.noun}s are a fair sample.",
-        )
-    )
+            f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these are a fair sample.",
+        ]
+    else:
+        found = f"under {suites.least} {suites.noun}s no result is rare enough"
+        sentences += [f"Nothing is tested: with {k} {noun}s, {found}."]
+    if suites.tested or suites.look > 1:
+        sentences += [f"This is look {suites.look} at results in this folder: it has {_share(suites)} of the 5 %."]
+    if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
+        sentences += [_wanted(suites)]
+    return Text(sentences=tuple(sentences))
+
+
+def _share(suites: Suites) -> str:
+    """Return the share of the page's chance of error that its look has."""
+    return f"{100 * statistics.spent_at(suites.look):.2g} %"
+
+
+def _wanted(suites: Suites) -> str:
+    """Return how many suites show a method that is always one place ahead, and as far ahead as the farthest here."""
+    k, pair = len(suites.methods), max(suites.found.pairs, key=lambda pair: abs(pair.difference))
+    places = abs(pair.difference)
+    one, as_far = (statistics.least_suites(k, of, suites.look) for of in (1.0, max(1.0, places)))
+    also = f"; {places:.2f} apart, as {pair.a} and {pair.b} are here, {as_far}" if places > 1 else ""
+    return f"One place apart in each {suites.noun} takes {one} {suites.noun}s to show{also}."
 
 
 def _mean_ranks(suites: Suites) -> Table:
@@ -330,7 +365,7 @@ def _mean_ranks(suites: Suites) -> Table:
         rows.append([name, cell(found.ranks[name], ".2f"), cell(low, ".2f"), cell(high, ".2f"),
                      *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
     noun = suites.ranked[0].answer.noun
-    columns = [noun, "Mean rank", "Low", "High", *(suite.name for suite in suites.ranked)]
+    columns = [noun, "Mean rank", "Low", "High", *suites.titles]
     notes = [
         f"1 is best; ties share their mean rank. Ranks are among the {noun}s that all {suites.noun}s have."
         " Low and high: 95 % of the mean rank over other "
@@ -349,19 +384,12 @@ def _wins(suites: Suites) -> Table:
         pair = tests[frozenset((a, b))]
         p, winner = (pair.p_adjusted, pair.winner or "can't tell") if suites.tested else (None, "not tested")
         rows.append([f"{a} against {b}", *counts, relations.count("untested"), p_cell(p), winner])
-    columns = (
-        "Pair",
-        "Wins",
-        "Ties",
-        "Losses",
-        "Not tested",
-        f"p over {suites.noun}s (Holm)",
-        f"Better over {suites.noun}s",
-    )
+    over = (f"p over {suites.noun}s (Holm)", f"Better over {suites.noun}s")
+    columns = ("Pair", "Wins", "Ties", "Losses", "Not tested", *over)
     notes = [
         f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, or shown equal. "
-        f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, adjusted by Holm, no less than "
-        "Friedman's p."
+        f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, with a guard against rare "
+        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has {_share(suites)} of the 5 %."
     ]
     noun = suites.ranked[0].answer.noun
     return table("wins", f"First {noun} against the second, in {suites.noun}s", columns, rows, notes)
@@ -373,11 +401,11 @@ def _folds(suites: Suites) -> Iterator[Fold]:
     titles = {axis.key: axis.title for suite in suites.ranked for axis in suite.answer.axes}
     for n, name in enumerate(sorted(suites.methods, key=lambda one: found.ranks[one]), 1):
         rows: list[list[Cell]] = []
-        for suite, own in zip(suites.ranked, found.by_suite[name], strict=True):
+        for suite, block in zip(suites.ranked, suites.blocks, strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
             costs = [_cost(answer, key, name) for key in titles]
             score = terms.score_text(answer, method.v["score"].m)
-            rows.append([suite.name, cell(own, ".3g"), rank(method.place), score, *costs])
+            rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.place), score, *costs])
         columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
         shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -107,34 +107,33 @@ def page_of(results: Results) -> Page:
     )
 
 
-def page_over(results: Sequence[Results]) -> Page:
+def page_over(results: Sequence[Results], out: Path) -> Page:
     """Return the page of several suites; a UserError where they can't be ranked together."""
     from hpml_bench.report.over_suites import Suites
 
-    return page_of_suites(Suites.of(results))
+    return page_of_suites(Suites.of(results), out)
 
 
-def page_of_suites(suites: Suites) -> Page:
-    """Return the page over several suites, or data sets."""
+def page_of_suites(suites: Suites, out: Path) -> Page:
+    """Return the page over several suites, or data sets, as the next look of the folder `out` where they are new."""
+    from hpml_bench.report.looks import look_at
     from hpml_bench.report.over_suites import answer_over, sections_over
 
+    if suites.tested:  # else nothing can err
+        suites = replace(suites, look=look_at(out, suites.digest))
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}
     return Page(
         answer=answer,
         sections=sections_over(suites),
-        facts=known
-        | {
-            "Data": answer.data,
-            f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
-            f"{answer.noun.capitalize()}s": str(len(suites.methods)),
-        },
+        facts={**known, "Data": answer.data, f"{suites.noun.capitalize()}s": str(len(suites.ranked)),
+               f"{answer.noun.capitalize()}s": str(len(suites.methods))},
         problems=len(suites.apart),
         newest=sanitize(newest.started[:10]),
         version=newest.version,
         styles={},
-    )
+    )  # fmt: skip
 
 
 def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:

@@ -2,8 +2,10 @@
 
 A suite is a block: its methods are ranked by their means, the best first, ties sharing their mean rank. Friedman's test
 (1937), as Iman and Davenport (1980) correct it, says whether the methods differ at all (Demsar 2006). Pairs are tested
-by the suites' differences of ranks with all patterns of signs: exact where two methods do equally well, whatever the
-others do, as the test by mean ranks that Demsar suggests is not (Benavoli, Corani and Mangili 2016). Holm adjusts them.
+by the suites' differences of ranks, whatever the others do, as the test by mean ranks that Demsar suggests is not
+(Benavoli, Corani and Mangili 2016): with all patterns of signs, which takes differences that are symmetric where two
+methods do equally well, and with the guard against rare rows, here suites in which the better one is far behind. Holm
+adjusts them.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.statistics.evidence import p_of_rare_rows
 from hpml_bench.statistics.intervals import ALPHA
 from hpml_bench.statistics.over_rows import mean_of_rows
 from hpml_bench.statistics.paired_tests import holm
-from hpml_bench.statistics.verdicts import Better, Values
+from hpml_bench.statistics.verdicts import Better, Values, spent_at
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class RankPair:
     difference: float
     """Mean rank of a less that of b; below 0, a is the better."""
     p: float
-    """Two-sided p of the exact test of signs."""
+    """Two-sided p, as of `p_of_ranks`."""
     p_adjusted: float
-    """p after Holm over the pairs, no less than Friedman's; a claim where it is below 5 %."""
+    """p after Holm over the pairs, no less than Friedman's, over the look's share of the 5 %; below 5 % is a claim."""
 
     @property
     def winner(self) -> str | None:
@@ -56,14 +59,17 @@ class OverSuites:
     """p of no difference among the methods, by Friedman's test as Iman and Davenport correct it."""
     pairs: tuple[RankPair, ...]
     by_suite: Mapping[str, tuple[float, ...]]
-    """Rank of each method in each suite."""
+    """Rank of each method in each suite, or block of suites."""
 
 
-def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
+def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] = (), look: int = 1) -> OverSuites:
     """Return ranks over suites of the methods that each of them has.
 
     Args:
         suites: values (method -> seed -> score) and direction of each suite.
+        blocks: number of each suite's block, from 0; suites of one depend on each other and count as one, in which
+            methods are ranked by their mean rank. Without blocks each suite is one.
+        look: number, from 1, of the look at these suites, which sets its share of the 5 %.
 
     Raises:
         ValueError: no suite, or fewer than two methods in all of them.
@@ -75,12 +81,15 @@ def over_suites(suites: Sequence[tuple[Values, Better]]) -> OverSuites:
     means = [np.array([_mean(values[name]) for name in methods]) for values, _ in suites]
     signs = [-1.0 if better == "higher" else 1.0 for _, better in suites]
     table = np.array([ranked(sign * mean) for sign, mean in zip(signs, means, strict=True)])
-    p = friedman(table)
+    if blocks:
+        of = np.array(blocks)
+        table = np.array([ranked(table[of == at].mean(axis=0).round(9)) for at in range(max(blocks) + 1)])
+    p, share = friedman(table), spent_at(look)
     indices = list(itertools.combinations(range(len(methods)), 2))
-    own = [sign_patterns(table[:, i] - table[:, j]) for i, j in indices]
+    own = [p_of_ranks(table[:, i] - table[:, j], len(methods) - 1.0) for i, j in indices]
     pairs = tuple(
-        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, max(adjusted, p))
-        for (i, j), one, adjusted in zip(indices, own, holm(own), strict=True)
+        RankPair(methods[i], methods[j], float((table[:, i] - table[:, j]).mean()), one, min(1.0, p_adjusted / share))
+        for (i, j), one, p_adjusted in zip(indices, own, np.maximum(holm(own), p).tolist(), strict=True)
     )
     mean = table.mean(axis=0)
     return OverSuites(
@@ -98,13 +107,15 @@ def _interval(ranks: NDArray[np.float64], methods: int) -> tuple[float, float]:
     return max(1.0, low), min(float(methods), high)
 
 
-def least_suites(methods: int) -> int:
-    """Return the suites under which no pattern of signs is rare enough for a claim: 2 / 2^n < 5 % / pairs.
+def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:
+    """Return the suites that show a method which is always so many places ahead of another; of all places if None.
 
-    6 for two methods, 7 for three, 9 for five.
+    2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs. Of all places: 6
+    suites for two methods, 8 for three, 9 for five, and fewer show nothing.
     """
-    pairs = methods * (methods - 1) / 2
-    return math.floor(1 + math.log2(pairs / ALPHA)) + 1
+    level = ALPHA * spent_at(look) / (methods * (methods - 1) / 2)
+    gain = 1.0 if places is None else places / (methods - 1)
+    return math.floor(math.log(2 / level) / math.log1p(gain)) + 1
 
 
 def shared_methods(suites: Sequence[Values]) -> tuple[str, ...]:
@@ -139,6 +150,17 @@ def friedman(table: NDArray[np.float64]) -> float:
     q = (k - 1) * float(((table.sum(axis=0) - n * (k + 1) / 2) ** 2).sum()) / spread
     rest = n * (k - 1) - q
     return 0.0 if rest <= 1e-12 else float(fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * q / rest))
+
+
+def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
+    """Return the two-sided p of two methods' differences of ranks, [suites], of at most so many places each.
+
+    The larger of that of all patterns of signs and of `p_of_rare_rows`: were the true mean 0, rare suites in which the
+    better is behind by up to `most` may be too few here. Opposed is a suite in which it is behind by more than half.
+    """
+    mean = float(differences.mean())
+    opposed = int((differences * math.copysign(1.0, mean) < -most / 2).sum())
+    return max(sign_patterns(differences), p_of_rare_rows(mean, len(differences), most, opposed))
 
 
 def sign_patterns(differences: NDArray[np.float64]) -> float:

@@ -522,7 +522,8 @@ def of_suites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     reference = [REFERENCE.parent / name for name in ("quickstart", "minilm", "chat")]
     folders = reference if request.param == "reference" else suites_of(place)
     with without_charts():
-        write_page(page_over([load(folder) for folder in folders]), place / "page", ("md", "csv"))
+        page = page_over([load(folder) for folder in folders], place / "page")
+        write_page(page, place / "page", ("md", "csv"))
     return place / "page", folders
 
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from hpml_bench.cli import main
 from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.measured import Measured
 from hpml_bench.comparison.readers import lm_eval, peft, results
 from hpml_bench.errors import UserError
@@ -259,6 +262,103 @@ def test_samples_without_a_results_file_are_read_with_a_remark(out: Path) -> Non
     one = cloze(out)
     assert set(one.lines["system"]) == {MODEL, f"{MODEL}-noisy"}
     assert any("no results file beside it" in remark for remark in one.remarks)
+
+
+def as_task(out: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rename the task of choices, and change its documents."""
+    for path in list(out.glob("*/samples_news_cloze_*")):
+        edit(path, lambda one: change(one["doc"]))
+        path.rename(path.with_name(path.name.replace("news_cloze", task)))
+    for path in out.glob("*/results_*"):
+        path.write_text(path.read_text().replace("news_cloze", task))
+
+
+def test_known_tasks_group_their_rows(out: Path) -> None:
+    """Questions on one paragraph of MultiRC depend on each other: verdicts are over paragraphs, as the page says."""
+    places = iter(list(range(12)) * 2)
+    as_task(out, "multirc", lambda doc: doc.update(idx={"paragraph": next(places) // 4}))
+    one = next(one for one in lm_eval.read(out) if one.lines["dataset"].iat[0] == "multirc")
+    assert one.lines.groupby("system")["group"].apply(list).tolist() == [["0"] * 4 + ["1"] * 4 + ["2"] * 4] * 2
+    assert "Rows of multirc are grouped by idx.paragraph of their documents." in one.remarks
+    assert assemble([one])[0].group_count == 3
+
+
+def test_a_task_that_only_has_a_known_name_has_no_groups(out: Path) -> None:
+    """Documents of another making lack the field; without --group nothing is presumed of them."""
+    as_task(out, "drop", lambda doc: None)
+    one = next(one for one in lm_eval.read(out) if one.lines["dataset"].iat[0] == "drop")
+    assert "group" not in one.lines
+
+
+def test_group_names_a_field_that_each_document_must_have(out: Path) -> None:
+    """Long values count by their digest; a row without the field ends the command with its line."""
+    for path in out.glob("*/samples_*"):
+        edit(path, lambda one: one["doc"].update(of={"page": "p" * 100 + str(one["doc_id"] % 2)}))
+    found = lm_eval.read(out, group="of.page")
+    assert [one.lines["group"].nunique() for one in found] == [2, 2]
+    assert all(len(name) == 16 for name in found[0].lines["group"])
+    edit(file(out, "samples_news_cloze_*"), lambda one: one["doc"].pop("of") if one["doc_id"] == 3 else None)
+    with pytest.raises(UserError, match=r"line 4: the document has no of\.page, by which rows are grouped; give files"):
+        lm_eval.read(out, group="of.page")
+
+
+def test_group_is_for_samples_of_lm_eval(tmp_path: Path) -> None:
+    """A table has a column for it, and the sentence says so."""
+    table = tmp_path / "scores.csv"
+    table.write_text("system,row,score\na,1,1\nb,1,0\n")
+    with pytest.raises(UserError, match="--group is for samples of lm_eval; a table has its groups in a column group"):
+        read([table], None, "title")
+    assert read([KEPT], None, "text")[0].lines["group"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "scored", "block"),
+    [
+        ({"mmlu": ["mmlu_stem"], "mmlu_stem": ["news_cloze"]}, ["mmlu", "mmlu_stem"], "mmlu"),
+        ({"board": ["board_bbh"], "board_bbh": ["news_cloze"]}, ["board_bbh"], "board_bbh"),
+        ({"news_cloze": []}, [], ""),
+        ({"a": ["b", "news_cloze"], "b": ["a"]}, ["b"], "b"),
+        ({"a": 3, "b": [None]}, ["a"], ""),
+        ([], [], ""),
+    ],
+    ids=["topmost", "without a score of its own", "a task alone", "a circle", "odd", "none"],
+)
+def test_tasks_of_a_group_are_a_block(groups: Any, scored: list[str], block: str, out: Path) -> None:
+    """The widest group that has a score in the results file; one that only lists benchmarks has none."""
+    for path in out.glob("*/results_*"):
+        edit(path, lambda one: one.update(group_subtasks=groups, groups={name: {"acc,none": 0.5} for name in scored}))
+    assert cloze(out).block == block
+    assert assemble([cloze(out)])[0].block == block
+
+
+def test_parts_of_a_known_benchmark_are_a_block_without_its_group(out: Path) -> None:
+    """Where single subjects were asked for, and where there is no results file."""
+    as_task(out, "mmlu_anatomy", lambda doc: None)
+    assert {one.lines["dataset"].iat[0]: one.block for one in lm_eval.read(out)} == {
+        "mmlu_anatomy": "mmlu",
+        "news_words": "",
+    }
+    for path in out.glob("*/results_*"):
+        path.unlink()
+    assert lm_eval.read(out)[0].block == "mmlu"
+
+
+def test_the_page_over_tasks_counts_a_group_once(out: Path, tmp_path: Path) -> None:
+    """Eight subjects and another task are two data sets: too few for a test; rows are grouped as asked."""
+    for path in list(out.glob("*/samples_news_cloze_*")):
+        for n in range(8):
+            shutil.copy(path, path.with_name(path.name.replace("news_cloze", f"mmlu_{n}")))
+        path.unlink()
+    done = CliRunner().invoke(main, ["compare", str(out), "--out", str(tmp_path / "page"), "--group", "text",
+                                     "--format", "md"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page" / "report.md").read_text()
+    assert "8 tasks of mmlu count as one: systems are ranked by their mean rank over these." in page
+    assert "2 data sets can't rank systems: take 6 or more." in page
+    assert "mmlu (8 tasks as one)" in page
+    assert "Rows of mmlu_3 are grouped by text of their documents." in (
+        tmp_path / "page" / "mmlu_3" / "report.md"
+    ).read_text().replace("\\", "")
 
 
 def test_names_of_models_are_one_line(out: Path) -> None:

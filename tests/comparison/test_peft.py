@@ -397,7 +397,7 @@ def test_the_command_writes_runs_of_one_suite_alone(suite: Path, tmp_path: Path)
     settings = made_records.SETTINGS.model_copy(update={"backbone": "hub:example/other"})
     records = made_records.sweep(("lora", "full"), 2, suite="other", settings=settings)
     other = made_records.write(tmp_path / "other", records)
-    page = page_over([load(suite), load(other)])
+    page = page_over([load(suite), load(other)], tmp_path / "both")
     with pytest.raises(UserError, match="one suite"):
         write_page(page, tmp_path / "both", ("html", "peft"))
     assert not (tmp_path / "both").exists()

@@ -107,7 +107,8 @@ def test_a_page_with_everything_has_short_sentences(tmp_path: Path) -> None:
 
 def test_a_page_over_suites_has_short_sentences(tmp_path: Path) -> None:
     """Ranks over the suites that share methods."""
-    write_page(page_over([load(REFERENCES / name) for name in ("quickstart", "minilm", "chat")]), tmp_path, ("html",))
+    suites = [load(REFERENCES / name) for name in ("quickstart", "minilm", "chat")]
+    write_page(page_over(suites, tmp_path), tmp_path, ("html",))
     check((tmp_path / "report.html").read_text(encoding="utf-8"), [])
 
 

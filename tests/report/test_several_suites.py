@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from helpers import made_records
 from helpers.made_records import in_suite, sweep
 from hpml_bench.errors import UserError
-from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.report.answer import words
+from hpml_bench.report.looks import FILE
 from hpml_bench.report.over_suites import Suites, answer_over, sections_over
+from hpml_bench.report.render import page_over
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec
 
@@ -36,28 +40,82 @@ def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
     """Mean ranks of two suites are shown, and the headline says what a verdict takes."""
     suites = Suites.of([suite(tmp_path, n) for n in range(2)])
     answer = answer_over(suites)
-    assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 7 or more."
+    assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 8 or more."
     assert [method.name for method in answer.methods] == ["full", "lora", "head"]
     assert {pair.v for pair in answer.pairs["score"]} == {"untested"}
     assert answer.top == ()
     assert {(method.v["score"].lo, method.v["score"].hi) for method in answer.methods} == {(None, None)}
     ranks = tables(suites)["ranks"]
     assert {row[2:4] for row in ranks.rows} == {("–", "–")}
-    assert "none under 7 suites" in ranks.notes[0]
+    assert "none under 8 suites" in ranks.notes[0]
     assert words.setup_line(answer)[0] == "2 suites: suite-0, suite-1"
 
 
 def test_enough_suites_decide(tmp_path: Path) -> None:
-    """Where one method is last in each of eight suites, the page says so, by the test over suites."""
-    suites = Suites.of([suite(tmp_path, n) for n in range(8)])
+    """Where one method is last in each of thirteen suites, the page says so, by the test over suites."""
+    suites = Suites.of([suite(tmp_path, n) for n in range(13)])
     answer = answer_over(suites)
     assert answer.relation("score", "full", "head") == "better"
     assert answer.by_name["head"].place == (3, 3)
     row = next(row for row in tables(suites)["wins"].rows if row[0] == "full against head")
-    assert row[1:5] == ("8", "0", "0", "0")
+    assert row[1:5] == ("13", "0", "0", "0")
     assert row[-1] == "full"
     assert all(row[2] != "–" for row in tables(suites)["ranks"].rows)
     assert words.verdict(answer, "head").text == "3rd of 3"
+
+
+def said(suites: Suites) -> str:
+    """Return the sentences beside the mean ranks."""
+    (section,) = (one for one in sections_over(suites) if one.slug == "ranks")
+    return " ".join(s for block in section.blocks if isinstance(block, Text) for s in block.sentences)
+
+
+def test_a_page_without_a_verdict_says_how_many_suites_show_one(tmp_path: Path) -> None:
+    """By the guard: one place apart among three methods 13 suites, two places 8; none where a pair is shown."""
+    folders = [suite(tmp_path, n) for n in range(8)]
+    assert said(Suites.of(folders[:2])).endswith(
+        "One place apart in each suite takes 13 suites to show; 2.00 apart, as lora and head are here, 8."
+        if answer_over(Suites.of(folders[:2])).methods[0].name == "lora"
+        else "One place apart in each suite takes 13 suites to show; 2.00 apart, as full and head are here, 8."
+    )
+    assert "to show" not in said(Suites.of(folders))
+
+
+def test_suites_of_a_group_count_as_one(tmp_path: Path) -> None:
+    """Nine suites of which seven are one group are three: too few for a test, and the page says so."""
+    alone = Suites.of([suite(tmp_path, n) for n in range(9)])
+    members = [replace(one, block="mmlu" if n >= 2 else "") for n, one in enumerate(alone.ranked)]
+    grouped = Suites.among(members)
+    assert alone.tested
+    assert not grouped.tested
+    answer = answer_over(grouped)
+    assert (answer.seeds, answer.rows_text) == (3, "3 suites: suite-0, suite-1, mmlu (7 tasks as one)")
+    assert {len(method.v["score"].runs) for method in answer.methods} == {3}
+    assert "7 tasks of mmlu count as one: methods are ranked by their mean rank over these." in said(grouped)
+    assert tables(grouped)["ranks"].columns[4:] == ("suite-0", "suite-1", "mmlu (7 tasks as one)")
+
+
+def test_later_suites_are_a_later_look(tmp_path: Path) -> None:
+    """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
+    folders, out = [suite(tmp_path, n) for n in range(10)], tmp_path / "over"
+    assert not (page_over(folders[:2], out), out.exists())[1]  # without a test nothing can err
+    looks = []
+    for n in (9, 10, 9):
+        page_over(folders[:n][:: -1 if n == 9 else 1], out)
+        first = json.loads((out / FILE).read_text())
+        looks.append(len(first))
+    assert looks == [1, 2, 2]
+    first, second = (replace(Suites.of(folders), look=look) for look in (1, 2))
+    assert "This is look 2 at results in this folder: it has 5 % of the 5 %." in said(second)
+    for one, two in zip(first.found.pairs, second.found.pairs, strict=True):
+        assert two.p_adjusted == pytest.approx(min(1.0, one.p_adjusted * 0.9 / 0.05))
+    assert second.least > first.least
+
+
+def test_places_within_a_suite_are_marked_as_its_own(tmp_path: Path) -> None:
+    """The page's 5 % don't cover them, and the table of places says so."""
+    note = tables(Suites.of([suite(tmp_path, n) for n in range(2)]))["places"].notes[0]
+    assert "Places hold at 5 % in each suite alone: one in 20 may have a false one." in note
 
 
 def test_costs_are_multiples_of_each_suites_cheapest(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hpml_bench.cli.options import names
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports", "compare"), show_default=True,
               metavar="DIR", help="Folder to write to.")  # fmt: skip
 @click.option("--metric", metavar="NAME", help="Score to compare by; a table's column, `score` if not given.")
+@click.option("--group", metavar="FIELD", help="Field of lm_eval's documents whose rows depend on each other.")
 @click.option("--margin", type=float, metavar="X", help="Difference of scores that counts as none.")
 @click.option("--lower", is_flag=True, help="A lower score is better.")
 @click.option("--range", "bounds", metavar="LOW,HIGH", help="Least and largest score that a row can have.")
@@ -24,6 +25,7 @@ def compare(
     inputs: tuple[Path, ...],
     out: Path,
     metric: str | None,
+    group: str | None,
     margin: float | None,
     lower: bool,
     bounds: str | None,
@@ -49,7 +51,7 @@ def compare(
         raise UserError(f"--margin {margin:g}: give a difference above 0, in the score's unit")
     load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
-    found = assemble(read(inputs, metric), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)
+    found = assemble(read(inputs, metric, group), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)
     shown(*write(found, out, wanted, margin))
     if len(found) > 1:
         click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")

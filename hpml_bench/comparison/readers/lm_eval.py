@@ -19,7 +19,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.measured import CONTENT, DATASET, ROW, SCORE, SEED, SYSTEM, WHERE, Measured, Score, source_of
+from hpml_bench.comparison.measured import (
+    CONTENT,
+    DATASET,
+    GROUP,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    Measured,
+    Score,
+    source_of,
+)
 from hpml_bench.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -44,6 +56,13 @@ NEWEST = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d
 OLD_RESULTS = "results.json"
 NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")
 """Model arguments that name the model, the first ones first (`_get_model_name` in its evaluation_tracker.py)."""
+FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard_gpqa", "leaderboard_musr", "mmlu")
+"""Beginnings of the names of tasks that are parts of one benchmark, where a results file names no group."""
+GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
+           "record": "passage", "squadv2": "title"}  # fmt: skip
+"""Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
+LONGEST = 60
+"""Characters of a group's name; of a longer one, such as a passage, the digest is taken."""
 HEAD = 2_000_000
 """Bytes of a file that show whether it has samples: its first line, which holds a whole document."""
 
@@ -58,20 +77,22 @@ def claims(path: Path) -> bool:
         return True
 
 
-def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
+def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[Measured, ...]:
     """Return the samples of a folder's models by task, each through one filter.
 
     Args:
         path: a file of samples, a model's folder, or one with folders of models.
         metric: a metric's name, with or without its filter, such as `exact_match` or `exact_match,strict-match`; the
             first of `FIRST` that a task has if None, else the task's first one. Without a filter, the task's first one.
+        group: field of the documents whose rows of one value depend on each other, such as `idx.paragraph`; that of
+            `GROUPED` if None, where a task's documents have it.
 
     Raises:
-        UserError: a file can't be read, a row's value is no number, no task has the metric, or its direction is unknown
-            or differs between models.
+        UserError: a file can't be read, a row's value is no number, a document lacks the field of groups, no task has
+            the metric, or its direction is unknown or differs between models.
 
     """
-    logs = _logs(path)
+    logs = _logs(path, group)
     if not logs:
         raise UserError(f"{path} has no samples_*.jsonl; run lm_eval with --log_samples and --output_path")
     by_task: dict[str, list[_Log]] = {}
@@ -90,6 +111,8 @@ class _Sample:
 
     fields: Mapping[str, Any]
     where: str
+    group: str | None = None
+    """Group of rows that it is of; None where its document names none."""
 
     @property
     def row(self) -> str:
@@ -125,6 +148,8 @@ class _Log:
     date: str
     results: Mapping[str, Any]
     """The results file beside it; empty if there is none."""
+    group: str | None = None
+    """Field of its documents by which rows are grouped; None if it is the task's own."""
 
     def of_results(self, *keys: str) -> Any:
         """Return a value of the results file; None where it is missing."""
@@ -181,6 +206,21 @@ class _Log:
         }
         return {name: sanitize(value, 80) for name, value in known.items() if value is not None}
 
+    @property
+    def field(self) -> str:
+        """Field of its documents by which rows are grouped; empty where none is known."""
+        return self.group or next((field for name, field in GROUPED.items() if _is_of(self.task, name)), "")
+
+    @property
+    def block(self) -> str:
+        """The widest group of tasks with a score of its own that the task is part of, else its family; else empty."""
+        given, at, found = self.of_results("group_subtasks"), self.task, ""
+        parts = [(name, of) for name, of in given.items() if isinstance(of, list)] if isinstance(given, dict) else []
+        above = {str(part): name for name, of in parts for part in of}
+        while at := above.pop(at, ""):
+            found = at if self.of_results("groups", at) else found
+        return sanitize(found or next((name for name in FAMILIES if _is_of(self.task, name)), ""))
+
     @cached_property
     def samples(self) -> list[_Sample]:
         """The rows in their order."""
@@ -188,7 +228,11 @@ class _Log:
         for where, fields in _records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            found.append(_Sample(_without_texts(fields), where))
+            found.append(_Sample(_without_texts(fields), where, _group(fields.get("doc"), self.field)))
+        lacking = [sample for sample in found if sample.group is None]
+        if lacking and (self.group or found[0].group is not None):
+            what = f"the document has no {sanitize(self.field, 60)}, by which rows are grouped"
+            raise UserError(f"{lacking[0].where}: {what}; give files whose documents all have it, or another --group")
         return self._with_filters(found)
 
     def _with_filters(self, samples: list[_Sample]) -> list[_Sample]:
@@ -201,7 +245,7 @@ class _Log:
         for sample in samples:
             nth = count[sample.row]
             count[sample.row] += 1
-            named.append(_Sample({**sample.fields, "filter": names[nth % len(names)] if names else ""}, sample.where))
+            named.append(replace(sample, fields={**sample.fields, "filter": names[nth % len(names)] if names else ""}))
         unnamed = all("filter" not in sample.fields for sample in samples)
         return named if unnamed and names and set(count.values()) == {len(names)} else samples
 
@@ -230,6 +274,21 @@ class _Log:
             f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
             f"metric of {self.task} with --metric"
         )
+
+
+def _is_of(task: str, name: str) -> bool:
+    """Return whether a task is the one of a name, or a part of it."""
+    return task == name or task.startswith(f"{name}_")
+
+
+def _group(document: Any, field: str) -> str | None:
+    """Return a document's value of a field, as text; None where it has none."""
+    for key in field.split("."):
+        document = document.get(key) if isinstance(document, dict) else None
+    if document is None:
+        return None
+    text = str(document) if isinstance(document, str | int) else json.dumps(document, sort_keys=True)
+    return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -313,7 +372,7 @@ def _parsed(where: object, text: str) -> Any:
         raise UserError(f"{where} isn't JSON ({error}); the file may be cut off") from None
 
 
-def _logs(path: Path) -> list[_Log]:
+def _logs(path: Path, group: str | None) -> list[_Log]:
     results: dict[Path, dict[str, Any]] = {}
     found = []
     for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
@@ -323,7 +382,7 @@ def _logs(path: Path) -> list[_Log]:
         task, date, beside = named or (file.stem, "", None)
         if beside is not None and beside not in results:
             results[beside] = _json(beside)
-        found.append(_Log(file, task, date, results[beside] if beside is not None else {}))
+        found.append(_Log(file, task, date, results[beside] if beside is not None else {}, group))
     return found
 
 
@@ -349,7 +408,8 @@ def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) ->
         f"{f'; its samples also have {also} (--metric)' if also else ''}."
     )
     made = _measured(sanitize(task), [log for log in used if log.through(chosen)], chosen, name, remarks)
-    yield replace(made, source=source_of(SOURCE, path, len(used)))
+    block = next((log.block for log in used if log.block), "")
+    yield replace(made, source=source_of(SOURCE, path, len(used)), block=block)
 
 
 def _metrics(logs: Iterable[_Log]) -> dict[str, list[str]]:
@@ -428,6 +488,9 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     rows = [(log, sample) for log in logs for sample in log.through(chosen)]
     lines = [[log.system, s.row, s.value(metric), log.seed, dataset, s.content, s.where] for log, s in rows]
     frame = pd.DataFrame(lines, columns=[SYSTEM, ROW, SCORE, SEED, DATASET, CONTENT, WHERE]).astype({SCORE: float})
+    if any(sample.group is not None for _, sample in rows):
+        frame[GROUP] = [sample.group for _, sample in rows]
+        remarks = (*remarks, f"Rows of {dataset} are grouped by {sanitize(logs[0].field, 60)} of their documents.")
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
     return Measured(frame, Score(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted)

@@ -211,7 +211,7 @@ def _sure(answer: Answer) -> str:
     few = f"at most {answer.chance:g} in 100 such pages have"
     pages = f"{few} a wrong verdict (conditions below)."
     if answer.ranks:
-        return f"For {answer.over}s like these: {pages}"
+        return f"For {answer.over}s like these: {few} a wrong verdict over them (conditions below)."
     if answer.over == "row":
         few_rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
         marked = " Few rows carry some: these are less sure." if any(pair.skew for pair in tested) else ""
