@@ -77,7 +77,7 @@ class Measured(NamedTuple):
     evaluation: int
     generation: int
     tensors: dict[str, int]
-    """Peak of each phase without kernels' buffers: the same on every processor to some kB, but for operators that copy."""
+    """Peak of each phase without kernels' buffers: on every processor the same to some kB, if operators copy alike."""
 
 
 def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
