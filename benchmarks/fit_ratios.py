@@ -4,7 +4,9 @@
 
 trains models of a few layers with random weights: every method of the packaged suites and PEFT's types, each with and
 without gradient checkpointing, in micro-batches, and with weights in bfloat16. It prints the ratio of the predicted to
-the real peak of each phase: the smallest, the median, the largest, and the worst cases by name.
+the real peak of each phase: the smallest, the median, the largest, and the worst cases by name. Part of a real peak
+are buffers inside kernels, which differ from processor to processor; ONEDNN_MAX_CPU_ISA (AVX512_CORE, AVX2) and
+ATEN_CPU_CAPABILITY (avx512, avx2) give the kernels of processors that have less.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 from support_trial import COMMON
 from torch import Tensor, nn
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
 
@@ -73,6 +76,8 @@ class Measured(NamedTuple):
     step: int
     evaluation: int
     generation: int
+    tensors: dict[str, int]
+    """Peak of each phase without kernels' buffers: on every processor the same to some kB, if operators copy alike."""
 
 
 def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
@@ -95,8 +100,11 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
             _evaluate(Evaluator(run))
         gc.collect()  # what is freed after a profile keeps its size there, and is counted again in the next one
     live, peaks = _peaks(profiled)
+    _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
-    return Measured(weights + held, *(weights + peaks[phase] if phase in peaks else 0 for phase in PHASES))
+    step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES)
+    alone = {phase: weights + peak for phase, peak in tensors.items()}
+    return Measured(weights + held, step, evaluated, generated, alone)
 
 
 def train(trainer: Trainer, phase: Phase = record_function) -> None:
@@ -127,20 +135,50 @@ def _there(model: nn.Module) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _peaks(profiled: profile) -> tuple[dict[str, int], dict[str, int]]:
+def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
-    events: list[Any] = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
-    phases = {event.name(): (event.start_ns(), event.end_ns()) for event in events if event.name() in PHASES}
+    nodes = [*_below(profiled.profiler.kineto_results.experimental_event_tree())]  # type: ignore[union-attr]
+    phases = {node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES}
+    left_out = set() if buffers else {id(event) for node in nodes for event in _buffers(node)}
+    events = [node for node in nodes if _allocates(node) and id(node) not in left_out]
     live = 0
     first: dict[str, int] = {}
     peaks: dict[str, int] = {}
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda event: event.start_ns()):
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        size = event.extra_fields.alloc_size
         for phase, (begin, end) in phases.items():
-            if begin <= event.start_ns() <= end:
+            if begin <= event.start_time_ns <= end:
                 first.setdefault(phase, live)
-                peaks[phase] = max(peaks.get(phase, live), live + event.nbytes())
-        live += event.nbytes()
+                peaks[phase] = max(peaks.get(phase, live), live + size)
+        live += size
     return first, peaks
+
+
+def _below(nodes: list[Any]) -> Iterator[Any]:
+    """Yield a profile's events with all that happened in them."""
+    for node in nodes:
+        yield node
+        yield from _below(node.children)
+
+
+def _allocates(node: Any) -> bool:
+    """Whether an event is the allocator's."""
+    return bool(node.tag == _EventType.Allocation)
+
+
+def _buffers(operator: Any) -> Iterator[Any]:
+    """Yield the allocator's events of what an operator took and gave back itself, not by an operator within it.
+
+    Those are buffers of its kernel, such as oneDNN's: a tensor outlives the operator that made it.
+    """
+    taken: dict[int, Any] = {}
+    if operator.name.startswith("aten::"):
+        for event in filter(_allocates, operator.children):
+            if event.extra_fields.alloc_size > 0:
+                taken[event.extra_fields.ptr] = event
+            elif event.extra_fields.ptr in taken:
+                yield taken.pop(event.extra_fields.ptr)
+                yield event
 
 
 class Case(NamedTuple):
@@ -247,11 +285,12 @@ def _rows(task: Any, rows: int, length: int) -> dict[str, list[Any]]:
 
 
 class Compared(NamedTuple):
-    """A case with predicted and real bytes of each phase, and why there are none."""
+    """A case with predicted and real bytes of each phase, real ones of tensors alone, and why there are none."""
 
     name: str
     predicted: dict[str, int]
     real: dict[str, int]
+    tensors: dict[str, int]
     reason: str = ""
 
     @property
@@ -266,12 +305,13 @@ def compare(case: Case, folder: Path, group: Group) -> Compared:
     try:
         real = measured(case.spec, prepared, group)
     except Unsupported as error:
-        return Compared(case.name, {}, {}, str(error))
+        return Compared(case.name, {}, {}, {}, str(error))
     found: Footprint = trace(case.spec, prepared)
     return Compared(
         case.name,
         {phase: int(getattr(found, phase)) for phase in PHASES},
         {phase: int(getattr(real, phase)) for phase in PHASES},
+        real.tensors,
     )
 
 
@@ -314,7 +354,7 @@ def main() -> None:
             try:
                 found.append(compare(case, Path(name), group))
             except Exception as error:  # named, and the others go on
-                found.append(Compared(case.name, {}, {}, f"{type(error).__name__}: {error}"[:300]))
+                found.append(Compared(case.name, {}, {}, {}, f"{type(error).__name__}: {error}"[:300]))
             one = found[-1]
             shown = " ".join(f"{phase} {ratio:.4f}" for phase, ratio in one.ratios.items()) or one.reason
             print(f"{one.name}: {shown}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpml_bench.system.environment import has_bf16
+
 BUFFERS = 2**16
-"""Bytes of oneDNN's buffers in a product of bfloat16: 45 to 116 kB in the runs of `benchmarks/fit_ratios.py`."""
+"""Bytes of oneDNN's buffers in a product of bfloat16 by instructions for it: 45 to 116 kB at the peaks of the runs of
+`benchmarks/fit_ratios.py`; ATen's own products, which processors without AVX-512 take, have none."""
 PRODUCTS = {"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
 
 
@@ -20,7 +24,7 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
     An elementwise operator of several types converts operands to the common one, and what it writes in place too
     (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`). A product resolves conjugates
     (aten/src/ATen/ConjugateFallback.cpp), and copies bfloat16 matrices whose rows or columns aren't contiguous
-    (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`).
+    (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`). oneDNN's buffers are further bytes.
     """
     tensors = [value for value in args if isinstance(value, Tensor) and value.dim()]
     if torch.Tag.pointwise in func.tags:
@@ -30,8 +34,21 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
         found = [torch.empty(value.shape, dtype=value.dtype) for value in tensors if value.is_conj() or _odd(value)]
-        return [*found, torch.empty(BUFFERS if tensors[-1].dtype == torch.bfloat16 else 0, dtype=torch.uint8)]
+        if tensors[-1].dtype == torch.bfloat16:
+            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if sums_in_float32() else 0
+            found.append(torch.empty(max(BUFFERS, sums), dtype=torch.uint8))
+        return found
     return []
+
+
+def sums_in_float32() -> bool:
+    """Whether products of bfloat16 here add up in a float32 matrix of the result's shape.
+
+    oneDNN's do with AVX-512 and without instructions for bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp,
+    `book_acc_scratchpad`): on a processor that lacks these, or by oneDNN's variable.
+    """
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
 
 
 def _odd(matrix: Tensor) -> bool:

@@ -226,14 +226,16 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.serial
 def test_help_answers_at_once() -> None:
-    """In under 0.4 s, best of five new processes."""
+    """In under 25 times what Python itself takes to start, best of five new processes of each in turns."""
 
-    def seconds() -> float:
+    def seconds(*words: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "hpml_bench", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
         return time.perf_counter() - began
 
-    assert min(seconds() for _ in range(5)) < 0.4
+    taken = [(seconds("-m", "hpml_bench", "--help"), seconds("-c", "pass")) for _ in range(5)]
+    ours, bare = map(min, zip(*taken, strict=True))
+    assert ours < 25 * bare
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -457,11 +458,11 @@ def publish_ok(sweep: JobSweep, number: int) -> None:
 def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(lag=2), tmp_path / "quickstart", said.append)
+    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", said.append)
     (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
-    assert JobSweep.open(*on_slurm(lag=2), sweep.folder, print).submit(again=True) == ()
+    assert JobSweep.open(*on_slurm(lag=60), sweep.folder, print).submit(again=True) == ()
     looks = iter(range(100))
     monkeypatch.setattr(sweep.engine, "wait", lambda _: publish_ok(sweep, 0) if next(looks) == 6 else None)
     assert sweep.wait(lambda _: None, poll=0.01)
@@ -469,9 +470,9 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: p
     assert not any("no job" in text for text in said)
 
 
-def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path) -> None:
+def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once where the job has said that it ended; it is the same unit's last start that counts."""
-    sweep = JobSweep.open(*on_slurm(lag=1.5), tmp_path / "quickstart", print)
+    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", print)
     assert sweep.submit(again=True) == (0,)
     assert sweep.submit(again=True) == ()
     ended = JOB.model_copy(update={"began": "2999-01-01T00:00:00+00:00", "ended": "2999-01-01T00:00:01+00:00"})
@@ -481,7 +482,8 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path) -> No
         sweep.folder, ended.model_copy(update={"began": "2999-01-01T00:00:02+00:00", "ended": None, "restart": 1})
     )
     assert sweep.submit(again=True) == ()
-    time.sleep(1.6)
+    later = SimpleNamespace(time=lambda: time.time() + 61, monotonic=lambda: time.monotonic() + 61)
+    monkeypatch.setattr("hpml_bench.sweep.submitted.time", later)
     assert sweep.submit(again=True) == (0,)
 
 

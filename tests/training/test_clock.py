@@ -77,7 +77,7 @@ def test_the_second_clock_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", None)
     before = clock.second_clock()
     time.sleep(0.02)
-    assert 0.02 <= clock.second_clock() - before < 2
+    assert 0.019 <= clock.second_clock() - before < 2  # by which sleep() is timed, NTP may slow by 500 ppm
     monkeypatch.delattr(time, "CLOCK_MONOTONIC_RAW", raising=False)
     monkeypatch.setattr(time, "monotonic", lambda: 42.0)
     assert clock.second_clock() == 42.0
