@@ -36,10 +36,10 @@ def stands(answer: Json, one: str, other: str) -> str:
 
 
 def seen(answer: Json, metric: str, one: str, other: str) -> list[float | None] | None:
-    """Return difference (of costs: factor) and interval of one method against another."""
+    """Return difference (of costs: factor) and interval that decides of one method against another."""
     for pair in answer["pairs"].get(metric, ()):
         if {pair["a"], pair["b"]} == {one, other}:
-            values = [pair["d"], pair["lo"], pair["hi"]]
+            values = [pair["d"], pair["wlo"], pair["whi"]]
             if pair["a"] == one:
                 return values
             turned = [None if x is None else (-x if metric == "score" else 1 / x) for x in values]
@@ -78,7 +78,8 @@ def chip(answer: Json, name: str) -> str:
     unproven = any(base == name or stands(answer, name, base) != "better" for base in bases)
     if unproven or (answer["guess"] and name in answer["guess"]["below"]):
         return "may be best"
-    return "best" if len(top) == 1 else "best or tied"
+    won = len(top) == 1 and all(stands(answer, name, other) == "better" for other in tested if other != name)
+    return "best" if won and len(tested) == len(names) else "may be best"
 
 
 def cost_cells(study: Study, table: Table, row: Row) -> Cells:

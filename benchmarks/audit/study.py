@@ -104,6 +104,21 @@ class Study:
             weights = weights.groupby(run.predictions["group"]).sum()
         return self.range * float(weights.max() / weights.mean())
 
+    @functools.cached_property
+    def difference_span(self) -> float:
+        """The span by the largest difference of a row that was declared, where rows of real scores keep to it."""
+        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
+        largest = (declared[0] if declared else self.suite.get("margin", {})).get("largest_difference")
+        weights = weigh(self.score, ordered[0].predictions["reference"], ordered[0].record["label_names"])
+        if largest is None or self.binary or not 0 < largest <= self.range or np.ptp(weights):
+            return self.span
+        by_seed: dict[int, list[Floats]] = {}
+        for run in ordered:
+            by_seed.setdefault(run.seed, []).append(run.scores)
+        kept = all(float(np.ptp(np.array(rows), axis=0).max()) <= largest for rows in by_seed.values())
+        return self.span * largest / self.range if kept else self.span
+
     @property
     def looks(self) -> int:
         """How often the suite was declared with more seeds than before, of three or more."""

@@ -152,7 +152,7 @@ def test_groups_are_what_another_sample_replaces() -> None:
 
 
 def test_means_of_known_rows_are_tested_unpaired() -> None:
-    """A mean and a number of rows, within a range, of independent errors: Agresti and Caffo's interval leaves out 0 just where it decides."""
+    """Means within a range, of independent errors: Agresti and Caffo's interval leaves out 0 just where it decides."""
     found = answer(means(a=0.5, b=0.52, c=0.9), bounds=(0.0, 1.0), independent=True)
     assert found.score.unit == "%"
     for pair in found.pairs["score"]:
