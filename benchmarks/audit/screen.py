@@ -142,7 +142,15 @@ def words_of(study: Study, _: Table, row: Row) -> Cells:
     score = answer["score"]
     margin = f"{score['margin']:.3g} {score['difference_unit']}".strip()
     count = f"{answer['tested']:,} comparison{'' if answer['tested'] == 1 else 's'}"
+    tests = f"Within a seed and a test row, for {answer['judged']}: two-way analysis of variance and paired t; the "
+    tests += "larger p counts."
+    largest, why = study.largest
+    if largest is not None:
+        shown = f"{study.scale(study.score) * largest:g} {score['difference_unit']}".strip()
+        unused = f", isn't used: {why}" if why else ""
+        tests += f" Largest difference of a row: {shown}, declared in the suite{unused}."
     meanings: dict[str, Cell] = {
+        "Scores are tested": tests,
         "Equal": f"The difference is shown to be under {margin} of score, or {100 * study.margin(TIME):g} % of a cost.",
         "p (Holm)": f"p adjusted for the {count} of this page. Below 5 % is a verdict.",
         "A wrong verdict": f"At most {answer['chance']:g} % of such pages hold one, under near-normal noise and a "
