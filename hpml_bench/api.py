@@ -67,6 +67,8 @@ def compare(
     better: Literal["higher", "lower"] = "higher",
     bounds: tuple[float, float] | None = None,
     shared: bool = False,
+    independent: bool = False,
+    largest_difference: float | None = None,
 ) -> pd.DataFrame:
     """Return which systems can be told apart by their scores: a row per pair, and data set.
 
@@ -75,7 +77,8 @@ def compare(
     variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where all
     are one of two values; else Student's t over differences of rows, or of groups linearised as a ratio
     (Cochran 1977, ch. 9A), with guards against rare rows (Rao 1948). No rows: means within `bounds`, unpaired, after
-    Agresti and Caffo (2000) and Fisher's exact test. docs/methodology.md has formulas and simulated rates.
+    Agresti and Caffo (2000) and Fisher's exact test, if errors are said to be `independent`. docs/methodology.md has
+    formulas and simulated rates.
 
     Args:
         frame: a line per row and run with the columns `system`, `row`, `score`, and optionally `seed`, `group` (rows
@@ -87,15 +90,20 @@ def compare(
             (Schuirmann 1987).
         better: which scores are better.
         bounds: least and largest score that a row can have; without it the range of the scores seen is taken.
-        shared: compare the rows that all systems have, instead of refusing unequal rows.
+        shared: compare the rows that all systems have, instead of refusing unequal rows; a verdict also takes all rows,
+            with the worst score where one is missing.
+        independent: the systems' errors are independent, so that means without rows may be tested.
+        largest_difference: largest plausible difference of one row's real scores between two systems, declared before
+            the scores were seen; it takes the place of the range in the guards against rare rows.
 
     Returns:
         Columns `dataset`; `a`, `b` (systems); `difference` (mean score of a less that of b, in the score's unit) with
-        its own 95 % interval `low`, `high`; `p` and, after Holm, `p_adjusted` (below 0.05 is a verdict); `verdict`
-        (`different`, `equivalent`, `undecided`, `untested`); `better` (the better system, or None); `scope` (what the
-        verdict holds for); `need` (of undecided pairs, seeds or rows that would decide with a chance of 80 % if the
-        difference is as measured); `rows` and `seeds` (compared rows, shared seeds); `skewed` (whether few rows carry a
-        verdict, or noise looks skewed, where tests claim too much). NaN or NA where there is none.
+        the interval `low`, `high` at the level of its test (without 0 just where they differ); `p` and, after Holm,
+        `p_adjusted` (below 0.05 is a verdict); `verdict` (`different`, `equivalent`, `undecided`, `untested`); `better`
+        (the better system, or None); `scope` (what the verdict holds for); `need` (of undecided pairs, seeds or rows
+        that would decide with a chance of 80 % if the difference is as measured); `rows` and `seeds` (compared rows,
+        shared seeds); `skewed` (whether few rows carry a verdict, or noise looks skewed, where tests claim too much).
+        NaN or NA where there is none.
 
     Raises:
         hpml_bench.errors.UserError: the frame can't be compared: one sentence that names the line.
@@ -103,7 +111,10 @@ def compare(
     """
     from hpml_bench.comparison.frame import verdicts_of
 
-    return verdicts_of(frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared)
+    return verdicts_of(
+        frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared, independent=independent,
+        largest_difference=largest_difference,
+    )  # fmt: skip
 
 
 def load_results(folder: str | Path) -> pd.DataFrame:

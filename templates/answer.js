@@ -219,9 +219,8 @@
         if (rest.includes(m) && equal.length) note.push(", equal to ", ...others(equal));
         return { label: label(m), note };
       };
-      const weak = key === "score" && head.some((m) => m.base || Object.values(unproven(m)).some(Boolean));
       const made = [
-        [weak ? "May be best" : "Best or tied", head.length > 1 ? head : []],
+        ["May be best", head.length > 1 ? head : []],
         [head.length ? "Then by mean" : "By mean", rest],
         [head.length ? "Not tested" : "By mean, not tested", order.length > 1 ? untested : []],
       ].map(([title, of]) => ({ title, items: of.slice(0, few).map(item), more: Math.max(0, of.length - few) }));

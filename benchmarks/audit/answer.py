@@ -108,6 +108,7 @@ def answer_of(study: Study) -> Json:
         "over": "seed",
         "least": 3,
         "noun": "method",
+        "lacking": "",
         "untested": None,
     }
 

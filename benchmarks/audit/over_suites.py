@@ -214,7 +214,7 @@ def answer_over(over: Over) -> Json:
         "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
         "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
         "unranked": "they are means over suites" if keys else None, "untried": [], "over": "suite",
-        "least": over.least, "noun": "method", "untested": None,
+        "least": over.least, "noun": "method", "lacking": "", "untested": None,
     }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
 def tables_over(over: Over, answer: Json) -> dict[str, Expected]:
     """Return the tables by name."""
     suites, methods = over.suites, answer["methods"]
-    head = ["method", "mean rank", "difference", "low (95 %)", "high (95 %)", "verdict", "can't tell from"]
+    head = ["method", "mean rank", "difference", "low", "high", "verdict", "can't tell from"]
     head += [f"{axis['title'].lower()} ({axis['unit']})" for axis in answer["axes"]]
     firsts = {method["name"]: answer_cells(answer, head, method["name"]) for method in methods}
     places = {method["name"]: method["v"]["score"] for method in methods}

@@ -105,7 +105,7 @@ def compare_all(study: Study) -> None:
         elif metric == study.score:
             one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
             table = np.array(one) - np.array(other)
-            made, d = compare_rows(table, study.span, study.binary), values[0] - values[1]
+            made, d = compare_rows(table, study.difference_span, study.binary), values[0] - values[1]
             few_rows = study.span == 0 and abs(float(stats.skew(table.mean(axis=0)))) > 3
         else:
             d = np.log(values[0]) - np.log(values[1])

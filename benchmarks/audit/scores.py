@@ -80,6 +80,15 @@ def difference_cells(pair: Pair, first: str, made: Comparison) -> tuple[float, t
     return pair.shown(sign * made.mean), (low, high) if made.interval else None
 
 
+def decided_interval(study: Study, pair: Pair, first: str) -> tuple[float, float] | None:
+    """Return the differences, or factors, that the test at the pair's own level leaves possible; none untested."""
+    if pair.n < 3 or not pair.comparison.spreads:
+        return None
+    ends = pair.comparison.accepted(study.decided_at(pair))
+    low, high = ends if pair.first == first else (-ends[1], -ends[0])
+    return pair.shown(low), pair.shown(high)
+
+
 def could_have_found(study: Study, pair: Pair) -> Near:
     """Return the least difference that would have been found, of a cost in %, as near as a root is found."""
     if pair.n < 3 or not pair.comparison.spreads:
@@ -105,12 +114,12 @@ def pairs(study: Study, table: Table, row: Row) -> Cells:
     """All that is said of a pair by one metric."""
     first, second = re.split(r" [−/] ", row["Pair"])
     pair = study.pair(table.name.removeprefix("pairs_"), first, second)
-    difference, interval = difference_cells(pair, first, pair.comparison)
+    difference, _ = difference_cells(pair, first, pair.comparison)
     return {
         "Verdict": pair.verdict + (" ‡" if pair.erratic and (pair.better or pair.equivalent) else ""),
         "Difference": difference,
         "Factor": difference,
-        "95 % interval": interval_cell(interval),
+        "Interval": interval_cell(decided_interval(study, pair, first)),
         "p": pair.p,
         "p (Holm)": pair.p_holm,
         "p of the margin": pair.p_margin,
@@ -139,24 +148,14 @@ def these_rows(study: Study, _: Table, row: Row) -> Cells:
 
 
 def beyond(study: Study, table: Table, row: Row) -> Cells:
-    """Intervals over seeds beside those over seeds and rows, of a method or a pair."""
-    first, _, second = row[table.header[0]].partition(" − ")
-    if second:
-        pair = study.pair(study.score, first, second)
-        mean, wide = difference_cells(pair, first, pair.comparison)
-        narrow = difference_cells(pair, first, over_seeds(pair, study.grid(study.score)))[1]
-        n = pair.n
-    else:
-        made, scale = (
-            compare_rows(np.array([run.drawn for run in study.methods[first]]), study.span, study.binary),
-            study.scale(study.score),
-        )
-        mean, n = scale * made.mean, made.n
-        wide = scaled(cut(study, study.score, made.interval), scale)
-        narrow = scaled(own_interval(study, study.score, list(study.by_seed(study.score)[first].values())), scale)
+    """A method's interval over seeds beside that over seeds and rows."""
+    name, scale = row["Method"], study.scale(study.score)
+    made = compare_rows(np.array([run.drawn for run in study.methods[name]]), study.span, study.binary)
+    wide = scaled(cut(study, study.score, made.interval), scale)
+    narrow = scaled(own_interval(study, study.score, list(study.by_seed(study.score)[name].values())), scale)
     return {
-        "Seeds": n,
-        table.header[2]: mean,
+        "Seeds": made.n,
+        table.header[2]: scale * made.mean,
         "95 % over seeds": interval_cell(narrow),
         "95 % over seeds and rows": interval_cell(wide),
     }

@@ -36,10 +36,10 @@ def stands(answer: Json, one: str, other: str) -> str:
 
 
 def seen(answer: Json, metric: str, one: str, other: str) -> list[float | None] | None:
-    """Return difference (of costs: factor) and interval of one method against another."""
+    """Return difference (of costs: factor) and interval that decides of one method against another."""
     for pair in answer["pairs"].get(metric, ()):
         if {pair["a"], pair["b"]} == {one, other}:
-            values = [pair["d"], pair["lo"], pair["hi"]]
+            values = [pair["d"], pair["wlo"], pair["whi"]]
             if pair["a"] == one:
                 return values
             turned = [None if x is None else (-x if metric == "score" else 1 / x) for x in values]
@@ -78,7 +78,8 @@ def chip(answer: Json, name: str) -> str:
     unproven = any(base == name or stands(answer, name, base) != "better" for base in bases)
     if unproven or (answer["guess"] and name in answer["guess"]["below"]):
         return "may be best"
-    return "best" if len(top) == 1 else "best or tied"
+    won = len(top) == 1 and all(stands(answer, name, other) == "better" for other in tested if other != name)
+    return "best" if won and len(tested) == len(names) else "may be best"
 
 
 def cost_cells(study: Study, table: Table, row: Row) -> Cells:
@@ -141,7 +142,15 @@ def words_of(study: Study, _: Table, row: Row) -> Cells:
     score = answer["score"]
     margin = f"{score['margin']:.3g} {score['difference_unit']}".strip()
     count = f"{answer['tested']:,} comparison{'' if answer['tested'] == 1 else 's'}"
+    tests = f"Within a seed and a test row, for {answer['judged']}: two-way analysis of variance and paired t; the "
+    tests += "larger p counts."
+    largest, why = study.largest
+    if largest is not None:
+        shown = f"{study.scale(study.score) * largest:g} {score['difference_unit']}".strip()
+        unused = f", isn't used: {why}" if why else ""
+        tests += f" Largest difference of a row: {shown}, declared in the suite{unused}."
     meanings: dict[str, Cell] = {
+        "Scores are tested": tests,
         "Equal": f"The difference is shown to be under {margin} of score, or {100 * study.margin(TIME):g} % of a cost.",
         "p (Holm)": f"p adjusted for the {count} of this page. Below 5 % is a verdict.",
         "A wrong verdict": f"At most {answer['chance']:g} % of such pages hold one, under near-normal noise and a "

@@ -48,15 +48,23 @@ class Squares:
         return self.span * math.sqrt(share * (1 - share) / self.m)
 
     def rare_rows(self, distance: float) -> float:
-        """Return the chance of no more opposed rows than there are, if unseen ones made up for a distance."""
-        share = self.opposed / self.m + distance / self.span if self.span else 1.0
+        """Return the chance of no more opposed rows than there are, if unseen ones made up for a distance.
+
+        The share s of such rows loses the range while the others gain: s range = (1 - s) gain, where rows are opposed
+        by a share already.
+        """
+        gain = distance / self.span if self.span else math.inf
+        share = (self.opposed / self.m + gain) / (1 + gain) if math.isfinite(gain) else 1.0
         return float(stats.binom.cdf(self.opposed, self.m, share)) if share < 1 else 0.0
 
     def least(self, level: float) -> float:
         """Return the distance at which that chance is the level."""
         if self.rare_rows(0.0) <= level:
             return 0.0  # also without a range
-        return float(optimize.brentq(lambda d: self.rare_rows(float(d)) - level, 0.0, self.span, xtol=1e-13))
+        far = self.span
+        while self.rare_rows(far) > level:
+            far *= 2
+        return float(optimize.brentq(lambda d: self.rare_rows(float(d)) - level, 0.0, far, xtol=1e-13))
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the mean and its degrees of freedom."""

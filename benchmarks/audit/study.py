@@ -104,6 +104,31 @@ class Study:
             weights = weights.groupby(run.predictions["group"]).sum()
         return self.range * float(weights.max() / weights.mean())
 
+    @functools.cached_property
+    def largest(self) -> tuple[float | None, str]:
+        """The largest difference of a row that was declared, if any, and why it can't be used, if so."""
+        ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
+        declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
+        largest = (declared[0] if declared else self.suite.get("margin", {})).get("largest_difference")
+        if largest is None:
+            return None, ""
+        weights = weigh(self.score, ordered[0].predictions["reference"], ordered[0].record["label_names"])
+        if self.binary or not self.range or np.ptp(weights):
+            return largest, "the score is no mean of rows' real scores in a range"
+        if largest > self.range:
+            return largest, "it is above the score's range"
+        by_seed: dict[int, list[Floats]] = {}
+        for run in ordered:
+            by_seed.setdefault(run.seed, []).append(run.scores)
+        seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
+        return largest, f"two methods differ by {seen:g} in a row" if seen > largest else ""
+
+    @property
+    def difference_span(self) -> float:
+        """The span of a difference: by the range, or by the largest difference of a row."""
+        largest, why = self.largest
+        return self.span if largest is None or why else self.span * largest / self.range
+
     @property
     def looks(self) -> int:
         """How often the suite was declared with more seeds than before, of three or more."""

@@ -42,10 +42,8 @@ def run_rows(study: Study, _: Table) -> list[str]:
 
 
 def beyond_rows(study: Study, _: Table) -> list[str]:
-    """Return the methods and pairs with an interval: of two seeds or more."""
-    named = [name for name, runs in study.methods.items() if len(runs) > 1]
-    shared = [pair for pair in study.pairs.values() if pair.metric == study.score and pair.n > 1]
-    return [*named, *(f"{pair.first} − {pair.second}" for pair in shared)]
+    """Return the methods with an interval: of two seeds or more."""
+    return [name for name, runs in study.methods.items() if len(runs) > 1]
 
 
 RowCheck = Callable[[Study, Table, Row], Cells]

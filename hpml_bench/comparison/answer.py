@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,11 +13,11 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import SHOWN, Verdicts, check_margin, is_exact, verdicts
+from hpml_bench.comparison.verdicts import SHOWN, Verdicts, check_largest, check_margin, is_exact, verdicts
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
 from hpml_bench.report.answer.pairs import pair_of, plain
-from hpml_bench.report.tables import capitalized
+from hpml_bench.report.tables import capitalized, sentence_list
 from hpml_bench.statistics import Comparison
 
 MOST_DECIMALS = 6
@@ -38,9 +38,11 @@ class Compared:
         """Return the systems with every pair decided.
 
         Raises:
-            UserError: every difference that the score's range allows would lie within the margin.
+            UserError: every difference that the score's range allows would lie within the margin, or the declared
+                largest difference of a row isn't one.
 
         """
+        check_largest(scores)
         if margin is not None:
             check_margin(scores, margin)
         return cls(scores, verdicts(scores, margin))
@@ -67,8 +69,16 @@ class Compared:
         return self.verdicts.scope in {"rows", "shares", "none"}
 
     def needed(self, c: Comparison) -> int | None:
-        """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested."""
-        scores, need = self.scores, c.seeds_needed
+        """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested.
+
+        Where rows are missing the larger number of both tables; None where these have differences of two signs.
+        """
+        scores, half, need = self.scores, len(c.evidence) // 2, c.seeds_needed
+        if scores.filled is not None and c.evidence:
+            parts = (c.evidence[:half], c.evidence[half:])
+            each = [replace(c, evidence=part).seeds_needed for part in parts]
+            known = [n for n in each if n is not None]
+            need = max(known) if len(known) == 2 and parts[0][0].mean * parts[1][0].mean > 0 else None
         if need is None or not self.by_rows:
             return need
         return math.ceil(need * (scores.count or 0) / (scores.group_count or scores.count or 1))
@@ -127,6 +137,7 @@ def answer_of(compared: Compared) -> Answer:
         least=statistics.LEAST_SEEDS,
         noun="system",
         untested=found.why,
+        lacking=_lacking(scores) if scores.lacking else "",
     )
 
 
@@ -146,8 +157,16 @@ def _rows_text(scores: Scores) -> str:
     if scores.count is None:
         return "number of rows not known"
     groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
-    left = f", {scores.unshared:,} left out" if scores.unshared else ""
-    return f"{terms.count_of(scores.count, 'row')}{groups}{left}"
+    return f"{terms.count_of(scores.count, 'shared row' if scores.lacking else 'row')}{groups}"
+
+
+def _lacking(scores: Scores) -> str:
+    """Return who lacks how many rows, and what that means, as a sentence."""
+    who = [f"{name} {'lacks ' if at == 0 else ''}{n:,}" for at, (name, n) in enumerate(scores.lacking.items())]
+    if len(who) > terms.NAMED:
+        who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
+    rows = terms.count_of((scores.count or 0) + scores.unshared, "row")
+    return f"{sentence_list(who)} of {rows}: a verdict holds without these rows and with the worst score in them."
 
 
 def _runs_text(scores: Scores) -> str:
@@ -187,7 +206,7 @@ def _resolving(pair: Pair) -> int:
     """
     if pair.v != "different" or not pair.d:
         return 0
-    ends = [abs(end) for end in (pair.lo, pair.hi) if end is not None and abs(end) > ABOUT_NONE * abs(pair.d)]
+    ends = [abs(end) for end in (pair.wlo, pair.whi) if end is not None and abs(end) > ABOUT_NONE * abs(pair.d)]
     return max(_decimals(abs(pair.d), 2), *(_decimals(end, 1) for end in ends), 0)
 
 
@@ -258,7 +277,5 @@ def _own_interval(compared: Compared, name: str, runs: Mapping[int, float]) -> t
 
 def _pair(compared: Compared, c: Comparison) -> Pair:
     """Return a pair; where verdicts are for other rows its counts are of rows, also where groups were tested."""
-    made = pair_of(c, compared.scores.score.better, compared.scale)
-    if not compared.by_rows:
-        return made
-    return made.model_copy(update={"n": compared.scores.count or 0, "need": compared.needed(c)})
+    made = pair_of(c, compared.scores.score.better, compared.scale).model_copy(update={"need": compared.needed(c)})
+    return made.model_copy(update={"n": compared.scores.count or 0}) if compared.by_rows else made

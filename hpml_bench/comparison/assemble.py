@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+_Rows = dict[str, dict[int, "NDArray[np.float64]"]]
+"""system -> run -> score of each row."""
 INPUT = "input"
 """Column: place of the input among those given."""
 LONGEST = 100
@@ -46,6 +48,8 @@ def assemble(
     lower: bool = False,
     bounds: tuple[float, float] | None = None,
     shared: bool = False,
+    independent: bool = False,
+    largest: float | None = None,
     title: str = "scores",
 ) -> tuple[Scores, ...]:
     """Return the scores of each data set, those that compare two systems or more.
@@ -55,6 +59,8 @@ def assemble(
         lower: a lower score is better, whatever the inputs say.
         bounds: least and largest score, whatever the inputs say.
         shared: compare the rows that all systems have; else different rows are an error.
+        independent: the systems' errors are independent, so that means without rows may be tested.
+        largest: largest difference of a row between two systems, whatever the inputs say.
         title: name of a data set that the inputs don't name.
 
     Raises:
@@ -67,7 +73,7 @@ def assemble(
 
     if not measured:
         raise UserError("there is nothing to compare; name a file or folder with scores")
-    measured = [replace(one, score=_declared(one.score, lower, bounds)) for one in measured]
+    measured = [replace(one, score=_declared(one.score, lower, bounds, largest)) for one in measured]
     frame = pd.concat([_prepared(one).assign(**{INPUT: at}) for at, one in enumerate(measured)], ignore_index=True)
     if not len(frame):
         raise UserError(f"{_named(measured[0])} has no run with a score; a comparison takes two systems or more")
@@ -95,6 +101,7 @@ def assemble(
                 failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
                 look=max(one.look for one in inputs),
                 block=next((one.block for one in inputs if one.block), ""),
+                independent=independent,
             )
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)
@@ -127,13 +134,17 @@ def _empty(score: Score) -> Scores:
     return Scores("", "", score, (), (), {}, None, None, None, False, {})
 
 
-def _declared(score: Score, lower: bool, bounds: tuple[float, float] | None) -> Score:
-    """Return a score with the direction and range that are given."""
+def _declared(score: Score, lower: bool, bounds: tuple[float, float] | None, largest: float | None) -> Score:
+    """Return a score with the direction, range and largest difference that are given."""
+    if lower:
+        score = replace(score, better="lower")
+    if largest is not None:
+        score = replace(score, largest=largest, largest_by="by --largest-difference")
     if bounds is None:
-        return replace(score, better="lower") if lower else score
+        return score
     if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
         raise UserError(f"the range {bounds[0]:g} to {bounds[1]:g} is none; give the least score, then the largest")
-    return replace(_declared(score, lower, None), low=bounds[0], high=bounds[1])
+    return replace(score, low=bounds[0], high=bounds[1])
 
 
 def _score(inputs: Sequence[Measured]) -> Score:
@@ -157,14 +168,19 @@ def _score(inputs: Sequence[Measured]) -> Score:
             )
         if one.margin != first.margin:
             raise UserError(
-                f"{source} declares the margin {_margin(one)} and {first_source} {_margin(first)}, of one data set; "
-                "compare them apart"
+                f"{source} declares the margin {_margin(one.margin)} and {first_source} {_margin(first.margin)}, "
+                "of one data set; compare them apart"
+            )
+        if one.largest != first.largest:
+            raise UserError(
+                f"{source} declares the largest difference {_margin(one.largest)} and {first_source} "
+                f"{_margin(first.largest)}, of one data set; give one by --largest-difference"
             )
     return first
 
 
-def _margin(score: Score) -> str:
-    return "none" if score.margin is None else f"{score.margin:g}"
+def _margin(declared: float | None) -> str:
+    return "none" if declared is None else f"{declared:g}"
 
 
 def _named(one: Measured) -> str:
@@ -351,32 +367,42 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
     rows = pd.Index(dict.fromkeys(part[ROW]))
     place = part.assign(place=rows.get_indexer(part[ROW]))
     there = place.groupby([SYSTEM, "run"], sort=False)["place"]
-    keep = np.arange(len(rows))
-    if (there.size() != len(rows)).any():
-        if not shared:
-            raise UserError(_unequal(place, rows, of))
-        keep = np.flatnonzero(np.bincount(place["place"], minlength=len(rows)) == len(there))
-        if not len(keep):
-            raise UserError(
-                f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer"
-            )
-    groups = _groups(place, len(rows))
-    values: dict[str, dict[int, NDArray[np.float64]]] = {name: {} for name in of.systems}
+    if (there.size() != len(rows)).any() and not shared:
+        raise UserError(_unequal(place, rows, of))
+    values: _Rows = {name: {} for name in of.systems}
     for system, run, own in _runs(place):
         ordered = np.full(len(rows), np.nan)
         ordered[own["place"].to_numpy()] = own[SCORE].to_numpy(dtype=float)
-        values[system][run] = ordered[keep]
-    every = np.unique(np.concatenate([scores for by in values.values() for scores in by.values()]))
+        values[system][run] = ordered
+    every = np.unique([scores for by in values.values() for scores in by.values()])
+    every = every[~np.isnan(every)]
     binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
+    of, groups = replace(of, binary=binary), _groups(place, len(rows))
+    missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
+    left = np.any(list(missing.values()), axis=0)
+    if not left.any():
+        return _of_rows(of, values, groups)
+    if left.all():
+        raise UserError(f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
+    low, high = (0.0, 1.0) if binary else (of.score.low, of.score.high)
+    worst = low if of.score.better == "higher" else high
+    if worst is None:
+        worst = float(every.min() if of.score.better == "higher" else every.max())
+    filled = {name: {run: np.nan_to_num(x, nan=worst) for run, x in by.items()} for name, by in values.items()}
+    kept = {name: {run: x[~left] for run, x in by.items()} for name, by in values.items()}
     return replace(
-        of,
-        rows=values,
-        means={name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in values.items()},
-        count=len(keep),
-        groups=None if groups is None else groups[keep],
-        binary=binary,
-        unshared=len(rows) - len(keep),
+        _of_rows(of, kept, None if groups is None else groups[~left]),
+        unshared=int(left.sum()),
+        lacking={name: int(lost.sum()) for name, lost in missing.items() if lost.any()},
+        # a missing row may differ by the whole range
+        filled=_of_rows(replace(of, score=replace(of.score, largest=None)), filled, groups),
     )
+
+
+def _of_rows(of: Scores, rows: _Rows, groups: NDArray[np.int64] | None) -> Scores:
+    means = {name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in rows.items()}
+    count = len(next(iter(next(iter(rows.values())).values())))
+    return replace(of, rows=rows, means=means, count=count, groups=groups)
 
 
 def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:

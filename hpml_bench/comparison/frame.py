@@ -30,6 +30,8 @@ def verdicts_of(
     better: Literal["higher", "lower"] = "higher",
     bounds: tuple[float, float] | None = None,
     shared: bool = False,
+    independent: bool = False,
+    largest_difference: float | None = None,
 ) -> pd.DataFrame:
     """Return the verdicts on a frame's systems; see `hpml_bench.compare`."""
     import pandas as pd
@@ -38,22 +40,25 @@ def verdicts_of(
         raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
-    difference, ends = _margin(margin), _bounds(bounds)
-    found = assemble([of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared)
+    difference, ends = _difference(margin, "margin"), _bounds(bounds)
+    found = assemble(
+        [of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared, independent=independent,
+        largest=_difference(largest_difference, "largest_difference"),
+    )  # fmt: skip
     rows = [row for one in found for row in _rows(Compared.of(one, difference))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
 
 
-def _margin(given: object) -> float | None:
-    """Return a margin as a float, None where none is given."""
+def _difference(given: object, name: str) -> float | None:
+    """Return a difference of scores as a float, None where none is given."""
     if given is None:
         return None
-    margin = _number(given)
-    if not 0 < margin < math.inf:
-        raise UserError(f"margin is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
-    return margin
+    difference = _number(given)
+    if not 0 < difference < math.inf:
+        raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
+    return difference
 
 
 def _bounds(given: Any) -> tuple[float, float] | None:
@@ -90,8 +95,7 @@ def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
             c.a,
             c.b,
             c.difference.mean,
-            c.difference.low,
-            c.difference.high,
+            *(c.deciding or (None, None)),
             c.p,
             c.p_adjusted,
             c.verdict,

@@ -44,6 +44,10 @@ class Score:
     """Its name on a page; `name` where empty."""
     margin: float | None = None
     """Difference that counts as none, declared before the runs; None where none was."""
+    largest: float | None = None
+    """Largest difference of a row between two systems, declared beforehand; None where none was."""
+    largest_by: str = "declared in the suite"
+    """Who declared it."""
 
 
 @dataclass(frozen=True)

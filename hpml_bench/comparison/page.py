@@ -79,6 +79,9 @@ def page_of(compared: Compared) -> Page:
         "Range of a row": _range_text(scores),
         "Verdicts hold for": answer.judged,
     }
+    if (largest := scores.score.largest) is not None:
+        unit = f" {answer.score.difference_unit}" if answer.score.difference_unit else ""
+        facts["Largest difference of a row"] = f"{compared.scale * largest:g}{unit}, {scores.score.largest_by}"
     return Page(
         answer=answer,
         sections=tuple(sections_of(compared, answer)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,13 @@ class Scores:
     block: str = ""
     """As of `Measured`."""
     unshared: int = 0
-    """Rows that some system lacks, with `shared`."""
+    """Rows that some system lacks, with `shared`; left out."""
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    """system -> rows that it lacks in some run, of the systems that lack some."""
+    filled: Scores | None = None
+    """All rows, with the worst score where one is missing; None where none is."""
+    independent: bool = False
+    """Whether the user says that the systems' errors are independent."""
 
     @cached_property
     def shared_seeds(self) -> int:
@@ -95,7 +101,21 @@ class Scores:
     @cached_property
     def span(self) -> float:
         """Range of a value of `units`: that of a row times the weight of the largest group over the mean."""
+        return self.range * self._heaviest
+
+    @property
+    def difference_span(self) -> float:
+        """Range by which a value of `units` may differ between systems: by the declared difference of a row, if any."""
+        return self.span if self.score.largest is None else self.score.largest * self._heaviest
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether `difference_span` is known of rows that weren't seen."""
+        return self.bounded or self.score.largest is not None
+
+    @cached_property
+    def _heaviest(self) -> float:
         if self.groups is None:
-            return self.range
+            return 1.0
         sizes = np.unique(self.groups, return_counts=True)[1]
-        return self.range * float(sizes.max() / sizes.mean())
+        return float(sizes.max() / sizes.mean())

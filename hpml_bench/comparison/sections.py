@@ -10,10 +10,10 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import Scope
+from hpml_bench.comparison.verdicts import NOT_INDEPENDENT, Scope
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.deciding import deciding_section
+from hpml_bench.report.answer.deciding import deciding_section, turns
 from hpml_bench.report.answer.matrix import matrix_section
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.tables import MISSING, Cell, capitalized, number, p_cell, rank, section_of, table
@@ -43,8 +43,8 @@ def sections_of(compared: Compared, answer: Answer) -> Iterator[Section]:
         ("sure", section_of("pairs", "Every pair in numbers", _pairs(compared, answer))),
         ("methods", Section(slug="each", title="Each system", blocks=tuple(_folds(compared, answer)))),
         ("setup", section_of("read", "What was read", *_read(compared))),
-        ("wrong", section_of("problems", "What is missing", *_problems(compared.scores))),
-        ("reading", section_of("reading", "The tests", Text(sentences=_reading(compared)))),
+        ("wrong", section_of("problems", "What is missing", *_problems(compared.scores, answer))),
+        ("reading", section_of("reading", "The tests", Text(sentences=_reading(compared, answer)))),
     ]
     for question, section in of:
         if section is not None:
@@ -93,22 +93,23 @@ def _pairs(compared: Compared, answer: Answer) -> Table:
         relation = f"{pair.w} is better" if pair.w else {"untested": "not tested"}.get(pair.v, pair.v)
         between = (
             MISSING
-            if pair.lo is None or pair.hi is None
-            else f"[{terms.gap_text(answer, pair.lo, unit=False)}, {terms.gap_text(answer, pair.hi, unit=False)}]"
+            if pair.wlo is None or pair.whi is None
+            else f"[{terms.gap_text(answer, pair.wlo, unit=False)}, {terms.gap_text(answer, pair.whi, unit=False)}]"
         )
         need = number(pair.need, "d") if pair.need and pair.v == "undecided" else MISSING
         rows.append([f"{pair.a} − {pair.b}", relation + (" ‡" if pair.skew else ""),
                      (terms.gap_text(answer, pair.d, unit=False), pair.d), between, p_cell(pair.p), p_cell(pair.ph),
                      *([p_cell(c.p_equivalent_adjusted)] if margin else []), need])  # fmt: skip
     notes = [
-        f"{TESTS[compared.verdicts.scope]} Each 95 % interval is its own pair's. Holm adjusts p over all "
+        f"{TESTS[compared.verdicts.scope]} Intervals are at the level of the pair's test: without 0 just where there "
+        "is a verdict that they differ. Holm adjusts p over the "
         f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs; below 5 % is a verdict."
         f"{_share(compared)}"
     ]
     if any(pair.skew for pair in answer.pairs["score"]):
         notes.append("‡ The differences are skewed, or few rows carry them, where tests claim too much.")
     what = "rows" if by_rows else "seeds"
-    columns = ("Pair", "Verdict", f"Difference{unit}", "95 % interval", "p", "p (Holm)",
+    columns = ("Pair", "Verdict", f"Difference{unit}", "Interval", "p", "p (Holm)",
                *(["p of the margin (Holm)"] if margin else []), f"{capitalized(what)} to decide")  # fmt: skip
     return table(f"pairs_{answer.score.id}", f"Pairs by {answer.score.title}", columns, rows, notes)
 
@@ -154,11 +155,10 @@ def _read(compared: Compared) -> Iterator[Table | Text]:
         yield Text(sentences=scores.remarks)
 
 
-def _problems(scores: Scores) -> Iterator[Table | Text]:
+def _problems(scores: Scores, answer: Answer) -> Iterator[Table | Text]:
     if scores.unshared:
-        yield Text(
-            sentences=(f"{terms.count_of(scores.unshared, 'row')} that some system lacks: left out (--shared).",)
-        )
+        yield Text(sentences=(answer.lacking, "Rows may be missing because a system failed there."))
+        yield table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
     if scores.failed:
         rows: list[list[Cell]] = [[f.system, f.seed or MISSING, f.status, f.where] for f in scores.failed]
         yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
@@ -167,10 +167,12 @@ def _problems(scores: Scores) -> Iterator[Table | Text]:
 def _more(compared: Compared) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences = []
-    if compared.scores.rows is not None and not compared.scores.bounded:
+    if compared.scores.rows is not None and not compared.scores.foreseen:
         sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
     if compared.scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
+        if compared.verdicts.why == NOT_INDEPENDENT:
+            sentences.append("Or --independent: no system's error makes another's likelier or rarer.")
     if compared.scores.shared_seeds < statistics.LEAST_SEEDS:
         costs = " and ranks by cost" if compared.scores.costs else ""
         most = max(len(of) for of in compared.scores.means.values())
@@ -197,11 +199,11 @@ def _fewest_seeds(scores: Scores) -> list[str]:
     return [f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}."]
 
 
-def _reading(compared: Compared) -> tuple[str, ...]:
+def _reading(compared: Compared, answer: Answer) -> tuple[str, ...]:
     scores, found = compared.scores, compared.verdicts
     sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error (Holm 1979)."]
     if scores.groups is not None:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not any(c.margin for c in found.score):
         sentences.append("No margin is given, so no pair is shown equal. Give --margin.")
-    return tuple(sentences)
+    return (*sentences, turns(answer)) if turns(answer) else tuple(sentences)

@@ -7,7 +7,7 @@ many rows, or none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -18,6 +18,8 @@ from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
 from hpml_bench.errors import UserError
 from hpml_bench.statistics import Comparison
+from hpml_bench.statistics.evidence import widest
+from hpml_bench.statistics.over_rows import ROUNDING
 from hpml_bench.system.text import sanitize
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
@@ -25,10 +27,12 @@ HOLDS_FOR: Mapping[Scope, str] = {
     "seeds and rows": "other seeds and other rows{}",
     "rows": "other rows{}, these trained systems",
     "seeds": "other seeds, these rows",
-    "shares": "other rows, these trained systems",
+    "shares": "other rows, these trained systems, if their errors are independent",
     "none": "nothing: no pair is tested",
 }
 """What verdicts on the score hold for; of rows in a range that isn't declared, those that were seen."""
+NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or --independent"
+"""Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 
@@ -56,7 +60,10 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
     """
     scope, why = scope_of(scores)
     margin = scores.score.margin if margin is None else margin
-    pairs: dict[Cost | Literal["score"], tuple[Comparison, ...]] = {"score": _scored(scores, scope, margin)}
+    scored = _scored(scores, scope, margin)
+    if scores.filled is not None:
+        scored = tuple(map(_needing_both, scored, _scored(scores.filled, scope, margin)))
+    pairs: dict[Cost | Literal["score"], tuple[Comparison, ...]] = {"score": scored}
     unranked: dict[Cost, str] = {}
     for cost, values in list(scores.costs.items())[:SHOWN]:
         if is_exact(cost, values):
@@ -68,7 +75,7 @@ def verdicts(scores: Scores, margin: float | None = None) -> Verdicts:
             pairs[cost] = statistics.compare_pairs(by_system, ratio=True)
     decided = statistics.decide_family(pairs, scores.look, "score")
     costs = {cost: of for cost, of in decided.items() if cost != "score"}
-    holds_for = HOLDS_FOR[scope].format("" if scores.bounded else " of this range")
+    holds_for = HOLDS_FOR[scope].format("" if scores.foreseen else " of this range")
     return Verdicts(scope, why, decided["score"], costs, holds_for, unranked)
 
 
@@ -79,6 +86,46 @@ def check_margin(scores: Scores, margin: float) -> None:
         raise UserError(
             f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
             f"{high:g}; give a smaller difference, in the score's unit"
+        )
+
+
+def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:
+    """Return a pair of which a claim needs the shared rows, and all rows with the worst score where one is missing.
+
+    The interval at a test's level is the widest of both, and so has 0 where only one has, or their signs differ.
+    """
+    if shared.p is None or filled.p is None:
+        return shared
+    both = (*shared.evidence, *filled.evidence) if shared.evidence and filled.evidence else ()
+    low, high = widest(both)
+    margins = [p for p in (shared.p_equivalent, filled.p_equivalent) if p is not None]
+    return replace(
+        shared,
+        difference=replace(shared.difference, low=low, high=high),
+        p=max(shared.p, filled.p) if shared.difference.mean * filled.difference.mean > 0 else 1.0,
+        p_equivalent=max(margins) if len(margins) == 2 else None,
+        evidence=both,
+        skewed=shared.skewed or filled.skewed,
+    )
+
+
+def check_largest(scores: Scores) -> None:
+    """Check the largest difference of a row that was declared, where one was: rows must have it, and none exceed it."""
+    score, largest = scores.score, scores.score.largest
+    if largest is None:
+        return
+    given = f"the largest difference of a row, {largest:g} ({score.largest_by}),"
+    if scores.rows is None:
+        raise UserError(f"{given} takes scores row by row; leave it out")
+    if scores.binary:
+        raise UserError(f"{given} is for real scores, and rows of {scores.title} are right or wrong; leave it out")
+    if scores.bounded and largest > scores.range:
+        raise UserError(f"{given} is above the score's range of {scores.range:g}; give a smaller one, or leave it out")
+    runs = [[by[run] for by in scores.rows.values() if run in by] for run in range(len(scores.seeds))]
+    runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
+    if (seen := max(float(np.ptp(of, axis=0).max()) for of in runs)) > largest * (1 + ROUNDING):
+        raise UserError(
+            f"{given} is exceeded in {scores.title}: two systems differ by {seen:g} in a row; give a larger one"
         )
 
 
@@ -94,8 +141,9 @@ def scope_of(scores: Scores) -> tuple[Scope, str | None]:
         return "none", "the score's range isn't known: give --range, or scores row by row"
     if scores.count is None:
         return "none", "the number of rows isn't known: give a column rows, or scores by row"
-    few = _few(scores.count, "rows")
-    return "none" if few else "shares", few
+    if few := _few(scores.count, "rows"):
+        return "none", few
+    return ("shares", None) if scores.independent else ("none", NOT_INDEPENDENT)
 
 
 def _repeated(scores: Scores) -> bool:
@@ -116,10 +164,10 @@ def _few(count: int, unit: str) -> str | None:
 def _scored(scores: Scores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
     if scope == "seeds and rows":
         step = 1.0 if scores.binary else 0.0
-        return statistics.compare_scores(scores.units, margin, scores.span, step, bounded=scores.bounded)
+        return statistics.compare_scores(scores.units, margin, scores.difference_span, step, bounded=scores.foreseen)
     if scope == "rows":
         runs = {name: np.mean(list(scores.units[name].values()), axis=0) for name in scores.systems}
-        return statistics.compare_rows(runs, margin, scores.span, bounded=scores.bounded)
+        return statistics.compare_rows(runs, margin, scores.difference_span, bounded=scores.foreseen)
     if scope == "seeds":
         return statistics.compare_pairs(scores.means, margin=margin)
     means = {name: float(np.mean(list(scores.means[name].values()))) for name in scores.systems}

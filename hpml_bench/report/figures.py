@@ -86,9 +86,10 @@ def strip(results: Results, metric: str) -> Figure | None:
         return None
     values = results.shown(metric)
     quantity, style, said = Quantity.of(results, metric), styles(results), []
+    over = "seeds and test rows" if metric == results.quality and not results.uneven(metric) else "seeds"
     with drawing(0.75 + 0.4 * len(values)) as (canvas, axes):
         for row, (method, by_seed) in enumerate(values.items()):
-            interval = results.interval(method, metric)
+            interval = (results.beyond(method) if over != "seeds" else None) or results.interval(method, metric)
             assert interval is not None  # noqa: S101 - there are values
             color, marker = style[method].color, style[method].marker
             scaled = [value * quantity.scale for value in by_seed.values()]
@@ -102,8 +103,8 @@ def strip(results: Results, metric: str) -> Figure | None:
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(sanitize(quantity.header, 56))
-        alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval: {'; '.join(said)}."
-        caption = f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval."
+        alt = f"Dot plot of {quantity.header} by method, mean and 95 % interval for other {over}: {'; '.join(said)}."
+        caption = f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval for other {over}."
         return finish(canvas, f"seeds_{metric}", caption, alt)
 
 

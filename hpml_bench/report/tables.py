@@ -177,35 +177,36 @@ class Quantity:
 
     def between(self, interval: Interval | None) -> str:
         """Return the interval as `[low, high]`."""
-        if interval is None or interval.low is None:
+        if interval is None or interval.low is None or interval.high is None:
             return MISSING
         return f"[{self.text(interval.low)}, {self.text(interval.high)}]"
 
     def lead(self, comparison: Comparison, method: str) -> str:
-        """Return how far a method is from the other of a pair, with its interval: `1.3 points [0.7, 1.9]`.
+        """Return how far a method is from the other of a pair, with its test's interval: `1.3 points [0.7, 1.9]`.
 
         Of a cost the other's factor: `1.86 times [1.80, 1.92]`.
         """
-        mean, low, high = _seen_from(comparison, method)
+        sign = 1 if method == comparison.a else -1
+        mean, ends = sign * comparison.difference.mean, sorted(sign * end for end in comparison.deciding or ())
         if comparison.ratio:
-            close = low is not None and high is not None and math.exp(-low) - math.exp(-high) < 0.05
+            close = len(ends) == 2 and math.exp(-ends[0]) - math.exp(-ends[1]) < 0.05
             digits = ".3f" if close else ".2f"
             text = f"{number(math.exp(-mean), digits)} times"
-            between = [number(math.exp(-end), digits) for end in (high, low) if end is not None]
+            between = [number(math.exp(-end), digits) for end in reversed(ends)]
         else:
             down = self.metric.better == "lower"
             text = f"{self.text(-mean if down else mean)} {self.difference_unit}".strip()
-            between = [self.text(-e if down else e) for e in ((high, low) if down else (low, high)) if e is not None]
+            between = [self.text(-end) for end in reversed(ends)] if down else list(map(self.text, ends))
         return f"{text} [{', '.join(between)}]" if between else text
 
     def compared(self, comparison: Comparison) -> tuple[Cell, str]:
-        """Return the cells of a pair's difference, or factor first / second, and of its interval."""
-        d = comparison.difference
+        """Return the cells of a pair's difference, or factor first / second, and of its test's interval."""
+        mean, ends = comparison.difference.mean, comparison.deciding
         if not comparison.ratio:
-            return self.cell(d.mean), self.between(d)
-        low, high = (None if end is None else number(math.exp(end), ".3f") for end in (d.low, d.high))
-        factor = math.exp(d.mean)
-        return (number(factor, ".3f"), factor), MISSING if low is None else f"[{low}, {high}]"
+            return self.cell(mean), MISSING if ends is None else f"[{', '.join(map(self.text, ends))}]"
+        factor = math.exp(mean)
+        between = MISSING if ends is None else limits(math.exp(ends[0]), math.exp(ends[1]), ".3f")
+        return (number(factor, ".3f"), factor), between
 
     def found(self, comparison: Comparison) -> Shown:
         """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
@@ -219,14 +220,6 @@ class Quantity:
         if lowest is not None and highest is not None and least > highest - lowest:
             return "none", None
         return self.cell(least)
-
-
-def _seen_from(comparison: Comparison, method: str) -> tuple[float, float | None, float | None]:
-    """Return mean and ends of the difference `method` - other."""
-    d = comparison.difference
-    if method == comparison.a:
-        return d.mean, d.low, d.high
-    return -d.mean, None if d.high is None else -d.high, None if d.low is None else -d.low
 
 
 def _scale(metric: Metric, means: Sequence[float]) -> tuple[float, str]:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hpml_bench import registry
 from hpml_bench.errors import UserError
@@ -46,6 +46,10 @@ class Margin(Frozen):
     range, or where it has none, as RMSE, of the score of guessing."""
     cost: float = Field(default=0.05, gt=0, lt=1)
     """Margin of a cost, as a share of it: 0.05 is 5 %."""
+    largest_difference: float | None = Field(default=None, gt=0)
+    """No margin, but declared with them: the largest plausible difference of one test row's score between two methods,
+    in its unit. Tests allow for rare rows that differ by it, not by the score's range, so that fewer rows decide. Only
+    for scores that are means of real numbers, as ROUGE-L; empty for the range."""
 
 
 class Suite(Frozen):
@@ -63,6 +67,14 @@ class Suite(Frozen):
     """Differences that are too small to matter: methods within them are called equivalent. Set them beforehand."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        task = self.settings.task.name
+        known = task in registry.names("tasks")
+        if self.margin.largest_difference is not None and known and registry.plugin("tasks", task).binary:
+            raise ValueError(f"margin.largest_difference is for real scores, and rows of {task} are right or wrong")
+        return self
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
         """Return a run for each seed and method, of all or the given ones; seed by seed."""

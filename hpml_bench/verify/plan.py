@@ -117,7 +117,8 @@ def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Found]:
 
 def _margins(margin: Any) -> str:
     quality = "of 0.01 of the range" if margin.quality is None else f"{margin.quality:g}"
-    return f"quality {quality}, cost {margin.cost:g}"
+    largest = "" if margin.largest_difference is None else f", largest difference {margin.largest_difference:g}"
+    return f"quality {quality}, cost {margin.cost:g}{largest}"
 
 
 def _unlike_file(path: str, declared: Suite) -> list[str]:

@@ -180,6 +180,19 @@ def test_it_knows_groups_of_rows(tmp_path: Path, seeds: int) -> None:
     assert "groups" in answer_in(folder)["rows_text"]
 
 
+@pytest.mark.parametrize(("largest", "used"), [(0.3, True), (0.2, False)])
+def test_it_knows_a_declared_largest_difference(largest: float, used: bool, tmp_path: Path) -> None:
+    """Rows of ROUGE-L that keep to it are tested by it; where a row doesn't, by the range."""
+    folder = tmp_path / "faq"
+    shutil.copytree(REFERENCE.parent / "faq", folder, ignore=shutil.ignore_patterns("figures", "tables", "report.*"))
+    for path in folder.glob("*/run.json"):
+        margin = {"quality": None, "cost": 0.05, "largest_difference": largest}
+        record = json.loads(path.read_text(encoding="utf-8")) | {"declared": {"seeds": 3, "margin": margin}}
+        path.write_text(json.dumps(record), encoding="utf-8")
+    assert load(report(folder)).difference_span == pytest.approx(largest if used else 1.0)
+    assert problems_in(folder) == []
+
+
 @pytest.mark.parametrize("field", Answer.model_fields)
 def test_it_finds_a_changed_leaf(field: str, remade_quickstart: Path, study: Study) -> None:
     """Every leaf of the answer is held: a change of any is found, of real numbers one of a hundred thousandth."""

@@ -152,8 +152,8 @@ def test_groups_are_what_another_sample_replaces() -> None:
 
 
 def test_means_of_known_rows_are_tested_unpaired() -> None:
-    """A mean and a number of rows, within a range: Agresti and Caffo's interval leaves out 0 just where it decides."""
-    found = answer(means(a=0.5, b=0.52, c=0.9), bounds=(0.0, 1.0))
+    """Means within a range, of independent errors: Agresti and Caffo's interval leaves out 0 just where it decides."""
+    found = answer(means(a=0.5, b=0.52, c=0.9), bounds=(0.0, 1.0), independent=True)
     assert found.score.unit == "%"
     for pair in found.pairs["score"]:
         assert pair.wlo is not None
@@ -168,6 +168,11 @@ def test_means_of_known_rows_are_tested_unpaired() -> None:
     [
         (means(a=0.5, b=0.9), {}, "the score's range isn't known"),
         (means(None, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "the number of rows isn't known"),
+        (
+            means(a=0.5, b=0.9),
+            {"bounds": (0.0, 1.0)},
+            "may err together or apart: give rows, or --independent",
+        ),
         (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "rows under 3 show nothing of others: there are 2"),
         (right_and_wrong(SYSTEMS, 2), {}, "rows under 3 show nothing of others: there are 2"),
     ],
@@ -179,6 +184,19 @@ def test_what_can_t_be_tested_says_why(lines: list[Row], options: dict[str, Any]
     assert why in (found.untested or "")
     assert why in words.headline(found)
     assert {method.place for method in found.methods} == {None}
+
+
+def test_means_alone_claim_nothing_of_systems_that_may_err_apart() -> None:
+    """Always-yes against always-no on a balanced task: equal, and often far apart; without --independent no verdict."""
+    random, apart = np.random.default_rng(0), 0
+    for yes in random.binomial(500, 0.5, 200) / 500:
+        lines = means(500, yes=yes, no=1 - yes)
+        (pair,) = compared(lines, bounds=(0.0, 1.0)).verdicts.score
+        assert pair.verdict == "untested"
+        apart += compared(lines, bounds=(0.0, 1.0), independent=True).verdicts.score[0].verdict == "different"
+    assert apart > 0.08 * 200
+    page = page_of(compared(means(500, yes=0.6, no=0.4), bounds=(0.0, 1.0), independent=True))
+    assert page.answer.judged == "other rows, these trained systems, if their errors are independent"
 
 
 def test_seeds_without_rows_are_tested_over_seeds() -> None:
@@ -506,7 +524,7 @@ def test_a_shown_difference_is_never_shown_as_none() -> None:
     found = answer(lines)
     assert found.pairs["score"][0].v == "different"
     assert re.fullmatch(r"b scores best: 12,345\.0\d\d score; a follows with 12,34\d\.\d\d\d\.", words.headline(found))
-    assert re.fullmatch(r"b − a: 0\.0[12]\d+, 95 % interval 0\.0[12]\d+ to 0\.02\d+\.", facts(found)[0].text)
+    assert re.fullmatch(r"b − a: 0\.0[12]\d+, 0\.0[12]\d+ to 0\.02\d+ at the level of its test\.", facts(found)[0].text)
     assert answer([*lines, *({**line, "system": "c"} for line in lines[:500])]).score.digits == found.score.digits
     alike = [line | {"score": line["score"] + (line["system"] == "b") * 1000} for line in lines]
     assert answer(alike).score.digits == 0

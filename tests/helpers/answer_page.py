@@ -45,7 +45,7 @@ def _row(answer: dict[str, Any], number: int, method: dict[str, Any]) -> str:
         f'<tr id="row-{number}" data-m="{number}"><th scope="row" data-v="{escape(method["name"])}">'
         f'<a class="nm" href="#m-{number}">{escape(method["name"])}</a></th>{cell("sc", "score")}'
         f"{''.join(cell('c-' + axis['key'], axis['id']) for axis in answer['axes'])}"
-        f'<td class="ch"><span class="outs"></span><span class="chip best">best or tied</span></td></tr>'
+        f'<td class="ch"><span class="outs"></span><span class="chip best">may be best</span></td></tr>'
     )
 
 

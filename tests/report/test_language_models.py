@@ -21,11 +21,12 @@ from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, Said, write_predictions
-from hpml_bench.records.run import Consumed, Point, RunRecord, protocol_id
+from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
 from hpml_bench.registry import get
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
+from hpml_bench.suite.suite import Margin
 
 METHODS = ("none", "lora", "full")
 RIGHT = {"none": 0.1, "lora": 0.7, "full": 0.75}
@@ -152,6 +153,33 @@ def test_right_and_wrong_answers_get_mcnemars_test(tmp_path: Path) -> None:
         found = Results.load(write(tmp_path / scorer, scorer, seeds=1))
         said = section("single_seed", found).model_dump_json()
         assert ("McNemar" in said) == mcnemar
+
+
+@pytest.mark.parametrize(
+    ("scorer", "largest", "why"),
+    [
+        ("f1", 1.0, ""),
+        ("f1", 0.01, "two methods differ by "),
+        ("f1", 2.0, "it is above the score's range"),
+        ("exact", 0.5, "the score is no mean of rows' real scores in a range"),
+    ],
+)
+def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
+    scorer: str, largest: float, why: str, tmp_path: Path
+) -> None:
+    """It takes the range's place in tests of pairs, not in a mean's own interval; the page says who declared it."""
+    margin = Margin(largest_difference=largest)
+    for path in write(tmp_path, scorer).glob(f"*/{RECORD}"):
+        record = RunRecord.model_validate_json(path.read_bytes())
+        declared = record.model_copy(update={"declared": Declared(seeds=4, margin=margin)})
+        path.write_text(declared.model_dump_json())
+    found = Results.load(tmp_path)
+    assert found.not_largest.startswith(why)
+    assert bool(found.not_largest) == bool(why)
+    assert found.score_span == 1.0
+    assert found.difference_span == (1.0 if why else largest)
+    unused = f", isn't used: {why}" if why else "."
+    assert f", declared in the suite{unused}" in section("definitions", found).model_dump_json()
 
 
 def test_a_record_keeps_scores_of_a_definition_that_has_changed(

@@ -17,6 +17,7 @@ from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Check, Consumed, RunRecord
+from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 
@@ -290,12 +291,12 @@ def test_one_seed_is_test_set_noise_only(tmp_path: Path) -> None:
     assert section("comparisons", results) is None
 
 
-def test_crossed_intervals_are_offered_for_methods_and_pairs(tmp_path: Path) -> None:
-    """With predictions, accuracy and its differences get an interval over seeds and rows, never the narrower one."""
+def test_crossed_intervals_are_offered_for_methods(tmp_path: Path) -> None:
+    """With predictions, accuracy gets an interval over seeds and rows, never the narrower one."""
     made = section("comparisons", load(tmp_path, sweep(["lora", "full"])))
     crossed = next(b for b in made.blocks if isinstance(b, Table) and b.name == "crossed") if made else None
     assert crossed
-    assert [row[0] for row in crossed.rows] == ["full", "lora", "full − lora"]
+    assert [row[0] for row in crossed.rows] == ["full", "lora"]
 
     def width(text: str) -> float:
         low, high = text.strip("[]").replace("−", "-").split(", ")
@@ -304,18 +305,29 @@ def test_crossed_intervals_are_offered_for_methods_and_pairs(tmp_path: Path) -> 
     assert all(width(row[4]) >= width(row[3]) for row in crossed.rows)
 
 
-def test_one_quantity_has_one_interval(tmp_path: Path) -> None:
-    """A pair's interval for other seeds on these rows is the same in both tables that show it, ties or none."""
-    records = [
-        r.model_copy(update={"metrics": r.metrics | {"test_accuracy": {"lora": 0.9, "full": 0.8}[r.spec.method.name]}})
-        for r in sweep(["lora", "full"], 3)
-    ]
-    for name, of in (("ties", records), ("none", sweep(["lora", "full"]))):
-        made = section("comparisons", load(tmp_path / name, of, 20))
-        shown = {b.name: b for b in made.blocks if isinstance(b, Table)} if made else {}
-        (pair,) = shown["pairs_on_these_rows"].rows
-        crossed = next(row for row in shown["crossed"].rows if row[0] == pair[0])
-        assert crossed[3] == pair[2]
+def test_a_pair_has_one_interval(tmp_path: Path) -> None:
+    """The tables of pairs and of each method show the interval at the level of its test, as the answer has it."""
+    results = load(tmp_path, sweep(["lora", "full", "head"]))
+    intervals: dict[str, list[str]] = {}
+    for name, turned in (("comparisons", False), ("each", True)):
+        made = section(name, results)
+        blocks = [b for block in made.blocks for b in getattr(block, "blocks", (block,))] if made else []
+        for table in (b for b in blocks if isinstance(b, Table) and "Interval" in b.columns):
+            if table.name in {"pairs_train_seconds", "pairs_peak_memory_mb"}:
+                continue
+            of = table.caption.partition(" against")[0]
+            for row in table.rows:
+                pair = f"{of} − {row[0]}" if turned else row[0]
+                intervals.setdefault(pair, []).append(row[table.columns.index("Interval")])
+    for pair in answer_of(results).pairs["score"]:
+        assert pair.wlo is not None
+        assert pair.whi is not None
+        shown = intervals[f"{pair.a} − {pair.b}"]
+        assert len(shown) == 2
+        for text in shown:
+            ends = tuple(map(float, text.strip("[]").replace("−", "-").split(", ")))
+            assert ends == pytest.approx((pair.wlo, pair.whi), abs=0.06)
+        assert (pair.lo, pair.hi) != pytest.approx((pair.wlo, pair.whi), abs=0.06)
 
 
 def test_never_reached_is_said(tmp_path: Path) -> None:

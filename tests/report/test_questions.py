@@ -14,6 +14,7 @@ from helpers.made_records import failed, record, sweep
 from hpml_bench.builtin.sections import costs, deciding, matrix
 from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
+from hpml_bench.report.answer.deciding import turns
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.render import all_sections, tables_of, write_report
@@ -109,6 +110,26 @@ def test_nothing_open_and_one_seed_are_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert told == "One seed can't rank methods. Run 3 or more."
 
 
+@pytest.mark.parametrize(("seeds", "chance"), [(3, "51"), (5, "33"), (10, "11")])
+def test_the_claim_says_what_so_few_seeds_miss(seeds: int, chance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chance that n seeds show none of a fault in a fifth of them, 0.8^n, stands beside the claim on pages."""
+    answer = an_answer(THREE, seeds=seeds)
+    pairs = {of: tuple(p.model_copy(update={"n": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
+    told = sentences(of(deciding, answer.model_copy(update={"pairs": pairs}), monkeypatch))
+    assert f"For seeds like these: {seeds} miss a fault of 20 % of seeds with a chance of {chance} %." in told
+
+
+@pytest.mark.parametrize(("methods", "seeds", "said"), [("ab", 3, True), ("abc", 3, False), ("ab", 4, False)])
+def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(methods: str, seeds: int, said: bool) -> None:
+    """Said of ranked costs alone."""
+    answer = an_answer({name: 80.0 - at for at, name in enumerate(methods)})
+    pairs = {of: tuple(p.model_copy(update={"n": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
+    answer = answer.model_copy(update={"pairs": pairs})
+    sentence = "No order of two methods over three seeds bounds a disturbance that returns every few runs."
+    assert turns(answer) == (sentence if said else "")
+    assert turns(answer.model_copy(update={"pairs": {"score": answer.pairs["score"]}})) == ""
+
+
 @pytest.mark.parametrize("module", [deciding, matrix, costs])
 def test_sentences_in_the_open_are_short(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 20 words each."""
@@ -139,7 +160,7 @@ def test_costs_stand_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.columns == (
         "Method", "Training time (s)", "Times as long as b", "Peak memory (MB)", "Of it by training (MB)", "Saved size",
     )  # fmt: skip
-    assert shown.rows[0] == ("a", "10.0", "1.11 [1.10, 1.12]", "500", "400", "5.0 MB")
+    assert shown.rows[0] == ("a", "10.0", "1.11 [1.09, 1.13]", "500", "400", "5.0 MB")
     assert shown.rows[1][2] == "1"
     told = sentences(made)
     assert "b trains fastest: 9.00 s." in told

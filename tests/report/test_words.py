@@ -55,7 +55,7 @@ def test_no_sentence_has_more_than_20_words(case: str) -> None:
     ("case", "said"),
     [
         ("one best", "full scores best: 79.0 % accuracy; lora follows with 78.9 %."),
-        ("two tied", "full and lora score best: about 79 % accuracy. These runs can't tell which is better."),
+        ("two tied", "full or lora may be best, at about 79 % accuracy. These runs can't tell which."),
         ("equal", "full and lora score best and equal: about 79 % accuracy."),
         ("all undecided", "5 of 5 methods may be best, at 72.5 to 79.0 % accuracy. These runs can't tell which."),
         ("one seed", "full has the highest accuracy, 79.0 %. One seed can't rank methods: take 3 or more."),
@@ -112,7 +112,7 @@ def test_a_leader_by_way_of_another_is_not_called_the_best() -> None:
     """Where a beats b and b beats c, but a and c can't be told apart, no row and headline contradict each other."""
     answer = an_answer({"a": 79.0, "b": 78.0, "c": 77.0}, open_=(("a", "c"),))
     assert words.headline(answer) == "No method is shown to beat a: 79.0 % accuracy."
-    assert words.verdict(answer, "a")[:2] == ("best or tied", "can't tell from c")
+    assert words.verdict(answer, "a")[:2] == ("may be best", "can't tell from c")
     assert fact(answer, "Sure?").startswith("Not against all. ")
 
 
@@ -147,11 +147,26 @@ def test_improvement_in_some_runs_is_said_to_be_in_some() -> None:
     assert fact(an_answer(FIVE, under=dict.fromkeys(FIVE, 5)), "At the end") == "All 5 methods were still improving."
 
 
+def test_two_undecided_methods_are_both_not_shown_better() -> None:
+    """Of two methods in all the headline says that neither is shown better, and gives both means."""
+    answer = an_answer({"a": 76.0, "b": 66.5}, open_=(("a", "b"),))
+    assert words.headline(answer) == "Neither a nor b is shown better: 66.5 to 76.0 % accuracy."
+
+
+def test_equal_methods_are_best_only_if_each_beats_the_others() -> None:
+    """Two equal ones, of which one isn't shown better than the third, aren't called best."""
+    equal, third = (("a", "b"),), (("b", "c"),)
+    beaten = an_answer({"a": 79.0, "b": 78.9, "c": 70.0}, equal=equal)
+    assert words.headline(beaten) == "a and b score best and equal: about 79 % accuracy."
+    open_ = an_answer({"a": 79.0, "b": 78.9, "c": 70.0}, equal=equal, open_=third)
+    assert words.headline(open_) == "a and b are equal: about 79 % accuracy. None is shown to beat them."
+
+
 def test_ties_do_not_pass_on() -> None:
     """Each method names those that it can't be told from, and those in front of it, one by one."""
     answer = CASES["two tied"]
-    assert words.verdict(answer, "full")[:2] == ("best or tied", "can't tell from lora")
-    assert words.verdict(answer, "lora")[:2] == ("best or tied", "can't tell from full or prompt_tuning")
+    assert words.verdict(answer, "full")[:2] == ("may be best", "can't tell from lora")
+    assert words.verdict(answer, "lora")[:2] == ("may be best", "can't tell from full or prompt_tuning")
     assert words.verdict(answer, "prompt_tuning")[:2] == ("", "behind full; can't tell from lora")
     assert words.verdict(answer, "head")[:2] == ("", "5th of 5")
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.report.answer import terms
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, p_cell, rank, section_of, sentence_list, table
-from hpml_bench.statistics import Comparison, Interval
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from hpml_bench.statistics import Comparison
 
 order = 30
 question = "sure"
 about = "every pair in numbers: intervals, p values, seeds to decide"
 LIKE_FIRST = "The columns are those of the first table of pairs."
 PAIR_COLUMNS = (
-    "Pair", "Verdict", "Difference", "95 % interval", "p", "p (Holm)", "p of the margin", "p of the margin (Holm)",
+    "Pair", "Verdict", "Difference", "Interval", "p", "p (Holm)", "p of the margin", "p of the margin (Holm)",
     "Could have found", "Seeds to decide", "Seeds",
 )  # fmt: skip
 ROWS_COLUMNS = (
@@ -73,14 +70,14 @@ def _all_pairs(results: Results) -> Iterator[Table]:
         f"Scores: differences of the first less the second within a seed and {unit}, for "
         f"{results.judged_for} "
         "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
-        "factors first / second within a seed (paired t of logarithms), for other seeds. Each 95 % interval is its own "
-        "pair's, not adjusted for their number: it may leave out no difference where the verdict is undecided, or "
-        "nothing was tested.",
+        "factors first / second within a seed (paired t of logarithms), for other seeds. Each interval is at the level "
+        "of its pair's test: it leaves out 0, or a factor of 1, just where methods are shown to differ.",
         "Better: p (Holm) below 5 %. Equivalent: p of the margin (Holm) below 5 %, the larger of two one-sided tests "
         f"of a difference of {_margin(results)} of a score, {share} % of a cost or more. Both Holm adjustments are "
-        f"over all {tested} tested pairs of all metrics of this page: under noise near normal the chance of any false "
-        f"claim is at most 5 %, of which this page, look {results.look} at the suite's seeds, may use {spent:.2g} % "
-        "(80 % of that for better, 15 % for equivalent, 5 % for guessing); the p (Holm) shown are scaled to 5 %.",
+        f"over the {terms.count_of(tested, 'tested pair')} of all metrics of this page: under noise near normal the "
+        f"chance of any false claim is at most 5 %, of which this page, look {results.look} at the suite's seeds, may "
+        f"use {spent:.2g} % (80 % of that for better, 15 % for equivalent, 5 % for guessing); the p (Holm) shown are "
+        "scaled to 5 %.",
         "Could have found: the least true difference found with a chance of 80 % by so many seeds at this spread, at "
         "Holm's first step. Seeds to decide: how many would tell with a chance of 80 % at the next look, were the "
         "difference as measured; none where no number up to 10,000 is enough, as where the test rows alone leave too "
@@ -183,44 +180,23 @@ def _these_rows(results: Results) -> Table | None:
 
 
 def _crossed(results: Results) -> Table | None:
-    """Return the score with intervals for other seeds alone and for other seeds and test rows."""
-    if results.quality not in results.headline:
+    """Return each method's score with intervals for other seeds alone and for other seeds and test rows."""
+    quality = results.quality
+    if quality not in results.headline:
         return None
-    score = Quantity.of(results, results.quality)
-    rows: list[list[Cell]] = [
-        [name, one.n, score.cell(one.mean), score.between(over_seeds), score.between(one)]
-        for name, over_seeds, one in _crossed_intervals(results)
-    ]
+    score, rows = Quantity.of(results, quality), list[list[Cell]]()
+    for method in results.methods:
+        if one := results.beyond(method):
+            own = statistics.mean_interval([of.mean() for of in results.scores(method).values()], results.grid(quality))
+            ends = [score.between(interval) for interval in (results.within_bounds(quality, own), one)]
+            rows.append([method, one.n, score.cell(one.mean), *ends])
     training = "" if results.reference.spec.settings.vary_data else "; both are conditional on these training rows"
     notes = [
         "Over seeds: for other seeds on this very test set. Over seeds and rows: for other seeds and another test set "
-        f"of this size from the same source{training}. Methods share rows, "
-        "so that differences carry less of the rows' noise. The wider of the two is shown as the latter. Intervals are "
-        "not adjusted for their number."
+        f"of this size from the same source{training}. The wider of the two is shown as the latter. Intervals are "
+        "each method's own: methods share rows, so that differences, in the table of pairs, carry less of their noise."
     ]
     if found := results.guess:
         notes.append(found.sentence)
-    value = f"{score.header} or points" if score.difference_unit == "points" else score.header
-    columns = ("Method or difference", "Seeds", value, "95 % over seeds", "95 % over seeds and rows")
+    columns = ("Method", "Seeds", score.header, "95 % over seeds", "95 % over seeds and rows")
     return table("crossed", f"{score.heading} beyond this test set", columns, rows, notes)
-
-
-def _crossed_intervals(results: Results) -> Iterator[tuple[str, Interval, Interval]]:
-    """Yield name, interval over seeds, and interval over seeds and rows, of every method and every pair."""
-    quality, range_and_step = results.quality, (results.score_span, results.score_step)
-    scores = {method: by_seed for method in results.methods if len(by_seed := results.scores(method)) > 1}
-
-    def both(table: list[NDArray[Any]]) -> tuple[Interval, Interval]:
-        over_seeds = statistics.mean_interval([rows.mean() for rows in table], results.grid(quality))
-        return over_seeds, statistics.crossed_interval(table, *range_and_step)
-
-    for method, by_seed in scores.items():
-        values = list(by_seed.values())
-        if values[0].size > 1:
-            over_seeds, over_rows = both(values)
-            yield method, results.within_bounds(quality, over_seeds), results.within_bounds(quality, over_rows)
-    for a, b in combinations(scores, 2):
-        shared = sorted(scores[a].keys() & scores[b].keys())
-        differences = [scores[a][seed].astype(float) - scores[b][seed] for seed in shared]
-        if len(shared) > 1 and differences[0].size > 1:
-            yield f"{a} − {b}", *both(differences)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.deciding import turns
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import section_of, table
+from hpml_bench.report.tables import Quantity, section_of, table
 
 order = 149
 question = "reading"
-about = "best or tied, behind, can't tell, equal, p, Holm"
+about = "may be best, behind, can't tell, equal, p, Holm"
 
 
 def section(results: Results) -> Section | None:
@@ -20,7 +21,7 @@ def section(results: Results) -> Section | None:
     comparisons = terms.count_of(answer.tested, "comparison")
     rows = [
         ["Score", "The mean over seeds, on the test rows."],
-        ["Best or tied", "No other method is shown to score better."],
+        ["May be best", "No other method is shown to score better."],
         ["Behind", "The methods named are shown to score better."],
         [
             "Can't tell",
@@ -36,9 +37,13 @@ def section(results: Results) -> Section | None:
         [
             "Scores are tested",
             f"Within a seed and a test row, for {answer.judged}: two-way analysis of variance and paired t; the larger "
-            "p counts.",
+            f"p counts. {_largest(results)}".strip(),
         ],
-        ["Costs are tested", "As factors within a seed (paired t of logarithms), for other seeds on the same hosts."],
+        [
+            "Costs are tested",
+            "As factors within a seed (paired t of logarithms), for other seeds on the same hosts. "
+            f"{turns(answer)}".strip(),
+        ],
         [
             "A wrong verdict",
             f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and a number of seeds fixed "
@@ -49,3 +54,12 @@ def section(results: Results) -> Section | None:
     return section_of(
         "definitions", "Definitions", table("definitions", "Words of this page", ("Word", "Meaning"), rows)
     )
+
+
+def _largest(results: Results) -> str:
+    """Return the largest difference of a row that the suite declares, as a sentence; empty where it declares none."""
+    if (largest := results.margin.largest_difference) is None:
+        return ""
+    shown = Quantity.of(results, results.quality).difference(largest)
+    unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
+    return f"Largest difference of a row: {shown}, declared in the suite{unused}."

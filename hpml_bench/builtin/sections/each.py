@@ -100,7 +100,7 @@ def _against(answer: Answer, method: Method) -> Table:
     """Return the method's difference to each other one, its interval, and the verdicts by score and tested cost."""
     tested = [axis for axis in answer.axes if axis.tested]
     unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
-    columns = ["Against", f"{capitalized(answer.score.title)}{unit}", "95 % interval", "Verdict"]
+    columns = ["Against", f"{capitalized(answer.score.title)}{unit}", "Interval", "Verdict"]
     columns += ["Memory added" if axis.id != axis.tested else axis.title for axis in tested]
     rows: list[list[Cell]] = []
     for other in (other.name for other in answer.methods if other.name != method.name):

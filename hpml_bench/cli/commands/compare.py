@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,7 +20,10 @@ from hpml_bench.cli.options import names
 @click.option("--margin", type=float, metavar="X", help="Difference of scores that counts as none.")
 @click.option("--lower", is_flag=True, help="A lower score is better.")
 @click.option("--range", "bounds", metavar="LOW,HIGH", help="Least and largest score that a row can have.")
-@click.option("--shared", is_flag=True, help="Compare the rows that all systems have, and leave the others out.")
+@click.option("--shared", is_flag=True, help="Compare the rows that all systems have; a verdict also takes the others.")
+@click.option("--independent", is_flag=True, help="The systems' errors are independent: test means without rows.")
+@click.option("--largest-difference", "largest", type=float, metavar="X",
+              help="Largest difference of one row's real scores between two systems, declared beforehand.")  # fmt: skip
 @click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
 def compare(
     inputs: tuple[Path, ...],
@@ -27,10 +31,9 @@ def compare(
     metric: str | None,
     group: str | None,
     margin: float | None,
-    lower: bool,
     bounds: str | None,
-    shared: bool,
     formats: str,
+    **options: Any,
 ) -> None:
     """Compare systems by scores that you have, and write the page: which differ, for other rows or other seeds.
 
@@ -47,11 +50,12 @@ def compare(
     wanted = names(formats)
     if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
         raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
-    if margin is not None and not 0 < margin < math.inf:
-        raise UserError(f"--margin {margin:g}: give a difference above 0, in the score's unit")
+    for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
+        if given is not None and not 0 < given < math.inf:
+            raise UserError(f"{option} {given:g}: give a difference above 0, in the score's unit")
     load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
-    found = assemble(read(inputs, metric, group), lower=lower, bounds=_bounds(bounds), shared=shared, title=title)
+    found = assemble(read(inputs, metric, group), bounds=_bounds(bounds), title=title, **options)
     shown(*write(found, out, wanted, margin))
     if len(found) > 1:
         click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")

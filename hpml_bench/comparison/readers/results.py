@@ -134,6 +134,7 @@ def _score(results: Results, lines: pd.DataFrame) -> Score:
     return Score(
         results.quality, better, low if within else None, high if within else None,
         title=results.score_title, margin=results.quality_margin,
+        largest=None if results.not_largest else results.margin.largest_difference,
     )  # fmt: skip
 
 
@@ -152,5 +153,7 @@ def _remarks(results: Results) -> Iterator[str]:
     yield from (f"{results.suite}: {sanitize(problem, 400)}." for problem in left.problems)
     if not results.costs_ranked:
         yield f"{results.suite}: costs are shown of runs that can't be compared by them, since they ran beside others."
+    if results.not_largest:
+        yield f"{results.suite}: the largest difference of a row that it declares isn't used: {results.not_largest}."
     if results.never_run:
         yield f"{results.suite}: {results.never_run} runs of the suite have no record."

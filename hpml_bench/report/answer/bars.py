@@ -18,12 +18,9 @@ class Difference(NamedTuple):
     """Difference of a method to another, in units of the score: the first less the second."""
 
     d: float
-    lo: float | None
-    hi: float | None
-    """Ends of its own 95 % interval."""
     low: float | None
     high: float | None
-    """Ends of the interval that decides; the own one where no level was tested, none where nothing was."""
+    """Ends of the interval that decides; none where nothing was tested."""
     relation: Relation
 
 
@@ -46,18 +43,12 @@ def difference(answer: Answer, name: str, other: str) -> Difference | None:
     pair = answer.pair("score", name, other)
     if pair is None or not math.isfinite(pair.d):
         return None
-    low, high = (pair.lo, pair.hi) if pair.wlo is None or pair.whi is None else (pair.wlo, pair.whi)
-    if pair.v == "untested":
-        low = high = None  # an interval that was not tested would look like a verdict
-    found = Difference(pair.d, pair.lo, pair.hi, low, high, answer.relation("score", name, other))
-    return found if pair.a == name else _turned(found)
+    return Difference(*terms.seen_from(pair, name), answer.relation("score", name, other))
 
 
 def _turned(of: Difference) -> Difference:
-    def less(value: float | None) -> float | None:
-        return None if value is None else -value
-
-    return Difference(-of.d, less(of.hi), less(of.lo), less(of.high), less(of.low), of.relation)
+    low, high = (None if end is None else -end for end in (of.high, of.low))
+    return Difference(-of.d, low, high, of.relation)
 
 
 def to_best(answer: Answer) -> dict[str, Difference]:

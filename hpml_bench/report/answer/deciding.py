@@ -10,6 +10,8 @@ from hpml_bench.report.answer.model import Answer, Pair
 from hpml_bench.report.tables import section_of
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
+FAULT = 0.2
+"""Share of seeds with a fault, such as a collapse, that no test of few seeds bounds; n show none by (1 - 0.2)^n."""
 SHOWN = 4
 """Open pairs that are named; the others are counted."""
 
@@ -51,9 +53,19 @@ def _line(answer: Answer, pair: Pair) -> str:
     apart = f"{terms.label(answer, one)} or {terms.label(answer, other)}: {terms.gap_text(answer, abs(pair.d))} apart."
     if pair.need:
         return f"{apart} With a gap of that size, about {pair.need:,} {answer.over}s, fixed before, would decide."
+    if answer.lacking:
+        return f"{apart} The missing rows may turn it."
     if answer.over == "row":
         return f"{apart} Not even {MOST_ROWS:,} rows would decide."
     return f"{apart} More seeds alone won't decide; use more than {answer.rows_text}."
+
+
+def turns(answer: Answer) -> str:
+    """Return what no order of runs bounds where costs of two methods over three seeds are ranked; empty elsewhere."""
+    costs = [pair for metric, pairs in answer.pairs.items() if metric != "score" for pair in pairs]
+    if len(answer.methods) != 2 or not any(pair.v != "untested" and pair.n == answer.least for pair in costs):
+        return ""
+    return f"No order of two {answer.noun}s over three seeds bounds a disturbance that returns every few runs."
 
 
 def _scope(answer: Answer) -> Iterator[str]:
@@ -66,4 +78,7 @@ def _scope(answer: Answer) -> Iterator[str]:
         yield "“Can't tell” doesn't mean equal."
         return
     yield f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
+    n = min(pair.n for pairs in answer.pairs.values() for pair in pairs if pair.v != "untested")
+    missed = 100 * (1 - FAULT) ** n
+    yield f"For seeds like these: {n} miss a fault of {100 * FAULT:g} % of seeds with a chance of {missed:.2g} %."
     yield f"{'Verdicts hold at this budget. ' if answer.noun == 'method' else ''}“Can't tell” doesn't mean equal."

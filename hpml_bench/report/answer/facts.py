@@ -60,7 +60,8 @@ def _difference(answer: Answer) -> str:
     text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: "
     text += gap_text(answer, d)
     if low is not None and high is not None:
-        text += f", 95 % interval {gap_text(answer, low, unit=False)} to {gap_text(answer, high, unit=False)}"
+        ends = [gap_text(answer, end, unit=False) for end in (low, high)]
+        text += f", {' to '.join(ends)} at the level of its test"
     own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
     within = f" Shown to lie within the margin of {margin_text(answer)}." if pair.small else ""
     return f"{text}{own}.{within}"

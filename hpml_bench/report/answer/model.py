@@ -184,6 +184,8 @@ class Answer(Frozen):
     """Seeds, suites or data sets that two methods must share for a test."""
     noun: Literal["method", "system"] = "method"
     """What is compared: fine-tuning methods, or systems whose scores were given."""
+    lacking: Line = ""
+    """Which systems lack how many of the rows, as a sentence; empty where none does."""
     untested: Line | None = None
     """Why no pair of scores is tested, where it isn't for few seeds; none where pairs are."""
 

@@ -140,11 +140,11 @@ def _caption(answer: Answer) -> tuple[str, ...]:
         return ()
     if not answer.tested_by_score:
         return (f"Hollow dot: difference to {_best(answer)}, not tested.",)
-    drawn = any(pair.wlo is not None or pair.lo is not None for pair in answer.pairs["score"])
+    drawn = any(pair.wlo is not None for pair in answer.pairs["score"])
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
         f"Bar: difference to {_best(answer)}.",
-        *([f"Its interval decides: wider than 95 %, to hold for all {answer.tested} comparisons."] if drawn else []),
+        *(["Its interval is at the level of its test, and so wider than 95 %."] if drawn else []),
         "Hollow: not shown to differ.",
         *shared,
     )
@@ -157,7 +157,7 @@ def legend(answer: Answer, picture: Picture) -> Legend:
     untrained = all(answer.by_name[name].base for name in lost)
     named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
     return Legend(
-        best=(chips.pop() if len(chips) == 1 else "best or tied") if chips else "",
+        best=(chips.pop() if len(chips) == 1 else "may be best") if chips else "",
         ties=_ties(answer, picture),
         lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
     )
@@ -185,7 +185,7 @@ def _row(answer: Answer, of: Bars, method: Method) -> Row:
         said=of.said.get(name, ""),
         costs=tuple(_cell(answer, axis, method) for axis in answer.axes),
         chip=verdict.chip,
-        sure=verdict.chip.startswith("best"),
+        sure=verdict.chip == "best",
         verdict=verdict.text,
         more=verdict.more,
         failed=verdict.failed,

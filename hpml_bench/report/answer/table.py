@@ -16,14 +16,14 @@ def answer_table(answer: Answer) -> Table:
     unit = f" ({score.difference_unit})" if score.difference_unit else ""
     columns = (
         answer.noun, f"{score.title} ({score.unit})" if score.unit else score.title,
-        f"difference{unit}", "low (95 %)", "high (95 %)", "verdict", "can't tell from",
+        f"difference{unit}", "low", "high", "verdict", "can't tell from",
         *(f"{axis.title.lower()} ({axis.unit})" if axis.unit else axis.title.lower() for axis in answer.axes),
     )  # fmt: skip
     rows = [_row(answer, method, best) for method in answer.methods]
     what = f"{capitalized(answer.noun)}s"
     return Table(
         name="answer",
-        caption=f"{what} by {score.title}, with the difference to the best mean and its 95 % interval",
+        caption=f"{what} by {score.title}, with the difference to the best mean, and low and high at its test's level",
         columns=columns,
         rows=tuple(tuple(text for text, _ in row) for row in rows),
         values=tuple(tuple(value for _, value in row) for row in rows),
@@ -45,8 +45,8 @@ def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
         (name, name),
         (MISSING, None) if score is None else (terms.score_text(answer, score.m, unit=False), score.m),
         shown(gap.d if gap else None),
-        shown(gap.lo if gap else None),
-        shown(gap.hi if gap else None),
+        shown(gap.low if gap else None),
+        shown(gap.high if gap else None),
         _text(_verdict(answer, name)),
         _text(", ".join(answer.related(name, "open"))),
         *(_cost(answer, axis, method) for axis in answer.axes),

@@ -117,14 +117,11 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def seen_from(pair: Pair, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
-    """Return difference (or factor) and 95 % interval of a pair, of `name` against the other."""
+    """Return difference (or factor) of a pair, of `name` against the other, and its interval at its test's level."""
     if pair.a == name:
-        return pair.d, pair.lo, pair.hi
-    if ratio:
-        low, high = (None if end is None else 1 / end for end in (pair.hi, pair.lo))
-        return 1 / pair.d, low, high
-    low, high = (None if end is None else -end for end in (pair.hi, pair.lo))
-    return -pair.d, low, high
+        return pair.d, pair.wlo, pair.whi
+    low, high = (None if end is None else 1 / end if ratio else -end for end in (pair.whi, pair.wlo))
+    return 1 / pair.d if ratio else -pair.d, low, high
 
 
 def ordinal(n: int) -> str:

@@ -1,6 +1,6 @@
 """The sentences of an answer: headline, set-up line, a verdict per method; each from the answer's numbers alone.
 
-At most 20 words a sentence. Words: *best or tied* (none is shown better), *behind* (those named are shown better),
+At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are shown better),
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).
 """
 
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     """What a method's row says of it."""
 
     chip: str
-    """Badge, such as `best or tied`; empty for most methods."""
+    """Badge, such as `may be best`; empty for most methods."""
     text: str
     """Relation to the others, such as `behind full; can't tell from adapter`."""
     more: tuple[str, ...] = ()
@@ -120,14 +120,15 @@ def _several_best(answer: Answer) -> str:
         if _passed_over(answer):
             ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
             return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
-        return f"{sentence_list(top)} score best: {about} {title}. {_these(answer)} can't tell which is better."
+        if len(answer.methods) == 2:
+            return f"Neither {first} nor {other} is shown better: {about} {title}."
     return f"{_top(answer, 'or')} may be best, at {about} {title}. {_these(answer)} can't tell which."
 
 
 def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
-    """Return that the methods which may be best are shown equal, and best where nothing keeps them from it."""
-    who = _top(answer, "and")
-    if doubtful or _passed_over(answer):
+    """Return that the methods which may be best are shown equal, and best where each is shown to beat the others."""
+    who, others = _top(answer, "and"), len(answer.methods) - len(answer.top)
+    if doubtful or any(len(answer.related(name, "better")) < others for name in answer.top):
         return f"{who} are equal: {at}. None is shown to beat them."
     return f"{who} score best and equal: {at}."
 
@@ -212,12 +213,13 @@ def _seeds(answer: Answer) -> str:
 
 
 def banner(answer: Answer) -> str:
-    """Return how many runs failed and why; empty where none did."""
+    """Return how many runs failed and why, and who lacks rows; empty where nothing is missing."""
     if not answer.failures:
-        return ""
+        return answer.lacking
     why = dict.fromkeys(BECAUSE.get(failure.status, failure.status) for failure in answer.failures)
     shared = f" Means use the {answer.shared} seeds that all methods share." if answer.shared else ""
-    return f"{len(answer.failures)} of {count_of(answer.planned, 'run')} failed ({', '.join(why)}).{shared}"
+    failed = f"{len(answer.failures)} of {count_of(answer.planned, 'run')} failed ({', '.join(why)}).{shared}"
+    return f"{failed} {answer.lacking}".strip()
 
 
 def verdict(answer: Answer, name: str) -> Verdict:
@@ -240,11 +242,8 @@ def _won_shortly(axis: Axis) -> str:
 def _chip(answer: Answer, name: str) -> str:
     if name not in answer.top:
         return ""
-    if answer.unproven(name):
-        return "may be best"
-    if len(answer.tested_by_score) < len(answer.methods):
-        return "may be best"
-    return "best" if answer.winner("score") == name else "best or tied"
+    every = len(answer.tested_by_score) == len(answer.methods)
+    return "best" if every and not answer.unproven(name) and answer.winner("score") == name else "may be best"
 
 
 def _standing(answer: Answer, name: str) -> str:

@@ -71,7 +71,7 @@ class Results(MeasuredRuns):
         definition, values = self.definitions[metric], self.values(metric)
         if metric == self.quality:
             scores = {method: self.scores(method) for method in values}
-            return statistics.compare_scores(scores, self.quality_margin, self.score_span, self.score_step)
+            return statistics.compare_scores(scores, self.quality_margin, self.difference_span, self.score_step)
         if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
             return statistics.compare_costs(values, self.margin.cost, definition.grid)
         return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)

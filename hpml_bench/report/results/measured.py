@@ -121,6 +121,14 @@ class MeasuredRuns(ComparedRuns):
         """Return seed -> scores of a compared run: of rows, in their order, or of groups if rows are in groups."""
         return {seed: self.by_group(of) for seed, of in self.row_scores(method).items()}
 
+    def beyond(self, method: str) -> statistics.Interval | None:
+        """Return a score's mean with the interval for other seeds and test rows; None under two of either."""
+        scores = list(self.scores(method).values())
+        if len(scores) < 2 or scores[0].size < 2:
+            return None
+        found = statistics.crossed_interval(scores, self.score_span, self.score_step)
+        return self.within_bounds(self.quality, found)
+
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
         return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
@@ -156,6 +164,26 @@ class MeasuredRuns(ComparedRuns):
             places = np.unique(rows.group, return_inverse=True)[1]
             weights = np.bincount(places, weights=weights).astype(np.float64)
         return self.score_range * float(weights.max() / weights.mean())
+
+    @property
+    def difference_span(self) -> float:
+        """Range by which a value of `scores` may differ between methods, by the declared difference of a row if any."""
+        largest = self.margin.largest_difference
+        return self.score_span if largest is None or self.not_largest else self.score_span * largest / self.score_range
+
+    @cached_property
+    def not_largest(self) -> str:
+        """Why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
+        largest, rows = self.margin.largest_difference, self.test_set
+        if largest is None or rows is None:
+            return ""
+        if self.task.binary or not self.score_range or np.ptp(self.task.weights(rows.reference)):
+            return "the score is no mean of rows' real scores in a range"
+        if largest > self.score_range:
+            return "it is above the score's range"
+        of = [self.row_scores(method) for method in self.methods]
+        seen = max(np.ptp([by[seed] for by in of if seed in by], axis=0).max() for seed in self.seeds)
+        return f"two methods differ by {seen:g} in a row" if seen > largest else ""
 
     @cached_property
     def guess(self) -> Guess | None:

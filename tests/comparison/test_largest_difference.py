@@ -1,0 +1,96 @@
+"""Behaviour: a declared largest difference of a row takes the place of the range in guards against rare rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import hpml_bench
+from helpers.made_tables import right_and_wrong, write_csv
+from hpml_bench.cli import main
+from hpml_bench.comparison.answer import Compared
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.page import page_of
+from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.errors import UserError
+from hpml_bench.statistics.evidence import seeds_to_find
+from hpml_bench.statistics.over_rows import OverRows
+
+
+def real(rows: int, gap: float = 0.02, sd: float = 0.05, groups: int | None = None) -> pd.DataFrame:
+    """Return two systems whose rows differ by about `gap`, by 0.15 at most."""
+    random = np.random.default_rng(1)
+    base = 0.3 + 0.4 * random.random(rows)
+    other = base + np.clip(gap + sd * random.standard_normal(rows), -0.15, 0.15)
+    frame = pd.concat(pd.DataFrame({"system": name, "row": range(rows), "score": of})
+                      for name, of in (("a", base), ("b", other)))  # fmt: skip
+    return frame if groups is None else frame.assign(group=np.minimum(frame["row"], groups - 1))
+
+
+def compared(frame: pd.DataFrame, **options: Any) -> Compared:
+    """Return the only data set of a frame, compared."""
+    (found,) = assemble([of_frame(frame)], bounds=(0.0, 1.0), **options)
+    return Compared.of(found)
+
+
+def test_a_difference_that_is_small_for_the_range_takes_fewer_rows() -> None:
+    """A difference of 0.02 with a deviation of 0.05 takes 230 rows by a range of 1, and 53 by a largest of 0.2."""
+    needed = {
+        span: seeds_to_find((OverRows(60, 0.02, 0.05, span, opposed=0),), 0.02, 0.04) for span in (1.0, 0.2)
+    }  # fmt: skip
+    assert needed[0.2] == pytest.approx(53, abs=5)
+    assert needed[1.0] == pytest.approx(232, abs=25)
+
+
+def test_the_declared_difference_decides_what_the_range_leaves_open() -> None:
+    """Eighty rows: undecided by the range, a verdict by the declared difference; the page says who declared it."""
+    wide, narrow = compared(real(80)), compared(real(80), largest=0.2)
+    assert wide.verdicts.score[0].verdict == "undecided"
+    assert narrow.verdicts.score[0].verdict == "different"
+    assert page_of(narrow).facts["Largest difference of a row"] == "20 points, by --largest-difference"
+    assert "Largest difference of a row" not in page_of(wide).facts
+
+
+def test_groups_weigh_it_as_they_weigh_the_range() -> None:
+    """With a group of many rows both spans are multiplied by its weight; a mean's own interval keeps the range."""
+    frame = real(60, groups=40)
+    grouped, alone = compared(frame, largest=0.2), compared(frame)
+    heaviest = 21 * 40 / 60
+    assert grouped.scores.difference_span == pytest.approx(0.2 * heaviest)
+    assert grouped.scores.span == alone.scores.span == alone.scores.difference_span == pytest.approx(heaviest)
+
+
+@pytest.mark.parametrize(
+    ("frame", "largest", "said"),
+    [
+        (real(80), 0.1, r"exceeded in scores: two systems differ by 0\.1[0-9]* in a row"),
+        (real(80), 1.5, "above the score's range of 1"),
+        (pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})), 0.5, "rows of scores are right or wrong"),
+        (pd.DataFrame([{"system": s, "score": 0.5, "rows": 90} for s in "ab"]), 0.5, "takes scores row by row"),
+    ],
+)
+def test_one_that_can_t_be_is_refused(frame: pd.DataFrame, largest: float, said: str) -> None:
+    """A row that differs by more, above the range, right-and-wrong scores, no rows: one sentence each."""
+    with pytest.raises(UserError, match=said):
+        compared(frame, largest=largest)
+
+
+def test_command_and_python_take_it(tmp_path: Path) -> None:
+    """In the score's unit, above 0; both give the verdict."""
+    path = write_csv(tmp_path / "scores.csv", real(80).to_dict("records"))  # type: ignore[arg-type]
+    call = ["compare", str(path), "--range", "0,1", "--out", str(tmp_path / "out"), "--largest-difference"]
+    assert CliRunner().invoke(main, [*call, "0.2"]).exit_code == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["pairs"]["score"][0]["v"] == "different"
+    assert "--largest-difference 0: give a difference above 0" in CliRunner().invoke(main, [*call, "0"]).output
+    found = hpml_bench.compare(real(80), bounds=(0, 1), largest_difference=0.2)
+    assert found["verdict"].tolist() == ["different"]
+    assert found["low"][0] < found["high"][0] < 0
+    with pytest.raises(UserError, match="largest_difference is nan"):
+        hpml_bench.compare(real(80), largest_difference=math.nan)

@@ -1,0 +1,114 @@
+"""Behaviour: rows that a system lacks, as it may have failed there, make no claim; the page says who lacks how many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from helpers.made_tables import Row, right_and_wrong, write_csv
+from hpml_bench.cli import main
+from hpml_bench.comparison.answer import Compared, answer_of
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.page import page_of
+from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.comparison.scores import Scores
+from hpml_bench.comparison.verdicts import verdicts
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.deciding import deciding_section
+from hpml_bench.report.render import all_tables
+
+
+def shared(frame: pd.DataFrame, **options: Any) -> Scores:
+    """Return the only data set of a frame, whose systems lack rows."""
+    (found,) = assemble([of_frame(frame)], shared=True, **options)
+    return found
+
+
+def equal_systems(random: np.random.Generator, kind: str, lower: bool, rows: int = 400) -> pd.DataFrame:
+    """Return two equal systems, of which one lacks a fifth of the rows: those where it did worst."""
+    a, b = (random.random((2, rows)) < 0.5).astype(float) if kind == "right or wrong" else random.beta(4, 2, (2, rows))
+    good = -1 if lower else 1
+    lost = np.argsort(good * a + 1e-9 * random.random(rows))[: rows // 5]
+    lines = [pd.DataFrame({"system": name, "row": range(rows), "score": of}) for name, of in (("a", a), ("b", b))]
+    return pd.concat([lines[0].drop(lost), lines[1]])
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "bounds"), [("right or wrong", None), ("real", (0.0, 1.0)), ("real", None)], ids=str
+)  # fmt: skip
+def test_failed_rows_make_no_system_better(kind: str, bounds: tuple[float, float] | None, lower: bool) -> None:
+    """Of 60 pages of equal systems most are false by the shared rows alone; of those that take both, under 6 %."""
+    random, false, by_shared, pages = np.random.default_rng(0), 0, 0, 60
+    for _ in range(pages):
+        scores = shared(equal_systems(random, kind, lower), bounds=bounds, lower=lower)
+        (pair,) = verdicts(scores).score
+        false += pair.verdict != "undecided"
+        by_shared += verdicts(replace(scores, filled=None)).score[0].verdict == "different"
+        assert pair.deciding is not None
+        assert (not pair.deciding[0] <= 0 <= pair.deciding[1]) == (pair.verdict == "different")
+    assert by_shared > 0.5 * pages
+    assert false < 0.06 * pages
+
+
+@pytest.mark.parametrize("shape", ["rows", "groups", "seeds"])
+def test_a_claim_needs_both_tables(shape: str) -> None:
+    """The p is the larger of that of the shared rows and that of all with the worst score; the interval covers both."""
+    lines = right_and_wrong({"a": 0.75, "b": 0.4}, 300, seeds=(0, 1, 2) if shape == "seeds" else (None,))
+    frame = pd.DataFrame(lines)
+    frame["group"] = frame["row"].str[1:].astype(int) // (3 if shape == "groups" else 1)
+    lost = (frame["system"] == "a") & (frame["row"].str[1:].astype(int) < 15) & (frame.get("seed", 1) == 1)
+    scores = shared(frame[~lost])
+    (both,), (apart,) = verdicts(scores).score, verdicts(replace(scores, filled=None)).score
+    assert scores.filled is not None
+    (filled,) = verdicts(scores.filled).score
+    assert both.p == max(apart.p, filled.p)  # type: ignore[type-var]
+    assert (both.verdict, both.difference.mean) == ("different", apart.difference.mean)
+    for one in (apart, filled):
+        assert both.deciding is not None
+        assert one.deciding is not None
+        assert both.deciding[0] <= one.deciding[0] <= one.deciding[1] <= both.deciding[1]
+
+
+def test_equality_needs_both_tables_too() -> None:
+    """Equal on the shared rows, and not if the missing ones were wrong."""
+    lines = right_and_wrong({"a": 0.5}, 3000)
+    frame = pd.DataFrame([*lines, *(line | {"system": "b"} for line in lines)])
+    lost = (frame["system"] == "a") & (frame["score"] == 1) & (frame["row"].str[1:].astype(int) < 1000)
+    scores = shared(frame[~lost])
+    assert verdicts(replace(scores, filled=None), 0.05).score[0].verdict == "equivalent"
+    (pair,) = verdicts(scores, 0.05).score
+    assert pair.verdict == "undecided"
+    found = answer_of(Compared.of(scores, 0.05))
+    assert found.pairs["score"][0].need is None
+    section = deciding_section(found)
+    assert section is not None
+    assert "The missing rows may turn it." in section.model_dump_json()
+
+
+def _some_lacking() -> list[Row]:
+    lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8})
+    gone = {("beta", f"q{at}") for at in range(31)} | {("gamma", "q150")}
+    return [line for line in lines if (line["system"], line["row"]) not in gone]
+
+
+def test_page_and_terminal_say_who_lacks_how_many(tmp_path: Path) -> None:
+    """Names and numbers on the first screen, in the terminal and in the section on problems; no broken sentence."""
+    said = "beta lacks 31 and gamma 1 of 200 rows: a verdict holds without these rows and with the worst score in them."
+    path = write_csv(tmp_path / "scores.csv", _some_lacking())
+    done = CliRunner().invoke(main, ["compare", str(path), "--shared", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert said in " ".join(done.output.split())
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert said in text
+    assert "168 shared rows are few." in text
+    page = page_of(Compared.of(shared(pd.DataFrame(_some_lacking()))))
+    assert [table.rows for table in all_tables(page) if table.name == "lacking"] == [(("beta", "31"), ("gamma", "1"))]
+    assert page.problems == 1
+    assert words.banner(answer_of(Compared.of(shared(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))))) == ""
