@@ -21,7 +21,7 @@ from audit.runs import (
     set_apart,
     share_host,
 )
-from audit.statistics import Comparison, Pair, compare_rows, erratic, holm
+from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, shaffer, share
 from audit.study import Study
 
 
@@ -115,13 +115,21 @@ def compare_all(study: Study) -> None:
         study.pairs[metric, first, second] = Pair(
             metric, first, second, d, made, few_rows or erratic(d, values), study.sign(metric), scale
         )
+    for metric in study.metrics:
+        share([pair for pair in study.pairs.values() if pair.metric == metric], len(study.measured(metric)))
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:
         pair.p = pair.comparison.p_different
         if pair.comparison.spreads:
             pair.p_margin = pair.comparison.p_margin(study.log_margin(pair.metric))
-    for pair, p in zip(tested, holm([pair.p for pair in tested]), strict=True):
-        pair.p_holm = min(1.0, 0.05 * p / study.level("different", study.looks))
+    for metric in study.metrics:
+        of = tested if study.of_two else study.tested_by(metric)
+        measured = len({method for pair in of for method in (pair.first, pair.second)})
+        p_values = [pair.p for pair in of]
+        adjusted = holm(p_values) if study.of_two else shaffer(p_values, measured)
+        for pair, p in zip(of, adjusted, strict=True):
+            if pair.metric == metric:
+                pair.p_holm = min(1.0, 0.05 * p / (study.level("different", study.looks) * study.share(metric)))
     spread = [pair for pair in tested if pair.comparison.spreads]
     for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
         pair.p_margin_holm = min(1.0, 0.05 * p / study.level("equivalent", study.looks))

@@ -93,7 +93,7 @@ def could_have_found(study: Study, pair: Pair) -> Near:
     """Return the least difference that would have been found, of a cost in %, as near as a root is found."""
     if pair.n < 3 or not pair.comparison.spreads:
         return Near(math.nan)
-    least = pair.comparison.least(study.level("different", study.looks) / study.tested)
+    least = pair.comparison.least(study.first_level(pair.metric, study.looks))
     if pair.scale is not None:
         low, high = study.bounds(pair.metric)
         return Near(pair.scale * least if least <= high - low else math.nan, 1e-6 * abs(pair.scale * least))
@@ -134,7 +134,7 @@ def these_rows(study: Study, _: Table, row: Row) -> Cells:
     """A pair by the score on these very test rows: paired t and sign flips over seeds."""
     first, second = row["Pair"].split(" − ")
     pair = study.pair(study.score, first, second)
-    made, d = over_seeds(pair, study.grid(study.score)), pair.differences * (1 if pair.first == first else -1)
+    made, d = over_seeds(pair), pair.differences * (1 if pair.first == first else -1)
     difference, interval = difference_cells(pair, first, made)
     return {
         "Difference": difference,

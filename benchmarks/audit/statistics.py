@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
@@ -36,11 +36,13 @@ class Squares:
     """Range of a row's score; 0 where it has none."""
     opposed: int = 0
     """Rows that lie against the mean by more than half the range."""
+    prior: float = 0.0
+    """Degrees of freedom of the variance over seeds that methods share."""
 
     def at(self, n: int) -> Squares:
         """Return what is expected of them at another number of seeds."""
         rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
-        return Squares(self.seeds, rows, self.interaction, n, self.m, self.span, self.opposed)
+        return replace(self, rows=rows, n=n)
 
     def rare(self, margin: float) -> float:
         """Return the standard error where rows that differ by the whole range make up the margin."""
@@ -71,9 +73,10 @@ class Squares:
         n, m = self.n, self.m
         largest = max(self.seeds + self.rows - self.interaction, self.seeds, self.rows)
         variance = max(largest / (n * m), (self.span / m) ** 2)
-        parts = ((self.seeds, n - 1), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
+        seeds = n - 1 + self.prior
+        parts = ((self.seeds, seeds), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
-        return math.sqrt(variance), max(variance**2 / spread, n - 1) if spread else float(n - 1)
+        return math.sqrt(variance), max(variance**2 / spread, seeds) if spread else seeds
 
 
 def tail(distance: float, error: float, df: float) -> float:
@@ -112,10 +115,15 @@ class Comparison:
     """Of the seeds' values, that of the grid included."""
     n: int
     squares: Squares | None = None
+    prior: float = 0.0
+    """Degrees of freedom of the variance that methods share."""
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
-        both = [(math.sqrt(self.variance / n), n - 1.0), *([self.squares.at(n).error()] if self.squares else [])]
+        both = [
+            (math.sqrt(self.variance / n), n - 1.0 + self.prior),
+            *([self.squares.at(n).error()] if self.squares else []),
+        ]
         return [one for one in both if one[0] != 0] or both[:1]
 
     @property
@@ -219,6 +227,24 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
+    """Return how many pairs of methods can be equal: of each way to divide them into groups of equals."""
+    if methods == 0:
+        return {0}
+    sizes = range(min(methods, largest or methods), 0, -1)
+    return {math.comb(size, 2) + rest for size in sizes for rest in equal_pairs(methods - size, size)}
+
+
+def shaffer(values: Sequence[float], methods: int) -> list[float]:
+    """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal."""
+    adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
+    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        still = max(count for count in possible if count <= math.comb(methods, 2) - place)
+        least = max(least, min(1.0, min(still, len(values) - place) * values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
 def sign_flips(d: Floats) -> Near:
     """Return the share of patterns of signs whose absolute sum is as large."""
     n, bound = len(d), abs(float(d.sum())) - 1e-9
@@ -285,7 +311,34 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-def over_seeds(pair: Pair, grid: float) -> Comparison:
+def over_seeds(pair: Pair) -> Comparison:
     """Return the comparison of a score on a grid over seeds alone, on these very test rows."""
-    variance = float(np.var(pair.differences, ddof=1)) + grid**2 / 12 if pair.n > 1 else math.nan
-    return Comparison(pair.comparison.mean, variance, pair.n)
+    return replace(pair.comparison, squares=None)
+
+
+SHARED = 1.5
+"""Degrees of freedom of the variance that five methods or more share."""
+
+
+def share(pairs: Sequence[Pair], methods: int) -> None:
+    """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods."""
+    prior = SHARED * min(1.0, (methods - 2) / 3)
+    if methods < 3:
+        return
+
+    def between(pair: Pair, variances: dict[Pair, float]) -> float:
+        near = [other for other in variances if {other.first, other.second} & {pair.first, pair.second}]
+        weights = [other.n - 1 for other in near]
+        shared = sum(w * variances[other] for w, other in zip(weights, near, strict=True)) / sum(weights)
+        return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior)
+
+    seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 1 and pair.comparison.variance > 0}
+    rows = {pair: of.seeds / of.m for pair in pairs if (of := pair.comparison.squares) and of.error()[0] > 0}
+    for pair in pairs:
+        made = pair.comparison
+        if pair in seeds:
+            made = replace(made, variance=between(pair, seeds), prior=prior)
+        if pair in rows and made.squares:
+            squares = replace(made.squares, seeds=made.squares.m * between(pair, rows), prior=prior)
+            made = replace(made, squares=squares)
+        pair.comparison = made

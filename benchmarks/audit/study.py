@@ -145,6 +145,28 @@ class Study:
         share = {"different": 0.8, "equivalent": 0.15, "guess": 0.05}[kind]
         return 0.05 * share * (0.9 if looks == 1 else 0.1 / 2 ** (looks - 1))
 
+    def tested_by(self, metric: str) -> list[Pair]:
+        """Return the pairs that are tested by a metric."""
+        return [pair for pair in self.pairs.values() if pair.metric == metric and pair.n >= 3]
+
+    @property
+    def of_two(self) -> bool:
+        """Whether no metric has pairs of three methods: Holm's procedure then takes all metrics together."""
+        return all(len({m for p in self.tested_by(of) for m in (p.first, p.second)}) < 3 for of in self.metrics)
+
+    def share(self, metric: str) -> float:
+        """Return a metric's share of the level of differences."""
+        costs = [of for of in self.metrics if of != self.score and self.tested_by(of)]
+        if self.of_two or not costs:
+            return 1.0
+        of_score = 0.6 if self.tested_by(self.score) else 0.0
+        return of_score if metric == self.score else (1 - of_score) / len(costs)
+
+    def first_level(self, metric: str, looks: int) -> float:
+        """Return the level of a pair's difference at the first step."""
+        count = self.tested if self.of_two else len(self.tested_by(metric))
+        return self.level("different", looks) * self.share(metric) / max(1, count)
+
     @property
     def rows(self) -> str:
         """How many test rows there are, and in how many groups, as sentences say it."""
@@ -271,7 +293,7 @@ class Study:
 
     def decided_at(self, pair: Pair) -> float:
         """Return the level at which Holm decides a pair; of one that is nowhere near, or far beyond, its first."""
-        first = self.level("different", self.looks) / self.tested
+        first = self.first_level(pair.metric, self.looks)
         return first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
 
     @functools.cache  # noqa: B019 - a study lives as long as the program
@@ -280,8 +302,8 @@ class Study:
         if pair.n < 3 or not pair.comparison.spreads:
             return None
         spread = sum(other.n >= 3 and other.comparison.spreads for other in self.pairs.values())
-        counts = {"different": self.tested, "equivalent": spread}
-        levels = [self.level(kind, self.looks + 1) / count for kind, count in counts.items()]
+        equal = self.level("equivalent", self.looks + 1) / max(1, spread)
+        levels = (self.first_level(pair.metric, self.looks + 1), equal)
         needed = pair.comparison.seeds_to_decide(levels, self.log_margin(pair.metric))
         return None if needed is None or needed > 10_000 else needed
 
