@@ -75,10 +75,9 @@ class Compared:
         """
         scores, half, need = self.scores, len(c.evidence) // 2, c.seeds_needed
         if scores.filled is not None and c.evidence:
-            parts = (c.evidence[:half], c.evidence[half:])
-            each = [replace(c, evidence=part).seeds_needed for part in parts]
+            each = [replace(c, evidence=part).seeds_needed for part in (c.evidence[:half], c.evidence[half:])]
             known = [n for n in each if n is not None]
-            need = max(known) if len(known) == 2 and parts[0][0].mean * parts[1][0].mean > 0 else None
+            need = max(known) if len(known) == 2 and c.evidence[0].mean * c.evidence[-1].mean > 0 else None
         if need is None or not self.by_rows:
             return need
         return math.ceil(need * (scores.count or 0) / (scores.group_count or scores.count or 1))

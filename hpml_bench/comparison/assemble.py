@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-_Rows = dict[str, dict[int, "NDArray[np.float64]"]]
-"""system -> run -> score of each row."""
+_Rows = dict[str, dict[int, "NDArray[np.float64]"]]  # system -> run -> score of each row
 INPUT = "input"
 """Column: place of the input among those given."""
 LONGEST = 100
