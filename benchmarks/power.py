@@ -1,7 +1,7 @@
 """How often pages are false, and what they find, before and after methods share their variance over seeds.
 
-`python benchmarks/power.py` writes reports/reference/power/power.json and prints the tables of docs/methodology.md; the
-weight of the shared variance is chosen here, on half of the worlds, and confirmed on the others with other pages.
+`python benchmarks/power.py` writes reports/reference/power/power.json, and prints with `--table` the tables of
+docs/methodology.md. The weight of the shared variance is chosen on half of the worlds, and confirmed with other pages.
 `--trials 400` is a quick look; tests/benchmarks/test_power.py asserts the bounds in a shorter run.
 """
 
@@ -11,7 +11,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -151,12 +151,54 @@ def power(trials: int, only: tuple[str, int] | None = None) -> list[dict[str, An
     return found
 
 
+def rate_table(record: Mapping[str, Any]) -> str:
+    """Return the table of false pages: after, and before in brackets, by seeds."""
+    found = {(row["noise"], row["spreads"], row["seeds"]): row for row in record["false_pages"]}
+    lines = ["| noise over seeds, spread of methods | 3 seeds | 5 | 10 |", "| --- | ---: | ---: | ---: |"]
+
+    def line(name: str, shares: Iterable[tuple[float, float]]) -> None:
+        cells = (f"{100 * after:.1f} % ({100 * before:.1f})" for before, after in shares)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+
+    for spreads in SPREADS:
+        rows = [found["normal", spreads, n] for n in SEEDS]
+        line(f"normal, {spreads}", [(row["before"], row["after"]) for row in rows])
+    of_t = [[row for row in found.values() if row["noise"] == "t3" and row["seeds"] == n] for n in SEEDS]
+    line("t with 3 degrees of freedom, the worst of these",
+         [(max(row["before"] for row in of), max(row["after"] for row in of)) for of in of_t])  # fmt: skip
+    for spreads in SKEWED:
+        rows = [found["skewed", spreads, n] for n in SEEDS]
+        line(f"exponential, {spreads} (not promised)", [(row["before"], row["after"]) for row in rows])
+    for case, condition in (
+        ("a method that loses 30 points in a fifth of its seeds", "5 methods, {} seeds"),
+        ("a periodic disturbance of two methods' time", "{} seeds"),
+    ):
+        shares = " | ".join(f"{100 * record['cases'][case][condition.format(n)]:.1f} %" for n in SEEDS)
+        lines.append(f"| {case} (not promised) | {shares} |")
+    return "\n".join(lines)
+
+
+def power_table(record: Mapping[str, Any]) -> str:
+    """Return the table of pairs found: after, and before in brackets, by seeds."""
+    lines = ["| difference | 3 seeds | 5 | 10 |", "| --- | ---: | ---: | ---: |"]
+    for name in POWER:
+        rows = [row for row in record["power"] if row["difference"] == name]
+        cells = (f"{100 * row['after']:.0f} % ({100 * row['before']:.0f})" for row in rows)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the tables, and write the record."""
     parser = argparse.ArgumentParser(description="Simulate false pages and power, before and after.")
     parser.add_argument("--trials", type=int, default=4000, help="pages of each cell")
     parser.add_argument("--out", type=Path, default=RECORD, help="where the record goes")
+    parser.add_argument("--table", action="store_true", help="print the tables of the record; simulate nothing")
     given = parser.parse_args()
+    if given.table:
+        record = json.loads(given.out.read_text(encoding="utf-8"))
+        print(f"{rate_table(record)}\n\n{power_table(record)}")
+        return
     best, tried = choose(given.trials)
     print(f"largest weight that holds on its half: {best:g} degrees of freedom; the package's is {PRIOR:g}\n")
     print("| false pages | seeds | before | after | larger of both | upper bound |")

@@ -72,7 +72,7 @@ def compare(
 ) -> pd.DataFrame:
     """Return which systems can be told apart by their scores: a row per pair, and data set.
 
-    All pairs of a data set are one family: at most 5 % of such calls hold a false verdict on it, by Holm (1979). What
+    All pairs of a data set are one family: at most 5 % of such calls hold a false verdict on it. What
     the frame has chooses the test. Three seeds or more that every two systems share, and rows: a two-way analysis of
     variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where all
     are one of two values; else Student's t over differences of rows, or of groups linearised as a ratio
@@ -98,7 +98,7 @@ def compare(
 
     Returns:
         Columns `dataset`; `a`, `b` (systems); `difference` (mean score of a less that of b, in the score's unit) with
-        the interval `low`, `high` at the level of its test (without 0 just where they differ); `p` and, after Holm,
+        the interval `low`, `high` at the level of its test (without 0 just where they differ); `p` and, adjusted,
         `p_adjusted` (below 0.05 is a verdict); `verdict` (`different`, `equivalent`, `undecided`, `untested`); `better`
         (the better system, or None); `scope` (what the verdict holds for); `need` (of undecided pairs, seeds or rows
         that would decide with a chance of 80 % if the difference is as measured); `rows` and `seeds` (compared rows,

@@ -121,7 +121,7 @@ def pairs(study: Study, table: Table, row: Row) -> Cells:
         "Factor": difference,
         "Interval": interval_cell(decided_interval(study, pair, first)),
         "p": pair.p,
-        "p (Holm)": pair.p_holm,
+        "p (adjusted)": pair.p_holm,
         "p of the margin": pair.p_margin,
         "p of the margin (Holm)": pair.p_margin_holm,
         "Could have found": could_have_found(study, pair),

@@ -152,7 +152,7 @@ def words_of(study: Study, _: Table, row: Row) -> Cells:
     meanings: dict[str, Cell] = {
         "Scores are tested": tests,
         "Equal": f"The difference is shown to be under {margin} of score, or {100 * study.margin(TIME):g} % of a cost.",
-        "p (Holm)": f"p adjusted for the {count} of this page. Below 5 % is a verdict.",
+        "p (adjusted)": f"p adjusted for the {count} of this page. Below 5 % is a verdict.",
         "A wrong verdict": f"At most {answer['chance']:g} % of such pages hold one, under near-normal noise and a "
         "number of seeds fixed before.",
         "Seeds to decide": "How many would tell with a chance of 80 %, were the difference as measured.",

@@ -332,8 +332,10 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
         shared = sum(w * variances[other] for w, other in zip(weights, near, strict=True)) / sum(weights)
         return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior)
 
-    seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 1 and pair.comparison.variance > 0}
-    rows = {pair: of.seeds / of.m for pair in pairs if (of := pair.comparison.squares) and of.error()[0] > 0}
+    seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 2 and pair.comparison.variance > 0}
+    rows = {
+        pair: of.seeds / of.m for pair in pairs if pair.n > 2 and (of := pair.comparison.squares) and of.error()[0] > 0
+    }
     for pair in pairs:
         made = pair.comparison
         if pair in seeds:

@@ -102,14 +102,15 @@ def _pairs(compared: Compared, answer: Answer) -> Table:
                      *([p_cell(c.p_equivalent_adjusted)] if margin else []), need])  # fmt: skip
     notes = [
         f"{TESTS[compared.verdicts.scope]} Intervals are at the level of the pair's test: without 0 just where there "
-        "is a verdict that they differ. Holm adjusts p over the "
-        f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs; below 5 % is a verdict."
-        f"{_share(compared)}"
+        "is a verdict that they differ. p is adjusted over the "
+        f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs, by Shaffer's procedure for "
+        "differences of three systems or more, else by Holm's, and scaled to the level of its kind and look: below 5 % "
+        "is a verdict."
     ]
     if any(pair.skew for pair in answer.pairs["score"]):
         notes.append("‡ The differences are skewed, or few rows carry them, where tests claim too much.")
     what = "rows" if by_rows else "seeds"
-    columns = ("Pair", "Verdict", f"Difference{unit}", "Interval", "p", "p (Holm)",
+    columns = ("Pair", "Verdict", f"Difference{unit}", "Interval", "p", "p (adjusted)",
                *(["p of the margin (Holm)"] if margin else []), f"{capitalized(what)} to decide")  # fmt: skip
     return table(f"pairs_{answer.score.id}", f"Pairs by {answer.score.title}", columns, rows, notes)
 
@@ -182,15 +183,6 @@ def _more(compared: Compared) -> Text | None:
     return Text(sentences=tuple(sentences)) if sentences else None
 
 
-def _share(compared: Compared) -> str:
-    """Return a sentence on the level of differences, to which p (Holm) is scaled; empty without a test."""
-    tested = [c for of in (compared.verdicts.score, *compared.verdicts.costs.values()) for c in of if c.first_levels]
-    if not tested or tested[0].first_levels is None:
-        return ""
-    level = 100 * tested[0].first_levels[0] * len(tested)
-    return f" p (Holm) is scaled, as differences have {level:.2g} % of these; equalities and later looks have the rest."
-
-
 def _fewest_seeds(scores: Scores) -> list[str]:
     """Return a sentence on the two systems that share fewest seeds."""
     names, runs = scores.systems, scores.means
@@ -201,7 +193,7 @@ def _fewest_seeds(scores: Scores) -> list[str]:
 
 def _reading(compared: Compared, answer: Answer) -> tuple[str, ...]:
     scores, found = compared.scores, compared.verdicts
-    sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error (Holm 1979)."]
+    sentences = [TESTS[found.scope], "All pairs of a page, by score and tested cost, share 5 % of error."]
     if scores.groups is not None:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not any(c.margin for c in found.score):

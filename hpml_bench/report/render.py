@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -293,6 +294,7 @@ def _context(page: Page) -> dict[str, object]:
         "places": {part.key for part in shown},
         "newest": page.newest,
         "version": page.version,
+        "rules": version("hpml-bench"),
     }
 
 

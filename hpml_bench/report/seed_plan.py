@@ -27,11 +27,11 @@ class PlannedPair:
     sd: float
     """Standard deviation of the differences within a seed; of logarithms where costs are compared by factors."""
     detectable: float
-    """Least difference that the pilot's own seeds can find, at Holm's first step."""
+    """Least difference that the pilot's own seeds can find, at the first step's level."""
     alone: int | None
     """Seeds for this pair tested alone; None where no number up to 10,000 is enough."""
     seeds: int | None
-    """Seeds at Holm's first step over all pairs of the page."""
+    """Seeds at the level of the first step over all pairs of the page."""
     cautious: int | None
     """The same, were the true spread over seeds at its 80 % upper bound."""
     equivalent: int | None
@@ -58,9 +58,9 @@ class SeedPlan:
 def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan:
     """Return seeds and hours to find a difference with a chance of `power`, from the records in `folder`.
 
-    By the page's own tests (noncentral t), at Holm's first step over all pairs of the page, for each pair's spread in
-    the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show equivalence within
-    that size.
+    By the page's own tests (noncentral t), at the level of the first step over all pairs of the page, for each pair's
+    spread in the pilot: of a score over seeds and rows, of a cost over seeds. Beside it the seeds that show
+    equivalence within that size.
 
     Args:
         folder: a suite's results.
@@ -178,7 +178,7 @@ def _told(
     ]  # fmt: skip
     shown = f" ({unit})" if unit else ""
     columns = (
-        "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, Holm",
+        "pair", "Pilot seeds", f"SD over seeds{shown}", f"Detectable now{shown}", "Seeds, alone", "Seeds, page",
         "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")

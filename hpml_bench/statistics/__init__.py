@@ -61,13 +61,14 @@ from hpml_bench.statistics.verdicts import (
 )
 
 __all__ = [
-    "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence", "Interval",
-    "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong",
-    "TwoShares", "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs", "compare_rows",
-    "compare_scores", "compare_shares", "crossed_evidence", "crossed_interval", "decide", "decide_family",
-    "detectable", "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval",
-    "mean_of_rows", "over_suites", "p_different", "p_equivalent", "paired_sd", "paired_t", "paired_t_power",
-    "pareto_membership", "prior_freedom", "rank_intervals", "rows_evidence", "rows_interval", "sd_upper_bound",
-    "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "shaffer", "share_interval",
-    "share_variances", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
+    "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence",
+    "Interval", "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair",
+    "RightAndWrong", "TwoShares", "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs",
+    "compare_rows", "compare_scores", "compare_shares", "crossed_evidence", "crossed_interval", "decide",
+    "decide_family", "detectable", "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar",
+    "mean_interval", "mean_of_rows", "over_suites", "p_different", "p_equivalent", "paired_sd", "paired_t",
+    "paired_t_power", "pareto_membership", "prior_freedom", "rank_intervals", "rows_evidence", "rows_interval",
+    "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "shaffer",
+    "share_interval", "share_variances", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at",
+    "untested",
 ]  # fmt: skip

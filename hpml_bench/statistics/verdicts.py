@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,10 +183,23 @@ def compare_pairs(
             where the pair can't be tested; by default the paired t test's.
 
     """
-    pairs = [(a, b) for a, b in itertools.combinations(values, 2) if values[a].keys() & values[b].keys()]
-    apart = {(a, b): _apart(a, b, values, exact, ratio, grid, evidence) for a, b in pairs}
-    shared = share_variances({pair: one.evidence or () for pair, one in apart.items()}, len(values))
-    return tuple(_compare(*pair, one, shared[pair], ratio, margin) for pair, one in apart.items())
+    pairs = {
+        (a, b): _compare(a, b, values, exact, ratio, margin, grid, evidence)
+        for a, b in itertools.combinations(values, 2)
+        if values[a].keys() & values[b].keys()
+    }
+    shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values))
+    return tuple(_tested_by(c, shared[pair]) for pair, c in pairs.items())
+
+
+def _tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
+    """Return a pair with other evidence, if there is any: its tests and interval follow from it."""
+    if not evidence:
+        return c
+    low, high = widest(evidence)
+    near = max(p_equivalent(one, c.margin) for one in evidence) if c.margin else None
+    p = max(map(p_different, evidence))
+    return replace(c, difference=replace(c.difference, low=low, high=high), p=p, p_equivalent=near, evidence=evidence)
 
 
 Metric = TypeVar("Metric", bound=Hashable)
@@ -205,13 +218,8 @@ def decide_family(
     The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
     spend of 5 %, whatever is true. Differences of three methods or more: the share is divided among the metrics
     (`shares_of`), and Shaffer's procedure decides the pairs of each; of two methods, and for equivalences, Holm's over
-    all metrics. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no adjustment.
-
-    Args:
-        family: metric -> its pairs.
-        look: number of the look.
-        score: the metric that is the score, which has a larger share than each of the others.
-
+    all metrics. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no adjustment. `score` is the
+    metric that is the score, which has a larger share than each of the others.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
     first, following = (levels(pairs, at, score) for at in (look, look + 1))
@@ -236,59 +244,42 @@ def levels(
 ) -> dict[Metric, tuple[float, float]]:
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
-    alpha, shares = ALPHA * spent_at(look), shares_of(pairs, score)
-    tested = sum(map(len, pairs.values()))
-    bounded = sum(c.p_equivalent is not None for of in pairs.values() for c in of)
-    equivalences = alpha * FOR_EQUIVALENCES / max(1, bounded)
-    return {
-        metric: (alpha * share / max(1, len(pairs[metric]) if shares.step_down else tested), equivalences)
-        for metric, share in shares.of.items()
-    }
+    alpha, every = ALPHA * spent_at(look), [c for of in pairs.values() for c in of]
+    equal = alpha * FOR_EQUIVALENCES / max(1, sum(c.p_equivalent is not None for c in every))
+    step = {metric: len(every if _of_two(pairs) else of) for metric, of in pairs.items()}
+    return {metric: (alpha * of / max(1, step[metric]), equal) for metric, of in shares_of(pairs, score).items()}
 
 
-@dataclass(frozen=True)
-class Shares(Generic[Metric]):
-    """Shares of what a look may spend of 5 % that the differences by each metric have."""
-
-    of: Mapping[Metric, float]
-    step_down: bool
-    """Whether each metric's pairs are decided by Shaffer's procedure; else all of them by Holm's."""
-
-
-def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> Shares[Metric]:
-    """Return the shares of the differences by each metric of a family.
+def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> dict[Metric, float]:
+    """Return the share that the differences by each metric of a family have of what a look may spend.
 
     Differences have `FOR_DIFFERENCES`, and `FOR_EQUIVALENCES` where no metric has a margin. Of three methods or more
-    the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Two methods
-    are decided by Holm's procedure over all metrics, and so share it whole.
+    the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Of two methods
+    all metrics share it whole.
     """
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
     whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES)
-    if max((len(_methods(of)) for of in tested.values()), default=0) < 3:
-        return Shares(dict.fromkeys(tested, whole), step_down=False)
-    scored = score is not None and bool(tested.get(score))
     costs = [metric for metric, of in tested.items() if of and metric != score]
-    of_score = (OF_SCORE if costs else 1.0) if scored else 0.0
+    if _of_two(tested) or (score in tested and not costs):
+        return dict.fromkeys(tested, whole)
+    of_score = OF_SCORE if score in tested and tested[score] else 0.0  # noqa: RUF019 - `get` of an optional key
     rest = whole * (1 - of_score) / max(1, len(costs))
-    return Shares({m: whole * of_score if scored and m == score else rest for m in tested}, step_down=True)
+    return {metric: whole * of_score if of_score and metric == score else rest for metric in tested}
 
 
 def _adjusted(
     family: Mapping[Metric, Sequence[Comparison]], look: int, score: Metric | None
 ) -> dict[Metric, Iterator[float]]:
     """Return each metric's p of no difference of its tested pairs, adjusted and scaled."""
-    shares = shares_of(family, score)
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
-    if shares.step_down:
-        adjusted = {metric: shaffer(of, len(_methods(family[metric]))) for metric, of in p.items()}
-    else:
+    if _of_two(family):
         every = iter(holm([one for of in p.values() for one in of]))
         adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
-    spent = spent_at(look)
-    return {
-        metric: iter([min(1.0, one / (spent * shares.of[metric])) for one in of]) for metric, of in adjusted.items()
-    }
+    else:
+        adjusted = {metric: shaffer(of, len(_methods(family[metric]))) for metric, of in p.items()}
+    shares, spent = shares_of(family, score), spent_at(look)
+    return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
 
 
 def _tested(c: Comparison) -> bool:
@@ -297,7 +288,12 @@ def _tested(c: Comparison) -> bool:
 
 
 def _methods(comparisons: Iterable[Comparison]) -> set[str]:
-    return {name for c in comparisons for name in (c.a, c.b)}
+    return {name for c in comparisons if _tested(c) for name in (c.a, c.b)}
+
+
+def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:
+    """Return whether no metric has tested pairs of three methods: Holm's procedure then takes all metrics together."""
+    return all(len(_methods(of)) < 3 for of in family.values())
 
 
 def rank_intervals(
@@ -315,60 +311,45 @@ def rank_intervals(
     return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
 
 
-@dataclass(frozen=True)
-class _Apart:
-    """Two methods' values over the seeds they share, as they are compared, and the evidence of the pair alone."""
-
-    of_a: NDArray[np.float64]
-    of_b: NDArray[np.float64]
-    grid: float | None
-    exact: bool
-    evidence: tuple[Evidence, ...] | None
-    """Empty where the spread is unknown, None where the pair can't be tested."""
-
-
-def _apart(
+def _compare(
     a: str,
     b: str,
     values: Values,
     exact: bool,
     ratio: bool,
+    margin: float | None,
     grid: float | None,
     evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None,
-) -> _Apart:
+) -> Comparison:
     shared = sorted(values[a].keys() & values[b].keys())
     of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
     if exact and _constant(values[a]) and _constant(values[b]):
-        return _Apart(of_a, of_b, None, True, None)
+        value = float(of_a[0] - of_b[0])
+        point = Interval(len(shared), value, 0.0, value, value)
+        return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
     if ratio:
         grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
         of_a, of_b = np.log(of_a), np.log(of_b)
-    if evidence and len(shared) > 1:
-        return _Apart(of_a, of_b, grid, False, evidence(a, b, shared))
-    return _Apart(of_a, of_b, grid, False, tuple(one for one in (OverSeeds.of(of_a - of_b, grid),) if one))
-
-
-def _compare(
-    a: str, b: str, apart: _Apart, found: tuple[Evidence, ...], ratio: bool, margin: float | None
-) -> Comparison:
-    differences = apart.of_a - apart.of_b
-    n = len(differences)
-    if apart.exact:
-        value = float(differences[0])
-        return Comparison(a, b, Interval(n, value, 0.0, value, value), 0.0 if value else 1.0, None, None, exact=True)
-    enough, several = n >= LEAST_SEEDS and apart.evidence is not None, n > 1
+    differences = of_a - of_b
+    several = len(shared) > 1
+    if evidence and several:
+        given = evidence(a, b, shared)
+    else:
+        given = tuple(one for one in (OverSeeds.of(differences, grid),) if one)
+    found = given or ()
+    enough = len(shared) >= LEAST_SEEDS and given is not None
     return Comparison(
         a,
         b,
         _interval(differences, found),
-        p=(max(map(p_different, found)) if found else paired_t(differences, apart.grid)) if enough else None,
+        p=(max(map(p_different, found)) if found else paired_t(differences, grid)) if enough else None,
         p_equivalent=max(p_equivalent(one, margin) for one in found) if enough and margin and found else None,
         margin=margin,
         ratio=ratio,
         p_sign_flip=sign_flip(differences) if several else None,
-        sign_flip_floor=sign_flip_floor(n) if several else None,
+        sign_flip_floor=sign_flip_floor(len(shared)) if several else None,
         superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        skewed=looks_skewed(apart.of_a, apart.of_b),
+        skewed=looks_skewed(of_a, of_b),
         evidence=found if enough else (),
     )
 

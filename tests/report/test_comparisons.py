@@ -211,7 +211,9 @@ def test_the_table_on_these_rows_is_labelled(tmp_path: Path) -> None:
     assert table.values is not None
     p = [c.p for c in statistics.compare_pairs(results.values("test_accuracy"), grid=1 / 1000)]
     assert [row[3] for row in table.values] == pytest.approx(p)
-    assert not any("higher" in cell or "p (Holm)" in cell for row in (table.columns, *table.rows) for cell in row[1:-2])
+    assert not any(
+        "higher" in cell or "p (adjusted)" in cell for row in (table.columns, *table.rows) for cell in row[1:-2]
+    )
 
 
 def test_equal_costs_tell_no_spread(tmp_path: Path) -> None:

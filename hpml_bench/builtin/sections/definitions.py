@@ -11,7 +11,7 @@ from hpml_bench.report.tables import Quantity, section_of, table
 
 order = 149
 question = "reading"
-about = "may be best, behind, can't tell, equal, p, Holm"
+about = "may be best, behind, can't tell, equal, adjusted p"
 
 
 def section(results: Results) -> Section | None:
@@ -33,7 +33,7 @@ def section(results: Results) -> Section | None:
             f"The difference is shown to be under {margin} of score, or {100 * results.margin.cost:g} % of a cost.",
         ],
         ["At this budget", "Other budgets may order the methods otherwise, most of all those still improving."],
-        ["p (Holm)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."],
+        ["p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."],
         [
             "Scores are tested",
             f"Within a seed and a test row, for {answer.judged}: two-way analysis of variance and paired t; the larger "

@@ -369,6 +369,6 @@ def _family(results: Results, tested: Sequence[Comparison]) -> str:
         f"Better and equivalent are verdicts of one family of {len(tested)} tested pairs: under noise near normal the "
         f"chance of any false claim on this page{looks} is held to 5 %. Scores are judged for "
         f"{results.judged_for}{costs}; undecided does not mean equal. Seeds are said "
-        "to decide where they do with a chance of 80 % at the next look and Holm's first step, if the difference is as "
+        "to decide where they do with a chance of 80 % at the first step of the next look, if the difference is as "
         f"measured; later steps ask less.{few}"
     )

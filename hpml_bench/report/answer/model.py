@@ -69,7 +69,7 @@ class Pair(Frozen):
     """Ends at the level at which the page decides the pair: without 0 (1 of a factor) just where `v` is different."""
     p: float | None
     ph: float | None
-    """p adjusted by Holm over the page; below 0.05 is a verdict."""
+    """p adjusted over the page; below 0.05 is a verdict."""
     need: int | None
     """Seeds, fixed before, that would decide with a chance of 80 % if the difference is as measured; none if over
     10,000 or unknown."""

@@ -1,0 +1,167 @@
+"""Variances that methods share, against limma's formulas, and Shaffer's procedure against all ways to be equal."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from hpml_bench.statistics import (
+    Comparison,
+    Interval,
+    compare_costs,
+    compare_pairs,
+    compare_scores,
+    decide,
+    decide_family,
+    holm,
+    levels,
+    prior_freedom,
+    shaffer,
+)
+from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows
+from hpml_bench.statistics.paired_tests import most_equal
+
+
+def limma(differences: dict[tuple[str, str], np.ndarray], d0: float) -> dict[tuple[str, str], float]:
+    """Return each pair's p by limma's squeezeVar and moderated t, written from their formulas (Smyth 2004).
+
+    The prior variance s0² of a pair is the mean variance of the pairs that have one of its methods.
+    """
+    found = {}
+    for pair, d in differences.items():
+        near = [other for other in differences if set(other) & set(pair)]
+        weights = np.array([len(differences[other]) - 1 for other in near])
+        s02 = float(np.average([differences[other].var(ddof=1) for other in near], weights=weights))
+        df = len(d) - 1
+        posterior = (d0 * s02 + df * d.var(ddof=1)) / (d0 + df)
+        t = d.mean() / math.sqrt(posterior / len(d))
+        found[pair] = float(2 * stats.t.sf(abs(t), df + d0))
+    return found
+
+
+def test_p_is_limmas() -> None:
+    """Of 200 random tables of 3 to 8 methods with 3 to 10 seeds, some of which lack seeds, p is limma's to 1e-9."""
+    random = np.random.default_rng(11)
+    for _ in range(200):
+        k, n = int(random.integers(3, 9)), int(random.integers(3, 11))
+        spread = random.choice([0.1, 1.0, 5.0], k)
+        values = {
+            f"m{m}": {seed: float(100 + spread[m] * random.standard_normal()) for seed in range(n)} for m in range(k)
+        }
+        if n > 5:
+            del values["m0"][0], values["m1"][n - 1]
+        differences = {
+            (a, b): np.array([values[a][s] - values[b][s] for s in sorted(values[a].keys() & values[b].keys())])
+            for a, b in itertools.combinations(values, 2)
+        }
+        theirs = limma(differences, 1.5 * min(1, (k - 2) / 3))
+        ours = {(c.a, c.b): c.p for c in compare_pairs(values)}
+        assert ours == {pair: pytest.approx(p, rel=1e-9) for pair, p in theirs.items()}
+
+
+def test_two_methods_share_nothing() -> None:
+    """Two methods have Student's t, as scipy has it; the weight grows with the methods up to five."""
+    random = np.random.default_rng(2)
+    a, b = np.exp(random.standard_normal((2, 6)))
+    (pair,) = compare_costs({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, 0.05)
+    assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
+    assert [prior_freedom(k) for k in (1, 2, 3, 4, 5, 12)] == [0, 0, 0.5, 1.0, 1.5, 1.5]
+
+
+def test_a_score_shares_both_variances() -> None:
+    """Over seeds and rows the seeds' mean square is shrunk, over seeds alone the variance with its grid."""
+    random = np.random.default_rng(3)
+    table = (random.random((4, 5, 50)) < 0.7).astype(float)
+    scores = {f"m{m}": dict(enumerate(table[m])) for m in range(4)}
+    pairs = compare_scores(scores, 0.05)
+    own = {}
+    for a, b in itertools.combinations(range(4), 2):
+        own[f"m{a}", f"m{b}"] = float((table[a] - table[b]).mean(axis=1).var(ddof=1))
+    for c in pairs:
+        both, alone = c.evidence
+        assert isinstance(both, OverSeedsAndRows)
+        assert isinstance(alone, OverSeeds)
+        near = np.mean([v for pair, v in own.items() if set(pair) & {c.a, c.b}])
+        shrunk = (4 * own[c.a, c.b] + 1.0 * near) / 5
+        assert both.squares[0] == pytest.approx(50 * shrunk)
+        assert alone.sd**2 == pytest.approx(shrunk + (1 / 50) ** 2 / 12)
+        assert both.prior == alone.prior == alone.freedom(5) - 4 == 1.0
+
+
+def test_more_seeds_are_planned_with_the_shared_variance() -> None:
+    """At another number of seeds the variance stays, and the degrees of freedom are those seeds' and the shared."""
+    evidence = OverSeeds(3, 1.0, 2.0, prior=1.5)
+    assert (evidence.error(8), evidence.freedom(8)) == (pytest.approx(2 / math.sqrt(8)), 8.5)
+    wide = evidence.cautious()
+    assert wide.sd == pytest.approx(2 * math.sqrt(3.5 / stats.chi2.ppf(0.2, 3.5)))
+
+
+def equal_pairs(groups: tuple[int, ...]) -> int:
+    """Return how many pairs are equal where each method is of a group."""
+    return sum(a == b for a, b in itertools.combinations(groups, 2))
+
+
+@pytest.mark.parametrize("methods", range(2, 7))
+def test_the_most_pairs_that_can_be_equal(methods: int) -> None:
+    """By trying all ways to divide methods into groups of equals: the most equal pairs if so many differ."""
+    every = methods * (methods - 1) // 2
+    possible = {equal_pairs(groups) for groups in itertools.product(range(methods), repeat=methods)}
+    for different in range(every):
+        most = max(count for count in possible if count <= every - different)
+        assert most_equal(methods, different, every) == most
+        assert most_equal(methods, different, different + 1) == min(1, most)
+
+
+@given(st.lists(st.floats(0, 1), min_size=10, max_size=10))
+def test_shaffer_is_between_holm_and_no_adjustment(p: list[float]) -> None:
+    """Shaffer's p are no more than Holm's, by statsmodels, no less than p, and in p's order; the smallest is Holm's."""
+    ours, theirs = shaffer(p, 5), multipletests(p, method="holm")[1]
+    assert all(one <= other + 1e-12 for one, other in zip(ours, theirs, strict=True))
+    assert all(one >= other or one == 1 for one, other in zip(ours, p, strict=True))
+    first = p.index(min(p))
+    assert ours[first] == pytest.approx(holm(p)[first])
+    order = sorted(range(10), key=p.__getitem__)
+    assert [ours[at] for at in order] == sorted(ours)
+
+
+def pairs_of(methods: str, p: float, margin: float | None = 0.1, p_equivalent: float | None = 1.0) -> list[Comparison]:
+    """Return every pair of methods with these p."""
+    return [
+        Comparison(a, b, Interval(5, 1.0, 1.0, None, None), p, p_equivalent, margin)
+        for a, b in itertools.combinations(methods, 2)
+    ]
+
+
+def test_metrics_have_shares_of_the_level() -> None:
+    """Of three methods the score has 60 % of the differences' level and each of two costs 20 %; alone it has all."""
+    three = pairs_of("abc", 0.01)
+    family = {"score": three, "time": three, "memory": three}
+    assert [levels(family, 1, "score")[m][0] for m in family] == pytest.approx([0.0216 / 3, 0.0072 / 3, 0.0072 / 3])
+    assert levels({"score": three}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
+    assert levels({"time": three, "memory": three}, 1, "score")["time"][0] == pytest.approx(0.018 / 3)
+    assert levels({"score": three, "time": []}, 1, "score")["score"][0] == pytest.approx(0.036 / 3)
+    decided = decide_family(family, 1, "score")
+    assert [c.p_adjusted for c in decided["score"]] == pytest.approx([0.01 * 3 / (0.72 * 0.6)] * 3)
+    assert [c.p_adjusted for c in decided["memory"]] == pytest.approx([0.01 * 3 / (0.72 * 0.2)] * 3)
+
+
+def test_two_methods_are_holms_over_all_metrics() -> None:
+    """Of two methods each metric has one pair, and Holm takes them together at the whole level."""
+    p = {"score": 0.001, "time": 0.02, "memory": 0.4}
+    decided = decide_family({metric: pairs_of("ab", one) for metric, one in p.items()}, 1, "score")
+    theirs = multipletests(list(p.values()), method="holm")[1] / 0.72
+    assert [of[0].p_adjusted for of in decided.values()] == pytest.approx([min(1, one) for one in theirs])
+
+
+def test_looks_leave_less() -> None:
+    """A second look has a twentieth of the level, and says what the third would have."""
+    (first,), (second,) = decide(pairs_of("ab", 0.001), 1), decide(pairs_of("ab", 0.001), 2)
+    assert second.p_adjusted == pytest.approx(18 * (first.p_adjusted or 0))
+    assert first.next_levels == second.first_levels
