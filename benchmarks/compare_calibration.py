@@ -1,7 +1,7 @@
 """Calibration of `compare`: how often a page of one run each makes a false claim, and coverage of its intervals.
 
 `python benchmarks/compare_calibration.py` writes reports/reference/compare/rates.json, with `--only` those of some
-worlds anew, and prints with `--table` the table of docs/methodology.md. A page's claims are made by the functions that
+worlds anew, and prints with `--table` the table of docs/compare.md. A page's claims are made by the functions that
 `hpml-bench compare` calls, from scores that are drawn here. All systems are equal in every world, some in other ways
 than others: of one system rare rows fail, and all its other rows are a little better.
 """
@@ -31,7 +31,7 @@ PAGES = {2: 2000, 5: 1000, 30: 150}
 """Pages of a cell, by systems."""
 LARGEST = 20_000_000
 """Most scores that are drawn for a cell, but for the least number of pages."""
-LEAST = 60
+LEAST = 150
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from calibration import EASE, LIKING_SD, MARGIN_COST, MARGIN_QUALITY, NOISE, OWN_SD, SEED_SD
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from hpml_bench.statistics.evidence import PRIOR
+from hpml_bench.statistics.evidence import LEAST_FACTOR, PRIOR
 from hpml_bench.statistics.paired_tests import most_equal
 from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUIVALENCES, OF_SCORE
 
@@ -38,6 +39,8 @@ class World:
     """True differences of the methods' accuracies; None: answers change places, and all are equal."""
     cost: tuple[float, ...] | None = None
     """True logarithms of the first cost; None: all are equal."""
+    second: tuple[float, ...] | None = None
+    """The same of the second cost."""
     cost_sd: float = COST_SD
 
     @property
@@ -54,12 +57,10 @@ class Rule:
     """Degrees of freedom of the variance that five methods or more share."""
     step_down: bool = True
     """Shaffer's procedure with shares for the metrics; else Holm's over all."""
+    floor: float = LEAST_FACTOR
+    """Least factor of p as a share of the pairs."""
     larger: bool = False
     """Take the pair's own variance where it is larger than the shared one."""
-
-    def freedom(self, methods: int) -> float:
-        """Return the degrees of freedom that so many methods share."""
-        return self.prior * min(1.0, max(0, methods - 2) / 3)
 
 
 BEFORE, AFTER = Rule(0.0, step_down=False), Rule()
@@ -149,28 +150,30 @@ def _score(right: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats, Fl
     return mean, variance, rows, rest, opposed
 
 
-def costs(world: World, n: int, pages: int, random: np.random.Generator, *, equal: bool = False) -> Squares:
-    """Return the pairs of pages by a cost over n seeds; `equal`: of methods that cost the same."""
-    logs = cost_logs(world, n, pages, random, equal=equal)
+def costs(world: World, n: int, pages: int, random: np.random.Generator, *, second: bool = False) -> Squares:
+    """Return the pairs of pages by the first cost over n seeds, or by the second."""
+    logs = cost_logs(world, n, pages, random, second=second)
     first, second = pairs_of(world.methods)
     differences = logs[:, first] - logs[:, second]
     return Squares(n, world.methods, differences.mean(axis=-1), differences.var(axis=-1, ddof=1))
 
 
-def cost_logs(world: World, n: int, pages: int, random: np.random.Generator, *, equal: bool = False) -> Floats:
+def cost_logs(world: World, n: int, pages: int, random: np.random.Generator, *, second: bool = False) -> Floats:
     """Return the logarithms of a cost, [pages, methods, seeds]."""
-    truth = (0.0,) * world.methods if equal or world.cost is None else world.cost
+    truth = (world.second if second else world.cost) or (0.0,) * world.methods
     drawn = NOISE[world.noise](random, (pages, world.methods, n))
     return np.array(truth)[:, None] + world.cost_sd * np.array(world.spreads)[:, None] * drawn
 
 
-def _shared(variance: Floats, of: Squares, rule: Rule) -> tuple[Floats, float]:
+def _shared(variance: Floats, of: Squares, rule: Rule) -> tuple[Floats, Floats]:
     """Return the variances as a rule shrinks them, and their degrees of freedom."""
-    own, prior = of.n - 1.0, rule.freedom(of.methods)
-    first, second = pairs_of(of.methods)
-    has = (first == np.arange(of.methods)[:, None]) | (second == np.arange(of.methods)[:, None])  # [methods, pairs]
-    of_method = variance @ has.T  # sums over the pairs that have a method
-    shared = (of_method[:, first] + of_method[:, second] - variance) / (2 * of.methods - 3)
+    own, k = of.n - 1.0, of.methods
+    first, second = pairs_of(k)
+    has = (first == np.arange(k)[:, None]) | (second == np.arange(k)[:, None])  # [methods, pairs]
+    sums = variance @ has.T  # over the pairs that have a method
+    shared = (sums[:, first] + sums[:, second] - variance) / (2 * k - 3)
+    ratio = np.minimum(sums[:, first], sums[:, second]) / np.maximum(sums[:, first], sums[:, second])
+    prior = rule.prior * min(1.0, max(0, k - 2) / 3) * ratio
     shrunk = (own * variance + prior * shared) / (own + prior)
     return np.maximum(shrunk, variance) if rule.larger else shrunk, own + prior
 
@@ -189,15 +192,15 @@ def p_values(of: Squares, rule: Rule) -> tuple[Floats, Floats]:
     squared = np.maximum.reduce([seeds + rows - rest, seeds, rows, np.full_like(seeds, 1 / m**2)])
     spread = seeds**2 / freedom + rows**2 / (m - 1) + rest**2 / ((n - 1) * (m - 1))
     both = np.maximum(freedom, squared**2 / np.maximum(spread, 1e-300))
-    gridded, _ = _shared(of.variance + 1 / m**2 / 12, of, rule)
+    gridded, alone_freedom = _shared(of.variance + 1 / m**2 / 12, of, rule)
     alone = np.sqrt(gridded / n)
     rare = np.minimum(1, 2 * special.bdtr(of.opposed, m, (of.opposed / m + size) / (1 + size)))
     different = np.maximum.reduce(
-        [2 * special.stdtr(both, -size / np.sqrt(squared)), 2 * special.stdtr(freedom, -size / alone), rare]
+        [2 * special.stdtr(both, -size / np.sqrt(squared)), 2 * special.stdtr(alone_freedom, -size / alone), rare]
     )
     near, of_rare = MARGIN_QUALITY - size, math.sqrt(MARGIN_QUALITY * (1 - MARGIN_QUALITY) / m)
     equal = np.maximum(
-        special.stdtr(both, -near / np.maximum(np.sqrt(squared), of_rare)), special.stdtr(freedom, -near / alone)
+        special.stdtr(both, -near / np.maximum(np.sqrt(squared), of_rare)), special.stdtr(alone_freedom, -near / alone)
     )
     return different, equal
 
@@ -215,7 +218,7 @@ def decided(metrics: Sequence[Squares], rule: Rule) -> tuple[list[Floats], list[
         all_p = np.concatenate([p for p, _ in found], axis=-1)
         whole = np.minimum(1, _step_down(all_p, holm) / (FIRST_LOOK * FOR_DIFFERENCES))
         return np.split(whole, len(found), axis=-1), np.split(near, len(found), axis=-1)
-    most = np.array([most_equal(k, at, pairs) for at in range(pairs)])
+    most = np.maximum([most_equal(k, at, pairs) for at in range(pairs)], rule.floor * pairs)
     shares = [OF_SCORE, *[(1 - OF_SCORE) / (len(found) - 1)] * (len(found) - 1)] if len(found) > 1 else [1.0]
     different = [
         np.minimum(1, _step_down(p, most) / (FIRST_LOOK * FOR_DIFFERENCES * of))
@@ -224,7 +227,7 @@ def decided(metrics: Sequence[Squares], rule: Rule) -> tuple[list[Floats], list[
     return different, np.split(near, len(found), axis=-1)
 
 
-def _step_down(p: Floats, factors: NDArray[np.int64]) -> Floats:
+def _step_down(p: Floats, factors: NDArray[Any]) -> Floats:
     """Return p times the factors in their order, the largest so far, [pages, p]; at most 1."""
     order = np.argsort(p, axis=-1)
     ranked = np.minimum(1, np.maximum.accumulate(np.take_along_axis(p, order, axis=-1) * factors, axis=-1))
@@ -240,7 +243,7 @@ def false_pages(world: World, metrics: Sequence[Squares], rule: Rule) -> NDArray
     """
     first, second = pairs_of(world.methods)
     wrong = np.zeros(len(metrics[0].mean), dtype=bool)
-    truths = [world.score, world.cost, *[None] * (len(metrics) - 2)]
+    truths = [world.score, world.cost, world.second][: len(metrics)]
     margins = [MARGIN_QUALITY, *[math.log1p(MARGIN_COST)] * (len(metrics) - 1)]
     for of, truth, margin, different, near in zip(metrics, truths, margins, *decided(metrics, rule), strict=True):
         gap = np.subtract.outer(truth or (0.0,) * world.methods, truth or (0.0,) * world.methods)[first, second]
@@ -250,9 +253,9 @@ def false_pages(world: World, metrics: Sequence[Squares], rule: Rule) -> NDArray
 
 
 def page_metrics(world: World, n: int, pages: int, random: np.random.Generator) -> list[Squares]:
-    """Return the three metrics of pages: a score, a cost, and a cost in which all methods are equal."""
+    """Return the three metrics of pages: a score and two costs."""
     return [
         scores(world, n, pages, random),
         costs(world, n, pages, random),
-        costs(world, n, pages, random, equal=True),
+        costs(world, n, pages, random, second=True),
     ]

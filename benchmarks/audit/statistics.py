@@ -236,11 +236,15 @@ def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
 
 
 def shaffer(values: Sequence[float], methods: int) -> list[float]:
-    """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal."""
+    """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal.
+
+    By two thirds of the pairs at least, as methods share their variances.
+    """
     adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         still = max(count for count in possible if count <= math.comb(methods, 2) - place)
-        least = max(least, min(1.0, min(still, len(values) - place) * values[index]))
+        factor = max(min(still, len(values) - place), 2 / 3 * len(values))
+        least = max(least, min(1.0, factor * values[index]))
         adjusted[index] = least
     return adjusted
 
@@ -316,31 +320,33 @@ def over_seeds(pair: Pair) -> Comparison:
     return replace(pair.comparison, squares=None)
 
 
-SHARED = 1.5
-"""Degrees of freedom of the variance that five methods or more share."""
+SHARED = 2.4
+"""Degrees of freedom of the variance that five methods or more of equal noise share."""
 
 
 def share(pairs: Sequence[Pair], methods: int) -> None:
     """Give each pair of a metric a variance between its own and the mean of the pairs that have one of its methods."""
-    prior = SHARED * min(1.0, (methods - 2) / 3)
     if methods < 3:
         return
 
-    def between(pair: Pair, variances: dict[Pair, float]) -> float:
-        near = [other for other in variances if {other.first, other.second} & {pair.first, pair.second}]
-        weights = [other.n - 1 for other in near]
-        shared = sum(w * variances[other] for w, other in zip(weights, near, strict=True)) / sum(weights)
-        return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior)
+    def between(pair: Pair, variances: dict[Pair, float]) -> tuple[float, float]:
+        def having(*names: str) -> list[float]:
+            return [v for other, v in variances.items() if {other.first, other.second} & set(names)]
+
+        noises = [float(np.mean(having(name))) for name in (pair.first, pair.second)]
+        prior = SHARED * min(1.0, (methods - 2) / 3) * (min(noises) / max(noises) if any(noises) else 0.0)
+        shared = float(np.mean(having(pair.first, pair.second)))
+        return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior), prior
 
     seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 2 and pair.comparison.variance > 0}
-    rows = {
-        pair: of.seeds / of.m for pair in pairs if pair.n > 2 and (of := pair.comparison.squares) and of.error()[0] > 0
-    }
+    rows = {pair: of.seeds / of.m for pair in pairs
+            if pair.n > 2 and (of := pair.comparison.squares) and of.error()[0] > 0}  # fmt: skip
     for pair in pairs:
         made = pair.comparison
         if pair in seeds:
-            made = replace(made, variance=between(pair, seeds), prior=prior)
+            variance, prior = between(pair, seeds)
+            made = replace(made, variance=variance, prior=prior)
         if pair in rows and made.squares:
-            squares = replace(made.squares, seeds=made.squares.m * between(pair, rows), prior=prior)
-            made = replace(made, squares=squares)
+            variance, prior = between(pair, rows)
+            made = replace(made, squares=replace(made.squares, seeds=made.squares.m * variance, prior=prior))
         pair.comparison = made

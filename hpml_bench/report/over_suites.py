@@ -164,8 +164,10 @@ class Suites:
     @property
     def digest(self) -> str:
         """Digest of the scores that are ranked, in any order of the suites."""
-        scores = sorted(json.dumps([suite.source, self._scores(suite)], sort_keys=True) for suite in self.ranked)
-        return hashlib.sha256("\n".join(scores).encode()).hexdigest()
+        # without the last digits of means, which the order of an input's lines changes
+        each = ([suite.source, name, seed, f"{score:.10g}"] for suite in self.ranked
+                for name, of in self._scores(suite).items() for seed, score in of.items())  # fmt: skip
+        return hashlib.sha256(json.dumps(sorted(each)).encode()).hexdigest()
 
     def _scores(self, suite: OfSuite) -> dict[str, dict[int, float]]:
         """Return the ranked methods' values by seed, of the seeds that enter the suite's means."""

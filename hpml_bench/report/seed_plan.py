@@ -186,12 +186,10 @@ def _told(
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
     spent, fewest = statistics.spent_at(results.look + 1), min(p.n for p in pairs)
-    shared = statistics.prior_freedom(len(results.values(metric)))
     sentences = [
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
         *_on_hours(results, seeds, hours, round_seconds),
-        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound, "
-        f"{number(statistics.sd_upper_bound(1.0, fewest + shared), '.2f')} times the estimate.",
+        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound.",
         f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
     ]

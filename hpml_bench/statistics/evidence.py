@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,8 @@ class Evidence(ABC):
     mean: float
     most: ClassVar[int] = MOST_SEEDS
     """Largest number that is planned."""
+    prior: float = 0.0
+    """Degrees of freedom of the variance over seeds that methods share (see `share_variances`)."""
 
     @abstractmethod
     def error(self, n: int) -> float:
@@ -80,7 +82,6 @@ class OverSeeds(Evidence):
     mean: float
     sd: float
     prior: float = 0.0
-    """Degrees of freedom of the variance that methods share (see `share_variances`)."""
 
     @classmethod
     def of(cls, differences: ArrayLike, grid: float | None = None) -> OverSeeds | None:
@@ -132,7 +133,6 @@ class OverSeedsAndRows(Evidence):
     opposed: int = 0
     """Rows whose mean over the seeds lies on the other side of 0 than the mean of all, by more than half the range."""
     prior: float = 0.0
-    """Degrees of freedom of the variance over seeds that methods share (see `share_variances`)."""
 
     @classmethod
     def of(cls, values: ArrayLike, span: float = 1.0) -> OverSeedsAndRows:
@@ -208,13 +208,10 @@ class OverSeedsAndRows(Evidence):
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
 
 
-PRIOR = 1.5
-"""Degrees of freedom of the variance that five methods or more share; benchmarks/power.py chooses it."""
-
-
-def prior_freedom(methods: int) -> float:
-    """Return the degrees of freedom of the variance that so many methods share; 0 for two, which share none."""
-    return PRIOR * min(1.0, max(0, methods - 2) / 3)
+PRIOR = 2.4
+"""Degrees of freedom of the variance that five methods or more of equal noise share; benchmarks/power.py chooses it."""
+LEAST_FACTOR = 2 / 3
+"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared; chosen there, too."""
 
 
 def share_variances(
@@ -223,23 +220,21 @@ def share_variances(
     """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs.
 
     Smyth's moderated t (2004): with the own variance s² of d = n - 1 degrees of freedom, and s0² the mean variance of
-    all pairs that have one of the pair's methods, weighted by theirs, the variance is (d s² + d0 s0²) / (d + d0) with
-    d + d0 degrees of freedom. d0 is `prior_freedom`, not fitted: few pairs can't tell how unequal the noise of methods
-    is. Over seeds alone and over seeds and rows are shrunk apart.
+    all pairs that have one of the pair's methods, the variance is (d s² + d0 s0²) / (d + d0) with d + d0 degrees of
+    freedom. d0 is `PRIOR`, less under five methods, none for two, and less where the pairs of one of the methods vary
+    more than those of the other, by the ratio of their mean variances. Over seeds alone, and over seeds and rows, are
+    shrunk apart.
     """
-    moderated, prior = dict(pairs), prior_freedom(methods)
+    moderated, prior = dict(pairs), PRIOR * min(1.0, max(0, methods - 2) / 3)
     for kind in (OverSeeds, OverSeedsAndRows) if prior else ():
-        squares: dict[str, float] = defaultdict(float)
-        freedom: dict[str, float] = defaultdict(float)
         of = {pair: one for pair, evidence in pairs.items() for one in evidence if isinstance(one, kind)}
+        names = {name for pair in of for name in pair}
+        by_method = {name: [one.variance for pair, one in of.items() if name in pair] for name in names}
         for (a, b), one in of.items():
-            for method in (a, b):
-                squares[method] += (one.n - 1) * one.variance
-                freedom[method] += one.n - 1
-        for (a, b), one in of.items():
-            own = one.n - 1
-            shared = (squares[a] + squares[b] - own * one.variance) / (freedom[a] + freedom[b] - own)
-            shrunk = one.moderated((own * one.variance + prior * shared) / (own + prior), prior)
+            near, (low, high) = [*by_method[a], *by_method[b]], sorted(map(fmean, (by_method[a], by_method[b])))
+            shared = (sum(near) - one.variance) / (len(near) - 1)  # the pair's own is in both
+            own, weight = one.n - 1, prior * (low / high if high else 0.0)
+            shrunk = one.moderated((own * one.variance + weight * shared) / (own + weight), weight)
             moderated[a, b] = tuple(shrunk if other is one else other for other in moderated[a, b])
     return moderated
 

@@ -89,16 +89,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def shaffer(p_values: Sequence[float], methods: int) -> list[float]:
+def shaffer(p_values: Sequence[float], methods: int, least: float = 0.0) -> list[float]:
     """Return p of pairs of methods, adjusted by Shaffer's step-down procedure with static restrictions (1986, S1).
 
     As `holm`, but the j-th smallest p is multiplied by the most pairs that can be equal when j - 1 aren't: equality is
-    transitive, so that of three methods no two, and of five after one no seven to nine, of the pairs can be.
+    transitive, so that of three methods no two, and of five after one no seven to nine, of the pairs can be. The factor
+    is at least a share `least` of the pairs.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(order), 0.0
     for position, index in enumerate(order):
-        largest = max(largest, min(1.0, most_equal(methods, position, len(order)) * p_values[index]))
+        factor = max(most_equal(methods, position, len(order)), least * len(order))
+        largest = max(largest, min(1.0, factor * p_values[index]))
         adjusted[index] = largest
     return adjusted
 

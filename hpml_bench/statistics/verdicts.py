@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.statistics.evidence import (
+    LEAST_FACTOR,
     LEAST_SEEDS,
     Evidence,
     OverSeeds,
@@ -277,7 +278,7 @@ def _adjusted(
         every = iter(holm([one for of in p.values() for one in of]))
         adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
     else:
-        adjusted = {metric: shaffer(of, len(_methods(family[metric]))) for metric, of in p.items()}
+        adjusted = {m: shaffer(of, len(_methods(family[m])), _least(family[m])) for m, of in p.items()}
     shares, spent = shares_of(family, score), spent_at(look)
     return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
 
@@ -289,6 +290,10 @@ def _tested(c: Comparison) -> bool:
 
 def _methods(comparisons: Iterable[Comparison]) -> set[str]:
     return {name for c in comparisons if _tested(c) for name in (c.a, c.b)}
+
+
+def _least(comparisons: Iterable[Comparison]) -> float:
+    return LEAST_FACTOR if any(one.prior for c in comparisons for one in c.evidence) else 0.0
 
 
 def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:

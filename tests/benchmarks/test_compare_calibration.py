@@ -9,7 +9,7 @@ import compare_calibration as calibration
 import numpy as np
 import pytest
 
-METHODOLOGY = Path(__file__).parents[2] / "docs" / "methodology.md"
+PAGE = Path(__file__).parents[2] / "docs" / "compare.md"
 PROMISED = [name for name, world in calibration.WORLDS.items() if world.promised]
 PAGES = 60
 
@@ -50,8 +50,8 @@ def test_recorded_pages_are_rarely_false() -> None:
 
 
 def test_the_table_of_the_docs_is_the_recorded_one() -> None:
-    """docs/methodology.md has what `compare_calibration.py --table` prints."""
-    assert calibration.rate_table(calibration.load()) in METHODOLOGY.read_text(encoding="utf-8")
+    """docs/compare.md has what `compare_calibration.py --table` prints."""
+    assert calibration.rate_table(calibration.load()) in PAGE.read_text(encoding="utf-8")
 
 
 def test_systems_are_equal_in_every_world() -> None:

@@ -67,12 +67,22 @@ def test_pages_are_rarely_false() -> None:
             assert false <= 0.06 + 3 * (0.06 * 0.94 / 400) ** 0.5, cell
 
 
+def test_the_table_of_the_docs_is_the_recorded_one() -> None:
+    """docs/methodology.md has the tables that `power.py --table` prints."""
+    record, page = (
+        json.loads(power.RECORD.read_text()),
+        (power.RECORD.parents[3] / "docs" / "methodology.md").read_text(),
+    )
+    assert power.rate_table(record) in page
+    assert power.power_table(record) in page
+
+
 def test_the_committed_record_holds() -> None:
     """Every promised cell of the record is within its bound, with the package's weight, the largest that holds."""
     record = json.loads(power.RECORD.read_text())
     assert record["prior"] == evidence.PRIOR <= record["largest_that_holds"]
     assert record["pages"] >= 4000
-    assert len(record["false_pages"]) == 60
+    assert len(record["false_pages"]) == len(list(power.cells())) <= 60
     assert [row for row in record["false_pages"] if not row["holds"]] == []
 
 

@@ -22,12 +22,12 @@ def test_takeaways_name_real_leads(tmp_path: Path) -> None:
     """A lead beyond the noise is claimed with its size and interval; who is undecided is named, with what it takes."""
     text = said("takeaways", load(tmp_path, sweep()))
     assert text.startswith(
-        "full has the highest mean accuracy: 87.5 %; full is better than adapter by 1.3 points [0.2, 2.4], "
-        "prompt_tuning by 3.0 points [1.6, 4.5] and head by 8.1 points [5.8, 10.4]. Undecided against lora (5 seeds "
-        "could have found 3.3 points; no number of seeds up to 10,000 would decide on 1,000 test rows)."
+        "full has the highest mean accuracy: 87.5 %; full is better than prompt_tuning by 3.0 points [1.5, 4.6] and head "
+        "by 8.1 points [5.9, 10.3]. Undecided against adapter (5 seeds could have found 1.8 points; no number of seeds "
+        "up to 10,000 would decide on 1,000 test rows) and lora (5 seeds could have found 1.9 points; "
     )
     assert (
-        "head trained fastest on average: 0.900 s; adapter took 2.00 times [1.88, 2.14] as long as head, "
+        "head trained fastest on average: 0.900 s; adapter took 2.00 times [1.90, 2.11] as long as head, "
         "lora 2.10 times" in text
     )
     assert "head needed the least memory on average: 480.6 MB; " in text

@@ -109,11 +109,14 @@ def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: 
 
 def test_scores_of_rows_are_no_shares_of_right_ones(task_results: Results) -> None:
     """Differences have the evidence of a table of real numbers; one row is the least noise of a score with a range."""
-    span = task_results.score_span
-    for c in task_results.comparisons(task_results.quality):
+    compared = task_results.comparisons(task_results.quality)
+    expected = {}
+    for c in compared:
         table = np.array([task_results.scores(c.a)[s] - task_results.scores(c.b)[s] for s in task_results.seeds])
-        expected = statistics.crossed_evidence(table, span, 0)
-        assert c.p == pytest.approx(max(map(statistics.p_different, expected)))
+        expected[c.a, c.b] = statistics.crossed_evidence(table, task_results.score_span, 0)
+    shared = statistics.share_variances(expected, len(task_results.methods))
+    for c in compared:
+        assert c.p == pytest.approx(max(map(statistics.p_different, shared[c.a, c.b])))
         assert c.difference.mean == pytest.approx(mean_of(task_results, c.a) - mean_of(task_results, c.b), abs=1e-9)
     assert task_results.grid(task_results.quality) is None
 

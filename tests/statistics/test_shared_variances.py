@@ -22,24 +22,24 @@ from hpml_bench.statistics import (
     decide_family,
     holm,
     levels,
-    prior_freedom,
     shaffer,
+    share_variances,
 )
 from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows
 from hpml_bench.statistics.paired_tests import most_equal
 
 
-def limma(differences: dict[tuple[str, str], np.ndarray], d0: float) -> dict[tuple[str, str], float]:
+def limma(differences: dict[tuple[str, str], np.ndarray], weight: float) -> dict[tuple[str, str], float]:
     """Return each pair's p by limma's squeezeVar and moderated t, written from their formulas (Smyth 2004).
 
-    The prior variance s0² of a pair is the mean variance of the pairs that have one of its methods.
+    The prior variance s0² of a pair is the mean variance of the pairs that have one of its methods, and its degrees of
+    freedom the weight times the ratio of the mean variances of either method's pairs, the smaller over the larger.
     """
     found = {}
     for pair, d in differences.items():
-        near = [other for other in differences if set(other) & set(pair)]
-        weights = np.array([len(differences[other]) - 1 for other in near])
-        s02 = float(np.average([differences[other].var(ddof=1) for other in near], weights=weights))
-        df = len(d) - 1
+        s02 = np.mean([of.var(ddof=1) for other, of in differences.items() if set(other) & set(pair)])
+        noise = [np.mean([of.var(ddof=1) for other, of in differences.items() if m in other]) for m in pair]
+        d0, df = weight * min(noise) / max(noise), len(d) - 1
         posterior = (d0 * s02 + df * d.var(ddof=1)) / (d0 + df)
         t = d.mean() / math.sqrt(posterior / len(d))
         found[pair] = float(2 * stats.t.sf(abs(t), df + d0))
@@ -61,18 +61,34 @@ def test_p_is_limmas() -> None:
             (a, b): np.array([values[a][s] - values[b][s] for s in sorted(values[a].keys() & values[b].keys())])
             for a, b in itertools.combinations(values, 2)
         }
-        theirs = limma(differences, 1.5 * min(1, (k - 2) / 3))
+        theirs = limma(differences, 2.4 * min(1, (k - 2) / 3))
         ours = {(c.a, c.b): c.p for c in compare_pairs(values)}
         assert ours == {pair: pytest.approx(p, rel=1e-9) for pair, p in theirs.items()}
 
 
 def test_two_methods_share_nothing() -> None:
-    """Two methods have Student's t, as scipy has it; the weight grows with the methods up to five."""
+    """Two methods have Student's t, as scipy has it; the weight of equal noise grows with the methods up to five."""
     random = np.random.default_rng(2)
     a, b = np.exp(random.standard_normal((2, 6)))
     (pair,) = compare_costs({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, 0.05)
     assert pair.p == pytest.approx(stats.ttest_rel(np.log(a), np.log(b)).pvalue)
-    assert [prior_freedom(k) for k in (1, 2, 3, 4, 5, 12)] == [0, 0, 0.5, 1.0, 1.5, 1.5]
+    alike = {
+        k: {(f"m{a}", f"m{b}"): (OverSeeds(3, 0.0, 1.0),) for a, b in itertools.combinations(range(k), 2)}
+        for k in (2, 3, 4, 5, 12)
+    }
+    weights = [share_variances(of, k)["m0", "m1"][0].prior for k, of in alike.items()]
+    assert weights == pytest.approx([0, 0.8, 1.6, 2.4, 2.4])
+
+
+def test_unequal_noise_and_none_share_less() -> None:
+    """A pair of a noisy and a quiet method shares by the ratio of their noise; without any spread there is nothing."""
+    pairs = list(itertools.combinations("abcde", 2))
+    shared = share_variances({pair: (OverSeeds(3, 0.0, 3.0 if "a" in pair else 1.0),) for pair in pairs}, 5)
+    quiet = (9 + 3 * 1) / 4
+    assert shared["a", "b"][0].prior == pytest.approx(2.4 * quiet / 9)
+    assert shared["c", "d"][0].prior == pytest.approx(2.4)
+    still = OverSeedsAndRows(3, 50, 0.0, (0.0, 1.0, 0.0))
+    assert share_variances(dict.fromkeys(pairs, (still,)), 5)["a", "b"] == (still,)
 
 
 def test_a_score_shares_both_variances() -> None:
@@ -80,19 +96,22 @@ def test_a_score_shares_both_variances() -> None:
     random = np.random.default_rng(3)
     table = (random.random((4, 5, 50)) < 0.7).astype(float)
     scores = {f"m{m}": dict(enumerate(table[m])) for m in range(4)}
-    pairs = compare_scores(scores, 0.05)
-    own = {}
-    for a, b in itertools.combinations(range(4), 2):
-        own[f"m{a}", f"m{b}"] = float((table[a] - table[b]).mean(axis=1).var(ddof=1))
-    for c in pairs:
+    own = {
+        (f"m{a}", f"m{b}"): float((table[a] - table[b]).mean(axis=1).var(ddof=1))
+        for a, b in itertools.combinations(range(4), 2)
+    }
+    grid = (1 / 50) ** 2 / 12
+    for c in compare_scores(scores, 0.05):
         both, alone = c.evidence
         assert isinstance(both, OverSeedsAndRows)
         assert isinstance(alone, OverSeeds)
-        near = np.mean([v for pair, v in own.items() if set(pair) & {c.a, c.b}])
-        shrunk = (4 * own[c.a, c.b] + 1.0 * near) / 5
-        assert both.squares[0] == pytest.approx(50 * shrunk)
-        assert alone.sd**2 == pytest.approx(shrunk + (1 / 50) ** 2 / 12)
-        assert both.prior == alone.prior == alone.freedom(5) - 4 == 1.0
+        for one, added in ((both, 0.0), (alone, grid)):
+            near = np.mean([v for pair, v in own.items() if set(pair) & {c.a, c.b}]) + added
+            noise = [np.mean([v for pair, v in own.items() if m in pair]) + added for m in (c.a, c.b)]
+            weight = 1.6 * min(noise) / max(noise)
+            assert one.prior == pytest.approx(weight)
+            assert one.variance == pytest.approx((4 * (own[c.a, c.b] + added) + weight * near) / (4 + weight))
+        assert alone.freedom(5) == pytest.approx(4 + alone.prior)
 
 
 def test_more_seeds_are_planned_with_the_shared_variance() -> None:
@@ -129,6 +148,17 @@ def test_shaffer_is_between_holm_and_no_adjustment(p: list[float]) -> None:
     assert ours[first] == pytest.approx(holm(p)[first])
     order = sorted(range(10), key=p.__getitem__)
     assert [ours[at] for at in order] == sorted(ours)
+
+
+def test_shared_variances_keep_the_level_of_many_pairs() -> None:
+    """Where variances are shared Shaffer's factor is never under two thirds of the pairs: the last pair isn't alone."""
+    p = [1e-9] * 9 + [0.004]
+    assert shaffer(p, 5)[-1] == pytest.approx(0.004)
+    assert shaffer(p, 5, 2 / 3)[-1] == pytest.approx(0.004 * 10 * 2 / 3)
+    values = {f"m{m}": {seed: 10.0 * m + seed * (m + 1) % 3 for seed in range(4)} for m in range(5)}
+    family = decide(compare_pairs(values))
+    theirs = shaffer([c.p for c in family if c.p is not None], 5, 2 / 3)
+    assert [c.p_adjusted for c in family] == pytest.approx([min(1, one / 0.855) for one in theirs])
 
 
 def pairs_of(methods: str, p: float, margin: float | None = 0.1, p_equivalent: float | None = 1.0) -> list[Comparison]:
