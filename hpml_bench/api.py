@@ -72,7 +72,8 @@ def compare(
 ) -> pd.DataFrame:
     """Return which systems can be told apart by their scores: a row per pair, and data set.
 
-    All pairs of a data set are one family: at most 5 % of such calls hold a false verdict on it. What
+    All pairs of a data set are one family: at most 5 % of such calls hold a false verdict, if rows are drawn at
+    random, noise over seeds is near normal, and their number was fixed before. What
     the frame has chooses the test. Three seeds or more that every two systems share, and rows: a two-way analysis of
     variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where all
     are one of two values; else Student's t over differences of rows, or of groups linearised as a ratio

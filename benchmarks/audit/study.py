@@ -121,7 +121,7 @@ class Study:
         for run in ordered:
             by_seed.setdefault(run.seed, []).append(run.scores)
         seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
-        return largest, f"two methods differ by {seen:g} in a row" if seen > largest else ""
+        return largest, f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
 
     @property
     def difference_span(self) -> float:
@@ -292,7 +292,7 @@ class Study:
         return "–".join(map(str, dict.fromkeys(ends))) if ends else "–"
 
     def decided_at(self, pair: Pair) -> float:
-        """Return the level at which Holm decides a pair; of one that is nowhere near, or far beyond, its first."""
+        """Return the level at which a pair is decided; of one that is nowhere near, or far beyond, its first."""
         first = self.first_level(pair.metric, self.looks)
         return first if pair.p_holm >= 1 or pair.p == 0 else 0.05 * pair.p / pair.p_holm
 

@@ -102,10 +102,9 @@ def _pairs(compared: Compared, answer: Answer) -> Table:
                      *([p_cell(c.p_equivalent_adjusted)] if margin else []), need])  # fmt: skip
     notes = [
         f"{TESTS[compared.verdicts.scope]} Intervals are at the level of the pair's test: without 0 just where there "
-        "is a verdict that they differ. p is adjusted over the "
-        f"{terms.count_of(answer.tested, 'tested pair')} of the page, scores and costs, by Shaffer's procedure for "
-        "differences of three systems or more, else by Holm's, and scaled to the level of its kind and look: below 5 % "
-        "is a verdict."
+        "is a verdict that they differ. p is adjusted by Shaffer's procedure over a metric's pairs (of three systems "
+        "or more; the score has 60 % of the level beside costs), else by Holm's over all "
+        f"{terms.count_of(answer.tested, 'tested pair')} of the page, and scaled so that below 5 % is a verdict."
     ]
     if any(pair.skew for pair in answer.pairs["score"]):
         notes.append("‡ The differences are skewed, or few rows carry them, where tests claim too much.")

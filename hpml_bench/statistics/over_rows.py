@@ -140,8 +140,8 @@ class TwoShares(Evidence):
 
     p is the larger of that of Agresti and Caffo's interval (2000), which adds a success and a failure to each, and of
     Fisher's exact test (1935): the first is normal, and far out in the tails, where Holm's levels of many systems lie,
-    it claims too much of few rows. Of systems on the same rows the means vary together, and scores between the ends
-    of the range vary less than right and wrong, so that the test claims less than one that has the rows.
+    it claims too much of few rows. Errors must be independent: of systems that err apart, such as always-yes and
+    always-no, it claims too much. Scores between the ends of the range vary less than right and wrong.
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""Tests of paired differences, and Holm's adjustment."""
+"""Tests of paired differences, and Holm's and Shaffer's adjustments."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Values = Mapping[str, Mapping[int, float]]
 Better = Literal["higher", "lower", "neither"]
 Verdict = Literal["different", "equivalent", "undecided", "untested"]
 FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
-"""Shares of a page's 5 %: Holm holds each kind of claim to its share, and so all together to 5 %.
+"""Shares of a page's 5 %: each kind of claim is held to its share, and so all together to 5 %.
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
 called different, to 9 % in the worst case."""
@@ -81,11 +81,11 @@ class Comparison:
     evidence: tuple[Evidence, ...] = field(default=(), repr=False)
     """Evidence for p, interval and plans; where there are several, a claim needs each. Empty: spread unknown."""
     p_adjusted: float | None = None
-    """p after Holm over its family; a claim where it is below 5 %."""
+    """p adjusted over its family; a claim where it is below 5 %."""
     p_equivalent_adjusted: float | None = None
     """`p_equivalent` likewise."""
     first_levels: tuple[float, float] | None = None
-    """Levels of Holm's first step in its family: of differences, of equivalences."""
+    """Levels of the first step in its family: of differences, of equivalences."""
     next_levels: tuple[float, float] | None = None
     """The same at the next look, after seeds were added."""
 
@@ -115,7 +115,7 @@ class Comparison:
 
     @cached_property
     def deciding(self) -> tuple[float, float] | None:
-        """Interval of the difference at the level at which Holm decides the pair: without 0 just where it differs.
+        """Interval of the difference at the level at which the pair is decided: without 0 just where it differs.
 
         None where no test decides.
         """
@@ -126,7 +126,7 @@ class Comparison:
 
     @cached_property
     def detectable(self) -> float | None:
-        """Least true difference that so many seeds find at this spread with a chance of 80 %, at Holm's first step."""
+        """Least true difference that so many seeds find at this spread with a chance of 80 %, at the first level."""
         if self.first_levels is None or not self.evidence:
             return None
         return max(detectable(one, self.difference.n, self.first_levels[0]) for one in self.evidence)

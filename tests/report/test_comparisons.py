@@ -171,7 +171,9 @@ def test_ranks_takeaways_and_front_follow_from_the_same_verdicts(tmp_path: Path)
             for m in results.methods
         }
     for metric, share in zip(results.family, (0.6, 0.2, 0.2), strict=True):
-        adjusted = np.array(shaffer([c.p for c in results.family[metric] if c.p is not None], 5, 2 / 3)) / (0.72 * share)
+        adjusted = np.array(shaffer([c.p for c in results.family[metric] if c.p is not None], 5, 2 / 3)) / (
+            0.72 * share
+        )
         assert [c.p_adjusted for c in results.family[metric]] == pytest.approx(list(np.minimum(1, adjusted)))
 
 

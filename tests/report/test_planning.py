@@ -71,7 +71,7 @@ def test_upper_bound_of_a_spread() -> None:
 
 
 def test_plan_of_a_score(pilot: Path) -> None:
-    """Seeds are those that the page's own test over seeds and rows needs, at Holm's first step over all its pairs."""
+    """Seeds are those that the page's own test over seeds and rows needs, at the level of all its pairs."""
     made = plan(pilot, "accuracy=5pp")
     compared = {(c.a, c.b): c for c in Results.load(pilot).comparisons("test_accuracy")}
     assert len(made.pairs) == len(compared) == 3

@@ -116,7 +116,7 @@ def test_the_claim_says_what_so_few_seeds_miss(seeds: int, chance: str, monkeypa
     answer = an_answer(THREE, seeds=seeds)
     pairs = {of: tuple(p.model_copy(update={"n": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
     told = sentences(of(deciding, answer.model_copy(update={"pairs": pairs}), monkeypatch))
-    assert f"For seeds like these: {seeds} miss a fault of 20 % of seeds with a chance of {chance} %." in told
+    assert f"For seeds like these: {seeds} show no fault of 20 % of seeds with a chance of {chance} %." in told
 
 
 @pytest.mark.parametrize(("methods", "seeds", "said"), [("ab", 3, True), ("abc", 3, False), ("ab", 4, False)])
@@ -128,6 +128,16 @@ def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(methods: str, se
     sentence = "No order of two methods over three seeds bounds a disturbance that returns every few runs."
     assert turns(answer) == (sentence if said else "")
     assert turns(answer.model_copy(update={"pairs": {"score": answer.pairs["score"]}})) == ""
+
+
+def test_a_base_model_has_no_turns_of_its_own() -> None:
+    """Two trained methods beside the base model, which has no costs, are two."""
+    answer = an_answer({"a": 80.0, "b": 79.0, "none": 60.0})
+    pairs = {
+        of: tuple(p.model_copy(update={"n": 3}) for p in pairs if of == "score" or "none" not in {p.a, p.b})
+        for of, pairs in answer.pairs.items()
+    }
+    assert turns(answer.model_copy(update={"pairs": pairs})) != ""
 
 
 @pytest.mark.parametrize("module", [deciding, matrix, costs])

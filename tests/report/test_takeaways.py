@@ -22,9 +22,9 @@ def test_takeaways_name_real_leads(tmp_path: Path) -> None:
     """A lead beyond the noise is claimed with its size and interval; who is undecided is named, with what it takes."""
     text = said("takeaways", load(tmp_path, sweep()))
     assert text.startswith(
-        "full has the highest mean accuracy: 87.5 %; full is better than prompt_tuning by 3.0 points [1.5, 4.6] and head "
-        "by 8.1 points [5.9, 10.3]. Undecided against adapter (5 seeds could have found 1.8 points; no number of seeds "
-        "up to 10,000 would decide on 1,000 test rows) and lora (5 seeds could have found 1.9 points; "
+        "full has the highest mean accuracy: 87.5 %; full is better than prompt_tuning by 3.0 points [1.5, 4.6] and "
+        "head by 8.1 points [5.9, 10.3]. Undecided against adapter (5 seeds could have found 1.8 points; no number of "
+        "seeds up to 10,000 would decide on 1,000 test rows) and lora (5 seeds could have found 1.9 points; "
     )
     assert (
         "head trained fastest on average: 0.900 s; adapter took 2.00 times [1.90, 2.11] as long as head, "

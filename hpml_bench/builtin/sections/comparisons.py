@@ -169,7 +169,7 @@ def _these_rows(results: Results) -> Table | None:
     ]
     notes = [
         f"For other seeds on these {results.test_rows_in_words} alone: another test set may order the methods "
-        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds"
+        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds, of shared variances"
         f"{', with the variance of rounding to one row' if results.task.binary else ''}, each pair's own and not "
         "adjusted for their number. "
         "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "

@@ -63,7 +63,8 @@ def _line(answer: Answer, pair: Pair) -> str:
 def turns(answer: Answer) -> str:
     """Return what no order of runs bounds where costs of two methods over three seeds are ranked; empty elsewhere."""
     costs = [pair for metric, pairs in answer.pairs.items() if metric != "score" for pair in pairs]
-    if len(answer.methods) != 2 or not any(pair.v != "untested" and pair.n == answer.least for pair in costs):
+    costs = [pair for pair in costs if pair.v != "untested"]
+    if len({name for pair in costs for name in (pair.a, pair.b)}) != 2 or min(pair.n for pair in costs) > answer.least:
         return ""
     return f"No order of two {answer.noun}s over three seeds bounds a disturbance that returns every few runs."
 
@@ -80,5 +81,5 @@ def _scope(answer: Answer) -> Iterator[str]:
     yield f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
     n = min(pair.n for pairs in answer.pairs.values() for pair in pairs if pair.v != "untested")
     missed = 100 * (1 - FAULT) ** n
-    yield f"For seeds like these: {n} miss a fault of {100 * FAULT:g} % of seeds with a chance of {missed:.2g} %."
+    yield f"For seeds like these: {n} show no fault of {100 * FAULT:g} % of seeds with a chance of {missed:.2g} %."
     yield f"{'Verdicts hold at this budget. ' if answer.noun == 'method' else ''}“Can't tell” doesn't mean equal."

@@ -63,7 +63,7 @@ class Pair(Frozen):
     """Mean difference a - b; of costs the factor a / b."""
     lo: float | None
     hi: float | None
-    """Ends of its own 95 % interval."""
+    """Ends of its 95 % interval, the widest where several tests decide; no page shows it."""
     wlo: float | None
     whi: float | None
     """Ends at the level at which the page decides the pair: without 0 (1 of a factor) just where `v` is different."""

@@ -183,7 +183,7 @@ class MeasuredRuns(ComparedRuns):
             return "it is above the score's range"
         of = [self.row_scores(method) for method in self.methods]
         seen = max(np.ptp([by[seed] for by in of if seed in by], axis=0).max() for seed in self.seeds)
-        return f"two methods differ by {seen:g} in a row" if seen > largest else ""
+        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
 
     @cached_property
     def guess(self) -> Guess | None:
