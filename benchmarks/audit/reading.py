@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from audit.runs import (
     set_apart,
     share_host,
 )
-from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, shaffer, share
+from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, over_seeds, shaffer, share
 from audit.study import Study
 
 
@@ -116,7 +117,12 @@ def compare_all(study: Study) -> None:
             metric, first, second, d, made, few_rows or erratic(d, values), study.sign(metric), scale
         )
     for metric in study.metrics:
-        share([pair for pair in study.pairs.values() if pair.metric == metric], len(study.measured(metric)))
+        of = [pair for pair in study.pairs.values() if pair.metric == metric]
+        if metric == study.score:
+            on_these = [replace(pair, comparison=over_seeds(pair, study.grid(metric))) for pair in of]
+            share(on_these, len(study.measured(metric)))
+            study.on_these_rows = {(pair.first, pair.second): pair.comparison for pair in on_these}
+        share(of, len(study.measured(metric)))
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:
         pair.p = pair.comparison.p_different

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from audit.page import Table
-from audit.statistics import Comparison, Pair, compare_rows, mean_interval, over_seeds, sign_flips
+from audit.statistics import Comparison, Pair, compare_rows, mean_interval, sign_flips
 from audit.study import Study, mcnemar, over_rows, row_test
 from audit.values import INTERVAL, NUMBER, Cell, Near, interval_cell, mean_cell
 from audit.words import Cells, Row, amounts, metric_of
@@ -134,7 +134,7 @@ def these_rows(study: Study, _: Table, row: Row) -> Cells:
     """A pair by the score on these very test rows: paired t and sign flips over seeds."""
     first, second = row["Pair"].split(" − ")
     pair = study.pair(study.score, first, second)
-    made, d = over_seeds(pair), pair.differences * (1 if pair.first == first else -1)
+    made, d = study.on_these_rows[pair.first, pair.second], pair.differences * (1 if pair.first == first else -1)
     difference, interval = difference_cells(pair, first, made)
     return {
         "Difference": difference,

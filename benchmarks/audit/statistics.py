@@ -315,9 +315,10 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
 
 
-def over_seeds(pair: Pair) -> Comparison:
+def over_seeds(pair: Pair, grid: float) -> Comparison:
     """Return the comparison of a score on a grid over seeds alone, on these very test rows."""
-    return replace(pair.comparison, squares=None)
+    variance = float(np.var(pair.differences, ddof=1)) + grid**2 / 12 if pair.n > 1 else math.nan
+    return Comparison(pair.comparison.mean, variance, pair.n)
 
 
 SHARED = 2.4

@@ -41,6 +41,8 @@ class Study:
     definitions: dict[str, Json]
     memory: str
     pairs: dict[tuple[str, str, str], Pair] = field(default_factory=dict)
+    on_these_rows: dict[tuple[str, str], Comparison] = field(default_factory=dict)
+    """Comparisons of the score over seeds alone, by methods."""
 
     @property
     def tested(self) -> int:

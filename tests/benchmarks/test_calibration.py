@@ -64,10 +64,10 @@ def test_a_false_claim_is_counted() -> None:
     """The simulation can fail: verdicts at the plain level of 5 % a pair, without a family, make most pages false."""
     world = calibration.WORLDS["normal, all equal"]
 
-    def alone(comparisons: object) -> tuple[statistics.Comparison, ...]:
-        return tuple(replace(c, p_adjusted=c.p) for c in comparisons)  # type: ignore[attr-defined]
+    def alone(family: calibration.Family, **_: object) -> calibration.Family:
+        return {metric: tuple(replace(c, p_adjusted=c.p) for c in of) for metric, of in family.items()}
 
-    with patch.object(statistics, "decide", alone):
+    with patch.object(statistics, "decide_family", alone):
         assert calibration.false_pages(world, 5, 40) > 0.5
 
 
