@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,9 @@ def rate_table(record: Mapping[str, Any]) -> str:
             cells.append(f"{100 * max(r['after'] for r in of):.1f} % ({100 * max(r['before'] for r in of):.1f})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    equal = [spreads for spreads in SPREADS if spreads in {"equal", "1:3:10", "one of five ten times larger"}]
+    equal = ("equal", "1:3:10", "one of five ten times larger")
     for spreads in equal:
-        line(f"normal, {spreads}", "normal", lambda row, of=spreads: row["spreads"] == of and row["apart"] == "none")
+        line(f"normal, {spreads}", "normal", partial(_is, spreads))
     line("normal, the worst of three other spreads", "normal",
          lambda row: row["spreads"] not in {*equal, *FEW} and row["apart"] == "none")  # fmt: skip
     line("normal, the worst of three and four methods, and where one, two or all but two differ", "normal",
@@ -218,6 +219,11 @@ def rate_table(record: Mapping[str, Any]) -> str:
         shares = " | ".join(f"{100 * record['cases'][case][condition.format(n)]:.1f} %" for n in SEEDS)
         lines.append(f"| {case} (not promised) | {shares} |")
     return "\n".join(lines)
+
+
+def _is(spreads: str, row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of these spreads, and of methods that are all equal."""
+    return bool(row["spreads"] == spreads and row["apart"] == "none")
 
 
 def power_table(record: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ suites are of the worst world of a kind, exact; the others are simulated with th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ def few_suites(_: int) -> dict[str, float]:
         places, pairs = np.arange(1.0, methods), methods * (methods - 1) // 2
         for suites in (3, 6, 9, 15, 28):
             level = 0.05 * FIRST_LOOK / pairs
-            share = worst(suites, level, lambda d, k=methods: p_of_ranks(d, k - 1.0), places, places)
+            share = worst(suites, level, partial(p_of_ranks, most=methods - 1.0), places, places)
             found[f"{methods} methods, {suites} suites"] = pairs * share
     return found
 
@@ -97,7 +98,7 @@ def missing_rows(trials: int) -> dict[str, float]:
                 pd.DataFrame({"system": name, "row": range(500), "score": of})
                 for name, of in zip("ab", right, strict=True)
             ).reset_index(drop=True)
-            (scores,) = assemble([of_frame(frame.drop(index=lost))], shared=True)
+            (scores,) = assemble([of_frame(frame[~frame.index.isin(lost)])], shared=True)
             false += verdicts(scores).score[0].verdict != "undecided"
         found[f"{100 * share:g} % of rows"] = false / (trials // 4)
     return found

@@ -153,8 +153,8 @@ def _score(right: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats, Fl
 def costs(world: World, n: int, pages: int, random: np.random.Generator, *, second: bool = False) -> Squares:
     """Return the pairs of pages by the first cost over n seeds, or by the second."""
     logs = cost_logs(world, n, pages, random, second=second)
-    first, second = pairs_of(world.methods)
-    differences = logs[:, first] - logs[:, second]
+    one, other = pairs_of(world.methods)
+    differences = logs[:, one] - logs[:, other]
     return Squares(n, world.methods, differences.mean(axis=-1), differences.var(axis=-1, ddof=1))
 
 

@@ -217,10 +217,9 @@ def decide_family(
     """Return the comparisons of metrics, one family, with their verdicts at a look at the results, from 1.
 
     The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
-    spend of 5 %, whatever is true. Differences of three methods or more: the share is divided among the metrics
-    (`shares_of`), and Shaffer's procedure decides the pairs of each; of two methods, and for equivalences, Holm's over
-    all metrics. Adjusted p are scaled so that below 5 % is a claim. Exact pairs need no adjustment. `score` is the
-    metric that is the score, which has a larger share than each of the others.
+    spend of 5 %, as far as p are exact (benchmarks/power.py). Of three methods or more that of differences is divided
+    among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each metric; of two, and for
+    equivalences, Holm's over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
     first, following = (levels(pairs, at, score) for at in (look, look + 1))
