@@ -95,7 +95,7 @@ def cost_cells(study: Study, table: Table, row: Row) -> Cells:
             cells[header] = values.get(ADDED, {}).get("m")
         elif header.startswith("Times as long as "):
             found = seen(answer, TIME, name, fastest(answer))
-            cells[header] = found[0] if found else 1.0
+            cells[header] = found[0] if found else 1.0 if name == fastest(answer) else None
         elif header in BESIDE:
             own = study.values(BESIDE[header])[name]
             cells[header] = float(np.mean(own)) if own else None
