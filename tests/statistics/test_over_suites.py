@@ -163,7 +163,7 @@ def rare_failures(n: int, k: int) -> float:
 def test_rare_suites_make_no_false_verdicts(k: int) -> None:
     """At the least suites for a claim, at those that one place ahead takes, and at others: below 5 %, exactly.
 
-    Without the guard 7 to 33 %: all of few suites are likely without the rare one in which the method is last.
+    All of few suites are likely without the rare one in which the method is last.
     """
     for n in {3, 6, 9, 15, 27, least_suites(k), least_suites(k, 1.0)}:
         assert rare_failures(n, k) <= 0.05
