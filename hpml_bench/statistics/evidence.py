@@ -211,7 +211,7 @@ class OverSeedsAndRows(Evidence):
 PRIOR = 2.4
 """Degrees of freedom of the variance that five methods or more of equal noise share; benchmarks/power.py chooses it."""
 LEAST_FACTOR = 2 / 3
-"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared; shown there, too."""
+"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared (benchmarks/power.py)."""
 
 
 def share_variances(
