@@ -48,13 +48,13 @@ from fake_card.machine import card, leave_group
 from fake_card.tensors import Card
 
 from helpers import tiny  # type: ignore[import-not-found]
-from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.trainer import Trainer, make_trainer

@@ -31,15 +31,15 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
 
-from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import Unsupported
 from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
 from hpml_bench.records.run import Digests
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import evaluation
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.kernels import store_frozen_as_bf16

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hpml_bench import registry
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.answer.model import Answer
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 

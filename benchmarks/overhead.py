@@ -47,10 +47,10 @@ def measure(blocks: int, steps: int, method: str = "lora", *, only: bool | None 
     """Return the seconds of each step, [block][without, with probes][step]; with `only`, train once that way."""
     from speed.turns import Alternating, Switched, Turns, train_in_turns
 
-    from hpml_bench import registry
     from hpml_bench.builtin.probes.memory import trim_heap
     from hpml_bench.data.prepare import prepare
     from hpml_bench.records.points import PointWriter
+    from hpml_bench.suite import registry
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.training.assembly import assemble
     from hpml_bench.training.distributed import process_group

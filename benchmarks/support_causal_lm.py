@@ -30,10 +30,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import IGNORE_INDEX, Decoding, Generator, make_task
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import NEAR, generate
 from hpml_bench.training.model import build_model

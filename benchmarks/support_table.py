@@ -35,12 +35,12 @@ from support_trial import (
 from torch.nn.functional import cross_entropy, pad
 
 from hpml_bench.builtin.methods.peft import ALIASES, SINCE
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import CLASSIFICATION
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.model import build_model
 
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"

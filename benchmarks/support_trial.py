@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hpml_bench import registry
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.training.causal_lm import LanguageModel
 

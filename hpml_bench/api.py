@@ -38,7 +38,7 @@ def run_suite(
         report: write report.html, report.md and report.json.
 
     Raises:
-        hpml_bench.errors.UserError: the suite or a setting is invalid, or a source isn't available.
+        hpml_bench.system.errors.UserError: the suite or a setting is invalid, or a source isn't available.
 
     """
     from rich.console import Console
@@ -107,7 +107,7 @@ def compare(
         NaN or NA where there is none.
 
     Raises:
-        hpml_bench.errors.UserError: the frame can't be compared: one sentence that names the line.
+        hpml_bench.system.errors.UserError: the frame can't be compared: one sentence that names the line.
 
     """
     from hpml_bench.comparison.frame import verdicts_of
@@ -132,7 +132,7 @@ def load_trained(folder: str | Path) -> Any:
     next token, and its `.encoder` is the model with transformers' or PEFT's own `generate`.
 
     Raises:
-        hpml_bench.errors.UserError: the folder has no such model, or its base model isn't available.
+        hpml_bench.system.errors.UserError: the folder has no such model, or its base model isn't available.
 
     """
     from hpml_bench.training.saving import load_trained as load

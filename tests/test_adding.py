@@ -15,20 +15,19 @@ import torch
 from click.testing import CliRunner
 
 from helpers import made_records, tiny
-from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.plan import RunState
 from hpml_bench.report.results import Results
-from hpml_bench.suite import options
+from hpml_bench.suite import options, registry
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 

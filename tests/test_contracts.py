@@ -16,9 +16,7 @@ import torch
 from pydantic import BaseModel
 
 from helpers import probe_run, tiny
-from hpml_bench import registry
 from hpml_bench.data.prepare import draw, prepare
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.engine import Engine
 from hpml_bench.plugins.group import Group
@@ -29,9 +27,11 @@ from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.predictions import Predictions, Said
 from hpml_bench.records.run import Metric
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "matplotlib", "scipy", "statsmodels", "wandb")
@@ -464,8 +464,8 @@ def test_metrics_have_one_owner() -> None:
 def test_importing_them_imports_nothing_heavy() -> None:
     """All files of all kinds, and the command line with what it needs to list them, come without the big libraries."""
     script = (
-        "import sys; from hpml_bench import registry, api, cli; from hpml_bench.cli.commands import list\n"
-        "from hpml_bench.suite import suite; from hpml_bench.records import folder\n"
+        "import sys; from hpml_bench import api, cli; from hpml_bench.cli.commands import list\n"
+        "from hpml_bench.suite import registry, suite; from hpml_bench.records import folder\n"
         "from hpml_bench.system import environment\n"
         "for kind in registry.ONE:\n"
         "    for name in registry.names(kind): registry.get(kind, name)\n"

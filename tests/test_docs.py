@@ -109,7 +109,7 @@ def missing_modules(page: Path) -> list[str]:
             [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()] for place in places
         )
         defined = any(re.search(rf"\b{parts[-1]}\b", text(file)) for file in parent)
-        group = f'"{parts[-1]}": "' in text(ROOT / "hpml_bench" / "registry.py") or dotted == ".commands"
+        group = f'"{parts[-1]}": "' in text(ROOT / "hpml_bench" / "suite" / "registry.py") or dotted == ".commands"
         if not (whole or defined or group):
             missing.append(f"hpml_bench{dotted}")
     return missing
@@ -159,10 +159,10 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
     page = tmp_path / "security.md"
     page.write_text(
         "# A page\n[here](#a-page) [there](#nowhere) [gone](gone.md) [web](https://example.org)\n"
-        "`errors.py`, `error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
+        "`api.py`, `error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
         " `hpml_bench/stats/`\n"
         "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, `test_accuracy`\n"
-        "`hpml_bench.errors.UserError`, `hpml_bench.errors.UserErrors`, `hpml_bench.builtin.methods`,"
+        "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, `hpml_bench.builtin.methods`,"
         " `hpml_bench.sections`\n"
     )
     assert broken_links(page) == ["#nowhere", "gone.md"]
@@ -170,4 +170,4 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
         "error.py", "hpml_bench/method/NAME.py", "hpml_bench/stats/", "test_suites_that_are_not_there",
     }  # fmt: skip
     assert missing_tests(page) == ["test_nothing_of_this_name"]
-    assert missing_modules(page) == ["hpml_bench.errors.UserErrors"]
+    assert missing_modules(page) == ["hpml_bench.system.errors.UserErrors"]

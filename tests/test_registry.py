@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench import registry
 from hpml_bench.cli.commands import list as listing
-from hpml_bench.errors import UserError
-from hpml_bench.suite import suite
+from hpml_bench.suite import registry, suite
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import fit_ratios
 from gpu.budget import Cases
 from gpu.training import alone
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit.limits import CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.suite.settings import RunSpec, TaskSpec
+from hpml_bench.system.errors import Unsupported, UserError
 
 CLOSE = 0.1
 """Largest difference of the predicted to the real peak of a phase, relative to the latter."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hpml_bench import registry
+from hpml_bench.suite import registry
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 CLOSE = {"fp32": 1e-3, "bf16": 0.03, "fp16": 0.03, "int8": 0.1}
@@ -57,7 +57,7 @@ def trained(
     """Return how three steps of a method in this process ended, their losses, and the peak of tensors on a card."""
     import torch
 
-    from hpml_bench.errors import Unsupported
+    from hpml_bench.system.errors import Unsupported
     from hpml_bench.training.distributed import process_group
 
     losses: list[float] = []

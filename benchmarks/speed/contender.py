@@ -97,8 +97,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
 
 def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     """Return what takes the harness's own steps, all probes on."""
-    from hpml_bench import registry
     from hpml_bench.plugins.probe import Probe
+    from hpml_bench.suite import registry
     from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
     from hpml_bench.training.assembly import assemble
     from hpml_bench.training.distributed import process_group

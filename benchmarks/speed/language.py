@@ -105,9 +105,9 @@ def ours(folder: Path, device: str, precision: str = "auto", everywhere: bool = 
 
 
 def _trainer(folder: Path, device: str = "cpu", precision: str = "fp32") -> Any:
-    from hpml_bench import registry
     from hpml_bench.data.prepared import Prepared
     from hpml_bench.records.run import Digests
+    from hpml_bench.suite import registry
     from hpml_bench.suite.devices import resolve_devices
     from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
     from hpml_bench.training.distributed import process_group

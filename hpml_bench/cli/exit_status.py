@@ -25,7 +25,7 @@ class Sentences(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        from hpml_bench.errors import UserError
+        from hpml_bench.system.errors import UserError
         from hpml_bench.system.redaction import redacted
         from hpml_bench.system.text import for_terminal
 

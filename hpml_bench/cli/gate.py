@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli import options
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console

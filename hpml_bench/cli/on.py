@@ -11,7 +11,6 @@ import click
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK, ended
 from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.files import as_typed
@@ -23,6 +22,7 @@ from hpml_bench.sweep.execute import Ending
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.submit import JobSweep
 from hpml_bench.system import disk
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import for_terminal
 

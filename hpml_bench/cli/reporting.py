@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def result_folders(folder: Path) -> list[Path]:
     """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where none has."""
-    from hpml_bench.errors import UserError
     from hpml_bench.records.jobs import NO_RUNS
+    from hpml_bench.system.errors import UserError
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")

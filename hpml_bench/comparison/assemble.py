@@ -24,8 +24,8 @@ from hpml_bench.comparison.measured import (
     Score,
 )
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.errors import UserError
 from hpml_bench.statistics.over_rows import MOST_ROWS
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

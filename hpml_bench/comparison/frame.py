@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

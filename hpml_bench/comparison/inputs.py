@@ -12,7 +12,7 @@ from types import ModuleType
 
 from hpml_bench.comparison import readers
 from hpml_bench.comparison.measured import Measured
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 
 @cache

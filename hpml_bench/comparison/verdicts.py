@@ -16,10 +16,10 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.comparison.measured import Cost
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.errors import UserError
 from hpml_bench.statistics import Comparison
 from hpml_bench.statistics.evidence import widest
 from hpml_bench.statistics.over_rows import ROUNDING
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]

@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan, Turns
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 
 
 @dataclass(frozen=True)

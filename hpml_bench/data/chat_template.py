@@ -18,9 +18,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

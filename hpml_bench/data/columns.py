@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,8 +17,8 @@ from hpml_bench.data.columns import (
     mapped,
     short,
 )
-from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
 from hpml_bench.data.sources import fetch
-from hpml_bench.errors import UserError
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.text import first_line
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from hpml_bench.errors import UserError
 from hpml_bench.system.cache import cache_folder, locked, new_entry
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 
 LARGE = 16 * 2**20

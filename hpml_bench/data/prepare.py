@@ -25,7 +25,6 @@ from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.retention import retention_rows
 from hpml_bench.data.sources import Resolved, resolve_model, weight_files
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
 from hpml_bench.plugins.rows import read_rows, write_rows
 from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
@@ -35,6 +34,7 @@ from hpml_bench.suite.options import options_class
 from hpml_bench.suite.settings import Settings, identity
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 
 FORMAT = 5

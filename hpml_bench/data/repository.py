@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hpml_bench.data.sources import Resolved, fetch, hub_snapshot
-from hpml_bench.errors import UserError
 from hpml_bench.system.cache import cache_folder, disk_error
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,9 +10,9 @@ import numpy as np
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, TEXT, Format, read_file
 from hpml_bench.data.sources import fetch, hub_snapshot
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from hpml_bench.data.wheel import wheel_content
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import Shape, as_conversations, find_shape
 from hpml_bench.data.groups import groups_of, whole_groups
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import GROUP, LoadedData, Target
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from hpml_bench.errors import UserError
 from hpml_bench.system import pip
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
 from hpml_bench.system.disk import WRITE_ERRORS
+from hpml_bench.system.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ def as_bytes(number: float) -> str:
 
 
 def _keep(check: Look, kept: dict[Look, Found]) -> None:
-    from hpml_bench.errors import UserError
+    from hpml_bench.system.errors import UserError
 
     try:
         kept[check] = check()

@@ -84,7 +84,7 @@ def shared_memory() -> Found:
 
 
 def _of_library(folder: Path, variables: str) -> Found:
-    from hpml_bench.errors import UserError
+    from hpml_bench.system.errors import UserError
 
     if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
         return Found("warn", f"{folder}: this user has no home folder", f"set {variables} to a folder")
@@ -101,8 +101,8 @@ def _tried(folder: Path, advice: str) -> Found:
         UserError: it can't be written or locked, or the disk has no room for a run.
 
     """
-    from hpml_bench.errors import UserError
     from hpml_bench.system import disk, locks
+    from hpml_bench.system.errors import UserError
 
     try:
         folder = folder.absolute()

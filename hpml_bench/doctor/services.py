@@ -12,7 +12,7 @@ from hpml_bench.doctor.check import Found
 from hpml_bench.system import network
 
 if TYPE_CHECKING:
-    from hpml_bench.registry import Kind
+    from hpml_bench.suite.registry import Kind
 
 HUB_SECONDS = 4.0
 INDEX_SECONDS = 8.0
@@ -92,8 +92,8 @@ def engines() -> Found:
 
 def _plugins(kind: Kind) -> tuple[dict[str, Any], list[str]]:
     """Return the plug-ins of a kind by name, and errors of those, by other packages, that can't be used."""
-    from hpml_bench import registry
-    from hpml_bench.errors import UserError
+    from hpml_bench.suite import registry
+    from hpml_bench.system.errors import UserError
 
     found, broken = {}, []
     for name in registry.names(kind):

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.plugins.method import can_quantise
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
 
 SHORTEST = 32
 """Tokens below which a shorter `max_length` is not tried."""

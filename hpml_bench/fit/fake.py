@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.fit import quantized
 from hpml_bench.fit.kernels import copies
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import kernels, peft
 from hpml_bench.training.model import ModelKind, describe_backbone
 

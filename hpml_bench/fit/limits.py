@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from hpml_bench.errors import UserError
 from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.system import cgroups, environment, gpus
+from hpml_bench.system.errors import UserError
 
 PROCESS = 500_000_000
 """Bytes of a rank's process without tensors: `peak_memory_mb` less `peak_memory_over_setup_mb`, and less the model's 5

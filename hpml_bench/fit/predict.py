@@ -13,7 +13,6 @@ from typing import Any
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit.advice import Found, advise, differences, largest_micro_batch, with_changes
 from hpml_bench.fit.limits import FREEING, HEAP, Limit, keeps_freed, limit_of, place
 from hpml_bench.fit.rows import RowsFound, find_rows
@@ -25,6 +24,7 @@ from hpml_bench.suite.devices import default_threads, measures_precision
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import tempdir
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import first_line
 from hpml_bench.training import cpu_precision
 

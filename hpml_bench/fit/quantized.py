@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import quantization
 from hpml_bench.training.precision import WEIGHTS
 

@@ -15,11 +15,11 @@ from huggingface_hub import constants
 from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 TOKEN = 5

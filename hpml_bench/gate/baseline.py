@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Request, Say
 from hpml_bench.gate.decide import count_diff, verdicts
 from hpml_bench.gate.measure.machine import between, shared_core, snapshot
@@ -24,10 +22,12 @@ from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
 from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.gate.records import CheckReport, MethodCount, Side, TimedRun, Verdict
 from hpml_bench.records.files import write_atomically
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 ROUNDS = 3

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from hpml_bench import registry
 from hpml_bench.gate.decide import count_diff, spending, verdicts
 from hpml_bench.gate.measure.pairs import ProcessPair, Work
 from hpml_bench.gate.measure.sides import ComparedSides, Incomparable, OutOfTime
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Verdict
 from hpml_bench.plugins.method import check_methods
+from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.suite.suite import Suite

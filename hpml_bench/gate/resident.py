@@ -14,8 +14,8 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.parent_death import die_with_parent
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.check import Request, Say, check, gate_digest, most_pairs
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure.sides import ComparedSides, Installation
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.trials import TrialFolder, conditions
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5

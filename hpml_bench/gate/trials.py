@@ -11,10 +11,10 @@ from typing import Any
 from filelock import Timeout
 from pydantic import ValidationError
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.records import CheckTrial, TrialStarted
 from hpml_bench.records.files import write_atomically
 from hpml_bench.system import locks
+from hpml_bench.system.errors import UserError
 
 
 class TrialFolder:

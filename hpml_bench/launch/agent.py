@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome
 from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report
 from hpml_bench.system import job, processes, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import Stop, stoppable
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 
-from hpml_bench.errors import UserError
 from hpml_bench.system import child, environment, gpus, processes, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server, outcome
 from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.system import network, oom, processes, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest

@@ -13,10 +13,10 @@ from datetime import timedelta
 
 from torch.distributed import DistError
 
-from hpml_bench.errors import UserError
 from hpml_bench.launch import store
 from hpml_bench.launch.nodes import Report
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
 CONNECT = timedelta(seconds=60)

@@ -17,13 +17,13 @@ import psutil
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import reach
-from hpml_bench.errors import UserError
 from hpml_bench.launch import entry, fork_server
 from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, tempdir
 from hpml_bench.system.cache import check_space
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.cpu_precision import Products
 
 STOPPED_SECONDS = 10

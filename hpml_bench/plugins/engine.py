@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import Job, JobPlan
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
+from hpml_bench.system.errors import UserError
 
 Kind = Literal["units", "prepare", "report"]
 

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.optimizer import choose_optimizer
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, QuantizationSpec, Settings
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, cast
 
-from hpml_bench import registry
+from hpml_bench.suite import registry
 
 
 class Scorer(ABC):

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import ClassVar, cast
 
-from hpml_bench import registry
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 
 

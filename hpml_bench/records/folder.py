@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from hpml_bench.errors import UserError
 from hpml_bench.records import jobs
 from hpml_bench.records.files import (
     DEFINITE,
@@ -33,6 +32,7 @@ from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, locks
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]

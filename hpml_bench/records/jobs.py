@@ -11,7 +11,6 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import (
     PLAN,
     SET_ASIDE,
@@ -30,6 +29,7 @@ from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"

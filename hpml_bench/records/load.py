@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES, RECORD, is_plain_file
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, protocol_id
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.errors import UserError
 
 MAX_DEPTH = 32
 """Levels of nesting in a record."""

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE, sync_folder
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.jobs import ATTEMPTS, Job
@@ -18,6 +17,7 @@ from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
+from hpml_bench.system.errors import UserError
 
 T = TypeVar("T")
 STALE_TRIES = 8

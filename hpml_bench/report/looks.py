@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
+from hpml_bench.system.errors import UserError
 
 FILE = "looks.json"
 

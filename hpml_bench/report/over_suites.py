@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import Literal
 
 from hpml_bench import statistics
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Key, Method, Pair, Score, Setup, Values
@@ -36,6 +35,7 @@ from hpml_bench.report.tables import (
     sentence_list,
     table,
 )
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 

@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.curves import LARGEST, Curve, validation_of
+from hpml_bench.suite import registry
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

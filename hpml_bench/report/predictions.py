@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.faults import Fault
+from hpml_bench.system.errors import UserError
 
 TOLERANCE = 1e-6
 """Relative tolerance between a recorded metric and that of the stored predictions, whose losses are float32."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple, get_args
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Question, Section
+from hpml_bench.system.errors import UserError
 
 TITLES: dict[Question, tuple[str, str]] = {
     "best": ("Which is best?", "Best"),

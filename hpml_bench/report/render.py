@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import write_atomically
@@ -26,7 +24,9 @@ from hpml_bench.report.comparability import versions
 from hpml_bench.report.policy import policy
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 from hpml_bench.suite.suite import packaged
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

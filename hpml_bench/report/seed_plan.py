@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpml_bench import statistics
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table, unranked_because
+from hpml_bench.system.errors import UserError
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
 

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from hpml_bench import statistics
-from hpml_bench.errors import UserError
 from hpml_bench.records.listing import LoadedRuns, load_records
 from hpml_bench.records.load import wrong_id
 from hpml_bench.records.run import RunRecord
@@ -34,6 +33,7 @@ from hpml_bench.report.comparability import (
 )
 from hpml_bench.report.faults import Fault, Kind
 from hpml_bench.report.predictions import Scored
+from hpml_bench.system.errors import UserError
 
 Unranked = Literal["neighbours", "hosts"]
 """Reason why costs rank nothing."""

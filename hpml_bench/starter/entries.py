@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.suite.yaml import parse
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal, sanitize
 
 WIDTH = 116

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import KEPT, Task
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpml_bench.errors import UserError
 from hpml_bench.starter.rates import Published
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.system import gpus
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 if TYPE_CHECKING:

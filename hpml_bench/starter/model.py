@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.data.sources import resolve_model, weight_files
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 KINDS = ("embedded:", "path:", "hub:", "wheel:")
 """Beginnings of sources."""

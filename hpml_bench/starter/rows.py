@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hpml_bench.data.files import Format, file_of, read_file
 from hpml_bench.data.head import head_of
 from hpml_bench.data.repository import read_repository
-from hpml_bench.errors import UserError
 from hpml_bench.starter.model import source_of
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,7 +8,6 @@ from typing import Any
 
 from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
@@ -24,6 +23,7 @@ from hpml_bench.starter.rows import Data, look_at_rows
 from hpml_bench.starter.target import Learnt, find_target
 from hpml_bench.starter.view import View, plain
 from hpml_bench.suite.settings import Settings, TaskSpec
+from hpml_bench.system.errors import UserError
 
 LEAST_ROWS = 8
 """Fewest rows of which some can be trained on, validated and tested."""

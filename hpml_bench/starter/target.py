@@ -24,10 +24,10 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import Shape, find_shape
 from hpml_bench.data.tables import find
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rows import Data
+from hpml_bench.system.errors import UserError
 
 MOST_NUMBERED = 20
 """Most different whole numbers of a column that are taken for classes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.errors import UserError
 
 
 def resolve_suite(suite: Suite, here: int | None = None) -> Suite:

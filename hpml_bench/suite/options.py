@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
+from hpml_bench.suite import registry
+from hpml_bench.system.errors import UserError
 
 
 def validate_options(kind: registry.Kind, name: str, options: dict[str, Any], where: str) -> BaseModel:

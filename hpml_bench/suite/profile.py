@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import explain, validate_options
 from hpml_bench.suite.yaml import read_mapping
+from hpml_bench.system.errors import UserError
 
 TIME = re.compile(
     r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import did_you_mean, explain, validate_options
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
+from hpml_bench.system.errors import UserError
 
 MAX_METHODS = 200
 NAMED = ("task", "dataset", "optimizer", "quantization")

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 MAX_BYTES = 64_000
 MAX_DEPTH = 16

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine
 from hpml_bench.records.files import read_model
 from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims
 from hpml_bench.records.shared import TAKEN
+from hpml_bench.system.errors import UserError
 
 
 class Claim:

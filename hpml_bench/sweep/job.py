@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
@@ -28,6 +26,7 @@ from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import DONE, RunError, RunRecord
 from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.claims import Claim, claimed
 from hpml_bench.sweep.execute import Ending, Execution, Queue
@@ -37,6 +36,7 @@ from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.resolve import on_one_node, resolve_for_job
 from hpml_bench.system import disk, processes
 from hpml_bench.system import job as jobs
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now

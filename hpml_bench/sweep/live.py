@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine, Live, units_of
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.sweep.submitted import Submissions
+from hpml_bench.system.errors import UserError
 
 UNANSWERED_SECONDS = 600.0
 """Seconds for which an engine may fail to list its jobs."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.fit.foresight import in_doubt
 from hpml_bench.fit.limits import machine
 from hpml_bench.launch import fork_server, preparation
@@ -31,6 +30,7 @@ from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import Findings, Measurements, ResolvedSuite, resolve
 from hpml_bench.sweep.submitted import Submissions
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
 from hpml_bench.training.request import Place, RunRequest
 

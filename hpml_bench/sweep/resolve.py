@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpml_bench.errors import UserError
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.files import DEFINITE, read_json, write_atomically
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
@@ -19,6 +18,7 @@ from hpml_bench.suite.devices import measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 from hpml_bench.training.cpu_precision import Products
 from hpml_bench.training.request import RunRequest

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.records.listing import Headline, headlines
@@ -22,6 +21,7 @@ from hpml_bench.sweep.execute import steps_of
 from hpml_bench.sweep.progress import in_words
 from hpml_bench.sweep.submit import JobSweep
 from hpml_bench.system import heartbeat, processes
+from hpml_bench.system.errors import UserError
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")

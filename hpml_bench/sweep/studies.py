@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.run import Metric
 from hpml_bench.records.tuning import Sampler, Trial
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import optuna

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
 from hpml_bench.records import jobs as plans
@@ -26,6 +25,7 @@ from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.retries import Retries
 from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system import processes
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 
 Say = Callable[[str], None]

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
@@ -21,6 +19,7 @@ from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
+from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
 from hpml_bench.sweep.execute import Ending, Execution, Queue
@@ -30,6 +29,7 @@ from hpml_bench.sweep.resolve import Findings, Measurements, resolve
 from hpml_bench.sweep.studies import Study, open_storage
 from hpml_bench.sweep.write_suite import check_target, write_suite
 from hpml_bench.system import environment, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 from hpml_bench.system.signals import stoppable
 from hpml_bench.training.request import RunRequest

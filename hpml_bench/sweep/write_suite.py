@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.tuning import TuningRecord
 from hpml_bench.suite.suite import Suite
+from hpml_bench.system.errors import UserError
 
 
 def check_target(path: Path, option: str = "--write", *, fresh: bool = False) -> Path:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import platformdirs
 
-from hpml_bench.errors import UserError
 from hpml_bench.system import disk, locks
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 
 RACY_SECONDS = 2.0

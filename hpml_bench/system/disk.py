@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 LEAST_FREE_MB = 32
 """Free space below which no run begins; its points, predictions and logs take a few MB."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 """Errors of flock where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""

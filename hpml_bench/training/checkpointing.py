@@ -6,7 +6,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from hpml_bench.errors import Unsupported
+from hpml_bench.system.errors import Unsupported
 
 REFUSED = {
     "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 

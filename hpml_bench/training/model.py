@@ -14,11 +14,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
 from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.failures import of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.precision import AUTOCAST
 
 WEIGHTS = ("Params4bit", "Int8Params")

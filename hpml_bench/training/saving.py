@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
 
 TENSORS = "trained.safetensors"

@@ -15,7 +15,6 @@ import torch
 
 from hpml_bench.data.batches import MemoryNeed, largest, shard
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import Diverged
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
@@ -23,6 +22,7 @@ from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.records.run import Consumed
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
+from hpml_bench.system.errors import Diverged
 from hpml_bench.system.failures import out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import clock

@@ -20,10 +20,8 @@ import numpy as np
 import peft  # noqa: F401 - imported here so that the fork server has it
 import torch
 
-from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import resolve_model
-from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe
@@ -31,8 +29,10 @@ from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
+from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import cpu_precision as products
 from hpml_bench.training.assembly import Assembly, assemble

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.probe import Finished, Step
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_json, read_model
@@ -23,6 +22,7 @@ from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import Selection
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import checklist
+from hpml_bench.system.errors import UserError
 
 State = Literal["ok", "failed", "not checked"]
 """failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""

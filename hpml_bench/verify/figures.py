@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.records.run import Check, Metric, RunRecord
 from hpml_bench.report.integrity import DECISIVE
 from hpml_bench.report.predictions import task_of
+from hpml_bench.suite import registry
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.checks import all_checks
 from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.windows import Windows, step_seconds

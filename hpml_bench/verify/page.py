@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
+from hpml_bench.system.errors import UserError
 from hpml_bench.verify.evidence import Evidence, Found, failed
 
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}

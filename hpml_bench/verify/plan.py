@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import installed, load_record, wrong_id
@@ -18,6 +17,7 @@ from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep.order import shuffled
 from hpml_bench.system.environment import PACKAGES
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 from hpml_bench.verify.evidence import Evidence, Found, failed
 

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import read_json, write_atomically
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system import checklist
 from hpml_bench.system.checklist import name_of, printable
+from hpml_bench.system.errors import UserError
 from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
 from hpml_bench.verify.evidence import VERIFIED, Evidence, Found, RunFiles, RunLook, State, failed
 

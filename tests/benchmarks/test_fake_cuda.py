@@ -16,8 +16,8 @@ from fake_card.tensors import CUDA, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
 
 from helpers import skips, tiny
-from hpml_bench import registry
 from hpml_bench.plugins.probe import Probe
+from hpml_bench.suite import registry
 from hpml_bench.training.trainer import Trainer
 
 needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)

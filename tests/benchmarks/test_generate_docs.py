@@ -9,7 +9,7 @@ import generate_docs
 from pydantic import BaseModel
 
 from helpers import made_records
-from hpml_bench import registry
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -23,11 +23,11 @@ from audit.study import Study
 
 from helpers import made_records, made_task_records, plugin_tasks
 from helpers.without_charts import without_charts
-from hpml_bench import registry
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec, RunSpec
 
 ROOT = Path(__file__).parents[2]

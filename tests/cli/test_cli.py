@@ -13,12 +13,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from helpers import made_records
-from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.cli.reporting import result_folders
-from hpml_bench.errors import UserError
-from hpml_bench.suite import suite
+from hpml_bench.suite import registry, suite
 from hpml_bench.system import gpus
+from hpml_bench.system.errors import UserError
 
 CONTENT = {
     "seeds": 2,

@@ -25,11 +25,11 @@ from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.measured import Cost, Failed, Measured, Score
 from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.errors import UserError
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.render import Page, all_tables
+from hpml_bench.system.errors import UserError
 
 SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}
 

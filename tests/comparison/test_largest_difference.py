@@ -19,9 +19,9 @@ from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.errors import UserError
 from hpml_bench.statistics.evidence import seeds_to_find
 from hpml_bench.statistics.over_rows import OverRows
+from hpml_bench.system.errors import UserError
 
 
 def real(rows: int, gap: float = 0.02, sd: float = 0.05, groups: int | None = None) -> pd.DataFrame:

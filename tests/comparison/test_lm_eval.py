@@ -19,7 +19,7 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.measured import Measured
 from hpml_bench.comparison.readers import lm_eval, peft, results
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 KEPT = Path(__file__).parents[1] / "files/lm_eval"
 MODEL = "newswire-gpt2"

@@ -20,10 +20,10 @@ from helpers import made_records
 from hpml_bench.cli import main
 from hpml_bench.comparison.measured import Measured
 from hpml_bench.comparison.readers import peft, results
-from hpml_bench.errors import UserError
 from hpml_bench.report.peft import as_peft
 from hpml_bench.report.render import load, page_over, write_page, write_report
 from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.system.errors import UserError
 
 FILE = Path(__file__).parents[1] / "files/peft_result.json"
 GIVEN: dict[str, Any] = json.loads(FILE.read_text())

@@ -9,8 +9,8 @@ import pytest
 
 from helpers import made_records
 from hpml_bench.comparison.readers import results
-from hpml_bench.errors import UserError
 from hpml_bench.report.results import Results
+from hpml_bench.system.errors import UserError
 
 REFERENCE = Path(__file__).parents[2] / "reports/reference"
 

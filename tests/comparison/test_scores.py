@@ -19,7 +19,7 @@ from hpml_bench.comparison.inputs import known, read
 from hpml_bench.comparison.measured import Failed, Score
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.comparison.scores import Scores
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 GOOD = [
     {"system": system, "row": row, "score": score}

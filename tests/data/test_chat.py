@@ -44,9 +44,9 @@ from chat_families import (
 
 from hpml_bench.data.chat import Conversations
 from hpml_bench.data.chat_template import PLAIN, chat_template, standing_template
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 
 # Against transformers
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from chat_families import CHATML, FAMILIES, MISTRAL, ONE, QWEN_3, TWO, chatml, example, mistral, of, roles
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.system.errors import UserError
 
 # Length
 

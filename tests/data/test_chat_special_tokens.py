@@ -37,8 +37,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import BARRIER, PLAIN, STAND_INS
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 
 # Borders of answers
 

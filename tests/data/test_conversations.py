@@ -24,10 +24,10 @@ from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.retention import retention_rows
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import load_tokenizer
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 

@@ -20,10 +20,10 @@ from helpers.tiny import gpt2, settings
 from hpml_bench.data import prepare as module
 from hpml_bench.data.prepare import draw, prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import FEWER, LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import end_id, generation_ends, load_tokenizer
+from hpml_bench.system.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>", "row", "good", "bad", *map(str, range(60))]
 END = WORDS.index("<end>")

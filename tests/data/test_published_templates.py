@@ -11,10 +11,10 @@ from published_templates import FOLDER, PUBLISHED, Published, end_ids, tokenizer
 
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import TODAY
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import IGNORE_INDEX, Decoding, Generator
 from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import decoder, text_of
 
 families = pytest.mark.parametrize("family", PUBLISHED, ids=lambda family: family.models)

@@ -14,13 +14,13 @@ from helpers import tiny
 from hpml_bench.builtin.datasets import hub, text_files
 from hpml_bench.data.groups import groups_of, whole_groups
 from hpml_bench.data.prepare import draw, prepare
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, read_rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("offline_cache")

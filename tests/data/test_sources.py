@@ -22,8 +22,8 @@ from helpers.fake_hub import COMMIT, Hub, serving
 from helpers.tiny import gpt2
 from hpml_bench.data import sources
 from hpml_bench.data import wheel as wheels
-from hpml_bench.errors import UserError
 from hpml_bench.system import cache
+from hpml_bench.system.errors import UserError
 
 PART_ONLY = (
     r"HF_HUB_OFFLINE is set.*holds only a part of it; run again where"

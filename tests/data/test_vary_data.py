@@ -16,11 +16,11 @@ from hpml_bench.cli import main
 from hpml_bench.data.batches import global_batches, training_rows
 from hpml_bench.data.newswire import generate, make_world, render
 from hpml_bench.data.prepare import draw
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.selection import Selection
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 SUITE = {
     "description": "Newswire with rows of each seed's own, for tests.",

@@ -11,7 +11,7 @@ import pytest
 from hpml_bench.doctor import check
 from hpml_bench.doctor.check import Check, Found, look
 from hpml_bench.doctor.checks import CHECKS
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 
 def fine_one() -> Found:

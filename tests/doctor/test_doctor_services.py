@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from huggingface_hub import constants
 
-from hpml_bench import registry
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.doctor import services
 from hpml_bench.doctor.check import Check, Found, look
-from hpml_bench.errors import UserError
+from hpml_bench.suite import registry
+from hpml_bench.system.errors import UserError
 
 KEY = "hf_0123456789abcdef"
 

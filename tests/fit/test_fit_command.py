@@ -17,13 +17,13 @@ from click.testing import CliRunner, Result
 
 from helpers import tiny
 from hpml_bench.cli import main
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.fit import advice
 from hpml_bench.fit.limits import COMMAND, SHARED, THRESHOLD, read_bytes
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.cpu_precision import Products, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.fit import foresight
 from hpml_bench.fit import kernels as inside
 from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.group import Group
+from hpml_bench.system.errors import Unsupported
 
 CASES = {case.name: case for case in fit_ratios.cases()}
 LEAST, MOST = 1.0, 1.05

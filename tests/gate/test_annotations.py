@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers import made_checks
-from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Verdict
 from hpml_bench.gate.render import github
+from hpml_bench.system.errors import UserError
 
 COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)")
 

@@ -13,12 +13,12 @@ import pytest
 from residents import asked, fake
 
 from helpers import made_checks
-from hpml_bench.errors import UserError
 from hpml_bench.gate import baseline
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine
 from hpml_bench.gate.records import TimedRun
 from hpml_bench.gate.render import outputs, tables
+from hpml_bench.system.errors import UserError
 
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from residents import asked, compared, fake
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate import check as checks
 from hpml_bench.gate.check import Request, check
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.measure import machine, pairs
 from hpml_bench.gate.records import CheckReport, Rules
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from helpers import made_checks
-from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
 from hpml_bench.gate.render import drawings, outputs
+from hpml_bench.system.errors import UserError
 
 
 class Outline(HTMLParser):

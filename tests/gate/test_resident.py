@@ -13,10 +13,10 @@ import psutil
 import pytest
 from residents import asked, fake, wait_for
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime, ResidentProcess
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.serial
 

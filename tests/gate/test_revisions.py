@@ -12,9 +12,9 @@ import psutil
 import pytest
 from residents import wait_for
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.measure import revisions
 from hpml_bench.gate.measure.revisions import against_environment, against_revision
+from hpml_bench.system.errors import UserError
 
 TINY = frozenset({("methods", "tiny"), ("optimizers", "adamw")})
 """Plug-ins that a check runs: the project's method, and what comes with the harness."""

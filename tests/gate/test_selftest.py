@@ -11,7 +11,6 @@ from filelock import FileLock
 from residents import asked
 
 from helpers.made_checks import report
-from hpml_bench.errors import UserError
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
 from hpml_bench.gate.decide.rates import Rate, Summary, summarise
@@ -19,6 +18,7 @@ from hpml_bench.gate.records import CheckReport, CheckTrial
 from hpml_bench.gate.selftest import run, slowed, total
 from hpml_bench.gate.trials import TrialFolder
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 
 
 def test_bounds_are_exact() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from helpers import made_checks
-from hpml_bench.errors import UserError
 from hpml_bench.gate.decide import count_diff, rank_tests, spending, verdicts
 from hpml_bench.gate.records import Block, MethodCount, Rules, Verdict
+from hpml_bench.system.errors import UserError
 
 RULES = Rules()
 

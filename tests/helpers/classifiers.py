@@ -6,7 +6,7 @@ from pathlib import Path
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import make_task
-from hpml_bench.registry import plugin
+from hpml_bench.suite.registry import plugin
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.training.model import build_model
 

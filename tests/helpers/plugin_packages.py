@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench import registry
-from hpml_bench.suite import options
+from hpml_bench.suite import options, registry
 
 
 def write(folder: Path, kind: registry.Kind, **sources: str) -> Path:

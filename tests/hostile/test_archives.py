@@ -20,9 +20,9 @@ import pytest
 from helpers import tiny
 from hpml_bench.data import wheel
 from hpml_bench.data.sources import MODEL_PATTERNS, fetch, resolve_model
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.system.cache import cache_folder
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import load_backbone
 
 pytestmark = pytest.mark.usefixtures("empty_cache")

@@ -13,8 +13,8 @@ import pytest
 from helpers import tiny
 from hpml_bench.builtin.datasets.hub import HubDataset
 from hpml_bench.builtin.datasets.text_files import TextFiles
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData
+from hpml_bench.system.errors import UserError
 
 GOOD = "label,text\n" + "a,some words\nb,other words\n" * 20
 

@@ -16,7 +16,6 @@ from click.testing import CliRunner
 from helpers import made_records
 from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder
 from hpml_bench.records.listing import load_records
@@ -24,6 +23,7 @@ from hpml_bench.records.load import read_record
 from hpml_bench.records.points import iterate_points, read_points
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, write_report
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)

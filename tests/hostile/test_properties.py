@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import made_records
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.listing import load_records
@@ -29,6 +28,7 @@ from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.suite.yaml import parse
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal, sanitize
 
 settings.register_profile("random", database=None, deadline=None, print_blob=True, max_examples=2000)

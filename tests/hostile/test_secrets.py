@@ -40,7 +40,7 @@ VALUES = [
 ]
 LEAKY = """
 import os, sys, warnings
-from hpml_bench.errors import Unsupported
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.suite.base import Frozen
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.folder import ResultsFolder

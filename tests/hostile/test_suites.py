@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from hpml_bench.cli import main
 from hpml_bench.data.sources import fetch
-from hpml_bench.errors import UserError
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.system.errors import UserError
 
 GOOD: dict[str, Any] = {
     "seeds": 2,
@@ -94,7 +94,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     """In a process that may use 40 MB more than it has, a file that expands to gigabytes is still one sentence."""
     (tmp_path / "bomb.yaml").write_text(LAUGHS)
     code = (
-        "import resource, sys; from hpml_bench.errors import UserError\n"
+        "import resource, sys; from hpml_bench.system.errors import UserError\n"
         "from hpml_bench.suite.suite import load_suite\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"

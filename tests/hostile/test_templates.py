@@ -8,8 +8,8 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import UserError
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 ESCAPES = (
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",

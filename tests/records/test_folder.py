@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD, SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked
+from hpml_bench.system.errors import UserError
 
 
 def test_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:

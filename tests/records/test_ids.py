@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import tiny
-from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.records.load import load_record
 from hpml_bench.records.run import SCHEMA_VERSION
+from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.suite.suite import load_suite

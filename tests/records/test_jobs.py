@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import (
@@ -36,6 +35,7 @@ from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import torchrun as under_torchrun
 from hpml_bench.system import temporary
+from hpml_bench.system.errors import UserError
 
 BEGAN = "2026-01-02T03:04:05+00:00"
 ELSEWHERE = "another-host"

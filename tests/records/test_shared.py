@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from hpml_bench.errors import UserError
 from hpml_bench.records import shared
 from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.records.shared import SharedResults
+from hpml_bench.system.errors import UserError
 
 Rename = Callable[[Path, Path], None]
 rename = os.rename

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
-from hpml_bench import registry
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 
 
 def of(changes: dict[str, dict[str, list[float]]], seeds: int = 5) -> list[RunRecord]:

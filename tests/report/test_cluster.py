@@ -13,7 +13,6 @@ import pytest
 
 from helpers import made_records
 from helpers.without_charts import without_charts
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
@@ -21,6 +20,7 @@ from hpml_bench.report.jobs import moment, sweep_times, where
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
+from hpml_bench.system.errors import UserError
 
 METHODS = ("lora", "full", "head")
 QUEUED = "2026-01-02T03:00:00+00:00"

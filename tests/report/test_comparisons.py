@@ -11,11 +11,12 @@ from report_sections import load, of, said, section, with_metrics, without
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
-from hpml_bench import registry, statistics
+from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.run import Point
 from hpml_bench.report.results import Results
 from hpml_bench.statistics.paired_tests import shaffer
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec
 
 

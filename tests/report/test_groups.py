@@ -10,7 +10,6 @@ import pytest
 from helpers import made_records
 from helpers.plugin_packages import forget, install
 from helpers.without_charts import without_charts
-from hpml_bench import registry
 from hpml_bench.plugins.blocks import Figure, Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
@@ -18,6 +17,7 @@ from hpml_bench.records.run import Metric, Point, RunRecord
 from hpml_bench.report.metric_groups import TABLES, added_to, other_groups
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import TaskSpec
 
 PROBE = '''

@@ -11,12 +11,12 @@ from report_sections import load, said, section
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, sweep
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import TIME
 from hpml_bench.report.seed_plan import plan
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 

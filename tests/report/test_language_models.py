@@ -22,9 +22,9 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, Said, write_predictions
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
-from hpml_bench.registry import get
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite.registry import get
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 from hpml_bench.suite.suite import Margin
 

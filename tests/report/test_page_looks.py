@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.errors import UserError
 from hpml_bench.report.looks import FILE, look_at
+from hpml_bench.system.errors import UserError
 
 
 def test_each_new_digest_is_the_next_look(tmp_path: Path) -> None:

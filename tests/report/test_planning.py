@@ -16,7 +16,6 @@ from statsmodels.stats.power import TTestPower
 from helpers import made_records
 from helpers.made_records import sweep
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.report.results import Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.statistics import (
@@ -28,6 +27,7 @@ from hpml_bench.statistics import (
     seeds_to_find,
     seeds_to_show,
 )
+from hpml_bench.system.errors import UserError
 
 OF_THE_SCORE, OF_A_COST = 0.6 * 0.002, 0.2 * 0.002
 """Levels of differences at a second look."""

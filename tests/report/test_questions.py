@@ -12,12 +12,12 @@ from report_sections import load, said, section
 from helpers.answers import RMSE, SIZE, TIME, an_answer
 from helpers.made_records import failed, record, sweep
 from hpml_bench.builtin.sections import costs, deciding, matrix
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.report.answer.deciding import turns
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.render import all_sections, tables_of, write_report
+from hpml_bench.system.errors import UserError
 
 THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
 

@@ -16,13 +16,13 @@ import pytest
 from helpers import made_records
 from helpers.made_records import failed, record, sweep
 from hpml_bench.builtin.sections.summary import summary_table
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, write_report
 from hpml_bench.report.tables import number, table
 from hpml_bench.suite.suite import packaged
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"

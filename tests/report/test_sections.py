@@ -14,11 +14,11 @@ from report_sections import ONE_RANK, elsewhere, load, said, section, without
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from helpers.without_charts import without_charts
-from hpml_bench import registry
 from hpml_bench.plugins.blocks import Figure, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import MethodEntry, Suite
 

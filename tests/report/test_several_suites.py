@@ -10,7 +10,6 @@ import pytest
 
 from helpers import made_records
 from helpers.made_records import in_suite, sweep
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.blocks import Table, Text
 from hpml_bench.report.answer import words
 from hpml_bench.report.looks import FILE
@@ -18,6 +17,7 @@ from hpml_bench.report.over_suites import Suites, answer_over, sections_over
 from hpml_bench.report.render import page_over
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec
+from hpml_bench.system.errors import UserError
 
 METHODS = ("lora", "full", "head")
 

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import made_task_records, plugin_tasks
 from helpers.without_charts import without_charts
-from hpml_bench import registry, statistics
+from hpml_bench import statistics
 from hpml_bench.builtin.sections import time_to_quality
 from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.plugins.blocks import Table
@@ -20,6 +20,7 @@ from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import all_sections, facts, tables_of, write_report
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 
 BETTER = {"rating": min, "naming": max}
 WORD = {"rating": "lowest mean RMSE", "naming": "highest mean entity F1"}

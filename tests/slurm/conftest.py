@@ -15,7 +15,7 @@ from disturbed import Disturbed, write_suite
 from two_nodes import TwoNodes
 
 from helpers import held, plugin_packages, skips, tiny
-from hpml_bench import registry
+from hpml_bench.suite import registry
 from hpml_bench.system import locks
 
 

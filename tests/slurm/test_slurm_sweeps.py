@@ -16,11 +16,11 @@ from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.listing import load_records
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.submit import find
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]

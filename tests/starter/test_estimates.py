@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from helpers import starters
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import gigabytes
@@ -19,6 +18,7 @@ from hpml_bench.starter.cost import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.system import gpus
+from hpml_bench.system.errors import UserError
 from hpml_bench.training import cpu_precision
 
 MODEL = Model(

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from helpers import starters
 from hpml_bench.cli import main
 from hpml_bench.data import head
-from hpml_bench.errors import UserError
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system.errors import UserError
 
 COUNT = 60
 LABELS = ("sport", "business")

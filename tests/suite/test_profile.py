@@ -8,10 +8,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from hpml_bench import registry
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
+from hpml_bench.suite import registry
 from hpml_bench.suite.profile import Profile, load_profile, profiles_folder
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpml_bench.errors import UserError
 from hpml_bench.suite import suite as suites
 from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.system.errors import UserError
 
 SUITE = """\
 description: Small.

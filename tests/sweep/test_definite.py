@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from helpers import tiny
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import resolve as resolving
 from hpml_bench.sweep.resolve import Findings, ResolvedSuite
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.errors import UserError
 from hpml_bench.training import cpu_precision as products
 from hpml_bench.training.cpu_precision import Products
 

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from helpers import made_records
 from helpers.made_records import failed, sweep
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import PLAN, POINTS, SUITE
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.sweep.status import local_state, plain_sweep
 from hpml_bench.system import heartbeat
+from hpml_bench.system.errors import UserError
 
 METHODS = ("lora", "full")
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main, on
-from hpml_bench.errors import UserError
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
 from hpml_bench.records.limits import Limits
@@ -30,6 +29,7 @@ from hpml_bench.sweep.resolve import resolve_for_job
 from hpml_bench.sweep.retries import VAIN
 from hpml_bench.sweep.status import state
 from hpml_bench.sweep.submit import JobSweep, find
+from hpml_bench.system.errors import UserError
 
 JOB = Job(engine="x", job="j", restart=0, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
 OTHER = Digests(weights="other", tokenizer="t", data="d")

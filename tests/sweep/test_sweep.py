@@ -22,7 +22,6 @@ import hpml_bench
 from helpers import skips, tiny
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
@@ -36,6 +35,7 @@ from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.order import shuffled
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import processes
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]

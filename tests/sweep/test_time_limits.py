@@ -11,7 +11,6 @@ import pytest
 
 from helpers import made_records, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
 from hpml_bench.records.limits import Limits
@@ -26,6 +25,7 @@ from hpml_bench.sweep.job import JobWork, UnitQueue
 from hpml_bench.sweep.job_plan import plan_jobs
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import resolve_for_job
+from hpml_bench.system.errors import UserError
 
 
 def planned(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> JobPlan:

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from helpers import made_records, tiny
-from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.cli.tuned import hints, show
 from hpml_bench.data.prepared import Prepared
@@ -28,6 +27,7 @@ from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.request import SweepRequest

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
 from hpml_bench.system import processes
+from hpml_bench.system.errors import UserError
 
 
 class Knowing(Engine):

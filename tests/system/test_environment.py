@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from helpers import tiny
-from hpml_bench.errors import UserError
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.errors import UserError
 
 
 def open_settings(**changes: Any) -> Any:

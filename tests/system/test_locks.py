@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.trials import TrialFolder
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.system import cache, tempdir
+from hpml_bench.system.errors import UserError
 
 
 def enter(context) -> None:  # type: ignore[no-untyped-def]
@@ -59,7 +59,9 @@ def test_a_file_system_without_locks_is_told(
 
 def test_a_temporary_folder_needs_locks_too(tmp_path: Path) -> None:
     """It is told at once, instead of trying folder after folder."""
-    program = "import errno, fcntl\nfrom hpml_bench.errors import UserError\nfrom hpml_bench.system import tempdir\n"
+    program = (
+        "import errno, fcntl\nfrom hpml_bench.system.errors import UserError\nfrom hpml_bench.system import tempdir\n"
+    )
     program += "def flock(*_): raise OSError(errno.ENOSYS, 'Function not implemented')\nfcntl.flock = flock\n"
     program += "try: tempdir.folder()\nexcept UserError as error: print(error)"
     told = subprocess.check_output(

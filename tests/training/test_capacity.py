@@ -16,19 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from helpers import language_models, tiny
-from hpml_bench import registry
 from hpml_bench.builtin.probes.loss_scaling import LossScalingProbe
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import Diverged, Unsupported, UserError
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
+from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.system import failures, gpus, heartbeat
+from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method

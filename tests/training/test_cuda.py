@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from helpers import tiny
-from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import torchrun as under_torchrun
 from hpml_bench.system import gpus
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import cuda, worker
 from hpml_bench.training.distributed import process_group

@@ -12,8 +12,8 @@ from transformers.activations import NewGELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from helpers.classifiers import build
-from hpml_bench import registry
 from hpml_bench.builtin.methods import peft
+from hpml_bench.suite import registry
 from hpml_bench.training import kernels
 
 BACKBONES = support_table.BACKBONES

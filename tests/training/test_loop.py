@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from helpers import tiny
-from hpml_bench import registry
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.clock import CpuClock

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import T5Config, T5Model
 
 from helpers.classifiers import build, settings
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.model import TaskModel, pool
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 

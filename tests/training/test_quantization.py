@@ -23,7 +23,6 @@ from hpml_bench.builtin.probes.parameters import ParametersProbe
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare, weights_digest
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
@@ -34,6 +33,7 @@ from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.model import build_model
 from hpml_bench.training.precision import autocast

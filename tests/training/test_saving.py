@@ -21,7 +21,6 @@ from hpml_bench.api import load_trained
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch
@@ -32,6 +31,7 @@ from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests
 from hpml_bench.report import model_card
 from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import generate
 from hpml_bench.training.model import build_model
 from hpml_bench.training.saving import save_trained

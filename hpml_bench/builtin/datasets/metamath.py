@@ -9,11 +9,11 @@ import numpy as np
 
 from hpml_bench.data.conversations import rows_of
 from hpml_bench.data.sources import fetch, hub_snapshot
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.cache import cache_folder, disk_error
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import first_line
 
 if TYPE_CHECKING:

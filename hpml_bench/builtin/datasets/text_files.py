@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from hpml_bench.data.columns import TableOptions, short, some
 from hpml_bench.data.files import Format, Layout, file_of, read_file
 from hpml_bench.data.tables import Splits, find, load
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
 from hpml_bench.system import job as jobs
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 STOP_SECONDS = 30.0

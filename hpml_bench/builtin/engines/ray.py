@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine, JobBatch, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system import job as jobs
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import SIGNALS
 from hpml_bench.system.text import utc_now
 

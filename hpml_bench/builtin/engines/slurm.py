@@ -19,12 +19,12 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import Engine, JobBatch, Kind, Live
 from hpml_bench.records.jobs import LOGS, Job, JobPlan
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
 from hpml_bench.system import job as jobs
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 STUCK = "launch failed requeued held"

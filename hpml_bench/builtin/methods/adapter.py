@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system.errors import Unsupported
 
 PROJECTIONS = (
     (r"\.attn\.c_proj", r"\.mlp\.c_proj"),  # GPT-2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.method import Method
+from hpml_bench.system.errors import Unsupported
 
 
 class Head(Method):

@@ -9,10 +9,10 @@ from unittest import mock
 
 from pydantic import Field
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.optimizer import Groups, Optimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import torch

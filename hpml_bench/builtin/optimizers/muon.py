@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from hpml_bench.errors import Unsupported
 from hpml_bench.plugins.optimizer import Groups, Optimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
 
 if TYPE_CHECKING:
     import torch

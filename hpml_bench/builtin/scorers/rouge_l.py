@@ -7,8 +7,8 @@ from functools import cache, cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer
+from hpml_bench.system.errors import UserError
 
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
 """Beginnings of the Unicode names of characters of scripts without spaces between words."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

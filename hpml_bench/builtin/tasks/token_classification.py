@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, first_true, flat, linearised_ratio, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.records.run import Metric
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

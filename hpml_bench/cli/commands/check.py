@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpml_bench.cli.gate import FILE, Annotated, WorkloadOptions, bugs_are_errors, print_report, share, workload_options
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.gate.check import Request

@@ -44,8 +44,8 @@ def compare(
     from hpml_bench.comparison.assemble import assemble
     from hpml_bench.comparison.inputs import read
     from hpml_bench.comparison.page import write
-    from hpml_bench.errors import UserError
     from hpml_bench.report.render import load_libraries
+    from hpml_bench.system.errors import UserError
 
     wanted = names(formats)
     if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
@@ -62,7 +62,7 @@ def compare(
 
 
 def _bounds(text: str | None) -> tuple[float, float] | None:
-    from hpml_bench.errors import UserError
+    from hpml_bench.system.errors import UserError
 
     if text is None:
         return None

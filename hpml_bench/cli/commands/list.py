@@ -11,7 +11,7 @@ import click
 from hpml_bench.cli.reporting import aligned, result_folders
 
 if TYPE_CHECKING:
-    from hpml_bench.registry import Kind
+    from hpml_bench.suite.registry import Kind
 
 WHAT = (
     "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "clusters",
@@ -55,7 +55,7 @@ def suites() -> list[Row]:
 
 def plugins(kind: Kind) -> list[Row]:
     """Return name and one line on each registered plug-in of a kind."""
-    from hpml_bench import registry
+    from hpml_bench.suite import registry
 
     return [(name, _first_line(kind, name)) for name in registry.names(kind)]
 
@@ -65,7 +65,7 @@ def _first_line(kind: Kind, name: str) -> str:
     import ast
     import importlib.util
 
-    from hpml_bench import registry
+    from hpml_bench.suite import registry
 
     spec = importlib.util.find_spec(f"{registry.package(kind)}.{name}")
     if spec is None or spec.origin is None:

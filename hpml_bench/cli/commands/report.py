@@ -23,8 +23,8 @@ def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: 
     over suites goes to reports/over-suites if there is no --out. The format peft writes each compared run as a result
     file of PEFT's method comparison.
     """
-    from hpml_bench.errors import UserError
     from hpml_bench.plugins.tracker import make_trackers
+    from hpml_bench.system.errors import UserError
 
     wanted = names(formats)
     if not wanted or not {"html", "md", "csv", "tex", "peft"}.issuperset(wanted):

@@ -11,7 +11,7 @@ import click
 from hpml_bench.cli.commands.run_all import sweep
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.options import RunOptions, limited, load, shared
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.records.limits import Limits

@@ -45,7 +45,7 @@ def run_all(
 
         ctx.exit(sweep_on(request, jobs, options.trackers))
     if jobs.detach or jobs.dry_run:
-        from hpml_bench.errors import UserError
+        from hpml_bench.system.errors import UserError
 
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
     ctx.exit(sweep(request, options.trackers))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 
 @click.command()

@@ -31,8 +31,8 @@ def verify(context: click.Context, folder: Path) -> None:
     Hashes, ids, predictions, points, self-checks, budget, order, plan, page; no secrets and no private paths. Each line
     is failed, not checked or ok. This shows consistency, not honesty: docs/submit.md. Exit status 1 if any failed.
     """
-    from hpml_bench.errors import UserError
     from hpml_bench.report.terminal import WIDE
+    from hpml_bench.system.errors import UserError
     from hpml_bench.system.text import for_terminal
     from hpml_bench.verify.evidence import VERIFIED
     from hpml_bench.verify.verify import verify as verified

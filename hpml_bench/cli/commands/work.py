@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 
 @click.command()

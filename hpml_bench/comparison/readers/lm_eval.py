@@ -32,7 +32,7 @@ from hpml_bench.comparison.measured import (
     Score,
     source_of,
 )
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 ORDER = 10

@@ -26,9 +26,9 @@ from hpml_bench.comparison.measured import (
     Score,
     source_of,
 )
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import MAX_RECORD_BYTES
 from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 ORDER = 20

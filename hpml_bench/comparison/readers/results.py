@@ -20,11 +20,11 @@ from hpml_bench.comparison.measured import (
     Score,
     source_of,
 )
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

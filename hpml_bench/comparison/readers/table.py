@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, Cost, Measured, Score
-from hpml_bench.errors import UserError
 from hpml_bench.report.answer.terms import ordinal
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

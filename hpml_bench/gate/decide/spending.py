@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.records import Rules
+from hpml_bench.system.errors import UserError
 
 
 def levels(total: float, looks: Sequence[int], hypotheses: int = 1) -> tuple[float, ...]:

@@ -15,11 +15,11 @@ from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 
-from hpml_bench import registry
-from hpml_bench.errors import UserError
 from hpml_bench.gate.measure.sides import ComparedSides, Installation
+from hpml_bench.suite import registry
 from hpml_bench.system import pip
 from hpml_bench.system.cache import cache_folder, locked, new_entry
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
 
 OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")

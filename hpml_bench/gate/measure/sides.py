@@ -16,10 +16,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.records import PROTOCOL, Mode, Side
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 
 MODULE = "hpml_bench.gate.resident"
 

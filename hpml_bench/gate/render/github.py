@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import tables
 from hpml_bench.report.export import markdown_table, markdown_text
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 

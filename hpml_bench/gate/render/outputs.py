@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from hpml_bench.errors import UserError
 from hpml_bench.gate.decide.verdicts import overall
 from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import drawings, github, tables
@@ -15,6 +14,7 @@ from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
 from hpml_bench.report.policy import policy
 from hpml_bench.suite.suite import packaged
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 

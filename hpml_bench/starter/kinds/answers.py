@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.lengths import MOST_TOKENS, Lengths, choose_limit, measure
 from hpml_bench.starter.view import Kind, View, nothing
 from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.system.errors import UserError
 
 TASK = "causal_lm"
 MOST_ANSWERS = 1000

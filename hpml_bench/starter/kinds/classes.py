@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from hpml_bench.data.columns import short
-from hpml_bench.errors import UserError
 from hpml_bench.starter.entries import Entry
 from hpml_bench.starter.kinds.heads import label_names, pooling
 from hpml_bench.starter.view import Kind, View, nothing
+from hpml_bench.system.errors import UserError
 
 
 def _options(view: View) -> tuple[Entry, ...]:

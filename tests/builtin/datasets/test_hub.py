@@ -11,9 +11,9 @@ from huggingface_hub import constants
 
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import hub
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.suite.suite import load_suite, packaged_suites
+from hpml_bench.system.errors import UserError
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 CARD = """---

@@ -14,12 +14,12 @@ from helpers import tiny
 from hpml_bench.builtin.methods.peft import config_class
 from hpml_bench.builtin.sections.published import load
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import load_backbone
 
 QUESTIONS = 40

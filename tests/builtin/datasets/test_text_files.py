@@ -12,9 +12,9 @@ import pytest
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import text_files
 from hpml_bench.data.files import Format, read_file
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 

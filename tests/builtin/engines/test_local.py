@@ -16,13 +16,13 @@ from helpers.cli_process import Command
 from helpers.held import Gates
 from hpml_bench.builtin.engines.local import Local, slots
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.engine import JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Unit, UnitRun, claims, read_jobs
 from hpml_bench.records.limits import Limits
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment, gpus, heartbeat, processes
+from hpml_bench.system.errors import UserError
 
 two_cores = pytest.mark.skipif(environment.cores() < 2, reason="needs two cores")
 SIDE_BY_SIDE = ("--parallel", "2", "--nproc", "1")

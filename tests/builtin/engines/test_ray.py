@@ -22,10 +22,10 @@ from helpers import skips, tiny
 from helpers.cli_process import Command
 from hpml_bench.builtin.engines.ray import NodeNeed, Ray, do, resources_of_task
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.records.jobs import Job, claims, read_jobs
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import heartbeat, processes
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

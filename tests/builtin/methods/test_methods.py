@@ -11,11 +11,11 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from helpers.classifiers import assemble, build, installed
-from hpml_bench import registry
 from hpml_bench.builtin.methods import adapter, full, peft
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.method import Method
+from hpml_bench.suite import registry
 from hpml_bench.suite.options import validate_options
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import causal_lm
 from hpml_bench.training.trial import unused_parameters
 

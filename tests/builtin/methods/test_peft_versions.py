@@ -9,8 +9,8 @@ import pytest
 from packaging.version import Version
 
 from hpml_bench.builtin.methods.peft import SINCE
-from hpml_bench.errors import UserError
 from hpml_bench.suite.options import validate_options
+from hpml_bench.system.errors import UserError
 
 OLDEST = "0.18.0"
 

@@ -16,15 +16,15 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from helpers import tiny
-from hpml_bench import registry
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import Unsupported, UserError
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.optimizer import choose_optimizer
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.trainer import Trainer
 

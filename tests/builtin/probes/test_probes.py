@@ -20,7 +20,6 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
-from hpml_bench import registry
 from hpml_bench.builtin.probes import (
     communication,
     energy,
@@ -36,6 +35,7 @@ from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.records.run import Metric
+from hpml_bench.suite import registry
 from hpml_bench.training import worker
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer

@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from hpml_bench import registry
 from hpml_bench.builtin.scorers.number import number_of
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import Scorer, make_scorer
+from hpml_bench.suite import registry
+from hpml_bench.system.errors import UserError
 
 FILES = Path(__file__).parents[2] / "files"
 NAMES = registry.names("scorers")

@@ -21,7 +21,6 @@ from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.scores import linearised_loss
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
@@ -32,6 +31,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, Said, read_predictions, same_answers, write_predictions
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite.settings import Settings, TaskSpec
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.choices import chosen
 from hpml_bench.training.trainer import Trainer

@@ -16,8 +16,8 @@ from scipy import stats
 from helpers import tiny
 from hpml_bench.builtin.tasks.regression import Regression, linearised_rmse
 from hpml_bench.data.prepare import prepare
-from hpml_bench.errors import UserError
 from hpml_bench.records.predictions import Predictions
+from hpml_bench.system.errors import UserError
 
 NUMBERS = st.integers(-50, 50).map(lambda n: n / 4)
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from helpers import tiny, warm
-from hpml_bench import registry
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 
 TASKS = registry.names("tasks")

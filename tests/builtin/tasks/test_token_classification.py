@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerFast
 
 import hpml_bench
 from hpml_bench.builtin.tasks.token_classification import TokenClassification, entity_counts
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
+from hpml_bench.system.errors import UserError
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TAG = st.integers(0, len(NAMES) - 1)

@@ -10,16 +10,16 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from helpers.plugin_packages import forget, install
-from hpml_bench import registry
 from hpml_bench.cli import main
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.tracker import Tracker, follow_all, make_trackers
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.errors import UserError
 
 NOTEBOOK = '''
 """Keeps what it is told in a list, as a service would."""
 from contextlib import contextmanager
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 from hpml_bench.plugins.tracker import Tracker
 
 TOLD = []

@@ -14,7 +14,7 @@ import pytest
 
 from hpml_bench.builtin.trackers.wandb import mode
 from hpml_bench.builtin.trackers.wandb.mode import choose_mode
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("home")
 

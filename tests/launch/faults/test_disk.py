@@ -18,10 +18,10 @@ from faulty_runs import endless
 
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
+from hpml_bench.system.errors import UserError
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.limits import Limits
@@ -29,6 +28,7 @@ from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.tune import TuningRequest, run_tuning
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
 PREPARED = Prepared(

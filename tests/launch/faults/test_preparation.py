@@ -21,11 +21,11 @@ import soak
 from helpers import tiny
 from helpers.cli_process import Command
 from hpml_bench.data import sources
-from hpml_bench.errors import UserError
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import cache, processes, tempdir
+from hpml_bench.system.errors import UserError
 
 
 class Download:

@@ -23,7 +23,6 @@ from rich.console import Console
 
 from helpers import control_groups, plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.errors import UserError
 from hpml_bench.launch import preparation
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
@@ -40,6 +39,7 @@ from hpml_bench.sweep.local import SweepQueue
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
 ENDED_AT_LAST = Limits(stall=120)

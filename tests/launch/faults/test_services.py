@@ -22,7 +22,7 @@ from helpers.cli_process import Command
 from helpers.fake_hub import Hub, serving
 from hpml_bench.cli import main
 from hpml_bench.data import sources, wheel
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 
 @pytest.fixture

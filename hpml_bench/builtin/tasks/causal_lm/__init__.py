@@ -16,7 +16,6 @@ from pydantic import Field, field_validator
 from hpml_bench.builtin.tasks.causal_lm.metrics import ANSWERED, LOSSES, NORMALISED, score_metric
 from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
 from hpml_bench.builtin.tasks.causal_lm.scores import guess_tokens, linearised_loss, said_of
-from hpml_bench.errors import UserError
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     IGNORE_INDEX,
@@ -33,6 +32,7 @@ from hpml_bench.plugins.task import (
 )
 from hpml_bench.records.predictions import Answers, Predictions, Said
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:

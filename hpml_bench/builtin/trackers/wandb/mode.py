@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 Mode = Literal["online", "offline", "off"]
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any, Literal
 
-from hpml_bench.errors import UserError
+from hpml_bench.system.errors import UserError
 
 Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "sections"]
 ONE: Mapping[Kind, str] = {
