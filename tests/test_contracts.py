@@ -25,7 +25,7 @@ from hpml_bench.plugins.optimizer import Optimizer
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task, make_task
-from hpml_bench.records.predictions import Predictions, Said
+from hpml_bench.records.predictions import Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
@@ -232,12 +232,14 @@ def answered(test: Rows, seed: int | None) -> Predictions:
             prediction = tuple(np.resize(answer, len(own)) for answer, own in zip(taken, reference, strict=True))
         else:
             prediction = np.array(taken, dtype=reference.dtype)
-    said = None
+    texts = None
     if test.has("expected"):
         expected = tuple(test.column("expected"))
         answers, none = tuple(expected[other] for other in order), np.zeros(rows, dtype=bool)
-        said = Said(("",) * rows, expected, np.ones(rows), answers, tokens=np.ones(rows), cut=none, near_tie=none)
-    return Predictions(np.arange(rows), reference, prediction, np.linspace(0, 1, rows), said)
+        texts = TextAnswers(
+            ("",) * rows, expected, np.ones(rows), answers, tokens=np.ones(rows), cut=none, near_tie=none
+        )
+    return Predictions(np.arange(rows), reference, prediction, np.linspace(0, 1, rows), texts)
 
 
 @pytest.mark.parametrize("name", TASKS)

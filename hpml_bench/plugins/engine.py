@@ -67,7 +67,7 @@ class Engine(ABC):
         return 0.0
 
     @property
-    def place(self) -> tuple[object, ...]:
+    def device_request(self) -> tuple[object, ...]:
         """Values that decide which devices a job has."""
         profile = self.profile
         return profile.engine, profile.nodes, profile.gpus_per_node, profile.cpus_per_node
@@ -110,7 +110,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return the jobs of a plan that wait or run.
 
         Raises:
@@ -140,7 +140,7 @@ class Engine(ABC):
         """
         raise NotImplementedError
 
-    def cancel(self, jobs: Sequence[Live]) -> None:
+    def cancel(self, jobs: Sequence[EngineJob]) -> None:
         """End these jobs; required where `live` returns some that are stuck."""
         raise NotImplementedError
 
@@ -158,7 +158,7 @@ class Engine(ABC):
 
 
 @dataclass(frozen=True)
-class Live:
+class EngineJob:
     """A job that has not ended."""
 
     name: str
@@ -191,6 +191,6 @@ def make_engine(profile: Profile) -> Engine:
     return engine
 
 
-def units_of(live: Sequence[Live]) -> set[int]:
+def units_of(live: Sequence[EngineJob]) -> set[int]:
     """Return the units that have a live job."""
     return {job.unit for job in live if job.unit is not None}

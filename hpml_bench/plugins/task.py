@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.dataset import Target
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
@@ -33,7 +33,7 @@ IGNORE_INDEX = -100
 """Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 
 
-def learnt_places(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return rows and columns, [count] each, of a language model's target tokens, row by row.
 
     The first of a row's labels [B, L] is no target. `count` is their number: the host need not wait for the device.
@@ -296,12 +296,12 @@ class Task(ABC):
         return np.ones(len(reference))
 
     @abstractmethod
-    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+    def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Return an answer that needs no model, and its scores on these references.
 
         Args:
             reference: the reference answers of the test rows.
-            said: the texts of questions and answers, where the task has them.
+            texts: the texts of questions and answers, where the task has them.
 
         """
 

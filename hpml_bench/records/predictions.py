@@ -18,7 +18,7 @@ Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
-class Said:
+class TextAnswers:
     """Text answers to n rows, with their questions."""
 
     question: tuple[str, ...]
@@ -53,7 +53,7 @@ class Predictions:
     prediction: Answers
     loss: NDArray[Any]
     """[n], the sum over a row's answers."""
-    said: Said | None = None
+    texts: TextAnswers | None = None
     """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[n], equal for rows that belong together; None where each stands alone."""
@@ -78,9 +78,9 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
     }
     if predictions.group is not None:
         columns["group"] = predictions.group.astype(np.int32)
-    for name in (*Said.TEXTS, *Said.NUMBERS):
-        if (value := getattr(predictions.said, name, None)) is not None:
-            columns[f"said_{name}"] = pa.array(value, pa.string() if name in Said.TEXTS else None)
+    for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
+        if (value := getattr(predictions.texts, name, None)) is not None:
+            columns[f"said_{name}"] = pa.array(value, pa.string() if name in TextAnswers.TEXTS else None)
     pq.write_table(pa.table(columns), folder / PREDICTIONS)
 
 
@@ -110,7 +110,7 @@ def read_predictions(folder: Path) -> Predictions | None:
         if not order.size:
             return None
         references, answers = (_answers(table.column(name), order) for name in ("reference", "prediction"))
-        said = _said(table, order) if said_columns else None
+        texts = _texts(table, order) if said_columns else None
         groups, scores = (
             table.column(name).to_numpy()[order] if name in table.column_names else None for name in ("group", "score")
         )
@@ -118,19 +118,19 @@ def read_predictions(folder: Path) -> Predictions | None:
             return None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], said, groups, scores)
+    return Predictions(index[order], references, answers, loss[order], texts, groups, scores)
 
 
-def _said(table: Any, order: NDArray[Any]) -> Said:
+def _texts(table: Any, order: NDArray[Any]) -> TextAnswers:
     fields: dict[str, Any] = {}
-    for name in (*Said.TEXTS, *Said.NUMBERS):
+    for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
         if f"said_{name}" in table.column_names:
             values = table.column(f"said_{name}").to_pylist()
             if any(value is None for value in values):
                 raise ValueError(f"a row has no {name}")
             chosen = [values[place] for place in order]
-            fields[name] = tuple(map(str, chosen)) if name in Said.TEXTS else np.asarray(chosen)
-    return Said(**fields)
+            fields[name] = tuple(map(str, chosen)) if name in TextAnswers.TEXTS else np.asarray(chosen)
+    return TextAnswers(**fields)
 
 
 def _answers(column: Any, order: NDArray[Any]) -> Answers:
@@ -153,9 +153,9 @@ def same_answers(a: Answers, b: Answers) -> bool:
 
 def answers_changed(one: Predictions, other: Predictions) -> float | None:
     """Return the share of rows whose text answers differ; None where there are no text answers."""
-    if one.said is None or other.said is None or one.said.answer is None or other.said.answer is None:
+    if one.texts is None or other.texts is None or one.texts.answer is None or other.texts.answer is None:
         return None
-    return float(np.mean([a != b for a, b in zip(one.said.answer, other.said.answer, strict=True)]))
+    return float(np.mean([a != b for a, b in zip(one.texts.answer, other.texts.answer, strict=True)]))
 
 
 def bytes_of(answers: Answers) -> bytes:

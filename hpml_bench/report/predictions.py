@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.files import PREDICTIONS
-from hpml_bench.records.predictions import Answers, Said, bytes_of, read_predictions, same_answers
+from hpml_bench.records.predictions import Answers, TextAnswers, bytes_of, read_predictions, same_answers
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.faults import Fault
 from hpml_bench.system.errors import UserError
@@ -35,7 +35,7 @@ class Scored:
     """[rows], whose mean is the headline metric."""
     metrics: Mapping[str, float]
     """The test metrics by their names."""
-    said: Said | None = None
+    texts: TextAnswers | None = None
     """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[rows], equal for rows that belong together; None where each stands alone."""
@@ -81,7 +81,7 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
         if stored.scores is not None and _definition(record.definitions, task) != _definition(task.metrics, task):
             scores = stored.scores.astype(scores.dtype)
             metrics[task.headline] = float(scores.mean())
-        return Scored(stored.index, stored.reference, scores, metrics, stored.said, stored.group)
+        return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group)
     except (ValueError, TypeError, IndexError):
         return None
 
@@ -134,10 +134,15 @@ def _texts_of(scored: Scored) -> object:
 
     A text answer is scored against them, not against the reference's tokens.
     """
-    said = scored.said
-    if said is None:
+    texts = scored.texts
+    if texts is None:
         return None
-    return said.question, said.expected, said.bytes.tobytes(), None if said.choices is None else said.choices.tobytes()
+    return (
+        texts.question,
+        texts.expected,
+        texts.bytes.tobytes(),
+        None if texts.choices is None else texts.choices.tobytes(),
+    )
 
 
 def _other_rows(scored: Scored, usual: Scored | None) -> str | None:

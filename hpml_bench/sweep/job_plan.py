@@ -51,7 +51,7 @@ def same_runs(before: JobPlan, plan: JobPlan) -> bool:
 def resolved_alike(before: JobPlan, plan: JobPlan) -> bool:
     """Return whether jobs of two plans resolve the same settings; False in doubt, so that they are resolved again."""
     same = before.suite.settings == plan.suite.settings and before.profile.engine == plan.profile.engine
-    return same and make_engine(before.profile).place == make_engine(plan.profile).place
+    return same and make_engine(before.profile).device_request == make_engine(plan.profile).device_request
 
 
 def continues(before: JobPlan, plan: JobPlan) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hpml_bench.plugins.engine import Engine, Live, units_of
+from hpml_bench.plugins.engine import Engine, EngineJob, units_of
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.sweep.submitted import Submissions
 from hpml_bench.system.errors import UserError
@@ -22,7 +22,7 @@ class LiveJobs:
         self.refused: list[str] = []
         """Reasons why the engine would never begin jobs that it has accepted."""
 
-    def of(self, plan: JobPlan) -> tuple[Live, ...]:
+    def of(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return a plan's jobs; an engine that doesn't answer is asked again for minutes, then its UserError raised."""
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
@@ -36,7 +36,7 @@ class LiveJobs:
                 self._say(f"{error}; asking again")
                 time.sleep(5.0)
 
-    def _cancel(self, stuck: list[Live]) -> None:
+    def _cancel(self, stuck: list[EngineJob]) -> None:
         if not stuck:
             return
         self._say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")

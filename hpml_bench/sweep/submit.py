@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpml_bench.launch import preparation
-from hpml_bench.plugins.engine import Engine, JobBatch, Live, make_engine, units_of
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, as_typed, remove
 from hpml_bench.records.folder import ResultsFolder, locked
@@ -291,7 +291,7 @@ class JobSweep:
                 self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
             self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
 
-    def _say_new_reasons(self, live: Sequence[Live], said: set[str]) -> None:
+    def _say_new_reasons(self, live: Sequence[EngineJob], said: set[str]) -> None:
         """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
         new = set() if any(job.running for job in live) else {job.reason for job in live} - said
         if new:

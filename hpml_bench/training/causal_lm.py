@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from hpml_bench.plugins.task import IGNORE_INDEX, learnt_places
+from hpml_bench.plugins.task import IGNORE_INDEX, target_positions
 
 READS_ANEW = ("SHADOW", "XLORA")
 """PEFT's types that read the text with a second model or pass, whose keys and values our cache doesn't hold."""
@@ -99,7 +99,7 @@ class LanguageModel(nn.Module):
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
         else:
             count = int((labels[:, 1:] != IGNORE_INDEX).sum()) if learnt is None else learnt
-            rows, targets = learnt_places(labels, count)
+            rows, targets = target_positions(labels, count)
             columns = targets - 1
         chosen = Places(rows, columns, input_ids.shape[1])
         output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=attention_mask)

@@ -17,7 +17,7 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Evaluation, Generated
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Generator, Task
-from hpml_bench.records.predictions import Predictions, Said
+from hpml_bench.records.predictions import Predictions, TextAnswers
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
@@ -55,7 +55,7 @@ def evaluate(
         reference=rows.references,
         prediction=rows.answers(gathered[:, 2:]),
         loss=gathered[:, 1],
-        said=_said(rows, answers, chosen) if rows.has("expected") else None,
+        texts=_texts(rows, answers, chosen) if rows.has("expected") else None,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
     generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
@@ -94,9 +94,9 @@ def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Setting
         model.release()
 
 
-def _said(rows: Rows, answers: Answers | None, chosen: Chosen | None) -> Said:
+def _texts(rows: Rows, answers: Answers | None, chosen: Chosen | None) -> TextAnswers:
     texts = answers.texts if answers else chosen.plain if chosen else None
-    return Said(
+    return TextAnswers(
         question=tuple(rows.column("question")),
         expected=tuple(rows.column("expected")),
         bytes=np.asarray(rows.column("bytes")),

@@ -111,7 +111,7 @@ def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tupl
 def _content(path: Path) -> Iterator[bytes | mmap.mmap]:
     """Open the content of a file; of predictions the texts, which are compressed there."""
     if path.name == PREDICTIONS and (stored := read_predictions(path.parent)) is not None:
-        said = stored.said
+        said = stored.texts
         texts = () if said is None else (said.question, said.expected, said.answer or ())
         yield "\n".join(text for column in texts for text in column).encode()
     elif path.stat().st_size:

@@ -49,7 +49,7 @@ class Rating(_Untrained):
         rmse = math.sqrt(squares.mean())
         return rmse + (squares - squares.mean()) / (2 * rmse)
 
-    def guess(self, reference, said=None):
+    def guess(self, reference, texts=None):
         squares = (reference - reference.mean()) ** 2
         sd = math.sqrt(squares.mean())
         return Guess(f"Guessing the mean of the test rows, {{reference.mean():.4g}}, for each of them has an RMSE of "
@@ -90,7 +90,7 @@ class Naming(_Untrained):
         f1 = right.sum() / both.sum()
         return f1 + (right - f1 * both) / both.mean()
 
-    def guess(self, reference, said=None):
+    def guess(self, reference, texts=None):
         words = np.concatenate(reference)
         share = 100 * float((words == 0).mean())
         return Guess(f"Tagging nothing gets {{share:.1f}} % of the words of the test rows right and finds no entity: "

@@ -20,7 +20,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.records.predictions import Predictions, Said, write_predictions
+from hpml_bench.records.predictions import Predictions, TextAnswers, write_predictions
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
@@ -40,7 +40,7 @@ def predictions(item: RunRecord, share: float) -> Predictions:
     luck = np.random.default_rng([item.spec.seed, len(item.spec.method.name)]).normal(0, 0.05, ROWS)
     right = hard + luck < share
     tokens = tuple(np.array([7, 8, 9][: 1 + row % 3], dtype=np.int32) for row in range(ROWS))
-    said = Said(
+    texts = TextAnswers(
         question=tuple(f"Question {row}?" for row in range(ROWS)),
         expected=tuple(f"answer {row}" for row in range(ROWS)),
         bytes=np.full(ROWS, 9),
@@ -50,7 +50,7 @@ def predictions(item: RunRecord, share: float) -> Predictions:
         near_tie=np.zeros(ROWS, dtype=bool),
     )
     losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard
-    return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), said)
+    return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), texts)
 
 
 def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> Path:
@@ -68,8 +68,8 @@ def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> P
 def _write(place: Path, item: RunRecord) -> None:
     task, name = make_task(item.spec.settings.task), item.spec.method.name
     found = predictions(item, RIGHT[name])
-    if task.decoding is None and found.said is not None:
-        found = replace(found, said=replace(found.said, answer=None, tokens=None, cut=None, near_tie=None))
+    if task.decoding is None and found.texts is not None:
+        found = replace(found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None))
     scores = {f"test_{key}": value for key, value in task.evaluate(found).items()}
     own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
     own |= {"forgetting": 0.0 if name == "none" else 0.5 + 0.1 * item.spec.seed}
@@ -215,11 +215,11 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
     stored, rows = found.selection.stored, np.arange(ROWS)
     first, second = (record.run_id for record in found.runs("none"))
     for run, emptied, cut in ((first, rows < ROWS, rows < ROWS), (second, rows < 150, rows < 60)):
-        said = stored[run].said
-        assert said is not None
-        assert said.answer is not None
-        texts = tuple(" " if empty else text for empty, text in zip(emptied, said.answer, strict=True))
-        stored[run] = replace(stored[run], said=replace(said, answer=texts, cut=cut))
+        answers = stored[run].texts
+        assert answers is not None
+        assert answers.answer is not None
+        texts = tuple(" " if empty else text for empty, text in zip(emptied, answers.answer, strict=True))
+        stored[run] = replace(stored[run], texts=replace(answers, answer=texts, cut=cut))
     (table, *_) = section("language", found).blocks
     assert isinstance(table, Table)
     (note,) = table.notes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.plugins.engine import Engine, JobBatch, Live
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
@@ -27,7 +27,7 @@ class Knowing(Engine):
         """Submit nothing."""
         return ""
 
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return nothing."""
         return ()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hpml_bench.plugins.engine import Engine, JobBatch, Live
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
@@ -45,9 +45,9 @@ class Local(Engine):
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
     @property
-    def place(self) -> tuple[object, ...]:
+    def device_request(self) -> tuple[object, ...]:
         """Facts that decide the devices of a job: also how many jobs share the machine."""
-        return *super().place, self.profile.parallel
+        return *super().device_request, self.profile.parallel
 
     def check(self) -> None:
         """Divide this machine into slots; refuse too few cores or GPUs, and keys that don't apply here."""
@@ -62,11 +62,11 @@ class Local(Engine):
         self._begin()
         return ""
 
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return the jobs that wait or run."""
         self._begin()
-        waiting = [Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
-        return (*(Live(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
+        waiting = [EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
+        return (*(EngineJob(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
 
     def wait(self, seconds: float) -> None:
         """Wait a while, or until a job has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from hpml_bench.plugins.engine import Engine, JobBatch, Live
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import Job, JobPlan, ended_here
 
 
@@ -24,7 +24,7 @@ class Manual(Engine):
         """Submit nothing."""
         return ""
 
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return nothing: live jobs aren't known."""
         return ()
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hpml_bench.plugins.engine import Engine, JobBatch, Live
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
@@ -98,11 +98,11 @@ class Ray(Engine):
         self._more()
         return ""
 
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return the jobs that wait or run, as far as this process has submitted them."""
         self._more()
-        found = [Live(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
-        return (*found, *(Live(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
+        found = [EngineJob(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
+        return (*found, *(EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
 
     def wait(self, seconds: float) -> None:
         """Wait a while, or until a job has ended."""

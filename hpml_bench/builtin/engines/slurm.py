@@ -19,7 +19,7 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from hpml_bench.plugins.engine import Engine, JobBatch, Kind, Live
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, Kind
 from hpml_bench.records.jobs import LOGS, Job, JobPlan
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
@@ -164,7 +164,7 @@ class Slurm(Engine):
             raise UserError(f"sbatch answered {output[:200]!r}, and no number of a job")
         return str(numbers[-1])
 
-    def live(self, plan: JobPlan) -> tuple[Live, ...]:
+    def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return the jobs with this plan's comment."""
         output = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%k|%r"])
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
@@ -183,7 +183,9 @@ class Slurm(Engine):
                 refused = reason in REFUSED and not several
                 stuck = refused or reason == STUCK
                 live.append(
-                    Live(name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused)
+                    EngineJob(
+                        name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused
+                    )
                 )
         return tuple(live)
 
@@ -195,7 +197,7 @@ class Slurm(Engine):
             _run(["scancel", "--quiet", *groups])  # quiet: of those that have ended meanwhile
         return max(len(found), len(groups))
 
-    def cancel(self, jobs: Sequence[Live]) -> None:
+    def cancel(self, jobs: Sequence[EngineJob]) -> None:
         """Cancel jobs, those of an array by one name."""
         tasks: dict[str, list[int]] = {}
         for job in jobs:

@@ -19,13 +19,13 @@ LONGEST = 300
 def section(results: Results) -> Section | None:
     """Return a table of answers, one column per method; None where the task generates or chooses none."""
     seed = next(iter(results.seeds), None)
-    said = {
-        method: stored.said
+    texts = {
+        method: stored.texts
         for method in results.methods
         for record in results.runs(method)
-        if record.spec.seed == seed and (stored := results.selection.stored[record.run_id]).said is not None
+        if record.spec.seed == seed and (stored := results.selection.stored[record.run_id]).texts is not None
     }
-    answered = {method: one for method, one in said.items() if one is not None and one.answer is not None}
+    answered = {method: one for method, one in texts.items() if one is not None and one.answer is not None}
     if not answered:
         return None
     methods, first = list(answered), next(iter(answered.values()))

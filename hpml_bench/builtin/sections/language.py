@@ -27,10 +27,10 @@ def _notes(results: Results) -> list[str]:
 
 def _cut_and_empty(results: Results, method: str) -> float:
     """Return the share of a method's test rows with a cut and empty answer, the mean over seeds."""
-    said = [results.selection.stored[record.run_id].said for record in results.runs(method)]
+    texts = [results.selection.stored[record.run_id].texts for record in results.runs(method)]
     shares = [
         np.mean([cut and not text.strip() for cut, text in zip(one.cut, one.answer, strict=True)])
-        for one in said
+        for one in texts
         if one is not None and one.answer is not None and one.cut is not None
     ]
     return float(np.mean(shares)) if shares else 0.0

@@ -107,7 +107,7 @@ def _start_in_words(results: Results, score: Score) -> str:
     if _base(results):
         return f"the base model's {value}"
     rows = results.test_set
-    if rows is None or rows.said is None:
+    if rows is None or rows.texts is None:
         return f"chance ({value})"
     return f"chance ({value}; no run of the method none shows what the base model gets before training)"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
@@ -135,7 +135,7 @@ class Regression(Task):
         """Return the linearised RMSE of each row, in the target's unit."""
         return linearised_rmse(np.asarray(predictions.reference), np.asarray(predictions.prediction))
 
-    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+    def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""
         labels = np.asarray(reference, dtype=np.float64)
         mean, chance = labels.mean(), float(labels.std())

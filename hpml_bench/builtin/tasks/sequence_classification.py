@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
@@ -124,7 +124,7 @@ class SequenceClassification(Task):
         """Return whether each row is right."""
         return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
 
-    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+    def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the most frequent class of these rows; chance is one in the number of classes."""
         labels = np.asarray(reference)
         counts = np.bincount(labels, minlength=max(1, len(self.label_names)))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, first_true, flat, linearised_ratio, loss_metrics
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
 
@@ -133,7 +133,7 @@ class TokenClassification(Task):
         entities = self._counts(reference, reference).reference.astype(np.float64)
         return entities if entities.any() else np.ones(len(entities))
 
-    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+    def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Tag nothing: no entity is found, and F1 is 0."""
         words = flat(reference)
         outside = [index for index, name in enumerate(self.label_names) if name == OUTSIDE]

@@ -189,7 +189,7 @@ class MeasuredRuns(ComparedRuns):
     def guess(self) -> Guess | None:
         """Scores of an answer that needs no model; None without test rows."""
         stored = self.test_set
-        return None if stored is None else self.task.guess(stored.reference, stored.said)
+        return None if stored is None else self.task.guess(stored.reference, stored.texts)
 
     @property
     def quality_margin(self) -> float:

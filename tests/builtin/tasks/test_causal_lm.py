@@ -28,7 +28,7 @@ from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.points import read_points
-from hpml_bench.records.predictions import Predictions, Said, read_predictions, same_answers, write_predictions
+from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, same_answers, write_predictions
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
@@ -92,8 +92,8 @@ def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, gro
     assert metrics["perplexity"] == pytest.approx(math.exp(nats / targets), rel=1e-4)
     assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     assert metrics["token_accuracy"] == right / targets
-    assert evaluation.predictions.said is not None
-    assert evaluation.predictions.said.answer is None
+    assert evaluation.predictions.texts is not None
+    assert evaluation.predictions.texts.answer is None
     assert evaluation.generated is None
 
 
@@ -101,8 +101,8 @@ def test_a_perplexity_beyond_any_float_is_cut() -> None:
     """A loss of a thousand nats a token gives a number still."""
     task = make_task(TaskSpec(name="causal_lm"))
     tokens = (np.array([1]), np.array([2]))
-    said = Said(("", ""), ("", ""), np.array([1, 1]))
-    metrics = task.evaluate(Predictions(np.arange(2), tokens, tokens, np.array([1000.0, 1000.0]), said))
+    texts = TextAnswers(("", ""), ("", ""), np.array([1, 1]))
+    metrics = task.evaluate(Predictions(np.arange(2), tokens, tokens, np.array([1000.0, 1000.0]), texts))
     assert metrics["loss"] == 1000
     assert math.isfinite(metrics["perplexity"])
 
@@ -141,8 +141,8 @@ def test_a_guess_is_the_entropy_of_the_tokens() -> None:
     assert guess.scores.mean() == pytest.approx(guess.chance)
     scored = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})).guess(reference)
     assert (scored.chance, scored.scores.tolist()) == (0, [0, 0])
-    said = Said(("", ""), ("a", "b"), np.array([1, 1]), ("a", "a"), choices=np.array([2, 4]))
-    drawn = make_task(TaskSpec(name="causal_lm", options={"scorer": "choice"})).guess(reference, said)
+    texts = TextAnswers(("", ""), ("a", "b"), np.array([1, 1]), ("a", "a"), choices=np.array([2, 4]))
+    drawn = make_task(TaskSpec(name="causal_lm", options={"scorer": "choice"})).guess(reference, texts)
     assert (drawn.chance, drawn.scores.tolist()) == (0.375, [0.5, 0.25])
     assert drawn.sentence == "Choosing at random is right in 37.5% of the test rows on average."
 
@@ -175,29 +175,29 @@ def test_answers_are_those_of_transformers_and_scored(scorer: str, task_folder: 
     settings = settings_of(task_folder, {"scorer": scorer, "max_new_tokens": 3}).model_copy(update={"steps": 60})
     trainer, test, evaluation = run(settings, group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
-    said = evaluation.predictions.said
-    assert said is not None
-    assert said.answer is not None
-    assert said.cut is not None
-    assert said.tokens is not None
+    texts = evaluation.predictions.texts
+    assert texts is not None
+    assert texts.answer is not None
+    assert texts.cut is not None
+    assert texts.tokens is not None
     for row, prompt in enumerate(test.column("prompt")):
         ids = torch.tensor(test.tokens(row)[:prompt][None].astype(np.int64))
         found = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=3,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
         )[0, prompt:].tolist()  # fmt: skip
-        assert said.answer[row] == tokenizer.decode(found, skip_special_tokens=True)
-        assert said.tokens[row] == len(found)
-        assert said.cut[row] == (tokenizer.eos_token_id not in found)
-    right = [answer.strip() == expected.strip() for answer, expected in zip(said.answer, said.expected, strict=True)]
+        assert texts.answer[row] == tokenizer.decode(found, skip_special_tokens=True)
+        assert texts.tokens[row] == len(found)
+        assert texts.cut[row] == (tokenizer.eos_token_id not in found)
+    right = [answer.strip() == expected.strip() for answer, expected in zip(texts.answer, texts.expected, strict=True)]
     assert any(right)
     assert evaluation.metrics["score"] == np.mean(right)
-    assert evaluation.metrics["cut_answers"] == said.cut.mean()
+    assert evaluation.metrics["cut_answers"] == texts.cut.mean()
     scores = trainer.task.scores(evaluation.predictions)
     assert (scores.dtype == bool) == trainer.task.binary == (scorer == "exact")
     assert scores.mean() == evaluation.metrics["score"]
     assert evaluation.generated is not None
-    assert evaluation.generated.tokens == said.tokens.sum()
+    assert evaluation.generated.tokens == texts.tokens.sum()
     assert evaluation.generated.seconds > 0
 
 
@@ -241,9 +241,9 @@ def test_answers_that_are_not_there_are_not_scored() -> None:
     """A scorer without answers is a mistake in the program, and says so."""
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))
     tokens = (np.array([1]),)
-    for said in (None, Said(("",), ("",), np.array([1]))):
+    for texts in (None, TextAnswers(("",), ("",), np.array([1]))):
         with pytest.raises(ValueError, match="no answers"):
-            task.scores(Predictions(np.arange(1), tokens, tokens, np.array([1.0]), said))
+            task.scores(Predictions(np.arange(1), tokens, tokens, np.array([1.0]), texts))
 
 
 def check(options: dict[str, Any], split: str, contents: list[list[str]], choices: list[list[str]]) -> None:
@@ -295,20 +295,20 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
         likeliest.append(choices[int(np.argmax(sums))])
         per_character = [total / len(choice.strip()) for total, choice in zip(sums, choices, strict=True)]
         normalised.append(choices[int(np.argmax(per_character))])
-    said = evaluation.predictions.said
-    assert said is not None
-    assert said.answer == tuple(likeliest)
-    assert said.normalised == tuple(normalised)
+    texts = evaluation.predictions.texts
+    assert texts is not None
+    assert texts.answer == tuple(likeliest)
+    assert texts.normalised == tuple(normalised)
     assert likeliest != normalised
-    assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, said.expected, strict=True)])
+    assert evaluation.metrics["score"] == np.mean([a == b for a, b in zip(likeliest, texts.expected, strict=True)])
     assert evaluation.metrics["score_normalised"] == np.mean(
-        [a == b for a, b in zip(normalised, said.expected, strict=True)]
+        [a == b for a, b in zip(normalised, texts.expected, strict=True)]
     )
     assert trainer.generator is None
     assert evaluation.generated is None
-    assert said.tokens is None
-    assert said.choices is not None
-    assert said.choices.tolist() == [len(choices) for choices in test.column("choices")]
+    assert texts.tokens is None
+    assert texts.choices is not None
+    assert texts.choices.tolist() == [len(choices) for choices in test.column("choices")]
 
 
 def test_of_equally_likely_choices_the_first_counts() -> None:
@@ -335,17 +335,17 @@ TEXTS = ("", " a\n", "\x00", "é 😀 \u2028", "null")
 )
 def test_answers_come_back_from_disk(more: dict[str, Any], tmp_path: Path) -> None:
     """Every field as it was, those that aren't there too."""
-    said = Said(question=TEXTS, expected=TEXTS[::-1], bytes=np.arange(5), **more)
+    texts = TextAnswers(question=TEXTS, expected=TEXTS[::-1], bytes=np.arange(5), **more)
     tokens = tuple(np.arange(length) for length in (1, 0, 3, 2, 1))
-    written = Predictions(np.arange(5), tokens, tokens[::-1], np.linspace(0, 1, 5, dtype=np.float32), said)
+    written = Predictions(np.arange(5), tokens, tokens[::-1], np.linspace(0, 1, 5, dtype=np.float32), texts)
     write_predictions(tmp_path, written, np.ones(5))
     found = read_predictions(tmp_path)
     assert found is not None
-    assert found.said is not None
+    assert found.texts is not None
     assert same_answers(found.reference, tokens)
     assert found.loss.tolist() == written.loss.tolist()
-    for field in dataclasses.fields(Said):
-        value, expected = getattr(found.said, field.name), getattr(said, field.name)
+    for field in dataclasses.fields(TextAnswers):
+        value, expected = getattr(found.texts, field.name), getattr(texts, field.name)
         if isinstance(expected, np.ndarray):
             assert value.tolist() == expected.tolist()
             assert value.dtype.kind == expected.dtype.kind
@@ -357,14 +357,14 @@ def test_answers_follow_their_rows(tmp_path: Path) -> None:
     """Rows written in another order are read in the rows' own; a row without its text makes the file unreadable."""
     import pyarrow.parquet as pq
 
-    said = Said(("a", "b", "c"), ("d", "e", "f"), np.array([1, 2, 3]), ("x", "y", "z"))
+    texts = TextAnswers(("a", "b", "c"), ("d", "e", "f"), np.array([1, 2, 3]), ("x", "y", "z"))
     tokens = (np.array([1]), np.array([2, 2]), np.array([3]))
-    write_predictions(tmp_path, Predictions(np.array([2, 0, 1]), tokens, tokens, np.ones(3), said), np.ones(3))
+    write_predictions(tmp_path, Predictions(np.array([2, 0, 1]), tokens, tokens, np.ones(3), texts), np.ones(3))
     found = read_predictions(tmp_path)
     assert found is not None
-    assert found.said is not None
-    assert found.said.answer == ("y", "z", "x")
-    assert found.said.bytes.tolist() == [2, 3, 1]
+    assert found.texts is not None
+    assert found.texts.answer == ("y", "z", "x")
+    assert found.texts.bytes.tolist() == [2, 3, 1]
     table = pq.read_table(tmp_path / PREDICTIONS)
     place = table.column_names.index("said_answer")
     pq.write_table(table.set_column(place, "said_answer", pa.array(["x", None, "z"])), tmp_path / PREDICTIONS)
@@ -427,7 +427,7 @@ def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[Ru
     assert all(check.passed for check in record.checks), record.checks
     predictions = read_predictions(folder)
     assert predictions is not None
-    assert predictions.said is not None
+    assert predictions.texts is not None
     assert predictions.index.tolist() == list(range(settings.test_samples or 0))
     assert {(point.metric, point.step) for point in read_points(folder)} == {
         ("validation_score", settings.steps),

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from hpml_bench.builtin.tasks.causal_lm.metrics import ANSWERED, LOSSES, NORMALISED, score_metric
 from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
-from hpml_bench.builtin.tasks.causal_lm.scores import guess_tokens, linearised_loss, said_of
+from hpml_bench.builtin.tasks.causal_lm.scores import guess_tokens, linearised_loss, texts_of
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     IGNORE_INDEX,
@@ -28,9 +28,9 @@ from hpml_bench.plugins.task import (
     Task,
     first_true,
     flat,
-    learnt_places,
+    target_positions,
 )
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -307,20 +307,20 @@ class CausalLM(Task):
         """Return the summed cross-entropy of the target tokens."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(outputs, labels[learnt_places(labels, len(outputs))], reduction="sum")
+        return cross_entropy(outputs, labels[target_positions(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each row, summed over its target tokens."""
         from torch.nn.functional import cross_entropy
 
-        rows, places = learnt_places(labels, len(outputs))
+        rows, places = target_positions(labels, len(outputs))
         losses = cross_entropy(outputs, labels[rows, places], reduction="none")
         return losses.new_zeros(len(labels)).index_add(0, rows, losses)
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the most likely token in place of each target token [B, L]."""
         answers = labels.new_full(labels.shape, IGNORE_INDEX)
-        answers[learnt_places(labels, len(outputs))] = outputs.argmax(dim=-1)
+        answers[target_positions(labels, len(outputs))] = outputs.argmax(dim=-1)
         return answers
 
     # Scores
@@ -329,20 +329,20 @@ class CausalLM(Task):
         """Return loss, perplexity, bits per byte and token accuracy; with answers, their score and the share cut."""
         reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
-        loss, said = nats / max(1, len(reference)), said_of(predictions)
+        loss, texts = nats / max(1, len(reference)), texts_of(predictions)
         metrics = {
             "loss": loss,
             "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
-            "bits_per_byte": nats / math.log(2) / max(1, int(said.bytes.sum())),
+            "bits_per_byte": nats / math.log(2) / max(1, int(texts.bytes.sum())),
             "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
         }
-        if self.scorer is None or said.answer is None:  # a validation during training, of the loss alone
+        if self.scorer is None or texts.answer is None:  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
-        if said.cut is not None and said.near_tie is not None:
-            metrics |= {"cut_answers": float(said.cut.mean()), "near_ties": float(said.near_tie.mean())}
-        if said.normalised is not None:
-            pairs = zip(said.normalised, said.expected, strict=True)
+        if texts.cut is not None and texts.near_tie is not None:
+            metrics |= {"cut_answers": float(texts.cut.mean()), "near_ties": float(texts.near_tie.mean())}
+        if texts.normalised is not None:
+            pairs = zip(texts.normalised, texts.expected, strict=True)
             metrics["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))
         return metrics
 
@@ -350,17 +350,17 @@ class CausalLM(Task):
         """Return each row's score; without a scorer its linearised loss."""
         if self.scorer is None:
             return linearised_loss(predictions.reference, predictions.loss)
-        said = said_of(predictions)
-        if said.answer is None:
+        texts = texts_of(predictions)
+        if texts.answer is None:
             raise ValueError("there are no answers to score")
-        pairs = zip(said.answer, said.expected, strict=True)
+        pairs = zip(texts.answer, texts.expected, strict=True)
         scores = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
         return scores.astype(bool) if self.binary else scores
 
-    def guess(self, reference: Answers, said: Said | None = None) -> Guess:
+    def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer nothing, which scores 0, or draw a choice; without a scorer guess each token by its frequency."""
-        if self.compares_choices and said is not None and said.choices is not None:
-            drawn = 1 / said.choices
+        if self.compares_choices and texts is not None and texts.choices is not None:
+            drawn = 1 / texts.choices
             mean = float(drawn.mean())
             return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
         if self.scorer is not None:

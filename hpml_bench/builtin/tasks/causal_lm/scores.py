@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.task import Guess, flat, linearised_ratio
-from hpml_bench.records.predictions import Answers, Predictions, Said
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 
 
 def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.float64]:
@@ -30,8 +30,8 @@ def guess_tokens(reference: Answers) -> Guess:
     )
 
 
-def said_of(predictions: Predictions) -> Said:
+def texts_of(predictions: Predictions) -> TextAnswers:
     """Return the answers in words."""
-    if predictions.said is None:
+    if predictions.texts is None:
         raise ValueError("the predictions have no answers in words")
-    return predictions.said
+    return predictions.texts
