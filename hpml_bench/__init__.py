@@ -8,24 +8,144 @@
 
     verdicts = hpml_bench.compare(frame)  # of any scores: columns system, row, score; without torch
 
-Names are loaded when used: `import hpml_bench` costs nothing.
+Functions import what they need when they are called: `import hpml_bench` costs nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from hpml_bench.api import compare as compare
-    from hpml_bench.api import load_results as load_results
-    from hpml_bench.api import run_suite as run_suite
+    import pandas as pd
 
-__all__ = ["compare", "load_results", "run_suite"]
+__all__ = ["compare", "load_results", "load_trained", "run_suite"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from hpml_bench import api
+def run_suite(
+    suite: str = "quickstart",
+    *,
+    out: str | Path = "reports",
+    seeds: int | None = None,
+    methods: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+    quiet: bool = True,
+    report: bool = True,
+) -> pd.DataFrame:
+    """Run a suite's missing runs, write the report, and return the results as `load_results` does.
 
-        return globals().get(name) or getattr(api, name)  # a package of that name is there once it is imported
-    raise AttributeError(f"module 'hpml_bench' has no attribute '{name}'")
+    Ranks are processes of their own, which import the calling script: call this under `if __name__ == "__main__":`.
+
+    Args:
+        suite: a packaged suite's name or the path of a YAML file.
+        out: results go to `<out>/<suite's name>`.
+        seeds: number of seeds; the suite's own where None.
+        methods: names of methods; the suite's own where None.
+        settings: settings to override, by (dotted) name.
+        fresh: remove earlier results first.
+        quiet: print nothing.
+        report: write report.html, report.md and report.json.
+
+    Raises:
+        hpml_bench.system.errors.UserError: the suite or a setting is invalid, or a source isn't available.
+
+    """
+    from rich.console import Console
+
+    from hpml_bench.suite.suite import load_suite
+    from hpml_bench.sweep.local import run_sweep
+    from hpml_bench.sweep.request import SweepRequest
+
+    loaded = load_suite(suite, seeds=seeds, settings=settings)
+    chosen = None if methods is None else tuple(methods)
+    result = run_sweep(SweepRequest(loaded, Path(out), chosen, fresh=fresh), Console(quiet=quiet))
+    if result.ending.how == "interrupted":
+        raise KeyboardInterrupt
+    if report:
+        from hpml_bench.report.render import write_report
+
+        write_report(result.folder)
+    return load_results(result.folder)
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    score: str | None = None,
+    margin: float | None = None,
+    better: Literal["higher", "lower"] = "higher",
+    bounds: tuple[float, float] | None = None,
+    shared: bool = False,
+    independent: bool = False,
+    largest_difference: float | None = None,
+) -> pd.DataFrame:
+    """Return which systems can be told apart by their scores: a row per pair, and data set.
+
+    All pairs of a data set are one family: at most 5 % of such calls hold a false verdict, if rows are drawn at
+    random, noise over seeds is near normal, and their number was fixed before. What
+    the frame has chooses the test. Three seeds or more that every two systems share, and rows: a two-way analysis of
+    variance over seeds and rows, and the paired t test over seeds. Rows alone: McNemar's exact test (1947) where all
+    are one of two values; else Student's t over differences of rows, or of groups linearised as a ratio
+    (Cochran 1977, ch. 9A), with guards against rare rows (Rao 1948). No rows: means within `bounds`, unpaired, after
+    Agresti and Caffo (2000) and Fisher's exact test, if errors are said to be `independent`. docs/methodology.md has
+    formulas and simulated rates.
+
+    Args:
+        frame: a line per row and run with the columns `system`, `row`, `score`, and optionally `seed`, `group` (rows
+            that depend on each other), `dataset`; or a line per run with `system`, `score`, `rows` (their number). Ids
+            are text or numbers, scores finite numbers or booleans. All other numeric columns are costs of runs, which
+            share the family where three seeds are shared, and are not returned.
+        score: column of the score, if not `score`.
+        margin: difference of scores that counts as none, in the score's unit; pairs may then be `equivalent`
+            (Schuirmann 1987).
+        better: which scores are better.
+        bounds: least and largest score that a row can have; without it the range of the scores seen is taken.
+        shared: compare the rows that all systems have, instead of refusing unequal rows; a verdict also takes all rows,
+            with the worst score where one is missing.
+        independent: the systems' errors are independent, so that means without rows may be tested.
+        largest_difference: largest plausible difference of one row's real scores between two systems, declared before
+            the scores were seen; it takes the place of the range in the guards against rare rows.
+
+    Returns:
+        Columns `dataset`; `a`, `b` (systems); `difference` (mean score of a less that of b, in the score's unit) with
+        the interval `low`, `high` at the level of its test (without 0 just where they differ); `p` and, adjusted,
+        `p_adjusted` (below 0.05 is a verdict); `verdict` (`different`, `equivalent`, `undecided`, `untested`); `better`
+        (the better system, or None); `scope` (what the verdict holds for); `need` (of undecided pairs, seeds or rows
+        that would decide with a chance of 80 % if the difference is as measured); `rows` and `seeds` (compared rows,
+        shared seeds); `skewed` (whether few rows carry a verdict, or noise looks skewed, where tests claim too much).
+        NaN or NA where there is none.
+
+    Raises:
+        hpml_bench.system.errors.UserError: the frame can't be compared: one sentence that names the line.
+
+    """
+    from hpml_bench.comparison.frame import verdicts_of
+
+    return verdicts_of(
+        frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared, independent=independent,
+        largest_difference=largest_difference,
+    )  # fmt: skip
+
+
+def load_results(folder: str | Path) -> pd.DataFrame:
+    """Return the runs of a results folder, one row each: identity, status, and a column per metric."""
+    from hpml_bench.report.frame import load_results as load
+
+    return load(Path(folder))
+
+
+def load_trained(folder: str | Path) -> Any:
+    """Return the model that `hpml-bench run --save` wrote into a folder, in evaluation mode.
+
+    It maps (input_ids, attention_mask) to the outputs of the task's head. A language model maps to the logits of the
+    next token, and its `.encoder` is the model with transformers' or PEFT's own `generate`.
+
+    Raises:
+        hpml_bench.system.errors.UserError: the folder has no such model, or its base model isn't available.
+
+    """
+    from hpml_bench.training.saving import load_trained as load
+
+    return load(Path(folder))

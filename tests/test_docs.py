@@ -159,7 +159,7 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
     page = tmp_path / "security.md"
     page.write_text(
         "# A page\n[here](#a-page) [there](#nowhere) [gone](gone.md) [web](https://example.org)\n"
-        "`api.py`, `error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
+        "`error.py`, `hpml_bench/builtin/methods/NAME.py`, `hpml_bench/method/NAME.py`,"
         " `hpml_bench/stats/`\n"
         "`test_suites.py::test_suites_that_are_not_there`, `test_nothing_of_this_name`, `test_accuracy`\n"
         "`hpml_bench.system.errors.UserError`, `hpml_bench.system.errors.UserErrors`, `hpml_bench.builtin.methods`,"

@@ -16,7 +16,7 @@ from helpers import made_records
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
     "statistics", "system", "suite", "records", "plugins", "data", "report", "comparison",
-    "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "api", "cli", "__main__",
+    "training", "fit", "launch", "sweep", "starter", "gate", "doctor", "verify", "builtin", "cli", "__main__",
 )  # fmt: skip
 """The packages and modules at the top: each imports only itself and those before it, in functions too."""
 PLUGINS = "builtin"

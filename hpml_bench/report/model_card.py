@@ -43,7 +43,7 @@ def card(record: RunRecord, loads: Sequence[str]) -> str:
         if metric.group in SHOWN and (value := record.metrics.get(metric.name)) is not None
     ]
     own = [
-        "from hpml_bench.api import load_trained",
+        "from hpml_bench import load_trained",
         'model = load_trained("FOLDER")  # with its head, if the task has one',
     ]
     lines = [

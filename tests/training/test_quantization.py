@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from helpers import language_models, tiny
-from hpml_bench.api import load_trained
+from hpml_bench import load_trained
 from hpml_bench.builtin.methods.head import Head
 from hpml_bench.builtin.probes.parameters import ParametersProbe
 from hpml_bench.cli import main

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers import language_models, tiny
-from hpml_bench.api import load_trained
+from hpml_bench import load_trained
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
