@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.system import heartbeat

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.records.run import RunRecord
 from speed.target import Target
 

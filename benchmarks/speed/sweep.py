@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT
 from speed.target import Target

@@ -13,7 +13,7 @@ from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import make_trackers
-from hpml_bench.records.files import as_typed
+from hpml_bench.records.files import absolute_keeping_links
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import DONE, Status
 from hpml_bench.report.terminal import terminal
@@ -32,7 +32,8 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
     changes: list[tuple[str, Any]] = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
     if jobs.on is None:  # runs side by side: each in a job of its own
         changes.append(("unit", "run"))
-    profile, folder = load_profile("local" if jobs.on is None else jobs.on, changes), as_typed(request.folder)
+    profile = load_profile("local" if jobs.on is None else jobs.on, changes)
+    folder = absolute_keeping_links(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
         raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
     with disk.errors_as_user_errors(request.out), stoppable():
@@ -114,5 +115,5 @@ def _say(text: str) -> None:
 
 def _shown(folder: Path) -> Path:
     """Return a folder's path, relative where it is below the working folder."""
-    here = as_typed(Path())
+    here = absolute_keeping_links(Path())
     return folder.relative_to(here) if folder.is_relative_to(here) else folder

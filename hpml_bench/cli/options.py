@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hpml_bench.records.limits import Limits
+    from hpml_bench.records.plan import Limits
     from hpml_bench.suite.suite import Suite
     from hpml_bench.sweep.request import SweepRequest
 
@@ -130,7 +130,7 @@ def with_options(function: Function, options: list[Option]) -> Function:
 
 
 def _limits() -> Any:
-    from hpml_bench.records.limits import Limits
+    from hpml_bench.records.plan import Limits
 
     return Limits
 

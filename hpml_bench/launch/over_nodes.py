@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hpml_bench.launch import outcome
 from hpml_bench.launch.nodes import KEY, LOG, merged
 from hpml_bench.launch.watchdog import INTERRUPTED
-from hpml_bench.records.files import OUTCOME, as_typed, read_model
+from hpml_bench.records.files import OUTCOME, absolute_keeping_links, read_model
 from hpml_bench.records.run import Outcome, RunError
 from hpml_bench.system import child, network
 from hpml_bench.system.signals import Stop
@@ -46,7 +46,9 @@ class OverNodes:
 
         key, folder = secrets.token_hex(32), request.folder
         meeting = Meeting(network.own_address(), key)
-        meeting.give(NodeRequest(run=request.model_copy(update={"folder": as_typed(folder)}), nodes=self.count))
+        meeting.give(
+            NodeRequest(run=request.model_copy(update={"folder": absolute_keeping_links(folder)}), nodes=self.count)
+        )
         try:
             self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from hpml_bench.records.files import OUTCOME
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.heartbeat import Beat

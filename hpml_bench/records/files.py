@@ -19,7 +19,7 @@ SUITE = "suite.json"
 """The suite as it was run, beside the runs; the report takes its description and order."""
 PLAN = "plan.json"
 """Plan of a sweep by jobs."""
-DEFINITE = "definite.json"
+MEASURED_SETTINGS = "definite.json"
 """Measurements by which settings are decided that a suite leaves open."""
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
@@ -31,7 +31,7 @@ TRACKING = frozenset({"wandb"})
 MAX_RECORD_BYTES = 50_000_000
 
 
-def as_typed(path: Path) -> Path:
+def absolute_keeping_links(path: Path) -> Path:
     """Return an absolute path with its links unresolved: other hosts may not have their targets."""
     typed = os.environ.get("PWD", "")  # the shell's path of the working folder, with links unresolved too
     folder = Path(typed) if typed and Path(typed).is_absolute() and Path(typed).exists() else Path.cwd()

@@ -1,33 +1,34 @@
-"""Results folder and the folders of its runs: locked by one process, repaired, queried and written to."""
+"""Results folder and the folders of its runs: of one process, or shared by jobs; repaired and written to."""
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import Timeout
 
 from hpml_bench.records import jobs
 from hpml_bench.records.files import (
-    DEFINITE,
+    MEASURED_SETTINGS,
     POINTS,
-    PREDICTIONS,
     RECORD,
     SET_ASIDE,
     SUITE,
-    is_plain_file,
     read_json,
     remove,
     remove_temporary,
+    sync_folder,
     write_atomically,
 )
-from hpml_bench.records.load import load_record, read_record
+from hpml_bench.records.load import changed, digests_of, load_record, read_record
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
@@ -36,6 +37,10 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
+T = TypeVar("T")
+STALE_TRIES = 8
+"""Tries of an operation that fails with a stale file handle; the wait doubles each time."""
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class RunFolder:
@@ -52,32 +57,13 @@ class RunFolder:
     def commit(self, record: RunRecord) -> RunRecord:
         """Write run.json with the digests of the files that belong to it; return the record as written."""
         redact_files(*self.path.glob("rank*.log"))
-        record = record.model_copy(update={"files": self.digests()})
+        record = record.model_copy(update={"files": digests_of(self.path)})
         write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
     def record(self) -> RunRecord | None:
         """Return the record; None if it is missing or unreadable."""
         return read_record(self.path)
-
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the files that belong to a run's record, by name."""
-        digests = {}
-        for name in (POINTS, PREDICTIONS):
-            if is_plain_file(self.path / name):
-                with (self.path / name).open("rb") as file:
-                    digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digests
-
-    def changed(self, record: RunRecord) -> str | None:
-        """Return the first difference between files and record, as a sentence; None if there is none."""
-        present = self.digests()
-        for name, value in record.files.items():
-            if name not in present:
-                return f"{name} is missing"
-            if present[name] != value:
-                return f"{name} is not the file that was recorded"
-        return None
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""
@@ -87,7 +73,7 @@ class RunFolder:
             record = load_record(self.path / RECORD)
         except ValueError as error:
             return f"{RECORD} is {error}"
-        return self.changed(record)
+        return changed(self.path, record)
 
     def set_aside(self) -> Path:
         """Move the folder into `SET_ASIDE` with its record renamed; return the new path."""
@@ -167,7 +153,7 @@ class ResultsFolder:
 
     def forget_measured(self) -> None:
         """Remove the measurements by which open settings were decided."""
-        (self.path / DEFINITE).unlink(missing_ok=True)
+        (self.path / MEASURED_SETTINGS).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
         """Remove these runs, or all runs and the jobs' files; other files of the folder stay."""
@@ -176,6 +162,69 @@ class ResultsFolder:
                 remove(path)
         if specs is None:
             jobs.clear(self.path)
+
+
+class SharedResults(ResultsFolder):
+    """The results of a suite to which a job writes beside others; holds no lock."""
+
+    def __init__(self, path: Path, job: jobs.Job) -> None:
+        """Keep the path, and the job whose attempts these are."""
+        super().__init__(path)
+        self.job = job
+
+    def begin(self, spec: RunSpec) -> RunFolder:
+        """Return the folder of this start's attempt at a run; raises UserError if the disk is nearly full."""
+        disk.check_space(self.path)
+        (self.path / jobs.ATTEMPTS).mkdir(exist_ok=True)
+        return self.attempt(spec)
+
+    def attempt(self, spec: RunSpec) -> RunFolder:
+        """Return the folder of this job's attempt at a run, which was begun."""
+        return RunFolder(self.path / jobs.ATTEMPTS / f"{spec.run_id}.{self.job.name}")
+
+    def attempts(self, spec: RunSpec) -> list[RunRecord]:
+        """Return the records of attempts at a run that were not committed, by any job."""
+        records = (RunFolder(path).record() for path in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))
+        return [record for record in records if record is not None]
+
+    def publish(self, spec: RunSpec, record: RunRecord) -> RunRecord:
+        """Commit an attempt, whose record is written, as the run; return the record that counts.
+
+        The first attempt that settles the run counts, whichever job began last; later ones are set aside. An attempt
+        that doesn't settle it is replaced. Raises UserError if the file system fails; the attempt is left where it is.
+        """
+        attempt, own = self.attempt(spec).path, self.path / spec.run_id
+        plan = Plan(((spec,),), record.digests)
+        try:
+            retry_stale_handle(lambda: _sync(attempt))
+            while True:
+                if retry_stale_handle(lambda: _renamed(attempt, own, record)):
+                    retry_stale_handle(lambda: sync_folder(self.path))
+                    return record
+                existing = RunFolder(own)
+                committed = existing.record()
+                settled = committed is not None and plan.settles(RunState.of(committed))
+                if committed is not None and settled and existing.damage() is None:
+                    self._aside(attempt)
+                    return committed
+                self._aside(own)
+        except OSError as error:
+            raise UserError(
+                f"{own}: the run is done and can't be committed ({error.strerror}); it lies in {attempt}, and the same "
+                "command goes on from here"
+            ) from error
+
+    def _aside(self, folder: Path) -> None:
+        """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""
+        parent = self.path / SET_ASIDE
+        parent.mkdir(exist_ok=True)
+        number = next(number for number in count(1) if not os.path.lexists(parent / f"{folder.name}.{number}"))
+        target = parent / f"{folder.name}.{number}"
+        try:
+            folder.rename(target)
+            (target / RECORD).replace(target / f"{RECORD}.superseded")
+        except FileNotFoundError:
+            return
 
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:
@@ -215,3 +264,41 @@ def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def retry_stale_handle(work: Callable[[], T]) -> T:
+    """Call `work` and return its result; repeat it where a network file system reports a stale handle."""
+    for number in range(STALE_TRIES - 1):
+        try:
+            return work()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            time.sleep(0.1 * 2**number)
+    return work()
+
+
+def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
+    """Rename an attempt to the run's folder; return False if that exists.
+
+    A network file system may do a rename and report a missing file: then the rename counts if our record is there.
+    """
+    try:
+        os.rename(attempt, own)  # noqa: PTH104 - pathlib's would look the same; this one is replaced in tests
+    except FileNotFoundError:
+        if RunFolder(own).record() != record:
+            raise
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Fsync an attempt, so that its files survive a crash."""
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)

@@ -21,8 +21,7 @@ from hpml_bench.records.files import (
     remove,
     write_atomically,
 )
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile

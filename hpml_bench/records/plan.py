@@ -1,4 +1,4 @@
-"""Plan of runs: their order, and which of them remain."""
+"""Plan of runs: their order, which of them remain, and the limits under which they are done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,38 @@ from typing import Self
 
 from hpml_bench.records.run import DONE, FAILED, Digests, RunRecord, Status, protocol_id
 from hpml_bench.suite.settings import RunSpec
+
+STALL_SECONDS = 300.0
+RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host", "oom_cuda"})
+"""The states after which another attempt may succeed; a run that diverged would diverge again."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a sweep. They are not part of the protocol: runs under other limits can be compared."""
+
+    stall: float = STALL_SECONDS
+    """Seconds without progress on any rank after which a run is ended; 0 for no such limit."""
+    run_timeout: float | None = None
+    """Seconds after which a run is ended."""
+    retries: int = 0
+    """Further attempts at a run that ended in one of `RETRIED`."""
+    max_hours: float | None = None
+    """Hours of a sweep after which no run begins; model and data must be prepared by then."""
+    fail_fast: bool = False
+    """Whether a sweep ends with the first run that did not end well."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """`max_hours` in seconds."""
+        return None if self.max_hours is None else self.max_hours * 3600
+
+    def ended(self, seconds: float) -> bool:
+        """Return whether a sweep that has taken this many seconds may begin no further run."""
+        return self.max_seconds is not None and seconds >= self.max_seconds
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,7 @@ class Plan:
     digests: Digests | None = None
     """Digests of model and data; None before they are prepared: then records on any are accepted."""
     since: int | None = None
-    """Call of `run-all` from which on a failed run counts as settled; None: a failed run is done again."""
+    """Failures of this `run-all` call or later are final; None: failed runs are done again."""
     _protocols: dict[Digests, str] = field(default_factory=dict, repr=False, compare=False)
     """Digests -> protocol id of the plan's settings on them."""
 

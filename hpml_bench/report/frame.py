@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.records.run import RunRecord
 from hpml_bench.system.errors import UserError
 

@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from hpml_bench import statistics
-from hpml_bench.records.listing import LoadedRuns, load_records
-from hpml_bench.records.load import wrong_id
+from hpml_bench.records.load import LoadedRuns, load_records, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import integrity, predictions
 from hpml_bench.report.comparability import (

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine
 from hpml_bench.records.files import read_model
+from hpml_bench.records.folder import TAKEN
 from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims
-from hpml_bench.records.shared import TAKEN
 from hpml_bench.system.errors import UserError
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.launcher import RunRanks
-from hpml_bench.records.limits import RETRIED, Limits
+from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.progress import SweepProgress

@@ -19,12 +19,12 @@ from hpml_bench.launch.over_nodes import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.files import as_typed, read_json, write_atomically
+from hpml_bench.records.files import absolute_keeping_links, read_json, write_atomically
+from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import JOBS, Job, JobPlan, read_plan, write_job
-from hpml_bench.records.listing import headlines
+from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import DONE, RunError, RunRecord
-from hpml_bench.records.shared import SharedResults
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
@@ -70,7 +70,7 @@ class JobResult:
 
 def work(path: Path, number: int) -> JobResult:
     """Do the remaining runs of a plan's unit; UserError if there is none, it is held, or it can't be run here."""
-    plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
+    plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
     plan.unit(number)
     engine, own = make_engine(plan.profile), _this_job(plan, number)
     signal.signal(AGENT_SIGNAL, signal.SIG_IGN)  # engines send it as a warning; here it is for torch's agent
@@ -95,7 +95,7 @@ def work(path: Path, number: int) -> JobResult:
 
 def prepare(path: Path) -> None:
     """Prepare a plan's model and data, so that its jobs find them; raises UserError if they aren't available."""
-    plan, folder = read_plan(path), as_typed(path if path.is_dir() else path.parent)
+    plan, folder = read_plan(path), absolute_keeping_links(path if path.is_dir() else path.parent)
     own, ending = _this_job(plan, -1), Ending("failed")
     write_job(folder, own)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 from hpml_bench.records.files import read_json, write_atomically
+from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, claims
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.shared import SharedResults
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import processes
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.limits import UNLIMITED, Limits
+from hpml_bench.records.plan import UNLIMITED, Limits
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.order import shuffled

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpml_bench.launch import launcher, preparation
-from hpml_bench.records.files import DEFINITE, read_json, write_atomically
+from hpml_bench.records.files import MEASURED_SETTINGS, read_json, write_atomically
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
-from hpml_bench.records.limits import UNLIMITED, Limits
+from hpml_bench.records.plan import UNLIMITED, Limits
 from hpml_bench.records.run import DONE
 from hpml_bench.suite.devices import measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
@@ -107,10 +107,10 @@ class Findings:
 
     def _kept(self, key: str, find: Callable[[Measurements], Any]) -> Any:
         """Return the folder's result under a key; measure a missing one, and write it there."""
-        known = read_json(self.folder / DEFINITE) or {}
+        known = read_json(self.folder / MEASURED_SETTINGS) or {}
         if key not in known and self.measurements is not None:
             known |= {key: find(self.measurements)}
-            write_atomically(self.folder / DEFINITE, json.dumps(known, indent=1))
+            write_atomically(self.folder / MEASURED_SETTINGS, json.dumps(known, indent=1))
         return known.get(key)
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, claims, read_jobs
-from hpml_bench.records.listing import Headline, headlines
+from hpml_bench.records.load import Headline, headlines
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import DONE, FAILED, Point
 from hpml_bench.suite.settings import RunSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
-from hpml_bench.records.files import PLAN, as_typed, remove
+from hpml_bench.records.files import PLAN, absolute_keeping_links, remove
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
@@ -352,7 +352,7 @@ def find(path: Path, say: Say) -> JobSweep:
             f"{path}: name the results folder of one sweep by jobs, as run-all --on makes it (here: {names})"
         )
     plan = plans.read_plan(folders[0])
-    return JobSweep(as_typed(folders[0]), plan, make_engine(plan.profile), say)
+    return JobSweep(absolute_keeping_links(folders[0]), plan, make_engine(plan.profile), say)
 
 
 def _damaged(folder: Path, say: Say) -> bool:

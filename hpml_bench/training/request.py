@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Declared
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec

@@ -12,7 +12,7 @@ from typing import Literal
 from hpml_bench.plugins.probe import Finished, Step
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_json, read_model
-from hpml_bench.records.listing import LoadedRuns, load_records
+from hpml_bench.records.load import LoadedRuns, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import Predictions, read_predictions
 from hpml_bench.records.run import Point, RunRecord

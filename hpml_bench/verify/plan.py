@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
-from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import installed, load_record, wrong_id
+from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
@@ -223,7 +222,7 @@ def _whole(path: Any, own: RunRecord) -> bool:
     except ValueError:
         return False
     done = record.status in DONE and record.protocol_id == own.protocol_id
-    return done and RunFolder(path.parent).changed(record) is None
+    return done and changed(path.parent, record) is None
 
 
 def dates(evidence: Evidence) -> Iterator[Found]:

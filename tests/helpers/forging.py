@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
-from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import digests_of
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
@@ -109,7 +109,7 @@ def of_quickstart(folder: Path, methods: tuple[str, ...] = ("lora", "full", "hea
 
 def _sealed(place: Path) -> Path:
     content = record_of(place)
-    content["files"] = RunFolder(place).digests()
+    content["files"] = digests_of(place)
     spec = RunSpec.model_validate(content["spec"])
     content["run_id"] = spec.run_id
     content["protocol_id"] = protocol_id(spec.settings, Digests.model_validate(content["digests"]))

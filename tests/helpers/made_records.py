@@ -21,7 +21,7 @@ from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job, write_job
-from hpml_bench.records.load import load_record
+from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import Check, Consumed, Digests, Metric, Point, RunError, RunRecord, protocol_id
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
 
@@ -389,7 +389,7 @@ def grouped(folder: Path, groups: NDArray[Any]) -> Path:
         frame = pd.read_parquet(place / PREDICTIONS)
         frame["group"] = groups[: len(frame)].astype(np.int32)
         frame.to_parquet(place / PREDICTIONS, index=False)
-        rewrite(place, load_record(place / RECORD).model_copy(update={"files": RunFolder(place).digests()}))
+        rewrite(place, load_record(place / RECORD).model_copy(update={"files": digests_of(place)}))
     return folder
 
 
@@ -399,7 +399,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
 
     accuracy, loss = (item.metrics.get(name) for name in ("test_accuracy", "test_loss"))
     if accuracy is None or loss is None or not 0 <= accuracy <= 1 or not abs(loss) < 1e30:
-        return item.model_copy(update={"files": RunFolder(place).digests()})
+        return item.model_copy(update={"files": digests_of(place)})
     labels, predicted = answers(item, accuracy, rows)
     frame = pd.DataFrame(
         {"index": np.arange(rows), "reference": labels, "prediction": predicted, "loss": np.float32(loss)}
@@ -411,7 +411,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
         "test_loss": float(np.float32(loss)),
     }
     own = {name: value for name, value in scores.items() if name in item.metrics}
-    return item.model_copy(update={"metrics": item.metrics | own, "files": RunFolder(place).digests()})
+    return item.model_copy(update={"metrics": item.metrics | own, "files": digests_of(place)})
 
 
 def answers(item: RunRecord, accuracy: float, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Digests, RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings

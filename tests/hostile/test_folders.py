@@ -18,8 +18,7 @@ from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.cli import main
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder
-from hpml_bench.records.listing import load_records
-from hpml_bench.records.load import read_record
+from hpml_bench.records.load import digests_of, load_records, read_record
 from hpml_bench.records.points import iterate_points, read_points
 from hpml_bench.report.frame import load_results
 from hpml_bench.report.render import load, write_report
@@ -102,7 +101,7 @@ def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: st
     assert len(load_results(results_folder)) == 4 - left
     done = CliRunner().invoke(main, ["list", "runs", str(results_folder.parent)])
     assert done.exit_code == 0
-    RunFolder(run).digests()
+    digests_of(run)
     read_points(run)
 
 

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from helpers import made_records
 from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.listing import load_records
-from hpml_bench.records.load import load_record
+from hpml_bench.records.load import digests_of, load_record, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
@@ -189,7 +188,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recommit(run: Path) -> None:
     """Give a run's record the digests of the files that now lie beside it: as if it had written them."""
-    RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": RunFolder(run).digests()}))
+    RunFolder(run).commit(load_record(run / RECORD).model_copy(update={"files": digests_of(run)}))
 
 
 @contextmanager

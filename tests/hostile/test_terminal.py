@@ -12,7 +12,7 @@ from payloads import OWNED, attack, folder
 from rich.console import Console
 
 from hpml_bench.cli import main
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 

@@ -20,7 +20,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.nodes import Nodes, Report, Weight, merged
 from hpml_bench.launch.over_nodes import OverNodes
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunError, RunRecord, Status

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import outcome, watchdog
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError
 from hpml_bench.system.signals import Stop
 

@@ -30,7 +30,7 @@ from hpml_bench.records.jobs import (
     write_job,
     write_once,
 )
-from hpml_bench.records.listing import headlines, load_records
+from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import torchrun as under_torchrun

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from hpml_bench.records import shared
+from hpml_bench.records import folder as folders
 from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE
-from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.folder import RunFolder, SharedResults
 from hpml_bench.records.jobs import Job
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.shared import SharedResults
 from hpml_bench.system.errors import UserError
 
 Rename = Callable[[Path, Path], None]
@@ -49,8 +48,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: int | None, does: bool 
         if number is not None:
             raise OSError(number, os.strerror(number), source)
 
-    monkeypatch.setattr(shared.os, "rename", replaced)
-    monkeypatch.setattr(shared.time, "sleep", slept.append)
+    monkeypatch.setattr(folders.os, "rename", replaced)
+    monkeypatch.setattr(folders.time, "sleep", slept.append)
     return asked
 
 
@@ -75,7 +74,7 @@ def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
 
 
 def test_a_stale_handle_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ESTALE three times, then the rename is done. Protection: shared.patient."""
+    """ESTALE three times, then the rename is done. Protection: folder.retry_stale_handle."""
     own = results(tmp_path)
     record = attempt(own, made_records.record())
     asked = answering(monkeypatch, errno.ESTALE, errno.ESTALE, errno.ESTALE)
@@ -101,7 +100,7 @@ def test_a_file_system_that_goes_on_failing_is_told(
 def test_a_rename_that_was_done_and_denied_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOENT after the server did it, as NFS answers a request that was sent twice: ours is there.
 
-    Protection: shared._renamed looks whose record lies there.
+    Protection: folders._renamed looks whose record lies there.
     """
     own = results(tmp_path)
     record = attempt(own, made_records.record())
@@ -192,7 +191,7 @@ def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
 ) -> None:
     """A late ENOSPC, as NFS gives it at fsync: the attempt isn't renamed.
 
-    Protection: an attempt's files are synced before the rename (shared._sync).
+    Protection: an attempt's files are synced before the rename (folders._sync).
     """
     own = results(tmp_path)
     record = attempt(own, made_records.record())

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from helpers import made_records
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.listing import LoadedRuns, headlines, load_records
-from hpml_bench.records.load import load_record, read_record
+from hpml_bench.records.load import LoadedRuns, headlines, load_record, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point

@@ -12,8 +12,7 @@ from report_sections import load, said
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, record, sweep
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record
+from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""
-    own = {"files": RunFolder(run).digests(), **changes}
+    own = {"files": digests_of(run), **changes}
     made_records.rewrite(run, load_record(run / RECORD).model_copy(update=own))
 
 
@@ -117,7 +116,7 @@ def test_6_a_score_without_its_predictions_is_not_believed(tmp_path: Path) -> No
     load(tmp_path, records)
     run = tmp_path / records[0].run_id
     (run / PREDICTIONS).unlink()
-    for digests in (load_record(run / RECORD).files, RunFolder(run).digests()):
+    for digests in (load_record(run / RECORD).files, digests_of(run)):
         edited = load_record(run / RECORD).metrics | {"test_accuracy": 0.95}
         edit(run, metrics=edited, files=digests)
         results = Results.load(tmp_path)

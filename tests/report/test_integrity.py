@@ -14,8 +14,7 @@ from report_sections import load, said
 from helpers import made_records
 from helpers.made_records import record, sweep
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
-from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record, wrong_id
+from hpml_bench.records.load import digests_of, load_record, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""
-    own = {"files": RunFolder(run).digests(), **changes}
+    own = {"files": digests_of(run), **changes}
     made_records.rewrite(run, load_record(run / RECORD).model_copy(update=own))
 
 

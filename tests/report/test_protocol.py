@@ -16,6 +16,7 @@ from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import digests_of
 from hpml_bench.records.run import Check, Consumed, RunRecord
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.render import facts
@@ -46,7 +47,7 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
     run = next(r for r in results.compared if (r.spec.method.name, r.spec.seed) == (method, seed))
     folder = results.folder / run.run_id
     edit(pd.read_parquet(folder / PREDICTIONS)).to_parquet(folder / PREDICTIONS, index=False)
-    RunFolder(folder).commit(run.model_copy(update={"files": RunFolder(folder).digests()}))
+    RunFolder(folder).commit(run.model_copy(update={"files": digests_of(folder)}))
     return Results.load(results.folder)
 
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from helpers import made_records
 from hpml_bench.plugins.blocks import Fold, Text
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
-from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import load_record
+from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
@@ -82,7 +81,7 @@ def no_predictions(run: Path) -> None:
 def no_digest(run: Path) -> None:
     """Remove the predictions, and every word of them in the record."""
     (run / PREDICTIONS).unlink()
-    change_record(run, files=RunFolder(run).digests())
+    change_record(run, files=digests_of(run))
 
 
 def changed_predictions(run: Path) -> None:
@@ -95,14 +94,14 @@ def changed_predictions(run: Path) -> None:
 def changed_answers(run: Path) -> None:
     """Turn some answers, and give the record the new file's digest."""
     changed_predictions(run)
-    change_record(run, files=RunFolder(run).digests())
+    change_record(run, files=digests_of(run))
 
 
 def changed_losses(run: Path) -> None:
     """Change the losses beside the answers, and give the record the new file's digest."""
     frame = pd.read_parquet(run / PREDICTIONS)
     frame.assign(loss=frame.loss + 0.01).to_parquet(run / PREDICTIONS, index=False)
-    change_record(run, files=RunFolder(run).digests())
+    change_record(run, files=digests_of(run))
 
 
 def changed_score(name: str) -> Callable[[Path], None]:

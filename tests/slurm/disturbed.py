@@ -12,8 +12,8 @@ from two_nodes import PATIENCE, TwoNodes, until
 
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.jobs import Job, claims, read_jobs
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite

@@ -16,7 +16,7 @@ from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.records.jobs import read_jobs
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]

@@ -17,7 +17,7 @@ from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.submit import find
 from hpml_bench.system.errors import UserError

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from helpers import starters
 from hpml_bench.cli import main
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.suite.suite import Suite, load_suite
 
 KINDS: dict[str, tuple[Callable[[Path], Path], str, Callable[[Path], Path]]] = {

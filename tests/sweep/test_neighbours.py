@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
+from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, Job
 from hpml_bench.records.run import RunRecord
-from hpml_bench.records.shared import SharedResults
 from hpml_bench.sweep.claims import Claim
 from hpml_bench.sweep.neighbours import Neighbours
 

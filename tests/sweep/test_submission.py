@@ -14,12 +14,10 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main, on
-from hpml_bench.records.folder import RunFolder, locked
+from hpml_bench.records.folder import RunFolder, SharedResults, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import Limits, Plan, RunState
 from hpml_bench.records.run import Digests, RunRecord, Status
-from hpml_bench.records.shared import SharedResults
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite

@@ -25,8 +25,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
-from hpml_bench.records.listing import load_records
-from hpml_bench.records.load import load_record
+from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.run import Digests, Outcome, RunRecord
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import RunSpec

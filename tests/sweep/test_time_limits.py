@@ -13,8 +13,8 @@ from helpers import made_records, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.records.jobs import RESOLVED, Job, JobPlan
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.listing import headlines, load_records
+from hpml_bench.records.load import headlines, load_records
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.suite import load_suite

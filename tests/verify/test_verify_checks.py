@@ -9,7 +9,7 @@ import pytest
 
 from helpers import made_records
 from helpers.forging import Forged, of_quickstart
-from hpml_bench.records.listing import headlines
+from hpml_bench.records.load import headlines
 from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
 from hpml_bench.verify.verify import Verified, verify
 

@@ -76,7 +76,7 @@ def _first_line(kind: Kind, name: str) -> str:
 
 def runs(folders: Iterable[Path]) -> list[Row]:
     """Return a row for each recorded run: suite, run, status, seconds, headline metric."""
-    from hpml_bench.records.listing import headlines
+    from hpml_bench.records.load import headlines
     from hpml_bench.system.text import for_terminal
 
     found = (record for folder in folders for record in headlines(folder))

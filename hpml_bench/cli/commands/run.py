@@ -14,7 +14,7 @@ from hpml_bench.cli.options import RunOptions, limited, load, shared
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.records.limits import Limits
+    from hpml_bench.records.plan import Limits
 
 
 @click.command()

@@ -13,7 +13,7 @@ from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, lim
 from hpml_bench.cli.reporting import write
 
 if TYPE_CHECKING:
-    from hpml_bench.records.limits import Limits
+    from hpml_bench.records.plan import Limits
     from hpml_bench.sweep.request import SweepRequest
 
 

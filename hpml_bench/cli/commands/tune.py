@@ -11,7 +11,7 @@ from hpml_bench.cli.exit_status import FAILED, OK, ended
 from hpml_bench.cli.options import DEVICE, METHODS, NPROC, VERBOSE, limited, load, out, overrides
 
 if TYPE_CHECKING:
-    from hpml_bench.records.limits import Limits
+    from hpml_bench.records.plan import Limits
 
 
 @click.command()

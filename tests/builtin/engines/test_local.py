@@ -18,7 +18,7 @@ from hpml_bench.builtin.engines.local import Local, slots
 from hpml_bench.cli import main
 from hpml_bench.plugins.engine import JobBatch
 from hpml_bench.records.jobs import LOGS, Job, JobPlan, Unit, UnitRun, claims, read_jobs
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment, gpus, heartbeat, processes

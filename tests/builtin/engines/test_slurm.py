@@ -15,7 +15,7 @@ import pytest
 from hpml_bench.builtin.engines.slurm import Slurm, _ranges
 from hpml_bench.plugins.engine import JobBatch, make_engine
 from hpml_bench.records.jobs import Job, JobPlan, Unit, UnitRun
-from hpml_bench.records.limits import Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError

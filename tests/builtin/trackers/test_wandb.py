@@ -26,8 +26,7 @@ from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.listing import load_records
-from hpml_bench.records.load import read_record
+from hpml_bench.records.load import load_records, read_record
 from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec, RunSpec, Settings
@@ -59,7 +58,7 @@ TABLES = (
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def retry_stale_handle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give wandb's service the time that it takes on a busy machine, where a test isn't about how long that may be."""
     monkeypatch.setattr(follow.__wrapped__, "__defaults__", (300.0,))
     monkeypatch.setattr(publish, "__defaults__", (300.0,))

@@ -15,7 +15,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from hpml_bench.cli import main
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 
 
 def mount(folder: Path, options: str) -> None:

@@ -18,8 +18,8 @@ import hpml_bench
 from helpers import tiny
 from helpers.cli_process import Command
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.records.limits import Limits
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.steady import paused
 from hpml_bench.system import processes

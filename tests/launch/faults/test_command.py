@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
 from hpml_bench.cli import main
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 from hpml_bench.system import heartbeat, processes
 
 

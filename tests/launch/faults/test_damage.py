@@ -15,7 +15,7 @@ from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.listing import load_records
+from hpml_bench.records.load import load_records
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:

@@ -19,8 +19,8 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, outcome, preparation
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.limits import Limits
 from hpml_bench.records.load import load_record
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.suite.suite import Suite

@@ -27,8 +27,8 @@ from hpml_bench.launch import preparation
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.limits import Limits
 from hpml_bench.records.load import read_record
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
