@@ -8,7 +8,7 @@ import pytest
 from payloads import attack, folder
 
 from helpers.fake_wandb import runs_below
-from hpml_bench.builtin.trackers.wandb.publish import publish
+from hpml_bench.builtin.trackers.wandb import publish
 from hpml_bench.records.load import load_records
 from hpml_bench.report.render import all_tables, load, page_of
 from hpml_bench.system.text import sanitize

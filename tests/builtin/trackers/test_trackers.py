@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from helpers import made_records
 from helpers.plugin_packages import forget, install
 from hpml_bench.cli import main
-from hpml_bench.plugins.tracker import Tracker, follow_all, make_trackers
+from hpml_bench.plugins.tracker import follow_all, make_trackers
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
@@ -90,12 +90,3 @@ def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
     result = CliRunner().invoke(main, ["report", str(tmp_path), "--tracker", given])
     assert result.exit_code == 2
     assert "write NAME=MODE" in result.output
-
-
-def test_the_base_class_does_nothing(tmp_path: Path) -> None:
-    """Every hook is a no-op: a tracker overrides what it needs."""
-    tracker = Tracker(Tracker.choose_mode("on"))
-    with tracker.follow(spec(0), tmp_path, tmp_path):
-        pass
-    assert tracker.mode == "on"
-    assert tracker.publish(tmp_path, [made_records.record()], list) is None
