@@ -25,7 +25,8 @@ TITLES: dict[Question, tuple[str, str]] = {
 class Part(NamedTuple):
     """A question with its sections: those in the open, and those behind a click."""
 
-    key: Question
+    key: str
+    """A `Question`, or the slug of a page's only section of this part."""
     title: str
     short: str
     shown: tuple[Section, ...]

@@ -22,7 +22,7 @@ from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.policy import policy
-from hpml_bench.report.questions import parts, placed
+from hpml_bench.report.questions import Part, parts, placed
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.suite import packaged
@@ -225,7 +225,7 @@ def _templates() -> Path:
     return packaged("templates", "templates")
 
 
-def _environment(page: Page, *, html: bool) -> Environment:
+def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from hpml_bench.report import export
@@ -245,7 +245,7 @@ def _environment(page: Page, *, html: bool) -> Environment:
         "tabs": lambda block: isinstance(block, Tabs),
         "fold": lambda block: isinstance(block, Fold),
         "long": _long,
-        "folded": partial(_folded, shown=page.open_pairs),
+        "folded": partial(_folded, shown=open_pairs),
     }
     environment.tests |= tests
     environment.filters |= {
@@ -282,29 +282,59 @@ def _context(page: Page) -> dict[str, object]:
     answer = page.answer
     every = parts(page.sections, answer.noun)
     there = [part for part in every if part.shown or part.folded or part.key in {"best", "setup"}]
+    suite, number, rules = answer.suite[:80], len(answer.methods), version("hpml-bench")
+    compared = "fine-tuning methods" if answer.noun == "method" else f"{answer.noun}s"
+    what = f"{number} {answer.noun}{'s' if number != 1 else ''}"
+    on = f"{page.facts['Model']} on " if "Model" in page.facts else ""
+    newest = f"recorded runs alone; the newest began on {page.newest}"
+    inputs = newest if page.newest else "the inputs that it names alone"
     return screen.context(answer) | {
-        "suite": answer.suite[:80],
+        "title": f"{suite}: {compared} compared",
+        "suite": suite,
+        "about": f"{on}{page.facts.get('Rows', page.facts['Data'])} · {what}",
+        "closing": f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version {rules}.",
         "description": answer.description,
         "facts": page.facts,
         "answer": answer,
         "answer_table": answer_table(answer),
         "problems": page.problems,
         "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
-        "compared": "fine-tuning methods" if answer.noun == "method" else f"{answer.noun}s",
         "places": {part.key for part in shown},
-        "newest": page.newest,
-        "version": page.version,
-        "rules": version("hpml-bench"),
     }
 
 
 def _write_html(page: Page, out: Path) -> list[Path]:
     sheets, scripts = (_sources(kind) for kind in ("css", "js"))
     sheets += screen.sheets(page.answer)
-    text = _environment(page, html=True).get_template("report.html.j2").render(
-        _context(page), sheets=sheets, scripts=scripts, policy=policy(sheets, scripts), styles=page.styles
-    )  # fmt: skip
-    return [_write(out / "report.html", text)]
+    context = _context(page) | {"styles": page.styles}
+    return [_write(out / "report.html", _html(context, sheets, scripts, page.open_pairs))]
+
+
+def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
+    template = _environment(html=True, open_pairs=open_pairs).get_template("report.html.j2")
+    return template.render(context, sheets=sheets, scripts=scripts, policy=policy(sheets, scripts))
+
+
+def plain_page(
+    name: str, about: str, headline: str, sections: Sequence[Section], facts: Mapping[str, str], closing: str
+) -> str:
+    """Return a page without a first screen or scripts: a headline, and sections of which each is a part of its own.
+
+    Args:
+        name: what the page is about, in the bar at its top.
+        about: more of it, beside the name.
+        headline: outcome, in a line.
+        sections: parts of the page; one whose slug is `setup` begins with the facts.
+        facts: circumstances by title.
+        closing: sentence at the end.
+
+    """
+    context = {
+        "title": headline, "suite": name, "about": about, "headline": headline, "facts": facts, "closing": closing,
+        "parts": [Part(section.slug, section.title, section.title, (section,), ()) for section in sections],
+        "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
+    }  # fmt: skip
+    return _html(context, [(_templates() / "report.css").read_text(encoding="utf-8")], [])
 
 
 def _sources(kind: str) -> list[str]:
@@ -317,7 +347,7 @@ def _write_markdown(page: Page, out: Path) -> list[Path]:
     from hpml_bench.report.answer import picture
     from hpml_bench.report.drawing import standalone
 
-    text = _environment(page, html=False).get_template("report.md.j2").render(_context(page))
+    text = _environment(html=False, open_pairs=page.open_pairs).get_template("report.md.j2").render(_context(page))
     figures = [block for section in page.sections for block in section.leaves if isinstance(block, Figure)]
     files = {figure.name: standalone(figure) for figure in figures}
     files |= {f"answer_{one.key}": picture.standalone(one) for one in picture.pictures(page.answer)}
