@@ -197,7 +197,7 @@ def test_runs_are_chosen_in_one_place() -> None:
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
         "hpml_bench.report.answer.numbers",
-        "hpml_bench.verify.evidence",
+        "hpml_bench.verify.folder",
         "hpml_bench.builtin.sections.cautions",
         "hpml_bench.comparison.readers.results",
         "hpml_bench.builtin.sections.failures",

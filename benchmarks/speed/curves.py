@@ -30,13 +30,13 @@ from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
+from hpml_bench.suite.schedule import lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.environment import cores
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.optimization import make_optimizer
-from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.trainer import Trainer as OurTrainer
 from speed.contender import RANK
 from speed.target import Target

@@ -13,7 +13,8 @@ from typing import Literal
 from hpml_bench import statistics
 from hpml_bench.records.load import LoadedRuns, load_records, wrong_id
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report import integrity, predictions
+from hpml_bench.report import predictions
+from hpml_bench.report.checks import Fault, Kind, faults
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
@@ -30,7 +31,6 @@ from hpml_bench.report.comparability import (
     short,
     untrained,
 )
-from hpml_bench.report.faults import Fault, Kind
 from hpml_bench.report.predictions import Scored
 from hpml_bench.system.errors import UserError
 
@@ -167,11 +167,9 @@ def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed
     same = grouped(records, lambda record: (method_of(record), record.spec.seed))
     excluded = [Excluded(tuple(runs), _doubled(runs), "duplicates") for runs in same.values() if len(runs) > 1]
     single = [runs[0] for runs in same.values() if len(runs) == 1]
-    faults = integrity.faults(folder, [r for r in single if r.run_id not in misnamed])
-    faults |= {r.run_id: Fault("ids", misnamed[r.run_id]) for r in single if r.run_id in misnamed}
-    faults |= predictions.faults(single, {r.run_id: stored[r.run_id] for r in single if r.run_id in stored})
-    excluded += [Excluded((r,), _unbelieved(fault), fault.kind) for r in single if (fault := faults.get(r.run_id))]
-    valid = [record for record in single if record.run_id not in faults]
+    found = faults(folder, single, stored, misnamed)
+    excluded += [Excluded((r,), _unbelieved(fault), fault.kind) for r in single if (fault := found.get(r.run_id))]
+    valid = [record for record in single if record.run_id not in found]
     agreed = agreed_consumption(valid)
     equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
     chosen = {record.run_id for record in equal}

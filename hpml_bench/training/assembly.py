@@ -19,13 +19,13 @@ from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
+from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.training import precision
 from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
 from hpml_bench.training.kernels import speed_up
 from hpml_bench.training.model import build_model, is_large
-from hpml_bench.training.schedule import total_steps
 
 
 @dataclass(frozen=True)

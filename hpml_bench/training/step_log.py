@@ -10,8 +10,8 @@ import torch
 
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.probe import Step
+from hpml_bench.suite.schedule import step_seconds
 from hpml_bench.training.clock import Clock
-from hpml_bench.training.windows import step_seconds
 
 
 class StepEntry(NamedTuple):

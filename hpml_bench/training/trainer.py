@@ -20,6 +20,7 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write
 from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.records.run import Consumed
+from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged
@@ -33,9 +34,7 @@ from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
 from hpml_bench.training.precision import autocast, make_scaler
 from hpml_bench.training.random_numbers import kept_generators
-from hpml_bench.training.schedule import lr_factor
 from hpml_bench.training.step_log import StepEntry, StepLog
-from hpml_bench.training.windows import Windows
 
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""

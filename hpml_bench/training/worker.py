@@ -29,6 +29,7 @@ from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions, write_predictions
 from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
+from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, failures, heartbeat, processes
@@ -36,7 +37,6 @@ from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import cpu_precision as products
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.checks import all_checks
 from hpml_bench.training.cuda import check_gpus
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.nodes import over_nodes
@@ -224,8 +224,9 @@ def _checks(
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
-    points = read_points(folder)
-    return all_checks(metrics, points, trained.consumed, run.settings, predictions, len(run.test), run.task, parameters)
+    points, rows = read_points(folder), len(run.test)
+    settings, consumed = run.settings, trained.consumed
+    return self_checks(RunFigures(metrics, points, consumed, settings, predictions, rows, run.task, parameters))
 
 
 def _trainable(model: TaskModel) -> int:

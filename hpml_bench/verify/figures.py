@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
-from hpml_bench.records.run import Check, Metric, RunRecord
-from hpml_bench.report.integrity import DECISIVE
+from hpml_bench.records.run import Metric
+from hpml_bench.report.checks import DECISIVE, STORED
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite import registry
+from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.checks import all_checks
-from hpml_bench.training.schedule import lr_factor
-from hpml_bench.training.windows import Windows, step_seconds
-from hpml_bench.verify.evidence import Evidence, Found, RunFiles, failed
+from hpml_bench.verify.folder import Evidence, Finding, RunFiles, failed
 
-TOLERANCE = 1e-6
-"""Relative, between a recorded number and the same recomputed."""
 SECONDS = 1e-6
 """Absolute, between a step's time and that of its ranks."""
 PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
@@ -34,28 +31,31 @@ REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
 }
 
 
-def predictions(evidence: Evidence) -> Iterator[Found]:
+def predictions(evidence: Evidence) -> Iterator[Finding]:
     """Predictions of the same test rows give the scores."""
     yield from evidence.excluded("predictions")
 
 
-def times(evidence: Evidence) -> Iterator[Found]:
+def times(evidence: Evidence) -> Iterator[Finding]:
     """Points give training time and throughput."""
     yield from evidence.excluded("times")
 
 
-def copies(evidence: Evidence) -> Iterator[Found]:
+def copies(evidence: Evidence) -> Iterator[Finding]:
     """No run has the points or the order of another one."""
     yield from evidence.excluded("copies")
 
 
-def definitions(evidence: Evidence) -> Iterator[Found]:
+def definitions(evidence: Evidence) -> Iterator[Finding]:
     """Runs define metrics and score alike, and as here."""
     yield from evidence.excluded("definitions")
-    of_probes = [metric for name in registry.names("probes") for metric in registry.plugin("probes", name).metrics]
+    probes = [registry.plugin("probes", name) for name in registry.names("probes")]
+    of_probes: dict[str, Metric] = {metric.name: metric for probe in probes for metric in probe.metrics}
     unlike: dict[str, None] = {}
     for record in evidence.ok:
-        here = {metric.name: metric for metric in (*of_probes, *_of_task(record))}
+        here = dict(of_probes)
+        with suppress(UserError):  # its task isn't installed: `predictions` says so
+            here |= {metric.name: metric for metric in task_of(record).metrics}
         wrong = []
         for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
             known = here.get(metric.name, metric)
@@ -72,21 +72,14 @@ def definitions(evidence: Evidence) -> Iterator[Found]:
     if unlike:
         names, more = ", ".join(list(unlike)[:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         what = f"{names}{more}: defined in other words than here, or by no task or probe here"
-        yield Found("not checked", f"{what}, so that their units and bounds are not compared")
-
-
-def _of_task(record: RunRecord) -> tuple[Metric, ...]:
-    try:
-        return task_of(record).metrics
-    except UserError:  # its task isn't installed: `predictions` says so
-        return ()
+        yield Finding("not checked", f"{what}, so that their units and bounds are not compared")
 
 
 def _same_words(one: Metric, other: Metric) -> bool:
     return one.definition == other.definition and one.model_fields_set.issuperset(DEFINED)
 
 
-def passed(evidence: Evidence) -> Iterator[Found]:
+def passed(evidence: Evidence) -> Iterator[Finding]:
     """Runs passed their self-checks."""
     yield from evidence.excluded("self-checks")
     for record in evidence.records:
@@ -99,7 +92,7 @@ def passed(evidence: Evidence) -> Iterator[Found]:
 def self_checks(run: RunFiles) -> Iterator[str]:
     """The self-checks are complete and give the same again."""
     record = run.record
-    named, due = {check.name: check for check in record.checks}, _again(run)
+    named, due = {check.name: check for check in record.checks}, run.self_checks()
     if lacking := [check.name for check in due if check.name not in named]:
         yield f"lacks the self-check{'s' if lacking[1:] else ''} {', '.join(lacking)}"
     for again in due:
@@ -107,8 +100,8 @@ def self_checks(run: RunFiles) -> Iterator[str]:
         if was is None:
             continue
         if again.name == "parameters":
-            if len(set(_numbers(was.detail)) | {_trained(run)}) > 1:
-                yield f"has {_trained(run):,.0f} trained parameters, and its self-check counted {was.detail}"
+            if len(set(_numbers(was.detail)) | {run.parameters}) > 1:
+                yield f"has {run.parameters:,.0f} trained parameters, and its self-check counted {was.detail}"
         elif again.name == run.task.headline.removeprefix("test_") and not run.defined_alike:
             continue  # this version scores otherwise; `predictions` compares the stored scores
         elif not again.passed:
@@ -117,25 +110,11 @@ def self_checks(run: RunFiles) -> Iterator[str]:
             yield f"its self-check {again.name} was on other numbers: {was.detail}; its files give: {again.detail}"
 
 
-def _again(run: RunFiles) -> tuple[Check, ...]:
-    """Return the self-checks of a run's files; that of parameters, which only the run could count, is void."""
-    record, predictions = run.record, run.predictions
-    if predictions is None or record.consumed is None:
-        return ()  # other checks say so
-    parameters = {"trainable": round(_trained(run))}
-    settings, rows = record.spec.settings, len(predictions)
-    return all_checks(record.metrics, run.points, record.consumed, settings, predictions, rows, run.task, parameters)
-
-
 def _passing(run: RunFiles) -> set[str]:
     """Return the names of the self-checks that a run's files pass."""
     counted = {check.detail for check in run.record.checks if check.name == "parameters"}
     equal = all(len(set(_numbers(detail))) == 1 for detail in counted)
-    return {check.name for check in _again(run) if check.passed and (equal or check.name != "parameters")}
-
-
-def _trained(run: RunFiles) -> float:
-    return sum(run.record.metrics.get(name) or 0.0 for name in ("trainable_parameters", "head_parameters"))
+    return {check.name for check in run.self_checks() if check.passed and (equal or check.name != "parameters")}
 
 
 def _numbers(detail: str) -> list[float]:
@@ -150,7 +129,7 @@ def scores(run: RunFiles) -> Iterator[str]:
     if run.predictions is None or stored is None or not run.defined_alike:
         return
     given = np.asarray(run.task.scores(run.predictions), dtype=np.float64)
-    wrong = int((~np.isclose(stored, given, rtol=TOLERANCE, atol=TOLERANCE)).sum())
+    wrong = int((~np.isclose(stored, given, rtol=STORED, atol=STORED)).sum())
     if wrong:
         yield f"{wrong:,} of {len(given):,} rows of its predictions have a score that their answers don't give"
 
@@ -190,7 +169,7 @@ def figures(run: RunFiles) -> Iterator[str]:
 
 
 def _close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-9)
+    return math.isclose(one, other, rel_tol=STORED, abs_tol=1e-9)
 
 
 def ranks(run: RunFiles) -> Iterator[str]:
@@ -265,7 +244,7 @@ def rates(run: RunFiles) -> Iterator[str]:
     peak = spec.method.lr if run.record.metrics.get("trainable_parameters") else settings.head_lr
     for step in run.steps:
         due = peak * lr_factor(step.index - 1, len(run.steps), settings)
-        if not math.isclose(step.lr, due, rel_tol=TOLERANCE, abs_tol=1e-12):
+        if not math.isclose(step.lr, due, rel_tol=STORED, abs_tol=1e-12):
             yield f"trained step {step.index} at the rate {step.lr:.4g}, and its method and schedule give {due:.4g}"
             return
 

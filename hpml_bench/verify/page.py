@@ -12,7 +12,7 @@ from pathlib import Path
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
-from hpml_bench.verify.evidence import Evidence, Found, failed
+from hpml_bench.verify.folder import Evidence, Finding, failed
 
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
@@ -35,14 +35,14 @@ EXACT = 10
 AGAIN = "hpml-bench report writes it again; older versions wrote other pages"
 
 
-def page(evidence: Evidence) -> Iterator[Found]:
+def page(evidence: Evidence) -> Iterator[Finding]:
     """The report is what the records give, but drawings."""
     folder = evidence.folder
     there = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern)))
     if evidence.selection is None:
         return
     if not there and not (folder / "report.json").exists():
-        yield Found("not checked", "there is no report in the folder", "hpml-bench report writes one")
+        yield Finding("not checked", "there is no report in the folder", "hpml-bench report writes one")
         yield from _other_pages(evidence, ())
         return
     load_libraries()
@@ -52,7 +52,7 @@ def page(evidence: Evidence) -> Iterator[Found]:
         try:
             write_page(made, fresh, there or ("md",))
         except UserError as error:
-            yield Found("not checked", f"the report can't be written again: {error}")
+            yield Finding("not checked", f"the report can't be written again: {error}")
             return
         given = {path.relative_to(fresh): _text(path) for path in fresh.rglob("*") if path.suffix in NUMBERS}
         for path, content in sorted(given.items()):
@@ -64,11 +64,11 @@ def page(evidence: Evidence) -> Iterator[Found]:
         yield from _other_pages(evidence, given)
 
 
-def _other_pages(evidence: Evidence, written: Container[Path]) -> Iterator[Found]:
+def _other_pages(evidence: Evidence, written: Container[Path]) -> Iterator[Finding]:
     """Yield the pages and charts that the report doesn't write."""
     for path in evidence.files:
         if path.suffix.lower() in PAGES and path.relative_to(evidence.folder) not in written:
-            yield Found(
+            yield Finding(
                 "not checked", f"{evidence.name(path)}: is no page of the report; nothing compares it with records"
             )
 

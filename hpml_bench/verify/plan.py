@@ -1,24 +1,35 @@
-"""Plan: which runs the suite declares, which there are, in which order and on what they ran."""
+"""Plan and seeds: the runs a suite declares, their order and environment, and what the runs of a seed must share."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
-from hpml_bench.records.points import read_points
+from hpml_bench.records.points import iterate_points, read_points
+from hpml_bench.records.predictions import bytes_of, read_predictions
 from hpml_bench.records.run import DONE, RunRecord
-from hpml_bench.report.comparability import differences, grouped, hosts_of, protocol_of, settings_of, short
+from hpml_bench.report.comparability import (
+    differences,
+    grouped,
+    hosts_of,
+    method_of,
+    protocol_of,
+    settings_of,
+    short,
+    untrained,
+)
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep.order import shuffled
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.hashing import digest
-from hpml_bench.verify.evidence import Evidence, Found, failed
+from hpml_bench.verify.folder import Evidence, Finding, failed
 
 ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")
 """Parts that the environment of every run has."""
@@ -37,7 +48,7 @@ TO_COME = timedelta(hours=1)
 REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
 
 
-def ids(evidence: Evidence) -> Iterator[Found]:
+def ids(evidence: Evidence) -> Iterator[Finding]:
     """Ids are those of settings, method, seed and digests."""
     for record in evidence.records:
         written = evidence.loaded.named.get(record.run_id, record.run_id)
@@ -46,10 +57,10 @@ def ids(evidence: Evidence) -> Iterator[Found]:
         elif why := wrong_id(record, written):
             yield failed(record.run_id, why)
         elif not installed(record.spec):
-            yield Found("not checked", f"{record.run_id}: its id, since a plug-in of it isn't installed here")
+            yield Finding("not checked", f"{record.run_id}: its id, since a plug-in of it isn't installed here")
 
 
-def once_each(evidence: Evidence) -> Iterator[Found]:
+def once_each(evidence: Evidence) -> Iterator[Finding]:
     """Each method and seed has one record."""
     yield from evidence.excluded("duplicates")
     same = grouped(evidence.records, lambda r: (r.spec.method.name, r.spec.seed, protocol_of(r)))
@@ -60,7 +71,7 @@ def once_each(evidence: Evidence) -> Iterator[Found]:
             yield failed(names, f"{len(records)} records of {method} with seed {seed}")
 
 
-def planned(evidence: Evidence) -> Iterator[Found]:
+def planned(evidence: Evidence) -> Iterator[Finding]:
     """Every run that the suite declares has a record."""
     suite = evidence.suite
     if suite is None:
@@ -77,7 +88,7 @@ def planned(evidence: Evidence) -> Iterator[Found]:
             yield failed(record.run_id, what, REPORT_AGAIN)
 
 
-def suite(evidence: Evidence) -> Iterator[Found]:
+def suite(evidence: Evidence) -> Iterator[Finding]:
     """Runs have methods, settings, margins of the suite."""
     declared = evidence.suite
     if declared is None:  # `planned` says so
@@ -98,7 +109,7 @@ def suite(evidence: Evidence) -> Iterator[Found]:
             yield from (failed(name, what) for what in _unlike_file(str(path), declared))
 
 
-def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Found]:
+def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Finding]:
     spec = record.spec
     if spec.suite != declared.name:
         yield failed(record.run_id, f"is of the suite {spec.suite}, and {SUITE} is of {declared.name}")
@@ -140,7 +151,7 @@ def _content(suite: Suite) -> dict[str, Any]:
     return suite.model_dump(mode="json") | {"settings": settings_of(suite.settings), "methods": methods}
 
 
-def places(evidence: Evidence) -> Iterator[Found]:
+def places(evidence: Evidence) -> Iterator[Finding]:
     """Methods ran in the order drawn for each seed."""
     declared = evidence.suite
     if declared is None:
@@ -155,13 +166,13 @@ def places(evidence: Evidence) -> Iterator[Found]:
     wrong = {seed: pair for seed, pair in orders.items() if pair[0] != pair[1]}
     if wrong and len(wrong) == len(orders):
         what = "no seed's order is the one that this version draws for the suite's name and methods"
-        yield Found("not checked", f"{what}: another version made the runs, or they had other names")
+        yield Finding("not checked", f"{what}: another version made the runs, or they had other names")
         return
     for seed, (own, drawn) in wrong.items():
         yield failed(f"seed {seed}", f"ran in the order {', '.join(own)}; drawn for it is {', '.join(drawn)}")
 
 
-def unfinished(evidence: Evidence) -> Iterator[Found]:
+def unfinished(evidence: Evidence) -> Iterator[Finding]:
     """Runs that didn't end well say why and have no score."""
     for record in evidence.records:
         if record.status in {"ok", "invalid"}:  # `passed` looks at the latter, which have metrics
@@ -175,7 +186,7 @@ def unfinished(evidence: Evidence) -> Iterator[Found]:
                 yield failed(record.run_id, f"ended as {record.status}, which a run does earlier, and has {left}")
             else:  # a probe may fail at the end, and a process may be killed at any time
                 what = f"ended as {record.status} once it was trained, and has {left}"
-                yield Found("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
+                yield Finding("not checked", f"{record.run_id}: {what}: its own error alone says why it has no score")
 
 
 def _left(evidence: Evidence, record: RunRecord) -> str:
@@ -201,7 +212,7 @@ def _stops_before(record: RunRecord, left: str) -> bool:
     return record.status == "unsupported"
 
 
-def set_aside(evidence: Evidence) -> Iterator[Found]:
+def set_aside(evidence: Evidence) -> Iterator[Finding]:
     """Nothing is set aside without a run in its place."""
     known = {record.run_id: record for record in evidence.records}
     parent = evidence.folder / SET_ASIDE
@@ -225,7 +236,7 @@ def _whole(path: Any, own: RunRecord) -> bool:
     return done and changed(path.parent, record) is None
 
 
-def dates(evidence: Evidence) -> Iterator[Found]:
+def dates(evidence: Evidence) -> Iterator[Finding]:
     """Runs began in the past, one at a time on a host."""
     began: dict[str, datetime] = {}
     for record in evidence.records:
@@ -250,7 +261,7 @@ def _time(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Found]:
+def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
     """Yield the runs of a host that began while another ran which neither of them names as a neighbour."""
     last: RunRecord | None = None
     for record in sorted(records, key=lambda one: (began[one.run_id], one.run_id)):
@@ -265,11 +276,11 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
         last = record
 
 
-def environment(evidence: Evidence) -> Iterator[Found]:
+def environment(evidence: Evidence) -> Iterator[Finding]:
     """Each run says on what it ran; versions are equal."""
     older = [key for key in ENVIRONMENT if key in LATER and not any(key in r.environment for r in evidence.ok)]
     if older and evidence.ok:
-        yield Found("not checked", f"no record has {' or '.join(older)}: the first versions didn't write them")
+        yield Finding("not checked", f"no record has {' or '.join(older)}: the first versions didn't write them")
     for record in evidence.ok:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
@@ -293,7 +304,7 @@ def _software(record: RunRecord) -> dict[str, Any]:
     return {key: record.environment.get(key) for key in SOFTWARE}
 
 
-def protocol(evidence: Evidence) -> Iterator[Found]:
+def protocol(evidence: Evidence) -> Iterator[Finding]:
     """Runs are of one protocol, with every setting decided."""
     yield from evidence.excluded("protocol")
     for record in evidence.ok:
@@ -307,9 +318,75 @@ def protocol(evidence: Evidence) -> Iterator[Found]:
             yield failed(record.run_id, f"its settings leave open {', '.join(still_open)}")
 
 
-def labels(evidence: Evidence) -> Iterator[Found]:
+def labels(evidence: Evidence) -> Iterator[Finding]:
     """Runs have the same labels."""
     usual = Counter(record.label_names for record in evidence.compared).most_common(1)
     for record in evidence.compared:
         if record.label_names != usual[0][0]:
             yield failed(record.run_id, f"has the labels {short(', '.join(record.label_names))}, unlike most runs")
+
+
+def consumption(evidence: Evidence) -> Iterator[Finding]:
+    """Runs of a seed consumed the same samples and tokens."""
+    yield from evidence.excluded("consumption")
+
+
+def batches(evidence: Evidence) -> Iterator[Finding]:
+    """Each step of a seed has the same tokens in all runs."""
+    trained = [record for record in evidence.compared if not untrained(record)]
+    for seed, records in grouped(trained, lambda record: record.spec.seed).items():
+        tokens = {record.run_id: _tokens(evidence, record) for record in records}
+        usual, size = Counter(tokens.values()).most_common(1)[0]
+        for run, own in tokens.items():
+            if own != usual and size > 1:
+                yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
+
+
+def _tokens(evidence: Evidence, record: RunRecord) -> str:
+    points = iterate_points(evidence.folder / record.run_id)
+    return digest([[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"])
+
+
+def answers(evidence: Evidence) -> Iterator[Finding]:
+    """No seed of a method has the predictions of another."""
+    trained = [record for record in evidence.compared if not untrained(record)]
+    for records in grouped(trained, method_of).values():
+        same = grouped(records, lambda record: _predicted(evidence, record))
+        if len(same) == 1:  # a method that changes nothing
+            continue
+        for group in same.values():
+            for record in group if len(group) > 1 else ():
+                others = ", ".join(other.run_id for other in group if other is not record)
+                yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses")
+
+
+def _predicted(evidence: Evidence, record: RunRecord) -> str:
+    stored = read_predictions(evidence.folder / record.run_id)
+    content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
+    return sha256(content).hexdigest()
+
+
+def sizes(evidence: Evidence) -> Iterator[Finding]:
+    """Counts and sizes of a method are equal over seeds."""
+    for records in grouped(evidence.compared, method_of).values():
+        for metric in records[0].definitions:
+            if metric.noisy or metric.depends_on_machine:
+                continue
+            values = {r.run_id: r.metrics[metric.name] for r in records if metric.name in r.metrics}
+            usual, size = Counter(values.values()).most_common(1)[0] if values else (None, 0)
+            if 2 * size <= len(values):  # a method may choose its sizes by what it learns, such as AdaLoRA
+                continue
+            for run, own in values.items():
+                if own != usual:
+                    what = f"its {metric.name} is {_shown(own)}, and {_shown(usual)} in most runs of its method"
+                    yield failed(run, what)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.10g}"
+
+
+def sample_order(evidence: Evidence) -> Iterator[Finding]:
+    """The order of samples is the one drawn from the seed."""
+    if any(not untrained(record) for record in evidence.compared):
+        yield Finding("not checked", "the order of samples is drawn by the rows' lengths, which no record has")

@@ -16,13 +16,41 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system import checklist
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
-from hpml_bench.verify.checks import ALL, OF_FOLDER, OF_RUNS
-from hpml_bench.verify.evidence import VERIFIED, Evidence, Found, RunFiles, RunLook, State, failed
+from hpml_bench.verify import figures, page, plan
+from hpml_bench.verify.folder import (
+    VERIFIED,
+    Evidence,
+    Finding,
+    FolderCheck,
+    RunCheck,
+    RunFiles,
+    State,
+    failed,
+    hashes,
+    plain_files,
+    private_paths,
+    secrets,
+)
 
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
 Check = checklist.Check[State]
+BEFORE_RUNS: tuple[FolderCheck, ...] = (
+    plain_files, hashes, secrets, private_paths, plan.ids, plan.once_each, plan.planned, plan.suite, plan.places,
+    plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels, figures.predictions,
+    figures.passed, figures.definitions, figures.times, figures.copies,
+)  # fmt: skip
+OF_RUNS: tuple[RunCheck, ...] = (
+    figures.scores, figures.self_checks, figures.metrics, figures.wall_time, figures.steps, figures.figures,
+    figures.ranks, figures.rates, figures.evaluations,
+)  # fmt: skip
+"""Checks of each run that ended well; all others are of the folder."""
+AFTER_RUNS: tuple[FolderCheck, ...] = (
+    plan.consumption, plan.batches, plan.answers, plan.sizes, plan.sample_order, page.page,
+)  # fmt: skip
+ALL: tuple[Callable[..., Iterable[object]], ...] = (*BEFORE_RUNS, *OF_RUNS, *AFTER_RUNS)
+"""All checks, in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +111,11 @@ class Verified:
 def verify(folder: Path) -> Verified:
     """Check a suite's results folder; a UserError where it has no record at all."""
     evidence = Evidence.read(folder)
-    found: dict[Callable[..., Any], list[Found]] = {check: [] for check in ALL}
+    found: dict[Callable[..., Any], list[Finding]] = {check: [] for check in ALL}
     for record in evidence.ok:
         for of_run, findings in _of_run(folder, record):
             found[of_run] += findings
-    for check in OF_FOLDER:
+    for check in (*BEFORE_RUNS, *AFTER_RUNS):
         found[check] = _found(partial(check, evidence))
     checks = [
         printable(name_of(check), finding)
@@ -100,7 +128,7 @@ def verify(folder: Path) -> Verified:
     return Verified(folder, suite, len(evidence.records), tuple(ordered), files)
 
 
-def _of_run(folder: Path, record: RunRecord) -> Iterator[tuple[RunLook, list[Found]]]:
+def _of_run(folder: Path, record: RunRecord) -> Iterator[tuple[RunCheck, list[Finding]]]:
     """Yield the findings of each check of a run; its points are in memory meanwhile."""
     try:
         run = RunFiles.read(folder, record)
@@ -110,28 +138,28 @@ def _of_run(folder: Path, record: RunRecord) -> Iterator[tuple[RunLook, list[Fou
         yield check, _found(partial(_located, check, run))
 
 
-def _located(check: RunLook, run: RunFiles) -> Iterator[Found]:
+def _located(check: RunCheck, run: RunFiles) -> Iterator[Finding]:
     return (failed(run.record.run_id, why) for why in check(run))
 
 
-def _holds(check: Callable[..., Any], evidence: Evidence) -> Found:
+def _holds(check: Callable[..., Any], evidence: Evidence) -> Finding:
     """Return the finding of a check that found nothing wrong: its docstring's first sentence."""
     if not evidence.records:
-        return Found("not checked", "no record can be read")
+        return Finding("not checked", "no record can be read")
     sentence = (check.__doc__ or "").splitlines()[0].rstrip(".")
-    return Found("ok", sentence[0].lower() + sentence[1:])
+    return Finding("ok", sentence[0].lower() + sentence[1:])
 
 
-def _found(look: Callable[[], Iterable[Found]]) -> list[Found]:
+def _found(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """Return a check's findings; what stops it is one, since a record may be made to stop it."""
     found = []
     try:
-        for finding in look():
+        for finding in check():
             found.append(finding)  # noqa: PERF402 - what was found before an error stays
     except UserError as error:
-        found.append(Found("not checked", str(error)))
+        found.append(Finding("not checked", str(error)))
     except Exception as error:
-        found.append(Found("failed", f"can't be checked ({type(error).__name__}: {error})"))
+        found.append(Finding("failed", f"can't be checked ({type(error).__name__}: {error})"))
     return found
 
 

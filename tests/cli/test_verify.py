@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from helpers.forging import REFERENCE, Forged, of_quickstart
 from hpml_bench.cli import main
 from hpml_bench.verify import page
-from hpml_bench.verify.checks import ALL
+from hpml_bench.verify.verify import ALL
 
 WIDTH = 80
 

@@ -13,11 +13,11 @@ from hpml_bench.records.load import digests_of
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
+from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.order import places, shuffled
-from hpml_bench.training.checks import all_checks
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 Json = dict[str, Any]
@@ -125,7 +125,7 @@ def _checks(place: Path, record: RunRecord) -> list[Json]:
         return [check.model_dump() for check in record.checks]
     settings, task = record.spec.settings, task_of(record)
     parts = (read_points(place), record.consumed, settings, predictions, len(predictions), task, {"trainable": 1})
-    again = {check.name: check for check in all_checks(record.metrics, *parts)}
+    again = {check.name: check for check in self_checks(RunFigures(record.metrics, *parts))}
     return [
         (check if check.name == "parameters" else again.get(check.name, check)).model_dump() | {"passed": True}
         for check in record.checks

@@ -14,7 +14,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.outcome import record as record_of
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
-from hpml_bench.training.checks import all_checks
+from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.training.request import RunRequest
 
 
@@ -48,7 +48,7 @@ def sound() -> dict[str, Any]:
 
 def failed(**changes: Any) -> list[str]:
     """Return the names of the checks that fail."""
-    return [check.name for check in all_checks(**(sound() | changes)) if not check.passed]
+    return [check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed]
 
 
 def test_a_sound_run_passes_all() -> None:

@@ -18,13 +18,12 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.suite import registry
+from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds, total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.schedule import lr_factor, total_steps
 from hpml_bench.training.step_log import StepEntry, StepLog
 from hpml_bench.training.trainer import Trainer
-from hpml_bench.training.windows import Windows, step_seconds
 
 
 class Recorder(Probe):

@@ -16,9 +16,8 @@ import pytest
 from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of
 from hpml_bench.records.load import load_record
 from hpml_bench.verify import figures
-from hpml_bench.verify.checks import ALL
-from hpml_bench.verify.evidence import RunFiles
-from hpml_bench.verify.verify import verify
+from hpml_bench.verify.folder import RunFiles
+from hpml_bench.verify.verify import ALL, verify
 
 HOME = "/home/" + "alice"
 TOKEN = "hf_" + "Ab3" * 12

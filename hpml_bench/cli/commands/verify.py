@@ -34,7 +34,7 @@ def verify(context: click.Context, folder: Path) -> None:
     from hpml_bench.report.terminal import WIDE
     from hpml_bench.system.errors import UserError
     from hpml_bench.system.text import for_terminal
-    from hpml_bench.verify.evidence import VERIFIED
+    from hpml_bench.verify.folder import VERIFIED
     from hpml_bench.verify.verify import verify as verified
 
     folder, *others = result_folders(folder)
@@ -60,7 +60,7 @@ def verify(context: click.Context, folder: Path) -> None:
 def _show(checks: Sequence[Check], width: int) -> None:
     """Print a line for each finding, `SHOWN` of a check at most, with its advice beneath the last."""
     from hpml_bench.system.checklist import lines
-    from hpml_bench.verify.evidence import VERIFIED
+    from hpml_bench.verify.folder import VERIFIED
 
     states, names = (max(len(getattr(check, key)) for check in checks) for key in ("state", "name"))
     for _, group in groupby(checks, key=lambda check: (check.state, check.name)):

@@ -1,13 +1,38 @@
-"""Windows of a training: the steps between two moments at which it stops to evaluate or to write points."""
+"""Schedule of a training: its steps, the factor of the learning rates, and the windows between evaluations."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def total_steps(settings: Settings, rows: int) -> int:
+    """Return the number of optimizer steps: `steps`, or whole global batches x epochs."""
+    if settings.steps is not None:
+        return settings.steps
+    assert settings.epochs is not None  # noqa: S101 - Settings has exactly one of the two
+    return settings.epochs * (rows // settings.global_batch)
+
+
+def lr_factor(step: int, steps: int, settings: Settings) -> float:
+    """Return the factor of the learning rates in step `step` (from 0): linear warm-up, then the schedule."""
+    warmup = math.ceil(settings.lr_warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (steps - step) / max(1, steps - warmup)
+    schedules = {
+        "constant": 1.0,
+        "linear": left,
+        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+        "wsd": min(1.0, (steps - step) / math.ceil(settings.lr_decay * steps)),
+    }
+    return schedules[settings.schedule]
 
 
 @dataclass(frozen=True)
@@ -42,5 +67,6 @@ def step_seconds(ranks: np.ndarray) -> np.ndarray:
     A step ends when the slowest rank has ended it, counted from the start of the window; its seconds are the difference
     to the step before. So they add up to the slowest rank's time of the window, whichever rank was slow in which step.
     """
-    seconds: np.ndarray = np.diff(ranks.cumsum(axis=1).max(axis=0), prepend=0.0)
+    seconds: np.ndarray = ranks.cumsum(axis=1).max(axis=0)
+    seconds[1:] -= seconds[:-1].copy()
     return seconds

@@ -1,0 +1,316 @@
+"""Checks of runs, each of figures from two places that must agree.
+
+Those of one run's files are its self-checks: a run makes them at its end, one that fails makes it `invalid` (shown,
+never ranked), and `verify` makes them again. `faults` keep a run that ended well out of a comparison: a self-check that
+failed, times and scores that its files don't give, and what the runs of one protocol show of each other. `verify`
+prints all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from hpml_bench.plugins.task import Task
+from hpml_bench.records.files import POINTS, PREDICTIONS
+from hpml_bench.records.points import iterate_points
+from hpml_bench.records.predictions import Predictions, bytes_of, same_answers
+from hpml_bench.records.run import Check, Consumed, Point, RunRecord
+from hpml_bench.report.comparability import grouped, untrained
+from hpml_bench.report.predictions import Scored, task_of
+from hpml_bench.suite.schedule import Windows
+from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import UserError
+
+SUMS = 1e-9
+"""Relative tolerance of sums in another order."""
+STORED = 1e-6
+"""Relative tolerance between a recorded number and that of stored files, whose losses are float32."""
+CLOCKS, CLOCKS_A_WINDOW = 0.01, 0.001
+"""Allowed difference of two clocks: a share of the time, and seconds per window, since they are read in turn."""
+LAST_LOSSES = 20
+"""Steps whose mean is the final training loss."""
+CHECK_FAILED = "self-check failed"
+DECISIVE = ("unit", "better", "grid", "depends_on_machine", "noisy", "bounds")
+"""Fields of a metric's definition that decide comparisons."""
+_decisive = attrgetter(*DECISIVE)
+
+Kind = Literal[
+    "ids", "copies", "definitions", "times", "self-checks", "predictions", "duplicates", "consumption", "protocol"
+]
+"""Reason why a run that ended well isn't compared."""
+
+
+class Fault(NamedTuple):
+    """Evidence that a run may not be compared."""
+
+    kind: Kind
+    why: str
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """Figures of a trained run, and the files that must give them."""
+
+    metrics: Mapping[str, float | None]
+    points: Sequence[Point]
+    consumed: Consumed
+    settings: Settings
+    predictions: Predictions
+    """As they are on disk."""
+    test_rows: int
+    task: Task
+    parameters: Mapping[str, int]
+    """Numbers of trained parameters by how they were counted."""
+
+    def metric(self, name: str) -> float:
+        """Return a metric; NaN where there is none."""
+        value = self.metrics.get(name)
+        return math.nan if value is None else value
+
+    def values(self, metric: str) -> list[float]:
+        """Return the values of the points of a metric."""
+        return [point.value for point in self.points if point.metric == metric and point.value is not None]
+
+
+def self_checks(run: RunFigures) -> tuple[Check, ...]:
+    """Return all self-checks of a run; those of steps are left out where it trained nothing."""
+    trains = any(run.parameters.values()) or run.consumed.steps
+    return tuple(check(run) for check in ((*OF_TRAINING, *OF_RESULT) if trains else OF_RESULT))
+
+
+def budget(run: RunFigures) -> Check:
+    """The samples counted by all ranks are steps x global batch."""
+    samples, steps, batch = run.consumed.samples, run.consumed.steps, run.settings.global_batch
+    detail = f"{samples} samples over all ranks in {steps} steps of {batch}"
+    return Check(name="budget", passed=samples == steps * batch, detail=detail)
+
+
+def every_step(run: RunFigures) -> Check:
+    """points.jsonl has one training loss for each step, in order."""
+    steps = [point.step for point in run.points if point.metric == "train_loss"]
+    detail = f"{len(steps)} training losses written for {run.consumed.steps} steps"
+    return Check(name="every step", passed=steps == list(range(1, run.consumed.steps + 1)), detail=detail)
+
+
+def throughput(run: RunFigures) -> Check:
+    """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
+    timed = _timed(run.settings, run.values("step_seconds"))
+    samples, due = run.metric("samples_per_second") * math.fsum(timed), len(timed) * run.settings.global_batch
+    return _equal("throughput", samples, due, "samples/s x timed seconds", "samples")
+
+
+def train_seconds(run: RunFigures) -> Check:
+    """The training time is the sum of the step times in points.jsonl."""
+    total = math.fsum(run.values("step_seconds"))
+    return _equal("training time", run.metric("train_seconds"), total, "training seconds", "sum of the points")
+
+
+def second_clock(run: RunFigures) -> Check:
+    """The steps' seconds in points.jsonl add up to the wall time of their windows by another clock."""
+    steps = run.values("step_seconds")
+    total, other = math.fsum(steps), run.metric("train_seconds_second_clock")
+    allowed = CLOCKS * other + CLOCKS_A_WINDOW * Windows(run.settings, len(steps)).count()
+    detail = f"sum of the points {total:.6g}, by a second clock {other:.6g}, {allowed:.2g} s apart at most"
+    return Check(name="second clock", passed=abs(total - other) <= allowed, detail=detail)
+
+
+def train_loss(run: RunFigures) -> Check:
+    """The final training loss is the mean of its points."""
+    last = run.values("train_loss")[-LAST_LOSSES:]
+    mean = math.fsum(last) / len(last) if last else math.nan
+    return _equal("training loss", run.metric("train_loss"), mean, "final training loss", "mean of its points")
+
+
+def once_each(run: RunFigures) -> Check:
+    """The predictions on disk have every test row exactly once."""
+    indices = run.predictions.index.tolist()
+    detail = f"{len(indices)} predictions of {len(set(indices))} rows for {run.test_rows} test rows"
+    return Check(name="predictions", passed=sorted(indices) == list(range(run.test_rows)), detail=detail)
+
+
+def headline(run: RunFigures) -> Check:
+    """The headline metric equals that of the predictions on disk, and the mean of the rows' scores."""
+    name = run.task.headline.removeprefix("test_")
+    reported = run.metric(run.task.headline)
+    stored, mean = run.task.evaluate(run.predictions)[name], float(run.task.scores(run.predictions).mean())
+    passed = all(math.isclose(reported, other, rel_tol=STORED, abs_tol=STORED) for other in (stored, mean))
+    detail = f"{name} {reported:.10g}, of the predictions on disk {stored:.10g}, mean of the rows' scores {mean:.10g}"
+    return Check(name=name, passed=passed, detail=detail)
+
+
+def trained(run: RunFigures) -> Check:
+    """Trainable parameters = those the optimizer has = those that got a gradient."""
+    detail = ", ".join(f"{count:,} {name}" for name, count in run.parameters.items())
+    return Check(name="parameters", passed=len(set(run.parameters.values())) == 1, detail=detail)
+
+
+OF_TRAINING: tuple[Callable[[RunFigures], Check], ...] = (
+    budget, every_step, throughput, train_seconds, second_clock, train_loss,
+)  # fmt: skip
+OF_RESULT: tuple[Callable[[RunFigures], Check], ...] = (once_each, headline, trained)
+
+
+def _timed(settings: Settings, seconds: Sequence[float]) -> Sequence[float]:
+    """Return the seconds of the timed steps, those after the warm-up, from those of all."""
+    return seconds[Windows(settings, len(seconds)).first_timed() - 1 :]
+
+
+def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> Check:
+    passed = math.isclose(one, other, rel_tol=SUMS)
+    return Check(name=name, passed=passed, detail=f"{of_one} {one:.10g}, {of_other} {other:.10g}")
+
+
+def faults(
+    folder: Path, records: Sequence[RunRecord], stored: Mapping[str, Scored], misnamed: Mapping[str, str]
+) -> dict[str, Fault]:
+    """Return run_id -> the fault of each run that has one, among the runs of one protocol that ended well.
+
+    `misnamed`: run_id -> reason why its id isn't that of what it holds. Such runs aren't compared with the others.
+    """
+    named = [record for record in records if record.run_id not in misnamed]
+    usual = _usual([stored[record.run_id] for record in records if record.run_id in stored])
+    found = [
+        *_copies(named),
+        *_definitions(named),
+        *((record, Fault("times", why)) for record in named if (why := _times(folder, record))),
+        *((record, Fault("ids", misnamed[record.run_id])) for record in records if record.run_id in misnamed),
+        *((record, fault) for record in records if (fault := _scores(record, stored.get(record.run_id), usual))),
+    ]
+    return {record.run_id: fault for record, fault in found}  # the last fault of a run counts
+
+
+def _times(folder: Path, record: RunRecord) -> str | None:
+    """Return why a run's times can't be right: its points give others, or it has none."""
+    recorded = {name: record.metrics.get(name) for name in ("train_seconds", "samples_per_second")}
+    if untrained(record) or not any(recorded.values()):
+        return None
+    if POINTS not in record.files:
+        return f"its record names no {POINTS}, so that its times can't be checked"
+    seconds = [p.value or 0.0 for p in iterate_points(folder / record.run_id) if p.metric == "step_seconds"]
+    timed = _timed(record.spec.settings, seconds)
+    given = {"train_seconds": math.fsum(seconds)}
+    if any(timed):
+        given["samples_per_second"] = len(timed) * record.spec.settings.global_batch / math.fsum(timed)
+    for name, of_points in given.items():
+        value = recorded[name]
+        if value is not None and not math.isclose(value, of_points, rel_tol=STORED):
+            return f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}"
+    return None
+
+
+def _copies(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
+    """Yield the runs that have the points of another, or its order of samples in another seed: one is a copy.
+
+    No file shows which one. Points hold times, which never agree. Predictions may: of a method under two names, or of
+    one that changes nothing.
+    """
+    own = [record for record in records if POINTS in record.files and not untrained(record)]
+    keys: tuple[tuple[str, Callable[[RunRecord], Hashable]], ...] = (
+        ("its order of samples", _order),
+        (f"its {POINTS}", lambda run: run.files[POINTS]),
+    )
+    for what, key in keys:
+        for group in grouped(own, key).values():
+            for record in group if len(group) > 1 else ():
+                others = ", ".join(other.run_id for other in group if other is not record)
+                yield record, Fault("copies", f"{what} is that of {others} too: all but one are copies")
+
+
+def _order(run: RunRecord) -> Hashable:
+    """Return method and order of samples, where the order is known: those that two runs share are of one seed."""
+    return run.spec.method.model_dump_json(), run.consumed.order if run.consumed else run.run_id
+
+
+def _definitions(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, Fault]]:
+    """Yield the runs that define a metric, or the headline, otherwise than most; among equals the oldest's counts.
+
+    Only fields that decide comparisons count. Words may differ between versions, and a version may lack a field.
+    """
+    ordered = sorted(records, key=lambda record: (record.started, record.run_id))
+    said = {record.run_id: {metric.name: metric for metric in record.definitions} for record in ordered}
+    of_metric = grouped((metric for of in said.values() for metric in of.values()), lambda metric: metric.name)
+    usual = {name: Counter(map(_decisive, metrics)).most_common(1)[0][0] for name, metrics in of_metric.items()}
+    score = Counter(record.headline for record in ordered).most_common(1)[0][0] if ordered else None
+    for record in ordered:
+        other = [] if record.headline == score else [f"the score is {record.headline} instead of {score}"]
+        other += [
+            f"{name} has {field} {value} instead of {most}"
+            for name, metric in said[record.run_id].items()
+            for field, value, most in zip(DECISIVE, _decisive(metric), usual[name], strict=True)
+            if _decisive(metric) != usual[name] and value != most and field in metric.model_fields_set
+        ]
+        if other:
+            yield record, Fault("definitions", f"it defines metrics otherwise than most runs: {'; '.join(other[:3])}")
+
+
+def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> Fault | None:
+    """Return the fault of a run whose self-checks failed, or whose predictions can't give its scores, or be checked."""
+    try:
+        task_of(record)
+    except UserError as error:  # its task isn't installed here
+        return Fault("predictions", f"its scores can't be checked: {error}")
+    failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
+    if failed:
+        return Fault("self-checks", f"{CHECK_FAILED}: {'; '.join(failed)}")
+    if PREDICTIONS not in record.files:
+        why: str | None = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
+    elif scored is None:
+        why = f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
+    else:
+        why = _other_rows(scored, usual) or _other_scores(scored, record)
+    return Fault("predictions", why) if why else None
+
+
+def _usual(stored: Sequence[Scored]) -> Scored | None:
+    """Return a run with the rows of most runs, of those with each row once; None if there is none."""
+    whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
+    kinds = [(bytes_of(one.reference), *_beside(one)) for one in whole]
+    return whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None
+
+
+def _beside(scored: Scored) -> tuple[object, object]:
+    """Return the groups and texts of a run's rows, equal for equal ones; None where rows have none.
+
+    A text answer is scored against the expected text, not against the reference's tokens.
+    """
+    group, said = scored.group, scored.texts
+    choices = None if said is None or said.choices is None else said.choices.tobytes()
+    texts = said and (said.question, said.expected, said.bytes.tobytes(), choices)
+    return None if group is None else group.tobytes(), texts
+
+
+def _other_rows(scored: Scored, usual: Scored | None) -> str | None:
+    """Return in what the rows of a run's predictions differ from the usual ones."""
+    found, rows = np.unique(scored.index), 0 if usual is None else len(usual.reference)
+    if doubled := len(scored.index) - len(found):
+        return f"its predictions hold {doubled:,} test row(s) more than once"
+    if missing := rows - int(np.isin(found, np.arange(rows)).sum()):
+        return f"its predictions lack {missing:,} of {rows:,} test rows"
+    if len(found) > rows:
+        return f"its predictions hold {len(found) - rows:,} row(s) that are no test rows"
+    if usual is None or not same_answers(scored.reference, usual.reference):
+        other = ["labels"]
+    else:
+        pairs = zip(("groups", "texts"), _beside(scored), _beside(usual), strict=True)
+        other = [name for name, own, most in pairs if own != most]
+    return f"the {other[0]} beside its predictions are not those of the other runs" if other else None
+
+
+def _other_scores(scored: Scored, record: RunRecord) -> str | None:
+    """Return the first recorded test metric that a run's predictions don't give."""
+    for name, given in scored.metrics.items():
+        recorded = record.metrics.get(name)
+        if recorded is None and math.isnan(given):  # a correlation with a constant is undefined
+            continue
+        if recorded is None or not math.isclose(recorded, given, rel_tol=STORED, abs_tol=STORED):
+            was = "not recorded" if recorded is None else f"recorded as {recorded:.4f}"
+            return f"its {name.removeprefix('test_').replace('_', '-')} is {was}, and its predictions give {given:.4f}"
+    return None

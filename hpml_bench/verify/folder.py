@@ -1,0 +1,293 @@
+"""Evidence: a results folder read once for all checks, and the checks of its files."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from hpml_bench.plugins.probe import Finished, Step
+from hpml_bench.plugins.task import Task
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE, TRACKING, is_plain_file, read_json, read_model
+from hpml_bench.records.jobs import NO_RUNS
+from hpml_bench.records.load import LoadedRuns, load_records
+from hpml_bench.records.points import read_points
+from hpml_bench.records.predictions import Predictions, read_predictions
+from hpml_bench.records.run import Check, Point, RunRecord
+from hpml_bench.report.checks import Kind, RunFigures, self_checks
+from hpml_bench.report.comparability import untrained
+from hpml_bench.report.predictions import defines_score_alike, task_of
+from hpml_bench.report.selection import Selection
+from hpml_bench.suite.suite import Suite
+from hpml_bench.system import checklist
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.redaction import HOMES
+from hpml_bench.system.redaction import secrets as secret_values
+
+State = Literal["ok", "failed", "not checked"]
+"""failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""
+Finding = checklist.Found[State]
+VERIFIED = "verified.json"
+UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
+"""Files at the top of a results folder that are no part of the result."""
+
+
+def failed(where: str, what: str, advice: str = "") -> Finding:
+    """Return a finding at a place: a run, or a file."""
+    return Finding("failed", f"{where}: {what}", advice)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run that ended well, with its points and predictions."""
+
+    record: RunRecord
+    points: tuple[Point, ...]
+    predictions: Predictions | None
+    task: Task
+
+    @classmethod
+    def read(cls, folder: Path, record: RunRecord) -> RunFiles:
+        """Read the files of a run; a UserError where its task isn't installed here."""
+        own = folder / record.run_id
+        return cls(record, tuple(read_points(own)), read_predictions(own), task_of(record))
+
+    @property
+    def trained(self) -> bool:
+        """Whether it took steps."""
+        return not untrained(self.record)
+
+    @property
+    def parameters(self) -> float:
+        """Number of trained parameters as recorded."""
+        return sum(self.record.metrics.get(name) or 0.0 for name in ("trainable_parameters", "head_parameters"))
+
+    @property
+    def defined_alike(self) -> bool:
+        """Whether its record defines the score as this version of the task does."""
+        return defines_score_alike(self.record, self.task)
+
+    def series(self, metric: str) -> list[Point]:
+        """Return the points of a metric, in order."""
+        return [point for point in self.points if point.metric == metric]
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Its steps as far as points of all series tell; empty if a series lacks one."""
+        series = [self.series(name) for name in ("step_seconds", "train_loss", "grad_norm", "learning_rate")]
+        if len({tuple(point.step for point in points) for points in series}) != 1:
+            return ()
+        values = [[math.nan if point.value is None else point.value for point in points] for points in series]
+        return tuple(
+            Step(
+                index=point.step, loss=loss, grad_norm=norm, lr=lr, seconds=seconds, rank_seconds=point.ranks or (),
+                samples=self.record.spec.settings.global_batch, real_tokens=point.real_tokens or 0,
+                padded_tokens=point.tokens or 0, virtual_tokens=0,
+            )
+            for point, seconds, loss, norm, lr in zip(series[0], *values, strict=True)
+        )  # fmt: skip
+
+    @property
+    def finished(self) -> Finished:
+        """The run as probes see it afterwards."""
+        rows = 0 if self.predictions is None else len(self.predictions)
+        record = self.record
+        return Finished(record.spec.settings, record.metrics, record.per_rank, self.steps, rows)
+
+    def self_checks(self) -> tuple[Check, ...]:
+        """Make the self-checks again from the files; that of parameters, which only the run could count, is void."""
+        record, stored, settings = self.record, self.predictions, self.record.spec.settings
+        if stored is None or record.consumed is None:
+            return ()  # other checks say so
+        parameters = {"trainable": round(self.parameters)}
+        given = (record.metrics, self.points, record.consumed, settings, stored, len(stored), self.task, parameters)
+        return self_checks(RunFigures(*given))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A results folder, its records, and the runs that the report would select."""
+
+    folder: Path
+    loaded: LoadedRuns
+    selection: Selection | None
+    """None where no record can be read."""
+    suite: Suite | None
+    """The suite beside the runs; None where it is missing or no suite."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Evidence:
+        """Read a suite's results folder; a UserError where there is no record at all."""
+        loaded = load_records(folder)
+        if not loaded.records and not loaded.problems:
+            raise UserError(f"{folder}: no runs here (looked for */run.json); name a suite's results folder")
+        selection = Selection.of(folder, loaded) if loaded.records else None
+        path = folder / SUITE
+        small = is_plain_file(path) and read_json(path) is not None
+        return cls(folder, loaded, selection, read_model(path, Suite) if small else None)
+
+    @property
+    def records(self) -> tuple[RunRecord, ...]:
+        """All records that can be read, oldest first."""
+        return self.loaded.records
+
+    @property
+    def ok(self) -> tuple[RunRecord, ...]:
+        """The records of runs that ended well."""
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @property
+    def compared(self) -> tuple[RunRecord, ...]:
+        """The records that enter a report."""
+        return self.selection.compared if self.selection else ()
+
+    def excluded(self, kind: Kind) -> Iterator[Finding]:
+        """Yield the runs that the report leaves out for a reason of this kind."""
+        for group in self.selection.left_out.excluded if self.selection else ():
+            if group.kind == kind:
+                for record in group.records:
+                    yield failed(record.run_id, group.reason)
+
+    @cached_property
+    def entries(self) -> tuple[Path, ...]:
+        """All that lies in the folder but folders and `tracking`, sorted by path; links are not followed."""
+        found = []
+        for place, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if Path(place) / name not in self.tracking]
+            links = [name for name in folders if (Path(place) / name).is_symlink()]
+            found += [Path(place) / name for name in (*names, *links)]
+        own = {self.folder / name for name in UNCOUNTED}
+        return tuple(sorted((path for path in found if path not in own), key=self.name))
+
+    @cached_property
+    def tracking(self) -> tuple[Path, ...]:
+        """The trackers' folders beside the runs, no part of the result; a link or file of such a name is none."""
+        places = (self.folder / name for name in sorted(TRACKING))
+        return tuple(place for place in places if place.is_dir() and not place.is_symlink())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The regular files among them."""
+        return tuple(filter(is_plain_file, self.entries))
+
+    def name(self, path: Path) -> str:
+        """Return a file's path within the folder."""
+        return path.relative_to(self.folder).as_posix()
+
+
+FolderCheck = Callable[[Evidence], Iterable[Finding]]
+"""A check of the folder: yields what it finds wrong, or can't check. Its name is the function's, and its docstring the
+sentence that holds where it yields nothing."""
+RunCheck = Callable[[RunFiles], Iterable[str]]
+"""A check of each run that ended well; the same, but yields clauses on what is wrong with the run."""
+SECRETS = {
+    "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
+    "an AWS key id": rb"(?<![A-Za-z0-9+/])A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9+/])",
+    "an AWS secret key": rb"(?i:aws_?secret[^\n]{0,40}?[=:\"' ])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
+    "a Weights & Biases key": rb"\bwandb_v1_\w{20,}|(?i:(?:wandb|api)[\w -]{0,20}key\W{1,10})[0-9a-f]{40}\b"
+    rb"|\blocal-[0-9a-f]{40}\b",
+    "a GitHub token": rb"\bgh[opsur]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}",
+    "a GitLab token": rb"\bglpat-[\w-]{20,}",
+    "an API key": rb"\bsk-(?:proj-|ant-)?[\w-]{32,}|\bAIza[\w-]{35}|\bxox[abprs]-[\w-]{20,}",
+    "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a login in an address": rb"://[^/@\s\"'<>:]{1,100}:[^/@\s\"'<>]{1,200}@[\w.-]",
+}
+"""Forms of tokens and keys by what they are."""
+COMMON = frozenset({"root", "user", "ubuntu", "admin", "runner", "nobody", "work"})
+"""Names of users that identify nobody, and of folders that many machines have."""
+MOST = 3
+"""Places that are named of a file, of each kind."""
+
+
+def plain_files(evidence: Evidence) -> Iterator[Finding]:
+    """Every entry is a file or folder: no link or device."""
+    for path in evidence.entries:
+        if not is_plain_file(path):
+            yield failed(evidence.name(path), f"is {'a link' if path.is_symlink() else 'no regular file'}")
+    for place in evidence.tracking:  # whoever gives the folder on must know that nobody looked there for secrets
+        what = "a tracker's own state, no part of the result; not looked at"
+        yield Finding("not checked", f"{evidence.name(place)}: {what}", "leave it out when you give the folder on")
+
+
+def hashes(evidence: Evidence) -> Iterator[Finding]:
+    """Files are those that the records were written with."""
+    for problem in evidence.loaded.problems:
+        where, _, what = problem.rpartition("; ")[0].partition("/")
+        yield failed(where, what)
+    known = {record.run_id: record for record in evidence.records}
+    unread = {problem.partition("/")[0] for problem in evidence.loaded.problems}
+    for place in sorted(evidence.folder.glob("*/")):
+        if place.name in NO_RUNS or place.name in unread:
+            continue
+        there = [name for name in (POINTS, PREDICTIONS) if (place / name).exists()]
+        if there and place.name not in known:
+            what = f"holds {' and '.join(there)} and no {RECORD}, which says how the run ended"
+            yield failed(place.name, what, "a run that was killed has none: run-all does it again")
+        elif place.name in known and known[place.name].status == "ok":
+            for name in set(there) - known[place.name].files.keys():
+                yield failed(place.name, f"holds {name}, which its record doesn't name")
+
+
+def secrets(evidence: Evidence) -> Iterator[Finding]:
+    """No file holds a key or token of a known form."""
+    values = b"|".join(re.escape(value.encode(errors="surrogateescape")) for value in secret_values())
+    patterns = SECRETS | ({"a secret of this environment": values} if values else {})
+    for where, what, _ in _matches(evidence, patterns):
+        yield failed(where, f"holds {what}", "withdraw it; take it out where it came from, and make the run again")
+
+
+def private_paths(evidence: Evidence) -> Iterator[Finding]:
+    """No file names a home folder or the user who verifies."""
+    patterns = {"a home folder": HOMES.encode()}
+    home, user = Path.home(), _user()
+    if len(home.parts) > 1 and home.name not in COMMON:
+        patterns["the home folder here"] = re.escape(bytes(home)) + rb"(?![\w.-])"
+    if user not in COMMON and len(user) > 2:
+        patterns["the user here"] = rb"/%b(?=[/\s\"'])|\b%b@[\w.-]+" % ((re.escape(user.encode()),) * 2)
+    advice = (
+        "logs need not be given on; run-all does a failed run again, whose error then names no home folder; "
+        "of another text say so where you publish the folder"
+    )
+    for where, what, found in _matches(evidence, patterns):
+        yield failed(where, f"names {what}, {found[0].decode(errors='replace')}", advice)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user on this machine
+        return "root"
+
+
+def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tuple[str, str, re.Match[bytes]]]:
+    """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
+    compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
+    for path in evidence.files:
+        with _content(path) as content:
+            for what, pattern in compiled.items():  # one after the other is quicker than all at once
+                for found in islice(pattern.finditer(content), MOST):
+                    line = content[: found.start()].count(b"\n") + 1
+                    yield f"{evidence.name(path)}:{line}", what, found
+
+
+@contextmanager
+def _content(path: Path) -> Iterator[bytes | mmap.mmap]:
+    """Open the content of a file; of predictions the texts, which are compressed there."""
+    if path.name == PREDICTIONS and (stored := read_predictions(path.parent)) is not None:
+        said = stored.texts
+        texts = () if said is None else (said.question, said.expected, said.answer or ())
+        yield "\n".join(text for column in texts for text in column).encode()
+    elif path.stat().st_size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            yield content
+    else:
+        yield b""
