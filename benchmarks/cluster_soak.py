@@ -31,7 +31,7 @@ from two_nodes import NODES, TwoNodes, slurm, until
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, write_atomically
 from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
 from hpml_bench.records.run import DONE
-from hpml_bench.system import heartbeat, tempdir
+from hpml_bench.system import heartbeat, temporary
 from hpml_bench.system.text import utc_now
 
 PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
@@ -154,7 +154,7 @@ def _kill(scene: Scene, host: str, pid: int, name: str = "KILL") -> bool:
 
 def remove_temporary(scene: Scene) -> bool:
     """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
-    found = sorted(Path(tempfile.gettempdir()).glob(f"{tempdir.PREFIX}*"))
+    found = sorted(Path(tempfile.gettempdir()).glob(f"{temporary.PREFIX}*"))
     if found:
         shutil.rmtree(scene.rng.choice(found), ignore_errors=True)
     return bool(found)

@@ -11,8 +11,7 @@ from hpml_bench.data.sources import fetch
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import digest, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset

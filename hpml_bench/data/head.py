@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hpml_bench.system.cache import cache_folder, locked, new_entry
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 LARGE = 16 * 2**20
 """Bytes of a file beyond which only its head is read."""

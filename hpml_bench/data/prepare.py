@@ -35,7 +35,7 @@ from hpml_bench.suite.settings import Settings, identity
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 FORMAT = 5
 """Version of cache entries, raised when the same rows are tokenised or saved differently."""

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from hpml_bench.system import pip
+from hpml_bench.system import child
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry, new_folder
 from hpml_bench.system.disk import WRITE_ERRORS
 from hpml_bench.system.errors import UserError
@@ -67,12 +67,12 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
     with new_folder(folder.parent) as room:
         requirements = room / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-        command = pip.command("download", "--no-deps", "--only-binary", ":all:")
+        command = child.pip_command("download", "--no-deps", "--only-binary", ":all:")
         command += ["--ignore-requires-python", "--require-hashes", "-r", str(requirements), "--dest", str(room)]
         command += ["--no-input", "--progress-bar", "off", "--retries", "1", "--timeout", "15"]
         try:
             # pip's temporary files lie on the cache's disk, and are removed with the room
-            status, output = pip.run(command, PIP_SECONDS, {"TMPDIR": str(room)})
+            status, output = child.run_pip(command, PIP_SECONDS, {"TMPDIR": str(room)})
         except subprocess.TimeoutExpired:
             raise UserError(f"{uri}: the download took longer than {PIP_SECONDS} s; try again") from None
         wheels = list(room.glob("*.whl"))

@@ -101,7 +101,7 @@ def _tried(folder: Path, advice: str) -> Found:
         UserError: it can't be written or locked, or the disk has no room for a run.
 
     """
-    from hpml_bench.system import disk, locks
+    from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError
 
     try:
@@ -112,8 +112,8 @@ def _tried(folder: Path, advice: str) -> Found:
             file.flush()
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in locks.UNSUPPORTED:
-            raise locks.unsupported(folder, error, advice) from None
+        if error.errno in disk.NO_LOCKS:
+            raise disk.no_locks_error(folder, error, advice) from None
         raise UserError(f"{folder} can't be written to ({error.strerror}); {advice}") from None
     disk.check_space(place, advice=f"free some space, or {advice}")
     free = shutil.disk_usage(place).free

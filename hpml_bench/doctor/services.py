@@ -48,13 +48,13 @@ def hub() -> Found:
 
 def package_index() -> Found:
     """Ask the index with pip, which knows the user's index, proxy and certificates."""
-    from hpml_bench.system import pip
+    from hpml_bench.system import child
 
     if find_spec("pip") is None:
         return Found("warn", f"there is no pip in {sys.executable}", "wheel: sources need it: python -m ensurepip")
     advice = "wheel: sources, as of the suite minilm, need it: see pip config list"
     try:
-        status, output = pip.run(pip.command("index", "versions", "pip", *INDEX), INDEX_SECONDS)
+        status, output = child.run_pip(child.pip_command("index", "versions", "pip", *INDEX), INDEX_SECONDS)
     except subprocess.TimeoutExpired:
         return Found("warn", f"offline: the package index is silent for {INDEX_SECONDS:g} s", advice)
     if status:

@@ -23,7 +23,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.devices import default_threads, measures_precision
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import tempdir
+from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import first_line
 from hpml_bench.training import cpu_precision
@@ -177,7 +177,7 @@ def predict(
 
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
-    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' hints for authors of scripts
         predictor = Predictor(suite, memory, Path(name))
         limit = predictor.limit(predictor.settings)

@@ -20,8 +20,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment
-from hpml_bench.system.hashing import digest
-from hpml_bench.system.text import utc_now
+from hpml_bench.system.text import digest, utc_now
 
 USUAL = ("lora", "prompt_tuning", "adapter")
 """The methods compared where none are named, if the suite has them."""

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.system.child import die_with_parent
 from hpml_bench.system.errors import Unsupported, UserError
-from hpml_bench.system.parent_death import die_with_parent
 
 if TYPE_CHECKING:
     from hpml_bench.gate.measure.workload import Workload

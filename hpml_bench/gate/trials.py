@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hpml_bench.gate.records import CheckTrial, TrialStarted
 from hpml_bench.records.files import write_atomically
-from hpml_bench.system import locks
+from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
 
 
@@ -27,10 +27,10 @@ class TrialFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the folder, and make it where it doesn't exist; a `UserError` where another self-test has locked it."""
-        lock = locks.file_lock(self.path / ".lock", timeout=0)
+        lock = disk.file_lock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            locks.acquire(lock, "name another with --out")
+            disk.acquire_lock(lock, "name another with --out")
         except Timeout:  # which is an OSError too
             reason = "another self-test writes there; wait for it, or name another with --out"
             raise UserError(f"{self.path}: {reason}") from None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.launch import fork_server, launcher, outcome
 from hpml_bench.launch.nodes import KEY, LOG, Nodes, Report
-from hpml_bench.system import job, processes, tempdir
+from hpml_bench.system import job, processes, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import Stop, stoppable
 
@@ -59,7 +59,7 @@ def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
     _await_fork_server()
     meeting.arrive(number, name)
     _wait(lambda: len(meeting.hosts(request.nodes)) == request.nodes or stop.requested)
-    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as beats:
+    with tempfile.TemporaryDirectory(dir=temporary.folder()) as beats:
         report = _ended(meeting, request, number, name, stop, Path(beats))
     meeting.report(report)
     if not report.decisive:
@@ -80,7 +80,7 @@ def check_folder(folder: Path) -> None:
 def _await_fork_server() -> None:
     """Wait until the fork server has imported everything, which takes longer than a launch and is no part of it."""
     first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    with tempdir.as_temporary():
+    with temporary.as_temporary():
         first.start()
     first.join()
 
@@ -122,7 +122,7 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"hpml-bench: {error}", file=sys.stderr)
         code = 2
-    tempdir.remove()
+    temporary.remove()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # a thread waits in C++

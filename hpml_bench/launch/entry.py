@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpml_bench.system.parent_death import die_with_parent
+from hpml_bench.system.child import die_with_parent
 
 
 def prepare(settings_json: str, target: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 
-from hpml_bench.system import child, environment, gpus, processes, tempdir
+from hpml_bench.system import child, environment, gpus, processes, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import blocked
 
@@ -33,7 +33,7 @@ def start_fork_server() -> None:
     check_tmpdir()
     multiprocessing.set_forkserver_preload(preload())
     processes.await_dying_server()
-    with tempdir.as_temporary():
+    with temporary.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
         with blocked(signal.SIGINT), _own_modules():  # blocked until the server ignores it
             forkserver.ensure_running()

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 
-from hpml_bench.system.parent_death import die_with_parent
+from hpml_bench.system.child import die_with_parent
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

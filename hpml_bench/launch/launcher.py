@@ -16,7 +16,7 @@ from hpml_bench.launch.nodes import ALONE, Nodes
 from hpml_bench.launch.watchdog import Watchdog
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Outcome, RunError, RunRecord
-from hpml_bench.system import network, oom, processes, tempdir
+from hpml_bench.system import cgroups, network, processes, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
@@ -78,14 +78,14 @@ def watched(
     beats = beats or request.folder
     failure: ChildFailedError | None = None
     broken: RunError | None = None
-    server, kills = processes.fork_server(), oom.oom_kills()
+    server, kills = processes.fork_server(), cgroups.oom_kills()
     # A fork server that dies meanwhile is started again by the launcher; its temporary files belong here too.
-    with tempdir.as_temporary(), Watchdog(request.folder, request.limits, stop, beats, late) as watch:
+    with temporary.as_temporary(), Watchdog(request.folder, request.limits, stop, beats, late) as watch:
         try:
             failure = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, oom.oom_kills() > kills, server)
+    return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
 
 
 def _silence() -> None:
@@ -111,8 +111,8 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     _silence()
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
-    temporary = tempfile.TemporaryDirectory(dir=tempdir.folder(), ignore_cleanup_errors=True)
-    with temporary as logs, only_agent_signal() as signals:
+    logs_folder = tempfile.TemporaryDirectory(dir=temporary.folder(), ignore_cleanup_errors=True)
+    with logs_folder as logs, only_agent_signal() as signals:
         config = LaunchConfig(
             nproc_per_node=len(nodes.ranks(settings.world_size or 1)),
             max_restarts=0,

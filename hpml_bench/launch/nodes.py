@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.failures import lost_peer
+from hpml_bench.system.errors import lost_peer
 from hpml_bench.system.network import LOOPBACK
 
 LOG = "agents.log"

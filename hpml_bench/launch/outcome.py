@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from hpml_bench.records.files import OUTCOME, read_model
 from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
-from hpml_bench.system import environment, failures, processes
-from hpml_bench.system.failures import lost_peer
+from hpml_bench.system import environment, errors, processes
+from hpml_bench.system.errors import lost_peer
 from hpml_bench.system.redaction import redacted_error
 from hpml_bench.training.request import RunRequest
 
@@ -91,14 +91,14 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
         return "failed", evidence.broken
     if evidence.failure is None:
         error = _first_error(folder, ranks)
-        return (failures.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
+        return (errors.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
     rank, first = evidence.failure.get_first_failure()
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and first.exitcode < 0:
         return _killed(rank, _name(-first.exitcode), evidence)
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
-        return failures.status_of(error.kind, error.message), error
+        return errors.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
 
 
@@ -116,7 +116,7 @@ def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunEr
         message = f"rank {rank} was ended by the kernel for lack of memory{reached}"
         return "oom_host", RunError(kind=name, message=message, rank=rank)
     message = f"rank {rank} was ended by {name}{reached}"
-    return "killed", RunError(kind=name, message=message + failures.hint(message), rank=rank)
+    return "killed", RunError(kind=name, message=message + errors.hint(message), rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:

@@ -21,7 +21,7 @@ from hpml_bench.launch import entry, fork_server
 from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import processes, tempdir
+from hpml_bench.system import processes, temporary
 from hpml_bench.system.cache import check_space
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.cpu_precision import Products
@@ -68,7 +68,7 @@ def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: flo
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     check_space()
     reach(settings.backbone)  # a hub that can't be reached is reported before the fork server has imported torch
-    with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
+    with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
         target = Path(name) / "result.json"
         end, code, result = _in_child(settings, work, target, deadline)
     if result is None:
@@ -137,7 +137,7 @@ def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> 
     watching = threading.Thread(target=watch, name="start", daemon=True)
     watching.start()
     try:
-        with tempdir.as_temporary():
+        with temporary.as_temporary():
             child.start()
     except (EOFError, ConnectionError):  # the server has ended
         pass

@@ -13,8 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
-from hpml_bench.system.text import first_line
+from hpml_bench.system.text import digest, first_line
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -32,7 +32,7 @@ from hpml_bench.records.load import changed, digests_of, load_record, read_recor
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.system import disk, locks
+from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redact_files
 
@@ -247,11 +247,11 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Hold a results folder's lock, which the kernel releases even at a kill; UserError if not had within `seconds`."""
-    lock, holder = locks.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
+    lock, holder = disk.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
     if (folder / ".lock").is_symlink():
         raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
     try:
-        locks.acquire(lock, "give an --out on another one")
+        disk.acquire_lock(lock, "give an --out on another one")
     except Timeout:
         owner = read_json(holder) or {}
         raise UserError(

@@ -29,7 +29,7 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running", "logs"
 """Folders beside the runs: claims on units, uncommitted attempts, states of jobs, runs under way, output of jobs.

@@ -9,8 +9,7 @@ from pydantic import Field
 from hpml_bench.suite.base import Frozen, Line
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Margin
-from hpml_bench.system.hashing import digest
-from hpml_bench.system.nested import map_texts
+from hpml_bench.system.text import digest, map_texts
 
 SCHEMA_VERSION = 2
 """Counts up when a default changes, since ids leave defaults out, and when a field changes its meaning."""

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import without_defaults
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 CLASSIFICATION = "sequence_classification"
 """The task of a suite that names none."""

@@ -17,9 +17,9 @@ from hpml_bench.records.run import DONE
 from hpml_bench.suite.devices import measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
-from hpml_bench.system import environment, gpus, tempdir
+from hpml_bench.system import environment, gpus, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 from hpml_bench.training.cpu_precision import Products
 from hpml_bench.training.request import RunRequest
 
@@ -63,7 +63,7 @@ class Measurements:
         prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
 
         def fits(spec: RunSpec) -> bool:
-            with tempfile.TemporaryDirectory(dir=tempdir.folder()) as name:
+            with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
                 folder = Path(name) / spec.run_id
                 request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=self._limits, try_out=True)
                 try:

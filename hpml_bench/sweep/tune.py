@@ -28,10 +28,10 @@ from hpml_bench.sweep.request import SweepRequest
 from hpml_bench.sweep.resolve import Findings, Measurements, resolve
 from hpml_bench.sweep.studies import Study, open_storage
 from hpml_bench.sweep.write_suite import check_target, write_suite
-from hpml_bench.system import environment, tempdir
+from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
 from hpml_bench.system.signals import stoppable
+from hpml_bench.system.text import digest
 from hpml_bench.training.request import RunRequest
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
 @contextmanager
 def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
     """Yield the prepared data with the validation rows in the place of the test rows, under digests of its own."""
-    with tempfile.TemporaryDirectory(prefix="tuning-", dir=tempdir.folder()) as name:
+    with tempfile.TemporaryDirectory(prefix="tuning-", dir=temporary.folder()) as name:
         data_folder = Path(prepared.data).resolve()
         splits = {"train": "train", "validation": "validation", "test": "validation"}
         if (data_folder / RETENTION).is_dir():

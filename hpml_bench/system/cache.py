@@ -15,9 +15,9 @@ from pathlib import Path
 
 import platformdirs
 
-from hpml_bench.system import disk, locks
+from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
@@ -80,7 +80,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder, removed afterwards; if this process is killed, the next use of `parent` removes it."""
     _make(parent)
     folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
-    with locks.held(f"{folder}.lock", ELSEWHERE):  # from before the folder to after it: a free lock means abandoned
+    with disk.lock_held(f"{folder}.lock", ELSEWHERE):  # from before the folder to after it: a free lock means abandoned
         try:
             folder.mkdir()
             yield folder
@@ -92,7 +92,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
 def locked(entry: Path) -> Iterator[None]:
     """Hold the lock of a cache entry, so that one of several ranks builds it and the others find it."""
     _make(entry.parent)
-    with locks.held(f"{entry}.lock", ELSEWHERE):
+    with disk.lock_held(f"{entry}.lock", ELSEWHERE):
         yield
 
 
@@ -136,7 +136,7 @@ def _make(folder: Path) -> None:
             foreign = not Path(f"{abandoned}.lock").exists()  # made by a version without locks, which may still write
             if foreign and time.time() - abandoned.stat().st_mtime < FOREIGN_SECONDS:
                 continue
-            with locks.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
+            with disk.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
                 _remove(abandoned)
 
 

@@ -1,16 +1,28 @@
-"""Jobs as child processes that end with this one and print into a file; arguments that run a module."""
+"""Child processes that end with this one: jobs, which print into a file, and pip; arguments that run a module."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hpml_bench.system.parent_death import die_with_parent
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however it does; SystemExit if it has ended already."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        raise SystemExit("the parent has ended")
 
 
 def module(name: str, *arguments: str) -> list[str]:
@@ -75,3 +87,43 @@ def end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+_PROGRAM = (
+    f"import os, runpy, sys; runpy.run_path({__file__!r})['die_with_parent'](); "
+    "os.getppid() == int(sys.argv.pop(1)) or sys.exit(); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+)
+"""The module is run by its path: an installed or local `hpml_bench` may be another version, which is being checked."""
+
+
+def pip_command(*arguments: str) -> list[str]:
+    """Return the command that runs pip of this interpreter with these arguments.
+
+    The child compares its parent with the number of this process, and doesn't begin if this process has ended.
+    """
+    return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]
+
+
+def run_pip(command: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a pip command, that of `pip_command`, with `variables` in its environment; return its status and output.
+
+    When this process is interrupted, pip and its children end too; when it is killed, pip does. After `seconds` it is
+    killed, and subprocess.TimeoutExpired raised.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(variables or {})},
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(seconds)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        log.seek(0)
+        return status, log.read()

@@ -1,4 +1,8 @@
-"""Disk space and disk errors, each as one sentence."""
+"""Disk space, disk errors, and locks on files, which the kernel releases when their process ends.
+
+On a file system without locks `filelock` would only warn and take a marker file instead, which outlives a killed
+process: here that is an error.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from hpml_bench.system.errors import UserError
 
@@ -52,3 +58,41 @@ def check_space(
     free = shutil.disk_usage(folder).free / 1e6
     if free < LEAST_FREE_MB:
         raise UserError(f"{folder}: {free:.0f} MB are free there, and {what} needs {LEAST_FREE_MB}; {advice}")
+
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""Errors of flock where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""
+
+
+def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
+    """Return a kernel lock, never filelock's marker file."""
+    return FileLock(path, timeout=timeout, fallback_to_soft=False)
+
+
+@contextmanager
+def lock_held(path: Path | str, advice: str) -> Iterator[None]:
+    """Hold a lock while the body runs, after waiting for it; raises UserError on a file system without locks."""
+    lock = file_lock(path)
+    acquire_lock(lock, advice)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def acquire_lock(lock: FileLock, advice: str) -> None:
+    """Take a lock; raises Timeout if another process holds it, UserError on a file system without locks."""
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise no_locks_error(Path(lock.lock_file).parent, error, advice) from None
+
+
+def no_locks_error(folder: Path, error: OSError, advice: str) -> UserError:
+    """Return the error to show for a folder on a file system without locks."""
+    return UserError(
+        f"{folder}: this file system can't lock files ({error.strerror}); {advice}, or have it mounted with locks "
+        "(Lustre: -o flock)"
+    )

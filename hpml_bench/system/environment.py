@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpml_bench.system import cgroups, gpus, job
-from hpml_bench.system.hashing import digest
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
+from hpml_bench.system.text import digest
 
 PACKAGES = ("hpml-bench", "torch", "transformers", "peft", "datasets", "tokenizers", "numpy")
 OPTIONAL = ("bitsandbytes",)

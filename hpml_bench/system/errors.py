@@ -1,4 +1,9 @@
-"""Errors with a meaning of their own: a user's mistake, a method that can't run with a model, divergence."""
+"""Errors with a meaning of their own, and what an error of a rank says of its cause."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
 
 
 class UserError(Exception):
@@ -15,3 +20,61 @@ class Unsupported(Exception):  # noqa: N818 - a result, shown as a row of the re
 
 class Diverged(Exception):  # noqa: N818
     """The training loss became NaN or infinite; raised on all ranks at the same step."""
+
+
+_CUDA = re.compile(
+    r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED"
+    r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc",
+    re.IGNORECASE,
+)
+"""Out-of-memory messages of CUDA, cuBLAS, cuDNN and NCCL, which don't raise torch's OutOfMemoryError.
+
+cuBLAS reports that it isn't initialised if there is no memory for its handle.
+"""
+_HOST = re.compile(
+    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\b(m|re)alloc of size \d+ failed", re.IGNORECASE
+)
+_LOST_PEER = re.compile(
+    r"closed by (remote )?peer|reset by peer|broken pipe|remote process (exited|exiting)|communicator was aborted"
+    r"|watchdog caught collective",
+    re.IGNORECASE,
+)
+"""Messages of gloo and NCCL on the remaining ranks when one has ended or doesn't answer."""
+_DEVICE = re.compile(
+    r"\b(cuda|nccl)\b( \w+)? (error|failure)|\bcublas|\bcudnn|\bCU[A-Z]+_STATUS_|same device", re.IGNORECASE
+)
+"""Messages of CUDA's errors and its libraries', and torch's where tensors are on two devices."""
+_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory\b.*No space left|\bSIGBUS\b", re.DOTALL)  # noqa: S108
+"""Messages of NCCL and torch, and the signal, where shared memory has run out."""
+
+
+def status_of(kind: str, message: str) -> Literal["oom_cuda", "oom_host", "failed"]:
+    """Return the status of a run that ended with this exception of a rank, by its class's name and its message."""
+    if kind == "OutOfMemoryError" or _CUDA.search(message):
+        return "oom_cuda"
+    if kind.endswith("MemoryError") or _HOST.search(message):  # also Arrow's and numpy's own
+        return "oom_host"
+    return "failed"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception is for lack of memory, on the host or on the GPU."""
+    return status_of(type(error).__name__, str(error)) != "failed"
+
+
+def of_machine(error: BaseException) -> bool:
+    """Return whether an exception is for lack of memory or of the GPU or its libraries: no reason to refuse a model."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "AcceleratorError" in kinds or _DEVICE.search(str(error)) is not None or out_of_memory(error)
+
+
+def hint(message: str) -> str:
+    """Return advice on an error, to append to its message; empty if there is none."""
+    if _SHARED_MEMORY.search(message):
+        return "; /dev/shm may be full: give the container more of it (docker run --shm-size=8g, or --ipc=host)"
+    return ""
+
+
+def lost_peer(message: str) -> bool:
+    """Return whether a rank failed only because another one had ended."""
+    return _LOST_PEER.search(message) is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from hpml_bench.system.nested import map_texts
+from hpml_bench.system.text import map_texts
 
 SECRET_VARIABLE = re.compile(
     r"(?i)(?!(OLD)?PWD$)"  # the working directory is none

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from hpml_bench.system import processes, tempdir
+from hpml_bench.system import processes, temporary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATUS = 130
@@ -45,7 +45,7 @@ def exit_now() -> None:
     os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
     processes.kill(processes.descendants())
     processes.end_fork_server()
-    tempdir.remove()
+    temporary.remove()
     os._exit(STATUS)
 
 

@@ -1,9 +1,13 @@
-"""Untrusted text (names, data, error messages) without control characters, which terminals and CI would execute."""
+"""Texts: untrusted ones without control characters, which terminals and CI would execute; nested ones; digests."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 LONGEST = 10_000
 """Characters that any one text of a report may have; a longer one is cut."""
@@ -40,3 +44,18 @@ def first_line(error: BaseException, width: int = 300) -> str:
 def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def map_texts(value: Any, change: Callable[[str], str], leave_out: Callable[[str], bool] = lambda _: False) -> Any:
+    """Return a value with all texts changed but keys; tuples become lists; `leave_out` selects keys to drop."""
+    if isinstance(value, Mapping):
+        return {key: map_texts(item, change, leave_out) for key, item in value.items() if not leave_out(str(key))}
+    if isinstance(value, list | tuple):
+        return [map_texts(item, change, leave_out) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Return the hex SHA-256, cut to `length`, of the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -18,8 +18,7 @@ from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
 from hpml_bench.suite.settings import RunSpec, Settings
-from hpml_bench.system.errors import Unsupported, UserError
-from hpml_bench.system.failures import of_machine
+from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations

@@ -10,7 +10,7 @@ import torch
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.system import environment, network
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 LENGTH = 256
 """Most bytes of a rank's text."""

@@ -23,8 +23,7 @@ from hpml_bench.records.run import Consumed
 from hpml_bench.suite.schedule import Windows, lr_factor
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
-from hpml_bench.system.errors import Diverged
-from hpml_bench.system.failures import out_of_memory
+from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import clock
 from hpml_bench.training.cuda import leave_free, release

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from hpml_bench.system.failures import of_machine
+from hpml_bench.system.errors import of_machine
 from hpml_bench.training.precision import autocast_of
 from hpml_bench.training.random_numbers import seeded
 

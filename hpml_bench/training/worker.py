@@ -32,7 +32,7 @@ from hpml_bench.records.run import Check, Metric, Outcome, RunError, Status
 from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings
-from hpml_bench.system import environment, failures, heartbeat, processes
+from hpml_bench.system import environment, errors, heartbeat, processes
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import cpu_precision as products
@@ -95,7 +95,7 @@ def leave_error(error: BaseException, folder: Path, rank: int) -> None:
     """Print an exception and write it to this rank's error file; after a moment where it lost a peer."""
     record = run_error(error, rank)
     print(record.traceback, file=sys.stderr)
-    if failures.lost_peer(record.message):
+    if errors.lost_peer(record.message):
         time.sleep(LOST_PEER_SECONDS)
     write_atomically(folder / f"error-rank{rank}.json", record.model_dump_json())
 
@@ -250,11 +250,11 @@ def run_error(error: BaseException, rank: int) -> RunError:
     message = "; ".join([redacted_error(str(error))[:2000] or type(error).__name__, *getattr(error, "__notes__", [])])
     record = RunError(
         kind=type(error).__name__,
-        message=message + failures.hint(message),
+        message=message + errors.hint(message),
         rank=rank,
         traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )
-    status = failures.status_of(record.kind, record.message)
+    status = errors.status_of(record.kind, record.message)
     if status == "failed":
         return record
     if status == "oom_cuda":

@@ -28,7 +28,7 @@ from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep.order import shuffled
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 from hpml_bench.verify.folder import Evidence, Finding, failed
 
 ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")

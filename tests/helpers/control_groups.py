@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from helpers import skips
-from hpml_bench.system import oom
+from hpml_bench.system import cgroups
 
 LIMITS = ("memory.max", "memory.limit_in_bytes")
 """File of the limit, in versions 2 and 1."""
@@ -19,7 +19,7 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 def limited(size: int) -> Iterator[Path]:
     """Yield the folder of a group with so many bytes; the test is skipped where none can be made."""
     try:
-        own = next(path.parent for path in oom._counters() if path.exists())
+        own = next(path.parent for path in cgroups._counters() if path.exists())
         group = Path(tempfile.mkdtemp(prefix="hpml-test-", dir=own))
     except (OSError, StopIteration) as error:
         skips.only_as_root(f"no control group of memory can be made here: {error}")

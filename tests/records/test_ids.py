@@ -17,7 +17,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import FORMER_DEFAULTS, OptimizerSpec, RunSpec, Settings, identity
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 DEFAULTS = {2: "17b6eb1589636155"}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from helpers import made_records, tiny
 from hpml_bench.records.run import Digests, RunRecord, protocol_id
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 DIGESTS = Digests(weights="w", tokenizer="t", data="d")
 

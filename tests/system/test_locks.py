@@ -15,7 +15,7 @@ import pytest
 
 from hpml_bench.gate.trials import TrialFolder
 from hpml_bench.records.folder import ResultsFolder, locked
-from hpml_bench.system import cache, tempdir
+from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
 
 
@@ -60,13 +60,13 @@ def test_a_file_system_without_locks_is_told(
 def test_a_temporary_folder_needs_locks_too(tmp_path: Path) -> None:
     """It is told at once, instead of trying folder after folder."""
     program = (
-        "import errno, fcntl\nfrom hpml_bench.system.errors import UserError\nfrom hpml_bench.system import tempdir\n"
+        "import errno, fcntl\nfrom hpml_bench.system.errors import UserError\nfrom hpml_bench.system import temporary\n"
     )
     program += "def flock(*_): raise OSError(errno.ENOSYS, 'Function not implemented')\nfcntl.flock = flock\n"
-    program += "try: tempdir.folder()\nexcept UserError as error: print(error)"
+    program += "try: temporary.folder()\nexcept UserError as error: print(error)"
     told = subprocess.check_output(
         [sys.executable, "-c", program], env=os.environ | {"TMPDIR": str(tmp_path)}, text=True, timeout=60
     )
     assert f"{tmp_path}: this file system can't lock files" in told
     assert "set TMPDIR" in told
-    assert list(tmp_path.glob(f"{tempdir.PREFIX}*")) == []
+    assert list(tmp_path.glob(f"{temporary.PREFIX}*")) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import outcome
-from hpml_bench.system import cgroups, failures, oom
+from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
 VERSION_1 = (
@@ -72,17 +72,17 @@ def test_the_kernels_counters_are_read(
     places = {"MOUNTS": mounts.format(root=root, mount=tmp_path / "mount"), "GROUPS": groups, "MACHINE": "oom_kill 7\n"}
     for name, text in places.items():
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(oom if name == "MACHINE" else cgroups, name, tmp_path / name)
-    assert oom.oom_kills() == count
+        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    assert cgroups.oom_kills() == count
 
 
 def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that has none of the files, and one whose counters say nothing, the count is 0."""
     for name in ("MOUNTS", "GROUPS", "MACHINE"):
-        monkeypatch.setattr(oom if name == "MACHINE" else cgroups, name, tmp_path / name)
-    assert oom.oom_kills() == 0
+        monkeypatch.setattr(cgroups, name, tmp_path / name)
+    assert cgroups.oom_kills() == 0
     (tmp_path / "MACHINE").write_text("pgfault 4\n")
-    assert oom.oom_kills() == 0
+    assert cgroups.oom_kills() == 0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_where_nothing_counts_nothing_was_killed(tmp_path: Path, monkeypatch: py
 )
 def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, status: str) -> None:
     """By the exception's class, or by what torch and the system say."""
-    assert failures.status_of(kind, message) == status
+    assert errors.status_of(kind, message) == status
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_errors_for_want_of_memory_are_told_apart(kind: str, message: str, statu
 )
 def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
     """As gloo and NCCL put it; an error of its own is none of these."""
-    assert failures.lost_peer(message) is lost
+    assert errors.lost_peer(message) is lost
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_rank_that_lost_a_peer_says_so(message: str, lost: bool) -> None:
 def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     """With what a container needs, in the record of a rank that raises and of one that is ended."""
     told = run_error(RuntimeError(message), 0).message
-    assert told == message + failures.hint(message)
+    assert told == message + errors.hint(message)
     assert ("--shm-size" in told) is hinted
 
 

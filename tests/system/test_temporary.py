@@ -14,7 +14,7 @@ import pytest
 
 from hpml_bench.records.files import remove_temporary, write_atomically
 from hpml_bench.records.jobs import write_once
-from hpml_bench.system import tempdir, temporary
+from hpml_bench.system import temporary
 from hpml_bench.system.redaction import redact_files
 
 DAY = 86_400
@@ -98,9 +98,9 @@ def folders(tmp_path: Path) -> Callable[..., Path]:
     """Makes a temporary folder as a process does, whose lock nobody holds any more."""
 
     def make(name: str) -> Path:
-        folder = tmp_path / f"{tempdir.PREFIX}{name}"
+        folder = tmp_path / f"{temporary.PREFIX}{name}"
         folder.mkdir()
-        (folder / tempdir.holder()).touch()
+        (folder / temporary.holder()).touch()
         (folder / "file").touch()
         return folder
 
@@ -111,9 +111,9 @@ def test_only_what_nobody_holds_is_abandoned(tmp_path: Path, folders: Callable[.
     """Temporary folders of living processes stay, those of dead ones go, and so does nobody else's."""
     living, dead, others = folders("living"), folders("dead"), tmp_path / "of-others"
     others.mkdir()
-    held = os.open(living / tempdir.holder(), os.O_RDWR)
+    held = os.open(living / temporary.holder(), os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
-    tempdir._remove_abandoned(tmp_path)
+    temporary._remove_abandoned(tmp_path)
     os.close(held)
     assert {*tmp_path.iterdir()} == {living, others}
     assert not dead.exists()
@@ -124,19 +124,19 @@ def test_folders_of_another_host_are_not_touched(
     what: str, tmp_path: Path, folders: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a process there holds one can't be seen here where both share the file system."""
-    owner = tempdir.socket if what == "gethostname" else tempdir.processes
+    owner = temporary.socket if what == "gethostname" else temporary.processes
     with monkeypatch.context() as patch:
         patch.setattr(owner, what, lambda: "another")
         theirs = folders("theirs")
-    made = tmp_path / f"{tempdir.PREFIX}made"  # by a process that has not locked it yet
+    made = tmp_path / f"{temporary.PREFIX}made"  # by a process that has not locked it yet
     made.mkdir()
-    tempdir._remove_abandoned(tmp_path)
+    temporary._remove_abandoned(tmp_path)
     assert {*tmp_path.iterdir()} == {theirs, made}
 
 
 def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -> None:
     """The folder that a SIGKILL left goes when the next process begins, and that one's own as it ends."""
-    program = "import os, sys; from hpml_bench.system import tempdir; print(tempdir.folder(), flush=True)\n"
+    program = "import os, sys; from hpml_bench.system import temporary; print(temporary.folder(), flush=True)\n"
     program += "if sys.argv[1] == 'kill': os.kill(os.getpid(), 9)\n"
     for how in ("kill", "end"):
         done = subprocess.run(

@@ -27,7 +27,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
-from hpml_bench.system import failures, gpus, heartbeat
+from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial, worker
 from hpml_bench.training import model as model_module
@@ -266,7 +266,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         trainer.train()
     told = worker.run_error(caught.value, rank=0)
     assert "no step was taken: it is the largest evaluation batch; lower eval_batch" in told.message
-    assert failures.status_of(told.kind, told.message) == "oom_cuda"
+    assert errors.status_of(told.kind, told.message) == "oom_cuda"
 
 
 def test_the_rehearsal_is_over_before_anything_is_read(

@@ -16,8 +16,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.errors import Unsupported
-from hpml_bench.system.failures import of_machine
+from hpml_bench.system.errors import Unsupported, of_machine
 
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
 """Types known to use frozen weights only in their layers' own forward."""

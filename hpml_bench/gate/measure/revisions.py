@@ -17,10 +17,10 @@ from pathlib import Path
 
 from hpml_bench.gate.measure.sides import ComparedSides, Installation
 from hpml_bench.suite import registry
-from hpml_bench.system import pip
+from hpml_bench.system import child
 from hpml_bench.system.cache import cache_folder, locked, new_entry
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
+from hpml_bench.system.text import digest
 
 OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
 INSTALL_SECONDS = 600
@@ -114,7 +114,7 @@ def _installation(label: str, write_source: Callable[[Path], None], plugins: Plu
         with locked(target):
             if not target.is_dir():
                 with new_entry(target) as fresh:
-                    _pip(pip.command("install", *OPTIONS, "--target", str(fresh), str(source)), label)
+                    _pip(child.pip_command("install", *OPTIONS, "--target", str(fresh), str(source)), label)
     _check_part(label, target, plugins)
     return Installation(label, sys.executable, target)
 
@@ -143,7 +143,7 @@ def _check_part(label: str, path: Path, plugins: Plugins) -> None:
 def _pip(command: Sequence[str], label: str) -> None:
     """Run pip; where it fails, raise a UserError with its first error."""
     try:
-        status, output = pip.run(command, INSTALL_SECONDS)
+        status, output = child.run_pip(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"

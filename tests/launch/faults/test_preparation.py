@@ -24,7 +24,7 @@ from hpml_bench.data import sources
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.system import cache, processes, tempdir
+from hpml_bench.system import cache, processes, temporary
 from hpml_bench.system.errors import UserError
 
 
@@ -217,6 +217,6 @@ def test_a_fork_server_that_died_before_the_preparation(download: Download, serv
     new = processes.fork_server() or 0
     assert new != server
     environment = Path(f"/proc/{new}/environ").read_bytes().split(b"\0")
-    assert f"TMPDIR={tempdir.folder()}".encode() in environment
+    assert f"TMPDIR={temporary.folder()}".encode() in environment
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{new}/status").read_text().splitlines())
     assert int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1

@@ -38,7 +38,7 @@ from hpml_bench.sweep.execute import Execution
 from hpml_bench.sweep.local import SweepQueue
 from hpml_bench.sweep.progress import SweepProgress
 from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.system import oom, processes, tempdir
+from hpml_bench.system import cgroups, processes, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
@@ -279,7 +279,7 @@ def test_the_kernels_kill_for_memory(
     """A SIGKILL while the control group's count of such kills rises is `oom_host`, with the peak seen."""
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 3\noom_kill 3\n")
-    monkeypatch.setattr(oom, "_counters", lambda: iter((events,)))
+    monkeypatch.setattr(cgroups, "_counters", lambda: iter((events,)))
 
     def kill(pids: dict[int, int]) -> None:
         time.sleep(0.3)
@@ -320,9 +320,13 @@ def test_a_real_kill_for_memory(
 @pytest.mark.serial
 def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
     """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
-    program = "import os, subprocess, sys; from hpml_bench.system import oom\n"
-    program += f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = oom.oom_kills()\n"
-    program += f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(oom.oom_kills() - before)"
+    program = "import os, subprocess, sys; from hpml_bench.system import cgroups\n"
+    program += (
+        f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = cgroups.oom_kills()\n"
+    )
+    program += (
+        f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(cgroups.oom_kills() - before)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "1\n"
 
@@ -395,7 +399,7 @@ def test_failures_cost_the_parent_nothing(prepared_for_faults: Prepared, tmp_pat
 
     def held() -> tuple[float, int, int, int, int]:
         process = psutil.Process()
-        inside = sum(1 for _ in tempdir.folder().rglob("*"))
+        inside = sum(1 for _ in temporary.folder().rglob("*"))
         counts = process.num_fds(), process.num_threads(), len(process.children(recursive=True)), inside
         return process.memory_info().rss / 1e6, *counts
 

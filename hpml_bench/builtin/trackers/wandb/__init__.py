@@ -41,11 +41,9 @@ from hpml_bench.records.points import Tail, iterate_points
 from hpml_bench.records.run import DONE, Point, RunRecord
 from hpml_bench.suite.settings import RunSpec, identity
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.hashing import digest
-from hpml_bench.system.nested import map_texts
 from hpml_bench.system.processes import kill
 from hpml_bench.system.redaction import redacted, secrets
-from hpml_bench.system.text import for_terminal
+from hpml_bench.system.text import digest, for_terminal, map_texts
 
 Mode = Literal["online", "offline", "off"]
 Order = dict[str, Any]
