@@ -73,7 +73,7 @@ def devices() -> dict[str, Any]:
     process.join()
     import torch
 
-    from hpml_bench.training.cuda import check_gpus, uuid
+    from hpml_bench.training.distributed import check_gpus, uuid
 
     visible = gpus.visible_gpus()
     check_gpus(len(visible))

@@ -18,8 +18,8 @@ def generation(device: str = "cuda") -> dict[str, Any]:
     from hpml_bench.plugins.method import make_method
     from hpml_bench.plugins.task import Decoding, Generator, make_task
     from hpml_bench.training.generation import generate
+    from hpml_bench.training.kernels import autocast
     from hpml_bench.training.model import build_model
-    from hpml_bench.training.precision import autocast
 
     where, found = torch.device(device), {}
     with alone() as (_, folder):
@@ -48,7 +48,7 @@ def attention(device: str = "cuda") -> dict[str, Any]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
-    from hpml_bench.training.precision import leave_out_cudnn_attention
+    from hpml_bench.training.kernels import leave_out_cudnn_attention
 
     leave_out_cudnn_attention()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.system.environment import cores, has_bf16
-from hpml_bench.training import cpu_precision as products
+from hpml_bench.training import products
 
 ROWS = 12_800
 """Whole numbers of our buckets of batches of like lengths (25 of 512 rows) and of the HF Trainer's (16 of 800)."""

@@ -26,7 +26,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import first_line
-from hpml_bench.training import cpu_precision
+from hpml_bench.training import products
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
 
@@ -157,7 +157,7 @@ def _faster(settings: Settings, model: Resolved) -> str:
     """Return the precision that a sweep on this CPU would choose; fp32 where config.json is strange."""
     threads = settings.threads or default_threads(settings.world_size or 1)
     with suppress(Exception):  # the trace says what is strange
-        return cpu_precision.measure_for(settings, model.folder_or_file, threads).precision
+        return products.measure_for(settings, model.folder_or_file, threads).precision
     return "fp32"
 
 

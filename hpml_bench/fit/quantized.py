@@ -14,7 +14,7 @@ from transformers.quantizers import AutoHfQuantizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import quantization
-from hpml_bench.training.precision import WEIGHTS
+from hpml_bench.training.kernels import WEIGHTS
 
 BLOCK, SCALES_BLOCK = 64, 256
 """Weights per scale of nf4, and scales per scale of scales under double quantisation: bitsandbytes' defaults."""

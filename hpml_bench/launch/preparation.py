@@ -24,7 +24,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import processes, temporary
 from hpml_bench.system.cache import check_space
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.cpu_precision import Products
+from hpml_bench.training.products import Products
 
 STOPPED_SECONDS = 10
 """Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""

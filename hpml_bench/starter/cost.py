@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rates import Published
 from hpml_bench.system import environment, gpus
-from hpml_bench.training.cpu_precision import FASTER, shape_of, thread_rates
+from hpml_bench.training.products import FASTER, shape_of, thread_rates
 
 REACHED = 0.4
 """Share of the measured product's rate that a training reaches, about."""

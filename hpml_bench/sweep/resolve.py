@@ -20,7 +20,7 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
-from hpml_bench.training.cpu_precision import Products
+from hpml_bench.training.products import Products
 from hpml_bench.training.request import RunRequest
 
 BY_NODE = ("device", "world_size", "threads", "precision")

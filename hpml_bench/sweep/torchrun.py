@@ -19,7 +19,7 @@ from hpml_bench.sweep.resolve import Findings, resolve
 from hpml_bench.system import environment
 from hpml_bench.system.text import utc_now
 from hpml_bench.training import worker
-from hpml_bench.training.cuda import check_gpus
+from hpml_bench.training.distributed import check_gpus
 from hpml_bench.training.request import RunRequest
 
 

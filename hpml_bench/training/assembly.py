@@ -21,10 +21,9 @@ from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec, Settings
-from hpml_bench.training import precision
+from hpml_bench.training import kernels
 from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
-from hpml_bench.training.kernels import speed_up
 from hpml_bench.training.model import build_model, is_large
 
 
@@ -78,9 +77,9 @@ def initialise(run: Assembly) -> None:
     """Let a method that trains initialise its encoder from the run's data."""
     if run.method.trains:
         batches = (run.train_rows.batch(indices).to(run.group.device) for indices in run.order())
-        with precision.autocast(run.settings):
+        with kernels.autocast(run.settings):
             run.method.before_train(run.model.encoder, batches, run.steps)
-        precision.keep_trained_as_float32(run.model)  # weights that were made anew from the data
+        kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
 
 
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
@@ -93,11 +92,11 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
 
     def measure_base(base: PreTrainedModel) -> None:
         if task.retention:
-            speed_up(base, settings.device)  # as for the trained model: their difference must not come from kernels
+            kernels.speed_up(base, settings.device)  # as for the trained model, so that kernels make no difference
             losses.append(base_losses(base, task, rows[RETENTION], settings, group))
 
-    precision.set_float32_products(settings)
-    precision.leave_out_cudnn_attention()
+    kernels.set_float32_products(settings)
+    kernels.leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
     loading = group.in_turn() if is_large(folder, settings) else nullcontext()
     model = build_model(folder, spec, method, task, measure_base, group.device, loading).to(group.device)

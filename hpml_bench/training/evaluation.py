@@ -21,10 +21,16 @@ from hpml_bench.records.predictions import Predictions, TextAnswers
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.choices import Chosen, choose, rehearse_choices
 from hpml_bench.training.clock import clock
-from hpml_bench.training.generation import Answers, answer_all, rehearse_answers
-from hpml_bench.training.precision import autocast
+from hpml_bench.training.generation import (
+    Chosen,
+    GeneratedTexts,
+    answer_all,
+    choose,
+    rehearse_answers,
+    rehearse_choices,
+)
+from hpml_bench.training.kernels import autocast
 
 OUTPUTS = 2**28
 """Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
@@ -94,7 +100,7 @@ def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Setting
         model.release()
 
 
-def _texts(rows: Rows, answers: Answers | None, chosen: Chosen | None) -> TextAnswers:
+def _texts(rows: Rows, answers: GeneratedTexts | None, chosen: Chosen | None) -> TextAnswers:
     texts = answers.texts if answers else chosen.plain if chosen else None
     return TextAnswers(
         question=tuple(rows.column("question")),

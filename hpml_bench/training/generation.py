@@ -1,4 +1,9 @@
-"""Generation: every prompt answered once over the ranks, greedily or sampled by the row's own seed, with a cache."""
+"""Answers of a language model, every row once over the ranks: generated with a cache, or chosen by likelihood.
+
+Generation is greedy, or sampled by the row's own seed. Choices are compared as in lm-evaluation-harness: by the
+log-likelihood of a choice's tokens after the prompt, summed; and by that over the choice's characters, since long
+choices would lose by their length.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +13,23 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
+from hpml_bench.data.batches import MemoryNeed, largest, pieces
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import Decode, Generator, Scaffold, Task
+from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Generator, Scaffold, Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.choices import padded
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
@@ -66,7 +72,7 @@ def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
 
 
 @dataclass
-class Answer:
+class GeneratedText:
     """Answer generated for one row."""
 
     tokens: list[int]
@@ -78,7 +84,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answers:
+class GeneratedTexts:
     """The answers to all rows of a split, in the rows' order, the same on all ranks."""
 
     texts: tuple[str, ...]
@@ -90,7 +96,7 @@ class Answers:
     """Seconds of the slowest rank."""
 
 
-def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> Answers:
+def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> GeneratedTexts:
     """Answer every row exactly once and return the answers on all ranks.
 
     Before a model's first answers its cache is checked; where it is wrong on a rank, all ranks read the whole texts for
@@ -119,7 +125,7 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
     slowest = group.gather(torch.tensor(seconds, dtype=torch.float64)).max().item()
     gathered = group.gather_rows(local, len(rows), f"{where} rows were not answered")
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
-    return Answers(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
+    return GeneratedTexts(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
 
 
 def text_of(tokens: list[int], generator: Generator) -> str:
@@ -195,9 +201,9 @@ def generate(
     device: torch.device,
     numbers: list[int],
     progress: str = "answering",
-) -> list[Answer]:
+) -> list[GeneratedText]:
     """Answer prompts, token ids, side by side with a model in evaluation mode; the rows' numbers seed the sampling."""
-    answers = [Answer([]) for _ in prompts]
+    answers = [GeneratedText([]) for _ in prompts]
     draws = [torch.Generator().manual_seed(generator.seed * 1_000_003 + number) for number in numbers]
     state = model.read(*_left_padded(prompts, generator.pad_id, device))
     active = list(range(len(prompts)))
@@ -231,7 +237,7 @@ def _positions(model: LanguageModel) -> float:
     return getattr(config, "max_position_embeddings", None) or math.inf
 
 
-def _finished(answer: Answer, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
+def _finished(answer: GeneratedText, token: int, near_tie: bool, most: int, generator: Generator) -> bool:
     """Append a token to an answer of at most `most`, and return whether it was the last."""
     answer.tokens.append(token)
     answer.near_tie |= near_tie
@@ -245,9 +251,9 @@ def _finished(answer: Answer, token: int, near_tie: bool, most: int, generator: 
 def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return token ids [B, L] and mask [B, L], padded on the left."""
     length = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (length - len(row)) + row for row in prompts], device=device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts], device=device)
-    return ids, mask
+    ids = [[pad_id] * (length - len(row)) + row for row in prompts]
+    mask = [[0] * (length - len(row)) + [1] * len(row) for row in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
@@ -264,3 +270,107 @@ def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], a
     uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
     tokens = (below <= (uniform * below[:, -1])[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
     return tokens.to(logits.device)
+
+
+# Multiple choice
+
+
+class Chosen(NamedTuple):
+    """The likeliest choice of each row, as texts."""
+
+    plain: tuple[str, ...]
+    normalised: tuple[str, ...]
+    """By the log-likelihood per character."""
+
+
+class ChoicePair(NamedTuple):
+    """One choice of one of this rank's rows."""
+
+    place: int
+    """Index of the row among this rank's rows."""
+    number: int
+    """Index of the choice among the row's choices."""
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@torch.no_grad()
+def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int) -> Chosen:
+    """Return the likeliest choices of all rows on all ranks; of equally likely ones the first.
+
+    A batch has at most `most` targets, unless a choice alone has more.
+    """
+    choices = rows.column("choices")
+    mine = range(group.rank, len(rows), group.world)
+    local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
+    local[:, 0] = -1
+    local[: len(mine), 0] = torch.tensor(mine)
+    done = 0
+    for part in _choice_batches(rows, settings, group, most):
+        heartbeat.beat(f"comparing choices, {done} of this rank's are done")
+        for pair, loss in zip(part, _choice_losses(model, task, part, rows.pad_id, group.device), strict=True):
+            local[pair.place, 1 + pair.number] = loss
+        done += len(part)
+    gathered = group.gather_rows(local, len(rows), "choices of the rows were not compared")
+    return chosen(choices, gathered[:, 1:])
+
+
+@torch.no_grad()
+def rehearse_choices(
+    model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
+) -> None:
+    """Compare the choices of the largest batches of `choose`."""
+    passes = (
+        (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
+        for part in _choice_batches(rows, settings, group, most)
+    )
+    for part in largest(passes):
+        _choice_losses(model, task, part, rows.pad_id, group.device)
+
+
+def _choice_batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[ChoicePair]]:
+    """Yield the choices of this rank's rows in batches of similar length."""
+    tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
+    pairs = [
+        ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
+        for place, row in enumerate(range(group.rank, len(rows), group.world))
+        for number, answer in enumerate(tokens[row])
+    ]
+    pairs.sort(key=lambda pair: pair.length)
+    targets = np.array([len(pair.answer) for pair in pairs])
+    for part in pieces(np.arange(len(pairs)), targets, settings.eval_batch, most):
+        yield [pairs[number] for number in part]
+
+
+def _choice_losses(
+    model: torch.nn.Module, task: Task, part: list[ChoicePair], pad_id: int, device: torch.device
+) -> Tensor:
+    """Return the summed loss of each choice's tokens."""
+    ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
+    return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
+
+
+def chosen(choices: list[list[str]], losses: np.ndarray) -> Chosen:
+    """Return the likeliest choices, given the summed loss of each, [n, most choices]."""
+    plain, normalised = [], []
+    for texts, row in zip(choices, losses, strict=True):
+        own, characters = row[: len(texts)], [max(1, len(text.strip())) for text in texts]
+        plain.append(texts[int(np.argmin(own))])
+        normalised.append(texts[int(np.argmin(own / characters))])
+    return Chosen(tuple(plain), tuple(normalised))
+
+
+def padded(
+    pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
+    texts = [torch.tensor([*prompt, *answer]) for prompt, answer in pairs]
+    targets = [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs]
+    ids = pad_sequence(texts, batch_first=True, padding_value=pad_id)
+    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    return ids.to(device), mask.to(device), labels.to(device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
@@ -21,10 +22,8 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
-from hpml_bench.training.checkpointing import check_checkpointed, checkpoint_activations
-from hpml_bench.training.precision import WEIGHTS, keep_trained_as_float32
-from hpml_bench.training.random_numbers import seeded
-from hpml_bench.training.trial import is_causal, positions
+from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32
+from hpml_bench.training.trial import is_causal, positions, seeded
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "encoder": (MODEL_MAPPING, AutoModel),
@@ -38,6 +37,13 @@ Load = Callable[[Path, Settings, ModelKind, torch.device], PreTrainedModel]
 
 CPU = torch.device("cpu")
 LARGE_BYTES = 1_000_000_000
+NOT_CHECKPOINTED = {
+    "PREFIX_TUNING": "its prefix is in the cache of keys and values, which blocks are not given then",
+    "CARTRIDGE": "its prefix is in the cache of keys and values, which blocks are not given then",
+    "POLY": "hooks give its layers the task, and are gone when activations are computed again",
+    "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
+}
+"""PEFT's types that checkpointing breaks, and why; for the first, PEFT says so itself."""
 
 
 def is_large(folder: Path, settings: Settings) -> bool:
@@ -204,3 +210,20 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
                 setattr(part, key, 0.0)  # a skipped layer has no gradient, for which DDP would wait
             elif dropout is not None:
                 setattr(part, key, dropout)
+
+
+def checkpoint_activations(backbone: PreTrainedModel) -> None:
+    """Let a backbone keep only the input of each block while it trains.
+
+    It is torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient.
+    """
+    if not backbone.supports_gradient_checkpointing:
+        raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
+    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def check_checkpointed(encoder: nn.Module) -> None:
+    """Refuse a method that checkpointing would switch off or break (huggingface/peft#869, #1745)."""
+    kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
+    if kind in NOT_CHECKPOINTED:
+        raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")

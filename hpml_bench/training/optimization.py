@@ -1,6 +1,9 @@
-"""Optimization: the optimizer and its learning rates."""
+"""Optimization: a run's optimizer with its learning rates, and optimizers that torch doesn't have."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,3 +24,75 @@ def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
     )
+
+
+class Combined(torch.optim.Optimizer):
+    """Optimizer made of several, which share its parameter groups and state.
+
+    A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = tuple(parts)
+        self._sizes = [len(part.param_groups) for part in parts]
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Give all parts the state of the whole, and each its own groups."""
+        groups = iter(self.param_groups)
+        for part, size in zip(self.parts, self._sizes, strict=True):
+            part.state = self.state
+            part.param_groups = [next(groups) for _ in range(size)]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
+        """Take a step of every part."""
+        for part in self.parts:
+            part.step()
+
+
+class LionSteps(torch.optim.Optimizer):
+    """Lion: steps by the sign of an interpolated momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2).
+
+    With gradient g, momentum m (first 0), rate r and weight decay d, a step on a parameter w is
+
+        w <- w - r (sign(beta1 m + (1 - beta1) g) + d w)
+        m <- beta2 m + (1 - beta2) g
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
+        """Take a step."""
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._step(weights, group)
+
+    def _step(self, weights: list[torch.Tensor], group: dict[str, Any]) -> None:
+        """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        beta1, beta2 = group["betas"]
+        directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
+        torch._foreach_sign_(directions)
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(weights, directions, alpha=-group["lr"])
+        torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -23,7 +23,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training.precision import AUTOCAST
+from hpml_bench.training.kernels import AUTOCAST
 
 WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +30,9 @@ TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
 FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
+TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""Names of the types that can be trained, in the order in which their tensors lie in a file."""
+ALIGNMENT = 8
 
 
 def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prepared, folder: Path) -> None:
@@ -132,3 +137,19 @@ def load_trained(folder: Path) -> TaskModel:
         for name, tensor in tensors.items():
             built[name].copy_(tensor)
     return model.eval()
+
+
+def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
+    """Return the size in bytes of the file that `save_file` writes for these tensors.
+
+    That is eight bytes with the header's length, the header (JSON padded with spaces to a multiple of eight), and the
+    tensors by type and name (https://huggingface.co/docs/safetensors#format).
+    """
+    order = list(TYPES)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, tensor in sorted(tensors, key=lambda pair: (order.index(pair[1].dtype), pair[0])):
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + math.ceil(len(text) / ALIGNMENT) * ALIGNMENT + end

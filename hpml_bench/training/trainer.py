@@ -25,15 +25,13 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.clock import clock
-from hpml_bench.training.cuda import leave_free, release
+from hpml_bench.training.clock import StepEntry, StepLog, clock
+from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate, rehearse
-from hpml_bench.training.kernels import store_frozen_as_bf16
+from hpml_bench.training.kernels import autocast, make_scaler, store_frozen_as_bf16
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
-from hpml_bench.training.precision import autocast, make_scaler
-from hpml_bench.training.random_numbers import kept_generators
-from hpml_bench.training.step_log import StepEntry, StepLog
+from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""

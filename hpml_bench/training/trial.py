@@ -21,8 +21,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from hpml_bench.system.errors import of_machine
-from hpml_bench.training.precision import autocast_of
-from hpml_bench.training.random_numbers import seeded
+from hpml_bench.training.kernels import autocast_of
 
 LARGE = 1_000_000_000
 """Number of parameters above which no pass is computed on a CPU."""
@@ -159,6 +158,7 @@ def _learned_positions(module: nn.Module) -> float:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for the body."""
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -166,3 +166,19 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in training.items():
             part.training = mode
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Restore torch's generators after the body."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators in the body, and restore them afterwards."""
+    with kept_generators():
+        torch.manual_seed(seed)
+        yield

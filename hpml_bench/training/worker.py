@@ -35,11 +35,9 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment, errors, heartbeat, processes
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.redaction import redacted, redacted_error
-from hpml_bench.training import cpu_precision as products
+from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.cuda import check_gpus
-from hpml_bench.training.distributed import process_group
-from hpml_bench.training.nodes import over_nodes
+from hpml_bench.training.distributed import check_gpus, over_nodes, process_group
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trained, make_trainer, try_out

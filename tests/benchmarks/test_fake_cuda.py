@@ -81,7 +81,7 @@ def test_trained_parameters_in_half_precision_are_told(bench: Bench, monkeypatch
     from hpml_bench.training import model
 
     monkeypatch.setattr(model, "keep_trained_as_float32", lambda encoder: encoder.to(torch.bfloat16))
-    monkeypatch.setattr("hpml_bench.training.precision.keep_trained_as_float32", lambda _: None)
+    monkeypatch.setattr("hpml_bench.training.kernels.keep_trained_as_float32", lambda _: None)
     found = fake_cuda.run(bench, CLASSIFIER)
     assert (found.status, "is trained in torch.bfloat16" in found.why) == ("FAIL", True), found
 

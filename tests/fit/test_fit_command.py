@@ -24,7 +24,7 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import environment
 from hpml_bench.system.errors import Unsupported, UserError
-from hpml_bench.training.cpu_precision import Products, shape_of
+from hpml_bench.training.products import Products, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "files" / "configs"
 """config.json of published models, without weights."""
@@ -130,7 +130,7 @@ def test_the_precision_left_open_is_the_one_that_a_run_measures(
     monkeypatch.setattr("hpml_bench.system.environment.has_bf16", lambda _device: True)
     products = Products(shape=(8, 8, 8), threads=1, fp32_seconds=1.0, bf16_seconds=seconds)
     timed = []
-    monkeypatch.setattr("hpml_bench.training.cpu_precision.measure", lambda *of: timed.append(of) or products)
+    monkeypatch.setattr("hpml_bench.training.products.measure", lambda *of: timed.append(of) or products)
     words = (str(suite), "--methods", "full", "--set", "threads=null", "--set")
     shown = fit(*words, "precision=auto")
     assert f"cpu, {precision}, micro-batch" in shown.stdout

@@ -18,8 +18,7 @@ import torch
 from hpml_bench.gate.measure.machine import Stopwatch
 from hpml_bench.gate.measure.workload import TimedMethod
 from hpml_bench.plugins.group import Group
-from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.step_log import StepEntry, StepLog
+from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
 
 pytestmark = [
     pytest.mark.serial,

@@ -19,7 +19,7 @@ from hpml_bench.starter.model import Model, in_millions, look_at_model, source_o
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
-from hpml_bench.training import cpu_precision
+from hpml_bench.training import products
 
 MODEL = Model(
     source="path:/m", folder=Path("/m"), config={"hidden_size": 1000, "num_hidden_layers": 10, "vocab_size": 30_000},
@@ -82,9 +82,9 @@ def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> N
     import torch
 
     clock = iter([0.0, *(0.1 * step for step in range(1, 100))])
-    monkeypatch.setattr(cpu_precision.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(products.time, "thread_time", lambda: next(clock))
     before = torch.get_num_threads()
-    fp32, bf16 = cpu_precision.thread_rates((8, 4, 2))
+    fp32, bf16 = products.thread_rates((8, 4, 2))
     assert torch.get_num_threads() == before
     # after the third product 0.1 s have passed, which isn't enough; after the fourth 0.2 s, and 0.3 s at the end
     assert (fp32, bf16) == pytest.approx([2 * 8 * 4 * 2 * 4 / 0.3] * 2)

@@ -17,8 +17,8 @@ from hpml_bench.sweep import resolve as resolving
 from hpml_bench.sweep.resolve import Findings, ResolvedSuite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
-from hpml_bench.training import cpu_precision as products
-from hpml_bench.training.cpu_precision import Products
+from hpml_bench.training import products
+from hpml_bench.training.products import Products
 
 
 def figures(fp32: float, bf16: float) -> Products:

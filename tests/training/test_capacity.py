@@ -29,7 +29,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
-from hpml_bench.training import checkpointing, choices, cuda, evaluation, trial, worker
+from hpml_bench.training import distributed, evaluation, generation, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -260,7 +260,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
     trainer = Trainer.build(spec, prepare(spec.settings), group)
     calls = {"losses": (evaluation, "_losses_and_answers"), "answers": (LanguageModel, "read")}
-    monkeypatch.setattr(*calls.get(part, (choices, "_losses")), out_of_memory)
+    monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), out_of_memory)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
         trainer.train()
@@ -317,8 +317,8 @@ def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
     for device in (torch.device("cpu"), torch.device("cuda", 1)):
-        cuda.release(device)
-        cuda.leave_free(0.05, device)
+        distributed.release(device)
+        distributed.leave_free(0.05, device)
     assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
 
 
@@ -367,7 +367,7 @@ def test_each_micro_batch_shows_that_the_rank_is_at_work(
 # Gradient checkpointing
 
 
-REFUSED_TYPES = sorted(checkpointing.REFUSED.keys() - {"PREFIX_TUNING"})
+REFUSED_TYPES = sorted(model_module.NOT_CHECKPOINTED.keys() - {"PREFIX_TUNING"})
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_checkpointing_changes_no_gradient(kind: str, method: str, language_mode
             language_model_folders[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1
         )
         task, made = make_task(spec.settings.task), make_method(spec.method)
-        if method in checkpointing.REFUSED and recomputed:
+        if method in model_module.NOT_CHECKPOINTED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
                 build_model(language_model_folders[kind], spec, made, task)
             return

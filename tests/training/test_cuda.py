@@ -17,7 +17,7 @@ from hpml_bench.sweep import torchrun as under_torchrun
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
-from hpml_bench.training import cuda, worker
+from hpml_bench.training import distributed, worker
 from hpml_bench.training.distributed import process_group
 
 CARD = torch.zeros(8, 8)
@@ -26,7 +26,7 @@ CARD = torch.zeros(8, 8)
 def sentence(ranks: int = 1, own: int | None = None) -> str:
     """Return what the check says."""
     with pytest.raises(UserError) as caught:
-        cuda.check_gpus(ranks, own)
+        distributed.check_gpus(ranks, own)
     return str(caught.value)
 
 
@@ -79,7 +79,7 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device.index != 1 else CARD)
-    cuda.check_gpus(2, own=1)
+    distributed.check_gpus(2, own=1)
     assert "torch sees 2 GPU(s), but there are 3 ranks" in sentence(3, own=2)
     asked: list[Any] = []
 

@@ -35,9 +35,18 @@ from hpml_bench.plugins.task import Decoding, Generator, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.choices import Chosen, choose
 from hpml_bench.training.distributed import process_group
-from hpml_bench.training.generation import NEAR, Answer, answer_all, generate, make_generator, rehearse_answers, text_of
+from hpml_bench.training.generation import (
+    NEAR,
+    Chosen,
+    GeneratedText,
+    answer_all,
+    choose,
+    generate,
+    make_generator,
+    rehearse_answers,
+    text_of,
+)
 
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
@@ -280,7 +289,7 @@ def test_a_merged_model_answers_alike(kind: str, prompts_folder: Path) -> None:
 # The end of an answer
 
 
-def free(folder: Path, kind: str = "GPT-2") -> list[Answer]:
+def free(folder: Path, kind: str = "GPT-2") -> list[GeneratedText]:
     """Return answers that nothing but the most tokens ends."""
     return generate(model_of(folder, kind, "none"), language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
 

@@ -14,7 +14,7 @@ from hpml_bench.launch import fork_server
 from hpml_bench.records.points import read_points
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.system.gpus import visible_gpus
-from hpml_bench.training.cuda import uuid
+from hpml_bench.training.distributed import uuid
 
 pytestmark = pytest.mark.gpu
 

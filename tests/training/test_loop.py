@@ -21,8 +21,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds, total_steps
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.step_log import StepEntry, StepLog
+from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
 from hpml_bench.training.trainer import Trainer
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from hpml_bench.plugins.group import Group
-from hpml_bench.training.clock import CpuClock
-from hpml_bench.training.step_log import StepEntry, StepLog
+from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
 
 
 class Alone(Group):

@@ -17,7 +17,7 @@ from helpers.probe_run import make_run
 from hpml_bench.builtin.probes import communication
 from hpml_bench.plugins.group import Group
 from hpml_bench.system import environment, network
-from hpml_bench.training.nodes import LENGTH, over_nodes
+from hpml_bench.training.distributed import LENGTH, over_nodes
 
 TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), interconnect="eth0 10000 Mb/s")
 

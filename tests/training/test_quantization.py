@@ -35,8 +35,8 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import kernels, quantization
+from hpml_bench.training.kernels import autocast
 from hpml_bench.training.model import build_model
-from hpml_bench.training.precision import autocast
 from hpml_bench.training.saving import save_trained
 
 bitsandbytes = pytest.importorskip("bitsandbytes", minversion="0.48")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hpml_bench.training.safetensors_size import TYPES, safetensors_bytes
+from hpml_bench.training.saving import TYPES, safetensors_bytes
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40)
 SHAPES = st.lists(st.integers(0, 12), max_size=3)

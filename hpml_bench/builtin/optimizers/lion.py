@@ -25,6 +25,6 @@ class Lion(Optimizer):
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
         """Return our own implementation: torch has none."""
-        from hpml_bench.training.torch_optimizers import LionSteps
+        from hpml_bench.training.optimization import LionSteps
 
         return LionSteps(groups, betas=self.options.betas, weight_decay=settings.weight_decay)

@@ -61,8 +61,7 @@ class Muon(Optimizer):
         """Return torch's Muon and AdamW as one."""
         import torch
 
-        from hpml_bench.training.optimization import adamw
-        from hpml_bench.training.torch_optimizers import Combined
+        from hpml_bench.training.optimization import Combined, adamw
 
         options = self.options
         parts: list[torch.optim.Optimizer] = []

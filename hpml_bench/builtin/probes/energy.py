@@ -48,7 +48,7 @@ class EnergyProbe(Probe):
 
     def _read(self) -> float:
         if self.run.group.device.type == "cuda":
-            from hpml_bench.training.cuda import uuid
+            from hpml_bench.training.distributed import uuid
 
             return gpu_joules(uuid(self.run.group.device))
         joules = rapl_joules()

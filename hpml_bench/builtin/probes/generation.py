@@ -73,7 +73,7 @@ def first_token_seconds(run: Run) -> list[float]:
     import torch
 
     from hpml_bench.training.clock import one_at_a_time
-    from hpml_bench.training.precision import autocast
+    from hpml_bench.training.kernels import autocast
 
     model: Any = run.model
     model.eval()

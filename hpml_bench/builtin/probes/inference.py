@@ -88,7 +88,7 @@ def latencies(run: Run, model: TaskModel) -> list[float]:
     import torch
 
     from hpml_bench.training.clock import one_at_a_time
-    from hpml_bench.training.precision import autocast
+    from hpml_bench.training.kernels import autocast
 
     model.eval()
     rows = np.arange(min(run.settings.latency_samples, len(run.test)))

@@ -159,7 +159,7 @@ class MemoryProbe(Probe):
         if self.device.type == "cuda":
             import torch
 
-            from hpml_bench.training.cuda import uuid
+            from hpml_bench.training.distributed import uuid
 
             readings["cuda_allocated"] = torch.cuda.max_memory_allocated(self.device) / 1e6
             readings["cuda_reserved"] = torch.cuda.max_memory_reserved(self.device) / 1e6

@@ -95,7 +95,7 @@ class ParametersProbe(Probe):
 
 def saved_bytes(run: Run) -> int:
     """Return the bytes to keep of this fine-tuning, head included; by the method's own saving where it has one."""
-    from hpml_bench.training.safetensors_size import safetensors_bytes
+    from hpml_bench.training.saving import safetensors_bytes
 
     heartbeat.beat("measuring the saved size")
     with tempfile.TemporaryDirectory(dir=run.folder) as name:

@@ -33,7 +33,7 @@ from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.choices import chosen
+from hpml_bench.training.generation import chosen
 from hpml_bench.training.trainer import Trainer
 
 
