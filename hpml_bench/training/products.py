@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +203,7 @@ def _gpu_seconds(product: Callable[[], Any]) -> float:
 
 def _worker() -> bool:
     """Import what a rank imports: torch, transformers, PEFT, datasets."""
-    import hpml_bench.training.worker  # noqa: F401
-
+    import_module("hpml_bench.training.worker")
     return True
 
 
