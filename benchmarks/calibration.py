@@ -21,7 +21,7 @@ from scipy import optimize, special
 from hpml_bench import statistics
 from hpml_bench.statistics import ALPHA, Comparison
 from hpml_bench.statistics.verdicts import FOR_DIFFERENCES, OF_SCORE
-from hpml_bench.sweep.order import methods_of_seed
+from hpml_bench.sweep.plan import methods_of_seed
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]

@@ -19,7 +19,7 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.report.guessing import above
 from hpml_bench.statistics import Comparison
-from hpml_bench.sweep.order import methods_of_seed
+from hpml_bench.sweep.plan import methods_of_seed
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator

@@ -26,14 +26,14 @@ LOOKS = 5
 WAITER = """
 import resource, sys, time
 from pathlib import Path
-from hpml_bench.sweep.submit import find
+from hpml_bench.sweep.jobs import find
 sweep = find(Path(sys.argv[1]), print)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 took = []
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
-    states = sweep.states()
-    left = sweep.missing(again=False)
+    states = sweep.watch.states()
+    left = sweep.watch.left()
     took.append(time.perf_counter() - began)
 print(len(states), len(left), took[0], min(took[1:]), before / 1024,
       resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -56,7 +56,7 @@ def run_suite(
 
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
-    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.plan import SweepRequest
 
     loaded = load_suite(suite, seeds=seeds, settings=settings)
     chosen = None if methods is None else tuple(methods)

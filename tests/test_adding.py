@@ -19,14 +19,15 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
 from hpml_bench.report.results import Results
 from hpml_bench.suite import options, registry
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
@@ -139,7 +140,7 @@ def test_the_example_of_an_engine_does_a_sweep(tmp_path: Path, monkeypatch: pyte
     found: list[RunState] = []
     assert sweep.wait(found.append)
     assert [(state.status, state.spec.seed) for state in found] == [("ok", 0)]
-    record = sweep.record(found[0])
+    record = RunFolder(sweep.folder / found[0].run_id).record()
     assert record is not None
     assert record.neighbours == ()
     assert sweep.submit(again=True) == ()

@@ -14,13 +14,14 @@ from hpml_bench.cli.reporting import write
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.files import absolute_keeping_links
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import DONE, Status
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite.profile import load_profile
-from hpml_bench.sweep.execute import Ending
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.sweep.execute import Ending, SweepProgress
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
@@ -38,7 +39,7 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
         raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
     with disk.errors_as_user_errors(request.out), stoppable():
         if jobs.dry_run:
-            script = JobSweep.look(request, profile, folder, _say).script(jobs.detach)
+            script = JobSweep.preview(request, profile, folder, _say).script(jobs.detach)
             click.echo(script or "there is nothing to submit\n", nl=False)
             return OK
         engine = make_engine(profile)
@@ -46,74 +47,62 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
             raise UserError(f"--detach: jobs on {engine.title} end with this command")
         sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
-            return _done(sweep, modes, jobs.detach)
+            return _submit_and_wait(sweep.prepared(), modes, jobs.detach)
 
 
-def _done(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
-    """Prepare, submit, then wait or leave."""
-    stop = f"hpml-bench stop {_shown(sweep.folder)}"
-    if sweep.unprepared:
-        sweep.prepare_here()
+def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
+    """Submit, then wait and report, or leave."""
+    here = absolute_keeping_links(Path())
+    shown = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
+    complete = None
     try:
-        before = {(state.run_id, state.started): state.status for state in sweep.states()}
+        before = {(state.run_id, state.started): state.status for state in sweep.watch.states()}
         count = sweep.submit(again=True)
         if count and not sweep.engine.starts:
             click.echo(sweep.script(), nl=False)
-            _say(f"run each command, then hpml-bench report {_shown(sweep.folder)}")
+            _say(f"run each command, then hpml-bench report {shown}")
             return OK
         if detach and sweep.submit_report():
-            _say(f"hpml-bench status {_shown(sweep.folder)} shows the jobs, and {stop} ends them")
+            _say(f"hpml-bench status {shown} shows the jobs, and hpml-bench stop {shown} ends them")
             return OK
-        complete: bool | None = _waited(sweep, before)
+        complete = _wait(sweep, before)
     except KeyboardInterrupt:
         if sweep.engine.outlives:
-            _say(f"the jobs go on; the same command waits for them again, and {stop} ends them")
+            _say(f"the jobs go on; the same command waits for them again, and hpml-bench stop {shown} ends them")
             return INTERRUPTED
         _say("ending the runs under way ...")
         sweep.stop()
-        complete = None
-    return _reported(sweep, modes, complete)
-
-
-def _waited(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
-    """Wait, and show each new run; return whether all runs have a record."""
-    from hpml_bench.sweep.progress import SweepProgress  # which imports rich
-
-    with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
-        there = {(state.run_id, state.started) for state in sweep.states()}  # what was damaged is set aside since
-        progress.skip(sum(status in DONE for key, status in before.items() if key in there))
-        sweep.say = progress.say
-
-        def found(state: RunState) -> None:
-            if (state.run_id, state.started) not in before and (record := sweep.record(state)):
-                progress.finished_elsewhere(record)
-
-        return sweep.wait(found)
-
-
-def _reported(sweep: JobSweep, modes: Mapping[str, str], complete: bool | None) -> int:
-    """Write the report; `complete` is None where the user ended the sweep."""
-    states = sweep.states()
+    states = sweep.watch.states()
     if states:
         write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
         return ended(Ending("interrupted"))
     status = ended(Ending(), sum(state.status not in DONE for state in states), len(states))
-    if not complete:
-        for reason in sweep.reasons():
-            click.echo(for_terminal(reason, 2000), err=True)
-        click.echo(
-            f"the jobs ended and left {len(sweep.missing(again=False))} of {len(sweep.plan.units)} units undone; see "
-            f"{_shown(sweep.folder)}/logs; the same command goes on from here", err=True,
-        )  # fmt: skip
-    return status if complete else FAILED
+    if complete:
+        return status
+    for reason in sweep.reasons():
+        click.echo(for_terminal(reason, 2000), err=True)
+    click.echo(
+        f"the jobs ended and left {len(sweep.watch.left())} of {len(sweep.plan.units)} units undone; see {shown}/logs; "
+        "the same command goes on from here", err=True,
+    )  # fmt: skip
+    return FAILED
+
+
+def _wait(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
+    """Wait, and show each new run; return whether all runs have a record."""
+    with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
+        there = {(state.run_id, state.started) for state in sweep.watch.states()}  # damaged ones are set aside since
+        progress.skip(sum(status in DONE for key, status in before.items() if key in there))
+        sweep.say = progress.say
+
+        def found(state: RunState) -> None:
+            record = RunFolder(sweep.folder / state.run_id).record()  # none where it has gone meanwhile
+            if (state.run_id, state.started) not in before and record:
+                progress.finished_elsewhere(record)
+
+        return sweep.wait(found)
 
 
 def _say(text: str) -> None:
     click.echo(for_terminal(text))
-
-
-def _shown(folder: Path) -> Path:
-    """Return a folder's path, relative where it is below the working folder."""
-    here = absolute_keeping_links(Path())
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from hpml_bench.records.plan import Limits
     from hpml_bench.suite.suite import Suite
-    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.plan import SweepRequest
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
@@ -37,7 +37,7 @@ class RunOptions:
 
     def request(self, suite: Suite, limits: Limits, methods: tuple[str, ...] | None, **only: Any) -> SweepRequest:
         """Return the request of a suite's runs under these options; `only` has its seeds and where a model is saved."""
-        from hpml_bench.sweep.request import SweepRequest
+        from hpml_bench.sweep.plan import SweepRequest
 
         return SweepRequest(suite, self.out, methods, limits=limits, fresh=self.fresh, verbose=self.verbose, **only)
 

@@ -23,6 +23,7 @@ from hpml_bench.records.files import (
 )
 from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.run import Digests
+from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import Settings
@@ -78,6 +79,21 @@ class JobPlan(Frozen):
     """Number of the last call of run-all; further jobs don't repeat a run that failed in this call."""
     stopped: bool = False
     """Whether the sweep was stopped since; a waiting process then submits nothing more."""
+
+    def same_units(self, other: JobPlan) -> bool:
+        """Whether two plans have the same runs, cut into the same units."""
+        return self.suite == other.suite and self.units == other.units and self.profile.nodes == other.profile.nodes
+
+    def same_open_settings(self, other: JobPlan) -> bool:
+        """Whether jobs of two plans resolve the same settings; False in doubt, so that they are resolved again."""
+        if self.suite.settings != other.suite.settings or self.profile.engine != other.profile.engine:
+            return False
+        engine = registry.plugin("engines", self.profile.engine)
+        return bool(engine(self.profile).device_request == engine(other.profile).device_request)
+
+    def may_overlap(self, other: JobPlan) -> bool:
+        """Whether jobs of one plan may go on while those of the other are submitted."""
+        return self.same_units(other) and self.same_open_settings(other)
 
     def resolved(self, settings: Settings) -> Plan:
         """Return the plan of the runs with resolved settings."""

@@ -1,7 +1,8 @@
-"""Sweeps in this process: every method and seed of a suite, one run after another, resumed where it stopped."""
+"""Runs of this machine: a sweep, one after another, resumed where it stopped, and a run whose ranks torchrun starts."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,25 +14,26 @@ from typing import TYPE_CHECKING
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.foresight import in_doubt
 from hpml_bench.fit.limits import machine
-from hpml_bench.launch import fork_server, preparation
+from hpml_bench.launch import fork_server, outcome, preparation
 from hpml_bench.plugins.engine import make_engine
+from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker, follow_all
 from hpml_bench.records.files import PLAN, SUITE
-from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
-from hpml_bench.records.plan import Plan
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import DONE, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.execute import Ending, Execution, Queue
-from hpml_bench.sweep.order import places
-from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.resolve import Findings, Measurements, ResolvedSuite, resolve
-from hpml_bench.sweep.submitted import Submissions
+from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.plan import SweepRequest, places
+from hpml_bench.sweep.resolve import MeasuredSettings, Measurements, ResolvedSuite, resolve
+from hpml_bench.sweep.watch import Watcher
+from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
+from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         _refuse_if_queued(results.path)
         if request.fresh and request.whole:
             results.forget_measured()
-        resolved = resolve(request.suite, Findings(results.path, Measurements(request.limits)))
+        resolved = resolve(request.suite, MeasuredSettings(results.path, Measurements(request.limits)))
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
@@ -127,7 +129,7 @@ def _refuse_if_queued(folder: Path) -> None:
     plan = read_plan(folder)
     try:
         engine = make_engine(plan.profile)
-        waiting = [*(job.name for job in engine.live(plan)), *Submissions(folder, engine.lag).names()]
+        waiting = [*(job.name for job in engine.live(plan)), *Watcher(folder, plan, engine, print).recent_names()]
     except (UserError, OSError):  # such as on a machine without the engine's commands
         return
     if waiting:
@@ -175,3 +177,59 @@ def _run_missing(
     return execution.execute(
         SweepQueue(left, places(runs, resolved.suite), request, prepared, results, progress, trackers)
     )
+
+
+def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
+    """Do a run as one of the ranks that torchrun started; return whether it ended well.
+
+    Rank 0, or one that fails, commits the record; a rank that raises ends its process here.
+    The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
+    Raises UserError if a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs
+    work in the results folder.
+    """
+    from hpml_bench.data.prepare import prepare
+    from hpml_bench.report.model_card import write_card
+    from hpml_bench.training import worker
+    from hpml_bench.training.distributed import check_gpus
+
+    environment.set_cuda_environment()
+    rank = int(os.environ["RANK"])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    suite, notes = resolve(suite, MeasuredSettings(out / suite.name), here)
+    (spec,) = suite.runs([method], [seed])
+    check_methods([spec.method], spec.settings)
+    if spec.settings.device == "cuda":
+        check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
+    results = ResultsFolder(out / suite.name)
+    refuse_if_worked_on(results.path)
+    there = results.run_folder(spec).record()
+    if there is not None and Plan(()).settles(RunState.of(there)) and not fresh and save is None:
+        return True
+    prepared = prepare(spec.settings)
+    prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
+    started, began = utc_now(), time.monotonic()
+    main = rank == 0
+    if main:
+        make_folder(results.path)
+    if main and save is not None:
+        results.set_aside([spec], print)
+    own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
+    save_to = None if save is None else save.resolve()
+    request = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=save_to)
+    if main:
+        own.begin()
+        results.write_suite(suite.model_dump_json(indent=1))
+    try:
+        ended = worker.execute(request)
+    except Exception as error:
+        own.path.mkdir(parents=True, exist_ok=True)
+        worker.leave_error(error, own.path, rank)
+        if own.record() is None:  # the first rank here commits it; torchrun then ends the others
+            ended = outcome.outcome(own.path, outcome.ExitEvidence())
+            own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        worker.end_at_once()
+    if main:
+        record = own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        if save is not None and record.status == "ok":
+            write_card(record, save)
+    return ended.status in DONE

@@ -82,7 +82,7 @@ class Measurements:
 
 
 @dataclass(frozen=True)
-class Findings:
+class MeasuredSettings:
     """Results of measurements, kept in a results folder by all that they depend on."""
 
     folder: Path
@@ -114,7 +114,7 @@ class Findings:
         return known.get(key)
 
 
-def resolve(suite: Suite, findings: Findings, here: int | None = None) -> ResolvedSuite:
+def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -> ResolvedSuite:
     """Return a suite with its settings resolved for this machine, which has `here` of the ranks; None: all of them.
 
     On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
@@ -140,11 +140,11 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
     kept = read_resolved(folder)
     if kept is None:
         measurements = Measurements(limits) if plan.profile.nodes == 1 else None
-        first = resolve(suite, Findings(folder, measurements), here)
+        first = resolve(suite, MeasuredSettings(folder, measurements), here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
         kept = read_resolved(folder)
         assert kept is not None  # noqa: S101 - it was written just now
-    notes = resolve(suite, Findings(folder), here).notes
+    notes = resolve(suite, MeasuredSettings(folder), here).notes
     pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}
     own = resolve_devices(suite.settings.model_copy(update=pinned), here)
     different = [f"{key} {getattr(own, key)} instead of {getattr(kept, key)}"

@@ -11,15 +11,15 @@ import psutil
 from pydantic import ValidationError
 
 from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
-from hpml_bench.records.jobs import Job, claims, read_jobs
+from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.load import Headline, headlines
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import DONE, FAILED, Point
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.execute import steps_of
-from hpml_bench.sweep.progress import in_words
-from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.sweep.execute import in_words, steps_of
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.watch import holders
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError
 
@@ -33,16 +33,14 @@ LOCAL_HEAD: Row = ("method", "done", "failed", "seconds per run", "under way")
 def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     """Return a sentence with sums, and a table: the head, then a row for each unit."""
     live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
-    owners = claims(sweep.folder)
-    dead = sweep.engine.dead_among(owners)
-    held = {owner.unit for owner in owners if owner.name not in dead}
+    held = {owner.unit for owner in holders(sweep.folder, sweep.engine)}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
-    observed = sweep.observe()
-    recorded = {} if observed is None else {state.run_id: state for state in observed.states}
+    recorded = {state.run_id: state for state in sweep.watch.states()}
+    runs = sweep.watch.refresh()
     rows, total, failed = [HEAD], 0, 0
     states: Counter[str] = Counter()
     for number, unit in enumerate(sweep.plan.units):
-        specs = () if observed is None else observed.plan.units[number]
+        specs = () if runs is None else runs.units[number]
         records = [recorded[spec.run_id] for spec in specs if spec.run_id in recorded]
         done = sum(record.status in DONE for record in records)
         total, failed = total + done, failed + sum(record.status in FAILED for record in records)
@@ -54,8 +52,8 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
         host = worked.host if worked and (job is None or job.running) else ""
         name = job.name if job else worked.job if worked else ""
         rows.append((str(number), unit.title, now, name, host, f"{done} of {len(unit.tasks)}"))
-    runs = sum(len(unit.tasks) for unit in sweep.plan.units)
-    sums = f"{total} of {runs} runs are done" + (f", {failed} failed" if failed else "")
+    count = sum(len(unit.tasks) for unit in sweep.plan.units)
+    sums = f"{total} of {count} runs are done" + (f", {failed} failed" if failed else "")
     return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", rows
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import yaml
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
@@ -17,17 +21,15 @@ from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
-from hpml_bench.sweep.execute import Ending, Execution, Queue
-from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.resolve import Findings, Measurements, resolve
-from hpml_bench.sweep.studies import Study, open_storage
-from hpml_bench.sweep.write_suite import check_target, write_suite
+from hpml_bench.suite.suite import Suite
+from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.resolve import MeasuredSettings, Measurements, resolve
 from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import stoppable
@@ -43,6 +45,8 @@ FIRST_SEED = 10_000
 """Trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)."""
 FACTOR = 10.0
 """The range: a tenth to ten times a method's rate, two decades for all."""
+UNBOUNDED = 1e30
+"""Value beyond any score, finite as samplers require."""
 END_ONLY = 10**9
 """Steps between evaluations, so that there is none before the last step."""
 
@@ -97,7 +101,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
-        suite, notes = resolve(sweep.suite, Findings(folder.parent, Measurements(sweep.limits)))
+        suite, notes = resolve(sweep.suite, MeasuredSettings(folder.parent, Measurements(sweep.limits)))
         storage = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
@@ -220,7 +224,7 @@ class TrialQueue(Queue[tuple[int, str]]):
         folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
-    def recorded(self, request: RunRequest) -> RunRecord | None:
+    def earlier_record(self, request: RunRequest) -> RunRecord | None:
         """Return the record of a trial that a kill kept out of its study."""
         record = self._results.run_folder(request.spec).record()
         if record is None or not Plan((), self._prepared.digests, since=0).settles(RunState.of(record)):
@@ -264,3 +268,139 @@ def _trial(number: int, record: RunRecord, headline: str) -> Trial:
         parameters=None if parameters is None else int(parameters),
         run_id=record.run_id,
     )
+
+
+def open_storage(folder: Path) -> BaseStorage:
+    """Open the journal of a tuning's studies, which survives a kill at any moment; UserError without Optuna."""
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise UserError("tune needs Optuna, which is not installed: pip install 'hpml-bench[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / "journal.log"
+    # The lock of a killed process: by the lock on the results folder no other process works here.
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+class Study:
+    """Trials of one method. The first takes the suite's own rate, so that it can be chosen too."""
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        sampler: Sampler,
+        default: float,
+        factor: float,
+        metric: Metric,
+    ) -> None:
+        """Open or create the study; `metric` is the score by which trials are ranked."""
+        import optuna
+
+        self._metric = metric
+        self.default, self.low, self.high = default, default / factor, default * factor
+        self._sampler = sampler
+        self._study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            pruner=optuna.pruners.NopPruner(),
+            direction="maximize" if metric.better == "higher" else "minimize",
+            load_if_exists=True,
+        )
+        if not self._study.trials:
+            self._study.enqueue_trial({"lr": default})
+        for unfinished in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            self._again(unfinished)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Complete trials, in their order."""
+        import optuna
+
+        complete = self._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        return tuple(Trial.model_validate(trial.user_attrs["trial"]) for trial in complete)
+
+    def ask(self) -> tuple[optuna.Trial, float]:
+        """Return a handle for `tell`, and the rate to try, rounded to two significant digits."""
+        self._study.sampler = _make_sampler(self._sampler, len(self.trials))
+        handle = self._study.ask()
+        lr = handle.suggest_float("lr", self.low, self.high, log=True)
+        return handle, lr if lr == self.default else float(f"{lr:.2g}")
+
+    def tell(self, handle: optuna.Trial, trial: Trial) -> None:
+        """Keep the result of a trial; one that did not end well counts with the worst value."""
+        handle.set_user_attr("trial", trial.model_dump(mode="json"))
+        self._study.tell(handle, trial.ended[0] if trial.ended else self._worst)
+
+    @property
+    def _worst(self) -> float:
+        """Worst possible score; if it has no bound, one beyond all measured scores."""
+        least, most = self._metric.bounds
+        bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
+        return beyond if bound is None else bound
+
+    def give_back(self, handle: optuna.Trial) -> None:
+        """Discard a trial; its rate will be tried again."""
+        self._again(self._study.trials[handle.number])
+
+    def _again(self, trial: optuna.trial.FrozenTrial) -> None:
+        import optuna
+
+        self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if rate := trial.params or trial.system_attrs.get("fixed_params"):
+            self._study.enqueue_trial(rate)
+
+
+def _make_sampler(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler whose rate for a trial depends on the trials before it alone, as in an uninterrupted tuning.
+
+    Sobol's sequence is one for all methods: each is tried at the same multiples of its own rate.
+    """
+    import optuna
+
+    if sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=place, n_startup_trials=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.QMCSampler(scramble=True, seed=0)
+
+
+def check_target(path: Path, option: str = "--write", *, fresh: bool = False) -> Path:
+    """Return the path if a suite can be written there, before hours are spent; else raises UserError.
+
+    `option` gave it; with `fresh` no file may be there.
+    """
+    if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
+        raise UserError(
+            f"{option} {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; "
+            "choose another"
+        )
+    if fresh and path.exists():
+        raise UserError(f"{option} {path}: there is such a file; remove it, or choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path}: the folder can't be made: {error.strerror}; choose another") from None
+    return path
+
+
+def write_suite(path: Path, suite: Suite, record: TuningRecord) -> None:
+    """Write the suite, named as the file, with each tuned method's chosen rate; UserError if it can't be written."""
+    content = suite.model_dump(mode="json", exclude_unset=True, exclude={"name"})
+    for tuned in record.methods:
+        if tuned.name not in content["methods"]:  # named by --methods, as in peft:IA3
+            content["methods"][tuned.name] = {"method": tuned.spec.method, "options": dict(tuned.spec.options)}
+        if tuned.rated and tuned.best is not None:
+            content["methods"][tuned.name]["lr"] = tuned.chosen
+    trials = ", ".join(sorted({str(len(tuned.trials)) for tuned in record.methods}))
+    head = (
+        f"# The suite {suite.name} with learning rates chosen on its validation rows by `hpml-bench tune`:\n"
+        f"# {trials} trials a method, from 1/{record.factor:g} to {record.factor:g} times its rate.\n"
+    )
+    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118)
+    try:
+        write_atomically(path, head + body)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror}; choose another with --write") from None

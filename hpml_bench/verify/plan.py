@@ -25,7 +25,7 @@ from hpml_bench.report.comparability import (
 )
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite
-from hpml_bench.sweep.order import shuffled
+from hpml_bench.sweep.plan import shuffled
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest

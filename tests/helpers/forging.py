@@ -17,7 +17,7 @@ from hpml_bench.report.checks import RunFigures, self_checks
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
-from hpml_bench.sweep.order import places, shuffled
+from hpml_bench.sweep.plan import places, shuffled
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 Json = dict[str, Any]

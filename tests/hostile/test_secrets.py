@@ -15,7 +15,7 @@ from helpers import plugin_packages, tiny
 from helpers.warm import WarmProcess
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import ATTEMPTS, CLAIMS, OWNER, Job
-from hpml_bench.sweep.progress import SweepProgress
+from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system import redaction
 from hpml_bench.training.worker import run_error
 

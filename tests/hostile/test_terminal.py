@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hpml_bench.cli import main
 from hpml_bench.records.load import load_records
-from hpml_bench.sweep.progress import SweepProgress
+from hpml_bench.sweep.execute import SweepProgress
 from hpml_bench.system.text import LONGEST, for_terminal, sanitize
 
 

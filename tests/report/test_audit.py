@@ -18,7 +18,7 @@ from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import OverSeeds, p_different
 from hpml_bench.suite.schedule import step_seconds
-from hpml_bench.sweep.order import methods_of_seed
+from hpml_bench.sweep.plan import methods_of_seed
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 

@@ -17,9 +17,8 @@ from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.order import methods_of_seed
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.submit import JobSweep
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.plan import SweepRequest, methods_of_seed
 
 PROFILE = Path(__file__).with_name("slurm.yaml")
 
@@ -54,8 +53,8 @@ class Disturbed:
         loaded = loaded.model_copy(update={"methods": ordered})
         request = SweepRequest(loaded, self.out, limits=Limits(stall=stall))
         sweep = JobSweep.open(request, self.profile, request.folder, lambda _: None)
-        if self.profile.prepare == "here" and sweep.plan.digests is None:
-            sweep.prepare_here()
+        if sweep.plan.digests is None:
+            sweep = sweep.prepared()
         if not again:
             self.sweep = sweep
         return sweep

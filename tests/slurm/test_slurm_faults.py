@@ -144,7 +144,7 @@ def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, An
 def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
     """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
 
-    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (claims.release_dead); the nodes
+    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (watch.holders); the nodes
     have no command of Slurm's here to ask.
     """
     sweep = disturbed(setup=["export PATH=/nowhere"])

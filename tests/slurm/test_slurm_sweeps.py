@@ -19,7 +19,7 @@ from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
 from hpml_bench.sweep import job as worker
-from hpml_bench.sweep.submit import find
+from hpml_bench.sweep.jobs import find
 from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.cluster

@@ -122,8 +122,7 @@ def test_clusters_and_engines_are_listed(own_folder: Path) -> None:
 def test_a_profile_moves_no_id(tmp_path: Path) -> None:
     """It is no part of a suite: the ids of its runs are the same on any cluster."""
     from hpml_bench.suite.suite import load_suite
-    from hpml_bench.sweep.job_plan import plan_jobs
-    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.plan import SweepRequest, plan_jobs
 
     suite = load_suite("quickstart")
     changes = ({}, {"unit": "run", "nodes": 2, "time": "1:00:00", "env": {"A": "b"}})

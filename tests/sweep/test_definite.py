@@ -14,7 +14,7 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import resolve as resolving
-from hpml_bench.sweep.resolve import Findings, ResolvedSuite
+from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
@@ -49,12 +49,12 @@ class Arranged(resolving.Measurements):
 
 def resolve(suite: Suite, folder: Path, here: int | None = None, **arranged: Any) -> ResolvedSuite:
     """Resolve a suite by what a folder holds, and by measurements with these results."""
-    return resolving.resolve(suite, Findings(folder, Arranged(**arranged)), here)
+    return resolving.resolve(suite, MeasuredSettings(folder, Arranged(**arranged)), here)
 
 
 def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> ResolvedSuite:
     """Resolve a suite by what a folder holds alone."""
-    return resolving.resolve(suite, Findings(folder), here)
+    return resolving.resolve(suite, MeasuredSettings(folder), here)
 
 
 def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from helpers import made_records
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import RUNNING, Job
 from hpml_bench.records.run import RunRecord
-from hpml_bench.sweep.claims import Claim
-from hpml_bench.sweep.neighbours import Neighbours
+from hpml_bench.sweep.job import Neighbours
+from hpml_bench.sweep.watch import Claim
 
 HERE = socket.gethostname()
 RECORDS = made_records.sweep(("lora", "full", "head"), 1)

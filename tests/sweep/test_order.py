@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from scipy.stats import chisquare
 
-from hpml_bench.sweep.order import methods_of_seed
+from hpml_bench.sweep.plan import methods_of_seed
 
 
 def test_each_method_follows_each_other_as_often() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from helpers import made_records
 from hpml_bench.records.points import Tail
-from hpml_bench.sweep.progress import SweepProgress, in_words
+from hpml_bench.sweep.execute import SweepProgress, in_words
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other runs are taken to go on at the pace of this call; after the last one nothing is left."""
     now = iter([0.0, 60.0, 120.0])
-    monkeypatch.setattr("hpml_bench.sweep.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("hpml_bench.sweep.execute.time.monotonic", lambda: next(now))
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(console, 4) as progress:
         progress.skip(2)
@@ -85,7 +85,7 @@ def test_durations_in_words() -> None:
 
 def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     """As under `| head`: what is said is lost, what comes after it (runs, report) is done."""
-    program = "import sys; from hpml_bench.sweep.progress import SweepProgress\n"
+    program = "import sys; from hpml_bench.sweep.execute import SweepProgress\n"
     program += "from hpml_bench.report.terminal import terminal\n"
     program += "sys.stdin.read()\nwith SweepProgress(terminal(), 1) as progress: progress.say('lost')\n"
     program += "print('went on', file=sys.stderr)"

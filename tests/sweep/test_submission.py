@@ -21,12 +21,11 @@ from hpml_bench.records.run import Digests, RunRecord, Status
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.job_plan import plan_jobs
-from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.jobs import JobSweep, find
+from hpml_bench.sweep.plan import SweepRequest, plan_jobs
 from hpml_bench.sweep.resolve import resolve_for_job
-from hpml_bench.sweep.retries import VAIN
 from hpml_bench.sweep.status import state
-from hpml_bench.sweep.submit import JobSweep, find
+from hpml_bench.sweep.watch import FRUITLESS_LIMIT
 from hpml_bench.system.errors import UserError
 
 JOB = Job(engine="x", job="j", restart=0, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
@@ -77,9 +76,9 @@ def on_slurm(lag: float = 0, **changes: object) -> Requested:
 
 def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
     """Return the runs of each unit, whose settings are resolved."""
-    observed = sweep.observe()
-    assert observed is not None
-    return observed.plan.units
+    runs = sweep.watch.refresh()
+    assert runs is not None
+    return runs.units
 
 
 def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
@@ -119,7 +118,7 @@ def test_a_failed_run_is_done_again_once_a_call(
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     """Not even a folder; and what is there stays."""
-    sweep = JobSweep.look(*asked(), tmp_path / "quickstart", print)
+    sweep = JobSweep.preview(*asked(), tmp_path / "quickstart", print)
     assert sweep.script().startswith("hpml-bench work ")
     assert list(tmp_path.iterdir()) == []
 
@@ -145,8 +144,8 @@ def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
 def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second waits until the first one's jobs can be seen, and gives up after a while."""
     said: list[str] = []
-    monkeypatch.setattr("hpml_bench.sweep.submit.SUBMITTED_SECONDS", 0.2)
-    monkeypatch.setattr("hpml_bench.sweep.submit.OPENED_SECONDS", 0.1)
+    monkeypatch.setattr("hpml_bench.sweep.jobs.SUBMITTED_SECONDS", 0.2)
+    monkeypatch.setattr("hpml_bench.sweep.jobs.OPENED_SECONDS", 0.1)
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", said.append)
     with locked(sweep.folder), pytest.raises(UserError, match="in use by process"):
         sweep.submit(again=True)
@@ -166,8 +165,11 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert len(sweep.submit(again=True)) == 1
     assert not sweep.wait(lambda _: None, poll=0.01)
-    assert said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled") == VAIN + 1
-    assert len(list(slurm.glob("given*"))) == VAIN + 1
+    assert (
+        said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled")
+        == FRUITLESS_LIMIT + 1
+    )
+    assert len(list(slurm.glob("given*"))) == FRUITLESS_LIMIT + 1
 
 
 def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
@@ -227,7 +229,7 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
         assert shown.exit_code == 0, shown.output
         assert f" {link}/reports/quickstart/plan.json " in shown.output
         assert f"--output={link}/reports/quickstart/logs/" in shown.output
-    plans = [JobSweep.look(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
+    plans = [JobSweep.preview(*on_slurm(), folder / "reports/quickstart", print).plan for folder in (link, real)]
     assert plans[0].id == plans[1].id
     monkeypatch.setenv("PWD", str(tmp_path))  # left by something that changed folders without a shell
     shown = CliRunner().invoke(main, ["run-all", "quickstart", "--on", "slurm", "--dry-run", "--out", "reports"])
@@ -258,9 +260,9 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     before = {(made.run_id, made.started): made.status}
     again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
-    monkeypatch.setattr(sweep, "record", lambda _: again)
+    made_records.write(sweep.folder, [again])
     monkeypatch.setattr(sweep, "wait", lambda found: found(RunState.of(again)) is None)
-    assert on._waited(sweep, before)
+    assert on._wait(sweep, before)
     assert "[1/1] head seed 0: ok" in capsys.readouterr().out
 
 
@@ -308,7 +310,7 @@ def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> 
     with pytest.raises(UserError, match="of another profile"):
         JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert resolved.exists()
-    assert JobSweep.look(*on_slurm(cpus_per_node=16), sweep.folder, print).observe() is None
+    assert JobSweep.preview(*on_slurm(cpus_per_node=16), sweep.folder, print).watch.refresh() is None
     (slurm / "queue").unlink()
     JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
     assert not resolved.exists()
@@ -353,7 +355,7 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
 def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
     """A preparation, the units that have no job, the report; names that Slurm gives later stand in capitals."""
     wanted = on_slurm(prepare="job")
-    printed = JobSweep.look(*wanted, tmp_path / "quickstart", print).script(detach=True)
+    printed = JobSweep.preview(*wanted, tmp_path / "quickstart", print).script(detach=True)
     assert [text.split()[-1] for text in printed.strip().split("#!/bin/bash")[1:]] == [
         "--prepare", '"$SLURM_ARRAY_TASK_ID"', str(tmp_path / "quickstart"),
     ]  # fmt: skip
@@ -415,20 +417,19 @@ def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.Monke
     read = RunFolder.record
     monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
     for _ in range(3):
-        assert [state.status for state in sweep.states()] == ["failed"]
-        sweep.missing(again=True)
+        assert [state.status for state in sweep.watch.states()] == ["failed"]
+        sweep.watch.left(again=True)
     assert len(looked) == 1
     folder = publish(made)
     looked.clear()
-    assert [state.status for state in sweep.states()] == ["ok"]
-    assert [sweep.record(state) for state in sweep.states()] == [read(RunFolder(folder))]
-    assert len(looked) == 2
+    assert [state.status for state in sweep.watch.states()] == ["ok"]
+    assert len(looked) == 1
     replaced = folder.rename(folder.with_name("elsewhere"))
     folder.mkdir()
     (folder / "run.json").write_text("{")
     looked.clear()
-    assert sweep.states() == ()
-    sweep.missing(again=True)
+    assert sweep.watch.states() == ()
+    sweep.watch.left(again=True)
     assert len(looked) == 2, "what couldn't be read is looked at again"
     assert replaced.exists()
 
@@ -481,7 +482,7 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monke
     )
     assert sweep.submit(again=True) == ()
     later = SimpleNamespace(time=lambda: time.time() + 61, monotonic=lambda: time.monotonic() + 61)
-    monkeypatch.setattr("hpml_bench.sweep.submitted.time", later)
+    monkeypatch.setattr("hpml_bench.sweep.watch.time", later)
     assert sweep.submit(again=True) == (0,)
 
 
@@ -513,7 +514,7 @@ def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monk
     sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
     assert sweep.submit(again=True) == (0,)
     (slurm / "most").write_text("7")
-    monkeypatch.setattr("hpml_bench.sweep.submit.UNANSWERED_SECONDS", 0.3)
+    monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.3)
     with pytest.raises(UserError, match="too many jobs"):
         sweep.wait(lambda _: None, poll=0.01)
     assert "sbatch: too many jobs; trying again" in said
@@ -528,8 +529,8 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
     sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
     (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
     (slurm / "most").write_text("7")
-    monkeypatch.setattr("hpml_bench.sweep.submit.UNANSWERED_SECONDS", 0.0)
-    monkeypatch.setattr("hpml_bench.sweep.retries.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.0)
+    monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0,)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     looks = iter(range(100))
@@ -555,7 +556,7 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
     request = replace(request, suite=load_suite("quickstart", seeds=2))
     sweep = JobSweep.open(request, profile, tmp_path / "quickstart", lambda _: None)
     (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
-    monkeypatch.setattr("hpml_bench.sweep.retries.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0, 1)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     looks = iter(range(100))
@@ -567,7 +568,7 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
 
     monkeypatch.setattr(sweep.engine, "wait", work)
     assert not sweep.wait(lambda _: None)
-    assert len(list(slurm.glob("given*"))) == 1 + VAIN
+    assert len(list(slurm.glob("given*"))) == 1 + FRUITLESS_LIMIT
 
 
 def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Path) -> None:

@@ -31,8 +31,7 @@ from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import local as sweep
-from hpml_bench.sweep.order import shuffled
-from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.plan import SweepRequest, shuffled
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest

@@ -30,9 +30,17 @@ from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.studies import UNBOUNDED, Study, open_storage
-from hpml_bench.sweep.tune import FIRST_SEED, TuningRequest, run_tuning, turns, validation_for_test
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.tune import (
+    FIRST_SEED,
+    UNBOUNDED,
+    Study,
+    TuningRequest,
+    open_storage,
+    run_tuning,
+    turns,
+    validation_for_test,
+)
 from hpml_bench.training.request import RunRequest
 
 Tuned = tuple[Path, Path, Result]

@@ -12,7 +12,7 @@ import pytest
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
 from hpml_bench.suite.profile import Profile
-from hpml_bench.sweep.claims import Claim, claimed, discard, release_dead
+from hpml_bench.sweep.watch import Claim, claimed, discard, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 
@@ -48,7 +48,7 @@ def job(name: str, restart: int = 0) -> Job:
     return Job(engine="x", job=name, restart=restart, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
 
 
-def holders(folder: Path) -> list[str]:
+def held(folder: Path) -> list[str]:
     """Return the names of those who hold units."""
     return [owner.name for owner in claims(folder)]
 
@@ -61,10 +61,10 @@ def test_a_unit_is_held_by_one(tmp_path: Path) -> None:
             pass
         with claimed(tmp_path, job("a", 1), engine()):
             assert not claim.held, "it was begun anew"
-        assert holders(tmp_path) == []
+        assert held(tmp_path) == []
     Claim(tmp_path, job("a")).take()
     with claimed(tmp_path, job("b"), engine("a")):
-        assert holders(tmp_path) == ["b.0"]
+        assert held(tmp_path) == ["b.0"]
     assert list((tmp_path / "claims").iterdir()) == []
 
 
@@ -75,9 +75,9 @@ def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_
     assert claim.take()
     (path,) = (tmp_path / "claims").iterdir()
     discard(path, looked_at)
-    assert holders(tmp_path) == ["a.1"]
+    assert held(tmp_path) == ["a.1"]
     discard(path, job("a", 1))
-    assert holders(tmp_path) == []
+    assert held(tmp_path) == []
 
 
 def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="held by job first"), claimed(tmp_path, job("second"), engine("dead")):
         pass
     assert [owner.job for owner in looked] == ["dead"]
-    assert holders(tmp_path) == ["first.0"]
+    assert held(tmp_path) == ["first.0"]
 
 
 def test_release_leaves_the_claim_of_a_later_start(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_release_leaves_the_claim_of_a_later_start(tmp_path: Path) -> None:
     discard(first.path, job("a"))
     second.take()
     first.release()
-    assert holders(tmp_path) == ["a.1"]
+    assert held(tmp_path) == ["a.1"]
 
 
 def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
     claim.take()
     (claim.path / OWNER).write_text("{")
     with claimed(tmp_path, job("b"), engine()):
-        assert holders(tmp_path) == ["b.0"]
+        assert held(tmp_path) == ["b.0"]
 
 
 def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,5 +143,5 @@ def test_claims_of_dead_jobs_are_removed(tmp_path: Path) -> None:
     """And the owners of the others returned."""
     Claim(tmp_path, job("a")).take()
     Claim(tmp_path, job("b").model_copy(update={"unit": 1})).take()
-    assert [owner.job for owner in release_dead(tmp_path, engine("a"))] == ["b"]
-    assert holders(tmp_path) == ["b.0"]
+    assert [owner.job for owner in holders(tmp_path, engine("a"), release=True)] == ["b"]
+    assert held(tmp_path) == ["b.0"]

@@ -23,7 +23,7 @@ def init(model: str, data: tuple[str, ...], files: tuple[str, ...], out: Path | 
 
     environment.set_process_environment()  # before libraries with bars are imported
     from hpml_bench.starter.start import starter_suite
-    from hpml_bench.sweep.write_suite import check_target
+    from hpml_bench.sweep.tune import check_target
     from hpml_bench.system import disk
     from hpml_bench.system.text import for_terminal
 

@@ -41,7 +41,7 @@ def run(
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun else options.nproc
     loaded = load(suite, options.overrides, world_size=world, device=options.device)
     if under_torchrun:
-        from hpml_bench.sweep.torchrun import run_as_rank
+        from hpml_bench.sweep.local import run_as_rank
         from hpml_bench.training.worker import end
 
         end(OK if run_as_rank(loaded, method, seed, options.out, options.fresh, save) else FAILED)

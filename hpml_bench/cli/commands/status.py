@@ -13,8 +13,8 @@ from hpml_bench.cli.reporting import aligned
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
     """Show the sweep in DIR: runs done, failed, under way and left, by jobs or on this machine."""
+    from hpml_bench.sweep.jobs import find
     from hpml_bench.sweep.status import local_state, plain_sweep, state
-    from hpml_bench.sweep.submit import find
     from hpml_bench.system.text import for_terminal
 
     local = plain_sweep(folder)

@@ -13,7 +13,7 @@ from hpml_bench.system.errors import UserError
 @click.argument("folder", metavar="[DIR]", default="reports", type=click.Path(path_type=Path))
 def stop(folder: Path) -> None:
     """End the jobs of the sweep in DIR; recorded runs stay, and run-all goes on from there."""
-    from hpml_bench.sweep.submit import find
+    from hpml_bench.sweep.jobs import find
 
     sweep = find(folder, click.echo)
     if not (sweep.engine.starts and sweep.engine.outlives):

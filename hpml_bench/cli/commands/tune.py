@@ -55,7 +55,7 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     """
     from hpml_bench.cli.tuned import show
     from hpml_bench.report.terminal import terminal
-    from hpml_bench.sweep.request import SweepRequest
+    from hpml_bench.sweep.plan import SweepRequest
     from hpml_bench.sweep.tune import TuningRequest, run_tuning
 
     loaded = load(suite, overrides, world_size=nproc, device=device)

@@ -26,7 +26,7 @@ from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
-from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.tune import TuningRequest, run_tuning
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest

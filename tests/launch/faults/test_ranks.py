@@ -34,10 +34,9 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.execute import Execution
+from hpml_bench.sweep.execute import Execution, SweepProgress
 from hpml_bench.sweep.local import SweepQueue
-from hpml_bench.sweep.progress import SweepProgress
-from hpml_bench.sweep.request import SweepRequest
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import cgroups, processes, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place

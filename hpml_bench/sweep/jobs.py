@@ -1,34 +1,27 @@
-"""Sweep by jobs, on the submitter's side: plan, submission of units with runs left, waiting, stopping."""
+"""Sweep by jobs, on the submitter's side: plan, preparation, submission of units with runs left, waiting, stopping."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, make_engine, units_of
 from hpml_bench.records import jobs as plans
 from hpml_bench.records.files import PLAN, absolute_keeping_links, remove
-from hpml_bench.records.folder import ResultsFolder, locked
+from hpml_bench.records.folder import ResultsFolder, Say, locked
 from hpml_bench.records.jobs import JobPlan
 from hpml_bench.records.plan import RunState
-from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.profile import Profile
-from hpml_bench.sweep.claims import release_dead
-from hpml_bench.sweep.job_plan import continues, plan_jobs, recorded, resolved_alike
-from hpml_bench.sweep.live import UNANSWERED_SECONDS, LiveJobs
-from hpml_bench.sweep.observed import ObservedRuns
-from hpml_bench.sweep.request import SweepRequest
-from hpml_bench.sweep.retries import Retries
-from hpml_bench.sweep.submitted import Submissions
+from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
+from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
 
-Say = Callable[[str], None]
 POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS = 2.0
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
@@ -37,16 +30,23 @@ OPENED_SECONDS = 10.0
 """Seconds to wait for such a process without a message."""
 
 
+@dataclass
 class JobSweep:
-    """A sweep by jobs."""
+    """A sweep by jobs: one plan in one folder on one engine."""
 
-    def __init__(self, folder: Path, plan: JobPlan, engine: Engine, say: Say, begun: bool = True) -> None:
-        """Keep the arguments; `begun`: whether settings, runs and a preparation in the folder count as this plan's."""
-        self.folder, self.plan, self.engine, self.say = folder, plan, engine, say
-        self._results, self._begun = ResultsFolder(folder), begun
-        self._submissions = Submissions(folder, engine.lag)
-        self._jobs = LiveJobs(engine, self._submissions, say)
-        self._observed: ObservedRuns | None = None
+    folder: Path
+    plan: JobPlan
+    engine: Engine
+    say: Say
+    """Prints a line; a command replaces it while it shows progress bars."""
+    anew: bool = False
+    """Whether settings, runs and a preparation in the folder don't count: in a preview of a sweep that begins anew."""
+
+    def __post_init__(self) -> None:
+        self.watch = Watcher(self.folder, self.plan, self.engine, self._print, not self.anew)
+
+    def _print(self, text: str) -> None:
+        self.say(text)
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
@@ -56,99 +56,56 @@ class JobSweep:
         with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
             before = plans.read_plan(folder) if (folder / PLAN).exists() else None
             plan = plan_jobs(request, profile, folder, before)
-            if before is not None and (request.fresh or not continues(before, plan)):
-                _refuse_if_jobs_live(folder, before, engine)
+            if before is not None and (request.fresh or not before.may_overlap(plan)):
+                _refuse_if_jobs_live(folder, before, engine, say)
             if request.fresh and not request.whole:
-                results.clear(recorded(folder, plan))
+                results.clear(recorded_specs(folder, plan))
             elif request.fresh:
                 results.clear()
                 results.forget_measured()
                 remove(folder / plans.LOGS)
+            sweep = cls(folder, plan, engine, say)
             if request.fresh:
-                Submissions(folder, engine.lag).clear()
-            if before is None or not resolved_alike(before, plan) or _damaged(folder, say):
+                sweep.watch.forget_submissions()
+            if before is None or not before.same_open_settings(plan) or _damaged(folder, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
-        return cls(folder, plan, engine, say)
+        return sweep
 
     @classmethod
-    def look(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
+    def preview(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
         """Return the same sweep without writing anything, for `--dry-run`."""
         engine = make_engine(profile)
         engine.check()
         before = plans.read_plan(folder) if (folder / PLAN).exists() else None
         plan = plan_jobs(request, profile, folder, before)
-        begun = before is not None and not request.fresh and resolved_alike(before, plan)
-        return cls(folder, plan, engine, say, begun)
+        anew = before is None or request.fresh or not before.same_open_settings(plan)
+        return cls(folder, plan, engine, say, anew)
 
-    @property
-    def unprepared(self) -> bool:
-        """Whether this process has to prepare model and data for jobs to be submitted."""
-        if self.plan.profile.prepare != "here":
-            return False
-        return self.plan.digests is None or bool(self.missing(again=True) and not self._jobs.of(self.plan))
+    def prepared(self) -> JobSweep:
+        """Prepare model and data in this process if the profile says so and jobs need them; return the sweep to submit.
 
-    def prepare_here(self) -> None:
-        """Prepare model and data in this process, so that the jobs need no network."""
+        The jobs then need no network.
+        """
+        needed = self.plan.digests is None or (self.watch.left(again=True) and not self.watch.jobs())
+        if self.plan.profile.prepare != "here" or not needed:
+            return self
         settings = self.plan.suite.settings
         self.say(f"preparing model and data of {settings.backbone.partition('#')[0]} ...")
         here = {"device": "cpu", "world_size": 1, "threads": 1, "micro_batch": None}
-        prepared = preparation.prepare(settings.model_copy(update=here))
+        found = preparation.prepare(settings.model_copy(update=here))
         processes.end_fork_server()  # its memory is free while this process waits
-        for warning in prepared.warnings:
+        for warning in found.warnings:
             self.say(warning)
         with self._submitting():
-            plans.write_plan(self.folder, self._planned().model_copy(update={"digests": prepared.digests}))
-            self.plan, self._observed = self.plan.model_copy(update={"digests": prepared.digests}), None
-
-    def observe(self) -> ObservedRuns | None:
-        """Look at the results folder, and return its runs; None before a job has resolved the settings."""
-        if self._observed is None and self._begun and (settings := plans.read_resolved(self.folder)):
-            self._observed = ObservedRuns(self.folder, self.plan.resolved(settings))
-        if self._observed is not None:
-            self._observed.look()
-        return self._observed
-
-    def states(self) -> tuple[RunState, ...]:
-        """Return the states of the plan's recorded runs."""
-        observed = self.observe()
-        return () if observed is None else observed.states
-
-    def record(self, state: RunState) -> RunRecord | None:
-        """Return the record of a run; None where it has gone."""
-        return None if self._observed is None else self._observed.record(state)
-
-    def missing(self, again: bool) -> tuple[int, ...]:
-        """Return units with runs left; `again`: failed runs count as left."""
-        return tuple(self._left(self.observe(), again))
-
-    def _left(self, observed: ObservedRuns | None, again: bool) -> dict[int, int]:
-        """Return unit -> number of its remaining runs."""
-        if observed is None:
-            return {number: len(unit.tasks) for number, unit in enumerate(self.plan.units)}
-        plan = replace(observed.plan, since=None if again else self.plan.call)
-        left = plan.remaining(observed.states)
-        return {number: len(unit) for number, unit in enumerate(left) if unit}
-
-    def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
-        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
-        work = ("work", str(self.folder / PLAN))
-        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
-        prepared = self._begun and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
-        if self.plan.profile.prepare != "job" or prepared or preparing is not None:
-            return batches
-        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
-
-    def _report(self, names: Iterable[str]) -> JobBatch:
-        """Return the job that writes the report when jobs of these names have ended."""
-        ended = tuple(dict.fromkeys(names))
-        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
+            plans.write_plan(self.folder, self._planned().model_copy(update={"digests": found.digests}))
+        return replace(self, plan=self.plan.model_copy(update={"digests": found.digests}))
 
     def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
         live = [job for job in self.engine.live(self.plan) if not job.stuck]
-        units = sorted(set(self.missing(again=True)) - units_of(live))
+        units = sorted(self.watch.left(again=True).keys() - units_of(live))
         profile = self.plan.profile
         shown = {
             name: HIDDEN if SECRET_VARIABLE.match(name) else redacted(value) for name, value in profile.env.items()
@@ -161,7 +118,7 @@ class JobSweep:
             names.append(batch.kind.upper())
             return names[-1]
 
-        self._give(self._batches(units, None) if units else (), written, prepared=None)
+        _give(self._batches(units, None), written, None, self.say)
         if detach and names and not any(job.kind == "report" for job in live):
             texts.append(engine.script(self._report(names)))
         return "\n".join(texts)
@@ -176,48 +133,34 @@ class JobSweep:
             if self._planned().stopped:
                 self.say("the sweep was stopped")
                 return ()
-            live = self._jobs.of(self.plan)
-            self._jobs.refused.clear()  # of jobs of an earlier profile
-            release_dead(self.folder, self.engine)
-            observed = self.observe()
-            if again and observed is not None and self.plan.digests is not None:
-                self._results.set_aside_unusable(observed.plan, self.say)
-                observed.look()
+            live = self.watch.jobs()
+            self.watch.refused.clear()  # of jobs of an earlier profile
+            holders(self.folder, self.engine, release=True)
+            runs = self.watch.refresh()
+            if again and runs is not None and self.plan.digests is not None:
+                ResultsFolder(self.folder).set_aside_unusable(runs, self.say)
             if live and again:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
-            units = self._submissions.absent(self._left(observed, again), units_of(live))
+            units = self.watch.without_job(self.watch.left(again), live)
             units &= units if only is None else set(only)
             preparing = next((job.group for job in live if job.kind == "prepare"), None)
-            return self._give(self._batches(sorted(units), preparing) if units else (), self._submitted, preparing)
+            return _give(self._batches(sorted(units), preparing), self._submit, preparing, self.say)
 
-    def _give(
-        self, batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None
-    ) -> tuple[int, ...]:
-        """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
+    def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
+        """Return units' jobs in batches, first a preparation unless one is done, or begun as the job `preparing`."""
+        if not units:
+            return ()
+        work = ("work", str(self.folder / PLAN))
+        batches = tuple(self.engine.parts(JobBatch(self.plan, self.folder, tuple(units), (*work, "--unit", "{unit}"))))
+        done = not self.anew and any(job.unit == -1 and job.how == "done" for job in plans.read_jobs(self.folder))
+        if self.plan.profile.prepare != "job" or done or preparing is not None:
+            return batches
+        return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
 
-        A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where
-        it refuses the preparation or the first units, its UserError is raised.
-        """
-        taken, ended = tuple[int, ...](), tuple[str, ...]()
-        for batch in batches:
-            try:
-                name = take(replace(batch, prepared=prepared, ended=ended))
-            except UserError as error:
-                if not taken:
-                    raise
-                left = sum(len(other.units) for other in batches) - len(taken)
-                self.say(f"{error}; the other {left} jobs are submitted when those before have ended")
-                break
-            if batch.kind == "prepare":
-                prepared = name
-            else:
-                taken, ended = taken + batch.units, (name,)
-        return taken
-
-    def _submitted(self, batch: JobBatch) -> str:
+    def _submit(self, batch: JobBatch) -> str:
         """Submit a batch, print that, and return its name."""
         name = self.engine.submit(batch)
-        self._submissions.note(batch.units, name)
+        self.watch.submitted(batch.units, name)
         if self.engine.starts and batch.kind == "units":
             runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
             shown = f" as {name}" if name else ""
@@ -226,6 +169,88 @@ class JobSweep:
                 f"{self.plan.profile.parallel} at a time"
             )
         return name
+
+    def _report(self, names: Iterable[str]) -> JobBatch:
+        """Return the job that writes the report when jobs of these names have ended."""
+        ended = tuple(dict.fromkeys(names))
+        return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
+
+    def submit_report(self) -> bool:
+        """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
+        with self._submitting():
+            live = () if self._planned().stopped else self.watch.jobs()
+            names = [*(job.group for job in live if job.group), *self.watch.recent_names()]
+            if names and not any(job.kind == "report" for job in live):
+                try:
+                    self.engine.submit(self._report(names))
+                except UserError as error:
+                    self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
+        return bool(names)
+
+    def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
+        """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
+
+        While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
+        after some submissions in a row. `found` is called with each recorded run once; `poll` is the most seconds
+        between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
+        refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
+        """
+        shown, reasons, began = set[tuple[str, str]](), {""}, time.monotonic()
+        while True:
+            live = self.watch.jobs()  # before the records: a job that ends in between has written its own
+            for state in self.watch.states():
+                if (key := (state.run_id, state.started)) not in shown:
+                    shown.add(key)
+                    found(state)
+            self._say_new_reasons(live, reasons)
+            left = self.watch.left()
+            idle = {unit: left[unit] for unit in sorted(self.watch.without_job(left, live))}
+            stopped = bool(left) and plans.read_plan(self.folder).stopped
+            if stopped and not live:
+                self.say("the sweep was stopped")
+                return False
+            if not live and len(idle) == len(left) and (self.watch.refused or self.watch.exhausted(left)):
+                return not left
+            if idle and not stopped and not self.watch.refused:
+                self._submit_again(idle, bool(live))
+            self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
+
+    def _say_new_reasons(self, live: Sequence[EngineJob], said: set[str]) -> None:
+        """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
+        new = set() if any(job.running for job in live) else {job.reason for job in live} - said
+        if new:
+            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
+        said |= new
+
+    def _submit_again(self, left: Mapping[int, int], others: bool) -> None:
+        """Submit units (`left`: unit -> its runs left) that have no job; refused ones again later, for a time."""
+        due = self.watch.due(left, others)
+        if not due:
+            return
+        self._planned()
+        self.say(f"{len(due)} units have runs left and no job; submitting them")
+        try:
+            self.watch.resubmitted(self.submit(again=False, only=due), left)
+        except UserError as error:
+            if self.watch.refuses_for_long(others):
+                raise
+            self.say(f"{error}; trying again")
+
+    def reasons(self) -> list[str]:
+        """Return the distinct reasons why runs are missing: jobs were refused, have failed, or have left no log."""
+        last = {job.unit: job for job in plans.read_jobs(self.folder)}
+        ended = (last.get(unit) for unit in (-1, *self.watch.left()))
+        reasons = [f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None]
+        logs = self.folder / plans.LOGS
+        if not self.watch.refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
+            reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
+        return list(dict.fromkeys([*self.watch.refused, *reasons]))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock the folder while the body runs, if jobs end with this process; UserError if another one holds it."""
+        with nullcontext() if self.engine.outlives else locked(self.folder):
+            yield
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:
@@ -242,102 +267,23 @@ class JobSweep:
     def _planned(self) -> JobPlan:
         """Return the folder's plan; raises UserError if it is another sweep's."""
         planned = plans.read_plan(self.folder)
-        if not continues(planned, self.plan):
+        if not planned.may_overlap(self.plan):
             raise UserError(
                 f"{self.folder}: another sweep, or this one with another profile, was begun here meanwhile; give "
                 "another --out"
             )
         return planned
 
-    def submit_report(self) -> bool:
-        """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
-        with self._submitting():
-            live = () if self._planned().stopped else self._jobs.of(self.plan)
-            names = [*(job.group for job in live if job.group), *self._submissions.names()]
-            if names and not any(job.kind == "report" for job in live):
-                try:
-                    self.engine.submit(self._report(names))
-                except UserError as error:
-                    self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
-        return bool(names)
-
-    def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
-        """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
-
-        While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
-        after some submissions in a row. `found` is called with each recorded run once; `poll` is the most seconds
-        between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
-        refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
-        """
-        shown: set[tuple[str, str]] = set()
-        retries, reasons, began = Retries(), {""}, time.monotonic()
-        while True:
-            live = self._jobs.of(self.plan)  # before the records: a job that ends in between has written its own
-            observed = self.observe()
-            for state in () if observed is None else observed.states:
-                if (key := (state.run_id, state.started)) not in shown:
-                    shown.add(key)
-                    found(state)
-            self._say_new_reasons(live, reasons)
-            left = self._left(observed, again=False)
-            idle = self._submissions.absent(left, units_of(live))
-            stopped = bool(left) and plans.read_plan(self.folder).stopped
-            if stopped and not live:
-                self.say("the sweep was stopped")
-                return False
-            if not live and len(idle) == len(left) and (not left or self._jobs.refused or retries.vain(left)):
-                return not left
-            if idle and not stopped and not self._jobs.refused:
-                self._submit_again(retries, {unit: left[unit] for unit in idle}, bool(live))
-            self.engine.wait(min(poll, FIRST_POLL_SECONDS + (time.monotonic() - began) / 5))
-
-    def _say_new_reasons(self, live: Sequence[EngineJob], said: set[str]) -> None:
-        """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
-        new = set() if any(job.running for job in live) else {job.reason for job in live} - said
-        if new:
-            self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
-        said |= new
-
-    def _submit_again(self, retries: Retries, left: Mapping[int, int], live: bool) -> None:
-        """Submit units (`left`: unit -> its runs left) that have no job; refused ones again later, for a time."""
-        due = retries.due(left, live)
-        if not due:
-            return
-        self._planned()
-        self.say(f"{len(due)} units have runs left and no job; submitting them")
-        try:
-            retries.accepted(self.submit(again=False, only=due), left)
-        except UserError as error:
-            if retries.refused(live) > UNANSWERED_SECONDS:
-                raise
-            self.say(f"{error}; trying again")
-
-    def reasons(self) -> list[str]:
-        """Return the distinct reasons why runs are missing: jobs were refused, have failed, or have left no log."""
-        last = {job.unit: job for job in plans.read_jobs(self.folder)}
-        ended = (last.get(unit) for unit in (-1, *self.missing(again=False)))
-        reasons = [f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None]
-        logs = self.folder / plans.LOGS
-        if not self._jobs.refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
-            reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
-        return list(dict.fromkeys([*self._jobs.refused, *reasons]))
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Lock the folder while the body runs, if jobs end with this process; UserError if another one holds it."""
-        with nullcontext() if self.engine.outlives else locked(self.folder):
-            yield
-
     def stop(self) -> int:
         """End all jobs, and remove their claims; return their number. A process that waits for them resubmits none."""
         with self._submitting():
             plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
-            count = self.engine.stop(self.plan, self._submissions.names())
-            self._submissions.clear()
+            count = self.engine.stop(self.plan, self.watch.recent_names())
+            self.watch.forget_submissions()
         deadline = time.monotonic() + 60
         while self.engine.live(self.plan) and time.monotonic() < deadline:
             time.sleep(0.5)
-        release_dead(self.folder, self.engine)
+        holders(self.folder, self.engine, release=True)
         return count
 
 
@@ -355,6 +301,31 @@ def find(path: Path, say: Say) -> JobSweep:
     return JobSweep(absolute_keeping_links(folders[0]), plan, make_engine(plan.profile), say)
 
 
+def _give(
+    batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None, say: Say
+) -> tuple[int, ...]:
+    """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
+
+    A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where it
+    refuses the preparation or the first units, its UserError is raised.
+    """
+    taken, ended = tuple[int, ...](), tuple[str, ...]()
+    for batch in batches:
+        try:
+            name = take(replace(batch, prepared=prepared, ended=ended))
+        except UserError as error:
+            if not taken:
+                raise
+            left = sum(len(other.units) for other in batches) - len(taken)
+            say(f"{error}; the other {left} jobs are submitted when those before have ended")
+            break
+        if batch.kind == "prepare":
+            prepared = name
+        else:
+            taken, ended = taken + batch.units, (name,)
+    return taken
+
+
 def _damaged(folder: Path, say: Say) -> bool:
     """Return whether the settings that jobs have resolved are unreadable; print it if so."""
     try:
@@ -365,11 +336,11 @@ def _damaged(folder: Path, say: Say) -> bool:
     return False
 
 
-def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine) -> None:
+def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine, say: Say) -> None:
     """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
-    owners = release_dead(folder, owned)
-    submitted = Submissions(folder, owned.lag).names()
+    owners = holders(folder, owned, release=True)
+    submitted = Watcher(folder, before, owned, say).recent_names()
     living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)} | set(submitted))
     if living:
         claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""

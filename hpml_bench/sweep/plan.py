@@ -1,0 +1,161 @@
+"""Plan of a sweep: the runs that a call requests, in random order of methods, and for jobs cut into units.
+
+Methods are shuffled within a seed, so that the place of a method doesn't bias its figures. A machine gets faster or
+slower over hours, or is disturbed every so many runs. Any fixed design, such as a Williams square, meets a disturbance
+of some period with the same method again and again; random orders meet it by chance alone, for which tests over seeds
+allow (Fisher 1935, *The Design of Experiments*, §9).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from hpml_bench.plugins.method import check_methods
+from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
+from hpml_bench.records.load import load_records
+from hpml_bench.records.plan import UNLIMITED, Limits
+from hpml_bench.records.run import Declared
+from hpml_bench.suite.profile import Profile
+from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.suite import Suite
+from hpml_bench.system.errors import UserError
+from hpml_bench.training.request import Place
+
+BY_NODE = ("device", "world_size", "threads", "precision")
+"""Settings that a node decides where they are None or `auto`."""
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """Runs of a suite that a call requests."""
+
+    suite: Suite
+    """Suite as requested: settings may be left open."""
+    out: Path
+    """Parent of the suite's results folder."""
+    methods: tuple[str, ...] | None = None
+    """Names of methods; None for the suite's own."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds; None for the suite's own."""
+    limits: Limits = UNLIMITED
+    fresh: bool = False
+    """Whether earlier results are removed first."""
+    verbose: bool = False
+    """Whether the log of rank 0 is shown."""
+    save: Path | None = None
+    """Folder in which a single run saves its model."""
+
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return self.out / self.suite.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether all methods and seeds of the suite are requested."""
+        return self.methods is None and self.seeds is None
+
+    def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
+        """Return the runs of the resolved suite, in the order of execution."""
+        return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
+
+    def check(self, settings: Settings) -> None:
+        """Refuse methods that can't be run, before anything is written; a node may have to resolve `settings` yet."""
+        specs = self.suite.runs(self.methods, [0])
+        if not specs:
+            raise UserError(
+                f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
+            )
+        check_methods((spec.method for spec in specs), settings)
+
+
+def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
+    """Return the runs seed by seed, with another order of methods in each.
+
+    The order depends on the seed and the suite's name and methods alone, so that a sweep keeps it when it is resumed,
+    gets more seeds or runs only some methods. Methods that the suite doesn't have come last.
+    """
+    methods = list(suite.methods)
+
+    def order_key(spec: RunSpec) -> tuple[int, int]:
+        name, row = spec.method.name, methods_of_seed(len(methods), spec.seed, suite.name)
+        return spec.seed, row.index(methods.index(name)) if name in methods else len(methods)
+
+    return sorted(runs, key=order_key)
+
+
+def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
+    """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
+    declared, seen = Declared(seeds=suite.seeds, margin=suite.margin), Counter[int]()
+    by_run = {}
+    for order, spec in enumerate(runs, start=1):
+        seen[spec.seed] += 1
+        by_run[spec.run_id] = Place(order, seen[spec.seed], declared)
+    return by_run
+
+
+def methods_of_seed(count: int, seed: int, lot: str) -> tuple[int, ...]:
+    """Return the numbers of `count` methods in the order of one seed; `lot` makes it differ between suites.
+
+    Two methods don't keep one order in three seeds, counted from 0: by chance they would in a quarter of suites, and a
+    disturbance of every second run would then meet the same method in all three.
+    """
+    if count == 2 and seed % 3 == 2 and _drawn(2, seed - 2, lot) == _drawn(2, seed - 1, lot):
+        return _drawn(2, seed - 1, lot)[::-1]
+    return _drawn(count, seed, lot)
+
+
+def _drawn(count: int, seed: int, lot: str) -> tuple[int, ...]:
+    return tuple(Random(f"{lot} {seed}").sample(range(count), count))  # noqa: S311 - no secret
+
+
+def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: JobPlan | None) -> JobPlan:
+    """Return a new plan of a results folder; it keeps the digests of the plan `before` if both have the same runs.
+
+    Raises UserError if no method can be run, or the ranks can't be divided equally over the nodes.
+    """
+    suite = request.suite
+    request.check(suite.settings)
+    profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
+    earlier = [record.call for record in load_records(folder).records] if before is None else [before.call]
+    made = JobPlan(
+        id=plan_id(folder), suite=suite, profile=profile, units=_units(request, profile), limits=request.limits,
+        verbose=request.verbose, call=max(earlier, default=0) + 1,
+    )  # fmt: skip
+    if before is None or not before.same_units(made):
+        return made
+    return made.model_copy(update={"digests": before.digests})
+
+
+def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
+    """Return the runs, in the order of a sweep, cut into the profile's units: a run or a seed each."""
+    tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(request.suite)]
+    if profile.unit == "run":
+        return tuple(Unit(tasks=(task,)) for task in tasks)
+    by_seed: dict[int, list[UnitRun]] = {}
+    for task in tasks:
+        by_seed.setdefault(task.seed, []).append(task)
+    return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
+
+
+def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:
+    """Return the recorded runs of a plan, with any values that a node decided for open settings."""
+    planned = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
+    specs = [record.spec for record in load_records(folder).records]
+    return [
+        spec for spec in specs if (spec.method.name, spec.seed) in planned and spec == _decided_as(plan.suite, spec)
+    ]
+
+
+def _decided_as(suite: Suite, run: RunSpec) -> RunSpec:
+    """Return the suite's run with a recorded run's method, seed and values of the open settings."""
+    requested = suite.settings
+    left_open = [name for name in BY_NODE if getattr(requested, name) in {None, "auto"}]
+    left_open += ["micro_batch"] if requested.micro_batch == "auto" else []
+    settings = requested.model_copy(update={name: getattr(run.settings, name) for name in left_open})
+    (spec,) = suite.model_copy(update={"settings": settings}).runs([run.method.name], [run.seed])
+    return spec

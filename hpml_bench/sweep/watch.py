@@ -1,0 +1,298 @@
+"""Watcher of a sweep by jobs: which units have a job, which runs have ended, and which units make no progress.
+
+Its sources are the engine's list of jobs, the file of recent submissions, the records, and the claims by which at most
+one living job works on a unit. A claim is a folder with its owner's record in it, moved to its place by a rename, which
+succeeds for one job only. It is broken by a restart of the same job, or where the engine knows that its owner has
+ended; never for its age.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpml_bench.plugins.engine import Engine, EngineJob, units_of
+from hpml_bench.records.files import RECORD, read_json, read_model, write_atomically
+from hpml_bench.records.folder import TAKEN, RunFolder
+from hpml_bench.records.jobs import CLAIMS, OWNER, Job, JobPlan, claims, read_jobs, read_resolved
+from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.run import DONE
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import utc_now
+
+UNANSWERED_SECONDS = 600.0
+"""Seconds for which an engine may fail to list its jobs, or refuse further ones."""
+FRUITLESS_LIMIT = 2
+"""Further submissions of a unit in a row without a new run before it is given up."""
+AGAIN_SECONDS = 60.0
+"""Seconds between two further submissions while other jobs live."""
+SUBMITTED = "submitted.json"
+"""Last submissions, in the results folder: unit -> name of its job, and when: seconds of time.time(), and UTC."""
+NEVER = -float("inf")
+
+
+class Watcher:
+    """Jobs, runs and progress of a sweep's units, for the process that submits jobs, waits for them or shows them."""
+
+    def __init__(
+        self, folder: Path, plan: JobPlan, engine: Engine, say: Callable[[str], None], resolved: bool = True
+    ) -> None:
+        """Keep the arguments; `resolved`: whether the settings that jobs resolved in the folder are this plan's."""
+        self._folder, self._plan, self._engine, self._say, self._resolved = folder, plan, engine, say, resolved
+        self.refused: list[str] = []
+        """Reasons why the engine would never begin jobs that it has accepted."""
+        self._runs: Plan | None = None
+        self._specs: dict[str, RunSpec] = {}
+        self._known: dict[str, tuple[tuple[int, ...], RunState]] = {}
+        """run_id -> mark of the record that was read, and its state."""
+        self._seen: dict[int, float] = {}
+        """Unit -> time.monotonic() at which this process last saw a job of it."""
+        self._cancelled: set[int] = set()
+        self._tries: dict[int, tuple[int, int]] = {}
+        """Unit -> runs left at its last further submission, and such submissions in a row without a new run."""
+        self._resubmitted = self._refused_since = NEVER
+
+    # Jobs
+
+    def jobs(self) -> tuple[EngineJob, ...]:
+        """Return the jobs that wait or run; those that the engine will never begin are cancelled.
+
+        An engine that doesn't answer is asked again for minutes, then its UserError is raised.
+        """
+        deadline = time.monotonic() + UNANSWERED_SECONDS
+        while True:
+            try:
+                jobs = self._engine.live(self._plan)
+                if stuck := [job for job in jobs if job.stuck]:
+                    self._cancel(stuck)
+                return tuple(job for job in jobs if not job.stuck)
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._say(f"{error}; asking again")
+                time.sleep(5.0)
+
+    def _cancel(self, stuck: list[EngineJob]) -> None:
+        self._say(f"job {stuck[0].name} ({len(stuck)} in all) is held: {stuck[0].state.lower()}; cancelled")
+        self._engine.cancel(stuck)
+        self._cancelled |= units_of(stuck)
+        self.refused += [
+            f"{self._engine.title} would never begin such jobs: {reason}; change the profile's requests"
+            for reason in dict.fromkeys(job.reason for job in stuck if job.refused)
+        ]
+
+    def submitted(self, units: Iterable[int], name: str) -> None:
+        """Write down a submission by the name that the engine gave it; the caller holds the submission lock."""
+        own = set(units)
+        self._cancelled -= own
+        if self._engine.lag:
+            entry = {"name": name, "at": time.time(), "began": utc_now()}
+            write_atomically(self._folder / SUBMITTED, json.dumps(self._recent() | dict.fromkeys(own, entry)))
+
+    def forget_submissions(self) -> None:
+        """Forget all submissions, after all jobs were ended; the caller holds the submission lock."""
+        (self._folder / SUBMITTED).unlink(missing_ok=True)
+
+    def recent_names(self) -> list[str]:
+        """Return the names of jobs submitted within the engine's lag that have not ended, as far as is known."""
+        recent = {unit: entry for unit, entry in self._recent().items() if unit not in self._cancelled}
+        return list(dict.fromkeys(str(e["name"]) for unit, e in recent.items() if not self._has_ended(unit, e)))
+
+    def without_job(self, units: Iterable[int], jobs: Sequence[EngineJob]) -> set[int]:
+        """Return the units without a job: not in `jobs`, and none was there within the lag, unless it has ended."""
+        now, live, recent = time.monotonic(), units_of(jobs), self._recent()
+        self._seen |= dict.fromkeys(live, now)
+        absent = set(units) - live
+        doubtful = {
+            unit for unit in absent - self._cancelled
+            if unit in recent or now - self._seen.get(unit, NEVER) < self._engine.lag
+        }  # fmt: skip
+        return absent - {unit for unit in doubtful if not self._has_ended(unit, recent.get(unit))}
+
+    def _has_ended(self, unit: int, submission: dict[str, Any] | None) -> bool:
+        """Return whether the last job of a unit since its submission has said that it ended."""
+        since = "" if submission is None else str(submission["began"])
+        jobs = [job for job in read_jobs(self._folder, unit) if job.began >= since]
+        return bool(jobs) and jobs[-1].ended is not None
+
+    def _recent(self) -> dict[int, dict[str, Any]]:
+        """Return the submissions that the engine's list may not show yet."""
+        known = read_json(self._folder / SUBMITTED) or {}
+        return {int(unit): e for unit, e in known.items() if time.time() - float(e["at"]) <= self._engine.lag}
+
+    # Runs
+
+    def refresh(self) -> Plan | None:
+        """Read records that are new since the last call; return the resolved plan, None before a job resolved it.
+
+        The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
+        folder (new inode), others in place.
+        """
+        if self._runs is None and self._resolved and (settings := read_resolved(self._folder)):
+            self._runs = self._plan.resolved(settings)
+            self._specs = {spec.run_id: spec for spec in self._runs.runs}
+        try:
+            with os.scandir(self._folder) as entries:
+                there = {entry.name: entry.inode() for entry in entries if entry.name in self._specs}
+        except OSError:
+            return self._runs
+        known = {}
+        for run, inode in there.items():
+            mark, state = self._known.get(run, ((), None))
+            if state is not None and state.status in DONE and mark[0] == inode:
+                known[run] = mark, state
+                continue
+            now = _mark(self._folder / run, inode)
+            if state is not None and mark == now:
+                known[run] = mark, state
+            elif record := RunFolder(self._folder / run).record():
+                known[run] = now, RunState.of(record, self._specs[run])
+        self._known = known
+        return self._runs
+
+    def states(self) -> tuple[RunState, ...]:
+        """Return the states of the plan's recorded runs, in its order."""
+        self.refresh()
+        return tuple(self._known[run][1] for run in self._specs if run in self._known)
+
+    def left(self, again: bool = False) -> dict[int, int]:
+        """Return unit -> number of its runs left; `again`: runs that failed in this call are left too."""
+        states = self.states()
+        if self._runs is None:
+            return {number: len(unit.tasks) for number, unit in enumerate(self._plan.units)}
+        left = replace(self._runs, since=None if again else self._plan.call).remaining(states)
+        return {number: len(unit) for number, unit in enumerate(left) if unit}
+
+    # Progress
+
+    def due(self, left: Mapping[int, int], others: bool) -> tuple[int, ...]:
+        """Return the units to submit again, of `left`: unit without a job -> its runs left; `others`: other jobs live.
+
+        While others live, some time passes between two answers that aren't empty.
+        """
+        if others and time.monotonic() - self._resubmitted < AGAIN_SECONDS:
+            return ()
+        self._resubmitted = time.monotonic()
+        return tuple(unit for unit, runs in left.items() if not self._is_fruitless(unit, runs))
+
+    def resubmitted(self, units: Iterable[int], left: Mapping[int, int]) -> None:
+        """Note that the engine has accepted further jobs of these units."""
+        self._refused_since = NEVER
+        for unit in units:
+            runs, fruitless = self._tries.get(unit, (0, 0))
+            self._tries[unit] = left[unit], fruitless + 1 if runs == left[unit] else 1
+
+    def exhausted(self, left: Mapping[int, int]) -> bool:
+        """Return whether all of these units make no progress."""
+        return all(self._is_fruitless(unit, runs) for unit, runs in left.items())
+
+    def _is_fruitless(self, unit: int, left: int) -> bool:
+        runs, fruitless = self._tries.get(unit, (0, 0))
+        return runs == left and fruitless >= FRUITLESS_LIMIT
+
+    def refuses_for_long(self, others: bool) -> bool:
+        """Note that the engine refuses a further job; return whether it has for minutes in which no other job lived."""
+        now = time.monotonic()
+        if others or self._refused_since == NEVER:
+            self._refused_since = NEVER if others else now
+        return not others and now - self._refused_since > UNANSWERED_SECONDS
+
+
+def _mark(run: Path, inode: int) -> tuple[int, ...]:
+    """Return the inode of a run's folder, and inode, time and size of its record, where there is one."""
+    try:
+        stat = (run / RECORD).stat()
+    except OSError:
+        return (inode,)
+    return inode, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+class Claim:
+    """The claim of a job on a unit."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self.path, self.job = folder / CLAIMS / str(job.unit), job
+
+    def owner(self) -> Job | None:
+        """Return the job that holds the unit; None if none does, or its record is unreadable."""
+        return read_model(self.path / OWNER, Job)
+
+    @property
+    def held(self) -> bool:
+        """Whether this start of the job still holds the unit: the job may have been restarted elsewhere."""
+        owner = self.owner()
+        return owner is not None and owner.name == self.job.name
+
+    def take(self) -> bool:
+        """Take the unit unless a job holds it; return whether it was taken."""
+        own = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
+        own.mkdir(parents=True)
+        (own / OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
+        try:
+            os.rename(own, self.path)  # noqa: PTH104 - fails where a claim lies there
+        except OSError as error:
+            shutil.rmtree(own, ignore_errors=True)
+            if error.errno not in TAKEN:
+                raise
+            return False
+        return True
+
+    def release(self) -> None:
+        """Release the unit if it is still held."""
+        if self.held:
+            discard(self.path, self.job)
+
+
+def discard(path: Path, owner: Job | None) -> None:
+    """Remove a claim that was seen with this owner; None if its owner's record was unreadable.
+
+    Another job may have removed it and taken the unit since: then that job's claim is put back.
+    """
+    away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
+    except FileNotFoundError:
+        return
+    current = read_model(away / OWNER, Job)
+    if current is not None and (owner is None or current.name != owner.name):
+        with suppress(OSError):  # a third has taken the unit meanwhile: the second sees that its claim is gone
+            os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
+            return
+    shutil.rmtree(away, ignore_errors=True)
+
+
+@contextmanager
+def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
+    """Hold a unit while the body runs; raises UserError if another job holds it and is not known to have ended."""
+    claim = Claim(folder, job)
+    while not claim.take():
+        owner = claim.owner()
+        if owner is not None and owner.job != job.job and not engine.dead(owner):
+            raise UserError(
+                f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end it and remove "
+                f"{claim.path}"
+            )
+        discard(claim.path, owner)
+    try:
+        yield claim
+    finally:
+        claim.release()
+
+
+def holders(folder: Path, engine: Engine, release: bool = False) -> tuple[Job, ...]:
+    """Return the jobs that hold units and aren't known to have ended; `release`: remove the claims of the others."""
+    owners = claims(folder)
+    dead = engine.dead_among(owners)
+    for owner in owners:
+        if release and owner.name in dead:
+            discard(folder / CLAIMS / str(owner.unit), owner)
+    return tuple(owner for owner in owners if owner.name not in dead)
