@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audit.copied import short, with_defaults
-from audit.page import Audit
 from audit.rows import flat, most_frequent
-from audit.runs import BESIDE, Run
-from audit.scores import difference_cells, own_interval
-from audit.statistics import Pair
+from audit.runs import Run
+from audit.statistics import Pair, mean_interval
 from audit.study import TIME, Study
-from audit.values import NUMBER, Cell, Json, agree
+from audit.values import NUMBER, Audit, Json, Said, says
 
 PEAK, OVER, SAVED = "peak_memory_mb", "peak_memory_over_setup_mb", "saved_bytes"
 TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"}
+PACKAGED = Path(__file__).parents[1] / "tuning"
+"""Records of the tunings of packaged suites."""
+SETTINGS = Path(__file__).parents[2] / "docs" / "settings.md"
 NEIGHBOURS = "runs had neighbours on their host"
 HOSTS = "seeds were spread over hosts"
 TRAINS_NOTHING = frozenset(
@@ -28,20 +31,15 @@ TRAINS_NOTHING = frozenset(
 """Settings in which a tuning may differ from the runs without a word."""
 
 
-def check_answer(audit: Audit, answer: Json, study: Study) -> None:
-    """Compare every leaf of an answer with what was recomputed from a study."""
-    compare_answer(audit, answer, answer_of(study))
-
-
 def compare_answer(audit: Audit, answer: Json, recomputed: Json) -> None:
     """Compare every leaf of an answer with what was recomputed; one that no rule is for is a problem."""
     expected = dict(leaves(recomputed))
     for path, shown in leaves(answer):
+        audit.checked["report.json"] += 1
         if path not in expected:
-            audit.uncovered("report.json", path, shown)
+            audit.problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
             continue
         wanted = expected.pop(path)
-        audit.checked["report.json"] += 1
         if not same(shown, wanted, near=0.0 if path.endswith((".p", ".ph")) else 1e-13):
             audit.problems.append(f"report.json | {path}: said {shown!r}, recomputed {wanted!r}")
     audit.problems += [f"report.json | {path}: missing, recomputed {wanted!r}" for path, wanted in expected.items()]
@@ -59,7 +57,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def same(shown: Any, expected: Any, near: float = 0.0) -> bool:
     """Whether a leaf is what was recomputed: real numbers to a relative 1e-6, or so near to 0; all else exactly."""
     if isinstance(expected, tuple):
-        return isinstance(shown, str) and agree(shown, expected)
+        return isinstance(shown, str) and says(shown, *expected)
     if isinstance(expected, float) and isinstance(shown, float | int) and not isinstance(shown, bool):
         return math.isclose(shown, expected, rel_tol=1e-6, abs_tol=near)
     return type(shown) is type(expected) and shown == expected
@@ -118,21 +116,21 @@ def answer_of(study: Study) -> Json:
 
 def setup(study: Study) -> Json:
     """Return the circumstances of the runs."""
-    run, tuning = study.newest, study.tuning
+    run, tuning = study.newest, tuning_of(study)
     steps, ranks = run.settings["steps"], run.settings["world_size"] or 1
     on_gpu = str(run.settings["device"]).startswith("cuda")
     hardware = run.record["environment"].get("hardware", {})
     gpu = next((short(card.get("name", "GPU"), 40) for card in hardware.get("gpus", [])), "GPU")
     processor = short(hardware.get("cpu", ""), 40)
     cpu = f"{ranks} CPU process{'es' * (ranks != 1)}" + (f" on {processor}" if processor else "")
-    trials = sorted({len(tried) for tried in tuning.trials.values() if tried})
-    rates = "rates not tuned" if "settings" in tuning.record else "tuning of rates not recorded"
-    rated = {name for name, tried in tuning.trials.items() if tried}
+    rated = {of["spec"]["name"]: len(of["trials"]) for of in tuning["methods"] if of["trials"]}
+    trials = sorted(set(rated.values()))
+    rates = "rates not tuned" if "settings" in tuning else "tuning of rates not recorded"
     untuned = [name for name, runs in study.methods.items() if name not in rated and not all(r.untrained for r in runs)]
     if trials and untuned:
         rates = f"rates of {len(untuned)} methods not tuned" if untuned[1:] else f"rate of {untuned[0]} not tuned"
     elif trials:
-        where = " in other settings" if tuned_elsewhere(study) else ""
+        where = " in other settings" if tuned_elsewhere(study, tuning) else ""
         unequal = f"rates tuned unequally{where}, {trials[0]} to {trials[-1]} trials"
         rates = unequal if trials[1:] else f"rates tuned{where or ' alike'}, {trials[0]} trials each"
     return {
@@ -144,9 +142,34 @@ def setup(study: Study) -> Json:
     }
 
 
-def tuned_elsewhere(study: Study) -> bool:
+def short(text: str, most: int) -> str:
+    """Return a text on one line, cut where it is longer."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def tuning_of(study: Study) -> Json:
+    """Return the folder's own tuning, else that of the suite that was tuned, beside it or packaged; else no trials."""
+    name, own = str(study.newest.record["spec"]["suite"]).removesuffix("-tuned"), Path("tuning/trials.json")
+    places = (study.folder / own, study.folder.parent / name / own, PACKAGED / f"{name}.json")
+    path = next((place for place in places if place.exists()), None)
+    found: Json = json.loads(path.read_text(encoding="utf-8")) if path else {"methods": []}
+    return found
+
+
+def with_defaults(settings: Json) -> Json:
+    """Return recorded settings and the documented defaults of those that they lack."""
+    section = SETTINGS.read_text(encoding="utf-8").partition("## `settings`: ")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| (?:`([^|]*)`|\*empty\*) \|", section, re.MULTILINE)
+    found = {name: json.loads(text or "null") for name, text in rows} | settings
+    if isinstance(found["optimizer"], str):
+        found["optimizer"] = {"name": found["optimizer"], "options": {}}
+    return found
+
+
+def tuned_elsewhere(study: Study, tuning: Json) -> bool:
     """Return whether the tuning had other settings than the runs; an option that one lacks is taken to be alike."""
-    there, here = with_defaults(study.tuning.record["settings"]), with_defaults(study.newest.settings)
+    there, here = with_defaults(tuning["settings"]), with_defaults(study.newest.settings)
     return any(not alike(there.get(key), value) for key, value in here.items() if key not in TRAINS_NOTHING)
 
 
@@ -234,7 +257,9 @@ def values_of(study: Study, name: str, metric: str, scale: float) -> Json | None
     values = study.values(metric)[name]
     if not values:
         return None
-    low, high = own_interval(study, metric, values) or (math.nan, math.nan)
+    least, most = study.bounds(metric)
+    bounds = mean_interval(values, study.grid(metric))  # cut where the metric ends
+    low, high = (max(least, bounds[0]), min(most, bounds[1])) if bounds else (math.nan, math.nan)
     mean = scale * float(np.mean(values))
     return {"m": mean, "lo": known(scale * low), "hi": known(scale * high), "runs": [scale * value for value in values]}
 
@@ -251,17 +276,17 @@ def pairs_by(study: Study, metric: str) -> list[Pair]:
 
 def pair_of(study: Study, pair: Pair) -> Json:
     """Return all that is said of a pair."""
-    difference, own = difference_cells(pair, pair.first, pair.comparison)
+    own = pair.comparison.interval or (math.nan, math.nan)
     tested = pair.n > 2 and pair.comparison.spreads
     wide = pair.comparison.accepted(study.decided_at(pair)) if tested else None
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
-    ends = [*(own or (None, None)), *(map(pair.shown, wide) if wide else (None, None))]
+    ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
     return {
         "a": pair.first,
         "b": pair.second,
         "v": verdict if pair.n > 2 else "untested",
         "w": pair.better,
-        "d": difference,
+        "d": pair.shown(pair.comparison.mean),
         **dict(zip(("lo", "hi", "wlo", "whi"), ends, strict=True)),
         "p": known(pair.p),
         "ph": known(pair.p_holm),
@@ -272,7 +297,7 @@ def pair_of(study: Study, pair: Pair) -> Json:
     }
 
 
-def guessing(study: Study) -> Cell:
+def guessing(study: Study) -> Said:
     """Return what guessing gives, in words."""
     run = study.compared[0]
     reference, names = run.predictions["reference"], run.record["label_names"]
@@ -302,8 +327,7 @@ def guessing(study: Study) -> Cell:
 
 def no_better_than_guessing(study: Study) -> list[str]:
     """Return the methods that are shown to be better than guessing neither over seeds nor in each run over rows."""
-    level, p = study.level("guess", study.looks), study.adjusted("guess")
-    return [name for name in study.methods if min(p.get(f"{name} over seeds", 1.0), p[f"{name} in each run"]) >= level]
+    return [name for name, p in study.above_guessing.items() if p >= study.level("guess", study.looks)]
 
 
 def under_trained(study: Study, name: str) -> int:
@@ -320,6 +344,6 @@ def failure(run: Run) -> Json:
 def untried(study: Study) -> list[str]:
     """Return the methods without a compared run: those that were tried first, then those of the suite without a run."""
     compared = {run.spec["name"] for run in study.compared}
-    bad = [run for run in study.runs if run.record["status"] != "ok"]
-    tried = [run.spec["name"] for run in (*bad, *(run for run, why in study.apart.items() if why not in BESIDE))]
+    well = [run for run in study.runs if run.record["status"] == "ok" and run not in study.compared]
+    tried = [run.spec["name"] for run in (*(run for run in study.runs if run.record["status"] != "ok"), *well)]
     return list(dict.fromkeys(name for name in (*tried, *study.suite["methods"]) if name not in compared))

@@ -1,28 +1,23 @@
-"""Command: answers and tables of folders checked, and what was found."""
+"""Command: checks the answers and records of folders, and prints what disagrees."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from audit.answer import check_answer
+from audit.answer import answer_of, compare_answer
 from audit.over_suites import audit_over
-from audit.page import Audit, read_table
 from audit.reading import read_study
 from audit.steps import check_record
 from audit.study import Study
-from audit.tables import check_table, check_tables
+from audit.values import Audit
 
 
 def audit_page(study: Study, page: Path) -> Audit:
     """Check the files in a page's folder, and the compared runs' records against their points."""
     audit = Audit()
     if study.compared:
-        check_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), study)
-    tables = [read_table(path) for path in sorted((page / "tables").glob("*.csv"))]
-    for table in tables:
-        check_table(audit, table, study)
-    check_tables(audit, tables, study)
+        compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer_of(study))
     for run in study.compared:
         check_record(audit, run)
     return audit
@@ -38,11 +33,9 @@ def main(arguments: list[str], usage: str) -> int:
     wrong = False
     for folder in pages:
         study = None if over else read_study(folder)
-        needed = study is None or study.compared
-        files = [folder / "tables", *([folder / "report.json", folder / "tables" / "answer.csv"] if needed else [])]
-        if not all(file.exists() for file in files):
+        if (study is None or study.compared) and not (folder / "report.json").exists():
             made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
-            print(f"{folder} lacks report.json or tables/: `hpml-bench report {made} --format md,csv` makes them")
+            print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
             return 2
         audit = audit_over(folder, suites) if study is None else audit_page(study, folder)
         for part, count in audit.checked.items():

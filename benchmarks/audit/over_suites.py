@@ -1,4 +1,4 @@
-"""Page over several suites: every leaf of its answer and every cell of its tables, from the suites' records.
+"""Page over several suites: every leaf of its answer, from the suites' records.
 
 What is said within a suite is its own recomputed answer's. Tests over suites are others than the package's formulas:
 F of a two-way analysis of variance of the ranks, sums of signed rank differences counted by convolution, and sums of
@@ -18,15 +18,10 @@ import numpy as np
 from scipy import stats
 
 from audit.answer import TITLES, answer_of, compare_answer
-from audit.page import Audit, Table, read_table
 from audit.reading import read_study
-from audit.screen import answer_cells, stands
 from audit.statistics import holm
 from audit.study import Study
-from audit.values import Cell, Floats, Json
-
-Expected = tuple[list[str], list[list[Cell]]]
-"""Header and rows that a table must have."""
+from audit.values import Audit, Floats, Json
 
 
 @dataclass(frozen=True)
@@ -236,55 +231,8 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
     }  # fmt: skip
 
 
-def tables_over(over: Over, answer: Json) -> dict[str, Expected]:
-    """Return the tables by name."""
-    suites, methods = over.suites, answer["methods"]
-    head = ["method", "mean rank", "difference", "low", "high", "verdict", "can't tell from"]
-    head += [f"{axis['title'].lower()} ({axis['unit']})" for axis in answer["axes"]]
-    firsts = {method["name"]: answer_cells(answer, head, method["name"]) for method in methods}
-    places = {method["name"]: method["v"]["score"] for method in methods}
-    named = dict.fromkeys(name for suite in suites for name in suite.methods)
-    scores = [[s.methods.get(name, {"v": {}})["v"].get("score", {"m": None})["m"] for s in suites] for name in named]
-    wins: list[list[Cell]] = []
-    for pair in over.pairs:
-        said = [stands(suite.answer, pair["a"], pair["b"]) for suite in suites]
-        counts = [sum(how in of for how in said) for of in (["better"], ["open", "equal"], ["worse"], ["untested"])]
-        winner = pair["w"] or ("can't tell" if over.tested else "not tested")
-        wins.append([f"{pair['a']} against {pair['b']}", *counts, pair["ph"], winner])
-    found: dict[str, Expected] = {
-        "answer": (head, [[name, *(cells[title] for title in head[1:])] for name, cells in firsts.items()]),
-        "places": (["method", *(f"{suite.name}, {suite.answer['score']['title']}" for suite in suites)],
-                   [[name, *of] for name, of in zip(named, scores, strict=True)]),
-        "ranks": (["method", "Mean rank", "Low", "High", *(suite.name for suite in suites)],
-                  [[name, of["m"], of["lo"], of["hi"], *of["runs"]] for name, of in places.items()]),
-        "wins": (["Pair", "Wins", "Ties", "Losses", "Not tested", "p over suites (Holm)", "Better over suites"], wins),
-        "suites": (["Suite", "Model", "Data", "Task", "Score", "Test rows", "Seeds", "Budget", "Device", "Protocol"],
-                   [[s.name, s.answer["model"], s.answer["data"], s.study.newest.settings["task"]["name"],
-                     s.answer["score"]["title"], s.answer["rows"], s.answer["seeds"], s.answer["setup"]["budget"],
-                     s.answer["setup"]["device"], s.study.newest.protocol_id] for s in suites]),
-        "apart": (["Name", "Why"], [list(of) for of in over.apart.items()]),
-    }  # fmt: skip
-    return {name: table for name, table in found.items() if table[1]}
-
-
 def audit_over(page: Path, folders: Sequence[Path]) -> Audit:
-    """Check the files in the folder of a page over suites."""
-    audit, over = Audit(), read_over(folders)
-    answer = answer_over(over)
-    compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer)
-    expected = tables_over(over, answer)
-    tables = [read_table(path) for path in sorted((page / "tables").glob("*.csv"))]
-    audit.check("tables", "names", str([table.name for table in tables]), str(sorted(expected)))
-    for table in tables:
-        check_cells(audit, table, expected.get(table.name, ([], [])))
+    """Check the answer in the folder of a page over suites."""
+    audit, given = Audit(), json.loads((page / "report.json").read_text(encoding="utf-8"))
+    compare_answer(audit, given, answer_over(read_over(folders)))
     return audit
-
-
-def check_cells(audit: Audit, table: Table, expected: Expected) -> None:
-    """Check every cell of a table, its header and its number of rows."""
-    part, (header, rows) = f"tables/{table.name}.csv", expected
-    audit.check(part, "header", str(table.header), str(header))
-    audit.check(part, "rows", str(len(table.rows)), len(rows))
-    for cells, wanted in zip(table.rows, rows, strict=False):
-        for title, shown, value in zip(table.header, cells, wanted, strict=False):
-            audit.check(part, f"{cells[0]} | {title}", shown, value)

@@ -5,24 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from audit.runs import (
-    OTHER_CHECKPOINTING,
-    OTHER_RANKS,
-    Run,
-    checkpointing_key,
-    most,
-    one_host,
-    read_run,
-    set_apart,
-    share_host,
-)
-from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, over_seeds, shaffer, share
+from audit.runs import Run, compared_of, most, one_host, read_run
+from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, shaffer, share
 from audit.study import Study
 
 
@@ -31,11 +20,8 @@ def read_study(folder: Path) -> Study:
     read = [read_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
     runs = sorted((run for run in read if run), key=lambda run: run.started)
     ended = [run for run in runs if run.record["status"] == "ok"]
-    apart = set_apart(ended)
-    compared = [run for run in ended if run not in apart]
+    compared = compared_of(ended)
     home = costed(compared)
-    for run in apart:
-        apart[run] = beside(run, apart[run], home)
     suite = json.loads((folder / "suite.json").read_text(encoding="utf-8"))
     over = "peak_memory_over_setup_mb"
     on_cpu = bool(home) and not home[0].record["environment"]["hardware"]["gpus"]
@@ -43,18 +29,9 @@ def read_study(folder: Path) -> Study:
     memory = over if on_cpu and any(run.metric(over) is not None for run in home) else "peak_memory_mb"
     definitions = {item["name"]: item for run in compared for item in run.record["definitions"]}
     methods = by_method(compared, list(suite["methods"]))
-    study = Study(folder, suite, runs, read.count(None), apart, compared, home, methods, definitions, memory)
+    study = Study(folder, suite, runs, compared, home, methods, definitions, memory)
     compare_all(study)
     return study
-
-
-def beside(run: Run, reason: str, home: list[Run]) -> str:
-    """Return why a run is not compared: it stands in a table of its own only beside one like it that costs are of."""
-    quiet = [] if run.neighbours else [own for own in home if not own.neighbours and share_host(run, own)]
-    if reason == "another protocol" and checkpointing_key(run) in map(checkpointing_key, quiet):
-        return OTHER_CHECKPOINTING
-    same = [own for own in quiet if own.key[:2] == run.key[:2] and own.one_node == run.one_node]
-    return "another protocol" if reason == OTHER_RANKS and not same else reason
 
 
 def costed(compared: list[Run]) -> list[Run]:
@@ -118,10 +95,6 @@ def compare_all(study: Study) -> None:
         )
     for metric in study.metrics:
         of = [pair for pair in study.pairs.values() if pair.metric == metric]
-        if metric == study.score:
-            on_these = [replace(pair, comparison=over_seeds(pair, study.grid(metric))) for pair in of]
-            share(on_these, len(study.measured(metric)))
-            study.on_these_rows = {(pair.first, pair.second): pair.comparison for pair in on_these}
         share(of, len(study.measured(metric)))
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:

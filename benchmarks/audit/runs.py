@@ -19,10 +19,6 @@ from audit.answers import LOSS, SCORE, language
 from audit.rows import SCORED, Answers, Scored, as_bytes
 from audit.values import Floats, Json
 
-OTHER_RANKS, OTHER_CHECKPOINTING = "on other ranks", "with other checkpointing"
-BESIDE = (OTHER_RANKS, OTHER_CHECKPOINTING)
-"""Runs that are not compared and stand in a table of their own."""
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -65,18 +61,6 @@ class Run:
         """How many other runs of the sweep were on its host meanwhile; None where it isn't known."""
         found = self.record.get("neighbours")
         return None if found is None else len(found)
-
-    @property
-    def one_node(self) -> str:
-        """The same of a run on one of the run's nodes, where it has several that are alike."""
-        parts = json.loads(self.environment)
-        parts["fingerprint"] = parts.pop("node_fingerprint", parts["fingerprint"])
-        return json.dumps(parts, sort_keys=True)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Numbers of ranks and of nodes."""
-        return self.settings["world_size"], self.record["environment"]["hardware"].get("nodes", 1)
 
     @property
     def headline(self) -> str:
@@ -261,22 +245,10 @@ def one_host(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run in kept or run.untrained]
 
 
-def share_host(one: Run, other: Run) -> bool:
-    """Whether two runs had a host in common; those that name none are taken to."""
-    return one.hosts == other.hosts or bool(set(one.hosts) & set(other.hosts))
-
-
-def checkpointing_key(run: Run) -> str:
-    """Return what two runs share that differ in gradient checkpointing alone."""
-    method = {**run.record["spec"]["method"], "optimizer": run.record["spec"]["method"].get("optimizer")}
-    settings = {**run.settings, "gradient_checkpointing": False}
-    return repr((settings, run.record["digests"], method, run.seed, run.environment))
-
-
 def most(values: Iterable[Any], prefer: Callable[[Any], Any]) -> Any:
-    """Return the most frequent value; of equally many the one that is preferred."""
+    """Return the most frequent value, of equally many the one that is preferred; None of none."""
     counts = Counter(values)
-    return max(counts, key=lambda value: (counts[value], prefer(value)))
+    return max(counts, key=lambda value: (counts[value], prefer(value)), default=None)
 
 
 def consumed(run: Run, *names: str) -> tuple[Any, ...]:
@@ -284,53 +256,28 @@ def consumed(run: Run, *names: str) -> tuple[Any, ...]:
     return tuple(run.record["consumed"][name] for name in names)
 
 
-def alike(run: Run, other: Run) -> bool:
-    """Whether two runs' protocols differ in nothing but the number of ranks."""
-    return run.record["digests"] == other.record["digests"] and (
-        {**run.settings, "world_size": 0} == {**other.settings, "world_size": 0}
-    )
-
-
-def set_apart(runs: list[Run]) -> dict[Run, str]:
-    """Return which runs that ended well are not compared, and why."""
+def compared_of(runs: list[Run]) -> list[Run]:
+    """Return those of the runs that ended well that are compared: once each, sound, of one protocol and consumption."""
     same = Counter(run.key for run in runs)
-    why = {run: "records of one" for run in runs if same[run.key] > 1}
-    single = [run for run in runs if run not in why]
-    passed_all = [run for run in single if all(check["passed"] for check in run.record["checks"])]
-    right = [run for run in passed_all if named_rightly(run, runs)]
-    sound = [run for run in right if believed(run) and timed(run)]
+    passed = [run for run in runs if same[run.key] == 1 and all(check["passed"] for check in run.record["checks"])]
+    right = [run for run in passed if named_rightly(run, runs)]
+    kept = [run for run in right if believed(run) and timed(run)]
     for protocol in {run.protocol for run in right}:
         odd = odd_ones([run for run in right if run.protocol == protocol])
-        sound = [run for run in sound if run not in odd]
-    why |= {run: "not believed" if run in passed_all else "invalid" for run in single if run not in sound}
-    for protocol in {run.protocol for run in sound}:
-        group = [run for run in sound if run.protocol == protocol]
-        labels = most((as_bytes(run.predictions["reference"]) for run in group), len)
-        why |= {run: "not believed" for run in group if as_bytes(run.predictions["reference"]) != labels}
-
-    def left() -> list[Run]:
-        return sorted((run for run in runs if run not in why), key=lambda run: run.started)
-
-    def trained() -> list[Run]:
-        return [run for run in left() if not run.untrained]
-
-    newest = {run.protocol: run.started for run in left()}
-    if left():
-        # Of equally many the newest: the methodology doesn't say.
-        chosen = most((run.protocol for run in left()), lambda protocol: newest[protocol])
-        here = next(run for run in left() if run.protocol == chosen)
-        others = [run for run in left() if run.protocol != chosen]
-        why |= {run: OTHER_RANKS if alike(run, here) else "another protocol" for run in others}
-    why |= {run: "not recorded" for run in left() if run.record["consumed"] is None}
-    if trained():
-        budget = most((consumed(run, "steps", "samples") for run in trained()), lambda value: value)
-        why |= {run: "consumed other" for run in trained() if consumed(run, "steps", "samples") != budget}
+        kept = [run for run in kept if run not in odd]
+        group = {run: as_bytes(run.predictions["reference"]) for run in kept if run.protocol == protocol}
+        labels = most(group.values(), len)
+        kept = [run for run in kept if group.get(run, labels) == labels]
+    # Of equally many the newest: the methodology doesn't say.
+    newest = {run.protocol: run.started for run in sorted(kept, key=lambda run: run.started)}
+    chosen = most((run.protocol for run in kept), newest.__getitem__)
+    kept = [run for run in kept if run.protocol == chosen and run.record["consumed"] is not None]
+    budget = most((consumed(run, "steps", "samples") for run in kept if not run.untrained), lambda value: value)
+    kept = [run for run in kept if run.untrained or consumed(run, "steps", "samples") == budget]
     names = ("real_tokens", "padded_tokens", "order")
-    for seed in {run.seed for run in left()}:
-        group = [run for run in trained() if run.seed == seed]
-        if not group:
-            continue
+    for seed in {run.seed for run in kept}:
+        of_seed = {run: consumed(run, *names) for run in kept if run.seed == seed and not run.untrained}
         # Of equally many the fewest tokens: the methodology doesn't say.
-        usual = most((consumed(run, *names) for run in group), lambda value: (-value[0], -value[1]))
-        why |= {run: "consumed other" for run in group if consumed(run, *names) != usual}
-    return why
+        usual = most(of_seed.values(), lambda value: (-value[0], -value[1]))
+        kept = [run for run in kept if of_seed.get(run, usual) == usual]
+    return sorted(kept, key=lambda run: run.started)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
-from audit.values import Floats, Near
+from audit.values import Floats
 
 
 def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] | None:
@@ -97,15 +95,6 @@ def power(centre: float, df: float, alpha: float) -> float:
     return 1 - below(float(stats.t.ppf(1 - alpha, df)), df, centre)
 
 
-@functools.cache
-def shift(critical: float, df: float) -> float:
-    """Return the centre of the noncentral t that is below a critical value with a chance of 20 %."""
-    high = critical + 2.0
-    while below(critical, df, high) > 0.2:
-        high *= 1.5
-    return float(optimize.brentq(lambda centre: below(critical, df, float(centre)) - 0.2, 0.0, high, xtol=1e-10))
-
-
 @dataclass(frozen=True)
 class Comparison:
     """A mean over n seeds, and for a score over test rows too: what a verdict is made of."""
@@ -167,15 +156,6 @@ class Comparison:
             far *= 2
         half = float(optimize.brentq(lambda d: self.p(float(d)) - level / 2, 0.0, far, xtol=1e-14, rtol=1e-12))
         return self.mean - half, self.mean + half
-
-    def least(self, level: float) -> float:
-        """Return the least true difference found with a chance of 80 % at this level."""
-        shifts = [(error, shift(float(stats.t.ppf(1 - level / 2, df)), df)) for error, df in self.errors(self.n)]
-        found = max(error * centre for error, centre in shifts)
-        if self.squares is None:
-            return found
-        rare = self.squares.least(level / 2)
-        return max(found, rare + float(stats.norm.ppf(0.8)) * shifts[-1][0]) if rare else found
 
     def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
         """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
@@ -249,15 +229,6 @@ def shaffer(values: Sequence[float], methods: int) -> list[float]:
     return adjusted
 
 
-def sign_flips(d: Floats) -> Near:
-    """Return the share of patterns of signs whose absolute sum is as large."""
-    n, bound = len(d), abs(float(d.sum())) - 1e-9
-    if n <= 16:
-        return Near(float(np.mean(np.abs(np.array(list(itertools.product((-1.0, 1.0), repeat=n))) @ d) >= bound)))
-    share = float(np.mean(np.abs(np.random.default_rng(0).choice((-1.0, 1.0), size=(20_000, n)) @ d) >= bound))
-    return Near(max(share, 2.0 ** (1 - n)), 6 * math.sqrt(share * (1 - share) / 20_000) + 1e-4)
-
-
 @dataclass(eq=False)
 class Pair:
     """Two methods compared by one metric."""
@@ -297,15 +268,6 @@ class Pair:
         """Return a difference as it is shown: in the score's scale, or as a factor."""
         return math.exp(value) if self.scale is None else self.scale * value
 
-    @property
-    def verdict(self) -> str:
-        """The verdict in words."""
-        if self.n < 3:
-            return "not tested"
-        if self.better:
-            return f"{self.better} is better" + (", within the margin" if self.equivalent else "")
-        return "equivalent" if self.equivalent else "undecided"
-
 
 def erratic(d: Floats, values: list[Floats]) -> bool:
     """Whether the seeds look like skewed noise of unequal spread."""
@@ -313,12 +275,6 @@ def erratic(d: Floats, values: list[Floats]) -> bool:
         return False
     low, high = sorted(float(np.std(x, ddof=1)) for x in values)
     return high >= 3 * low and abs(float(stats.skew(d))) > 1
-
-
-def over_seeds(pair: Pair, grid: float) -> Comparison:
-    """Return the comparison of a score on a grid over seeds alone, on these very test rows."""
-    variance = float(np.var(pair.differences, ddof=1)) + grid**2 / 12 if pair.n > 1 else math.nan
-    return Comparison(pair.comparison.mean, variance, pair.n)
 
 
 SHARED = 2.4

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
 
-from audit.page import Audit
-from audit.runs import Run, consumed
-from audit.study import TIME
-from audit.values import Floats, Json
+from audit.runs import Run
+from audit.values import Audit, Floats, Json
 
 
 def check_record(audit: Audit, run: Run) -> None:
@@ -24,49 +21,25 @@ def check_record(audit: Audit, run: Run) -> None:
 
 
 def recorded(run: Run) -> Iterator[tuple[str, float | None, float]]:
-    """Yield metrics as recorded and recomputed."""
+    """Yield metrics as recorded and recomputed; times and scores are checked where runs are chosen."""
     m = run.metric
-    path = run.folder / "points.jsonl"
-    named = run.record["files"].get("points.jsonl")
-    same = named == (hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None)
-    yield "SHA-256 of points.jsonl", float(same), 1.0
-    if not run.untrained:
-        yield from training(run)
-    whole = (m("total_parameters") or 0) - (m("head_parameters") or 0)
-    yield "trainable_percent", m("trainable_percent"), 100 * (m("trainable_parameters") or 0) / whole
+    trained, head = m("trainable_parameters") or 0, m("head_parameters") or 0
+    yield "trainable_percent", m("trainable_percent"), 100 * trained / ((m("total_parameters") or 0) - head)
     if "score" in run.predictions:
         yield "scores of the rows", float(np.abs(run.predictions["score"] - run.scores).max() > 1e-9), 0.0
     yield "inference rate", m("inference_samples_per_second"), len(run.scores) / (m("inference_seconds") or math.nan)
-    yield from language(run)
-    for name, values in run.record["per_rank"].items():
-        over = {kept["name"]: kept["over_ranks"] for kept in run.record["definitions"]}[name]
-        if over in {"max", "sum"} and None not in values:
-            yield f"{name} of the ranks", m(name), float(max(values) if over == "max" else sum(values))
-    yield from steady(run, [point for point in run.points if point["metric"] == "step_seconds"])
-
-
-def language(run: Run) -> Iterator[tuple[str, float | None, float]]:
-    """Yield what is recorded of a language model beside its scores: generated tokens, forgetting."""
-    m = run.metric
     if m("forgetting") is not None:
         yield "forgetting", m("retention_loss"), (m("forgetting") or 0) + (m("base_retention_loss") or 0)
-    if "said_tokens" in run.predictions and run.untrained:
-        yield "answers", float(run.predictions["said_tokens"].min() >= 1), 1.0
-
-
-def training(run: Run) -> Iterator[tuple[str, float | None, float]]:
-    """Yield what is recorded of the steps."""
-    m, options = run.metric, run.settings
-    seconds, losses, norms = (list(run.series(name).values()) for name in ("step_seconds", "train_loss", "grad_norm"))
-    steps = run.record["consumed"]["steps"]
-    for name in ("step_seconds", "train_loss"):
-        yield f"steps of {name}", float(list(run.series(name)) == list(range(1, steps + 1))), 1.0
-    yield "samples", float(run.record["consumed"]["samples"]), float(steps * options["global_batch"])
-    yield TIME, m(TIME), sum(seconds)
-    yield "train_loss", m("train_loss"), float(np.mean(losses[-20:]))
-    yield "grad_norm", m("grad_norm"), float(np.mean(norms))
-    trained = (m("trainable_parameters") or 0) + (m("head_parameters") or 0)
-    yield "grad_norm_per_sqrt_parameter", m("grad_norm_per_sqrt_parameter"), float(np.mean(norms)) / math.sqrt(trained)
+    if not run.untrained:
+        norm = float(np.mean(list(run.series("grad_norm").values())))
+        yield "train_loss", m("train_loss"), float(np.mean(list(run.series("train_loss").values())[-20:]))
+        yield "grad_norm", m("grad_norm"), norm
+        yield "grad_norm_per_sqrt_parameter", m("grad_norm_per_sqrt_parameter"), norm / math.sqrt(trained + head)
+    over = {metric["name"]: metric["over_ranks"] for metric in run.record["definitions"]}
+    for name, values in run.record["per_rank"].items():
+        if over[name] in {"max", "sum"} and None not in values:
+            yield f"{name} of the ranks", m(name), float(max(values) if over[name] == "max" else sum(values))
+    yield from steady(run, [point for point in run.points if point["metric"] == "step_seconds"])
 
 
 def steady(run: Run, points: list[Json]) -> Iterator[tuple[str, float | None, float]]:
@@ -87,10 +60,8 @@ def steady(run: Run, points: list[Json]) -> Iterator[tuple[str, float | None, fl
     ranks = np.array([point["ranks"] for point in timed], dtype=np.float64).sum(axis=0)
     tokens = np.array([point["tokens"] for point in timed], dtype=np.float64)
     yield "steps that are not what the ranks' seconds give", float(unlike_ranks(run, points)), 0.0
-    yield "padded tokens", float(consumed(run, "padded_tokens")[0]), float(sum(point["tokens"] for point in points))
     yield "timed_seconds", m("timed_seconds"), float(s.sum())
     if all(point.get("real_tokens") for point in timed):
-        yield "real tokens", float(consumed(run, "real_tokens")[0]), float(sum(p["real_tokens"] for p in points))
         yield "tokens_per_second", m("tokens_per_second"), float(sum(p["real_tokens"] for p in timed) / s.sum())
     yield "padded_tokens_per_second", m("padded_tokens_per_second"), float(tokens.sum() / s.sum())
     yield "slowest_rank_share", 1 + (m("slowest_rank_share") or 0), float(s.sum() / ranks.mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from audit.answers import LOSS, RIGHT_OR_WRONG, SCORE
 from audit.rows import ACCURACY, Guess, guess, weigh
 from audit.runs import Run, one_host
 from audit.statistics import Comparison, Pair, compare_rows, holm
-from audit.trials import Tuning, read_tuning
 from audit.values import Floats, Json
 
 TIME = "train_seconds"
@@ -32,8 +30,6 @@ class Study:
     folder: Path
     suite: Json
     runs: list[Run]
-    unreadable: int
-    apart: dict[Run, str]
     compared: list[Run]
     home: list[Run]
     """Those of the compared runs that costs are of."""
@@ -41,8 +37,6 @@ class Study:
     definitions: dict[str, Json]
     memory: str
     pairs: dict[tuple[str, str, str], Pair] = field(default_factory=dict)
-    on_these_rows: dict[tuple[str, str], Comparison] = field(default_factory=dict)
-    """Comparisons of the score over seeds alone, by methods."""
 
     @property
     def tested(self) -> int:
@@ -63,12 +57,6 @@ class Study:
     def over_hosts(self) -> bool:
         """Whether the runs of a seed that costs are of ran on several hosts."""
         return len(one_host(self.home)) < len(self.home)
-
-    @property
-    def here(self) -> list[Run]:
-        """The compared runs in the environment that costs are of."""
-        environments = {run.environment for run in self.home}
-        return [run for run in self.compared if run.environment in environments]
 
     @property
     def hosts(self) -> list[str]:
@@ -176,18 +164,6 @@ class Study:
         groups = f" in {len(run.drawn):,} groups" if "group" in run.predictions else ""
         return f"{len(run.scores):,} test rows{groups}"
 
-    @property
-    def validation_rows(self) -> int:
-        """How many validation rows the newest run's preparation counted; else how many its settings ask for."""
-        run = max(self.compared, key=lambda run: (run.started, run.record["run_id"]))
-        counted = re.search(r"(\d+) validation", (run.record.get("notes") or {}).get("rows", ""))
-        return int(counted[1]) if counted else int(run.settings["validation_samples"])
-
-    @property
-    def independent(self) -> bool:
-        """Whether rows are right or wrong and in no groups."""
-        return self.binary and "group" not in self.compared[0].predictions
-
     def sign(self, metric: str) -> int:
         """Return 1 where higher is better, else -1."""
         return -1 if self._definition(metric)["better"] == "lower" else 1
@@ -204,11 +180,6 @@ class Study:
         """Return the least and the largest value there can be; an accuracy's are 0 and 1."""
         low, high = self.definitions[metric].get("bounds") or ((0, 1) if metric == ACCURACY else (None, None))
         return -math.inf if low is None else low, math.inf if high is None else high
-
-    @functools.cached_property
-    def tuning(self) -> Tuning:
-        """The tuning that belongs to the folder."""
-        return read_tuning(self.folder, str(self.newest.record["spec"]["suite"]))
 
     @functools.cached_property
     def guess(self) -> Guess:
@@ -288,11 +259,6 @@ class Study:
         last = len(measured) - sum(self.better(metric, name, other) for other in others)
         return [first, last] if name in measured else None
 
-    def rank(self, metric: str, name: str) -> str:
-        """Return a method's rank in words."""
-        ends = self.ranks(metric, name)
-        return "–".join(map(str, dict.fromkeys(ends))) if ends else "–"
-
     def decided_at(self, pair: Pair) -> float:
         """Return the level at which a pair is decided; of one that is nowhere near, or far beyond, its first."""
         first = self.first_level(pair.metric, self.looks)
@@ -328,40 +294,19 @@ class Study:
         ahead = all(any(self.better(metric, name, other) for metric in metrics) for other in others)
         return "off" if above else "on" if ahead and others else "undecided", above
 
-    def named(self, text: str) -> list[str]:
-        """Return the methods that a text names."""
-        known = {*self.methods, *self.tuning.trials, *(str(run.spec["name"]) for run in self.runs)}
-        pattern = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
-        return re.findall(rf"(?<![\w.:+-])(?:{pattern})(?![\w:+-])", text)
-
-    @functools.cache  # noqa: B019 - a study lives as long as the program
-    def adjusted(self, what: str) -> dict[str, float]:
-        """Return Holm's p of the families that stand apart from the page's, by pair or method."""
-        ps: dict[str, float] = {}
-        if what == "one seed":
-            both = map(" against ".join, itertools.combinations(self.methods, 2))
-            ps = {
-                name: mcnemar(self, name)[2] if self.independent else row_test(self, name).p_different for name in both
-            }
-        else:
-            sign = self.sign(self.score)
-            tables = {
-                name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
-                for name, runs in self.methods.items()
-            }
-            made = {
-                name: compare_rows(np.array(of), self.span, self.binary) for name, of in tables.items() if len(of) >= 3
-            }
-            ps = {f"{name} over seeds": one.p(one.mean) for name, one in made.items()}
-            ps |= {f"{name} in each run": max(map(above_by_rows, of)) for name, of in tables.items()}
-        return dict(zip(ps, holm(list(ps.values())), strict=True))
-
-
-def mcnemar(study: Study, name: str) -> tuple[int, int, float]:
-    """Return how many rows only the first, and only the second, of two models gets right, and McNemar's exact p."""
-    first, second = (study.methods[part][0].scores for part in name.split(" against "))
-    one, other = int((first > second).sum()), int((second > first).sum())
-    return one, other, min(1.0, 2 * float(stats.binom.cdf(min(one, other), one + other, 0.5)))
+    @functools.cached_property
+    def above_guessing(self) -> dict[str, float]:
+        """Holm's p of each method against guessing, over seeds and in each run over rows: the smaller of both."""
+        sign = self.sign(self.score)
+        tables = {
+            name: [sign * (run.drawn - run.by_group(self.guess.scores)) for run in runs]
+            for name, runs in self.methods.items()
+        }
+        made = {name: compare_rows(np.array(of), self.span, self.binary) for name, of in tables.items() if len(of) >= 3}
+        ps = {(name, "seeds"): one.p(one.mean) for name, one in made.items()}
+        ps |= {(name, "rows"): max(map(above_by_rows, of)) for name, of in tables.items()}
+        adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
+        return {name: min(adjusted.get((name, "seeds"), 1.0), adjusted[name, "rows"]) for name in tables}
 
 
 def above_by_rows(gains: Floats) -> float:
@@ -371,16 +316,5 @@ def above_by_rows(gains: Floats) -> float:
     if np.isin(gains, (-1.0, 0.0, 1.0)).all():
         more, less = int((gains > 0).sum()), int((gains < 0).sum())
         return min(0.5, float(stats.binom.cdf(min(more, less), more + less, 0.5)))
-    made = over_rows(gains)
+    made = Comparison(float(gains.mean()), float(gains.var(ddof=1)), len(gains))
     return made.p(made.mean)
-
-
-def row_test(study: Study, name: str) -> Comparison:
-    """Return the comparison of two models of one seed over test rows or groups of them, as if these were seeds."""
-    first, second = (study.methods[part][0].drawn for part in name.split(" against "))
-    return over_rows(first - second)
-
-
-def over_rows(values: Floats) -> Comparison:
-    """Return the comparison of a mean over rows: Student's t."""
-    return Comparison(float(values.mean()), float(values.var(ddof=1)), len(values))
