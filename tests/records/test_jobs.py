@@ -33,7 +33,7 @@ from hpml_bench.records.jobs import (
 from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep import torchrun as under_torchrun
+from hpml_bench.sweep.local import run_as_rank
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import UserError
 
@@ -136,7 +136,7 @@ def test_a_run_under_torchrun_leaves_jobs_their_folder(tmp_path: Path, monkeypat
     monkeypatch.setenv("WORLD_SIZE", "1")
     suite = load_suite("quickstart", settings={"world_size": 1, "device": "cpu"})
     with pytest.raises(UserError, match="works in it"):
-        under_torchrun.run_as_rank(suite, "head", 0, tmp_path, fresh=False)
+        run_as_rank(suite, "head", 0, tmp_path, fresh=False)
 
 
 def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from helpers import tiny
 from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep import torchrun as under_torchrun
+from hpml_bench.sweep.local import run_as_rank
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
@@ -87,8 +87,8 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
         asked.append((*told, more))
         raise UserError("torch can't compute")
 
-    monkeypatch.setattr(under_torchrun, "check_gpus", refuse)
-    monkeypatch.setattr(under_torchrun, "prepare", lambda _: (_ for _ in ()).throw(UserError("prepared")))
+    monkeypatch.setattr("hpml_bench.training.distributed.check_gpus", refuse)
+    monkeypatch.setattr("hpml_bench.data.prepare.prepare", lambda _: (_ for _ in ()).throw(UserError("prepared")))
     gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0", "uuid": "GPU-a", "index": 0}
     monkeypatch.setattr(gpus, "visible_gpus", lambda: (gpu, gpu))
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
@@ -98,7 +98,7 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     for device, told in (("cuda", "torch can't compute"), ("cpu", "prepared")):
         suite = load_suite(str(tiny.local_suite(tmp_path, device=device, world_size=4)))
         with pytest.raises(UserError, match=told):
-            under_torchrun.run_as_rank(suite, "head", 0, tmp_path / "out", fresh=False)
+            run_as_rank(suite, "head", 0, tmp_path / "out", fresh=False)
     assert asked == [(2, {"own": 1})]
 
 
