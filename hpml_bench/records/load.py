@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
@@ -21,8 +23,9 @@ from hpml_bench.system.errors import UserError
 MAX_DEPTH = 32
 """Levels of nesting in a record."""
 LARGEST_INTEGER = 2**63 - 1
-_AS_ZEROS = bytes(b"0"[0] if 48 <= code < 58 else b"."[0] if code == 46 else b" "[0] for code in range(256))
-"""Table for `translate`: digits become 0, the point stays, all else becomes a space."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_LONG_NUMBER = re.compile(rb"(?<![\d.])\d{19,}(?![\d.])")
+_NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
 
 
 def load_record(path: Path) -> RunRecord:
@@ -38,7 +41,7 @@ def load_record(path: Path) -> RunRecord:
         raise ValueError(f"not readable ({error.strerror or type(error).__name__})") from None
     except ValueError as error:
         raise ValueError(f"not readable as JSON ({error})") from None
-    if odd := _oddity(content, raw):
+    if odd := _oddity(raw):
         raise ValueError(f"not a run record: it holds {odd}")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -80,39 +83,15 @@ def installed(spec: RunSpec) -> bool:
     return True
 
 
-def _oddity(content: Any, raw: bytes) -> str | None:
-    """Return the first value that no record may have, nested too deep or too large an integer, in words; None if none.
-
-    Walks the untyped fields, or all fields if a number is long. Types check the others, faster than a walk.
-    """
-    todo = [(content, 0)] if _holds_long_number(raw) else [(value, 0) for value in _untyped(content)]
-    while todo:
-        value, depth = todo.pop()
-        if depth > MAX_DEPTH:
-            return f"values nested deeper than {MAX_DEPTH} levels"
-        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            return "an integer of more than 64 bits"
-        if isinstance(value, dict):
-            todo += [(key, depth) for key in value]
-        if isinstance(value, dict | list):
-            todo += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
+def _oddity(raw: bytes) -> str | None:
+    """Return what no record may have, in words; None if nothing. Strings aside, brackets and digits say it."""
+    bare = _STRING.sub(b"", raw)
+    levels = accumulate(1 if bracket in b"[{" else -1 for bracket in bare.translate(None, _NO_BRACKETS))
+    if max(levels, default=0) > MAX_DEPTH:
+        return f"values nested deeper than {MAX_DEPTH} levels"
+    if any(int(digits[:400]) > LARGEST_INTEGER for digits in _LONG_NUMBER.findall(bare)):
+        return "an integer of more than 64 bits"
     return None
-
-
-def _holds_long_number(raw: bytes) -> bool:
-    """Return whether 19 or more digits stand anywhere but after a point; a regular expression is ten times slower."""
-    return b" " + b"0" * 19 in b" " + raw.translate(_AS_ZEROS)
-
-
-def _untyped(content: Any) -> list[Any]:
-    """Return the values of a record's fields that are declared as Any."""
-    values = []
-    for path in ("environment", "spec.settings.task.options", "spec.settings.dataset.options", "spec.method.options"):
-        value = content
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        values.append(value)
-    return values
 
 
 def read_record(folder: Path) -> RunRecord | None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from hpml_bench.suite.base import Frozen, Line
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Margin
+from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import digest, map_texts
 
 SCHEMA_VERSION = 2
@@ -165,7 +166,7 @@ class RunRecord(Outcome):
     @property
     def call(self) -> int:
         """Number of the call of `run-all` whose job made the run; 0 where no job did."""
-        return (self.environment.get("where") or {}).get("call") or 0
+        return Environment.read(self.environment).where.get("call") or 0
 
     @property
     def shown(self) -> str:

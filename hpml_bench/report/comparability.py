@@ -10,16 +10,10 @@ from typing import Any, TypeVar
 from hpml_bench.records.run import Consumed, RunRecord
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
+from hpml_bench.system.environment import Environment
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
-COSTS_DEPEND_ON = (
-    "fingerprint", "packages", "python", "system", "kernel", "driver", "libraries", "power_limits_w", "process",
-    "threads",
-)  # fmt: skip
-"""Parts of a run's environment on which its costs depend: hardware (by its fingerprint), versions of
-packages and of Python, system and kernel release, GPU driver, CUDA's libraries, power limits of GPUs, settings of
-allocator and threads."""
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -76,7 +70,7 @@ def protocol_but(record: RunRecord, **replaced: object) -> object:
 
 def environment_of(record: RunRecord) -> dict[str, str]:
     """Return the parts of a run's environment on which its costs depend, by dotted key."""
-    parts = {key: record.environment.get(key) for key in COSTS_DEPEND_ON}
+    parts = {key: record.environment.get(key) for key in Environment.names("equal")}
     return {key: value for key, value in flat(parts) if value != "none"}
 
 
@@ -92,13 +86,11 @@ def alone(record: RunRecord) -> bool:
 
 def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
     """Return the names of a run's hosts, sorted; None where its record, an older one, names none."""
-    said = record.environment.get("where")
-    named = record.environment.get("hosts")
-    if named is None and isinstance(said, dict):
-        named = said.get("hosts") or said.get("host")
+    recorded = Environment.read(record.environment)
+    named = recorded.hosts or recorded.where.get("hosts") or recorded.where.get("host")
     if not named:
         return None
-    return tuple(sorted(str(host) for host in (named if isinstance(named, list | tuple) else [named])))
+    return tuple(sorted(str(host) for host in (named if isinstance(named, list) else [named])))
 
 
 def share_a_host(one: RunRecord, other: RunRecord) -> bool:
@@ -109,8 +101,7 @@ def share_a_host(one: RunRecord, other: RunRecord) -> bool:
 
 def nodes_of(record: RunRecord) -> int:
     """Return the number of nodes of a run."""
-    hardware = record.environment.get("hardware")
-    return int(hardware.get("nodes", 1)) if isinstance(hardware, dict) else 1
+    return int(Environment.read(record.environment).hardware.get("nodes", 1))
 
 
 def node_of(record: RunRecord) -> str:
@@ -119,8 +110,8 @@ def node_of(record: RunRecord) -> str:
     Equal to `machine_of` for runs on one node, and for nodes that are not alike.
     """
     parts = environment_of(record)
-    return json.dumps(parts | {"fingerprint": record.environment.get("node_fingerprint", parts.get("fingerprint"))},
-                      sort_keys=True)  # fmt: skip
+    own = record.environment.get("node_fingerprint", parts.get("fingerprint"))
+    return json.dumps(parts | {"fingerprint": own}, sort_keys=True)
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -137,8 +128,7 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def versions(record: RunRecord) -> dict[str, Any]:
     """Return the versions of the packages a run used; none where its environment isn't known."""
-    packages = record.environment.get("packages")
-    return packages if isinstance(packages, dict) else {}
+    return Environment.read(record.environment).packages
 
 
 def protocol_difference(reference: RunRecord, other: RunRecord) -> str:

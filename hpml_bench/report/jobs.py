@@ -12,6 +12,7 @@ from typing import Any
 
 from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.run import RunRecord
+from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize
 
 LONGEST = 100 * 365 * 86_400.0
@@ -35,8 +36,8 @@ class Where:
 
 def where(record: RunRecord) -> Where | None:
     """Return the job and hosts of a run; None where no job did it, or the record's entry is unreadable."""
-    said: Any = record.environment.get("where")
-    if not isinstance(said, dict):
+    said = Environment.read(record.environment).where
+    if not said:
         return None
     hosts = said.get("hosts") or [said.get("host")]
     restart = said.get("restart")

@@ -15,6 +15,7 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.curves import LARGEST, Curve, validation_of
 from hpml_bench.suite import registry
+from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -140,8 +141,8 @@ def _known(record: RunRecord) -> tuple[str | None, str | None]:
 
 
 def _meta_info(record: RunRecord) -> dict[str, Any]:
-    environment, digests = record.environment, record.digests
-    hardware, versions = (_mapping(environment.get(key)) for key in ("hardware", "packages"))
+    environment, digests = Environment.read(record.environment), record.digests
+    hardware, versions = environment.hardware, environment.packages
     gpus = hardware.get("gpus")
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -156,8 +157,8 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
         "dataset_info": {record.spec.settings.dataset.name: data},
         "package_info": packages | {"hpml-bench-version": _text(versions.get("hpml-bench"))},
         "system_info": {
-            "system": _text(environment.get("system")),
-            "release": _text(environment.get("kernel")),
+            "system": environment.system or None,
+            "release": environment.kernel or None,
             "version": None,
             "machine": _text(hardware.get("architecture")),
             "processor": _text(hardware.get("cpu")),

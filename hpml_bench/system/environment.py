@@ -6,10 +6,12 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from hpml_bench.system import cgroups, gpus, job
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
@@ -55,6 +57,47 @@ RECORDED_WHERE_SET = (
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
 """Variables of GPUs that are recorded, like NCCL's, only where they are set."""
+
+
+Check = Literal["equal", "shown", "ignored"]
+"""What a part of the environment means: costs are compared where it is equal; it is shown; it is a run's own."""
+EQUAL, SHOWN, IGNORED = ({"check": check} for check in ("equal", "shown", "ignored"))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The environment of a run, by name, type, unit and check of each part, as `describe` makes it for a record."""
+
+    hardware: dict[str, Any] = field(default_factory=dict, metadata=SHOWN)
+    """Compared by its fingerprint."""
+    fingerprint: str = field(default="", metadata=EQUAL)
+    node_fingerprint: str = field(default="", metadata=SHOWN)
+    packages: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
+    python: str = field(default="", metadata=EQUAL)
+    system: str = field(default="", metadata=EQUAL)
+    kernel: str = field(default="", metadata=EQUAL)
+    driver: str = field(default="", metadata=EQUAL)
+    libraries: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
+    """CUDA's libraries that torch uses."""
+    power_limits_w: list[Any] = field(default_factory=list, metadata={**EQUAL, "unit": "W"})
+    process: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
+    """Variables of allocator and threads."""
+    threads: dict[str, Any] = field(default_factory=dict, metadata=EQUAL)
+    where: dict[str, Any] = field(default_factory=dict, metadata=IGNORED)
+    """The job, and its hosts."""
+    hosts: list[Any] = field(default_factory=list, metadata=IGNORED)
+
+    @classmethod
+    def read(cls, recorded: Mapping[str, Any]) -> Self:
+        """Return the environment in a record of any origin; a part of another type than its own counts as missing."""
+        empty = cls()
+        found = {part.name: recorded.get(part.name) for part in fields(cls)}
+        return cls(**{name: value for name, value in found.items() if isinstance(value, type(getattr(empty, name)))})
+
+    @classmethod
+    def names(cls, check: Check) -> tuple[str, ...]:
+        """Return the names of the parts with a check."""
+        return tuple(part.name for part in fields(cls) if part.metadata["check"] == check)
 
 
 def set_process_environment() -> None:

@@ -7,6 +7,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import environment_of, flat, grouped
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, section_of, table
+from hpml_bench.system.environment import Environment
 
 order = 130
 question = "setup"
@@ -29,7 +30,9 @@ def section(results: Results) -> Section | None:
             f"The compared runs come from {len(environments)} environments of different hardware, versions or "
             "settings. Scores are compared all the same; times, throughput and memory are of the first alone."
         )
-    shared = {key: value for key, value in environments[0][0].environment.items() if key not in {"where", "hosts"}}
+    shared = {
+        key: value for key, value in environments[0][0].environment.items() if key not in Environment.names("ignored")
+    }
     if results.hosts:
         shared["hosts"] = ", ".join(results.hosts)
     rows = [[key, value] for key, value in flat(shared)]
