@@ -67,6 +67,16 @@ class Run:
     generator: Generator | None = None
     """Generation of answers; None where the task generates none."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether the rows are answered, by text that is generated or by one of several choices."""
+        return self.generator is not None or self.task.compares_choices
+
+    @property
+    def timed_rows(self) -> list[int]:
+        """The first `latency_samples` test rows, twice: what is timed is the second time, after first allocations."""
+        return [*range(min(self.settings.latency_samples, len(self.test)))] * 2
+
     @cached_property
     def merged(self) -> TaskModel | None:
         """The model with the method folded into the backbone's weights; None where that is impossible.
@@ -161,7 +171,9 @@ class Probe:
     """Definitions of the metrics that `stop` returns; they are stored with each run."""
 
     def start(self, run: Run) -> None:
-        """Model and data are ready, no step was taken."""
+        """Model and data are ready, no step was taken; the base class keeps the run, and begins with no values."""
+        self.run = run
+        self.values: dict[str, Any] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
         """The model is wrapped for training, no step was taken."""
@@ -195,7 +207,7 @@ class Probe:
 
     def stop(self) -> dict[str, Any]:
         """Return this rank's values by metric name; None or NaN for what can't be measured here."""
-        return {}
+        return self.values
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:  # noqa: ARG003 - for probes that override it

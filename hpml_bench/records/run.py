@@ -52,10 +52,10 @@ class Metric(Frozen):
     """What exactly is measured, in one or two sentences; printed in the glossary."""
 
     @classmethod
-    def once(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
-        """Return the definition of a metric that is measured once per run and equal on all ranks."""
-        how: dict[str, Any] = {"over_ranks": "same", "over_steps": "once", "format": form}
-        return cls(name=name, title=title, unit=unit, better=better, definition=definition, **how, **more)
+    def define(cls, name: str, title: str, unit: str, better: Any, form: str, definition: str, **more: Any) -> Metric:
+        """Return a metric that is measured once per run and equal on all ranks, unless `more` says otherwise."""
+        how: dict[str, Any] = {"over_ranks": "same", "over_steps": "once", "format": form} | more
+        return cls(name=name, title=title, unit=unit, better=better, definition=definition, **how)
 
 
 class Point(Frozen):

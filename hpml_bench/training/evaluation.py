@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -14,14 +14,14 @@ from hpml_bench.data.batches import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Evaluation, Generated
+from hpml_bench.plugins.probe import Evaluation, Generated, Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Generator, Task
-from hpml_bench.records.predictions import Predictions, TextAnswers
+from hpml_bench.records.predictions import Predictions, TextAnswers, answers_changed
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.clock import clock
+from hpml_bench.training.clock import clock, one_at_a_time
 from hpml_bench.training.generation import (
     Chosen,
     GeneratedTexts,
@@ -98,6 +98,27 @@ def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Setting
         return losses_of_rows(cast(TaskModel, model), task, rows, settings, group)
     finally:
         model.release()
+
+
+def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
+    """Return metrics of a merged model on the test rows; of its answers, which share differs from those before."""
+    after = evaluate(model, run.task, run.test, run.settings, run.group, "test", before.step, run.generator)
+    values = {f"{prefix}_test_loss": after.metrics["loss"]}
+    changed = answers_changed(before.predictions, after.predictions)
+    if changed is not None:
+        values |= {f"{prefix}_test_score": after.metrics["score"], f"{prefix}_answers_changed": changed}
+    return values
+
+
+def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], object]]) -> list[float]:
+    """Return the seconds of calls at batch 1 on `Run.timed_rows`, of each row's second call.
+
+    On a GPU the first pass of a length selects kernels and allocates memory. One autocast is around all calls: casts of
+    trained weights are cached, as in a server.
+    """
+    model.eval()
+    with torch.no_grad(), autocast(run.settings):
+        return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
 
 def _texts(rows: Rows, answers: GeneratedTexts | None, chosen: Chosen | None) -> TextAnswers:

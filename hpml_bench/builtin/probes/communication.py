@@ -17,35 +17,34 @@ SAMPLE_EVERY = 10
 
 It records a pass when the next one begins; on a GPU the host waits there until the former is done."""
 
-_metric = partial(Metric, better="lower", phase="train", group="communication")
-_bytes = partial(_metric, unit="bytes", over_ranks="same", over_steps="once", format=",.0f", noisy=False)
+_metric = partial(Metric.define, phase="train", group="communication")
 _time = partial(_metric, over_ranks="max", over_steps="mean", depends_on_machine=True)
 
 METRICS = (
-    _bytes(
-        name="allreduced_bytes_per_step", title="all-reduced per step",
-        definition="Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained "
-        "parameters, head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).",
+    _metric(
+        "allreduced_bytes_per_step", "all-reduced per step", "bytes", "lower", ",.0f",
+        "Gradient bytes that each rank gives into DDP's all-reduce at every step: the sum over the trained parameters, "
+        "head included. What crosses the wire depends on the algorithm (ring: 2(N-1)/N times this).", noisy=False,
     ),
     _time(
-        name="communication_ms", title="all-reduce time", unit="ms", format=".2f",
-        definition="Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it "
-        "in its first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up "
-        "left out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
+        "communication_ms", "all-reduce time", "ms", "lower", ".2f",
+        "Time from the first all-reduce of a backward pass to the end of its last, as DDP's logger notes it in its "
+        "first ten passes, those of the rehearsal among them, and every tenth after them, those of the warm-up left "
+        "out; the largest rank's mean. Waiting for slower ranks is in it, and so is what runs beside the backward "
         "pass. None with one rank.",
     ),
     _time(
-        name="communication_percent", title="all-reduce share", unit="%", format=".1f",
-        definition="The all-reduce time as a percentage of the mean time of the same steps.",
+        "communication_percent", "all-reduce share", "%", "lower", ".1f",
+        "The all-reduce time as a percentage of the mean time of the same steps.",
     ),
 )  # fmt: skip
 
 OVER_NODES = tuple(
-    _bytes(
-        name=f"{where}_nodes_bytes_per_step", title=f"all-reduced {where} nodes per step",
-        definition=f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the "
-        f"ring's W links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not measured: "
-        "other algorithms move other amounts.",
+    _metric(
+        f"{where}_nodes_bytes_per_step", f"all-reduced {where} nodes per step", "bytes", "lower", ",.0f",
+        f"Bytes that a ring all-reduce moves {where} nodes at every step, in runs over several: each of the ring's W "
+        f"links, one a rank, carries 2(W-1)/W of the all-reduced bytes, and {links}. Computed, not measured: other "
+        "algorithms move other amounts.", noisy=False,
     )
     for where, links in (
         ("within", "W - N of them stay within one of the N nodes"),
@@ -55,7 +54,7 @@ OVER_NODES = tuple(
 """Metrics of runs over several nodes."""
 
 
-class Noted(NamedTuple):
+class DdpLog(NamedTuple):
     """Record of DDP's logger on the all-reduces so far."""
 
     last: int = 0
@@ -65,12 +64,12 @@ class Noted(NamedTuple):
     """Sum over these steps."""
 
 
-def noted(model: DistributedDataParallel) -> Noted:
+def read_log(model: DistributedDataParallel) -> DdpLog:
     """Return the record of DDP's logger, which gives the last pass and the mean over those recorded."""
     log = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
     mean, last = log.get("avg_backward_comm_time"), int(log.get("iteration", 0))
     steps = min(last, SAMPLE_EVERY) + max(0, last // SAMPLE_EVERY - 1)
-    return Noted() if mean is None else Noted(last, steps, mean * steps)
+    return DdpLog() if mean is None else DdpLog(last, steps, mean * steps)
 
 
 class CommunicationProbe(Probe):
@@ -80,37 +79,33 @@ class CommunicationProbe(Probe):
     metrics = (*METRICS, *OVER_NODES)
 
     def start(self, run: Run) -> None:
-        """Sum the bytes."""
-        self.nodes, self.world = run.group.nodes, run.group.world
+        super().start(run)
         self.bytes = sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
-        self.warmup = run.settings.warmup_steps
         self.model: DistributedDataParallel | None = None
-        self.before: list[Noted] = []
+        self.before: list[DdpLog] = []
         self.rehearsed = 0
         self.milliseconds = math.nan
         self.seconds: dict[int, float] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
         """Start DDP's logger, and count passes until the first step; a single rank has no all-reduce."""
-        if self.world == 1:
-            return
-        self.model = model
-        model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
-        self._counting = model.register_forward_pre_hook(self._count)
+        if self.run.group.world > 1:
+            self.model = model
+            model._set_ddp_runtime_logging_sample_rate(SAMPLE_EVERY)  # type: ignore[no-untyped-call]
+            self._counting = model.register_forward_pre_hook(self._count)
 
     def _count(self, model: Any, _: object) -> None:
         """Count a pass whose gradients are reduced, as DDP does."""
         self.rehearsed += model.require_backward_grad_sync
 
     def before_training(self) -> None:
-        """Stop counting."""
         if self.model is not None:
             self._counting.remove()
 
     def after_backward(self, index: int) -> None:
         """Read DDP's log right after the rehearsal, and after the warm-up, in which connections are made."""
-        if self.model is not None and index in {1, self.warmup + 1}:
-            self.before.append(noted(self.model))
+        if self.model is not None and index in {1, self.run.settings.warmup_steps + 1}:
+            self.before.append(read_log(self.model))
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Keep the times of the steps that DDP's logger records, by its own count."""
@@ -122,28 +117,27 @@ class CommunicationProbe(Probe):
         """Read DDP's log; without a record after the warm-up, all records count."""
         if self.model is None:
             return
-        last, self.model = noted(self.model), None
-        before = next(
-            (each for each in reversed(self.before) if each.steps < last.steps), (self.before or [Noted()])[0]
-        )
+        last, self.model = read_log(self.model), None
+        earlier = [log for log in self.before if log.steps < last.steps]
+        before = earlier[-1] if earlier else (self.before or [DdpLog()])[0]
         self.seconds = {i: s for i, s in self.seconds.items() if before.last < i <= last.last}
         if last.steps > before.steps:
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions, those about nodes where there are several."""
-        return self.metrics if self.nodes > 1 else METRICS
+        return self.metrics if self.run.group.nodes > 1 else METRICS
 
     def stop(self) -> dict[str, Any]:
-        """Return bytes, time and share; in a run over several nodes also the bytes within and between them."""
+        world, nodes = self.run.group.world, self.run.group.nodes
         mean = 1000 * sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.nan
         values = {
             "allreduced_bytes_per_step": self.bytes,
             "communication_ms": self.milliseconds,
             "communication_percent": 100 * self.milliseconds / mean,
         }
-        if self.nodes > 1:
-            link = 2 * (self.world - 1) / self.world * self.bytes
-            values["within_nodes_bytes_per_step"] = (self.world - self.nodes) * link
-            values["between_nodes_bytes_per_step"] = self.nodes * link
+        if nodes > 1:
+            link = 2 * (world - 1) / world * self.bytes
+            values["within_nodes_bytes_per_step"] = (world - nodes) * link
+            values["between_nodes_bytes_per_step"] = nodes * link
         return values

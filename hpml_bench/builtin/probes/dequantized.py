@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
-from hpml_bench.records.predictions import answers_changed
 from hpml_bench.records.run import Metric, Point
 
-_metric = partial(Metric.once, phase="run", group="merging")
+_metric = partial(Metric.define, phase="run", group="merging")
 AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
 LOSS = _metric(
     "dequantized_test_loss", "test loss, merged in floats", "nats/token", "lower", ".3f", f"The test loss {AFTER}."
@@ -35,45 +34,33 @@ class DequantizedProbe(Probe):
     metrics = (LOSS, BYTES, SCORE, CHANGED)
 
     def start(self, run: Run) -> None:
-        """Keep the run for `stop`."""
         from hpml_bench.training.quantization import is_quantized
 
-        self.run = run
+        super().start(run)
         self.before: Evaluation | None = None
         self.applies = run.task.model_kind == "language_model" and is_quantized(run.model)
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions for quantised language models; the score's where answers are generated or chosen."""
+        """Return the definitions for quantised language models; the score's where rows are answered."""
         if not self.applies:
             return ()
-        answers = self.run.generator is not None or self.run.task.compares_choices
-        return self.metrics if answers else (LOSS, BYTES)
+        return self.metrics if self.run.answers else (LOSS, BYTES)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Keep the test result."""
         if evaluation.phase == "test":
             self.before = evaluation
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Evaluate the test rows again with merged weights."""
-        run = self.run
         if not self.applies or self.before is None:
             return {}
-        from hpml_bench.training.evaluation import evaluate
+        from hpml_bench.training.evaluation import evaluate_merged
         from hpml_bench.training.quantization import merged_in_floats, weights_in
 
-        encoder = run.model.encoder
+        encoder = self.run.model.encoder
         with merged_in_floats(encoder) as merged:
             if not merged:
                 return {}
-            again = evaluate(
-                run.model, run.task, run.test, run.settings, run.group, "test", self.before.step, run.generator
-            )
+            values = evaluate_merged(self.run, self.run.model, self.before, "dequantized")
         weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
-        values = {"dequantized_test_loss": again.metrics["loss"], "dequantized_bytes": 4 * weights}
-        changed = answers_changed(self.before.predictions, again.predictions)
-        if changed is not None:
-            values["dequantized_test_score"] = again.metrics["score"]
-            values["dequantized_answers_changed"] = changed
-        return values
+        return {**values, "dequantized_bytes": 4 * weights}

@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.run import Metric
 from hpml_bench.system.gpus import reading
 
 RAPL = Path("/sys/class/powercap")
-
-METRICS = (
-    Metric(
-        name="energy_joules", title="energy of training", unit="J", better="lower", over_ranks="sum", over_steps="once",
-        phase="train", format=",.0f", group="energy", depends_on_machine=True,
-        definition="From the first step to the last, validation included: the GPUs' own counters (NVML total energy), "
-        "or the CPU packages' (RAPL, whole machine, counted once a node). Empty where the hardware doesn't say.",
-    ),
-)  # fmt: skip
 
 
 class EnergyProbe(Probe):
     """Reads the counter before the first step and after the last."""
 
     of_training = True
-    metrics = METRICS
-
-    def start(self, run: Run) -> None:
-        """Keep the run."""
-        self.run = run
-        self.before = self.joules = math.nan
+    metrics = (
+        Metric.define(
+            "energy_joules", "energy of training", "J", "lower", ",.0f",
+            "From the first step to the last, validation included: the GPUs' own counters (NVML total energy), or the "
+            "CPU packages' (RAPL, whole machine, counted once a node). Empty where the hardware doesn't say.",
+            over_ranks="sum", phase="train", group="energy", depends_on_machine=True,
+        ),
+    )  # fmt: skip
 
     def before_training(self) -> None:
-        """Read the counter."""
         self.before = self._read()
 
     def after_training(self) -> None:
         """Read the counter again; NaN where it has wrapped around."""
         used = self._read() - self.before
-        self.joules = used if used >= 0 else math.nan
-
-    def stop(self) -> dict[str, Any]:
-        """Return the difference."""
-        return {"energy_joules": self.joules}
+        self.values["energy_joules"] = used if used >= 0 else math.nan
 
     def _read(self) -> float:
         if self.run.group.device.type == "cuda":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.run import Metric
 
-_metric = partial(Metric.once, phase="run", group="forgetting")
+_metric = partial(Metric.define, phase="run", group="forgetting")
 METRICS = (
     _metric(
         "forgetting", "forgetting", "nats/token", "lower", ".3f",
@@ -48,17 +47,11 @@ class ForgettingProbe(Probe):
 
     metrics = METRICS
 
-    def start(self, run: Run) -> None:
-        """Keep the run for the evaluation."""
-        self.run = run
-        self.values: dict[str, Any] = {}
-
     def definitions(self) -> tuple[Metric, ...]:
         """Return the definitions where the run has a retention text."""
         return METRICS if self.run.retention is not None else ()
 
     def after_training(self) -> None:
-        """Evaluate the retention text."""
         run = self.run
         if run.retention is None or run.base_losses is None:
             return
@@ -73,10 +66,6 @@ class ForgettingProbe(Probe):
             "base_retention_loss": _per_token(run.base_losses, tokens),
             "retention_texts": len(run.retention),
         }
-
-    def stop(self) -> dict[str, Any]:
-        """Return the losses."""
-        return self.values
 
 
 def _per_token(losses: np.ndarray, tokens: np.ndarray) -> float:

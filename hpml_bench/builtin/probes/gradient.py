@@ -10,18 +10,16 @@ from typing import Any
 from hpml_bench.plugins.probe import Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
-_norm = partial(
-    Metric, unit="", better="neither", over_ranks="same", over_steps="mean", phase="train", group="gradient"
-)
+_metric = partial(Metric.define, over_steps="mean", phase="train", group="gradient")
 METRICS = (
-    _norm(
-        name="grad_norm", title="gradient norm", format=".3g",
-        definition="Global L2 norm of the gradient of all trained parameters, head included, after the all-reduce and "
+    _metric(
+        "grad_norm", "gradient norm", "", "neither", ".3g",
+        "Global L2 norm of the gradient of all trained parameters, head included, after the all-reduce and "
         "before clipping; mean over all steps. Methods with different parameter counts don't compare by it.",
     ),
-    _norm(
-        name="grad_norm_per_sqrt_parameter", title="gradient norm / √parameters", format=".2e",
-        definition="The gradient norm divided by the square root of the number of trained parameters, head included: "
+    _metric(
+        "grad_norm_per_sqrt_parameter", "gradient norm / √parameters", "", "neither", ".2e",
+        "The gradient norm divided by the square root of the number of trained parameters, head included: "
         "the root mean square of a gradient entry, which depends less on the number of parameters.",
     ),
 )  # fmt: skip
@@ -34,18 +32,15 @@ class GradientProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Count the trained parameters."""
         self.parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         self.norms: list[float] = []
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Keep each step's norm and learning rate."""
         self.norms.extend(step.grad_norm for step in window if not step.overflowed)
         norms = [Point(metric="grad_norm", step=s.index, value=None if s.overflowed else s.grad_norm) for s in window]
         return norms + [Point(metric="learning_rate", step=step.index, value=step.lr) for step in window]
 
     def stop(self) -> dict[str, Any]:
-        """Return the mean norm, raw and per root of the number of parameters."""
         return _means(self.norms, self.parameters)
 
     @classmethod

@@ -14,48 +14,36 @@ from hpml_bench.records.run import Metric, Point
 if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
 
-
-_metric = partial(Metric, group="inference", depends_on_machine=True)
+_metric = partial(Metric.define, group="inference", depends_on_machine=True)
 
 
 def _latency(share: int, *, merged: bool) -> Metric:
     after = " after the method was folded into the backbone's weights, where it can be" if merged else ""
     return _metric(
-        name=f"{'merged_' if merged else ''}latency_ms_p{share}",
-        title=f"latency p{share}{', merged' if merged else ''}",
-        unit="ms", better="lower", over_ranks="rank0", over_steps="percentile", phase="inference", format=".2f",
-        definition=f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
+        f"{'merged_' if merged else ''}latency_ms_p{share}", f"latency p{share}{', merged' if merged else ''}",
+        "ms", "lower", ".2f",
+        f"The {share}th percentile of the time from token ids to logits at batch 1 over the first "
         f"`latency_samples` test rows, each read once before, on one rank with the others idle{after}.",
+        over_ranks="rank0", over_steps="percentile", phase="inference",
     )  # fmt: skip
-
-
-METRICS = (
-    _metric(
-        name="inference_seconds", title="inference time", unit="s", better="lower",
-        over_ranks="same", over_steps="once", phase="test", format=".2f",
-        definition="The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.",
-    ),
-    _metric(
-        name="inference_samples_per_second", title="inference throughput", unit="samples/s", better="higher",
-        over_ranks="same", over_steps="once", phase="test", format=",.0f",
-        definition="Test rows divided by the inference time.",
-    ),
-    *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
-)  # fmt: skip
 
 
 class InferenceProbe(Probe):
     """Times the test evaluation, then single examples on rank 0."""
 
-    metrics = METRICS
-
-    def start(self, run: Run) -> None:
-        """Keep the run for `stop`."""
-        self.run = run
-        self.values: dict[str, Any] = {}
+    metrics = (
+        _metric(
+            "inference_seconds", "inference time", "s", "lower", ".2f",
+            "The exact evaluation pass over the test rows, the slowest rank's time, gathering left out.", phase="test",
+        ),
+        _metric(
+            "inference_samples_per_second", "inference throughput", "samples/s", "higher", ",.0f",
+            "Test rows divided by the inference time.", phase="test",
+        ),
+        *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
+    )  # fmt: skip
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Keep the time of the test evaluation, and its rows per second."""
         if evaluation.phase == "test":
             self.values["inference_seconds"] = evaluation.seconds
             self.values["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
@@ -72,7 +60,6 @@ class InferenceProbe(Probe):
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the rows per second."""
         return {"inference_samples_per_second": run.test_rows / (run.value("inference_seconds") or math.nan)}
 
     def _latencies(self, model: TaskModel, prefix: str) -> None:
@@ -81,18 +68,8 @@ class InferenceProbe(Probe):
 
 
 def latencies(run: Run, model: TaskModel) -> list[float]:
-    """Return the seconds of each forward pass at batch 1.
+    """Return the seconds of each forward pass at batch 1."""
+    from hpml_bench.training.evaluation import time_single_rows
 
-    Each row is read once before: on a GPU the first pass of a length selects kernels and allocates memory.
-    """
-    import torch
-
-    from hpml_bench.training.clock import one_at_a_time
-    from hpml_bench.training.kernels import autocast
-
-    model.eval()
-    rows = np.arange(min(run.settings.latency_samples, len(run.test)))
-    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in [*rows, *rows])
-    calls = (partial(model, batch.input_ids, batch.attention_mask) for batch in batches)
-    with torch.no_grad(), autocast(run.settings):  # one for all: casts of trained weights are cached, as in a server
-        return one_at_a_time(calls, run.group.device)[-len(rows) :]
+    batches = (run.test.batch(np.array([row])).to(run.group.device) for row in run.timed_rows)
+    return time_single_rows(run, model, (partial(model, batch.input_ids, batch.attention_mask) for batch in batches))

@@ -44,10 +44,9 @@ granularity of NVML is unknown."""
 
 
 def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PAGE_MB) -> Metric:
-    return Metric(
-        name=name, title=title, unit="MB", better="lower", over_ranks="max", over_steps="max", phase="train",
-        format=",.0f", grid=grid, group="memory", depends_on_machine=True,
-        definition=f"{definition} The largest rank's; 1 MB = 10^6 bytes.",
+    return Metric.define(
+        name, title, "MB", "lower", ",.0f", f"{definition} The largest rank's; 1 MB = 10^6 bytes.", over_ranks="max",
+        over_steps="max", phase="train", grid=grid, group="memory", depends_on_machine=True,
     )  # fmt: skip
 
 
@@ -91,7 +90,7 @@ class MemoryProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Note the device; DDP and the optimizer are not built yet."""
+        super().start(run)
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
         self._start_mb: float | None = None
@@ -123,7 +122,6 @@ class MemoryProbe(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Return the peaks in MB."""
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"
         peak = self.peaks.get(f"{headline}_train")
         return {
@@ -177,7 +175,7 @@ def host_peak_mb() -> float:
 
 
 def host_held_mb() -> float:
-    """Return the resident memory of this process now, in MB; NaN where /proc doesn't say."""
+    """Return the resident memory of this process now, likewise."""
     return memory_mb("self", "VmRSS") or math.nan
 
 

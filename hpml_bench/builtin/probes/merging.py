@@ -9,7 +9,6 @@ import numpy as np
 
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
-from hpml_bench.records.predictions import answers_changed
 from hpml_bench.records.run import Metric, Point
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
 
 
-_metric = partial(Metric.once, phase="run", group="merging")
+_metric = partial(Metric.define, phase="run", group="merging")
 COMPARED = 8
 """Most test rows whose logits are compared."""
 OUTPUTS = 2**26
@@ -44,18 +43,13 @@ class MergingProbe(Probe):
     """Evaluates a language model again after merging, where a method can be merged."""
 
     metrics = (LOSS, SCORE, CHANGED, LOGITS)
-
-    def start(self, run: Run) -> None:
-        """Keep the run for `stop`."""
-        self.run = run
-        self.unmerged: Evaluation | None = None
+    unmerged: Evaluation | None = None
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions for language models; the score's where answers are generated or chosen."""
+        """Return the definitions for language models; the score's where rows are answered."""
         if self.run.task.model_kind != "language_model":
             return ()
-        answers = self.run.generator is not None or self.run.task.compares_choices
-        return self.metrics if answers else (LOSS, LOGITS)
+        return self.metrics if self.run.answers else (LOSS, LOGITS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Keep the test result, and some logits, where the method may be merged."""
@@ -71,20 +65,11 @@ class MergingProbe(Probe):
         run = self.run
         if self.unmerged is None or run.merged is None:
             return {}
-        from hpml_bench.training.evaluation import evaluate
+        from hpml_bench.training.evaluation import evaluate_merged
 
-        merged = evaluate(
-            run.merged, run.task, run.test, run.settings, run.group, "test", self.unmerged.step, run.generator
-        )
-        values = {
-            "merged_test_loss": merged.metrics["loss"],
-            "merged_logit_difference": float((_logits(run, run.merged) - self.logits).abs().max()),
-        }
-        changed = answers_changed(self.unmerged.predictions, merged.predictions)
-        if changed is not None:
-            values["merged_test_score"] = merged.metrics["score"]
-            values["merged_answers_changed"] = changed
-        return values
+        values = evaluate_merged(run, run.merged, self.unmerged, "merged")
+        difference = float((_logits(run, run.merged) - self.logits).abs().max())
+        return {**values, "merged_logit_difference": difference}
 
 
 def _logits(run: Run, model: TaskModel) -> Tensor:

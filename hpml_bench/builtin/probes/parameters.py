@@ -6,45 +6,43 @@ import math
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hpml_bench.plugins.probe import Finished, Probe, Run
 from hpml_bench.records.run import Metric
 from hpml_bench.system import heartbeat
 
-_saved = partial(Metric, better="lower", over_steps="once", format=",.0f", group="parameters", noisy=False)
-_count = partial(_saved, unit="", over_ranks="same", phase="setup")
+_metric = partial(Metric.define, phase="setup", group="parameters", noisy=False)
 METRICS = (
-    _count(
-        name="trainable_parameters", title="trainable parameters",
-        definition="Parameters of the backbone and the method that receive updates; the head is counted apart.",
+    _metric(
+        "trainable_parameters", "trainable parameters", "", "lower", ",.0f",
+        "Parameters of the backbone and the method that receive updates; the head is counted apart.",
     ),
-    _count(
-        name="head_parameters", title="head parameters",
-        definition="Weights and biases of the task's head, trained for all.",
+    _metric(
+        "head_parameters", "head parameters", "", "lower", ",.0f",
+        "Weights and biases of the task's head, trained for all.",
     ),
-    _count(
-        name="total_parameters", title="total parameters",
-        definition="All parameters of backbone, method and head.",
+    _metric(
+        "total_parameters", "total parameters", "", "lower", ",.0f", "All parameters of backbone, method and head."
     ),
-    _count(
-        name="trainable_percent", title="trainable share", unit="%", format=".3g",
-        definition="Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
+    _metric(
+        "trainable_percent", "trainable share", "%", "lower", ".3g",
+        "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
     ),
-    _count(
-        name="frozen_bf16_percent", title="frozen weights in bf16", unit="%", better="higher", format=".0f",
-        definition="Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods "
-        "that read them only in the layers' own forward passes, in bf16. Others cast them at every step.",
+    _metric(
+        "frozen_bf16_percent", "frozen weights in bf16", "%", "higher", ".0f",
+        "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
+        "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
     ),
-    _count(
-        name="frozen_bytes", title="frozen weights' size", unit="bytes",
-        definition="Bytes of the frozen weights of backbone and method as they are kept during training, with the "
-        "scales of quantised ones.",
+    _metric(
+        "frozen_bytes", "frozen weights' size", "bytes", "lower", ",.0f",
+        "Bytes of the frozen weights of backbone and method as they are kept during training, with the scales of "
+        "quantised ones.",
     ),
-    _saved(
-        name="saved_bytes", title="saved size", unit="bytes", over_ranks="rank0", phase="run",
-        definition="Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where "
-        "it has one, which is carried out and measured, else the size of a safetensors file of its trained parameters.",
+    _metric(
+        "saved_bytes", "saved size", "bytes", "lower", ",.0f",
+        "Size on disk of what must be kept of one fine-tuning, head included: the method's own saving where it has "
+        "one, which is carried out and measured, else the size of a safetensors file of its trained parameters.",
+        over_ranks="rank0", phase="run",
     ),
 )  # fmt: skip
 
@@ -55,15 +53,14 @@ class ParametersProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Count parameters."""
         from hpml_bench.training.quantization import weights_in
 
-        self.run = run
+        super().start(run)
         encoder = list(run.model.encoder.parameters())
         head = sum(p.numel() for p in run.model.head.parameters())
         trainable = sum(p.numel() for p in encoder if p.requires_grad)
         total = sum(weights_in(p) for p in encoder)
-        self.counts: dict[str, float | None] = {
+        self.values = {
             "trainable_parameters": trainable,
             "head_parameters": head,
             "total_parameters": total + head,
@@ -78,17 +75,12 @@ class ParametersProbe(Probe):
 
         frozen = [p for p in self.run.model.encoder.parameters() if not p.requires_grad]
         kept = sum(weights_in(p) for p in frozen if p.dtype == torch.bfloat16)
-        self.counts["frozen_bf16_percent"] = 100 * kept / sum(map(weights_in, frozen)) if frozen else None
-        self.counts["frozen_bytes"] = frozen_bytes(self.run.model.encoder)
-        self.bytes = saved_bytes(self.run) if self.run.group.main else None
-
-    def stop(self) -> dict[str, Any]:
-        """Return the counts and the size."""
-        return {**self.counts, "saved_bytes": self.bytes}
+        self.values["frozen_bf16_percent"] = 100 * kept / sum(map(weights_in, frozen)) if frozen else None
+        self.values["frozen_bytes"] = frozen_bytes(self.run.model.encoder)
+        self.values["saved_bytes"] = saved_bytes(self.run) if self.run.group.main else None
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the trained share."""
         total = run.value("total_parameters") - run.value("head_parameters")
         return {"trainable_percent": 100 * run.value("trainable_parameters") / (total or math.nan)}
 

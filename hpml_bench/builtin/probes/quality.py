@@ -15,35 +15,30 @@ class QualityProbe(Probe):
     """Follows losses and evaluations; the metrics are the task's."""
 
     def start(self, run: Run) -> None:
-        """Note the task."""
-        self.task = run.task
+        super().start(run)
         self.losses: list[float] = []
-        self.final: dict[str, Any] = {}
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Keep each step's loss."""
         self.losses.extend(step.loss for step in window)
         return [Point(metric="train_loss", step=step.index, value=step.loss) for step in window]
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Return validation points of the loss and the headline metric; keep the test result."""
         if evaluation.phase == "validation":
-            names = ("loss", self.task.headline.removeprefix("test_"))
+            names = ("loss", self.run.task.headline.removeprefix("test_"))
             return [
                 Point(metric=f"validation_{name}", step=evaluation.step, value=evaluation.metrics[name])
                 for name in names
                 if name in evaluation.metrics  # answers may not be generated during training
             ]
-        self.final = {f"test_{name}": value for name, value in evaluation.metrics.items()}
+        self.values = {f"test_{name}": value for name, value in evaluation.metrics.items()}
         return []
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the task's definitions."""
-        return self.task.metrics
+        return self.run.task.metrics
 
     def stop(self) -> dict[str, Any]:
-        """Return the final losses and scores."""
-        return {**_final(self.losses), **self.final}
+        return {**_final(self.losses), **self.values}
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:

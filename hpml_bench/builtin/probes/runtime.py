@@ -4,43 +4,44 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
 
 from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
-_seconds = partial(Metric, unit="s", better="lower", format=".2f", group="time", depends_on_machine=True)
+_metric = partial(Metric.define, group="time", depends_on_machine=True)
 METRICS = (
-    _seconds(
-        name="first_step_seconds", title="launch to first step", over_ranks="max", over_steps="once", phase="setup",
-        definition="From the moment the run's processes are launched to the first training step: processes forked, "
-        "process group joined, data and weights opened, model built. Not known when torchrun starts them.",
+    _metric(
+        "first_step_seconds", "launch to first step", "s", "lower", ".2f",
+        "From the moment the run's processes are launched to the first training step: processes forked, process group "
+        "joined, data and weights opened, model built. Not known when torchrun starts them.",
+        over_ranks="max", phase="setup",
     ),
-    _seconds(
-        name="setup_seconds", title="set-up time", over_ranks="max", over_steps="once", phase="setup",
-        definition="From the moment a rank begins its work (libraries imported) to the first training step: data and "
-        "weights opened, model built, process group joined.",
+    _metric(
+        "setup_seconds", "set-up time", "s", "lower", ".2f",
+        "From the moment a rank begins its work (libraries imported) to the first training step: data and weights "
+        "opened, model built, process group joined.", over_ranks="max", phase="setup",
     ),
-    _seconds(
-        name="train_seconds", title="training time", over_ranks="same", over_steps="sum", phase="train",
-        definition="The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: "
-        "batch, forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, "
-        "the writing of points and start-up lie outside.",
+    _metric(
+        "train_seconds", "training time", "s", "lower", ".2f",
+        "The slowest rank's wall time between the moments at which all ranks meet, summed over the steps: batch, "
+        "forward, backward, all-reduce, clipping, optimizer, and all that lies between two steps. Evaluation, the "
+        "writing of points and start-up lie outside.", over_steps="sum", phase="train",
     ),
-    _seconds(
-        name="train_seconds_second_clock", title="training time, second clock", better="neither",
-        over_ranks="same", over_steps="sum", phase="train",
-        definition="The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks "
-        "meet and after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
+    _metric(
+        "train_seconds_second_clock", "training time, second clock", "s", "neither", ".2f",
+        "The same by another clock of the system (CLOCK_MONOTONIC_RAW on Linux), read only where the ranks meet and "
+        "after the last step before they meet again; the slowest rank's, summed. A self-check compares.",
+        over_steps="sum", phase="train",
     ),
-    _seconds(
-        name="evaluation_seconds", title="validation time", over_ranks="same", over_steps="sum", phase="validation",
-        definition="Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
+    _metric(
+        "evaluation_seconds", "validation time", "s", "lower", ".2f",
+        "Sum over the evaluations on the validation rows during training, each the slowest rank's time.",
+        over_steps="sum", phase="validation",
     ),
-    _seconds(
-        name="total_seconds", title="total time", over_ranks="max", over_steps="once", phase="run",
-        definition="From the moment a rank begins its work to the end of the evaluation on the test rows, "
-        "writing what is kept included; latency measurements and the start of processes lie outside.",
+    _metric(
+        "total_seconds", "total time", "s", "lower", ".2f",
+        "From the moment a rank begins its work to the end of the evaluation on the test rows, writing what is kept "
+        "included; latency measurements and the start of processes lie outside.", over_ranks="max", phase="run",
     ),
 )  # fmt: skip
 
@@ -51,22 +52,22 @@ class RuntimeProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Note when the run began; set-up goes on, with other probes, DDP and the optimizer."""
-        self.began = run.began
-        self.launched = run.launched if run.method.trains else None  # without steps there is no first one
-        self.setup: float | None = None
-        self.first_step: float | None = None
-        self.train = self.second_clock = self.evaluation = self.total = 0.0
+        """Begin the sums; set-up goes on, with other probes, DDP and the optimizer."""
+        super().start(run)
+        self.values = dict.fromkeys((metric.name for metric in METRICS), 0.0)
+        self.values |= {"setup_seconds": None, "first_step_seconds": None}
 
     def before_training(self) -> None:
-        """End the set-up."""
-        self.setup = time.monotonic() - self.began
-        self.first_step = None if self.launched is None else time.monotonic() - self.launched
+        """End the set-up; a run without steps has no first one."""
+        now, run = time.monotonic(), self.run
+        self.values["setup_seconds"] = now - run.began
+        if run.launched is not None and run.method.trains:
+            self.values["first_step_seconds"] = now - run.launched
 
     def after_steps(self, window: list[Step]) -> list[Point]:
         """Sum the steps; keep each one's time with the numbers from which rates and drift are computed."""
-        self.train += sum(step.seconds for step in window)
-        self.second_clock += sum(step.second_clock or 0.0 for step in window)
+        self.values["train_seconds"] += sum(step.seconds for step in window)
+        self.values["train_seconds_second_clock"] += sum(step.second_clock or 0.0 for step in window)
         return [
             Point(
                 metric="step_seconds", step=step.index, value=step.seconds, ranks=step.rank_seconds,
@@ -78,23 +79,11 @@ class RuntimeProbe(Probe):
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         """Sum the validations; the test evaluation ends the run."""
         if evaluation.phase == "validation":
-            self.evaluation += evaluation.seconds
+            self.values["evaluation_seconds"] += evaluation.seconds
         else:
-            self.total = time.monotonic() - self.began
+            self.values["total_seconds"] = time.monotonic() - self.run.began
         return []
-
-    def stop(self) -> dict[str, Any]:
-        """Return the times."""
-        return {
-            "first_step_seconds": self.first_step,
-            "setup_seconds": self.setup,
-            "train_seconds": self.train,
-            "train_seconds_second_clock": self.second_clock,
-            "evaluation_seconds": self.evaluation,
-            "total_seconds": self.total,
-        }
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the sum of the points' steps."""
         return {"train_seconds": sum(step.seconds for step in run.steps)} if run.steps else {}

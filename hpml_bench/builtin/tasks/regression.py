@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.tokenizer import Encoder
 
-_metric = partial(Metric.once, phase="test", group="quality")
+_metric = partial(Metric.define, phase="test", group="quality")
 
 
 class Regression(Task):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 1_000_000
 """Most classes of macro-F1, whose counts take memory for every class."""
 
-_metric = partial(Metric.once, phase="test", group="quality")
+_metric = partial(Metric.define, phase="test", group="quality")
 
 
 class SequenceClassification(Task):

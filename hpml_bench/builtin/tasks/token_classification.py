@@ -26,7 +26,7 @@ OUTSIDE = "O"
 """Tag of a word that belongs to no entity."""
 
 
-_share = partial(Metric.once, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
+_share = partial(Metric.define, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
 
 
 class TokenClassification(Task):

@@ -120,7 +120,7 @@ def test_a_tiny_llama_runs_the_suite(local_sources: dict[str, Any], method: str)
         trainer = make_trainer(assemble(spec, prepared, group), (), lambda _: None)
         trainer.train()
         evaluation = trainer.evaluate(Rows(Path(prepared.data) / "test", prepared.pad_id), "test", 3)
-    said = evaluation.predictions.said
+    said = evaluation.predictions.texts
     assert said is not None
     assert said.answer is not None
     assert len(said.answer) == 7

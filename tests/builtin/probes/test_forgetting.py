@@ -261,9 +261,9 @@ def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder
     found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, options)
     generated = evaluation.generated
     assert generated is not None
-    assert evaluation.predictions.said is not None
-    assert evaluation.predictions.said.tokens is not None
-    assert generated.tokens == evaluation.predictions.said.tokens.sum()
+    assert evaluation.predictions.texts is not None
+    assert evaluation.predictions.texts.tokens is not None
+    assert generated.tokens == evaluation.predictions.texts.tokens.sum()
     assert found["generated_tokens_per_second"] == generated.tokens / generated.seconds
     assert 0 < found["first_token_ms_p50"] < 1000
 

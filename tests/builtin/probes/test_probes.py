@@ -161,7 +161,7 @@ def test_the_all_reduces_share_is_of_the_same_steps(run: Run) -> None:
 def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
     """A first all-reduce of 300 ms, in which connections are made, is in DDP's mean and not in ours.
 
-    Noted are steps 1 to 10 and 20; the warm-up has three, of 300, 5 and 5 ms, and the eight others take 7 ms each.
+    Recorded are steps 1 to 10 and 20; the warm-up has three, of 300, 5 and 5 ms, and the eight others take 7 ms each.
     """
     probe = communication.CommunicationProbe()
     probe.start(make_run(tmp_path, warmup_steps=3))
@@ -183,7 +183,7 @@ def test_ddp_notes_a_step_when_the_next_one_begins() -> None:
         seen = []
         for _ in range(24):
             model(torch.ones(1, 2)).sum().backward()
-            seen.append(communication.noted(model))
+            seen.append(communication.read_log(model))
     assert [noted.last for noted in seen] == [*range(11), *[10] * 9, *[20] * 4]
     assert [seen[-1].steps, seen[9].steps, seen[0].steps] == [11, 9, 0]
     assert seen[-1].nanoseconds > seen[9].nanoseconds > 0

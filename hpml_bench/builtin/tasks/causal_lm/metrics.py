@@ -8,7 +8,7 @@ from hpml_bench.plugins.scorer import Scorer
 from hpml_bench.plugins.task import loss_metrics
 from hpml_bench.records.run import Metric
 
-_metric = partial(Metric.once, phase="test", group="language")
+_metric = partial(Metric.define, phase="test", group="language")
 
 LOSSES = (
     *loss_metrics("nats/token", "Cross-entropy a learnt token"),
