@@ -1,4 +1,4 @@
-"""Blocks of a report: text, tables, figures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
+"""Blocks of a report: text, tables, pictures, folds; one Table feeds all pages, CSV, LaTeX, terminal and trackers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.suite.base import Frozen, Line
 
 Question = Literal["best", "cost", "sure", "training", "methods", "setup", "wrong", "reading"]
@@ -29,15 +30,6 @@ class Table(Frozen):
     that ends the cell's text elsewhere."""
 
 
-class Figure(Frozen):
-    """An inline SVG with its text alternative."""
-
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
-    caption: Line
-    svg: str
-    alt: Line
-
-
 class Text(Frozen):
     """A paragraph, or a list when there are several sentences."""
 
@@ -58,7 +50,7 @@ class Fold(Frozen):
     title: Line
     about: Line = ""
     """A few words on what is in it."""
-    blocks: tuple[Text | Table | Figure, ...]
+    blocks: tuple[Text | Table | Picture, ...]
     anchor: str = Field(default="", pattern=r"^[a-z0-9-]*$")
     """Id for links; none if empty."""
 
@@ -68,7 +60,7 @@ class Section(Frozen):
 
     slug: str = Field(pattern=r"^[a-z0-9-]+$")
     title: Line
-    blocks: tuple[Text | Table | Figure | Tabs | Fold, ...]
+    blocks: tuple[Text | Table | Picture | Tabs | Fold, ...]
     question: Question = "setup"
     """Part of the page; from the module's `question`, as the two below."""
     about: Line = ""
@@ -77,9 +69,9 @@ class Section(Frozen):
     """Whether a page shows it only after a click."""
 
     @property
-    def leaves(self) -> tuple[Text | Table | Figure, ...]:
-        """The texts, tables and figures, also those of tabs and folds."""
-        found: list[Text | Table | Figure] = []
+    def leaves(self) -> tuple[Text | Table | Picture, ...]:
+        """The texts, tables and pictures, also those of tabs and folds."""
+        found: list[Text | Table | Picture] = []
         for block in self.blocks:
             found += block.tables if isinstance(block, Tabs) else block.blocks if isinstance(block, Fold) else (block,)
         return tuple(found)

@@ -38,12 +38,12 @@ def absolute_keeping_links(path: Path) -> Path:
     return (folder if folder.samefile(Path.cwd()) else Path.cwd()) / path
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically: a crash leaves the whole old file or the whole new one."""
     fresh = temporary.beside(path)
     try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with fresh.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpml_bench.plugins.blocks import Figure, Section
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, by_method, section_of
 
@@ -90,7 +91,7 @@ class GroupSection:
 
     def __call__(self, results: Results) -> Section | None:
         """Return the section; None if no metric of the groups was measured."""
-        from hpml_bench.report.figures import bars
+        from hpml_bench.report.pictures.charts import bars
 
         groups, metrics = TABLES[self.slug]
         added, caption = added_to(results, groups), self.caption or f"{self.title}, {OVER_SEEDS}"
@@ -118,9 +119,9 @@ def other_groups(results: Results) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m.group for m in results.definitions.values() if m.group not in known))
 
 
-def bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Figure, ...]:
+def bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
     """Return a bar chart for the metrics of each unit."""
-    from hpml_bench.report.figures import bars
+    from hpml_bench.report.pictures.charts import bars
 
     by_unit: dict[tuple[str, float], list[Quantity]] = {}
     for metric in metrics:

@@ -11,16 +11,18 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
+from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.dataset import FEWER
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.pictures.svg import standalone, svg
 from hpml_bench.report.policy import policy
 from hpml_bench.report.questions import Part, parts, placed
 from hpml_bench.report.results import Results
@@ -32,10 +34,10 @@ from hpml_bench.system.text import sanitize
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from hpml_bench.report.drawing import Style
     from hpml_bench.report.over_suites import Suites
+    from hpml_bench.report.pictures.charts import Style
 
-FORMATS = ("html", "md", "csv", "tex", "peft")
+FORMATS = ("html", "md", "csv", "tex", "pdf", "png", "peft")
 LONGEST = 300
 """Rows of a table that stands on a page itself; a longer one stands beside it, as CSV."""
 load = Results.load
@@ -49,8 +51,9 @@ def write_report(
     Args:
         source: results folder that run-all wrote, or its results.
         out: folder of the report; the results folder itself by default.
-        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/), `peft` (the compared
-            runs as files of PEFT's method comparison, in peft/); report.json stands beside a page.
+        formats: of `html` (report.html), `md` (report.md and figures/), `csv` and `tex` (tables/), `pdf` and `png` (the
+            pictures for a paper, in figures/), `peft` (the compared runs as files of PEFT's method comparison, in
+            peft/); report.json stands beside a page.
 
     Raises:
         UserError: no record can be read, a format isn't known, or the report can't be written there.
@@ -93,7 +96,7 @@ class Page:
 
 def page_of(results: Results) -> Page:
     """Return the page of a suite."""
-    from hpml_bench.report.drawing import styles
+    from hpml_bench.report.pictures.charts import styles
 
     return Page(
         answer=answer_of(results),
@@ -102,7 +105,7 @@ def page_of(results: Results) -> Page:
         problems=len(results.left_out.unfinished) + len(results.left_out.problems),
         newest=sanitize(results.reference.started[:10]),
         version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
-        styles=styles(results),
+        styles=styles(results.methods),
         results=results,
         apart=results.left_out.excluded_runs,
     )
@@ -144,6 +147,8 @@ def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
         "md": _write_markdown,
         "csv": partial(_write_tables, kind="csv"),
         "tex": partial(_write_tables, kind="tex"),
+        "pdf": partial(_write_pictures, kind="pdf"),
+        "png": partial(_write_pictures, kind="png"),
         "peft": _write_runs,
     }
     if "peft" in formats and page.results is None:
@@ -163,7 +168,7 @@ def load_libraries() -> None:
     A section of another package that can't be imported is an error later, when the report is written.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that wait for products this small take a core
-    for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "pyarrow.parquet", "scipy.special"):
+    for name in ("jinja2", "pyarrow.parquet", "scipy.special"):
         import_module(name)
     with suppress(UserError):
         for name in registry.names("sections"):
@@ -241,7 +246,7 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     tests: dict[str, Callable[..., bool]] = {
         "text": lambda block: isinstance(block, Text),
         "table": lambda block: isinstance(block, Table),
-        "figure": lambda block: isinstance(block, Figure),
+        "figure": lambda block: isinstance(block, Picture),
         "tabs": lambda block: isinstance(block, Tabs),
         "fold": lambda block: isinstance(block, Fold),
         "long": _long,
@@ -254,6 +259,7 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
         "numeric": export.numeric_columns,
         "exact": "{:.10g}".format,
         "sanitize": sanitize,
+        "svg": svg,
         "emphasise": _emphasise,
     }
     return environment
@@ -344,15 +350,21 @@ def _sources(kind: str) -> list[str]:
 
 
 def _write_markdown(page: Page, out: Path) -> list[Path]:
-    from hpml_bench.report.answer import picture
-    from hpml_bench.report.drawing import standalone
-
     text = _environment(html=False, open_pairs=page.open_pairs).get_template("report.md.j2").render(_context(page))
-    figures = [block for section in page.sections for block in section.leaves if isinstance(block, Figure)]
-    files = {figure.name: standalone(figure) for figure in figures}
-    files |= {f"answer_{one.key}": picture.standalone(one) for one in picture.pictures(page.answer)}
-    written = [_write(out / "figures" / f"{name}.svg", svg) for name, svg in files.items()]
-    return [_write(out / "report.md", text), *written]
+    return [_write(out / "report.md", text), *_write_pictures(page, out, "svg")]
+
+
+def _write_pictures(page: Page, out: Path, kind: Literal["svg", "pdf", "png"]) -> list[Path]:
+    """Write the pictures of a page as files of their own."""
+    from hpml_bench.report.pictures.paper import paper
+    from hpml_bench.report.pictures.screen import pictures
+
+    blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
+    every = [*(one.drawn for one in pictures(page.answer)), *blocks]
+    return [
+        _write(out / "figures" / f"{of.name}.{kind}", standalone(of) if kind == "svg" else paper(of, kind))
+        for of in every
+    ]
 
 
 def _write_answer(page: Page, out: Path) -> list[Path]:
@@ -387,9 +399,9 @@ def _write_long(page: Page, out: Path) -> list[Path]:
     return [_write(out / "tables" / f"{table.name}.csv", csv_text(table)) for table in long]
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, content: str | bytes) -> Path:
     if path.parent.name in {"figures", "tables", "peft"} and path.parent.is_symlink():
         raise UserError(f"{path.parent} is a link; no report is written through one: remove it, or give another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    write_atomically(path, content)
     return path

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from hpml_bench.plugins.blocks import Figure, Fold, Section, Table, Tabs, Text
+from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Metric
 from hpml_bench.report.results import Results
 from hpml_bench.statistics import Comparison, Interval
@@ -265,7 +266,7 @@ def _pair(cell: Cell) -> Shown:
     return (cell, cell) if isinstance(cell, str) else cell
 
 
-def section_of(slug: str, title: str, *blocks: Text | Table | Figure | Tabs | Fold | None) -> Section | None:
+def section_of(slug: str, title: str, *blocks: Text | Table | Picture | Tabs | Fold | None) -> Section | None:
     """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
     there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
     return Section(slug=slug, title=title, blocks=there) if there else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, grouped
 from hpml_bench.report.curves import LARGEST
@@ -42,15 +43,15 @@ def _sentences(results: Results) -> Iterator[str]:
             "and costs rank nothing."
         )
     if results.times is not None:
-        from hpml_bench.report.gantt import in_words
+        from hpml_bench.report.pictures.jobs import in_words
 
         yield f"{in_words(results.times)}. Idle is start-up, preparation and attempts that are not kept."
 
 
-def _chart(results: Results) -> Figure | None:
+def _chart(results: Results) -> Picture | None:
     if results.times is None:
         return None
-    from hpml_bench.report.gantt import gantt
+    from hpml_bench.report.pictures.jobs import gantt
 
     return gantt(results, results.times)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, spreads, table
 from hpml_bench.statistics import Membership
@@ -18,10 +19,10 @@ def section(results: Results) -> Section | None:
     """Return a scatter per cost with the methods on its front, and the front over all headline metrics."""
     if results.quality not in results.headline or len(results.headline) < 2:
         return None
-    from hpml_bench.report.figures import trade_off
+    from hpml_bench.report.pictures.charts import trade_off
 
     sentences: list[str] = []
-    figures: list[Figure] = []
+    figures: list[Picture] = []
     for cost in results.headline[1:]:
         front = results.front((results.quality, cost))
         on = [method for method, of in front.items() if of.place == "on"]

@@ -22,7 +22,7 @@ NORM: dict[str, Labels] = {"grad_norm": ("Gradient norm before clipping", "", 1.
 
 def section(results: Results) -> Section | None:
     """Return a chart per metric that was recorded."""
-    from hpml_bench.report.figures import line_chart
+    from hpml_bench.report.pictures.charts import line_chart
 
     figures = {metric: line_chart(results, metric, *labels) for metric, labels in _curves(results).items()}
     norm = figures.pop("grad_norm")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpml_bench.plugins.blocks import Figure, Section, Table
+from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.metric_groups import OVER_SEEDS, added_to, bar_charts, other_groups
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
@@ -14,7 +15,7 @@ about = "metrics of other packages"
 
 def section(results: Results) -> Section | None:
     """Return a table per group, and bar charts of its metrics; None where there is no such group."""
-    blocks: list[Table | Figure] = []
+    blocks: list[Table | Picture] = []
     for group in other_groups(results):
         name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))
         title = group.replace("-", " ").capitalize()

@@ -28,7 +28,7 @@ def section(results: Results) -> Section | None:
     """Return the summary, with every seed's score and training time drawn; None without an ok run."""
     if not results.compared:
         return None
-    from hpml_bench.report.figures import strip
+    from hpml_bench.report.pictures.charts import strip
 
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
     return section_of("summary", "All scores", summary_table(results), *figures)

@@ -24,7 +24,7 @@ MOST_NAMED = 5
 
 def section(results: Results) -> Section | None:
     """Return the throughput table, the steady-state table and a chart."""
-    from hpml_bench.report.figures import strip
+    from hpml_bench.report.pictures.charts import strip
 
     notes = [
         "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's wall time between "

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from hpml_bench.plugins.blocks import Figure, Section, Table, Text
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.picture import Picture, Series
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.comparability import differences
+from hpml_bench.report.pictures.axes import axis
+from hpml_bench.report.pictures.charts import HEIGHT, styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
 from hpml_bench.report.tuned import other_settings, other_starts
@@ -112,45 +116,33 @@ def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
     ]
 
 
-def _sensitivity(results: Results, record: TuningRecord) -> Figure | None:
-    """Draw the validation score against learning rate, one line per method."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    from hpml_bench.report.drawing import COLORS, MARKERS, drawing, finish, legend
-
-    names = dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)])
-    look = {name: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
-    score = Quantity.alone(record.headline)
-    drawn = [tuned for tuned in record.methods if tuned.rated and tuned.best]
+def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
+    """Return the validation score against learning rate, one line per method."""
+    drawn = [(tuned, tuned.best) for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:
         return None
-    with drawing() as (canvas, axes):
-        for tuned in drawn:
-            color, marker = look[tuned.name]
-            points = sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended)
-            name = sanitize(tuned.name, 30)
-            axes.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4.5, label=name)
-            best = next(point for point in points if tuned.best and point[0] == tuned.best.lr)
-            axes.plot(*best, "o", markersize=11, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1)
-        axes.set_xscale("log")
-        rates = [trial.lr for tuned in drawn for trial in tuned.trials]
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if max(rates) < 200 * min(rates) else (1.0,)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}".replace("e-0", "e-")))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel(f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}")
-        legend(canvas, axes)
-        best_ones = [
-            f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {t.lr:.3g}"
-            for tuned in drawn
-            if (t := tuned.best)
-        ]
-        caption = (
-            f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the best. "
-            f"Each trial has a seed of its own: a curve shows rate and seed at once.{_noise(results, record, drawn)}"
-        )
-        alt = f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}."
-        return finish(canvas, "tuning_sensitivity", caption, alt)
+    look = styles(dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)]))
+    score, series, best_ones = Quantity.alone(record.headline), [], []
+    for tuned, best in drawn:
+        points = tuple(sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended))
+        ringed = next(point for point in points if point[0] == best.lr)
+        tone, marker = look[tuned.name].tone, look[tuned.name].marker
+        series += [Series(points, tone, sanitize(tuned.name, 30), 1.6, marker, 5.5)]
+        series += [Series((ringed,), tone, marker="O", size=13)]
+        best_ones.append(f"{tuned.name} {score.text(tuned.best_score, unit=True)} at {best.lr:.3g}")
+    rates, scores = zip(*(point for of in series for point in of.points), strict=True)
+    title = f"validation {score.title} ({score.unit})" if score.unit else f"validation {score.title}"
+    return Picture(
+        name="tuning_sensitivity",
+        caption=f"Validation {score.title} after the last step against learning rate, one run a mark; ringed: the "
+        "best. Each trial has a seed of its own: a curve shows rate and seed at once."
+        + _noise(results, record, [tuned for tuned, _ in drawn]),
+        alt=f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}.",
+        x=axis("learning rate", rates, log=True, text=lambda rate: f"{rate:g}".replace("e-0", "e-")),
+        y=replace(axis(title, scores), grid=True),
+        height=HEIGHT,
+        series=tuple(series),
+    )
 
 
 def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod]) -> str:

@@ -1,54 +1,67 @@
-"""Drawings of a report's blocks and bounds as inline SVG, so that a person sees the evidence for a verdict."""
+"""Pictures of a report's blocks and bounds, so that a person sees the evidence for a verdict."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpml_bench.gate.decide.sentences import interval, percent, rate
 from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects, run_effects
-from hpml_bench.gate.records import Block, CheckReport, Status, Verdict
+from hpml_bench.gate.records import CheckReport, Status, Verdict
 from hpml_bench.gate.render import tables
-from hpml_bench.plugins.blocks import Figure
-from hpml_bench.report.drawing import COLORS, drawing, finish, legend
+from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
+from hpml_bench.report.pictures.axes import axis, rows
+from hpml_bench.report.pictures.charts import MARGINS, ROW
 from hpml_bench.system.text import sanitize
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-BLUE, AMBER, GREEN, RED = COLORS[:4]
-GREY = COLORS[6]
-STATUS_COLORS: dict[Status, str] = {"PASS": GREEN, "FAIL": RED, "INCONCLUSIVE": AMBER, "INCOMPARABLE": AMBER}
+BLUE: Tone = "m1"
+AMBER: Tone = "m2"
+GREEN: Tone = "m3"
+RED: Tone = "m4"
+GREY: Tone = "m7"
+TONES: dict[Status, Tone] = {"PASS": GREEN, "FAIL": RED, "INCONCLUSIVE": AMBER, "INCOMPARABLE": AMBER}
+CHANGE = "change of step time (%)"
 _MOST_METHODS = 40
 """Methods drawn; a page of more would be too heavy to open."""
 
 
-def bounds(report: CheckReport) -> Figure | None:
-    """Draw one row per method: estimate and bounds against the slowdown let through and that which must not pass."""
+def bounds(report: CheckReport) -> Picture | None:
+    """Return one row per method: estimate and bounds against the slowdown let through and that which must not pass.
+
+    A bound that too few pairs don't give reaches to the edge.
+    """
     judged = [v for v in tables.of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
     if not judged:
         return None
     ends = [100 * end for v in judged for end in (v.lower, v.upper, v.estimate) if end is not None]
-    left, right = min(*ends, 0.0), max(*ends, 100 * report.rules.target)
-    margin = 0.08 * (right - left)
-    with drawing(0.85 + 0.4 * len(judged)) as (canvas, axes):
-        for row, verdict in enumerate(judged):
-            _bar(axes, row, verdict, left - margin, right + margin)
-        _limits(axes, report, [sanitize(verdict.method, 24) for verdict in judged])
-        axes.set_xlim(left - margin, right + margin)
-        legend(canvas, axes)
-        described = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
-        caption = (
-            "Estimate and bounds of each method's step time: FAIL lies right of the first limit, PASS left of the "
-            "second. The tick is the least slowdown that was detectable."
-        )
-        return finish(canvas, "bounds", caption, f"Interval plot of the change of step time: {'; '.join(described)}.")
+    change, segments, series = _change_axis(report, ends), [], []
+    for row, verdict in enumerate(judged):
+        tone, middle = TONES[verdict.status], 100 * (verdict.estimate or 0.0)
+        low, high = (edge if end is None else 100 * end
+                     for end, edge in ((verdict.lower, -math.inf), (verdict.upper, math.inf)))  # fmt: skip
+        segments.append(Segment((low, row), (high, row), tone, 7, opacity=0.3))
+        series.append(Series(((middle, row),), tone, marker="o", size=6))
+        if verdict.mde is not None and 100 * verdict.mde <= change.high:
+            series.append(Series(((100 * verdict.mde, row),), GREY, marker="|", size=11))
+    described = [f"{sanitize(v.method, 40)} {percent(v.estimate)} {interval(v)} {v.status}" for v in judged]
+    return Picture(
+        name="bounds",
+        caption="Estimate and bounds of each method's step time: FAIL lies right of the first limit, PASS left of the "
+        "second. The tick is the least slowdown that was detectable.",
+        alt=f"Interval plot of the change of step time: {'; '.join(described)}.",
+        x=change,
+        y=rows([sanitize(verdict.method, 24) for verdict in judged]),
+        height=MARGINS + ROW * len(judged),
+        segments=(*_limits(report, upright=True), *segments),
+        series=tuple(series),
+    )
 
 
-def blocks(report: CheckReport) -> tuple[Figure, ...]:
-    """Draw one chart per method: all blocks' ratios by process pair, the pairs' values, the estimate and the limits."""
+def blocks(report: CheckReport) -> tuple[Picture, ...]:
+    """Return one chart per method: all blocks' ratios by process pair, pairs' values, the estimate and the limits."""
     effects = pair_effects(report.blocks)
     return tuple(
         _blocks_of(report, verdict, effects[verdict.method], f"blocks_{index}")
@@ -57,91 +70,97 @@ def blocks(report: CheckReport) -> tuple[Figure, ...]:
     )
 
 
-def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], name: str) -> Figure:
-    from matplotlib.ticker import MaxNLocator
-
+def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], name: str) -> Picture:
+    points: dict[str, list[tuple[float, float]]] = {"block ABBA": [], "block BAAB": [], "disturbed": []}
     own = [block for block in report.blocks if block.method == verdict.method]
-    kept = [block for block in own if block.disturbed is None]
-    disturbed = [block for block in own if block.disturbed is not None]
-    whole = sorted({block.pair for block in kept})
-    color = STATUS_COLORS[verdict.status]
-    with drawing(2.9) as (canvas, axes):
+    for block in own:
+        label = "disturbed" if block.disturbed is not None else f"block {block.order}"
+        points[label].append((block.pair + 1, _percent(log_ratio(block))))
+    whole = sorted({block.pair + 1 for block in own if block.disturbed is None})
+    tone, disturbed = TONES[verdict.status], len(points["disturbed"])
+    values = tuple((float(pair), _percent(effect)) for pair, effect in zip(whole, effects, strict=True))
+    series = [
+        Series(tuple(points["block ABBA"]), BLUE, "block ABBA", marker="o", opacity=0.6),
+        Series(tuple(points["block BAAB"]), BLUE, "block BAAB", marker="D", opacity=0.6),
+        Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
+        Series(values, tone, "pair's value", marker="_", size=11),
+    ]
+    estimate = verdict.estimate
+    level = [Segment((-math.inf, 100 * estimate), (math.inf, 100 * estimate), tone, 1.4, "estimate")] if (
+        estimate is not None
+    ) else []  # fmt: skip
+    pairs = [x for of in points.values() for x, _ in of]
+    change = _change_axis(report, [y for of in series for _, y in of.points])
+    numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
+    return Picture(
+        name=name,
+        caption=_caption(verdict),
+        alt=f"Scatter of {len(own) - disturbed} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
+        f"{disturbed} disturbed ones set apart: {_in_words(verdict)}",
+        x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))),
+        y=change,
+        height=280,
+        segments=(*_limits(report, upright=False), *level),
+        series=tuple(of for of in series if of.points),
+    )
 
-        def points(shown: Sequence[Block], marker: str, **style: Any) -> None:
-            ratios = [_change(log_ratio(block)) for block in shown]
-            axes.plot([block.pair + 1 for block in shown], ratios, marker, **style)
 
-        for order, marker in (("ABBA", "o"), ("BAAB", "D")):
-            points([block for block in kept if block.order == order], marker,
-                   color=BLUE, markersize=3.6, alpha=0.6, markeredgewidth=0, label=f"block {order}")  # fmt: skip
-        if disturbed:
-            points(disturbed, "x", color=GREY, markersize=4.5, label="disturbed")
-        axes.plot([pair + 1 for pair in whole], [_change(effect) for effect in effects], "_",
-                  color=color, markersize=9, markeredgewidth=2, label="pair's value")  # fmt: skip
-        if verdict.estimate is not None:
-            axes.axhline(100 * verdict.estimate, color=color, linewidth=1.1, label="estimate")
-        _limits(axes, report)
-        axes.set_xlabel("process pair")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        alt = (
-            f"Scatter of {len(kept)} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
-            f"{len(disturbed)} disturbed ones set apart"
-        )
-        return _finished(canvas, axes, name, verdict, alt)
-
-
-def runs(report: CheckReport) -> tuple[Figure, ...]:
-    """Draw one chart per method against a baseline: every stored run and every run now, against the stored median."""
+def runs(report: CheckReport) -> tuple[Picture, ...]:
+    """Return one chart per method against a baseline: each stored run and each of now, against the stored median."""
     drawn = []
     judged = tables.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
     for index, verdict in enumerate(judged):
         groups = [run_effects(side, [verdict.method])[verdict.method] for side in (report.reference_runs, report.runs)]
         if not all(groups):  # every run of a side was disturbed
             continue
-        middle = median(groups[0])
-        with drawing(1.9) as (canvas, axes):
-            for row, (values, color) in enumerate(zip(groups, (GREY, STATUS_COLORS[verdict.status]), strict=True)):
-                axes.plot([_change(value - middle) for value in values], [row] * len(values), "o", color=color,
-                          markersize=4.5, alpha=0.7, markeredgewidth=0)  # fmt: skip
-            _limits(axes, report, ("stored", "now"))
-            stored, now = map(len, groups)
-            alt = f"Dot plot of {stored} stored runs and {now} of now of {sanitize(verdict.method, 40)}"
-            drawn.append(_finished(canvas, axes, f"runs_{index}", verdict, alt))
+        middle, (stored, now) = median(groups[0]), map(len, groups)
+        series = [
+            Series(
+                tuple((_percent(value - middle), float(row)) for value in values), tone, marker="o", size=6, opacity=0.7
+            )
+            for row, (values, tone) in enumerate(zip(groups, (GREY, TONES[verdict.status]), strict=True))
+        ]
+        drawn.append(Picture(
+            name=f"runs_{index}",
+            caption=_caption(verdict),
+            alt=f"Dot plot of {stored} stored runs and {now} of now of {sanitize(verdict.method, 40)}: "
+            f"{_in_words(verdict)}",
+            x=_change_axis(report, [x for of in series for x, _ in of.points]),
+            y=rows(("stored", "now")),
+            height=MARGINS + 2 * ROW,
+            segments=_limits(report, upright=True),
+            series=tuple(series),
+        ))  # fmt: skip
     return tuple(drawn)
 
 
-def _finished(canvas: Any, axes: Axes, name: str, verdict: Verdict, alt: str) -> Figure:
-    """Return a method's chart, with its verdict in words."""
-    legend(canvas, axes)
-    caption = f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
-    return finish(canvas, name, caption, f"{alt}: {percent(verdict.estimate)}, bounds {interval(verdict)}.")
+def _caption(verdict: Verdict) -> str:
+    return f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
 
 
-def _change(ratio: float) -> float:
+def _in_words(verdict: Verdict) -> str:
+    return f"{percent(verdict.estimate)}, bounds {interval(verdict)}."
+
+
+def _percent(ratio: float) -> float:
     """Return a log ratio as a change in percent."""
     return 100 * math.expm1(ratio)
 
 
-def _bar(axes: Axes, row: int, verdict: Verdict, left: float, right: float) -> None:
-    """Draw one method's bounds; a bound that too few pairs don't give reaches to the edge."""
-    color = STATUS_COLORS[verdict.status]
-    low = left if verdict.lower is None else 100 * verdict.lower
-    high = right if verdict.upper is None else 100 * verdict.upper
-    axes.plot([low, high], [row, row], color=color, linewidth=7, alpha=0.3, solid_capstyle="butt")
-    axes.plot([100 * (verdict.estimate or 0.0)], [row], "o", color=color, markersize=5)
-    if verdict.mde is not None and 100 * verdict.mde <= right:
-        axes.plot([100 * verdict.mde], [row], "|", color=GREY, markersize=9, markeredgewidth=1.6)
+def _change_axis(report: CheckReport, values: Iterable[float]) -> Axis:
+    return replace(axis(CHANGE, [*values, 0.0, 100 * report.rules.target], share=0.08), grid=True)
 
 
-def _limits(axes: Axes, report: CheckReport, rows: Sequence[str] = ()) -> None:
-    """Draw the limits on the axis of the change: x where there are named rows, else y."""
-    if rows:
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-    line, name = (axes.axvline, axes.set_xlabel) if rows else (axes.axhline, axes.set_ylabel)
+def _limits(report: CheckReport, *, upright: bool) -> tuple[Segment, ...]:
+    """Return the limits on the axis of the change: x if upright, else y."""
+
+    def limit(at: float, tone: Tone, **how: Any) -> Segment:
+        ends = (100 * at, -math.inf), (100 * at, math.inf)
+        return Segment(*(ends if upright else ((-math.inf, 100 * at), (math.inf, 100 * at))), tone, **how)
+
     rules = report.rules
-    line(0.0, color=GREY, linewidth=0.7)
-    line(100 * rules.null, color=AMBER, linewidth=1, linestyle=":", label=f"{rate(rules.null)}: let through")
-    line(100 * rules.target, color=RED, linewidth=1, linestyle="--", label=f"{rate(rules.target)}: must not pass")
-    name("change of step time (%)")
+    return (
+        limit(0.0, GREY, width=0.7),
+        limit(rules.null, AMBER, label=f"{rate(rules.null)}: let through", dash="dotted"),
+        limit(rules.target, RED, label=f"{rate(rules.target)}: must not pass", dash="dashed"),
+    )

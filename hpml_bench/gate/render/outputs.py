@@ -12,6 +12,7 @@ from hpml_bench.gate.records import CheckReport
 from hpml_bench.gate.render import drawings, github, tables
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.export import numeric_columns
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.policy import policy
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
@@ -84,7 +85,7 @@ def html(report: CheckReport) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["numeric"] = numeric_columns
+    environment.filters |= {"numeric": numeric_columns, "svg": svg}
     page: str = environment.get_template("check.html.j2").render(
         style=(style := (folder / "check.css").read_text(encoding="utf-8")),
         policy=policy([style]),

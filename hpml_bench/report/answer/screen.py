@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.bars import Bars, bars
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Answer, Axis, Method, Relation
-from hpml_bench.report.answer.picture import MANY, Picture, pictures
+from hpml_bench.report.pictures.differences import Bars, bars
+from hpml_bench.report.pictures.layout import MANY
+from hpml_bench.report.pictures.screen import CostPicture, pictures
 from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
@@ -150,7 +151,7 @@ def _caption(answer: Answer) -> tuple[str, ...]:
     )
 
 
-def legend(answer: Answer, picture: Picture) -> Legend:
+def legend(answer: Answer, picture: CostPicture) -> Legend:
     """Return what a picture's colours and lines mean."""
     chips = {words.verdict(answer, name).chip for name in answer.top}
     lost = [name for name in picture.lost if "score" in answer.by_name[name].v]
@@ -163,7 +164,7 @@ def legend(answer: Answer, picture: Picture) -> Legend:
     )
 
 
-def _ties(answer: Answer, picture: Picture) -> str:
+def _ties(answer: Answer, picture: CostPicture) -> str:
     if picture.tied:
         more = f" ({picture.more} more such groups: see every pair)" if picture.more else ""
         return f"dots on one line: not told apart{more}"

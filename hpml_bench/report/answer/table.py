@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.bars import difference
 from hpml_bench.report.answer.model import Answer, Axis, Method
+from hpml_bench.report.pictures.differences import difference
 from hpml_bench.report.tables import MISSING, capitalized, number
 
 

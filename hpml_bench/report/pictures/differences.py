@@ -1,0 +1,127 @@
+"""The difference of each method to the best mean: its numbers, and a bar of the one interval that decides."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
+from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.model import Answer, Relation
+from hpml_bench.report.pictures.layout import Words, layout
+from hpml_bench.report.pictures.svg import small
+
+HEIGHT = 20
+CLEAR = 2.5
+"""Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
+
+
+class Difference(NamedTuple):
+    """Difference of a method to another, in units of the score: the first less the second."""
+
+    d: float
+    low: float | None
+    high: float | None
+    """Ends of the interval that decides; none where nothing was tested."""
+    relation: Relation
+
+
+class Bars(NamedTuple):
+    """Bars of all rows on one scale."""
+
+    value: dict[str, float]
+    """The differences, of the best mean 0."""
+    svg: dict[str, str]
+    said: dict[str, str]
+    """The same in words, for who can't see the bars."""
+    scale: str
+    """SVG of the scale, for the column's head."""
+    key: str
+    """A small bar for the caption; empty where nothing was tested."""
+
+
+def difference(answer: Answer, name: str, other: str) -> Difference | None:
+    """Return the difference of a method's score to another's; none where they share no seed."""
+    pair = answer.pair("score", name, other)
+    if pair is None or not math.isfinite(pair.d):
+        return None
+    return Difference(*terms.seen_from(pair, name), answer.relation("score", name, other))
+
+
+def to_best(answer: Answer) -> dict[str, Difference]:
+    """Return the differences to the best mean, of the methods that were compared with it."""
+    best = answer.methods[0].name if answer.methods else ""
+    others = [method.name for method in answer.methods[1:]]
+    return {name: found for name in others if (found := difference(answer, name, best))}
+
+
+def bars(answer: Answer, width: int = 96) -> Bars:
+    """Return the bars: worse lies left of the line at zero, whichever direction of the score is better."""
+    found = to_best(answer)
+    sign = 1 if answer.score.better == "higher" else -1
+    ends = [sign * end for of in found.values() for end in (of.d, of.low, of.high) if end is not None]
+    low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
+    axis = Axis(low, high if high > low else low + 1.0)
+    pixel = (axis.high - axis.low) / (width - 12)
+    top = frozenset(answer.top)
+    svg = {name: _drawn(_bar(axis, of, sign, pixel, name in top), width) for name, of in found.items()}
+    said = {name: _said(answer, of) for name, of in found.items()}
+    value = {name: of.d for name, of in found.items()}
+    if answer.methods:
+        best = answer.methods[0].name
+        svg[best] = _drawn(_bar(axis, Difference(0.0, None, None, "better"), sign, pixel, best in top), width)
+        said[best], value[best] = "best mean", 0.0
+    key = _drawn(_row(Axis(0, 32), 32, (0, 25), 12, 3.5, "mark"), 44) if answer.tested_by_score else ""
+    return Bars(value, svg, said, _scale(axis, pixel, sign, width), key)
+
+
+def _drawn(row: Picture, width: int) -> str:
+    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+
+
+def _bar(axis: Axis, of: Difference, sign: int, pixel: float, top: bool) -> Picture:
+    """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
+    differs = of.relation in ("better", "worse")
+    radius = 3.5 if differs else 3.0
+    d, ends = sign * of.d, sorted(sign * end for end in (of.low, of.high) if end is not None)
+    if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
+        radius = 2.0  # else the mark hides the interval
+    side = (d > 0) - (d < 0) if differs else 0
+
+    def clear(at: float, by: float) -> float:
+        return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
+
+    interval = (clear(ends[0], CLEAR), clear(ends[1], CLEAR)) if len(ends) == 2 else None
+    return _row(axis, 0.0, interval, clear(d, CLEAR + radius), radius, "blue" if top else "mark", hollow=not differs)
+
+
+def _row(
+    axis: Axis, zero: float, interval: tuple[float, float] | None, at: float, radius: float, tone: Tone,
+    hollow: bool = False,
+) -> Picture:  # fmt: skip
+    line = [Segment((interval[0], 0.5), (interval[1], 0.5), tone, 3, opacity=0.6)] if interval else []
+    dots = (Series(((at, 0.5),), "paper" if hollow else tone, marker="o", size=2 * radius),)
+    ring = (Series(((at, 0.5),), tone, marker="O", size=2 * radius),) if hollow else ()
+    return Picture(
+        name="row", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
+        segments=(Segment((zero, -math.inf), (zero, math.inf), "ink", opacity=0.55), *line), series=(*dots, *ring),
+    )  # fmt: skip
+
+
+def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
+    """Return the scale's text: zero, and a round value left of it."""
+    ticks = [(0.0, "0")]
+    if axis.low < 0:
+        step = 10.0 ** math.floor(math.log10(-axis.low))
+        at = max(k * step for k in (1, 2, 5) if k * step <= -axis.low * (1 + 1e-9))
+        ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
+    places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
+    return small((Words((x, 10), text, "middle") for x, text in places), width, 12, "scale")
+
+
+def _said(answer: Answer, of: Difference) -> str:
+    mean = terms.gap_text(answer, of.d)
+    if of.low is None or of.high is None:
+        return mean
+    low, high = (terms.gap_text(answer, value, unit=False) for value in (of.low, of.high))
+    return f"{mean}, interval {low} to {high}"
