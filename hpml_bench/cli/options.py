@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
+FORMATS = "html,md,csv,tex,pdf,png"
+"""Formats of every page."""
 NPROC = click.option("--nproc", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
 VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
@@ -55,6 +57,17 @@ class JobOptions:
 def names(text: str) -> tuple[str, ...]:
     """Return the names in a comma-separated text."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def page_formats(text: str, *others: str) -> tuple[str, ...]:
+    """Return the formats of a page that a comma-separated text names; a UserError where it names none or others."""
+    from hpml_bench.system.errors import UserError
+
+    known = (*FORMATS.split(","), *others)
+    wanted = names(text)
+    if not wanted or not set(known).issuperset(wanted):
+        raise UserError(f"--format {text}: choose from {', '.join(known)}, separated by commas")
+    return wanted
 
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:

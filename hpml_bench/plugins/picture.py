@@ -46,7 +46,7 @@ class Series:
     label: str = ""
     """Name in the legend; those of one label share an entry."""
     line: float = 0.0
-    """Width of the line in pixels; 0: the points are not joined."""
+    """Width of the line, or of a ring's, in pixels; 0: the points are not joined."""
     marker: Marker = ""
     size: float = 4.5
     """Diameter of a mark in pixels."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hpml_bench.cli.options import names
+from hpml_bench.cli.options import FORMATS, page_formats
 
 
 @click.command()
@@ -24,7 +24,7 @@ from hpml_bench.cli.options import names
 @click.option("--independent", is_flag=True, help="The systems' errors are independent: test means without rows.")
 @click.option("--largest-difference", "largest", type=float, metavar="X",
               help="Largest difference of one row's real scores between two systems, declared beforehand.")  # fmt: skip
-@click.option("--format", "formats", default="html,md", show_default=True, metavar="html,md,csv,tex")
+@click.option("--format", "formats", default="html,md", show_default=True, metavar=FORMATS)
 def compare(
     inputs: tuple[Path, ...],
     out: Path,
@@ -47,9 +47,7 @@ def compare(
     from hpml_bench.report.render import load_libraries
     from hpml_bench.system.errors import UserError
 
-    wanted = names(formats)
-    if not wanted or not {"html", "md", "csv", "tex"}.issuperset(wanted):
-        raise UserError(f"--format {formats}: choose from html, md, csv, tex, separated by commas")
+    wanted = page_formats(formats)
     for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
         if given is not None and not 0 < given < math.inf:
             raise UserError(f"{option} {given:g}: give a difference above 0, in the score's unit")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from hpml_bench.plugins.picture import Axis
-from hpml_bench.report.tables import number
+from hpml_bench.report.tables import capitalized, number
 
 
 def axis(
@@ -23,6 +23,7 @@ def axis(
 
     `log` needs values above 0, and ignores others. `from_zero`: no end beyond 0 where all values lie on one side of it.
     """
+    title = capitalized(title)
     if log:
         low, high = map(math.exp, _range([math.log(value) for value in values if value > 0], share))
         return Axis(low, high, title, tuple((at, (text or "{:g}".format)(at)) for at in _powers(low, high)), log=True)

@@ -101,7 +101,7 @@ def _row(
 ) -> Picture:  # fmt: skip
     line = [Segment((interval[0], 0.5), (interval[1], 0.5), tone, 3, opacity=0.6)] if interval else []
     dots = (Series(((at, 0.5),), "paper" if hollow else tone, marker="o", size=2 * radius),)
-    ring = (Series(((at, 0.5),), tone, marker="O", size=2 * radius),) if hollow else ()
+    ring = (Series(((at, 0.5),), tone, line=1.75, marker="O", size=2 * radius),) if hollow else ()
     return Picture(
         name="row", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
         segments=(Segment((zero, -math.inf), (zero, math.inf), "ink", opacity=0.55), *line), series=(*dots, *ring),

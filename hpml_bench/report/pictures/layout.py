@@ -245,7 +245,7 @@ def _marker(of: Series, at: Point) -> Iterator[Shape]:
         return tuple((at[0] + radius * x, at[1] + radius * y) for x, y in points)
 
     if of.marker == "O":
-        yield Circle(at, radius, None, of.tone, 1.0, of.opacity)
+        yield Circle(at, radius, None, of.tone, of.line or 1.0, of.opacity)
     elif of.marker in _POLYGONS:
         yield Area(moved(_POLYGONS[of.marker]), of.tone, of.opacity)
     elif of.marker in _STROKES:
