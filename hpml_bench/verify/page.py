@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 import tempfile
@@ -20,15 +19,6 @@ NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})
 """Suffixes of the files that hold numbers and sentences."""
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
 """Suffixes of files that a reader may take for pages or charts of the report."""
-CHART = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
-"""A chart, whose drawing differs between versions of matplotlib."""
-DRAWN = frozenset(["svg", "g", "defs", "path", "use", "line", "circle", "rect", "clipPath", "text", "tspan", "a"])
-"""Elements of a chart that only draw."""
-TAG = re.compile(r"</?([A-Za-z][^\s/>]*)[^>]*>")
-ACTIVE = re.compile(r"""[\s/"'](?:on\w+|style|aria-\w+|(?:xlink:)?href(?!\s*=\s*"#))\s*=[^>]*""", re.IGNORECASE)
-"""Attributes of a chart that act, are read out, or lead out of the page, and what follows them in their tag."""
-LENGTH = re.compile(r"\W*\d[\d.,]*(?:e\W?\d+)?[a-zA-Z]?\W*")
-"""A number at an axis, perhaps with a prefix such as k: versions of matplotlib choose other ones."""
 NUMBER = re.compile(r"(-?\d+\.\d+(?:e[+-]?\d+)?)")
 EXACT = 10
 """Significant digits from which a number is one behind those shown."""
@@ -36,7 +26,7 @@ AGAIN = "hpml-bench report writes it again; older versions wrote other pages"
 
 
 def page(evidence: Evidence) -> Iterator[Finding]:
-    """The report is what the records give, but drawings."""
+    """The report is what the records give."""
     folder = evidence.folder
     there = tuple(name for name, pattern in FORMATS.items() if any(folder.glob(pattern)))
     if evidence.selection is None:
@@ -74,17 +64,7 @@ def _other_pages(evidence: Evidence, written: Container[Path]) -> Iterator[Findi
 
 
 def _text(path: Path) -> str:
-    """Return a file's content, of charts only what isn't drawing."""
-    return CHART.sub(_said, path.read_text(encoding="utf-8", errors="replace"))
-
-
-def _said(chart: re.Match[str]) -> str:
-    """Return a chart's words in their order, and its elements and attributes that do more than draw."""
-    tags = list(TAG.finditer(chart[0]))
-    more = [tag[1] for tag in tags if tag[1] not in DRAWN]
-    more += [found[0] for tag in tags for found in ACTIVE.finditer(tag[0])]
-    words = [word for word in html.unescape(TAG.sub(" ", chart[0])).split() if not LENGTH.fullmatch(word)]
-    return " ".join(["<svg>", *words, *more, "</svg>"])
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def same(one: str, other: str) -> bool:

@@ -22,7 +22,6 @@ from audit.study import Study
 from audit.values import Audit
 
 from helpers import made_records, made_task_records, plugin_tasks
-from helpers.without_charts import without_charts
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.model import Answer
@@ -42,8 +41,7 @@ def remade(target: Path) -> Path:
 
 def report(folder: Path) -> Path:
     """Let the package make a folder's answer."""
-    with without_charts():
-        write_report(folder, None, ("md",))
+    write_report(folder, None, ("md",))
     return folder
 
 
@@ -425,9 +423,8 @@ def of_suites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     place = tmp_path_factory.mktemp("over")
     reference = [REFERENCE.parent / name for name in ("quickstart", "minilm", "chat")]
     folders = reference if request.param == "reference" else suites_of(place)
-    with without_charts():
-        page = page_over([load(folder) for folder in folders], place / "page")
-        write_page(page, place / "page", ("md",))
+    page = page_over([load(folder) for folder in folders], place / "page")
+    write_page(page, place / "page", ("md",))
     return place / "page", folders
 
 

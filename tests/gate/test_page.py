@@ -15,6 +15,7 @@ from helpers import made_checks
 from hpml_bench.gate.decide import verdicts
 from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
 from hpml_bench.gate.render import drawings, outputs
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.system.errors import UserError
 
 
@@ -75,8 +76,8 @@ def test_disturbed_blocks_are_set_apart() -> None:
     figure = drawings.blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
     assert "Scatter of 24 blocks" in figure.alt
     assert "1 disturbed ones set apart" in figure.alt
-    assert "disturbed" in figure.svg
-    assert "disturbed" not in drawings.blocks(made)[0].svg
+    assert "disturbed" in svg(figure)
+    assert "disturbed" not in svg(drawings.blocks(made)[0])
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from hpml_bench.records.load import digests_of, load_record, load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import export
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import all_sections, load
 from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import Suite, load_suite
@@ -203,7 +205,7 @@ def changing(path: Path) -> Iterator[None]:
 
 
 def use_records(folder: Path) -> None:
-    """Make a report's contents of a folder, charts left out."""
+    """Make a report's contents of a folder."""
     try:
         results = load(folder)
         sections = all_sections(results)
@@ -216,21 +218,9 @@ def use_records(folder: Path) -> None:
                 export.csv_text(block), export.latex_table(block), export.markdown_table(block)
 
 
-@pytest.fixture
-def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave charts out: they take a second a report, and have tests of their own."""
-    from hpml_bench.builtin.sections import cost_quality, curves, inference, memory, throughput, tuning
-
-    for name in ("line_chart", "strip", "bars", "trade_off"):
-        for module in (curves, cost_quality, inference, memory, throughput, tuning):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, lambda *_: None)
-        monkeypatch.setattr(f"hpml_bench.report.figures.{name}", lambda *_: None)
-
-
 @settings(within_a_test, max_examples=examples(0.25))
 @given(place=share, new=values, remove=st.booleans())
-def test_any_change_of_a_record(runs: Path, no_charts: None, place: float, new: Any, remove: bool) -> None:
+def test_any_change_of_a_record(runs: Path, place: float, new: Any, remove: bool) -> None:
     """A record in which one value is any other: believed where it may be so, else told and left out."""
     path = min(runs.glob("lora*/run.json"))
     with changing(path):
@@ -276,7 +266,7 @@ lines = st.one_of(
 
 @settings(within_a_test, max_examples=examples(0.25))
 @given(content=st.lists(lines, max_size=12), torn=st.binary(max_size=12))
-def test_any_lines_as_points(runs: Path, no_charts: None, content: list[str], torn: bytes) -> None:
+def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> None:
     """Points are what is a point, the rest is left out; a run whose times they don't give is set apart."""
     place = min(runs.glob("lora*/points.jsonl"))
     with changing(place):
@@ -324,7 +314,7 @@ columns = st.fixed_dictionaries(
 
 @settings(within_a_test, max_examples=examples(0.25))
 @given(new=columns, rows=st.integers(0, 50), again=st.integers(0, 3))
-def test_any_predictions(runs: Path, no_charts: None, new: dict[str, Any], rows: int, again: int) -> None:
+def test_any_predictions(runs: Path, new: dict[str, Any], rows: int, again: int) -> None:
     """Rows of any content: the run is compared where they are all rows once and give its scores, else set apart."""
     import pandas as pd
 
@@ -361,7 +351,7 @@ def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> No
 @given(content=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.floats(-1e99, 1e99)), min_size=1, max_size=6))
 def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple[int, float]]) -> None:
     """Steps and values of any size make a chart that can be drawn."""
-    from hpml_bench.report.figures import line_chart
+    from hpml_bench.report.pictures.charts import line_chart
 
     copied = tmp_path / "runs"
     shutil.rmtree(copied, ignore_errors=True)
@@ -371,7 +361,9 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
         losses = [json.dumps(POINT | {"step": step, "value": value}) + "\n" for step, value in content]
         path.write_text("".join((*times, *losses)))
         recommit(path.parent)
-    assert line_chart(load(copied), "train_loss", "loss") is not None
+    picture = line_chart(load(copied), "train_loss", "loss")
+    assert picture is not None
+    ET.fromstring(svg(picture))
 
 
 # Text

@@ -16,11 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report import export
-from hpml_bench.report.answer.bars import bars, difference, to_best
 from hpml_bench.report.answer.model import Answer, Failure, Pair, Relation
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.screen import context
 from hpml_bench.report.answer.table import answer_table
+from hpml_bench.report.pictures.differences import bars, difference, to_best
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
@@ -60,10 +60,11 @@ class Screen(HTMLParser):
 
 def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bool]:
     """Return the line at zero, the interval, the mark with its radius, and whether it is hollow."""
-    parts = {element.attrib["class"].split()[0]: element.attrib for element in ET.fromstring(svg)}
-    line, dot = parts.get("ci"), parts["dot"]
-    interval = (float(line["x1"]), float(line["x2"])) if line else None
-    return float(parts["zero"]["x1"]), interval, float(dot["cx"]), float(dot["r"]), "open" in dot["class"]
+    parts = [element.attrib for element in ET.fromstring(svg)]
+    zero, *line = [of for of in parts if "x1" in of]
+    dot, *ring = [of for of in parts if "cx" in of]
+    interval = (float(line[0]["x1"]), float(line[0]["x2"])) if line else None
+    return float(zero["x1"]), interval, float(dot["cx"]), float(dot["r"]), bool(ring)
 
 
 def of_every_kind(scores: dict[str, float], **fields: Any) -> list[Answer]:

@@ -20,8 +20,6 @@ from hpml_bench.statistics import OverSeeds, p_different
 from hpml_bench.suite.schedule import step_seconds
 from hpml_bench.sweep.plan import methods_of_seed
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""

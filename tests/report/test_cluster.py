@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from helpers import made_records
-from helpers.without_charts import without_charts
-from hpml_bench.plugins.blocks import Figure, Table, Text
+from hpml_bench.plugins.blocks import Table, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.jobs import moment, sweep_times, where
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
@@ -25,13 +26,6 @@ from hpml_bench.system.errors import UserError
 METHODS = ("lora", "full", "head")
 QUEUED = "2026-01-02T03:00:00+00:00"
 Change = Callable[[RunRecord], dict[str, Any]]
-
-
-@pytest.fixture(autouse=True)
-def _no_other_drawing() -> Iterator[None]:
-    """Leave out the charts of other sections."""
-    with without_charts():
-        yield
 
 
 def runs(change: Change = lambda _: {}, seeds: int = 4) -> list[RunRecord]:
@@ -310,8 +304,8 @@ def test_a_killed_job_ends_with_the_last_that_is_known_of_it(tmp_path: Path) -> 
 def test_the_chart_has_a_row_a_job(tmp_path: Path) -> None:
     """With queue, runs and idle time in the legend, and the sums in its alternative text; in Markdown too."""
     results = load(tmp_path, runs())
-    (chart,) = [block for block in blocks(results, "Jobs and hosts") if isinstance(block, Figure)]
-    texts = {text.strip() for text in re.findall(r">([^<>]+)</text>", chart.svg)}
+    (chart,) = [block for block in blocks(results, "Jobs and hosts") if isinstance(block, Picture)]
+    texts = {text.strip() for text in re.findall(r">([^<>]+)</text>", svg(chart))}
     assert {f"12_{n} on n{n % 2 + 1}" for n in range(4)} <= texts
     assert {"queued", "idle", *METHODS} <= texts
     assert "4 jobs, summed: 142.0 s queued" in chart.alt
@@ -325,10 +319,10 @@ def test_runs_that_are_not_compared_are_drawn(tmp_path: Path) -> None:
     """A failed run took a job's time too; many jobs are drawn without their names."""
     bad = [made_records.failed("head", seed, "failed", "?") for seed in range(40)]
     made = made_records.by_jobs([*made_records.sweep(("lora",), 40), *bad], began=QUEUED)
-    (chart,) = [block for block in blocks(load(tmp_path, made), "Jobs and hosts") if isinstance(block, Figure)]
-    assert "methods not compared" in chart.svg
-    assert "40 jobs" in chart.svg
-    assert "12_0 on" not in chart.svg
+    (chart,) = [block for block in blocks(load(tmp_path, made), "Jobs and hosts") if isinstance(block, Picture)]
+    assert "methods not compared" in svg(chart)
+    assert "40 jobs" in svg(chart)
+    assert "12_0 on" not in svg(chart)
     assert "Pale runs did not end well" in chart.caption
 
 

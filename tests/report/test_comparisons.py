@@ -12,7 +12,8 @@ from report_sections import load, of, said, section, with_metrics, without
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
 from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Figure, Table, Text
+from hpml_bench.plugins.blocks import Table, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Point
 from hpml_bench.report.results import Results
 from hpml_bench.statistics.paired_tests import shaffer
@@ -40,19 +41,10 @@ def test_the_chart_says_that_no_difference_is_shown(tmp_path: Path) -> None:
     """Where no difference is shown the chart of cost and accuracy says so, and nothing is ringed."""
     for seeds, real in ((1, False), (5, True)):
         made = section("cost_quality", load(tmp_path / str(seeds), sweep(["lora", "head"], seeds)))
-        captions = [block.caption for block in made.blocks if isinstance(block, Figure)] if made else []
+        captions = [block.caption for block in made.blocks if isinstance(block, Picture)] if made else []
         assert len(captions) == 2
         assert all(("None of these differences is shown" in caption) != real for caption in captions)
         assert all(("Ringed: shown to be on the Pareto front" in caption) == real for caption in captions)
-
-
-def test_error_bars_are_those_of_the_interval() -> None:
-    """An interval that reaches further to one side is drawn so."""
-    from hpml_bench.report.figures import _arms
-    from hpml_bench.statistics import Interval
-
-    assert _arms(Interval(40, 2.0, 1.0, 1.5, 3.0), 10) == [[5.0], [10.0]]
-    assert _arms(Interval(1, 2.0, None, None, None), 10) == [[0.0], [0.0]]
 
 
 def test_document_does_not_compare_unequal_budgets(tmp_path: Path) -> None:
@@ -121,7 +113,7 @@ def test_a_caption_denies_no_place_that_is_shown(tmp_path: Path) -> None:
     }
     shown = section("cost_quality", results)
     assert shown
-    captions = [block.caption for block in shown.blocks if isinstance(block, Figure) and "seconds" in block.name]
+    captions = [block.caption for block in shown.blocks if isinstance(block, Picture) and "seconds" in block.name]
     assert captions
     assert "No method's place is shown" not in captions[0]
 

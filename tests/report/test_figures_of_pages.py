@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from helpers.made_records import failed, sweep, write
-from helpers.without_charts import without_charts
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
@@ -23,16 +22,14 @@ from hpml_bench.suite.suite import packaged
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with its pages."""
     place = write(tmp_path_factory.mktemp("pages"), [*sweep(), failed("full", 7, "diverged", "x")])
-    with without_charts():
-        write_report(place)
+    write_report(place)
     return place
 
 
 @pytest.fixture(scope="module")
 def tables(folder: Path) -> tuple[Table, ...]:
     """Return the tables that pages and CSV files are made of."""
-    with without_charts():
-        return tables_of(all_sections(load(folder)))
+    return tables_of(all_sections(load(folder)))
 
 
 SIGNS = {"better": " ▲", "worse": " ▼", "open": " ?", "equal": " ="}

@@ -18,8 +18,6 @@ from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.report.guessing import above, beside_guess
 from hpml_bench.report.results import Results
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
 """Of a thousand rows."""
 

@@ -9,8 +9,8 @@ import pytest
 
 from helpers import made_records
 from helpers.plugin_packages import forget, install
-from helpers.without_charts import without_charts
-from hpml_bench.plugins.blocks import Figure, Table
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric, Point, RunRecord
@@ -75,7 +75,7 @@ def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
     assert isinstance(table, Table)
     assert table.columns == ("method", "First-token latency (ms)")
     assert table.rows[1] == ("lora", "21.0 ± 1.0")
-    assert isinstance(figure, Figure)
+    assert isinstance(figure, Picture)
     assert figure.alt == "Bar chart of First-token latency (ms) by method: full 11; lora 21."
     assert any("First-token latency against optimizer step" in block.caption for block in sections["curves"].blocks)
     glossary = sections["glossary"].blocks[0]
@@ -114,8 +114,5 @@ def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))  # whose metrics have a table of their own
     known = {m.name for m in (*metrics, *task.metrics)}
     assert {column for of in TABLES.values() for column in of.metrics} <= known
-    with without_charts():
-        shown = {
-            block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)
-        }
+    shown = {block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)}
     assert set(TABLES) - {"language"} <= shown

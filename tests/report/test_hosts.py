@@ -18,8 +18,6 @@ from hpml_bench.report.results import TIME
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 def on(host: Callable[[RunRecord], str | None], records: list[RunRecord] | None = None) -> list[RunRecord]:
     """Return runs on hosts by name; None names none, as records of before."""

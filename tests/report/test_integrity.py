@@ -20,8 +20,6 @@ from hpml_bench.report.render import facts
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.suite.settings import MethodSpec
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 def edit(run: Path, **changes: Any) -> None:
     """Rewrite a run's record with other fields, and the digests of its files as they are now."""

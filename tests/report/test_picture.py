@@ -15,7 +15,8 @@ from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report.answer.model import Answer, Method, Values
 from hpml_bench.report.answer.numbers import answer_of
-from hpml_bench.report.answer.picture import Picture, groups, pictures, standalone
+from hpml_bench.report.pictures.screen import groups, pictures
+from hpml_bench.report.pictures.svg import standalone
 from hpml_bench.report.results import Results
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -64,7 +65,7 @@ class Drawn:
         boxes = {}
         for n, text in self._parts("lab").items():
             x, y, width = float(text.attrib["x"]), float(text.attrib["y"]), 6.6 * len(self.texts[n])
-            left = x - {"start": 0.0, "middle": width / 2, "end": width}[text.attrib["text-anchor"]]
+            left = x - {"start": 0.0, "middle": width / 2, "end": width}[text.get("text-anchor", "start")]
             boxes[n] = (left, y - 10, left + width, y + 2)
         return boxes
 
@@ -289,7 +290,7 @@ def test_names_cannot_break_out_and_nothing_carries_a_style() -> None:
     score = RMSE.model_copy(update={"title": HOSTILE, "unit": HOSTILE})
     answer = an_answer({HOSTILE: 0.5, "'><script>": 0.4}, open_=((HOSTILE, "'><script>"),), score=score)
     for picture in pictures(answer):
-        for svg in (picture.wide, picture.narrow, standalone(picture)):
+        for svg in (picture.wide, picture.narrow, standalone(picture.drawn)):
             assert "<b>" not in svg
             assert "<script" not in svg
             assert not re.search(r"\sstyle\s*=", svg)
@@ -303,7 +304,7 @@ def test_a_picture_of_its_own_needs_no_page(tmp_path: Path) -> None:
     """The file for Markdown is XML with size and colours of its own, marks and lines alike, and no link or variable."""
     made_records.write(tmp_path, made_records.sweep())
     for picture in pictures(answer_of(Results.load(tmp_path))):
-        svg = standalone(picture)
+        svg = standalone(picture.drawn)
         root = ET.fromstring(svg.encode())
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert (root.attrib["width"], root.attrib["height"]) == tuple(root.attrib["viewBox"].split()[2:])
@@ -325,6 +326,4 @@ def test_legends_know_which_lines_there_are() -> None:
     assert tied(CASES["all decided"]) == {""}
     assert tied(CASES["all open"]) == {"top"}
     assert tied(CASES["chain"]) == {"others"}
-    assert all(
-        isinstance(picture, Picture) and "full: accuracy 79.0 %" in picture.alt for picture in pictures(CASES["chain"])
-    )
+    assert all("full: accuracy 79.0 %" in picture.drawn.alt for picture in pictures(CASES["chain"]))

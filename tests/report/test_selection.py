@@ -24,8 +24,6 @@ from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import TaskSpec
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 PARTS = {"first_step_seconds": 1.0, "evaluation_seconds": 0.5, "inference_seconds": 0.5}
 METHODS = ("lora", "full", "adapter", "head")
 SEEDS = 4

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from helpers import made_task_records, plugin_tasks
-from helpers.without_charts import without_charts
 from hpml_bench import statistics
 from hpml_bench.builtin.sections import time_to_quality
 from hpml_bench.builtin.sections.summary import summary_table
@@ -47,14 +46,12 @@ def one_seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def tables(results: Results) -> dict[str, Table]:
     """Return the page's tables by name."""
-    with without_charts():
-        return {table.name: table for table in tables_of(all_sections(results))}
+    return {table.name: table for table in tables_of(all_sections(results))}
 
 
 def said(name: str, results: Results) -> str:
     """Return the sentences of a section."""
-    with without_charts():
-        made = registry.get("sections", name).section(results)
+    made = registry.get("sections", name).section(results)
     return "\n".join(getattr(made.blocks[0], "sentences", ())) if made else ""
 
 
@@ -95,8 +92,7 @@ def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
 
 def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: Path) -> None:
     """Neither accuracy nor McNemar's test is on the page, nor a percentage where the metric is none."""
-    with without_charts():
-        write_report(task_results, tmp_path, ("md",))
+    write_report(task_results, tmp_path, ("md",))
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "accuracy" not in page.lower()
     assert "McNemar" not in page
@@ -142,8 +138,7 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
 def test_the_validation_score_is_drawn(task_results: Results) -> None:
     """The training curves have the task's own score, by its title."""
     name = task_results.quality.removeprefix("test_")
-    with without_charts():
-        curves = registry.get("sections", "curves").section(task_results)
+    curves = registry.get("sections", "curves").section(task_results)
     assert any(f"validation_{name}" in figure.alt for figure in curves.blocks)
 
 

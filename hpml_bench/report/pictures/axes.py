@@ -29,7 +29,8 @@ def axis(
         return Axis(low, high, title, tuple((at, (text or "{:g}".format)(at)) for at in _powers(low, high)), log=True)
     low, high = _range(values, share)
     if from_zero:
-        low, high = (0.0 if low < 0 <= min(values) else low), (0.0 if high > 0 >= max(values) else high)
+        low = 0.0 if low < 0 <= min(values) else low
+        high = 0.0 if high > 0 >= max(values) > min(values) else high
     step, at = _steps(low, high, wanted)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"

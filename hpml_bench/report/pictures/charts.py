@@ -55,6 +55,8 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
     import numpy as np
 
     curves_of = results.curves.get(metric, {})
+    if not curves_of:
+        return None
     by_method = {method: curves_of[method] for method in _best(results, list(curves_of))}
     style, few = styles(results.methods), len(by_method) <= _BANDED
     series, ends = [], []

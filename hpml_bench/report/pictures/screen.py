@@ -18,7 +18,8 @@ from hpml_bench.plugins.picture import Mark, Picture, Tie
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.model import Answer, Axis, Key
 from hpml_bench.report.pictures import axes
-from hpml_bench.report.pictures.layout import MANY
+from hpml_bench.report.pictures.layout import MANY, NARROW
+from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.tables import capitalized
 
 LOG_FROM: Final = 25.0
@@ -39,6 +40,16 @@ class CostPicture(NamedTuple):
     """Groups of such methods without a line."""
     lost: tuple[str, ...]
     """Methods without the cost, which it doesn't show."""
+
+    @property
+    def wide(self) -> str:
+        """SVG for screens of 760 px and more."""
+        return svg(self.drawn)
+
+    @property
+    def narrow(self) -> str:
+        """SVG for phones, with text of the same size."""
+        return svg(self.drawn, NARROW)
 
 
 def pictures(answer: Answer) -> tuple[CostPicture, ...]:
