@@ -15,6 +15,7 @@ from hpml_bench import statistics
 from hpml_bench.builtin.sections import time_to_quality
 from hpml_bench.builtin.sections.summary import summary_table
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import all_sections, facts, tables_of, write_report
@@ -139,7 +140,7 @@ def test_the_validation_score_is_drawn(task_results: Results) -> None:
     """The training curves have the task's own score, by its title."""
     name = task_results.quality.removeprefix("test_")
     curves = registry.get("sections", "curves").section(task_results)
-    assert any(f"validation_{name}" in figure.alt for figure in curves.blocks)
+    assert f"curve_validation_{name}" in {block.name for block in curves.blocks if isinstance(block, Picture)}
 
 
 def test_guessing_is_the_tasks(task_results: Results) -> None:
