@@ -152,23 +152,15 @@ def test_only_what_trains_imports_training_libraries() -> None:
 
     Plug-ins, and all that the command line imports before it trains, import them in functions only.
     """
-    launcher = "hpml_bench.launch.launcher"
-    over_nodes = {"hpml_bench.launch.over_nodes", "hpml_bench.launch.agent"}
-    parts = {
-        "hpml_bench.launch.rendezvous": {launcher},
-        "hpml_bench.launch.agent_signal": {launcher},
-        "hpml_bench.launch.meeting": over_nodes,
-    }
-    for part, users in parts.items():  # these import them in a function, and nobody else does
-        assert {name for name in FILES if part in OWN[name]} == users
-        assert not any(part in AT_TOP[user] for user in users)
-    store, users = "hpml_bench.launch.store", {"hpml_bench.launch.rendezvous", "hpml_bench.launch.meeting"}
-    assert {name for name in FILES if store in OWN[name]} == users
-    trains = {launcher, store, *parts}
+    launcher, meeting = "hpml_bench.launch.launcher", "hpml_bench.launch.meeting"
+    users = {launcher, "hpml_bench.launch.agent"}  # they import it in functions, and nobody else does
+    assert {name for name in FILES if meeting in OWN[name]} == users
+    assert not any(meeting in AT_TOP[user] for user in users)
+    trains = {launcher, meeting}
     for name, imports in ANYWHERE.items():
         if name not in trains and not within(name, "data", "training", "fit", *TYPES, PLUGINS, "gate.measure"):
             assert not heavy(imports), name
-    parent = reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {store, *parts}
+    parent = reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {meeting}
     for name in FILES:
         if (within(name, PLUGINS, "plugins") and not within(name, *TYPES)) or name in parent:
             assert not heavy(AT_TOP[name]), name

@@ -1,4 +1,4 @@
-"""One run: preparation, fork server, launcher, watchdog, outcome, agents on further nodes.
+"""One run: preparation, fork server, launcher, watchdog, agents on several nodes.
 
 May import `training` and the packages before it.
 """

@@ -1,23 +1,35 @@
-"""Launcher: a new process group for each run, started, watched, ended and recorded."""
+"""Launcher: a new process group for each run, started, watched and ended; its outcome and record.
+
+The outcome is found from the files and exit codes of the ranks.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
-from hpml_bench.launch import entry, fork_server, outcome
+from hpml_bench.launch import entry, fork_server
 from hpml_bench.launch.nodes import ALONE, Nodes
-from hpml_bench.launch.watchdog import Watchdog
+from hpml_bench.launch.watchdog import AGENT_SIGNAL, Watchdog
+from hpml_bench.records.files import OUTCOME, read_model
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.run import Outcome, RunError, RunRecord
-from hpml_bench.system import cgroups, network, processes, temporary
-from hpml_bench.system.errors import UserError
+from hpml_bench.records.run import Outcome, RunError, RunRecord, Status, protocol_id
+from hpml_bench.system import cgroups, environment, errors, network, processes, temporary
+from hpml_bench.system.errors import UserError, lost_peer
+from hpml_bench.system.redaction import redacted_error
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import RunRequest
@@ -45,7 +57,7 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
     """
     if problem := network.no_loopback():
         raise UserError(f"{problem}, by which the ranks of a run meet; {network.LOOPBACK_ADVICE}")
-    return outcome.outcome(request.folder, watched(request, stop))
+    return outcome_of(request.folder, watched(request, stop))
 
 
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
@@ -61,7 +73,7 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     started, began = utc_now(), time.monotonic()
     with stoppable() as stop, stop.deferred():
         ended = run_ranks(request, stop)
-        record = folder.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        record = folder.commit(record_of(request, ended, started, time.monotonic() - began))
     if stop.requested:  # even if this run was done: no further one may begin
         raise Interrupted(record)
     return record
@@ -73,7 +85,7 @@ def watched(
     nodes: Nodes = ALONE,
     beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
-) -> outcome.ExitEvidence:
+) -> ExitEvidence:
     """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
     beats = beats or request.folder
     failure: ChildFailedError | None = None
@@ -85,7 +97,7 @@ def watched(
             failure = _launch(request, beats, nodes)
         except Exception as error:  # raised by the launcher itself: the sweep goes on, and the record says why
             broken = RunError(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    return outcome.ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
+    return ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
 
 
 def _silence() -> None:
@@ -105,21 +117,20 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from hpml_bench.launch import rendezvous
-    from hpml_bench.launch.agent_signal import only_agent_signal
+    from hpml_bench.launch import meeting
 
     _silence()
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     logs_folder = tempfile.TemporaryDirectory(dir=temporary.folder(), ignore_cleanup_errors=True)
-    with logs_folder as logs, only_agent_signal() as signals:
+    with logs_folder as logs, _only_agent_signal() as signals:
         config = LaunchConfig(
             nproc_per_node=len(nodes.ranks(settings.world_size or 1)),
             max_restarts=0,
             start_method="forkserver",
             monitor_interval=0.05,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
-            **rendezvous.arguments(nodes),
+            **meeting.rendezvous(nodes),
             **signals,
         )
         try:
@@ -127,3 +138,150 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
         except ChildFailedError as error:
             return error
     return None
+
+
+@contextmanager
+def _only_agent_signal() -> Iterator[dict[str, Any]]:
+    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that.
+
+    It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks that
+    hang.
+    """
+    from torch.distributed.launcher.api import LaunchConfig
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(AGENT_SIGNAL)
+    try:
+        if "signals_to_handle" in inspect.signature(LaunchConfig).parameters:
+            yield {"signals_to_handle": AGENT_SIGNAL.name}
+        else:
+            with _torch_2_9(main):
+                yield {}
+    finally:
+        if main:
+            signal.signal(AGENT_SIGNAL, signal.SIG_IGN if before is signal.SIG_DFL else before)
+
+
+@contextmanager
+def _torch_2_9(main: bool) -> Iterator[None]:
+    """Do by hand what `signals_to_handle` does from torch 2.10 on: torch 2.9 sets handlers of four signals, always."""
+    from torch.distributed.elastic.multiprocessing import api
+
+    if main:
+        signal.signal(AGENT_SIGNAL, api._terminate_process_handler)
+    without_handlers = SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+    with mock.patch.object(api, "signal", without_handlers):
+        yield
+
+
+@dataclass(frozen=True)
+class ExitEvidence:
+    """Evidence of a run's end besides its files."""
+
+    failure: ChildFailedError | None = None
+    """The first rank that failed, as the launcher saw it."""
+    broken: RunError | None = None
+    """Error that the launcher itself raised."""
+    verdict: tuple[Status, RunError] | None = None
+    """Status and reason where the watchdog ended it."""
+    peak_mb: dict[int, float] = field(default_factory=dict)
+    """Rank -> highest memory observed."""
+    oom_kill: bool = False
+    """Whether the kernel killed a process for lack of memory meanwhile."""
+    server: int | None = None
+    """Process id of the fork server at the start of the run."""
+
+    @property
+    def well(self) -> bool:
+        """Whether only the ranks' outcome shows how they ended."""
+        return self.failure is None and self.broken is None and self.verdict is None
+
+
+def outcome_of(folder: Path, evidence: ExitEvidence) -> Outcome:
+    """Return the outcome that the ranks wrote, or why there is none: the watchdog ended them, or they failed."""
+    written = read_model(folder / OUTCOME, Outcome) if evidence.verdict is None else None
+    return written or ended_as(*(evidence.verdict or cause(folder, evidence)))
+
+
+def ended_as(status: Status, error: RunError) -> Outcome:
+    """Return the outcome of a run whose ranks wrote none."""
+    return Outcome(status=status, error=error, environment=environment.of_run())
+
+
+def record_of(request: RunRequest, outcome: Outcome, started: str, seconds: float) -> RunRecord:
+    """Return the record of a run that ended: `invalid` where a self-check failed; its error by `redacted_error`."""
+    if any(not check.passed for check in outcome.checks) and outcome.status == "ok":
+        outcome = outcome.model_copy(update={"status": "invalid"})
+    if outcome.error is not None:
+        error = RunError.model_validate(redacted_error(outcome.error.model_dump()))
+        outcome = outcome.model_copy(update={"error": error})
+    spec, prepared, place = request.spec, request.prepared, request.place
+    return RunRecord(
+        **dict(outcome),
+        run_id=spec.run_id,
+        spec=spec,
+        protocol_id=protocol_id(spec.settings, prepared.digests),
+        digests=prepared.digests,
+        label_names=prepared.label_names,
+        notes=prepared.notes,
+        order=place.in_sweep,
+        place=place.in_seed,
+        declared=place.declared,
+        earlier_attempts=request.earlier_attempts,
+        started=started,
+        seconds=seconds,
+    )
+
+
+def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
+    """Return the first cause; errors of other ranks that follow from it don't count.
+
+    With several nodes only the errors of `ranks`, one node's, are compared: the clocks of nodes differ. A rank's own
+    error comes before that of a rank that lost a peer, in whatever order they ended. A killed rank leaves no error: it
+    is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
+    """
+    if evidence.server is not None and processes.identify(evidence.server) is None:
+        return "killed", RunError(kind="ForkServer", message="the fork server was ended, and the ranks with it")
+    if evidence.broken is not None:
+        return "failed", evidence.broken
+    if evidence.failure is None:
+        error = _first_error(folder, ranks)
+        return (errors.status_of(error.kind, error.message), error) if error else ("failed", no_outcome())
+    rank, first = evidence.failure.get_first_failure()
+    own_error = read_model(folder / f"error-rank{rank}.json", RunError)
+    if own_error is None and first.exitcode < 0:
+        return _killed(rank, _name(-first.exitcode), evidence)
+    error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
+    if error is not None:
+        return errors.status_of(error.kind, error.message), error
+    return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no name
+        return f"signal {number}"
+
+
+def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:
+    peak = evidence.peak_mb.get(rank)
+    reached = "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
+    if evidence.oom_kill and name == "SIGKILL":
+        message = f"rank {rank} was ended by the kernel for lack of memory{reached}"
+        return "oom_host", RunError(kind=name, message=message, rank=rank)
+    message = f"rank {rank} was ended by {name}{reached}"
+    return "killed", RunError(kind=name, message=message + errors.hint(message), rank=rank)
+
+
+def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
+    """Return the error of the rank that failed first by itself; only if there is none, of one that lost a peer."""
+    files = sorted(folder.glob("error-rank*.json"), key=lambda path: path.stat().st_mtime_ns)
+    readable = [error for path in files if (error := read_model(path, RunError))]
+    errors = [error for error in readable if ranks is None or error.rank in ranks]
+    return min(errors, key=lambda error: lost_peer(error.message), default=None)
+
+
+def no_outcome() -> RunError:
+    """Return the error of ranks that ended well and wrote no outcome."""
+    return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

@@ -1,28 +1,97 @@
-"""Meeting point of a run's nodes: a store in the run's parent, with the request, the reports and the request to end.
+"""Meeting point of the processes of a run: torch's store on one address and a port that the kernel picks.
 
-All is text; nothing is unpickled. Whoever reaches the store can write to it, so the request, the hosts and the reports
-are signed with a key that the run's parent and agents share (HMAC, RFC 2104); unsigned ones are ignored.
+Ranks meet in the store of this machine, or in that of the run's parent: torch's `c10d` rendezvous lets several machines
+agree on who takes part, which costs time at each launch, and its `static` one needs a port that is known before, which
+another process may take meanwhile.
+
+The parent's store also holds the request for the agents, their reports and the request to end. All is text; nothing is
+unpickled. Whoever reaches the store can write to it, so the request, the hosts and the reports are signed with a key
+that the run's parent and agents share (HMAC, RFC 2104); unsigned ones are ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
+import uuid
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
-from torch.distributed import DistError
+from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.rendezvous import (
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from hpml_bench.launch import store
-from hpml_bench.launch.nodes import Report
+from hpml_bench.launch.nodes import Nodes, Report
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
+BACKEND = "hpml_bench"
+WAITING = 1024
+"""Connections that may wait to be accepted: those of all ranks of a run at once."""
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
 DIGITS = 64
 """Hexadecimal digits of a signature."""
+
+
+def hosted(address: str, timeout: timedelta) -> TCPStore:
+    """Return a store that this process hosts on this address alone; `timeout` limits the wait for a key.
+
+    By itself a TCPStore listens on all addresses of the machine.
+    """
+    listener = socket.create_server((address, 0), backlog=WAITING)
+    port = listener.getsockname()[1]
+    return TCPStore(
+        address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=listener.detach()
+    )
+
+
+def joined(address: str, port: int, timeout: timedelta) -> TCPStore:
+    """Return a store that another process hosts."""
+    return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
+
+
+class KnownNodes(StaticTCPRendezvous):
+    """Static rendezvous of known nodes; this node hosts its store, or another host does."""
+
+    def get_backend(self) -> str:
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Return the store, and its address for the ranks."""
+        if self.master_port == 0:
+            store = hosted(self.master_addr, self.timeout)
+        else:
+            store = joined(self.master_addr, self.master_port, self.timeout)
+        address = RendezvousStoreInfo(self.master_addr, store.port)
+        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
+
+
+def _create(parameters: RendezvousParameters) -> KnownNodes:
+    host, _, port = parameters.endpoint.rpartition(":")
+    number, timeout = int(parameters.config["rank"]), int(parameters.config["timeout"])
+    return KnownNodes(host, int(port), number, parameters.max_nodes, parameters.run_id, timeout)
+
+
+def rendezvous(nodes: Nodes) -> dict[str, Any]:
+    """Register the rendezvous with torch's launcher, and return the arguments of LaunchConfig that select it."""
+    rendezvous_handler_registry.register(BACKEND, _create)
+    return {
+        "min_nodes": nodes.count,
+        "max_nodes": nodes.count,
+        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
+        "rdzv_backend": BACKEND,
+        "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
+        "rdzv_configs": {"rank": nodes.number},
+    }
 
 
 class NodeRequest(Frozen):
@@ -38,7 +107,7 @@ class Meeting:
     def __init__(self, host: str, key: str, port: int = 0) -> None:
         """Host the store on a port that the kernel picks, or join that on `port`."""
         self.host, self._key = host, key.encode()
-        self._store = store.joined(host, port, CONNECT) if port else store.hosted(host, CONNECT)
+        self._store = joined(host, port, CONNECT) if port else hosted(host, CONNECT)
         self.port = int(self._store.port)
 
     def give(self, request: NodeRequest) -> None:

@@ -40,8 +40,8 @@ class Nodes:
 ALONE = Nodes()
 
 
-class Weight(IntEnum):
-    """Weight of a node's failure as the run's cause, from the cause itself to mere consequences."""
+class CausePriority(IntEnum):
+    """Priority of a node's failure as the run's cause, from the cause itself to mere consequences."""
 
     KILLED = 0
     """A rank, or the fork server, was ended by a signal."""
@@ -72,21 +72,21 @@ class Report(Frozen):
         return self.status is None
 
     @property
-    def weight(self) -> Weight:
-        """Weight of the failure as the run's cause; meaningless for ranks that ended well."""
+    def priority(self) -> CausePriority:
+        """Priority of the failure as the run's cause; meaningless for ranks that ended well."""
         kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
         if self.status == "interrupted":
-            return Weight.ASKED
+            return CausePriority.ASKED
         if self.status == "killed" or kind == "SIGKILL":
-            return Weight.KILLED
+            return CausePriority.KILLED
         if self.status == "timeout":
-            return Weight.WATCHED
-        return Weight.PEER if kind.startswith("Dist") or lost_peer(message) else Weight.OWN
+            return CausePriority.WATCHED
+        return CausePriority.PEER if kind.startswith("Dist") or lost_peer(message) else CausePriority.OWN
 
     @property
     def decisive(self) -> bool:
         """Whether no other node's report can show the cause better."""
-        return self.well or self.weight in {Weight.KILLED, Weight.OWN}
+        return self.well or self.priority in {CausePriority.KILLED, CausePriority.OWN}
 
 
 def merged(
@@ -98,17 +98,17 @@ def merged(
     """
     bad = [report for report in reports if not report.well]
     lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]
-    ordered = [(report.weight, report) for report in bad] + [(Weight.LOST, report) for report in lost]
+    ordered = [(report.priority, report) for report in bad] + [(CausePriority.LOST, report) for report in lost]
     if not ordered:
         return None
-    weight, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
+    priority, first = min(ordered, key=lambda pair: (pair[0], pair[1].node))
     assert first.status is not None and first.error is not None  # noqa: S101, PT018 - it did not end well
-    if weight is Weight.ASKED:
+    if priority is CausePriority.ASKED:
         message = "the agents on the nodes were asked to end, and not by this job"
         return "killed", RunError(kind="Step", message=message)
-    if weight is Weight.WATCHED:
-        return first.status, _stalled([report for report in bad if report.weight is weight])
-    place = "" if weight is Weight.LOST else f" (on node {first.node}, {first.host})"
+    if priority is CausePriority.WATCHED:
+        return first.status, _stalled([report for report in bad if report.priority is priority])
+    place = "" if priority is CausePriority.LOST else f" (on node {first.node}, {first.host})"
     return first.status, first.error.model_copy(update={"message": f"{first.error.message}{place}"})
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.launch.over_nodes import OverNodes
+from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.foresight import in_doubt
 from hpml_bench.fit.limits import machine
-from hpml_bench.launch import fork_server, outcome, preparation
+from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker, follow_all
@@ -225,11 +225,11 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
         own.path.mkdir(parents=True, exist_ok=True)
         worker.leave_error(error, own.path, rank)
         if own.record() is None:  # the first rank here commits it; torchrun then ends the others
-            ended = outcome.outcome(own.path, outcome.ExitEvidence())
-            own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+            ended = launcher.outcome_of(own.path, launcher.ExitEvidence())
+            own.commit(launcher.record_of(request, ended, started, time.monotonic() - began))
         worker.end_at_once()
     if main:
-        record = own.commit(outcome.record(request, ended, started, time.monotonic() - began))
+        record = own.commit(launcher.record_of(request, ended, started, time.monotonic() - began))
         if save is not None and record.status == "ok":
             write_card(record, save)
     return ended.status in DONE

@@ -21,10 +21,9 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent
-from hpml_bench.launch.meeting import Meeting, NodeRequest
+from hpml_bench.launch.agent import OverNodes
+from hpml_bench.launch.meeting import KnownNodes, Meeting, NodeRequest
 from hpml_bench.launch.nodes import LOG, Report
-from hpml_bench.launch.over_nodes import OverNodes
-from hpml_bench.launch.rendezvous import KnownNodes
 from hpml_bench.system.errors import UserError
 
 NOTHING = Prepared.model_validate(

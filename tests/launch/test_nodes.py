@@ -18,8 +18,8 @@ import pytest
 from helpers import tiny, warm
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
-from hpml_bench.launch.nodes import Nodes, Report, Weight, merged
-from hpml_bench.launch.over_nodes import OverNodes
+from hpml_bench.launch.agent import OverNodes
+from hpml_bench.launch.nodes import CausePriority, Nodes, Report, merged
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -227,15 +227,15 @@ def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) ->
     assert "node 1" in found[1].message
 
 
-@pytest.mark.parametrize(("report", "weight"), [(PEER, Weight.LOST), (ASKED, Weight.LOST), (WELL, Weight.LOST)])
-def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report, weight: Weight) -> None:
+@pytest.mark.parametrize("report", [PEER, ASKED, WELL])
+def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report) -> None:
     """It outranks what follows from a lost node, and nothing else."""
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
     assert found is not None
     assert found[1].message == (
         "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
     )
-    assert report.well or weight < report.weight
+    assert report.well or report.priority > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
     assert own is not None
     assert "the reason" in own[1].message

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.launch import outcome, watchdog
+from hpml_bench.launch import launcher, watchdog
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError
 from hpml_bench.system.signals import Stop
@@ -62,6 +62,6 @@ def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -
         path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
         os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
     failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
-    ended = outcome.outcome(tmp_path, outcome.ExitEvidence(failure))
+    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence(failure))
     assert ended.error is not None
     assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")

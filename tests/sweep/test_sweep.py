@@ -22,7 +22,7 @@ import hpml_bench
 from helpers import skips, tiny
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, launcher, outcome, preparation
+from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.files import SET_ASIDE
 from hpml_bench.records.folder import RunFolder, locked, make_folder
 from hpml_bench.records.load import load_record, load_records
@@ -220,7 +220,7 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], li
             if statuses.get(name) == "interrupt":
                 raise launcher.Interrupted
             ended = Outcome.model_validate({"status": statuses.get(name, "ok")})
-            record = outcome.record(request, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0)
+            record = launcher.record_of(request, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0)
             return RunFolder(request.folder).commit(record)
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)

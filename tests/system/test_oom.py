@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.launch import outcome
+from hpml_bench.launch import launcher
 from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
@@ -158,6 +158,6 @@ def test_a_rank_that_a_bus_error_ended_has_the_hint(tmp_path: Path) -> None:
     """It leaves no error of its own."""
     ended = SimpleNamespace(exitcode=-signal.SIGBUS)
     failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
-    status, error = outcome.cause(tmp_path, outcome.ExitEvidence(failure))
+    status, error = launcher.cause(tmp_path, launcher.ExitEvidence(failure))
     assert (status, error.kind) == ("killed", "SIGBUS")
     assert "--shm-size" in error.message

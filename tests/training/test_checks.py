@@ -11,7 +11,7 @@ import pytest
 from helpers import tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch.outcome import record as record_of
+from hpml_bench.launch.launcher import record_of
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
 from hpml_bench.report.checks import RunFigures, self_checks

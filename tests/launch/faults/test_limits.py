@@ -17,7 +17,7 @@ from rich.console import Console
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server, launcher, outcome, preparation
+from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
@@ -52,7 +52,7 @@ def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
             ended = Outcome.model_validate({"status": status, "error": error})
             began = f"2026-01-01T00:00:{len(ran):02d}+00:00"
-            return RunFolder(request.folder).commit(outcome.record(request, ended, began, 1.0))
+            return RunFolder(request.folder).commit(launcher.record_of(request, ended, began, 1.0))
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
         monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
