@@ -1,14 +1,27 @@
-"""The machine: CPU cores, memory, limits of the container and the shell, the clock."""
+"""The machine: CPU cores, memory, limits of the container and the shell, the clock; its folders and their disks."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import resource
+import shutil
+import socket
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
 
-from hpml_bench.doctor.check import Found, as_bytes
+from hpml_bench.system.checklist import CheckResult
+
+State = Literal["ok", "warn", "fail"]
+"""ok: works; warn: something may be missing or go wrong here; fail: the suite quickstart can't run here."""
+Result = CheckResult[State]
+Check = Callable[[], Result]
+"""A check; its name is the function's. A UserError that it raises says why quickstart can't run."""
 
 LEAST_MEMORY = 1.2e9
 """Free bytes that quickstart needs: it ran under a limit of 1.15 GB, and was killed under one of 1.0."""
@@ -20,19 +33,38 @@ SKEW = 2.0
 """Seconds by which the clock may differ from the file system's, whose stamps may be coarse."""
 TIME_ERROR, STA_UNSYNC = 5, 0x40
 """State and status bit of a clock without a time server; adjtimex(2)."""
+RESULTS = Path("reports/quickstart")
+"""Folder that `run-all` writes to."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+ENOUGH_SHARED = 1e9
+"""Bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB."""
+LITTLE = 1e9
+"""Free bytes below which most models don't fit on a disk."""
+SIZE_SECONDS = 1.0
+"""Time limit of adding up a cache's files."""
 
 
-def processor() -> Found:
+def refused(error: Exception, state: State = "fail") -> Result:
+    """Return the result for a UserError, whose text is a problem, a semicolon and advice."""
+    finding, _, advice = str(error).partition("; ")
+    return Result(state, finding, advice)
+
+
+def as_bytes(number: float) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"
+
+
+def processor() -> Result:
     """Say how many cores a run may use, and why not all."""
     from hpml_bench.system import cgroups, environment
 
     cores, all_cores, quota = environment.cores(), os.cpu_count() or 1, cgroups.cpus()
     limit = f", by the container's quota of {quota:g}" if quota is not None and quota < all_cores else ""
     limit = limit or (", by affinity or the job's share" if cores < all_cores else "")
-    return Found("ok", f"{environment.processor()}, {cores} of {all_cores} cores{limit}")
+    return Result("ok", f"{environment.processor()}, {cores} of {all_cores} cores{limit}")
 
 
-def memory() -> Found:
+def memory() -> Result:
     """Compare the free memory with the needs of quickstart."""
     import psutil
 
@@ -44,13 +76,13 @@ def memory() -> Found:
     if group is not None and group.limit < machine.total:
         found = f"{as_bytes(free)} free of the container's {as_bytes(group.limit)} (machine: {as_bytes(machine.total)})"
     if free < LEAST_MEMORY:
-        return Found(
+        return Result(
             "fail", found, f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
         )
-    return Found("ok", found)
+    return Result("ok", found)
 
 
-def limits() -> Found:
+def limits() -> Result:
     """Say what the container and the shell limit beside cores and memory."""
     from hpml_bench.system import cgroups
 
@@ -64,28 +96,28 @@ def limits() -> Found:
         advice = (
             f"quickstart needs {LEAST_PROCESSES} processes and threads: docker run --pids-limit, TasksMax of systemd"
         )
-        return Found("fail", ", ".join(found), advice)
+        return Result("fail", ", ".join(found), advice)
     if space != resource.RLIM_INFINITY:
         found.append(f"{as_bytes(space)} of addresses")
-        return Found("warn", ", ".join(found), "torch and CUDA reserve many addresses: ulimit -v unlimited")
+        return Result("warn", ", ".join(found), "torch and CUDA reserve many addresses: ulimit -v unlimited")
     if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
-        return Found("warn", ", ".join(found), f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
-    return Found("ok", ", ".join(found))
+        return Result("warn", ", ".join(found), f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
+    return Result("ok", ", ".join(found))
 
 
-def clock() -> Found:
+def clock() -> Result:
     """Compare the clock with the file system's, and ask the kernel whether a time server sets it."""
     skew = _skew()
     if skew is not None and abs(skew) > SKEW:
         found = f"{abs(skew):.1f} s {'ahead of' if skew < 0 else 'behind'} the file system's"
-        return Found("warn", found, "let both machines follow a time server")
+        return Result("warn", found, "let both machines follow a time server")
     synchronised, error = _kernel_clock()
     if synchronised is None:
-        return Found("ok", "whether a time server sets it is not known: the kernel doesn't tell")
+        return Result("ok", "whether a time server sets it is not known: the kernel doesn't tell")
     if synchronised:
-        return Found("ok", f"set by a time server, at most {error:.3g} s off")
+        return Result("ok", f"set by a time server, at most {error:.3g} s off")
     advice = "jobs on several machines need equal clocks: run chronyd or ntpd on the host"
-    return Found("warn", "no time server sets it, says the kernel", advice)
+    return Result("warn", "no time server sets it, says the kernel", advice)
 
 
 def _skew() -> float | None:
@@ -121,3 +153,115 @@ def _kernel_clock() -> tuple[bool | None, float]:
     if state < 0:  # not allowed in this container
         return None, 0.0
     return state != TIME_ERROR and not values.status & STA_UNSYNC, values.maxerror / 1e6
+
+
+def results_folder() -> Result:
+    """Try the folder of quickstart's results."""
+    return _tried(RESULTS, "work in another folder, or give run-all another --out")
+
+
+def temporary_folder() -> Result:
+    """Try the folder of temporary files, in which locks and sockets are made."""
+    from hpml_bench.launch.fork_server import check_tmpdir
+
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        return Result("fail", "no folder for temporary files can be written to", "set TMPDIR to one that can")
+    check_tmpdir()
+    found = _tried(Path(folder), "set TMPDIR to another folder")
+    try:
+        with tempfile.TemporaryDirectory() as inner, socket.socket(socket.AF_UNIX) as own:
+            own.bind(f"{inner}/socket")
+    except OSError as error:
+        return Result("fail", f"{folder} can't hold sockets ({error.strerror})", "set TMPDIR to another folder")
+    named = os.environ.get("TMPDIR")
+    if named and found.state == "ok" and os.path.realpath(named) != os.path.realpath(folder):
+        return Result("warn", f"TMPDIR {named} can't be written to; {folder} is used", "set TMPDIR to another folder")
+    return found
+
+
+def cache() -> Result:
+    """Try our own cache, without which nothing can be prepared."""
+    from hpml_bench.system.cache import cache_folder
+
+    return _with_size(_tried(cache_folder(), "set HPML_BENCH_CACHE to another folder"), cache_folder())
+
+
+def hub_cache() -> Result:
+    """Try the hub's cache, of which quickstart needs nothing."""
+    from huggingface_hub import constants
+
+    return _of_library(Path(constants.HF_HUB_CACHE), "HF_HUB_CACHE or HF_HOME")
+
+
+def datasets_cache() -> Result:
+    """Try the cache of the library datasets, of which quickstart needs nothing."""
+    from huggingface_hub import constants
+
+    folder = os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets"
+    return _of_library(Path(os.path.expanduser(folder)), "HF_DATASETS_CACHE or HF_HOME")  # noqa: PTH111 - never raises
+
+
+def shared_memory() -> Result:
+    """Look at the shared memory, through which ranks on several GPUs exchange data."""
+    from hpml_bench.system.gpus import visible_gpus
+
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    found = f"{SHARED_MEMORY}: {as_bytes(free)} free"
+    if free < ENOUGH_SHARED and len(visible_gpus()) > 1:
+        return Result("warn", found, "several GPUs need more: docker run --shm-size=8g, or --ipc=host")
+    return Result("ok", found)
+
+
+def _of_library(folder: Path, variables: str) -> Result:
+    from hpml_bench.system.errors import UserError
+
+    if folder.parts[:1] == ("~",):  # the libraries would make a folder of this name in the working folder
+        return Result("warn", f"{folder}: this user has no home folder", f"set {variables} to a folder")
+    try:
+        return _with_size(_tried(folder, f"set {variables} to another folder; quickstart needs none"), folder)
+    except UserError as error:
+        return refused(error, "warn")
+
+
+def _tried(folder: Path, advice: str) -> Result:
+    """Write and lock a file in a folder, or where the folder would be made; the file is gone afterwards.
+
+    Raises:
+        UserError: it can't be written or locked, or the disk has no room for a run.
+
+    """
+    from hpml_bench.system import disk
+    from hpml_bench.system.errors import UserError
+
+    try:
+        folder = folder.absolute()
+        place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"doctor")
+            file.flush()
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in disk.NO_LOCKS:
+            raise disk.no_locks_error(folder, error, advice) from None
+        raise UserError(f"{folder} can't be written to ({error.strerror}); {advice}") from None
+    disk.check_space(place, advice=f"free some space, or {advice}")
+    free = shutil.disk_usage(place).free
+    found = f"{folder}: writable, {as_bytes(free)} free"
+    if free < LITTLE:
+        return Result("warn", found, f"most models need more: free some space, or {advice}")
+    return Result("ok", found)
+
+
+def _with_size(found: Result, folder: Path) -> Result:
+    """Return a finding with the size of the folder's files, of some of them where adding up takes too long."""
+    deadline, total, least = time.monotonic() + SIZE_SECONDS, 0, ""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # removed meanwhile
+                total += os.lstat(f"{place}/{name}").st_size
+        if time.monotonic() > deadline:
+            least = "more than "
+            break
+    return Result(found.state, f"{found.finding}, {least}{as_bytes(total)} in it", found.advice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from hpml_bench.system.redaction import redacted
@@ -16,19 +16,11 @@ LEAST_TEXT = 20
 
 
 @dataclass(frozen=True)
-class Found(Generic[S]):
-    """A check's result, without its name."""
-
-    state: S
-    finding: str
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Check(Generic[S]):
+class CheckResult(Generic[S]):
     """What a check found, and what to do about it."""
 
-    name: str
+    name: str = field(default="", kw_only=True)
+    """Of the check; it is set when all results are collected."""
     state: S
     finding: str
     advice: str = ""
@@ -39,12 +31,13 @@ def name_of(check: Callable[..., Any]) -> str:
     return check.__name__.replace("_", " ")
 
 
-def printable(name: str, found: Found[S]) -> Check[S]:
+def printable(name: str, found: CheckResult[S]) -> CheckResult[S]:
     """Return a named result without keys, tokens and control characters."""
-    return Check(name, found.state, *(for_terminal(redacted(text), 600) for text in (found.finding, found.advice)))
+    finding, advice = (for_terminal(redacted(text), 600) for text in (found.finding, found.advice))
+    return CheckResult(found.state, finding, advice, name=name)
 
 
-def lines(check: Check[Any], states: int, names: int, width: int) -> str:
+def lines(check: CheckResult[Any], states: int, names: int, width: int) -> str:
     """Return a check's state, name and finding, and beneath it the advice, wrapped to a width.
 
     `states` and `names` are the widths of their columns.

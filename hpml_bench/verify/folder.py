@@ -35,7 +35,7 @@ from hpml_bench.system.redaction import secrets as secret_values
 
 State = Literal["ok", "failed", "not checked"]
 """failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""
-Finding = checklist.Found[State]
+Finding = checklist.CheckResult[State]
 VERIFIED = "verified.json"
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""

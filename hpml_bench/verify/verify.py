@@ -35,7 +35,7 @@ from hpml_bench.verify.folder import (
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
-Check = checklist.Check[State]
+Check = checklist.CheckResult[State]
 BEFORE_RUNS: tuple[FolderCheck, ...] = (
     plain_files, hashes, secrets, private_paths, plan.ids, plan.once_each, plan.planned, plan.suite, plan.places,
     plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels, figures.predictions,

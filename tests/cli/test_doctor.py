@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from helpers import skips
 from hpml_bench.cli import main
-from hpml_bench.doctor import checks
-from hpml_bench.doctor.check import SECONDS, Found
+from hpml_bench.doctor import checks, machine
+from hpml_bench.doctor.checks import SECONDS
 
 SCHEMA = {
     "type": "array",
@@ -34,23 +34,23 @@ SCHEMA = {
 NOBODY = 65534
 
 
-def named(name: str, found: Found) -> Callable[[], Found]:
+def named(name: str, found: machine.Result) -> Callable[[], machine.Result]:
     """Return a check with a result."""
 
-    def check() -> Found:
+    def check() -> machine.Result:
         return found
 
     check.__name__ = name
     return check
 
 
-FINE = named("memory", Found("ok", "12 GB free"))
-LESS = named("package_index", Found("warn", "offline: " + "no answer " * 12, "see pip config list " * 5))
-STOPS = named("results_folder", Found("fail", "it can't be written to", "take another"))
+FINE = named("memory", machine.Result("ok", "12 GB free"))
+LESS = named("package_index", machine.Result("warn", "offline: " + "no answer " * 12, "see pip config list " * 5))
+STOPS = named("results_folder", machine.Result("fail", "it can't be written to", "take another"))
 
 
 def call(
-    monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Callable[[], Found], ...], width: int = 80
+    monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Callable[[], machine.Result], ...], width: int = 80
 ) -> Result:
     """Call the command in this process, with these checks in a terminal of a width."""
     monkeypatch.setattr(checks, "CHECKS", of)
@@ -62,7 +62,7 @@ def call(
     ((FINE, STOPS, LESS), 1, "quickstart can't run here: see results folder"),
 ])  # fmt: skip
 def test_the_status_says_whether_quickstart_can_run(
-    of: tuple[Callable[[], Found], ...], status: int, words: str, monkeypatch: pytest.MonkeyPatch
+    of: tuple[Callable[[], machine.Result], ...], status: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 if and only if a check failed; the last line says it too."""
     done = call(monkeypatch, of=of)

@@ -8,45 +8,45 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from hpml_bench.doctor import check
-from hpml_bench.doctor.check import Check, Found, look
-from hpml_bench.doctor.checks import CHECKS
+from hpml_bench.doctor import checks
+from hpml_bench.doctor.checks import CHECKS, run_checks
+from hpml_bench.doctor.machine import Result, as_bytes
 from hpml_bench.system.errors import UserError
 
 
-def fine_one() -> Found:
+def fine_one() -> Result:
     """One that works."""
-    return Found("ok", "fine")
+    return Result("ok", "fine")
 
 
-def broken() -> Found:
+def broken() -> Result:
     """One that fails unexpectedly."""
     raise OSError(5, "Input/output error")
 
 
-def refused() -> Found:
+def refused() -> Result:
     """One that stops quickstart."""
     raise UserError("the disk is full; free some space; soon")
 
 
-def unimportable() -> Found:
+def unimportable() -> Result:
     """One whose library is missing."""
     importlib.import_module("no_such_library")
-    return Found("ok", "")
+    return Result("ok", "")
 
 
-def uninstalled() -> Found:
+def uninstalled() -> Result:
     """One that asks for the metadata of a package without any."""
     raise PackageNotFoundError("hpml-bench")
 
 
 def test_each_check_has_a_line_whatever_it_raises() -> None:
     """In their order; an unexpected error stops nobody, a UserError and a missing library stop quickstart."""
-    lines = list(look((fine_one, broken, refused, unimportable, uninstalled)))
+    lines = list(run_checks((fine_one, broken, refused, unimportable, uninstalled)))
     assert [(line.name, line.state) for line in lines] == [
         ("fine one", "ok"), ("broken", "warn"), ("refused", "fail"), ("unimportable", "fail"), ("uninstalled", "warn"),
     ]  # fmt: skip
-    assert lines[0] == Check("fine one", "ok", "fine", "")
+    assert lines[0] == Result("ok", "fine", name="fine one")
     assert "Input/output error" in lines[1].finding
     assert (lines[2].finding, lines[2].advice) == ("the disk is full", "free some space; soon")
     assert "no_such_library" in lines[3].finding
@@ -55,15 +55,18 @@ def test_each_check_has_a_line_whatever_it_raises() -> None:
 
 def test_a_check_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network drive that doesn't answer; the others are shown."""
-    monkeypatch.setattr(check, "SECONDS", 0.2)
+    monkeypatch.setattr(checks, "SECONDS", 0.2)
     never = threading.Event()
 
-    def hung() -> Found:
+    def hung() -> Result:
         never.wait()
-        return Found("ok", "")
+        return Result("ok", "")
 
     try:
-        assert [(line.name, line.state) for line in look((hung, fine_one))] == [("hung", "warn"), ("fine one", "ok")]
+        assert [(line.name, line.state) for line in run_checks((hung, fine_one))] == [
+            ("hung", "warn"),
+            ("fine one", "ok"),
+        ]
     finally:
         never.set()
 
@@ -72,13 +75,13 @@ def test_no_secret_and_no_control_character_is_shown(monkeypatch: pytest.MonkeyP
     """In findings, advice and texts of errors: values of keys and tokens, passwords in addresses, escapes."""
     monkeypatch.setenv("WANDB_API_KEY", "local-0123456789")
 
-    def talks() -> Found:
-        return Found("warn", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
+    def talks() -> Result:
+        return Result("warn", "key local-0123456789 \x1b[31mred", "http://me:pass-word@host/ isn't reached")
 
-    def fails() -> Found:
+    def fails() -> Result:
         raise RuntimeError("no local-0123456789\nsecond line")
 
-    for line in look((talks, fails)):
+    for line in run_checks((talks, fails)):
         text = line.finding + line.advice
         assert "0123456789" not in text
         assert "pass-word" not in text
@@ -96,4 +99,4 @@ def test_names_are_unique_and_short() -> None:
 @pytest.mark.parametrize(("number", "text"), [(0, "0 MB"), (64e6, "64 MB"), (1.5e9, "1.5 GB"), (1.2e12, "1,200.0 GB")])
 def test_bytes_as_text(number: float, text: str) -> None:
     """With a unit that fits."""
-    assert check.as_bytes(number) == text
+    assert as_bytes(number) == text

@@ -24,15 +24,14 @@ def doctor(context: click.Context, as_json: bool) -> None:
     Each line is ok, warn (something may be missing or go wrong) or fail (the suite quickstart can't run here). Exit
     status 1 if any is fail.
     """
-    from hpml_bench.doctor.check import look
-    from hpml_bench.doctor.checks import CHECKS
+    from hpml_bench.doctor.checks import CHECKS, run_checks
     from hpml_bench.report.terminal import WIDE
     from hpml_bench.system.checklist import lines
 
     found = []
     names = max(len(check.__name__) for check in CHECKS)
     width = shutil.get_terminal_size((WIDE, 24)).columns
-    for check in look(CHECKS):
+    for check in run_checks(CHECKS):
         found.append(check)
         if not as_json:
             click.echo(lines(check, STATES, names, width))

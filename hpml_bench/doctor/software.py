@@ -1,0 +1,317 @@
+"""Software and services: packages, torch and the GPUs it sees, the network, trackers, clusters' engines.
+
+torch is imported by a process of its own (`training/products.py`), since it may crash or take long.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.doctor.machine import Result
+from hpml_bench.system import network
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from hpml_bench.suite.registry import Kind
+
+PACKAGE = "hpml-bench"
+PURPOSES = {
+    "gguf": "models in GGUF files",
+    "quant": "qlora, quantization and adamw_8bit",
+    "ray": "jobs by Ray",
+    "rouge": "the scorer rouge_l",
+    "tune": "the command tune",
+}
+"""What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
+DISPENSABLE = frozenset({"junitparser", "wandb"})
+"""Dependencies that quickstart runs without."""
+NVML = "the driver (NVML)"
+TORCH_SECONDS = 80.0
+"""Time limit of the report, below that of all checks."""
+UNFIT = "see the line dependencies, or install in a new environment"
+_once = threading.Lock()
+HUB_SECONDS = 4.0
+INDEX_SECONDS = 8.0
+"""Time limits of an answer: a name server may not answer at all."""
+INDEX = ("--timeout", "3", "--retries", "0", "--no-input", "--no-cache-dir", "--disable-pip-version-check")
+NO_ANSWER = "No matching distribution"
+"""What pip says where the index doesn't answer."""
+
+
+def python() -> Result:
+    """Compare Python with the versions that the tests use, which the metadata lists."""
+    tested = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata(PACKAGE).get_all("Classifier", [])), re.MULTILINE)
+    found = f"Python {platform.python_version()}, {PACKAGE} {version(PACKAGE)}"
+    if tested and ".".join(platform.python_version_tuple()[:2]) not in tested:
+        return Result("warn", found, f"the tests use Python {tested[0]} to {tested[-1]}: take one of these")
+    return Result("ok", found)
+
+
+def dependencies() -> Result:
+    """Compare the versions of dependencies with the lower bounds."""
+    needed = requirements()[""]
+    missing = [need for need in needed if installed(need) is None]
+    old = [need for need in needed if need not in missing and _lacks(need)]
+    if missing or old:
+        bad = any(need.name not in DISPENSABLE for need in missing)
+        found = ", ".join(
+            f"{need.name} {installed(need) or 'is missing'} ({str(need.specifier).removeprefix('>=')} or newer)"
+            for need in [*missing, *old]
+        )
+        return Result("fail" if bad else "warn", found, "pip install --upgrade . in the clone")
+    return Result("ok", f"all {len(needed)} are installed, at or above the lowest versions that the tests pass with")
+
+
+def extras() -> Result:
+    """Say which extras are missing or too old, and what they are for."""
+    known = requirements()
+    lacking = sorted(extra for extra in PURPOSES if any(map(_lacks, known.get(extra, ()))))
+    if not lacking:
+        return Result("ok", f"all are installed: {', '.join(PURPOSES)}")
+    found = ", ".join(f"{extra} (for {PURPOSES[extra]})" for extra in lacking)
+    return Result(
+        "warn", f"not installed: {found}", f"if you need them: pip install '.[{','.join(lacking)}]' in the clone"
+    )
+
+
+def quickstart() -> Result:
+    """Read the suite quickstart, resolve its settings for this machine, and look for its embedded model."""
+    from hpml_bench.data.sources import fetch, weight_files
+    from hpml_bench.suite.devices import resolve_suite
+    from hpml_bench.suite.suite import load_suite
+
+    settings = resolve_suite(load_suite("quickstart")).settings
+    weight_files(fetch(settings.backbone).folder_or_file)
+    return Result("ok", f"the suite and its model are complete; {settings.world_size} processes on {settings.device}")
+
+
+def requirements() -> dict[str, list[Requirement]]:
+    """Return extra, or "" -> packages that the metadata names; PackageNotFoundError where we aren't installed."""
+    from packaging.requirements import Requirement
+
+    found: dict[str, list[Requirement]] = {}
+    for need in map(Requirement, metadata(PACKAGE).get_all("Requires-Dist", [])):
+        extra = re.search(r"extra == \"(\w+)\"", str(need.marker or ""))
+        found.setdefault(extra[1] if extra else "", []).append(need)
+    return found
+
+
+def installed(need: Requirement) -> str | None:
+    """Return the installed version of a package; None where it is missing."""
+    try:
+        return version(need.name)
+    except PackageNotFoundError:
+        return None
+
+
+def _lacks(need: Requirement) -> bool:
+    """Return whether a package is missing or too old; a nightly or local build counts as its release."""
+    from packaging.version import InvalidVersion, Version
+
+    found = installed(need)
+    with suppress(InvalidVersion):
+        return found is None or not need.specifier.contains(Version(found).base_version)
+    return False
+
+
+def torch() -> Result:
+    """Say whether the libraries of a rank can be imported."""
+    report = torch_report()
+    broken = report.get("torch_error") or report.get("worker_error")
+    if broken:
+        return Result("fail", f"can't be imported: {broken}", UNFIT)
+    if report.get("worker"):
+        return Result("ok", f"torch {report['torch']}, transformers, PEFT and datasets can be imported")
+    if report["status"] is None:
+        return Result("warn", "not imported in time", "repeat the command: a first import reads some GB from the disk")
+    if report["status"] > 0:
+        return Result("fail", f"can't be imported: {report['stderr']}", UNFIT)
+    by = signal.Signals(-report["status"])
+    advice = "see the line memory" if by == signal.SIGKILL else "install a torch for this processor and driver"
+    return Result("fail", f"importing it ended its process by {by.name}", advice)
+
+
+def gpus() -> Result:
+    """Compare the GPUs that torch sees with those that the driver shows."""
+    from hpml_bench.system.gpus import visible_gpus
+
+    shown, report = visible_gpus(), torch_report()
+    names = ", ".join(f"{gpu['name']} ({_memory(gpu['memory_mb'])})" for gpu in shown) or "none"
+    if "gpus" not in report:
+        return Result("warn", f"{NVML} shows {names}; torch: {report.get('gpus_error', 'no answer')}")
+    seen = report["gpus"]
+    if {_bare(gpu["uuid"]) for gpu in shown} != {_bare(gpu["uuid"]) for gpu in seen}:
+        names += f", torch {report['torch']} sees {', '.join(gpu['name'] for gpu in seen) or 'none'}"
+        advice = "install a torch for this GPU and driver (https://pytorch.org), or use --device cpu"
+        return Result("warn", f"{NVML} shows {names}", advice)
+    if "cuda_error" in report:
+        return Result(
+            "warn", f"{names}; products fail there: {report['cuda_error']}", "free the GPU, or use --device cpu"
+        )
+    return Result("ok", f"{names}; torch and {NVML} agree" if shown else "none; runs are on the CPU")
+
+
+def precision() -> Result:
+    """Compare the times of matrix products in the precisions of the CPU and of a GPU."""
+    report = torch_report()
+    parts = [_compared(where, report[key]) for key, where in (("cpu", "CPU"), ("cuda", "GPU")) if report.get(key)]
+    return Result("ok", "; ".join(parts)) if parts else Result("warn", "not measured", "see the line torch")
+
+
+def torch_report() -> dict[str, Any]:
+    """Return the report, made once for all checks.
+
+    Beside its parts it has the `status` of its process, None where that was killed as too slow, and the last line of
+    its `stderr`.
+    """
+    with _once:
+        return _report()
+
+
+@cache
+def _report() -> dict[str, Any]:
+    from hpml_bench.system import child
+
+    command = [sys.executable, *child.module("hpml_bench.training.products")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
+        try:
+            output, messages = process.communicate(timeout=TORCH_SECONDS)
+            status: int | None = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            (output, messages), status = process.communicate(), None
+    last = messages.decode(errors="replace").strip().splitlines()[-1:]
+    found: dict[str, Any] = {"status": status, "stderr": "".join(last)}
+    for line in output.splitlines(keepends=True):
+        found |= json.loads(line) if line.endswith(b"\n") else {}  # else its process ended meanwhile
+    return found
+
+
+def _compared(where: str, seconds: dict[str, float]) -> str:
+    """Return how many times as fast as the slowest precision the others are, the fastest first."""
+    slowest, *others = sorted(seconds, key=lambda name: -seconds[name])
+    times = [f"{name} {seconds[slowest] / seconds[name]:.2g} times" for name in reversed(others)]
+    return f"{where}: products in {' and '.join(times)} as fast as in {slowest}"
+
+
+def _bare(uuid: str) -> str:
+    return uuid.removeprefix("GPU-").removeprefix("MIG-")
+
+
+def _memory(megabytes: int | None) -> str:
+    return "memory not known" if megabytes is None else f"{megabytes / 1000:,.1f} GB"
+
+
+def loopback() -> Result:
+    """Connect to this machine, as ranks do."""
+    if problem := network.no_loopback():
+        return Result("fail", problem, network.LOOPBACK_ADVICE)
+    return Result("ok", "processes of this machine can connect to each other")
+
+
+def hub() -> Result:
+    """Ask the hub with the client that downloads use."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return Result("ok", "not asked, since HF_HUB_OFFLINE is set: hub: sources come from its cache alone")
+    problem = _hub_problem(constants.ENDPOINT)
+    if problem:
+        return Result(
+            "warn",
+            f"offline: {constants.ENDPOINT} can't be reached ({problem})",
+            "use path: and embedded: sources, or fill the hub's cache elsewhere and set HF_HUB_OFFLINE=1",
+        )
+    token = "a token is set" if get_token() else "no token: gated models need HF_TOKEN"
+    return Result("ok", f"{constants.ENDPOINT} answers; {token}")
+
+
+def package_index() -> Result:
+    """Ask the index with pip, which knows the user's index, proxy and certificates."""
+    from hpml_bench.system import child
+
+    if find_spec("pip") is None:
+        return Result("warn", f"there is no pip in {sys.executable}", "wheel: sources need it: python -m ensurepip")
+    advice = "wheel: sources, as of the suite minilm, need it: see pip config list"
+    try:
+        status, output = child.run_pip(child.pip_command("index", "versions", "pip", *INDEX), INDEX_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Result("warn", f"offline: the package index is silent for {INDEX_SECONDS:g} s", advice)
+    if status:
+        others = [line for line in output.splitlines() if line.startswith("ERROR") and NO_ANSWER not in line]
+        why = f" ({others[0][:200]})" if others else ""
+        return Result("warn", f"offline: pip gets no answer from the package index{why}", advice)
+    return Result("ok", "the package index answers pip")
+
+
+def trackers() -> Result:
+    """Say in which mode runs would be published, and why not online."""
+    from hpml_bench.plugins.tracker import Tracker
+
+    kinds, broken = _plugins("trackers")
+    found, advice = [], []
+    for name, tracker in kinds.items():
+        mode = tracker.choose_mode("auto")
+        if mode == Tracker.OFF:
+            found.append(f"{name}: off")
+            continue
+        reason, _, what = (tracker.obstacle() or "with a key and a route").partition("; ")
+        found.append(f"{name}: {mode}, {reason}")
+        advice += [f"to publish live: {what}"] if what else []
+    return Result("warn" if broken else "ok", "; ".join([*found, *broken]), "; ".join(advice))
+
+
+def engines() -> Result:
+    """Say which engines can start jobs here, and what the others lack."""
+    kinds, broken = _plugins("engines")
+    lacking = {name: kind.lacks() for name, kind in kinds.items()}
+    here = ", ".join(name for name, lack in lacking.items() if not lack)
+    others = [f"not {name}: {lack.partition('; ')[0]}" for name, lack in lacking.items() if lack]
+    return Result("warn" if broken else "ok", "; ".join([here, *others, *broken]))
+
+
+def _plugins(kind: Kind) -> tuple[dict[str, Any], list[str]]:
+    """Return the plug-ins of a kind by name, and errors of those, by other packages, that can't be used."""
+    from hpml_bench.suite import registry
+    from hpml_bench.system.errors import UserError
+
+    found, broken = {}, []
+    for name in registry.names(kind):
+        try:
+            found[name] = registry.plugin(kind, name)
+        except UserError as error:
+            broken.append(str(error))
+    return found, broken
+
+
+def _hub_problem(address: str) -> str | None:
+    """Return why an address doesn't answer; None if it does, in whatever way."""
+    from huggingface_hub import get_session
+
+    from hpml_bench.system.text import first_line
+
+    problems: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(address, timeout=HUB_SECONDS)
+            problems.append(None)
+        except Exception as error:
+            problems.append(first_line(error, 150))
+
+    thread = threading.Thread(target=ask, daemon=True)  # a DNS lookup has no time limit
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return problems[0] if problems else f"silent for {HUB_SECONDS:g} s"
