@@ -26,6 +26,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hpml_bench.data import newswire
+from hpml_bench.data.newswire_world import N_BEATS, make_world
 
 SEED = 7
 EOS, PAD = "<|endoftext|>", "<|pad|>"
@@ -56,7 +57,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     started = time.perf_counter()
     rng = newswire.split_rng(SEED, "stream")
-    texts = newswire.stream(newswire.make_world(), arguments.texts, rng, stay=arguments.stay, background=BACKGROUND)
+    texts = newswire.stream(make_world(), arguments.texts, rng, stay=arguments.stay, background=BACKGROUND)
     tokenizer = train_tokenizer(texts[:40_000])
     tokens = torch.tensor([i for encoding in tokenizer.encode_batch(texts) for i in encoding.ids])
     model = new_model(tokenizer)
@@ -162,7 +163,7 @@ def check(folder: Path) -> dict[str, float]:
         SystemExit: a linear classifier on the frozen backbone is too weak, or the files are too large.
 
     """
-    world = newswire.make_world()
+    world = make_world()
     fit, test = newswire.generate(world, 1024, SEED, "train"), newswire.generate(world, 2000, SEED, "check")
 
     def accuracy_of(model: Any) -> float:
@@ -224,7 +225,7 @@ def card(figures: dict[str, Any]) -> str:
         length=LENGTH,
         rate=RATE,
         seed=SEED,
-        beats=newswire.N_BEATS,
+        beats=N_BEATS,
         background_percent=round(100 * BACKGROUND),
         least=LEAST_PROBE_ACCURACY,
         mb=figures["bytes"] / 1e6,

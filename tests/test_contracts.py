@@ -16,7 +16,8 @@ import torch
 from pydantic import BaseModel
 
 from helpers import probe_run, tiny
-from hpml_bench.data.prepare import draw, prepare
+from hpml_bench.data.draw import draw
+from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.dataset import IN_WORDS, LoadedData, Target, make_loader
 from hpml_bench.plugins.engine import Engine
 from hpml_bench.plugins.group import Group

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpml_bench.data.batches import global_batches
+from hpml_bench.data.prepared import global_batches
 from speed import shapes
 
 GROUPED = 50

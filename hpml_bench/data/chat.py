@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan, Turns
 from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
@@ -34,10 +33,42 @@ class Example:
     """The last answer, without reasoning."""
     target_bytes: int
     """UTF-8 bytes of the target text as the template wrote it, without special tokens."""
-    escaped: int = 0
-    """Special tokens inside turns that were kept as text."""
     cut: int = 0
     """Tokens cut off the prompt."""
+
+
+class _KnownTokens(NamedTuple):
+    """Token ids that have a meaning of their own."""
+
+    front: list[int]
+    """Tokens that the tokenizer puts before a text (BOS)."""
+    ends: frozenset[int]
+    """End tokens of tokenizer and model."""
+    marked: frozenset[int]
+    """Special tokens of the vocabulary."""
+    special: frozenset[int]
+    """Both."""
+    controls: frozenset[int]
+    """Special tokens and other added ones that the template writes."""
+    puts_space: bool
+    """Whether the tokenizer adds a space before every text, as many do that write spaces as ▁."""
+
+
+class _Tokens(NamedTuple):
+    """A rendered conversation in tokens; lists are [tokens]."""
+
+    ids: list[int]
+    targets: list[bool]
+    sizes: list[int]
+    """UTF-8 bytes."""
+    prompt: int
+    """Tokens before the last answer."""
+    content: int
+    """Tokens before the content of the last answer."""
+    first: int
+    """Place of the first target token of an answer; before it the prompt may be cut."""
+    counts: dict[str, int]
+    """Counts that the row adds where it is kept."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +94,6 @@ class Conversations:
             turns.insert(0, {"role": "system", "content": self.system})
         return turns
 
-    @cached_property
-    def _chat(self) -> ChatTemplate:
-        return ChatTemplate(self.encoder, self.template, self.options)
-
     def example(
         self,
         roles: Sequence[str],
@@ -90,46 +117,64 @@ class Conversations:
         """
         turns = self.turns(roles, contents)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
+        tokens = self._tokenised(rendered, turns)
+        ids, targets = tokens.ids, tokens.targets
+        if not any(targets):
+            self.counts["rows whose text has no token to learn, left out"] += 1
+            return None
+        size = self.encoder.vocabulary
+        if size is not None and max(ids) >= size:
+            raise UserError(
+                f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
+                "belong together"
+            )
+        begin = max(len(self._known.front), ids[0] == self.encoder.tokenizer.bos_token_id)
+        cut = max(0, max(len(ids), least) - self.encoder.max_length)
+        if self._dropped(len(ids), cut, tokens.first - begin):
+            return None
+        kept = [*range(begin), *range(begin + cut, len(ids))]
+        self.counts.update(tokens.counts)
+        return Example(
+            ids=tuple(ids[place] for place in kept),
+            labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
+            prompt=tokens.prompt - cut,
+            content=tokens.content - cut,
+            question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
+            expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
+            target_bytes=sum(tokens.sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._known.special),
+            cut=cut,
+        )
+
+    def _tokenised(self, rendered: Rendered, turns: Turns) -> _Tokens:
+        """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front."""
         ids, offsets, prompt = self._encoded(rendered)
-        self._check_control(ids, rendered)
-        counts = self._row_counts(ids, rendered, turns)
+        if sum(token in self._known.marked for token in ids) > len(self._chat.special.findall(rendered.text)):
+            raise UserError(
+                f"{self.encoder.backbone}: the tokenizer makes a special token of a turn's text; remove that text"
+            )
+        counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
+        text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        if any(turn["content"] not in text for turn in turns):
+            counts["rows whose text the template or the tokenizer changes"] = 1
         targets = [any(start <= offset.start < end for start, end in rendered.answers) for offset in offsets]
         opening = rendered.text[rendered.prompt : rendered.content]
         # a space is part of the content's first token
         content = _first_of(offsets, rendered.content) if opening.strip() else prompt
         ids, targets, unended = self._ended(ids, targets, prompt)
-        unended_answers = "answers before the last whose end is not learnt, as the template writes no end token there"
-        counts |= {unended_answers: unended} if unended else {}
-        # the template may have written them already
-        front = [] if ids[: len(self._own_front)] == self._own_front else self._own_front
-        ids, targets, prompt = [*front, *ids], [*[False] * len(front), *targets], prompt + len(front)
-        content += len(front)
-        sizes = [*[0] * len(front), *_sizes(offsets, rendered), 0]
-        first = targets.index(True) if True in targets else prompt
+        if unended:
+            counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
+                unended
+            )
+        front = self._known.front
+        if ids[: len(front)] == front:  # the template has written them already
+            front = []
+        added = len(front)
+        ids, targets, sizes = [*front, *ids], [False] * added + targets, [*[0] * added, *_sizes(offsets, rendered), 0]
+        first = targets.index(True) if True in targets else prompt + added
         if self.loss_on == "all":
             targets = [True] * len(ids)
         targets[:1] = [False] * len(targets[:1])  # no token before it predicts it
-        if not any(targets):
-            self.counts["rows whose text has no token to learn, left out"] += 1
-            return None
-        self._check_ids(ids)
-        begin = max(len(self._own_front), ids[0] == self.encoder.tokenizer.bos_token_id)
-        cut = max(0, max(len(ids), least) - self.encoder.max_length)
-        if self._dropped(len(ids), cut, first - begin):
-            return None
-        kept = [*range(begin), *range(begin + cut, len(ids))]
-        self.counts.update(counts)
-        return Example(
-            ids=tuple(ids[place] for place in kept),
-            labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
-            prompt=prompt - cut,
-            content=content - cut,
-            question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
-            expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
-            target_bytes=sum(sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._special_ids),
-            escaped=rendered.escaped,
-            cut=cut,
-        )
+        return _Tokens(ids, targets, sizes, prompt + added, content + added, first, counts)
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
         """Return the indices of the turns to learn."""
@@ -156,7 +201,9 @@ class Conversations:
         ids, offsets = self._tokens(text, rendered.stand_ins)
         uncut = ids
         borders = {last, *(place for span in rendered.answers for place in span)}
-        cuts = {place for place in borders if _crossed(offsets, place)}
+        starts = [offset.start for offset in offsets]
+        before = {place: bisect_left(starts, place) - 1 for place in borders}
+        cuts = {place for place, token in before.items() if token >= 0 and offsets[token].end > place}  # within a token
         if cuts:
             ids, offsets = self._tokens(text, rendered.stand_ins, cuts)
         prompt = _first_of(offsets, last)
@@ -191,14 +238,14 @@ class Conversations:
         """Return token ids of a special token's text, none of which is the special token."""
         if (text, inside) not in self._texts:
             ids = self._piece(text, inside=inside, as_text=True)[0]
-            if len(text) > 1 and self._control_ids.intersection(ids):  # some tokenizers have its text as one token
+            if len(text) > 1 and self._known.controls.intersection(ids):  # some tokenizers have its text as one token
                 ids = [*self._as_text(text[0], inside=inside), *self._as_text(text[1:], inside=True)]
             self._texts[text, inside] = ids
         return self._texts[text, inside]
 
     def _piece(self, text: str, *, inside: bool, as_text: bool = False) -> tuple[list[int], list[TextSpan]]:
         """Return token ids and the characters of each; no space is added before a text inside another one."""
-        barrier = BARRIER if inside and self._puts_space else ""
+        barrier = BARRIER if inside and self._known.puts_space else ""
         encoded = self._call(barrier + text, as_text=as_text)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         if barrier:
@@ -215,34 +262,13 @@ class Conversations:
         left_out = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         return self.encoder.tokenizer(text, split_special_tokens=as_text, return_offsets_mapping=True, **left_out)
 
-    @cached_property
-    def _puts_space(self) -> bool:
-        """Whether the tokenizer adds a space before every text, as many do that write spaces as ▁."""
-        after = self._call(f"{BARRIER}a")
-        ids = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
-        return bool(self._call("a")["input_ids"] != ids)
-
-    def _check_control(self, ids: Sequence[int], rendered: Rendered) -> None:
-        """Refuse a text with more special tokens than the template wrote."""
-        if sum(token in self._marked_ids for token in ids) > len(self._chat.special.findall(rendered.text)):
-            raise UserError(
-                f"{self.encoder.backbone}: the tokenizer makes a special token of a turn's text; remove that text"
-            )
-
-    def _row_counts(self, ids: Sequence[int], rendered: Rendered, turns: Turns) -> dict[str, int]:
-        """Return the counts that a kept row adds."""
-        text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        changed = any(turn["content"] not in text for turn in turns)
-        counts = {"special tokens in turns, kept as text": rendered.escaped} if rendered.escaped else {}
-        return counts | ({"rows whose text the template or the tokenizer changes": 1} if changed else {})
-
     def _ended(self, ids: list[int], targets: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
         """Return token ids, target flags up to each answer's end token, and how many earlier answers learn none.
 
         Tokens of a turn after the end token are no targets. Where the template ends the last answer without a special
         token, the tokenizer's end token is appended.
         """
-        targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known_ends)
+        targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known.ends)
         unended = []
         for start, end in _runs(targets):
             last = self._end(ids, start, end)
@@ -254,7 +280,7 @@ class Conversations:
         final = unended.pop() if unended and unended[-1] > prompt else None
         if final is None:
             pass
-        elif final < len(ids) and ids[final] in self._special_ids:  # an end token that the template's marks leave out
+        elif final < len(ids) and ids[final] in self._known.special:  # an end token that the template's marks leave out
             targets[final] = True
             ends.add(ids[final])
         elif eos is not None:
@@ -273,7 +299,7 @@ class Conversations:
         place = self._tail(ids, start, end)
         if place is None:
             return None
-        while ids[place] not in self._known_ends and place + 1 < end and ids[place + 1] in self._special_ids:
+        while ids[place] not in self._known.ends and place + 1 < end and ids[place + 1] in self._known.special:
             place += 1
         return place
 
@@ -281,51 +307,38 @@ class Conversations:
         """Return the place of the first special token at the end of an answer, with only white space between them."""
         first = None
         for place in range(end - 1, start - 1, -1):
-            if ids[place] in self._special_ids:
+            if ids[place] in self._known.special:
                 first = place
             elif self.encoder.tokenizer.decode(ids[place]).strip():
                 break
         return first
 
     @cached_property
-    def _known_ends(self) -> frozenset[int]:
-        """End tokens of tokenizer and model."""
-        return frozenset({self.encoder.tokenizer.eos_token_id, *self.encoder.ends} - {None})
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.encoder, self.template, self.options)
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        return self._marked_ids | self._known_ends
-
-    @cached_property
-    def _marked_ids(self) -> frozenset[int]:
-        return self._ids_of(self._chat.special)
-
-    @cached_property
-    def _control_ids(self) -> frozenset[int]:
-        return self._ids_of(self._chat.controls)
-
-    def _ids_of(self, pattern: re.Pattern[str]) -> frozenset[int]:
+    def _known(self) -> _KnownTokens:
         tokenizer = self.encoder.tokenizer
+        bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+        begin = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
         unknown = tokenizer.unk_token or getattr(tokenizer.backend_tokenizer.model, "unk_token", None)
-        added = tokenizer.added_tokens_decoder.items()
-        return frozenset(number for number, t in added if pattern.fullmatch(str(t)) and str(t) != unknown)
-
-    @cached_property
-    def _own_front(self) -> list[int]:
-        """Tokens that the tokenizer puts before a text (BOS)."""
-        tokenizer = self.encoder.tokenizer
-        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = tokenizer("a")["input_ids"]
-        place = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-        return list(whole[:place])
-
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        size = self.encoder.vocabulary
-        if size is not None and max(ids) >= size:
-            raise UserError(
-                f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
-                "belong together"
-            )
+        added = [(number, str(t)) for number, t in tokenizer.added_tokens_decoder.items() if str(t) != unknown]
+        marked, controls = (
+            frozenset(number for number, text in added if pattern.fullmatch(text))
+            for pattern in (self._chat.special, self._chat.controls)
+        )
+        after = self._call(f"{BARRIER}a")
+        inside = [token for token, (_, end) in zip(after["input_ids"], after["offset_mapping"], strict=True) if end > 1]
+        ends = frozenset({tokenizer.eos_token_id, *self.encoder.ends} - {None})
+        return _KnownTokens(
+            front=list(whole[:begin]),
+            ends=ends,
+            marked=marked,
+            special=marked | ends,
+            controls=controls,
+            puts_space=bool(self._call("a")["input_ids"] != inside),
+        )
 
     def _dropped(self, length: int, cut: int, room: int) -> bool:
         """Count a row, and return whether it is dropped: too long, and its prompt can't be cut enough."""
@@ -344,7 +357,7 @@ class Conversations:
         alone = replace(self, encoder=unlimited, counts=Counter(), loss_on="answers")
         example = alone.example(("user", "assistant"), ("a", "b"))
         last = next((label for label in reversed(example.labels if example else ()) if label != IGNORE_INDEX), None)
-        ends = (self.encoder.tokenizer.eos_token_id, last if last in self._special_ids else None, *self.encoder.ends)
+        ends = (self.encoder.tokenizer.eos_token_id, last if last in self._known.special else None, *self.encoder.ends)
         return tuple(dict.fromkeys(token for token in ends if token is not None))
 
     @cached_property
@@ -368,12 +381,6 @@ def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
             text = "".join(rendered.stand_ins.get(character, character) for character in text)
         yield len(text.encode())
         reached = max(reached, end)
-
-
-def _crossed(offsets: Sequence[TextSpan], place: int) -> bool:
-    """Return whether a token has characters on both sides of a place."""
-    before = bisect_left(offsets, place, key=lambda offset: offset.start)
-    return before > 0 and offsets[before - 1].end > place
 
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:

@@ -100,6 +100,11 @@ class ChatTemplate:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the template, such as `enable_thinking`."""
 
+    @property
+    def name(self) -> str:
+        """Name in error messages."""
+        return f"the chat template of {self.encoder.backbone}"
+
     def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
         """Return a conversation as text, with the spans of its target text.
 
@@ -156,6 +161,8 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = marks and MARKS.search(template) is not None
+        named = self.encoder.tokenizer.special_tokens_map  # as bos_token
+        special = {name: str(token) for name, token in named.items() if isinstance(token, str)}
         try:
             texts, indices = render_jinja_template(
                 conversations=[[dict(turn) for turn in turns]],
@@ -163,7 +170,7 @@ class ChatTemplate:
                 tools=tools,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marked,
-                **{**self.special_names, **self.options},
+                **{**special, **self.options},
             )
         except MemoryError:
             raise
@@ -266,17 +273,6 @@ class ChatTemplate:
         """Pattern of the special tokens and white space at the end of a text."""
         return re.compile(rf"(?:\s|{self.special.pattern})*\Z")
 
-    @property
-    def name(self) -> str:
-        """Name in error messages."""
-        return f"the chat template of {self.encoder.backbone}"
-
-    @cached_property
-    def special_names(self) -> dict[str, str]:
-        """The tokenizer's special tokens by the names that templates know, such as `bos_token`."""
-        named = self.encoder.tokenizer.special_tokens_map
-        return {name: str(token) for name, token in named.items() if isinstance(token, str)}
-
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, str]], dict[str, str], int]:
         """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
 
@@ -305,7 +301,7 @@ class ChatTemplate:
 
     @cached_property
     def special(self) -> re.Pattern[str]:
-        """Pattern of the special tokens."""
+        """Pattern of the special tokens; one of a single character, such as a `!` that pads, is text."""
         return _any_of(token for token in self._added if token.special)
 
     @cached_property
@@ -315,7 +311,6 @@ class ChatTemplate:
 
     @property
     def _added(self) -> list[Any]:
-        """Tokens added to the vocabulary; one of a single character, such as a `!` that pads, is text."""
         return [token for token in self.encoder.tokenizer.added_tokens_decoder.values() if len(str(token)) > 1]
 
 

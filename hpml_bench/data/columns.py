@@ -49,7 +49,7 @@ class TableOptions(Frozen):
 
 
 class Columns(Frozen):
-    """The chosen columns, by name."""
+    """Columns of a text and its target, by name."""
 
     text: tuple[str, ...]
     """Columns of texts, which are joined; or one column of lists of words."""
@@ -138,7 +138,6 @@ def column_named(column: Column, names: list[str], where: str, what: str = "") -
 
 
 def check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
-    """Refuse a table that lacks one of the columns."""
     missing = [column for column in columns if column not in dataset.column_names]
     if missing:
         raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
@@ -159,7 +158,7 @@ def mapped(dataset: Dataset, convert: Callable[..., Any], types: Mapping[str, An
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names with their positions, as an error shows them."""
+    """Return columns with their positions, as an error shows them."""
     return some([f"{position} '{short(name)}'" for position, name in enumerate(names, 1)])
 
 
@@ -175,8 +174,7 @@ def some(values: Sequence[str], most: int = 30) -> str:
 
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
-    distinct = {name: len({str(value) for value in sample[name]}) for name in names}
-    few = {name: count for name, count in distinct.items() if 2 <= count <= most}
+    few = {name: count for name in names if 2 <= (count := len({*map(str, sample[name])})) <= most}
     if not few:
         raise UserError(f"{where}: no column looks like a label; name it with dataset.options.label ({listed(names)})")
     return min(few, key=few.__getitem__)
@@ -208,7 +206,6 @@ def _find_text(
 
 
 def is_number(text: str) -> bool:
-    """Return whether a cell is a number."""
     try:
         float(text)
     except ValueError:

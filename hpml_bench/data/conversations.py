@@ -53,6 +53,15 @@ class Turn(NamedTuple):
     """0 for a turn that is not learnt."""
 
 
+class Conversation(NamedTuple):
+    """A row's conversation."""
+
+    turns: Sequence[Turn]
+    choices: list[str]
+    tools: str
+    """JSON; empty where there are none."""
+
+
 class Shape(Frozen):
     """Columns of conversations by content; exactly one of turns, prompt and text is set."""
 
@@ -175,69 +184,81 @@ def _convert(
     mixed: frozenset[str],
     drop_bad: bool,
 ) -> dict[str, list[Any]]:
-    names = ("contents", "roles", "choices", "weights", "tools", "messages", "place", "unread", "bad")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    converted: dict[str, list[Any]] = {}
     for at, position in enumerate(positions):
         row = {name: batch[name][at] for name in shape.columns}
-        place, tools, bad = f"{file}: row {position + 1}", "", ""
-        turns: list[Turn] = []
-        choices: list[str] = []
+        found = Conversation((), [], "")
+        place, bad = f"{file}: row {position + 1}", ""
         try:
-            _check_mixed(row, mixed)
-            turns, choices = _row(row, shape, separator)
-            turns = [*_system(row, shape, turns), *turns]
-            tools = _tools(row, shape)
-            _check(turns)
+            found = _row(row, shape, separator, mixed)
         except ValueError as error:
             bad = f"{place} {error}"
             if not drop_bad:
                 raise UserError(bad) from None
-        weights = [turn.weight for turn in turns]
-        columns["roles"].append([turn.role for turn in turns])
-        columns["contents"].append([turn.content for turn in turns])
-        columns["choices"].append(choices)
-        columns["weights"].append([] if all(weights) else weights)
-        columns["tools"].append(tools)
-        columns["messages"].append(bool(shape.turns))
-        columns["unread"].append(_unread(row[shape.turns]) if shape.turns else [])
-        columns["place"].append(place)
-        columns["bad"].append(bad)
-    return columns
+        weights = [turn.weight for turn in found.turns]
+        values = {
+            "contents": [turn.content for turn in found.turns],
+            "roles": [turn.role for turn in found.turns],
+            "choices": found.choices,
+            "place": place,
+            "unread": _unread(row[shape.turns]) if shape.turns else [],
+            "bad": bad,
+            "weights": [] if all(weights) else weights,
+            "tools": found.tools,
+            "messages": bool(shape.turns),
+        }
+        for name, value in values.items():
+            converted.setdefault(name, []).append(value)
+    return converted
 
 
-def _row(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
-    """Return a row's turns and choices; a ValueError of this and the functions below continues `FILE: row 3`."""
+def _row(row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[str]) -> Conversation:
+    """Return the conversation of a row; a ValueError of this function and of those below continues `FILE: row 3`.
+
+    A cell that is no text is refused in a column of several types, where `datasets` reads a text "01" as a number.
+    """
+    for column in mixed & set(row):
+        if not isinstance(row[column], str | None):
+            value = short(str(row[column]))
+            raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
+    turns, choices = _turns_and_choices(row, shape, separator)
+    system = _cell(row[shape.system], shape.system) if shape.system else ""
+    if system.strip():
+        if turns and turns[0].role == "system":
+            raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
+        turns = [Turn("system", system), *turns]
+    tools = _tools(row[shape.tools], shape.tools) if shape.tools else ""
+    if not turns or turns[-1].role != "assistant":
+        last = turns[-1].role if turns else "system"
+        raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
+    if any(turn.role == "system" for turn in turns[1:]):
+        raise ValueError("has a system prompt after its first turn; move it to the front")
+    return Conversation(turns, choices, tools)
+
+
+def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
     if shape.turns:
         return _turns(row[shape.turns], shape.turns), []
     if shape.text:
         return [Turn("assistant", _joined(row, shape.text, separator))], []
-    answer = row[shape.completion or ""]
+    completion = shape.completion or ""
+    answer = row[completion]
     if isinstance(row[shape.prompt[0]], list):  # TRL's: both are lists of turns
-        return [*_turns(row[shape.prompt[0]], shape.prompt[0]), *_turns(answer, shape.completion or "")], []
-    choices = [_text(choice, shape.choices or "") for choice in row[shape.choices] or []] if shape.choices else []
-    chosen = _choice(answer, choices) if choices else _text(answer, shape.completion or "")
+        return [*_turns(row[shape.prompt[0]], shape.prompt[0]), *_turns(answer, completion)], []
+    cells = row[shape.choices] or [] if shape.choices else []
+    choices = [_joined({shape.choices or "": choice}, (shape.choices or "",), "") for choice in cells]
+    chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
     return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", chosen)], choices
 
 
-def _system(row: Mapping[str, Any], shape: Shape, turns: Sequence[Turn]) -> list[Turn]:
-    """Return the system prompt of its own column as a turn, where there is one."""
-    prompt = _cell(row[shape.system], shape.system) if shape.system else ""
-    if not prompt.strip():
-        return []
-    if turns and turns[0].role == "system":
-        raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
-    return [Turn("system", prompt)]
-
-
-def _tools(row: Mapping[str, Any], shape: Shape) -> str:
+def _tools(cell: Any, column: str) -> str:
     """Return the definitions of tools of a row as a JSON list; empty where there are none."""
-    cell = row[shape.tools] if shape.tools else None
     try:
         tools = json.loads(cell) if isinstance(cell, str) and cell.strip() else cell or []
     except ValueError:
         tools = None
     if not isinstance(tools, list):
-        raise ValueError(f"holds no list in column {shape.tools!r}; give definitions of tools, or empty it")  # noqa: TRY004
+        raise ValueError(f"holds no list in column {column!r}; give definitions of tools, or empty it")  # noqa: TRY004
     return json.dumps(_without_nulls(tools)) if tools else ""
 
 
@@ -248,24 +269,13 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
-def _check_mixed(row: Mapping[str, Any], mixed: frozenset[str]) -> None:
-    """Refuse cells that are no text in a column of several types, where `datasets` reads a text "01" as a number."""
-    for column in mixed & set(row):
-        if not isinstance(row[column], str | None):
-            value = short(str(row[column]))
-            raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
-
-
 def _joined(row: Mapping[str, Any], columns: Sequence[str], separator: str) -> str:
+    """Return the texts of a row's columns, empty ones left out; one of them must have some."""
     parts = [_cell(row[column], column) for column in columns]
     joined = separator.join(part for part in parts if part.strip())
     if not joined:
         raise ValueError(f"has no text in column {' or '.join(map(repr, columns))}; fill it or remove the row")
     return joined
-
-
-def _text(cell: Any, column: str) -> str:
-    return _joined({column: cell}, (column,), "")
 
 
 def _cell(cell: Any, column: str) -> str:
@@ -305,7 +315,7 @@ def _turns(cell: Any, column: str) -> list[Turn]:
 
 def _unread(turns: Any) -> list[str]:
     """Return the keys of turns that have a value and are not read."""
-    keys = (key for turn in turns if isinstance(turn, dict) for key, value in turn.items() if value is not None)
+    keys = (key for turn in turns or () if isinstance(turn, dict) for key, value in turn.items() if value is not None)
     return sorted(set(keys) - READ_KEYS)
 
 
@@ -336,12 +346,3 @@ def _parts(content: Any, number: int) -> Any:
                 f"has a turn {number} with a part of the type {short(str(part['type']))!r}; only text is read"
             )
     return "".join(part["text"] for part in content)
-
-
-def _check(turns: Sequence[Turn]) -> None:
-    """Refuse a conversation without an answer at its end, or with a system prompt after its first turn."""
-    if not turns or turns[-1].role != "assistant":
-        last = turns[-1].role if turns else "system"
-        raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
-    if any(turn.role == "system" for turn in turns[1:]):
-        raise ValueError("has a system prompt after its first turn; move it to the front")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hpml_bench.data.groups import groups_of
+from hpml_bench.data.draw import groups_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 
@@ -146,15 +146,11 @@ def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
         if target == "tags":
             yield from map(" ".join, batch["words"])
         elif target == "answer":
-            yield from map(_question, batch["roles"], batch["contents"], batch["choices"])
+            for roles, contents, choices in zip(batch["roles"], batch["contents"], batch["choices"], strict=True):
+                before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
+                yield "\n".join([*(before or contents[-1:]), *(choices or ())])
         else:
             yield from batch["text"]
-
-
-def _question(roles: list[str], contents: list[str], choices: list[str] | None) -> str:
-    """Return the turns before the answer without system prompts (the answer where there are none), and the choices."""
-    before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
-    return "\n".join([*(before or contents[-1:]), *(choices or ())])
 
 
 class Sequences(NamedTuple):
@@ -172,7 +168,6 @@ class Texts:
     """Distinct texts, numbered in the order of their addition."""
 
     def __init__(self) -> None:
-        """Start without texts."""
         self._known: dict[bytes, int] = {}
         self._vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
         self._words: array[int] = array("i")
@@ -202,14 +197,20 @@ class Texts:
 
         frame = self._frame()
         parts = [self._sequences(first, min(first + BATCH, len(self)), frame) for first in range(0, len(self), BATCH)]
-        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *map(_minima, parts)])
+        found = [
+            np.stack([np.minimum.reduceat(part.numbers * turn, part.starts) for turn in TURNS], axis=1)
+            for part in parts
+            if len(part.texts)
+        ]
+        minima = np.concatenate([np.zeros((0, len(TURNS)), dtype=np.uint64), *found])  # [texts, orders]
         texts = np.concatenate([np.zeros(0, dtype=np.int64), *(part.texts for part in parts)])
         sequences_of = cache(lambda text: np.unique(self._sequences(text, text + 1, frame).numbers))
-        pairs = [
-            (a, b)
-            for a, b in texts[_candidates(minima)].tolist()
-            if _jaccard(sequences_of(a), sequences_of(b)) >= SHARE
-        ]
+
+        def jaccard(one: int, other: int) -> float:
+            shared = len(np.intersect1d(sequences_of(one), sequences_of(other), assume_unique=True))
+            return shared / (len(sequences_of(one)) + len(sequences_of(other)) - shared)
+
+        pairs = [(a, b) for a, b in texts[_candidates(minima)].tolist() if jaccard(a, b) >= SHARE]
         a, b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self), len(self)))
         return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
@@ -252,13 +253,6 @@ def _mixed(numbers: Words) -> Words:
     return spread ^ (spread >> np.uint64(31))
 
 
-def _minima(sequences: Sequences) -> Words:
-    """Return the minimum of each text in every order, [texts, orders]."""
-    if not len(sequences.texts):
-        return np.zeros((0, len(TURNS)), dtype=np.uint64)
-    return np.stack([np.minimum.reduceat(sequences.numbers * turn, sequences.starts) for turn in TURNS], axis=1)
-
-
 def _candidates(minima: Words) -> Numbers:
     """Return pairs of texts, [pairs, 2], that agree in a band and in enough minima."""
     keys = (minima.reshape(len(minima), BANDS, BAND) * TURNS[:BAND]).sum(axis=2, dtype=np.uint64)
@@ -275,9 +269,3 @@ def _candidates(minima: Words) -> Numbers:
     likely = np.concatenate([(minima[part[:, 0]] == minima[part[:, 1]]).mean(axis=1) for part in parts])
     first = np.argsort(-likely, kind="stable")[:MOST_PAIRS]
     return np.asarray(pairs[first][likely[first] >= LIKELY])
-
-
-def _jaccard(one: Words, other: Words) -> float:
-    """Return the Jaccard index of the sequences of two texts, each sorted and without repeats."""
-    shared = len(np.intersect1d(one, other, assume_unique=True))
-    return shared / (len(one) + len(other) - shared)

@@ -1,15 +1,16 @@
-"""Files with rows: csv, tsv, Orange's tab, json, jsonl, parquet and plain text, read as they stand."""
+"""Files with rows, read as they stand (csv, tsv, Orange's tab, json, jsonl, parquet, text), and folders of them."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
-from hpml_bench.data.sources import fetch
+from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.suite.base import Frozen
-from hpml_bench.system.cache import cache_folder, disk_error, locked
+from hpml_bench.system.cache import cache_folder, disk_error, locked, new_entry
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, first_line
 
@@ -24,6 +25,14 @@ MAGIC = frozenset("*?[]{}:")
 TEXT = {".txt": "text"}
 """Plain text, whose lines are rows with the one column `text`."""
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+PATTERNS = ("*.parquet", "*.csv", "*.jsonl")
+"""Files with rows in a repository of a data set."""
+MAX_CARD = 200_000
+"""Most characters of settings at the head of such a repository's README.md."""
+LARGE = 16 * 2**20
+"""Bytes of a file beyond which only its head is read."""
+HEAD_ROWS = 20_000
+"""Most rows read of the head of a parquet file, whose bytes say little about its rows."""
 ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
 
 
@@ -67,7 +76,9 @@ def _layout(file: Path, form: Format) -> Layout:
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
     if header is None:
-        header = orange or _is_header(first[0], first[1:])
+        columns = [{row[position] for row in first[1:]} for position in range(len(first[0]))]
+        cells = zip(first[0], columns, strict=True)
+        header = orange or not any(is_number(cell) or (cell and cell in column) for cell, column in cells)
     names = tuple(name if header else f"column {position}" for position, name in enumerate(first[0], 1))
     if len(set(names)) != len(names):
         raise UserError(f"{file}: two columns have the same name ({some([*map(short, names)])}); rename one")
@@ -75,11 +86,6 @@ def _layout(file: Path, form: Format) -> Layout:
     roles = first[2] if orange else []
     label = next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None)
     return Layout(names=names, named=header, skip=skip + header, label=label)
-
-
-def _is_header(row: list[str], below: list[list[str]]) -> bool:
-    columns = [{line[position] for line in below} for position in range(len(row))]
-    return not any(is_number(cell) or (cell and cell in column) for cell, column in zip(row, columns, strict=True))
 
 
 def _first_rows(file: Path, form: Format) -> list[list[str]]:
@@ -98,17 +104,15 @@ def _first_rows(file: Path, form: Format) -> list[list[str]]:
 
 def _other_separator(file: Path, header: str) -> str | None:
     """Return the separator of a line of column names that a file of this kind doesn't have; None for other lines."""
-    right = SEPARATED[file.suffix.lower()]
+    if SEPARATED[file.suffix.lower()] in header:
+        return None
     for separator in SEPARATORS:
         names = header.split(separator)
-        if right not in header and len(names) > 1 and all(_is_name(name) for name in names):
+        # a name is a few words without space around them
+        named = all(name.strip() == name.rstrip("\r\n") and len(name.split()) <= NAME_WORDS for name in names)
+        if len(names) > 1 and named:
             return separator
     return None
-
-
-def _is_name(text: str) -> bool:
-    """Return whether a text may be a column's name: a few words without space around them."""
-    return text.strip() == text.rstrip("\r\n") and len(text.split()) <= NAME_WORDS
 
 
 def _separated_by(separator: str, file: Path) -> UserError:
@@ -187,3 +191,149 @@ def _literal(file: Path) -> Path:
         if not link.is_symlink():
             link.symlink_to(file.resolve())
     return link
+
+
+# Folders
+
+
+def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Dataset], str | None]:
+    """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
+
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
+
+    Raises:
+        UserError: it can't be reached or read, or holds no files with rows.
+
+    """
+    from datasets import load_dataset
+
+    source = hub_snapshot(uri, "dataset", (*PATTERNS, "README.md")) if uri.startswith("hub:") else fetch(uri)
+    folder = source.folder_or_file
+    if not folder.is_dir():
+        raise UserError(f"{uri}: is a file; use the data set text_files for files")
+    if not any(any(folder.rglob(pattern)) for pattern in PATTERNS):
+        raise UserError(f"{uri}: holds no parquet, csv or jsonl files; a dataset made by code of its own is not run")
+    if elsewhere := _outside(folder / "README.md"):
+        raise UserError(f"{uri}: its card names files outside it ({elsewhere[:200]}), which are not read")
+    try:
+        splits = load_dataset(str(folder), config, cache_dir=str(cache_folder() / "datasets"))
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        unreadable = UserError(f"{uri}: can't be loaded (dataset.options.config is {config}): {reason}")
+        raise disk_error(error) or unreadable from None
+    return dict(splits), source.revision
+
+
+def _outside(card: Path) -> str | None:
+    """Return a file outside the dataset that its card names, and `datasets` would fetch or read; None without one."""
+    import yaml
+
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"\s*---[ \t]*\n(.*?)\n---", text, re.DOTALL)
+    if head is None:
+        return None
+    if len(head[1]) > MAX_CARD:
+        return f"more than {MAX_CARD} characters of settings"
+    try:
+        content = yaml.safe_load(head[1])
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return f"not readable as YAML: {type(error).__name__}"
+    todo, seen = [content.get("configs") if isinstance(content, dict) else None], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            parts = PurePosixPath(value).parts
+            if "://" in value or "::" in value or value.startswith(("/", "~")) or ".." in parts:
+                return value
+        elif isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values() if isinstance(value, dict) else value
+    return None
+
+
+# Heads of large files
+
+
+class Head(NamedTuple):
+    """The first rows of a file."""
+
+    file: Path
+    """A file of the cache, or the file itself where it is small."""
+    share: float
+    """Share of the file that it is, by bytes; by rows of parquet."""
+
+
+def head_of(file: Path) -> Head:
+    """Return a small file itself, and of a large one a file with its first rows, of about `LARGE` bytes.
+
+    Raises:
+        UserError: no row ends within them.
+
+    """
+    facts = file.stat()
+    if facts.st_size <= LARGE:
+        return Head(file, 1.0)
+    name = digest([str(file.resolve()), facts.st_size, facts.st_mtime_ns, LARGE], 16)
+    suffix = file.suffix.lower()
+    target = cache_folder() / "heads" / name / f"head{suffix}"
+    with locked(target.parent):
+        if suffix == ".parquet":
+            return Head(target, _parquet_head(file, target))
+        with file.open("rb") as opened:
+            content = opened.read(LARGE)
+        is_list = suffix == ".json" and content.lstrip()[:1] == b"["
+        rows, length = _first_values(content) if is_list else _whole_lines(content, quotes=suffix in SEPARATED)
+        if not rows:
+            raise UserError(f"{file}: no row ends within its first {LARGE / 2**20:.0f} MB, so that it holds no rows")
+        if not target.is_file():
+            with new_entry(target) as fresh:
+                fresh.write_bytes(rows)
+    return Head(target, length / facts.st_size)
+
+
+def _whole_lines(content: bytes, *, quotes: bool) -> tuple[bytes, int]:
+    """Return a text up to its last line break, and its length; with `quotes` up to the last outside of them.
+
+    Where half of the text seems to be quoted, nothing is.
+    """
+    end = len(content)
+    while (end := content.rfind(b"\n", 0, end)) >= 0:
+        if not quotes or content.count(b'"', 0, end) % 2 == 0 or end < len(content) // 2:
+            return content[: end + 1], end + 1
+    return b"", 0
+
+
+def _first_values(content: bytes) -> tuple[bytes, int]:
+    """Return the whole objects at the beginning of a JSON list, one a line, and the place after them in the list."""
+    text = content.decode("utf-8", errors="ignore")
+    decoder, place = json.JSONDecoder(), text.index("[") + 1
+    found: list[str] = []
+    try:
+        while True:
+            start = place + len(text[place : place + 1000]) - len(text[place : place + 1000].lstrip(" ,\t\r\n"))
+            value, place = decoder.raw_decode(text, start)
+            found.append(f"{json.dumps(value)}\n")
+    except (ValueError, RecursionError):
+        return "".join(found).encode(), place
+
+
+def _parquet_head(file: Path, target: Path) -> float:
+    """Write the first rows of a parquet file to `target`, and return which share they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        whole = pq.ParquetFile(file)
+        batches, rows = [], 0
+        for batch in whole.iter_batches(batch_size=min(1000, HEAD_ROWS)):
+            batches.append(batch)
+            rows += batch.num_rows
+            if rows >= HEAD_ROWS or sum(part.nbytes for part in batches) > LARGE:
+                break
+        if not target.is_file():
+            with new_entry(target) as fresh:
+                pq.write_table(pa.Table.from_batches(batches, whole.schema_arrow), fresh)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{file}: can't be read as parquet: {str(error)[:200]}") from None
+    return float(rows / max(1, whole.metadata.num_rows))

@@ -1,4 +1,4 @@
-"""Preparation of model and data for the ranks: resolved, drawn, tokenised, hashed, and cached on disk."""
+"""Preparation of model and data for the ranks: resolved, drawn, tokenised, hashed and cached; and their preview."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,12 @@ from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from hpml_bench.data.copies import Copies, find_copies
-from hpml_bench.data.groups import groups_of, whole_groups
+from hpml_bench.data.draw import draw, retention_rows
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.retention import retention_rows
 from hpml_bench.data.sources import Resolved, resolve_model, weight_files
 from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
-from hpml_bench.plugins.rows import read_rows, write_rows
-from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
+from hpml_bench.plugins.rows import Rows, read_rows, write_rows
+from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer, pad_id, tokenizer_digest
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.options import options_class
@@ -40,12 +40,10 @@ from hpml_bench.system.text import digest
 FORMAT = 5
 """Version of cache entries, raised when the same rows are tokenised or saved differently."""
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 6
-"""Stream of random numbers that draws the groups of validation rows split off the training rows."""
 MANIFEST = "manifest.json"
 BATCH = 1000
-VALIDATION_SHARE = 10
-"""One training row in this many becomes a validation row, where neither data set nor settings specify any."""
+END = 40
+"""Characters that a preview shows of a prompt's end."""
 
 
 @explained(disk_error)
@@ -72,16 +70,25 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     tokenizer = load_tokenizer(model.folder_or_file)
     config = json.loads((model.folder_or_file / "config.json").read_text())
     config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
-    _check_length(settings, config)
-    loaded, task = _load(settings)
+    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    if isinstance(longest, int) and settings.max_length > longest:
+        raise UserError(
+            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
+        )
+    where = f"data set {settings.dataset.name}"
+    loaded, task = _load(settings, where)
     rows = draw(loaded, settings, task.most_validation_rows)
-    fewer = _fewer(rows, settings)
+    fewer = [
+        f"{split}_samples asks for {count:,} rows, there are {len(rows[split]):,}, and all of them are taken"
+        for split in SPLITS
+        if (count := getattr(settings, f"{split}_samples")) is not None and count > len(rows[split])
+    ]
     if task.retention is not None:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
     ends = generation_ends(model.folder_or_file, tokenizer)
     vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
     encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends)
-    data, facts = _check_and_digest(rows, loaded.label_names, task, _where(settings), task.sources(encoder))
+    data, facts = _check_and_digest(rows, loaded.label_names, task, where, task.sources(encoder))
     digests = Digests(weights="", tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
     # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
     key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
@@ -92,7 +99,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
                 _tokenise(rows, task, encoder, fresh)
         manifest = json.loads((folder / MANIFEST).read_text())
     left = {split: read_rows(folder / split).num_rows for split in rows}
-    _check_rows_left(left, settings)
+    _check_rows_left(left, settings, where)
     notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     copies = Copies.model_validate(manifest["copies"])
     return Prepared(
@@ -128,6 +135,26 @@ def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> I
         yield f"copies: {copies.warning}{advice}"
 
 
+def _check_rows_left(left: Mapping[str, int], settings: Settings, where: str) -> None:
+    """Refuse splits with too few rows left; with `vary_data`, fewer than twice as many as each seed draws."""
+    for split, count in left.items():
+        least = settings.global_batch if split == "train" else 1
+        if split == "train" and settings.vary_data:
+            least = 2 * (settings.train_samples or 1)
+        if count < least:
+            raise UserError(
+                f"{where}: of the {split} rows only {count} are left that have at most max_length "
+                f"{settings.max_length} tokens and something to learn, and {least} are needed; raise max_length"
+            )
+
+
+def _group_note(folder: Path) -> dict[str, str]:
+    test = read_rows(folder / "test")
+    if GROUP not in test.column_names:
+        return {}
+    return {"groups": f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} groups"}
+
+
 def silence() -> None:
     """Switch off the libraries' progress bars, log messages and telemetry."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -141,103 +168,24 @@ def silence() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it names, when imported, kernels that it doesn't find
 
 
-def _check_length(settings: Settings, config: Mapping[str, Any]) -> None:
-    longest = config.get("n_positions") or config.get("max_position_embeddings")
-    if isinstance(longest, int) and settings.max_length > longest:
-        raise UserError(
-            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
-        )
-
-
 # The rows
 
 
-def _load(settings: Settings) -> tuple[LoadedData, Task]:
+def _load(settings: Settings, where: str) -> tuple[LoadedData, Task]:
     """Return the data set's rows and the task that learns from them."""
     loader, task = make_loader(settings), make_task(settings.task)
     target = task.target
     if target not in loader.targets:
         raise UserError(
-            f"{_where(settings)}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
+            f"{where}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
             f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or data set"
         )
     wanted = settings.validation_samples or task.most_validation_rows  # data sets always get a number
     loaded = loader.load(settings.model_copy(update={"validation_samples": wanted}), target)
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
-            raise UserError(f"{_where(settings)}: there are no {split} rows; give a data set that has some")
+            raise UserError(f"{where}: there are no {split} rows; give a data set that has some")
     return loaded, make_task(settings.task, loaded.label_names)
-
-
-def _where(settings: Settings) -> str:
-    return f"data set {settings.dataset.name}"
-
-
-def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validation_rows) -> dict[str, Dataset]:
-    """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
-
-    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
-    rows are training rows, of which each seed draws its own (data.batches.training_rows): one preparation, and one
-    digest, for all seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or
-    all of the data set's own, and `most` at most.
-
-    Raises:
-        UserError: less than a global batch is left to train on, or with `vary_data` less than twice `train_samples`.
-
-    """
-    order, held_out = _permutation(loaded.train, settings.data_seed, 0), 0
-    if loaded.validation is None:
-        held_out = settings.validation_samples or min(most, max(1, len(order) // VALIDATION_SHARE))
-    held_rows, train, groups = order[:held_out], order[held_out:], groups_of(loaded.train)
-    if held_out and groups is not None:
-        chosen = whole_groups(groups, held_out, np.random.default_rng([settings.data_seed, HELD_OUT]))[order]
-        held_rows, train = order[chosen][:held_out], order[~chosen]
-    if len(train) < settings.global_batch:
-        by_groups = "" if groups is None else " by whole groups"
-        raise UserError(
-            f"{_where(settings)}: {len(order)} training rows are too few for "
-            + (f"{held_out} validation_samples split off them{by_groups} and " if held_out else "")
-            + f"one global_batch of {settings.global_batch}; lower these"
-        )
-    if loaded.validation is None:
-        validation = loaded.train.select(held_rows)
-    else:
-        drawn = _permutation(loaded.validation, settings.data_seed, 1)
-        validation = loaded.validation.select(drawn[: settings.validation_samples or most])
-    test = _permutation(loaded.test, settings.data_seed, 2)
-    return {
-        "train": loaded.train.select(_training(train, settings)),
-        "validation": validation,
-        "test": loaded.test.select(test[: settings.test_samples]),
-    }
-
-
-def _training(order: np.ndarray, settings: Settings) -> np.ndarray:
-    """Return the training rows; with `vary_data` all of `order`, from which each seed draws its own."""
-    if not settings.vary_data:
-        return order[: settings.train_samples]
-    if settings.train_samples is None:
-        raise UserError("vary_data needs train_samples: how many training rows each seed draws")
-    if 2 * settings.train_samples > len(order):
-        raise UserError(
-            f"{_where(settings)}: with vary_data each seed draws {settings.train_samples} train_samples, but of "
-            f"{len(order)} rows all would draw nearly the same; lower train_samples to at most {len(order) // 2}"
-        )
-    return order
-
-
-def _permutation(dataset: Dataset, seed: int, stream: int) -> np.ndarray:
-    return np.random.default_rng([seed, stream]).permutation(len(dataset))
-
-
-def _fewer(rows: Mapping[str, Dataset], settings: Settings) -> list[str]:
-    """Return a sentence for each split with fewer rows than the settings ask for."""
-    return [
-        f"{split}_samples asks for {count:,} rows, there are {len(rows[split]):,}, and all of them are taken"
-        for split in SPLITS
-        if (count := getattr(settings, f"{split}_samples")) is not None and count > len(rows[split])
-    ]
 
 
 def _check_and_digest(
@@ -277,19 +225,6 @@ def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
         yield numbers.astype("<f8" if pa.types.is_floating(column.type) else "<i8").tobytes()
 
 
-def _check_rows_left(left: Mapping[str, int], settings: Settings) -> None:
-    """Refuse splits with too few rows left; with `vary_data`, fewer than twice as many as each seed draws."""
-    for split, count in left.items():
-        least = settings.global_batch if split == "train" else 1
-        if split == "train" and settings.vary_data:
-            least = 2 * (settings.train_samples or 1)
-        if count < least:
-            raise UserError(
-                f"{_where(settings)}: of the {split} rows only {count} are left that have at most max_length "
-                f"{settings.max_length} tokens and something to learn, and {least} are needed; raise max_length"
-            )
-
-
 # On disk
 
 
@@ -319,14 +254,6 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def _group_note(folder: Path) -> dict[str, str]:
-    """Return a note on the number of groups of test rows; empty without groups."""
-    test = read_rows(folder / "test")
-    if GROUP not in test.column_names:
-        return {}
-    return {"groups": f"{test.num_rows:,} test rows in {pc.count_distinct(test.column(GROUP)).as_py():,} groups"}
-
-
 def _file_digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.glob("*/*") if path.is_file())
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
@@ -345,3 +272,80 @@ def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a model's weights and configuration."""
     files = sorted([*weight_files(folder), folder / "config.json"])
     return digest([[file.name, file_sha256(file)] for file in files], 64)
+
+
+# Preview
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A prepared row as the model sees it."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    """Text in parts, each with whether its tokens are targets."""
+    ids: tuple[int, ...]
+    learnt: int
+    """Number of target tokens; 0 for a row with one label."""
+    label: str
+    """Label or expected answer, as text."""
+    full: bool
+    """Whether it has `max_length` tokens, so that it may have been cut."""
+    cut: int
+    """Tokens cut off its prompt, as far as the task records them."""
+    prompt: int
+    """Tokens of its prompt; 0 for a row without one."""
+    prompt_end: str
+    """Last characters of the prompt."""
+
+
+def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[str], list[SeenRow]]:
+    """Prepare model and data, and return sentences on model, template and rows, and the first rows of a split."""
+    prepared = prepare(settings)
+    tokenizer = load_tokenizer(Path(prepared.backbone))
+    task = make_task(settings.task, prepared.label_names, prepared.facts)
+    encoder = Encoder(tokenizer, settings.max_length, None, settings.backbone)
+    rows = Rows(Path(prepared.data) / split, prepared.pad_id)
+    facts = [f"{name}: {text}" for name, text in (*task.sources(encoder).items(), *prepared.notes.items())]
+    if task.decoding is not None:
+        ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in prepared.stop_ids]
+        facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
+    cuts, prompts = (rows.column(name) if rows.has(name) else [0] * len(rows) for name in ("cut", "prompt"))
+    seen = []
+    for number in range(min(count, len(rows))):
+        ids = tuple(rows.tokens(number).tolist())
+        labels = [IGNORE_INDEX] * len(ids) if rows.token_labels is None else rows.token_labels[number]
+        targets = [bool(label != IGNORE_INDEX) for label in labels]
+        seen.append(
+            SeenRow(
+                pieces=tuple(_pieces(ids, targets, tokenizer)),
+                ids=ids,
+                learnt=sum(targets),
+                label=_shown_label(rows, number, prepared.label_names),
+                full=len(ids) == settings.max_length and task.cuts_texts,
+                cut=cuts[number],
+                prompt=prompts[number],
+                prompt_end=str(tokenizer.decode(ids[: prompts[number]], clean_up_tokenization_spaces=False))[-END:],
+            )
+        )
+    return facts, seen
+
+
+def _pieces(
+    ids: tuple[int, ...], targets: list[bool], tokenizer: transformers.PreTrainedTokenizerFast
+) -> Iterator[tuple[str, bool]]:
+    """Yield each stretch of target tokens or of other tokens: the text that it adds to the text before, and which."""
+    start, before = 0, ""
+    for place in range(1, len(ids) + 1):
+        if place == len(ids) or targets[place] != targets[start]:
+            text = str(tokenizer.decode(list(ids[:place]), clean_up_tokenization_spaces=False))
+            yield text[len(before) :], targets[start]
+            start, before = place, text
+
+
+def _shown_label(rows: Rows, number: int, names: tuple[str, ...]) -> str:
+    if rows.has("expected"):
+        return str(rows.column("expected")[number])
+    if rows.token_labels is not None:
+        return " ".join(names[label] for label in rows.token_labels[number] if label != IGNORE_INDEX)
+    label = rows.labels[number]
+    return names[int(label)] if names else f"{label:g}"

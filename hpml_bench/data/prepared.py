@@ -1,12 +1,28 @@
-"""Model and data on local disk, from which the ranks start."""
+"""Model and data on local disk, from which the ranks start; and a run's batches of it, per rank and per pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
 from pydantic import Field
 
 from hpml_bench.plugins.task import Scaffold
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.settings import Settings
+
+if TYPE_CHECKING:
+    from hpml_bench.plugins.rows import Rows
+
+BUCKET = 32
+"""Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
+OWN_ROWS = 4
+"""Stream of random numbers that draws a seed's own rows; streams 0 to 3 draw rows for all seeds."""
+
+T = TypeVar("T")
 
 
 class Prepared(Frozen):
@@ -30,3 +46,71 @@ class Prepared(Frozen):
     """Tokens that end a generated answer."""
     scaffold: Scaffold = Scaffold()
     """Text that the template puts around the content of a generated answer."""
+
+
+def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
+    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
+    from hpml_bench.plugins.rows import Rows, read_rows
+
+    folder = Path(prepared.data) / "train"
+    if not settings.vary_data:
+        return Rows(folder, prepared.pad_id)
+    generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
+    drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
+    return Rows(folder, prepared.pad_id, drawn)
+
+
+def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield `steps` global batches of `size` row indices each; these arguments alone determine them.
+
+    Every epoch is a new permutation, less the rows that don't fill a last batch. Within buckets of batches rows are
+    sorted by length and the batches shuffled again, so that a batch pads little: for all methods alike.
+    """
+    epoch, done = 0, 0
+    while done < steps:
+        generator = np.random.default_rng([seed, epoch])
+        order = generator.permutation(len(lengths))[: len(lengths) // size * size]
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), BUCKET * size):
+            bucket = order[start : start + BUCKET * size]
+            by_length = bucket[np.argsort(lengths[bucket], kind="stable")]
+            batches.extend(by_length.reshape(-1, size))
+        for choice in generator.permutation(len(batches))[: steps - done]:
+            yield batches[choice]
+        done += len(batches)
+        epoch += 1
+
+
+def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Return one rank's part of a global batch: every `world`-th row, so that ranks get rows of like length."""
+    return indices[rank::world]
+
+
+def pieces(order: np.ndarray, targets: np.ndarray, rows: int, most: int) -> Iterator[np.ndarray]:
+    """Yield the row indices `order`, [n], in pieces of at most `rows` rows and `most` targets, or of one row with more.
+
+    `targets` has the number of targets of each row, by index.
+    """
+    start = 0
+    while start < len(order):
+        part = order[start : start + rows]
+        part = part[: max(1, int((targets[part].cumsum() <= most).sum()))]
+        yield part
+        start += len(part)
+
+
+class MemoryNeed(NamedTuple):
+    """Sizes that set a pass's memory: activations grow with padded tokens, logits with targets."""
+
+    padded: int
+    targets: int
+
+
+def largest(passes: Iterable[tuple[MemoryNeed, T]]) -> list[T]:
+    """Return the passes whose needs no other covers: memory for these is enough for all. Of equal ones the first."""
+    front: dict[MemoryNeed, T] = {}
+    for need, what in passes:
+        if not any(other.padded >= need.padded and other.targets >= need.targets for other in front):
+            kept = {o: w for o, w in front.items() if o.padded > need.padded or o.targets > need.targets}
+            front = {**kept, need: what}
+    return list(front.values())

@@ -70,11 +70,7 @@ def fetch(uri: str) -> Resolved:
         try:
             path = Path(rest).expanduser()
             exists = path.exists()
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ) as error:  # too long, a NUL, a loop of links, no such user
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a loop of links, no such user
             raise UserError(f"path:{rest[:200]!r} isn't a path: {error}") from None
         if not exists:
             raise UserError(f"path:{rest}: there is no such file or folder (relative paths start at {Path.cwd()})")
@@ -109,7 +105,14 @@ def resolve_model(uri: str) -> Resolved:
                 f"{uri}: holds {len(gguf_files)} GGUF files; name one of {', '.join(q.name for q in gguf_files)}"
             )
         return source.model_copy(update={"folder_or_file": _from_gguf(gguf_files[0])})
-    weight_files(path, None if source.revision is None else _hub_advice(uri))
+    advice = None
+    if source.revision is not None:
+        from huggingface_hub import constants
+
+        advice = f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
+        if constants.HF_HUB_OFFLINE:
+            advice = f"this is the hub's cache, which may hold only a part of {uri}: {GO_ON} (no .bin is read)"
+    weight_files(path, advice)
     return source
 
 
@@ -158,12 +161,10 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
 
 
 def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Resolved:
-    """Return the local snapshot of a hub repository, with its commit.
+    """Return the local snapshot of a hub repository: files of these patterns, of a model none in sub-folders.
 
     The commit is requested first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the hub's own
     cache is used (with `HF_HUB_OFFLINE=1` that alone).
-
-    Of a model no sub-folders are fetched. `patterns` are those of the files to fetch.
 
     Raises:
         UserError: there is no such repository or revision, or neither hub nor cache has it.
@@ -225,15 +226,6 @@ def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> 
     with suppress(OSError):  # a read-only cache may still be complete
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, commit)
-
-
-def _hub_advice(uri: str) -> str:
-    """Return what to do about a file that a snapshot lacks."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return f"this is the hub's cache, which may hold only a part of {uri}: {GO_ON} (no .bin is read)"
-    return f"{uri} has no such file, and no .bin is read; name a repository or revision with safetensors weights"
 
 
 def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:

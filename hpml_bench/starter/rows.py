@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.data.files import Format, file_of, read_file
-from hpml_bench.data.head import head_of
-from hpml_bench.data.repository import read_repository
+from hpml_bench.data.files import Format, file_of, head_of, read_file, read_repository
 from hpml_bench.starter.model import source_of
 from hpml_bench.system.errors import UserError
 

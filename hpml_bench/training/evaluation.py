@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.batches import MemoryNeed, largest, pieces
+from hpml_bench.data.prepared import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel

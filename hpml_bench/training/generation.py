@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
-from hpml_bench.data.batches import MemoryNeed, largest, pieces
-from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Generator, Scaffold, Task

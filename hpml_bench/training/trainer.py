@@ -13,8 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from hpml_bench.data.batches import MemoryNeed, largest, shard
-from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.probe import Evaluation, Probe, Write

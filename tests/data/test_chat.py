@@ -118,7 +118,7 @@ def test_ids_and_labels_by_hand() -> None:
     learnt = {9: 8, 10: 9, 11: 5, 20: 10, 21: 5}
     assert list(found.labels) == [learnt.get(place, IGNORE_INDEX) for place in range(23)]
     assert found.prompt == 20
-    assert (found.question, found.expected, found.escaped, found.cut) == ("and so ?", "five", 0, 0)
+    assert (found.question, found.expected, found.cut) == ("and so ?", "five", 0)
     assert writer.counts == {"rows": 1}
     assert writer.stop_ids == (2, 5)
     assert writer.answer_of(found) == [10]

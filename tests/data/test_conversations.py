@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerFast
 from helpers import tiny
 from hpml_bench.builtin.datasets import hub, text_files
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
+from hpml_bench.data.draw import retention_rows
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.data.retention import retention_rows
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import load_tokenizer

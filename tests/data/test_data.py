@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import tiny
-from hpml_bench.data.batches import MemoryNeed, global_batches, largest, pieces, shard
+from hpml_bench.data.prepared import MemoryNeed, global_batches, largest, pieces, shard
 from hpml_bench.plugins.rows import Rows
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, 200)

@@ -13,10 +13,8 @@ import pytest
 
 import hpml_bench
 from hpml_bench.data import newswire as nw
-from hpml_bench.data.newswire import entities, levels, vocabulary
-from hpml_bench.data.newswire.documents import balanced_beats, slots
-from hpml_bench.data.newswire.stream import beat_chain
-from hpml_bench.data.newswire.world import mixture
+from hpml_bench.data.newswire import balanced_beats, beat_chain, slots
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, HEADLINES, SENTENCES, World, make_world, mixture
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.suite.settings import DatasetSpec, Settings
 
@@ -29,12 +27,12 @@ def settings(**changes: int) -> Settings:
     return Settings.model_validate({"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes)
 
 
-def tiny_world() -> nw.World:
+def tiny_world() -> World:
     """Return a world of three beats in two topics (beats 0 and 2 are topic 0) whose kinds have two or three words."""
     person = np.array([[0.7, 0.1, 0.2], [0.2, 0.8, 0.1], [0.1, 0.1, 0.7]])
     half = np.full((2, 3), 0.5)
     words = dict.fromkeys(("organisation", "place", "noun", "verb", "adjective", "time"), ("x", "y"))
-    return nw.World(
+    return World(
         {"person": ("p", "q", "r"), **words},
         {"person": person, **dict.fromkeys(words, half), "noun": np.array([[0.9, 0.4, 0.5], [0.1, 0.6, 0.5]])},
         np.array([0, 1, 0]),
@@ -57,7 +55,7 @@ def test_the_posterior_equals_bayes_by_hand() -> None:
 def test_the_posterior_equals_the_share_of_topics_among_like_documents() -> None:
     """Monte Carlo: among sampled documents with the same persons, topics are as frequent as the posterior says."""
     world = tiny_world()
-    flat = nw.World(world.words, {**world.chance, "noun": world.chance["verb"]}, world.beat_topic)
+    flat = World(world.words, {**world.chance, "noun": world.chance["verb"]}, world.beat_topic)
     documents = nw.sample(flat, np.arange(90_000) % 3, np.random.default_rng(0))
     belief = nw.posterior(flat, documents)[:, 0]
     persons = np.stack([((documents.kinds == 0) & (documents.words == w)).sum(1) for w in range(3)], axis=1)
@@ -94,7 +92,7 @@ def test_a_mixture_is_computed_as_by_hand() -> None:
 @pytest.mark.parametrize("own_share", [0.0, 0.6, 1.0])
 def test_every_slot_has_a_distribution(own_share: float) -> None:
     """P(word | kind, beat) sums to 1 in every beat, at any share."""
-    for chance in nw.make_world(own_share).chance.values():
+    for chance in make_world(own_share).chance.values():
         np.testing.assert_allclose(chance.sum(0), 1)
 
 
@@ -102,7 +100,7 @@ def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> N
     """Classes overlap: the best possible accuracy lies between 90 and 96 %, and more own names raise it."""
     best = {}
     for share in (0.5, 0.6, 0.7):
-        world = nw.make_world(share)
+        world = make_world(share)
         here, expected = nw.best_accuracy(world, nw.generate(world, 10_000, 0, "check"))
         assert here == pytest.approx(expected, abs=0.012)  # four standard errors
         best[share] = expected
@@ -112,24 +110,24 @@ def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> N
 
 def test_a_text_determines_its_words() -> None:
     """No word has two kinds and no two frames are alike: the posterior of the words is that of the text."""
-    kinds = nw.make_world().words
+    kinds = make_world().words
     words = [word for kind in kinds.values() for word in kind]
     assert len(words) == len(set(words))
-    frames = vocabulary.HEADLINES + vocabulary.SENTENCES
+    frames = HEADLINES + SENTENCES
     assert len(frames) == len(set(frames))
     assert {kind for frame in frames for kind in slots(frame)} == set(kinds)
 
 
 def test_rows_are_the_same_everywhere() -> None:
     """The rows of a seed never change: recorded results stay comparable over versions and machines."""
-    world = nw.make_world()
+    world = make_world()
     texts = nw.render(world, nw.generate(world, 200, 0, "train"))
     assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == "5ca84007efd2dbb1"
 
 
 def test_the_first_rows_differ_by_seed_and_split_alone() -> None:
     """Same seed and split: the same rows. Another seed or split: not one text in common, in 3,000 rows each."""
-    world = nw.make_world()
+    world = make_world()
     keys = [(0, "train"), (0, "validation"), (0, "test"), (0, "stream"), (1, "train")]
     rows = [set(nw.render(world, nw.generate(world, 3000, *key))) for key in keys]
     assert rows[0] == set(nw.render(world, nw.generate(world, 3000, 0, "train")))
@@ -140,17 +138,17 @@ def test_the_first_rows_differ_by_seed_and_split_alone() -> None:
 @pytest.mark.parametrize("n", [4, 50, 1024])
 def test_labels_are_balanced(n: int) -> None:
     """Any number of rows has the four labels within one of each other."""
-    counts = np.bincount(nw.generate(nw.make_world(), n, 3, "train").topic, minlength=4)
+    counts = np.bincount(nw.generate(make_world(), n, 3, "train").topic, minlength=4)
     assert counts.sum() == n
     assert np.ptp(counts) <= 1
 
 
 def test_the_stream_ties_names_to_beats() -> None:
     """A background line names its beat, and all its people are of that beat."""
-    people = {name: i // nw.ENTITIES["person"] for i, name in enumerate(nw.make_world().words["person"])}
-    for text in nw.stream(nw.make_world(), 300, nw.split_rng(0, "stream"), background=1.0):
+    people = {name: i // ENTITIES["person"] for i, name in enumerate(make_world().words["person"])}
+    for text in nw.stream(make_world(), 300, nw.split_rng(0, "stream"), background=1.0):
         words = re.findall(r"\w+", text)
-        beats = {beat for beat, name in enumerate(nw.BEAT_NAMES) if name in text.lower().split()}
+        beats = {beat for beat, name in enumerate(BEAT_NAMES) if name in text.lower().split()}
         assert {people[word] for word in words if word in people} == beats, text
         assert len(beats) == 1
 
@@ -167,7 +165,7 @@ def test_the_data_set_gives_the_asked_rows_and_the_best_accuracy() -> None:
     assert data.validation is not None
     assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
     assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")
-    world = nw.make_world()
+    world = make_world()
     best = nw.best_accuracy(world, nw.generate(world, 48, 0, "test"))[0]
     assert data.notes["best possible accuracy"].startswith(f"{best:.1%}")
 
@@ -203,7 +201,7 @@ def test_the_tokenizer_loses_nothing() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ASSET)
-    world = nw.make_world()
+    world = make_world()
     for text in nw.render(world, nw.generate(world, 200, 0, "test")):
         ids = tokenizer(text)["input_ids"]
         assert len(ids) <= 64
@@ -221,18 +219,18 @@ def load(name: str, target: str, **changes: Any) -> LoadedData:
 
 def test_words_joined_are_the_text() -> None:
     """Without second words the words are those of the data set newswire, and entities are the slots of their kind."""
-    world = nw.make_world()
+    world = make_world()
     documents = nw.generate(world, 60, 0, "test")
     none = np.full(documents.kinds.shape, -1)
-    words, tags = entities.tagged(world, documents, none)
+    words, tags = nw.tagged(world, documents, none)
     assert [" ".join(row) for row in words] == nw.render(world, documents)
-    kinds = [list(world.words).index(kind) for kind in nw.ENTITIES]
+    kinds = [list(world.words).index(kind) for kind in ENTITIES]
     assert sum(tag != 0 for row in tags for tag in row) == np.isin(documents.kinds, kinds).sum()
-    kind_of = {name: kind for kind in nw.ENTITIES for name in world.words[kind]}
+    kind_of = {name: kind for kind in ENTITIES for name in world.words[kind]}
     for row, of_row in zip(words, tags, strict=True):
         for word, tag in zip(row, of_row, strict=True):
             kind = kind_of.get(word.strip(".,:"))
-            assert entities.TAGS[tag] == (f"B-{entities.TAG_OF_KIND[kind]}" if kind else "O"), word
+            assert nw.TAGS[tag] == (f"B-{nw.TAG_OF_KIND[kind]}" if kind else "O"), word
 
 
 def test_second_words_are_tagged_inside() -> None:
@@ -254,21 +252,21 @@ def test_second_words_are_tagged_inside() -> None:
 
 def test_the_best_rmse_is_the_posteriors() -> None:
     """On many rows what the posterior mean reaches is what is expected of it; without noise and doubt it is 0."""
-    world = nw.make_world()
+    world = make_world()
     rng = nw.split_rng(0, "check")
     beats = balanced_beats(20_000, rng)
-    documents, numbers = nw.sample(world, beats, rng), levels.noisy_levels(beats, 0, "check")
-    here, expected = levels.best_rmse(world, documents, numbers)
+    documents, numbers = nw.sample(world, beats, rng), nw.noisy_levels(beats, 0, "check")
+    here, expected = nw.best_rmse(world, documents, numbers)
     assert here == pytest.approx(expected, rel=0.03)
-    assert levels.NOISE < expected < numbers.std() / 2
-    plain = nw.make_world(1.0)  # every name is of the document's own beat
-    sure = levels.best_rmse(plain, nw.sample(plain, beats, rng), levels.LEVELS[beats], noise=0.0)
+    assert nw.NOISE < expected < numbers.std() / 2
+    plain = make_world(1.0)  # every name is of the document's own beat
+    sure = nw.best_rmse(plain, nw.sample(plain, beats, rng), nw.LEVELS[beats], noise=0.0)
     assert sure == pytest.approx((0, 0), abs=0.01)
 
 
 def test_the_noise_is_normal() -> None:
     """Mean 0, standard deviation as asked, and 4.6 % beyond two of it."""
-    noise = levels.noisy_levels(np.zeros(100_000, dtype=int), 0, "check", noise=0.5) - levels.LEVELS[0]
+    noise = nw.noisy_levels(np.zeros(100_000, dtype=int), 0, "check", noise=0.5) - nw.LEVELS[0]
     assert noise.mean() == pytest.approx(0, abs=0.01)
     assert noise.std() == pytest.approx(0.5, rel=0.01)
     assert (np.abs(noise) > 1).mean() == pytest.approx(0.0455, abs=0.003)
@@ -279,7 +277,7 @@ def test_scores_have_the_texts_of_newswire() -> None:
     scores, news = load("newswire_score", "number"), load("newswire", "class")
     assert scores.train["text"][:] == news.train["text"][:]
     topics = np.array(news.train["label"][:])
-    assert (np.abs(np.array(scores.train["label"][:]) - 2 * topics - 0.5) < 0.5 + 5 * levels.NOISE).all()
+    assert (np.abs(np.array(scores.train["label"][:]) - 2 * topics - 0.5) < 0.5 + 5 * nw.NOISE).all()
     assert re.match(
         r"\d\.\d{3} \(posterior mean on these 48 test rows; \d\.\d{3} expected", scores.notes["best possible RMSE"]
     )

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from helpers import tiny
 from helpers.tiny import gpt2, settings
 from hpml_bench.data import prepare as module
-from hpml_bench.data.prepare import draw, prepare
+from hpml_bench.data.draw import draw
+from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import FEWER, LoadedData
 from hpml_bench.plugins.rows import read_rows

@@ -11,8 +11,8 @@ import pytest
 from residents import asked, copy
 
 import hpml_bench
-from hpml_bench.data.batches import global_batches
 from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import global_batches
 from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
 from hpml_bench.gate.measure.sides import Installation, ResidentProcess
 from hpml_bench.gate.records import MethodCount

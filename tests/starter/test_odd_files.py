@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from helpers import starters
 from hpml_bench.cli import main
-from hpml_bench.data import head
+from hpml_bench.data import files
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
@@ -72,8 +72,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_heads(monkeypatch: pytest.MonkeyPatch, offline_cache: Path) -> Path:
     """Files of more than 4 kB are large; the folder of their heads."""
-    monkeypatch.setattr(head, "LARGE", 4000)
-    monkeypatch.setattr(head, "HEAD_ROWS", 100)
+    monkeypatch.setattr(files, "LARGE", 4000)
+    monkeypatch.setattr(files, "HEAD_ROWS", 100)
     return offline_cache / "heads"
 
 
@@ -148,14 +148,14 @@ def test_a_head_ends_with_a_row(tmp_path: Path, small_heads: Path) -> None:
     file = tmp_path / "a.csv"
     rows = "a,b\n" + '"x\ny",1\n' * 300
     file.write_text(rows + '"' + "\n" * 3000)
-    found = head.head_of(file)
+    found = files.head_of(file)
     assert found.file.read_text() == rows
     assert found.share == pytest.approx(len(rows) / file.stat().st_size)
     file.write_text("x" * 5000)
     with pytest.raises(UserError, match=r"a\.csv: no row ends within"):
-        head.head_of(file)
+        files.head_of(file)
     file.write_text("a\n1\n")
-    assert head.head_of(file) == (file, 1.0)
+    assert files.head_of(file) == (file, 1.0)
 
 
 def test_ids_and_texts_are_for_a_language_model_alone(bert: Path, llama: Path, tmp_path: Path) -> None:

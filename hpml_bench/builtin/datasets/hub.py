@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import TableOptions
-from hpml_bench.data.repository import read_repository
+from hpml_bench.data.files import read_repository
 from hpml_bench.data.tables import Splits, find, load
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen

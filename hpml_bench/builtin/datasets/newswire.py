@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import OWN_SHARE, TOPICS, best_accuracy, generate, make_world, render
-from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.data.newswire import best_accuracy, generate, render, split_sizes
+from hpml_bench.data.newswire_world import OWN_SHARE, TOPICS, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.data.conversations import rows_of
-from hpml_bench.data.newswire import BEAT_NAMES, ENTITIES, N_BEATS, World, make_world, render, stream
-from hpml_bench.data.newswire.documents import balanced_beats, beat_posterior, sample, split_rng
-from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.data.newswire import balanced_beats, beat_posterior, render, sample, split_rng, split_sizes, stream
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, N_BEATS, World, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings

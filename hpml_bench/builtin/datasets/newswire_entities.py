@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import OWN_SHARE, generate, make_world
-from hpml_bench.data.newswire.entities import TAGS, TWO_WORDS, second_words, tagged
-from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.data.newswire import TAGS, TWO_WORDS, generate, second_words, split_sizes, tagged
+from hpml_bench.data.newswire_world import OWN_SHARE, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import OWN_SHARE, make_world, render
-from hpml_bench.data.newswire.documents import balanced_beats, sample, split_rng
-from hpml_bench.data.newswire.levels import NOISE, best_rmse, noisy_levels
-from hpml_bench.data.newswire.sizes import split_sizes
+from hpml_bench.data.newswire import (
+    NOISE,
+    balanced_beats,
+    best_rmse,
+    noisy_levels,
+    render,
+    sample,
+    split_rng,
+    split_sizes,
+)
+from hpml_bench.data.newswire_world import OWN_SHARE, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings

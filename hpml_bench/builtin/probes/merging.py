@@ -79,7 +79,7 @@ def _logits(run: Run, model: TaskModel) -> Tensor:
     """
     import torch
 
-    from hpml_bench.data.batches import pieces
+    from hpml_bench.data.prepared import pieces
     from hpml_bench.training.kernels import autocast
 
     was_training, test, most = model.training, run.test, OUTPUTS // int(getattr(model, "width", 1))

@@ -17,22 +17,22 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
-    from hpml_bench.data.preview import preview as look
+    from hpml_bench.data.prepare import preview as prepared_rows
     from hpml_bench.report.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
     from hpml_bench.system.text import for_terminal
 
-    view = look(resolve_suite(load(suite, overrides)).settings, rows, split)
+    facts, seen = prepared_rows(resolve_suite(load(suite, overrides)).settings, rows, split)
     console = terminal()
     plain = console.no_color or not console.is_terminal
-    for fact in view.facts:
+    for fact in facts:
         console.print(Text(for_terminal(fact)), highlight=False)
-    for row in view.rows:
+    for number, row in enumerate(seen, 1):
         targets = f", {row.learnt} target tokens" if row.learnt else ""
         cut = ", as many as max_length: it may have been cut" if row.full else ""
         cut += f", {row.cut} cut off the prompt" if row.cut else ""
         console.print()
-        console.print(Text(f"{row.split} row {row.number + 1}: {len(row.ids)} tokens{targets}{cut}", style="bold"))
+        console.print(Text(f"{split} row {number}: {len(row.ids)} tokens{targets}{cut}", style="bold"))
         text = Text()
         for piece, is_target in row.pieces:
             for place, line in enumerate(piece.split("\n")):

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpml_bench.data.batches import global_batches
-from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.gate.measure.machine import Stopwatch, seconds_of, without_waiting
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.method import Method

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import tiny
-from hpml_bench.data.newswire import BEAT_NAMES, ENTITIES, make_world
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, make_world
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.dataset import LoadedData, make_loader

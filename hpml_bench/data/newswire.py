@@ -1,0 +1,318 @@
+"""A made-up news world: labelled documents, an unlabelled stream, and the exact posterior. Numpy alone.
+
+Four topics have six beats each; every beat has its own people, organisations and places, whose names say nothing
+about it. A labelled document of a beat mentions mostly, but not only, its entities, so classes overlap; since all
+probabilities are known, so is the best possible accuracy. The unlabelled stream shows which beat each name belongs to:
+a model pretrained on it needs few labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.data.newswire_world import (
+    BACKGROUND,
+    BEAT_NAMES,
+    BEAT_TOPIC,
+    ENTITIES,
+    HEADLINES,
+    N_BEATS,
+    N_TOPICS,
+    ROLES,
+    SENTENCES,
+    WORLD_SEED,
+    World,
+)
+from hpml_bench.suite.settings import Settings
+
+SPLITS = ("train", "validation", "test", "stream", "check")
+"""Splits; each draws its rows with its own random generator."""
+POOL = 8
+"""Multiple of `train_samples` to generate where each seed draws its own rows."""
+
+
+def split_sizes(settings: Settings) -> dict[str, int]:
+    """Return the number of rows to generate of each split, the test rows last."""
+    return {
+        "train": (settings.train_samples or 1024) * (POOL if settings.vary_data else 1),
+        "validation": settings.validation_samples or 500,
+        "test": settings.test_samples or 1000,
+    }
+
+
+@dataclass(frozen=True)
+class Documents:
+    """N documents: a headline frame and a sentence frame each, and the words in their slots."""
+
+    frames: NDArray[np.int64]
+    """Shape [N, 2]: index into HEADLINES and SENTENCES."""
+    words: NDArray[np.int64]
+    """Shape [N, slots]: index into the words of the slot's kind; -1 where a document has fewer slots."""
+    kinds: NDArray[np.int64]
+    """Shape [N, slots]: index of the slot's kind in the world's `words`; -1 where there is no slot."""
+    topic: NDArray[np.int64]
+    """Shape [N]: the label."""
+
+
+def slots(frame: str) -> list[str]:
+    """Return the kinds of a frame's slots, in order."""
+    return re.findall(r"\{(\w+)\}", frame)
+
+
+def split_rng(seed: int, split: str) -> np.random.Generator:
+    return np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed])
+
+
+def generate(world: World, n: int, seed: int, split: str) -> Documents:
+    """Return `n` rows of a split with labels as balanced as `n` allows, in random order."""
+    rng = split_rng(seed, split)
+    return sample(world, balanced_beats(n, rng), rng)
+
+
+def balanced_beats(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `n` beats as balanced as `n` allows, in random order."""
+    return np.asarray(np.arange(n)[np.argsort(rng.random(n), kind="stable")] % N_BEATS)
+
+
+def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> Documents:
+    """Draw one document of each given beat; only `rng.random()` is used, whose values numpy keeps stable."""
+    parts, names = (HEADLINES, SENTENCES), list(world.words)
+    frames = np.stack([(rng.random(len(beats)) * len(part)).astype(np.int64) for part in parts], axis=1)
+    tables = [[[names.index(kind) for kind in slots(frame)] for frame in part] for part in parts]
+    widths = [max(map(len, table)) for table in tables]
+    padded = [
+        np.array([row + [-1] * (width - len(row)) for row in table])
+        for table, width in zip(tables, widths, strict=True)
+    ]
+    kinds = np.concatenate([table[frames[:, i]] for i, table in enumerate(padded)], axis=1)
+    uniform = rng.random(kinds.shape)
+    words = np.full(kinds.shape, -1)
+    for k, name in enumerate(names):
+        below = np.cumsum(world.chance[name], axis=0)
+        for beat in range(below.shape[1]):
+            where = (kinds == k) & (beats == beat)[:, None]
+            drawn = np.searchsorted(below[:, beat], uniform[where], side="right")
+            words[where] = np.minimum(drawn, len(below) - 1)  # the last sum can be 1 - 1e-16
+    return Documents(frames, words, kinds, world.beat_topic[beats])
+
+
+def render(world: World, documents: Documents) -> list[str]:
+    """Return the texts: headline, full stop, sentence."""
+    names = list(world.words)
+    fill_headline, fill_sentence = ([re.sub(r"\{\w+\}", "%s", f) for f in part] for part in (HEADLINES, SENTENCES))
+    texts = []
+    for (headline, sentence), kinds, words in zip(
+        documents.frames.tolist(), documents.kinds.tolist(), documents.words.tolist(), strict=True
+    ):
+        filled = [world.words[names[k]][w] for k, w in zip(kinds, words, strict=True) if k >= 0]
+        split = fill_headline[headline].count("%s")
+        parts = fill_headline[headline] % tuple(filled[:split]), fill_sentence[sentence] % tuple(filled[split:])
+        texts.append(". ".join(part[0].upper() + part[1:] for part in parts))
+    return texts
+
+
+def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
+    """Return P(topic | document), exact, shape [N, topics]: the sum over the topic's beats."""
+    by_topic = _likelihood(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic]
+    return np.asarray(by_topic / by_topic.sum(1, keepdims=True))
+
+
+def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
+    """Return P(beat | document), exact, shape [N, beats]."""
+    by_beat = _likelihood(world, documents)
+    return np.asarray(by_beat / by_beat.sum(1, keepdims=True))
+
+
+def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
+    """Return P(document | beat) up to a factor per document, shape [N, beats].
+
+    Frames don't depend on the beat and slots are independent given it, so with all beats equally likely P(beat |
+    document) is proportional to the product of P(word | beat).
+    """
+    log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
+    for k, name in enumerate(world.words):
+        log_chance = np.log(np.maximum(world.chance[name], 1e-300))
+        for slot in range(documents.words.shape[1]):
+            where = documents.kinds[:, slot] == k
+            log_likelihood[where] += log_chance[documents.words[where, slot]]
+    return np.asarray(np.exp(log_likelihood - log_likelihood.max(1, keepdims=True)))
+
+
+def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:
+    """Return the best possible accuracy: on these rows, and expected over all documents (mean largest posterior)."""
+    belief = posterior(world, documents)
+    return float((belief.argmax(1) == documents.topic).mean()), float(belief.max(1).mean())
+
+
+# Entities
+
+
+TAG_OF_KIND = {"person": "PER", "organisation": "ORG", "place": "LOC"}
+TAGS = ("O", *(f"{part}-{tag}" for tag in TAG_OF_KIND.values() for part in "BI"))
+TWO_WORDS = 0.3
+"""Share of the names that have a second word."""
+
+Tagged = tuple[str, str]
+"""A word and its tag."""
+
+
+def second_words(
+    world: World, documents: Documents, seed: int, split: str, share: float = TWO_WORDS
+) -> NDArray[np.int64]:
+    """Return the second word of each name, shape [N, slots]: an index into the names of its kind, -1 for none.
+
+    It is any name of the same kind, whatever its beat.
+    """
+    rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 1])
+    longer, drawn = rng.random(documents.kinds.shape), rng.random(documents.kinds.shape)
+    second = np.full(documents.kinds.shape, -1)
+    for kind, name in enumerate(world.words):
+        if name in ENTITIES:
+            where = (documents.kinds == kind) & (longer < share)
+            second[where] = (drawn[where] * len(world.words[name])).astype(np.int64)
+    return second
+
+
+def tagged(world: World, documents: Documents, second: NDArray[np.int64]) -> tuple[list[list[str]], list[list[int]]]:
+    """Return the words of each document, punctuation left on them, and their tags, indices into TAGS.
+
+    Joined by spaces the words are the text of `render`, but for the second words of names.
+    """
+    words, tags = [], []
+    chosen = zip(documents.kinds.tolist(), documents.words.tolist(), second.tolist(), strict=True)
+    for (headline, sentence), (kinds, first, then) in zip(documents.frames.tolist(), chosen, strict=True):
+        filled = _tagged_slots(world, kinds, first, then)
+        row = [*_part(HEADLINES[headline], filled, "."), *_part(SENTENCES[sentence], filled, "")]
+        words.append([word for word, _ in row])
+        tags.append([TAGS.index(tag) for _, tag in row])
+    return words, tags
+
+
+def _tagged_slots(world: World, kinds: list[int], first: list[int], then: list[int]) -> Iterator[list[Tagged]]:
+    """Yield the words of each slot of a document with their tags."""
+    names = list(world.words)
+    for kind, *chosen in zip(kinds, first, then, strict=True):
+        if kind < 0:
+            continue
+        entity = TAG_OF_KIND.get(names[kind])
+        words = " ".join(world.words[names[kind]][index] for index in chosen if index >= 0).split()  # two of `time`
+        yield [(word, f"{'I' if place else 'B'}-{entity}" if entity else "O") for place, word in enumerate(words)]
+
+
+def _part(frame: str, filled: Iterator[list[Tagged]], end: str) -> list[Tagged]:
+    """Return the words of a headline or sentence, the first one with a capital."""
+    row: list[Tagged] = []
+    for before, is_slot, behind in _pieces(frame):
+        if not is_slot:
+            row.append((before, "O"))
+            continue
+        words = next(filled)
+        words[0] = (before + words[0][0], words[0][1])
+        words[-1] = (words[-1][0] + behind, words[-1][1])
+        row += words
+    row[0] = (row[0][0][0].upper() + row[0][0][1:], row[0][1])
+    row[-1] = (row[-1][0] + end, row[-1][1])
+    return row
+
+
+@cache
+def _pieces(frame: str) -> tuple[tuple[str, bool, str], ...]:
+    """Return a frame word by word: the text before its slot, whether it has a slot, and the text after it."""
+    pieces = []
+    for word in frame.split():
+        slot = re.search(r"\{\w+\}", word)
+        pieces.append((word[: slot.start()], True, word[slot.end() :]) if slot else (word, False, ""))
+    return tuple(pieces)
+
+
+# Numbers
+
+
+NOISE = 0.25
+"""Standard deviation of the noise, which no text reveals."""
+LEVELS: NDArray[np.float64] = 2.0 * BEAT_TOPIC + (np.arange(N_BEATS) // N_TOPICS) / 5
+"""Level of each beat: 2 apart from topic to topic, and from 0 to 1 over the beats of a topic."""
+
+
+def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float = NOISE) -> NDArray[np.float64]:
+    """Return a number for each document, [N]: its beat's level plus normal noise.
+
+    The noise is by Box and Muller (1958) from `rng.random()`, whose values numpy keeps stable. Rounded to four
+    decimals, since the last bits of a logarithm differ between machines.
+    """
+    rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 2])
+    radius, angle = rng.random(len(beats)), rng.random(len(beats))
+    normal = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
+    return np.asarray(np.round(LEVELS[beats] + noise * normal, 4))
+
+
+def best_rmse(
+    world: World, documents: Documents, numbers: NDArray[np.float64], noise: float = NOISE
+) -> tuple[float, float]:
+    """Return the RMSE of the best possible guess: on these rows, and expected over all documents.
+
+    The best guess is the posterior mean of the level; its expected squared error is the posterior variance plus
+    the noise's.
+    """
+    belief = beat_posterior(world, documents)
+    mean = belief @ LEVELS
+    variance = belief @ LEVELS**2 - mean**2
+    on_rows = np.sqrt(np.mean((numbers - mean) ** 2))
+    return float(on_rows), float(np.sqrt(variance.mean() + noise**2))
+
+
+# The unlabelled stream
+
+
+def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1, background: float = 0.6) -> list[str]:
+    """Return `n` texts in order.
+
+    Args:
+        world: the world that the texts are about.
+        n: number of texts.
+        rng: the random generator.
+        stay: chance that a text keeps the beat of the one before it. It makes the state at the end of a text useful
+            for the next one: with 0 a frozen backbone's last state predicts little, and with 0.25 much.
+        background: share of background lines; the others are like the labelled documents.
+
+    """
+    beats = beat_chain(n, rng, stay)
+    is_background = rng.random(n) < background
+    lines = iter(_background(world, beats[is_background], rng))
+    documents = iter(render(world, sample(world, beats[~is_background], rng)))
+    return [next(lines if line else documents) for line in is_background]
+
+
+def beat_chain(n: int, rng: np.random.Generator, stay: float) -> NDArray[np.int64]:
+    """Return beats that stay with chance `stay` and else are drawn anew, shape [n]."""
+    fresh = (rng.random(n) * N_BEATS).astype(np.int64)
+    moves = rng.random(n) >= stay
+    moves[:1] = True
+    latest = np.maximum.accumulate(np.where(moves, np.arange(n), 0))
+    return fresh[latest]
+
+
+def _background(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
+    """Return one line of each given beat, with names of that beat only."""
+    frames = [(slots(frame), re.sub(r"\{\w+\}", "%s", frame)) for frame in BACKGROUND]
+    width = max(len(kinds) for kinds, _ in frames)
+    which = (rng.random(len(beats)) * len(frames)).astype(np.int64)
+    uniform = rng.random((len(beats), width))
+    texts = []
+    for beat, frame, draws in zip(beats.tolist(), which.tolist(), uniform, strict=True):
+        kinds, text = frames[frame]
+        filled = []
+        for kind, u in zip(kinds, draws.tolist(), strict=False):
+            if kind in ENTITIES:
+                filled.append(world.name(kind, beat, u))
+            else:
+                filled.append(BEAT_NAMES[beat] if kind == "beat" else ROLES[int(u * len(ROLES))])
+        line = text % tuple(filled)
+        texts.append(line[0].upper() + line[1:])
+    return texts
