@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.data.conversations import as_conversations, find_shape
 from hpml_bench.data.files import OTHER, SEPARATED, TEXT, Format, read_file
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.plugins.dataset import GROUP, LoadedData
 from hpml_bench.plugins.task import Task
@@ -22,9 +23,11 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TEST_ROWS, RETENTION_ROWS, HELD_OUT_GROUPS = 3, 4, 6
-"""Streams that draw test rows split off the training rows, general text, and the groups of validation rows split
-off."""
+    from hpml_bench.plugins.rows import Rows
+
+TEST_ROWS, RETENTION_ROWS, OWN_ROWS, HELD_OUT_GROUPS = 3, 4, 4, 6
+"""Streams that draw test rows split off the training rows, general text, a seed's own training rows (`[data_seed, 4,
+seed]`), and the groups of validation rows split off."""
 SHARE = 10
 """One training row in this many becomes a test or validation row, where nothing says how many."""
 
@@ -82,7 +85,7 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
 
     Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
     off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
-    rows are training rows, of which each seed draws its own (data.prepared.training_rows): one preparation, and one
+    rows are training rows, of which each seed draws its own (`training_rows`): one preparation, and one
     digest, for all seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or
     all of the data set's own, and `most` at most.
 
@@ -126,6 +129,18 @@ def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validatio
         else loaded.validation.select(validation[: settings.validation_samples or most]),
         "test": loaded.test.select(test[: settings.test_samples]),
     }
+
+
+def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
+    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
+    from hpml_bench.plugins.rows import Rows, read_rows
+
+    folder = Path(prepared.data) / "train"
+    if not settings.vary_data:
+        return Rows(folder, prepared.pad_id)
+    generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
+    drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
+    return Rows(folder, prepared.pad_id, drawn)
 
 
 # General text

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -12,15 +11,10 @@ from pydantic import Field
 from hpml_bench.plugins.task import Scaffold
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
-from hpml_bench.suite.settings import Settings
-
-if TYPE_CHECKING:
-    from hpml_bench.plugins.rows import Rows
 
 BUCKET = 32
 """Global batches sorted by length together: large enough to save most padding, small enough to keep batches varied."""
-OWN_ROWS = 4
-"""Stream of random numbers that draws a seed's own rows; streams 0 to 3 draw rows for all seeds."""
+
 
 T = TypeVar("T")
 
@@ -46,18 +40,6 @@ class Prepared(Frozen):
     """Tokens that end a generated answer."""
     scaffold: Scaffold = Scaffold()
     """Text that the template puts around the content of a generated answer."""
-
-
-def training_rows(prepared: Prepared, settings: Settings, seed: int) -> Rows:
-    """Return the rows that a seed trains on: all that were prepared, or with `vary_data` those it draws of them."""
-    from hpml_bench.plugins.rows import Rows, read_rows
-
-    folder = Path(prepared.data) / "train"
-    if not settings.vary_data:
-        return Rows(folder, prepared.pad_id)
-    generator = np.random.default_rng([settings.data_seed, OWN_ROWS, seed])
-    drawn = generator.permutation(read_rows(folder).num_rows)[: settings.train_samples]
-    return Rows(folder, prepared.pad_id, drawn)
 
 
 def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.prepared import Prepared, global_batches, training_rows
+from hpml_bench.data.draw import training_rows
+from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel

@@ -13,10 +13,10 @@ from datasets import Dataset
 
 from helpers.tiny import prepared, settings
 from hpml_bench.cli import main
-from hpml_bench.data.draw import draw
+from hpml_bench.data.draw import draw, training_rows
 from hpml_bench.data.newswire import generate, render
 from hpml_bench.data.newswire_world import make_world
-from hpml_bench.data.prepared import global_batches, training_rows
+from hpml_bench.data.prepared import global_batches
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.selection import Selection
