@@ -285,8 +285,10 @@ def test_it_leaves_out_runs_of_other_ranks_and_with_checkpointing(tmp_path: Path
         for name, changes in other.items()
         for run in made_records.sweep([name], 3, settings=made_records.SETTINGS.model_copy(update=changes))
     ]
-    folder = page_of(tmp_path / "both", [*made_records.sweep(["lora", "full", "adapter"], seeds=4), *more], 4)
-    assert (answer_in(folder)["runs"], answer_in(folder)["untried"]) == (12, ["head"])
+    folder = page_of(
+        tmp_path / "both", [*made_records.sweep(["lora", "full", "adapter", "prompt_tuning"], seeds=4), *more], 4
+    )
+    assert (answer_in(folder)["runs"], answer_in(folder)["untried"]) == (16, ["head"])
     assert problems_in(folder) == []
 
 
