@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
+import calibration_cases as cases
 import numpy as np
-from calibration_cases import print_cases
 from numpy.typing import NDArray
 from scipy import optimize, special
 
@@ -38,6 +38,8 @@ PAGE_MB, MEMORY_MB = 2.097152, 60.0
 """Memory is measured in pages."""
 COST_SD = 0.02
 """Standard deviation of the logarithm of a cost, of a method with spread 1."""
+GROUPS = ((5, True), (10, True), (10, False))
+"""Rows of a group, and whether all groups have as many."""
 
 
 def tied(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -230,41 +232,11 @@ def claims(world: World, n: int, trials: int) -> tuple[float, float]:
     return found.count("different") / len(found), found.count("equivalent") / len(found)
 
 
-def misses(noise: Noise, n: int, trials: int) -> tuple[float, float]:
-    """Return the shares of samples of n whose 95 % interval lies below the true mean, above it."""
-    values = noise(np.random.default_rng(1), (trials, n))
-    half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
-    middle = values.mean(axis=-1)
-    return float(np.mean(middle + half < 0)), float(np.mean(middle - half > 0))
-
-
 def coverage(noise: Noise, n: int, trials: int) -> float:
     """Return the share of samples of n whose 95 % interval holds the true mean, 0."""
-    return 1 - sum(misses(noise, n, trials))
-
-
-def power(difference: float, n: int, alpha: float, trials: int) -> float:
-    """Return the share of trials in which the paired t test finds a difference (in sd of the differences)."""
-    values = np.random.default_rng(2).standard_normal((trials, n)) + difference
-    t = values.mean(axis=-1) / (values.std(axis=-1, ddof=1) / math.sqrt(n))
-    return float(np.mean(2 * special.stdtr(n - 1, -np.abs(t)) < alpha))
-
-
-def crossed_coverage(seed_sd: float, n: int, rows: int, trials: int) -> tuple[float, float]:
-    """Return how often the interval over seeds alone, and the crossed one, holds the accuracy over all rows and seeds.
-
-    A row is right where its ease + the seed's skill + noise > 0: ease and noise are standard normal.
-    """
-    random = np.random.default_rng(3)
-    truth = float(special.ndtr(0.8 / np.sqrt(2 + seed_sd**2)))
-    alone = crossed = 0
-    for _ in range(trials):
-        ease, skill = 0.8 + random.standard_normal(rows), seed_sd * random.standard_normal((n, 1))
-        right = (ease + skill + random.standard_normal((n, rows)) > 0).astype(float)
-        for_seeds, for_both = statistics.mean_interval(right.mean(axis=1)), statistics.crossed_interval(right)
-        alone += (for_seeds.low or 0) <= truth <= (for_seeds.high or 0)
-        crossed += (for_both.low or 0) <= truth <= (for_both.high or 0)
-    return alone / trials, crossed / trials
+    values = noise(np.random.default_rng(1), (trials, n))
+    half = special.stdtrit(n - 1, 1 - ALPHA / 2) * values.std(axis=-1, ddof=1) / np.sqrt(n)
+    return float(np.mean(np.abs(values.mean(axis=-1)) <= half))
 
 
 def marked(noise: str, n: int, trials: int, spreads: tuple[float, float] = (1.0, 10.0)) -> float:
@@ -279,46 +251,29 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def print_table(title: str, head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Print a table in Markdown, each row as soon as it is known."""
+    print(f"\n{title}\n\n| {' | '.join(head)} |\n| --- |{' ---: |' * (len(head) - 1)}")
+    for name, cells in rows:
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
 def print_pages(trials: int) -> None:
-    """Print how often pages make a false claim, and what they claim of differences that are there."""
-    print(f"Pages with any false claim (verdicts, ranks, front), {METHODS} methods, 3 metrics, {trials:,} pages each\n")
-    print("| noise and truth | n = 3 | n = 5 | n = 10 |\n| --- | ---: | ---: | ---: |")
-    for name, world in WORLDS.items():
-        print(f"| {name} | {' | '.join(percent(false_pages(world, n, trials)) for n in (3, 5, 10))} |", flush=True)
-    print("\nPairs called better / equivalent\n\n| truth | n = 3 | n = 5 | n = 10 |\n| --- | ---: | ---: | ---: |")
-    quiet = replace(WORLDS["normal, two groups"], disturbance="none")
-    for name, world in (("two groups: 18 of 30 pairs differ", quiet), ("all equal", WORLDS["normal, all equal"])):
-        shown = (claims(world, n, max(1, trials // 10)) for n in (3, 5, 10))
-        print(f"| {name} | {' | '.join(f'{percent(b)} / {percent(e)}' for b, e in shown)} |", flush=True)
-    print("\nPairs marked as skewed and of unequal spread (1:10)\n\n| noise | n = 3 | n = 5 | n = 10 |")
-    print("| --- | ---: | ---: | ---: |")
-    for noise in ("normal", "skewed"):
-        print(f"| {noise} | {' | '.join(percent(marked(noise, n, 2000)) for n in (3, 5, 10))} |")
+    """Print how often pages make a false claim, and how many pairs are marked as skewed."""
+    sizes = ("n = 3", "n = 5", "n = 10")
+    title = f"Pages with any false claim (verdicts, ranks, front), {METHODS} methods, 3 metrics, {trials:,} pages each"
+    rows = ((name, (percent(false_pages(world, n, trials)) for n in (3, 5, 10))) for name, world in WORLDS.items())
+    print_table(title, ("noise and truth", *sizes), rows)
+    marks = ((noise, (percent(marked(noise, n, 2000)) for n in (3, 5, 10))) for noise in ("normal", "skewed"))
+    print_table("Pairs marked as skewed and of unequal spread (1:10)", ("noise", *sizes), marks)
 
 
 def print_intervals(trials: int) -> None:
-    """Print the coverage of intervals, and the power against theory."""
-    print(f"\nCoverage of the 95 % interval of a mean, {trials:,} samples\n")
-    sizes = (3, 5, 10, 20, 40)
-    print(f"| noise | {' | '.join(f'n = {n}' for n in sizes)} |\n| --- |{' ---: |' * len(sizes)}")
-    for name in ("normal", "skewed", "tied"):
-        print(f"| {name} | {' | '.join(percent(coverage(NOISE[name], n, trials)) for n in sizes)} |")
-    for side, name in enumerate(("below", "above")):
-        missed = (percent(misses(NOISE["skewed"], n, trials)[side]) for n in sizes)
-        print(f"| skewed, interval {name} the mean | {' | '.join(missed)} |")
-    print("\nCoverage of the true accuracy over other seeds and rows, 5 seeds x 500 rows\n")
-    print("| sd of seeds | over seeds | over seeds and rows |\n| ---: | ---: | ---: |")
-    for seed_sd in (0.0, 0.05, 0.2):
-        alone, crossed = crossed_coverage(seed_sd, 5, 500, 2000)
-        print(f"| {seed_sd:g} | {percent(alone)} | {percent(crossed)} |")
-    print("\nPower at a difference of two standard deviations: simulated (theory)\n\n| level | n = 5 | n = 10 |")
-    print("| --- | ---: | ---: |")
-    for label, alpha in (("alone, 5 %", ALPHA), ("the first step of 10 pairs at 2.16 %, 0.22 %", 0.0216 / 10)):
-        found = (
-            f"{percent(power(2.0, n, alpha, trials))} ({percent(statistics.paired_t_power(2.0, 1.0, n, alpha))})"
-            for n in (5, 10)
-        )
-        print(f"| {label} | {' | '.join(found)} |")
+    """Print the coverage of intervals."""
+    sizes, samples = (3, 5, 10, 20, 40), 50_000 if trials >= 1000 else 5_000
+    rows = ((of, (percent(coverage(NOISE[of], n, samples)) for n in sizes)) for of in ("normal", "skewed", "tied"))
+    title = f"Coverage of the 95 % interval of a mean, {samples:,} samples"
+    print_table(title, ("noise", *(f"n = {n}" for n in sizes)), rows)
 
 
 def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[float, float]:
@@ -336,25 +291,17 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
 
 def print_planned(trials: int) -> None:
     """Print the mean power of the numbers of seeds that `plan` gives from a pilot."""
-    print("\nMean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation\n")
-    print("| level | pilot of 3 | of 5 | of 10 |\n| --- | ---: | ---: | ---: |")
     first, following = (ALPHA * FOR_DIFFERENCES * OF_SCORE * statistics.spent_at(look) / 10 for look in (1, 2))
-    levels = (("alone", ALPHA), ("the first step of 10 pairs, a new folder", first), ("the next look", following))
-    for label, level in levels:
-        rates = (planned_power(pilot, 1.0, level, trials) for pilot in (3, 5, 10))
-        shown = " | ".join(f"{percent(plain)} ({percent(cautious)})" for plain, cautious in rates)
-        print(f"| {label}, {100 * level:.2g} % | {shown} |", flush=True)
+    levels = {"alone": ALPHA, "the first step of 10 pairs, a new folder": first, "the next look": following}
 
+    def cells(level: float) -> Iterator[str]:
+        for pilot in (3, 5, 10):
+            plain, cautious = planned_power(pilot, 1.0, level, trials)
+            yield f"{percent(plain)} ({percent(cautious)})"
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description="Print how often a page is wrong, by simulation.")
-    parser.add_argument("--trials", type=int, default=3000, help="pages of each kind")
-    parser.add_argument("--only", choices=PARTS, help="one part alone")
-    chosen = parser.parse_args()
-    for name, part in PARTS.items():
-        if chosen.only in {None, name}:
-            part(chosen.trials)
+    title = "Mean power of the seeds that `plan` gives (cautious) for a difference of one standard deviation"
+    rows = ((f"{label}, {100 * level:.2g} %", cells(level)) for label, level in levels.items())
+    print_table(title, ("level", "pilot of 3", "of 5", "of 10"), rows)
 
 
 def grouped_pages(size: int, trials: int, *, known: bool, n: int = 5, even: bool = True, rows: int = ROWS) -> float:
@@ -393,21 +340,53 @@ def grouped_pages(size: int, trials: int, *, known: bool, n: int = 5, even: bool
 
 def print_groups(trials: int) -> None:
     """Print how often pages make a false claim on the score where test rows depend on each other."""
-    print(f"\nPages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {trials:,} pages each\n")
-    print("| rows of a group | taken for independent | tested by group |\n| --- | ---: | ---: |")
-    for size, even in ((5, True), (10, True), (10, False)):
-        found = (grouped_pages(size, trials, known=known, even=even) for known in (False, True))
-        print(f"| {size if even else f'1 to {2 * size - 1}'} | {' | '.join(map(percent, found))} |", flush=True)
+
+    def cells(size: int, even: bool) -> Iterator[str]:
+        return (percent(grouped_pages(size, trials, known=known, even=even)) for known in (False, True))
+
+    title = f"Pages with a false claim on the score, 5 seeds, {ROWS:,} test rows in groups, {trials:,} pages each"
+    kinds = ((str(size) if even else f"1 to {2 * size - 1}", cells(size, even)) for size, even in GROUPS)
+    print_table(title, ("rows of a group", "taken for independent", "tested by group"), kinds)
+
+
+def print_cases(pages: int) -> None:
+    """Print the rate of pages with a false claim of each case, its upper bound, and the share of marked pages."""
+
+    def cells(case: cases.Case) -> Iterator[str]:
+        wrong, marks = cases.rates(case, pages)
+        yield from map(percent, (wrong / pages, cases.bounded(wrong, pages), marks / pages))
+
+    title = f"Pages with a false claim that is not marked, 5 seeds, {pages:,} pages each"
+    rows = ((name, cells(case)) for name, case in cases.cases())
+    print_table(title, ("case", "false", "upper 97.5 % bound", "marked"), rows)
+
+    def slow(share: float, n: int) -> str:
+        return percent(cases.rates(partial(cases.rare_slow_page, share, seeds=n), pages)[0] / pages)
+
+    title = "The same where a share of one method's runs is 30 % slower, and the others faster by as much on average"
+    rare = ((f"{100 * share:.0f} %", (slow(share, n) for n in (5, 10))) for share in (0.05, 0.1, 0.2))
+    print_table(title, ("share", "5 seeds", "10 seeds"), rare)
 
 
 PARTS: Mapping[str, Callable[[int], None]] = {
     "pages": print_pages,
     "cases": print_cases,
-    "intervals": lambda trials: print_intervals(50_000 if trials >= 1000 else 5_000),
+    "intervals": print_intervals,
     "planned": print_planned,
     "groups": print_groups,
 }
 """What is printed, in this order."""
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Print how often a page is wrong, by simulation.")
+    parser.add_argument("--trials", type=int, default=3000, help="pages of each kind")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    chosen = parser.parse_args()
+    for name, part in PARTS.items():
+        if chosen.only in {None, name}:
+            part(chosen.trials)
 
 
 if __name__ == "__main__":

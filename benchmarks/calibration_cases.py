@@ -274,18 +274,3 @@ def rates(case: Case, pages: int, seed: int = 0) -> tuple[int, int]:
     random = np.random.default_rng([seed, pages])
     found = [case(random) for _ in range(pages)]
     return sum(page.wrong for page in found), sum(page.marked for page in found)
-
-
-def print_cases(pages: int) -> None:
-    """Print the rate of pages with a false claim of each case, its upper bound, and the share of marked pages."""
-    print(f"\nPages with a false claim that is not marked, 5 seeds, {pages:,} pages each\n")
-    print("| case | false | upper 97.5 % bound | marked |\n| --- | ---: | ---: | ---: |")
-    for name, case in cases():
-        wrong, marked = rates(case, pages)
-        bound = 100 * bounded(wrong, pages)
-        print(f"| {name} | {100 * wrong / pages:.1f} % | {bound:.1f} % | {100 * marked / pages:.1f} % |", flush=True)
-    print("\nThe same where a share of one method's runs is 30 % slower, and the others faster by as much on average\n")
-    print("| share | 5 seeds | 10 seeds |\n| ---: | ---: | ---: |")
-    for share in (0.05, 0.1, 0.2):
-        found = [100 * rates(partial(rare_slow_page, share, seeds=n), pages)[0] / pages for n in (5, 10)]
-        print(f"| {100 * share:.0f} % | {found[0]:.1f} % | {found[1]:.1f} % |")

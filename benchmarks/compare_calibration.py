@@ -24,7 +24,7 @@ from hpml_bench.statistics import Comparison
 Floats = NDArray[np.float64]
 Random = np.random.Generator
 SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
-FOLDER = Path(__file__).parents[1] / "reports" / "reference" / "compare"
+RATES = Path(__file__).parents[1] / "reports" / "reference" / "compare" / "rates.json"
 GROUP = 5
 """Rows of a group in the worlds with groups."""
 PAGES = {2: 2000, 5: 1000, 30: 150}
@@ -34,12 +34,15 @@ LARGEST = 20_000_000
 LEAST = 150
 
 
+Draw = Callable[[Random, int, int], Floats]
+"""random, systems, rows -> [systems, rows]"""
+
+
 @dataclass(frozen=True)
 class World:
     """Scores of systems whose true means are equal."""
 
-    draw: Callable[[Random, int, int], Floats]
-    """random, systems, rows -> [systems, rows]"""
+    draw: Draw
     span: float | None = 1.0
     """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
     grouped: bool = False
@@ -50,19 +53,9 @@ class World:
     """Whether the 5 % are promised."""
 
 
-def normal(random: Random, systems: int, rows: int) -> Floats:
-    """Return normal scores around what rows share."""
-    return random.standard_normal(rows) + 0.5 * random.standard_normal((systems, rows))
-
-
 def right(random: Random, systems: int, rows: int) -> Floats:
     """Return right and wrong, about four rows in five, of which systems share the difficulty."""
     return (random.standard_normal(rows) + 0.9 + 0.5 * random.standard_normal((systems, rows)) > 0).astype(float)
-
-
-def nearly_all_right(random: Random, systems: int, rows: int) -> Floats:
-    """Return right and wrong, of which 3 % are wrong, in rows of each system's own."""
-    return (random.random((systems, rows)) < 0.97).astype(float)
 
 
 def one_way(random: Random, systems: int, rows: int) -> Floats:
@@ -75,11 +68,6 @@ def one_way(random: Random, systems: int, rows: int) -> Floats:
     return scores
 
 
-def zero_inflated(random: Random, systems: int, rows: int) -> Floats:
-    """Return scores that are 0 in nine rows of ten and exponential in the others."""
-    return (random.random((systems, rows)) < 0.1) * random.exponential(1.0, (systems, rows))
-
-
 def rare_failures(random: Random, systems: int, rows: int) -> Floats:
     """Return scores near 0.7; the first system's are 0.7 less in a hundredth of the rows, and else 0.007 more."""
     scores = 0.7 + 0.02 * random.standard_normal((systems, rows)).clip(-5, 5)
@@ -88,38 +76,23 @@ def rare_failures(random: Random, systems: int, rows: int) -> Floats:
     return scores
 
 
-def rare_success(random: Random, systems: int, rows: int) -> Floats:
-    """Return scores near 0.05; the first system's are 0, but uniform from 0 to 1 in a tenth of the rows."""
-    scores = 0.05 + 0.002 * random.standard_normal((systems, rows)).clip(-5, 5)
-    scores[0] = (random.random(rows) < 0.1) * random.random(rows)
-    return scores
+def first_by(own: Draw, others: Draw) -> Draw:
+    """Return a draw of which the first system's scores are drawn otherwise than the others'."""
+
+    def drawn(random: Random, systems: int, rows: int) -> Floats:
+        scores = others(random, systems, rows)
+        scores[0] = own(random, 1, rows)
+        return scores
+
+    return drawn
 
 
-def lognormal(random: Random, systems: int, rows: int) -> Floats:
-    """Return lognormal scores."""
-    return np.exp(random.standard_normal((systems, rows)))
+def near(mean: float, sd: float, most: float = np.inf) -> Draw:
+    """Return a draw of normal scores, at most so many standard deviations from their mean."""
+    return lambda random, systems, rows: mean + sd * random.standard_normal((systems, rows)).clip(-most, most)
 
 
-def one_lognormal(random: Random, systems: int, rows: int) -> Floats:
-    """Return scores of which the first system's are lognormal, and all others' normal with its mean."""
-    scores = float(np.exp(0.5)) + 0.1 * random.standard_normal((systems, rows))
-    scores[0] = np.exp(random.standard_normal(rows))
-    return scores
-
-
-def unseen(random: Random, systems: int, rows: int) -> Floats:
-    """Return scores of which the first system's are exponential in a twentieth of the rows, all others' near 0.05."""
-    scores = 0.05 + 0.001 * random.standard_normal((systems, rows))
-    scores[0] = (random.random(rows) < 0.05) * random.exponential(1.0, rows)
-    return scores
-
-
-def half_right(random: Random, systems: int, rows: int) -> Floats:
-    """Return right and wrong, half of each, of which systems share nothing."""
-    return (random.random((systems, rows)) < 0.5).astype(float)
-
-
-def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, int, int], Floats]:
+def clustered(draw: Draw) -> Draw:
     """Return a draw in which the rows of a group have nearly one score."""
 
     def drawn(random: Random, systems: int, rows: int) -> Floats:
@@ -131,22 +104,40 @@ def clustered(draw: Callable[[Random, int, int], Floats]) -> Callable[[Random, i
     return drawn
 
 
+DRAWS: Mapping[str, Draw] = {
+    "normal": lambda random, systems, rows: (
+        random.standard_normal(rows) + 0.5 * random.standard_normal((systems, rows))
+    ),
+    "half right": lambda random, systems, rows: (random.random((systems, rows)) < 0.5).astype(float),
+    "3 % wrong": lambda random, systems, rows: (random.random((systems, rows)) < 0.97).astype(float),
+    "lognormal": lambda random, systems, rows: np.exp(random.standard_normal((systems, rows))),
+    "zero-inflated": lambda random, systems, rows: (
+        (random.random((systems, rows)) < 0.1) * random.exponential(1.0, (systems, rows))
+    ),
+    "uniform in a tenth": lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows),
+    "exponential in a twentieth": lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows),
+}
+"""Scores of independent rows; normal ones share the rows' difficulty."""
 WORLDS: Mapping[str, World] = {
-    "normal": World(normal, None),
+    "normal": World(DRAWS["normal"], None),
     "right and wrong": World(right),
-    "right and wrong, 3 % wrong": World(nearly_all_right),
+    "right and wrong, 3 % wrong": World(DRAWS["3 % wrong"]),
     "right and wrong, one system's own 2 %": World(one_way),
-    "right and wrong, means alone": World(nearly_all_right, shares=True),
-    "half right, means alone": World(half_right, shares=True),
-    "zero-inflated": World(zero_inflated, None),
-    "zero-inflated in one system, 0 to 1": World(rare_success),
+    "right and wrong, means alone": World(DRAWS["3 % wrong"], shares=True),
+    "half right, means alone": World(DRAWS["half right"], shares=True),
+    "zero-inflated": World(DRAWS["zero-inflated"], None),
+    "zero-inflated in one system, 0 to 1": World(first_by(DRAWS["uniform in a tenth"], near(0.05, 0.002, 5))),
     "rare failures of one system, 0 to 1": World(rare_failures),
-    "lognormal": World(lognormal, None),
-    "normal, in groups": World(clustered(normal), None, grouped=True),
+    "lognormal": World(DRAWS["lognormal"], None),
+    "normal, in groups": World(clustered(DRAWS["normal"]), None, grouped=True),
     "right and wrong, in groups": World(clustered(right), grouped=True),
     "rare failures of one system, in groups": World(clustered(rare_failures), grouped=True),
-    "lognormal in one system, no range": World(one_lognormal, None, promised=False),
-    "rare rows of one system, no range": World(unseen, None, promised=False),
+    "lognormal in one system, no range": World(
+        first_by(DRAWS["lognormal"], near(float(np.exp(0.5)), 0.1)), None, promised=False
+    ),
+    "rare rows of one system, no range": World(
+        first_by(DRAWS["exponential in a twentieth"], near(0.05, 0.001)), None, promised=False
+    ),
 }
 
 
@@ -223,9 +214,9 @@ def rate_table(found: Iterable[Rate]) -> str:
     return "\n".join(lines)
 
 
-def load(folder: Path = FOLDER) -> list[Rate]:
+def load() -> list[Rate]:
     """Return the recorded rates."""
-    return [Rate(**one) for one in json.loads((folder / "rates.json").read_text(encoding="utf-8"))]
+    return [Rate(**one) for one in json.loads(RATES.read_text(encoding="utf-8"))]
 
 
 def main() -> None:
@@ -233,22 +224,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Simulate how often pages of `compare` are wrong.")
     parser.add_argument("--table", action="store_true", help="print the table of the recorded rates; draw nothing")
     parser.add_argument("--only", nargs="+", metavar="WORLD", choices=WORLDS, default=[], help="keep the other rates")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of rates.json")
     chosen = parser.parse_args()
     if chosen.table:
-        print(rate_table(load(chosen.out)))
+        print(rate_table(load()))
         return
-    found: dict[str, list[Rate]] = {}
-    for one in load(chosen.out) if chosen.only else ():
-        if one.world not in chosen.only:
-            found.setdefault(one.world, []).append(one)
+    found = [one for one in load() if one.world not in chosen.only] if chosen.only else []
     for one in rates(chosen.only or WORLDS):
-        found.setdefault(one.world, []).append(one)
+        found.append(one)
         share = f"{100 * one.false / one.pages:.1f} % of {one.pages:,}"
         print(f"{one.world}, {one.systems} systems, {one.rows:,} rows: {share}, {100 * one.covered:.1f} %", flush=True)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(asdict(one)) for name in WORLDS for one in found.get(name, ()))
-    (chosen.out / "rates.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    found.sort(key=lambda one: list(WORLDS).index(one.world))
+    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
+    RATES.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
