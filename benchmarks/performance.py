@@ -3,13 +3,12 @@
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE
 
-The parts are sweep, ranks, rows, reports, curves, probes and training; and, measured only when named, what each
-speed-up of ours brings (levers), how much of a step is matrix products (products), and language models against TRL
-(language, which needs `pip install trl`). Contenders take turns on this
-machine, in processes of their own, in random order. The whole takes up to 25 minutes on two cores; `--quick` measures
-less of everything, within five, and its figures that aren't of the target's size are for comparison. With `--only`,
-FILE keeps the other parts it had, each with its date. Curves, probes and language are measured on the CPU only, also
-where there is a GPU. Exit status 1 if a target is not met.
+The parts are sweep, ranks, rows, reports, probes and training; and, measured only when named, language models against
+TRL (language, which needs `pip install trl`). Contenders take turns on this machine, in processes of their own, in
+random order. The whole takes up to 25 minutes on two cores; `--quick` measures less of everything, within five, and its
+figures that aren't of the target's size are for comparison. With `--only`, FILE keeps the other parts it had, each with
+its date. Probes and language are measured on the CPU only, also where there is a GPU. Exit status 1 if a target is not
+met.
 """
 
 from __future__ import annotations
@@ -27,18 +26,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from speed import curves, language, levers, products, ranks, reports, rows, shapes, sweep, training
+from speed import language, ranks, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
 from hpml_bench.system.environment import describe
 
-EXPLAINING = ("levers", "products")
-"""Parts without targets, measured only when named."""
 APART = ("language",)
 """Parts that need a package of the opponent's, measured only when named, with a record of their own."""
 MINUTES = {False: 25, True: 5}
 """That the table may take, whole and by `--quick`."""
-
 
 BLOCKS = 20
 """Of the probes' comparison; with fewer the bound is for comparison."""
@@ -74,12 +70,9 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
         "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),
         "reports": lambda: reports.measure((1_000,) if quick else (1_000, 10_000)),
-        "curves": lambda: curves.measure(2 if quick else curves.SEEDS),
         "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),
         "training": lambda: training.measure(1 if quick else 3, models, methods),
-        "levers": lambda: levers.measure(1 if quick else 3),
         "language": lambda: language.measure(1 if quick else 3),
-        "products": lambda: products.measure(1 if quick else 3, models, methods),
     }
 
 
@@ -98,7 +91,7 @@ def main() -> int:
             print("", *ratios_of(record), sep="\n")
         return 0
     known = parts(options.quick)
-    wanted = options.only.split(",") if options.only else [name for name in known if name not in (*EXPLAINING, *APART)]
+    wanted = options.only.split(",") if options.only else [name for name in known if name not in APART]
     if unknown := set(wanted) - set(known):
         parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     found: list[Target] = []

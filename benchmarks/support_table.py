@@ -1,10 +1,6 @@
-"""Support table: tries every PEFT type on small models, and writes docs/methods-support.md.
+"""Support table: tries every PEFT type on small models (support_trial.py), and writes docs/methods-support.md.
 
-    python benchmarks/support_table.py
-
-A type runs with a bare GPT-2, Llama or BERT when it can be built, trains for three steps with a finite and falling
-loss, gives every trained parameter a gradient and leaves all others alone, and when padding changes no prediction. It
-merges when the merged model's logits are the same. support_causal_lm.py says when it runs with a whole language model.
+python benchmarks/support_table.py
 """
 
 from __future__ import annotations
@@ -15,103 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 
-import support_causal_lm
-import torch
-from support_trial import (
-    COMMON,
-    LENGTH,
-    MERGE_TOLERANCE,
-    SHAPE,
-    STEPS,
-    VOCABULARY,
-    WIDTH,
-    Finding,
-    count_trained,
-    largest,
-    set_up,
-    shake,
-    train,
-)
-from torch.nn.functional import cross_entropy, pad
+from support_trial import MODELS, Finding, attempt, attempt_whole, save_backbones, save_language_models
 
 from hpml_bench.builtin.methods.peft import ALIASES, SINCE
-from hpml_bench.plugins.method import Method
-from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.rows import Batch
-from hpml_bench.plugins.task import make_task
-from hpml_bench.suite.settings import CLASSIFICATION
-from hpml_bench.system.errors import Unsupported
-from hpml_bench.training.model import build_model
 
 TABLE = Path(__file__).parent.parent / "docs" / "methods-support.md"
-BACKBONES = ("GPT-2", "Llama", "BERT")
-PADDING_TOLERANCE = 1e-5
-
-
-def save_backbones(folder: Path) -> dict[str, Path]:
-    """Save a GPT-2, a Llama and a BERT of 2 layers and width 64 with random weights, and return their folders."""
-    from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
-
-    torch.manual_seed(0)
-    models = {
-        "GPT-2": GPT2Model(GPT2Config(n_embd=WIDTH, n_layer=2, n_head=4, n_positions=64, **COMMON)),
-        "Llama": LlamaModel(LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **SHAPE, **COMMON)),
-        "BERT": BertModel(BertConfig(max_position_embeddings=64, **SHAPE, **COMMON)),
-    }
-    for name, model in models.items():
-        shake(model)
-        model.save_pretrained(folder / name)
-    return {name: folder / name for name in models}
-
-
-def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
-    """Build, train, pad and merge; what doesn't hold is the reason."""
-    run, made = set_up(CLASSIFICATION, method, options, LENGTH)
-    ids, mask, labels = batch()
-    try:
-        model = build_model(backbone, run, made, make_task(run.settings.task, tuple("abcd")))
-        made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
-    except Unsupported as error:
-        return Finding(str(error))
-    count = count_trained(model.encoder)
-    reason = train(model, made, lambda: cross_entropy(model(ids, mask), labels))
-    reason = reason or changed_by_padding(model)
-    return Finding(reason, count, not reason and merges(model, made))
-
-
-@torch.no_grad()
-def changed_by_padding(model: TaskModel) -> str:
-    """Compare predictions with those under more padding and alone, and return how far they differ, if they do."""
-    ids, mask, _ = batch()
-    model.eval()
-    logits = model(ids, mask)
-    more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)))
-    alone = torch.cat([model(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
-    change = largest(logits - more, logits - alone)
-    return "" if change <= PADDING_TOLERANCE else f"padding changes its logits by {change:.0e}"
-
-
-@torch.no_grad()
-def merges(model: TaskModel, method: Method) -> bool:
-    """Whether the method folds into the backbone without changing the logits."""
-    ids, mask, _ = batch()
-    model.eval()
-    before = model(ids, mask)
-    merged = method.merge(model.encoder)
-    return merged is not None and largest(model.with_encoder(merged)(ids, mask) - before) <= MERGE_TOLERANCE
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return four texts of different lengths [4, 8], their mask and labels, the same at every call."""
-    ids = torch.randint(3, VOCABULARY, (4, 8), generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(8) < torch.tensor([8, 5, 7, 2])[:, None]).long()
-    return ids.where(mask.bool(), 1), mask, torch.arange(4)
 
 
 def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[str, Mapping[str, Finding]]) -> str:
     """Return the table as Markdown, given what was found of each type on the backbones and the language models."""
     import peft
 
+    # types that older versions of PEFT lack
+    came = [f"with {of} {', '.join(kind for kind in SINCE if SINCE[kind] == of)}" for of in sorted(set(SINCE.values()))]
+    newer = f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
     lines = [
         "# Which PEFT types run",
         "",
@@ -119,15 +32,15 @@ def render(found: Mapping[str, Mapping[str, Finding]], language_models: Mapping[
         "options that `method: peft` gives it, on models of 2 layers and width 64. *Trained* counts the parameters on",
         "that GPT-2 (110,592 parameters), head apart. *Merges*: folds into the model without changing its logits.",
         f"The last {len(ALIASES)} are options of LORA that `type` takes as names. ADAMSS needs scikit-learn",
-        *wrap(f"and CORDA attrs, packages that PEFT does not install. {_newer_types()}", 118),
+        *wrap(f"and CORDA attrs, packages that PEFT does not install. {newer}", 118),
         "",
         *wrap(
-            f"*Causal LM* is a whole language model, of the shapes of {_listed(support_causal_lm.MODELS)}. A type runs "
-            "with it when it trains; when its logits depend neither on padding nor on the texts beside it; when those "
-            "of generation, token by token from left-padded prompts, are those of a forward pass over the whole text; "
-            "and when prompts get the same answers alone and side by side. SHADOW and XLORA read the whole text anew "
-            "for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a model whose tokens see a "
-            "window of places only, as Gemma 2.",
+            f"*Causal LM* is a whole language model, of the shapes of {', '.join(MODELS[:-1])} and {MODELS[-1]}. "
+            "A type runs with it when it trains; when its logits depend neither on padding nor on the texts beside "
+            "it; when those of generation, token by token from left-padded prompts, are those of a forward pass over "
+            "the whole text; and when prompts get the same answers alone and side by side. SHADOW and XLORA read the "
+            "whole text anew for every token, which takes longer; so do CARTRIDGE and PREFIX_TUNING with a model "
+            "whose tokens see a window of places only, as Gemma 2.",
             118,
         ),
         "",
@@ -184,17 +97,6 @@ def _reasons(findings: Mapping[str, Finding]) -> str:
     )
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _newer_types() -> str:
-    """Return a sentence about the types that older versions of PEFT lack."""
-    versions = sorted(set(SINCE.values()))
-    came = [f"with {version} {', '.join(kind for kind in SINCE if SINCE[kind] == version)}" for version in versions]
-    return f"PEFT 0.18 lacks some types, which came {'; '.join(came)}."
-
-
 def main() -> None:
     """Try every type and alias on every model, and write the table."""
     from peft import PeftType
@@ -204,15 +106,12 @@ def main() -> None:
     logging.disable_progress_bar()
     kinds = [*sorted(kind.value for kind in PeftType), *ALIASES]
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        backbones, models = save_backbones(Path(first)), support_causal_lm.save_language_models(Path(second))
-        found = {
-            kind: {name: attempt(path, "peft", {"type": kind}) for name, path in backbones.items()} for kind in kinds
-        }
-        whole = {
-            kind: {name: support_causal_lm.attempt(path, "peft", {"type": kind}) for name, path in models.items()}
-            for kind in kinds
-        }
-    TABLE.write_text(render(found, whole), encoding="utf-8")
+        backbones, models = save_backbones(Path(first)), save_language_models(Path(second))
+        found, whole = (
+            {kind: {name: tried(path, "peft", {"type": kind}) for name, path in of.items()} for kind in kinds}
+            for tried, of in ((attempt, backbones), (attempt_whole, models))
+        )
+        TABLE.write_text(render(found, whole), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,49 @@
-"""Trial of a method on a small model: the model's size, three steps of training, and what came out."""
+"""Trials of a method on small models with random weights: a bare GPT-2, Llama and BERT, and whole language models.
+
+A method runs with a bare model when it can be built, trains for three steps with a finite and falling loss, gives every
+trained parameter a gradient and leaves all others alone, and when padding changes no prediction. With a whole language
+model also reading token by token must give the logits of a forward pass over the whole text, and prompts answered side
+by side must get the answers that they get alone. It merges when the merged model's logits are the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.rows import Batch
+from hpml_bench.plugins.task import IGNORE_INDEX, Decoding, Generator, make_task
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings
+from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.generation import NEAR, generate
+from hpml_bench.training.model import build_model
 
 VOCABULARY, WIDTH, LENGTH = 100, 64, 12
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
 SHAPE = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+OF_GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 64}
 STEPS = 3
-MERGE_TOLERANCE = 1e-4
+PADDING_TOLERANCE, MERGE_TOLERANCE = 1e-5, 1e-4
+BACKBONES, MODELS = ("GPT-2", "Llama", "BERT"), ("GPT-2", "Llama", "Qwen2", "Gemma 2")
+SPREAD = 0.1
+"""Of the language models' weights: with the usual 0.02 attention is so even that a wrong position changes hardly a
+logit."""
+LENGTHS, NEW_TOKENS = (8, 5, 7, 2), 5
+"""Tokens of the prompts, and of what follows."""
+WINDOW = 8
+"""Tokens that every other layer of Gemma 2 looks back: less than the texts have."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -30,14 +55,104 @@ class Finding:
     merges: bool = False
 
 
-def shake(model: nn.Module) -> None:
-    """Move weights of one dimension: biases start at zero, and what multiplies them would get no gradient."""
+def save_backbones(folder: Path) -> dict[str, Path]:
+    """Save a GPT-2, a Llama and a BERT of 2 layers and width 64 with random weights, and return their folders."""
+    from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    models = (
+        GPT2Model(GPT2Config(**OF_GPT2, **COMMON)),
+        LlamaModel(LlamaConfig(num_key_value_heads=2, max_position_embeddings=64, **SHAPE, **COMMON)),
+        BertModel(BertConfig(max_position_embeddings=64, **SHAPE, **COMMON)),
+    )
+    return {name: _saved(model, folder / name) for name, model in zip(BACKBONES, models, strict=True)}
+
+
+def save_language_models(folder: Path) -> dict[str, Path]:
+    """Save the whole models, of 2 layers and width 64 with random weights, and return their folders."""
+    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+
+    grouped = {"num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": SPREAD, **SHAPE, **COMMON}
+    configs = (
+        GPT2Config(**OF_GPT2, initializer_range=SPREAD, **COMMON),
+        LlamaConfig(**grouped),
+        Qwen2Config(**grouped, tie_word_embeddings=True),
+        Gemma2Config(**grouped, head_dim=32, query_pre_attn_scalar=32, sliding_window=WINDOW),
+    )
+    torch.manual_seed(0)
+    from_config = AutoModelForCausalLM.from_config
+    return {name: _saved(from_config(config), folder / name) for name, config in zip(MODELS, configs, strict=True)}
+
+
+def _saved(model: Any, folder: Path) -> Path:
+    """Save a model; weights of one dimension are moved: biases start at zero, and would get no gradient."""
     for weight in model.parameters():
         if weight.dim() == 1:
             weight.data += 0.1 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    return folder
 
 
-def set_up(task: str, method: str, options: dict[str, object], length: int) -> tuple[RunSpec, Method]:
+def attempt(backbone: Path, method: str, options: dict[str, object]) -> Finding:
+    """Build a classifier on a bare model, train, pad and merge; what doesn't hold is the reason."""
+    run, made = _set_up(CLASSIFICATION, method, options, LENGTH)
+    ids, mask, labels = batch()
+    try:
+        model = build_model(backbone, run, made, make_task(run.settings.task, tuple("abcd")))
+        made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
+    except Unsupported as error:
+        return Finding(str(error))
+    count = _trained_parameters(model.encoder)
+    reason = train(model, made, lambda: cross_entropy(model(ids, mask), labels))
+
+    def padded() -> list[Tensor]:
+        more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)))
+        alone = torch.cat([model(i[None, : m.sum()], m[None, : m.sum()]) for i, m in zip(ids, mask, strict=True)])
+        return [more, alone]
+
+    reason = reason or _changed_by_padding(model, lambda: model(ids, mask), padded, PADDING_TOLERANCE)
+    return Finding(reason, count, not reason and _merges(model, made, lambda of: of(ids, mask)))
+
+
+def attempt_whole(folder: Path, method: str, options: dict[str, object]) -> Finding:
+    """Build on a whole language model, train, pad, generate and merge; what doesn't hold is the reason."""
+    run, made = _set_up("causal_lm", method, options, max(LENGTHS) + NEW_TOKENS)
+    task = make_task(run.settings.task)
+    ids, mask, labels = texts()
+    try:
+        model = cast(LanguageModel, build_model(folder, run, made, task))
+        made.before_train(model.encoder, iter([Batch(ids, mask, labels, int(mask.sum()))]), STEPS)
+    except Unsupported as error:
+        return Finding(str(error))
+    count, learnt = _trained_parameters(model.encoder), int(mask[:, 1:].sum())
+    reason = train(model, made, lambda: task.loss(model(ids, mask, labels), labels) / learnt)
+
+    def padded() -> list[Tensor]:
+        more = model(pad(ids, (0, 4), value=1), pad(mask, (0, 4)), pad(labels, (0, 4), value=IGNORE_INDEX))
+        rows = zip(ids, mask, labels, mask.sum(1), strict=True)
+        return [more, torch.cat([model(*(part[None, :length] for part in row)) for *row, length in rows])]
+
+    reason = reason or _changed_by_padding(model, lambda: model(ids, mask, labels), padded, NEAR)
+    reason = reason or _changed_by_caching(model) or _changed_by_neighbours(model)
+    return Finding(reason, count, not reason and _merges(model, made, lambda of: of(ids, mask, labels)))
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Return four texts of different lengths [4, 8], their mask and labels, the same at every call."""
+    ids = torch.randint(3, VOCABULARY, (4, 8), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(8) < torch.tensor([8, 5, 7, 2])[:, None]).long()
+    return ids.where(mask.bool(), 1), mask, torch.arange(4)
+
+
+def texts() -> tuple[Tensor, Tensor, Tensor]:
+    """Return four prompts of different lengths with what follows [4, 13], their mask and labels, always the same."""
+    length = max(LENGTHS) + NEW_TOKENS
+    ids = torch.randint(3, VOCABULARY, (len(LENGTHS), length), generator=torch.Generator().manual_seed(0))
+    real = torch.arange(length) < torch.tensor(LENGTHS)[:, None] + NEW_TOKENS
+    return ids.where(real, 1), real.long(), ids.where(real, IGNORE_INDEX)
+
+
+def _set_up(task: str, method: str, options: dict[str, object], length: int) -> tuple[RunSpec, Method]:
     """Return a run of a few steps without dropout, and its method."""
     settings = Settings.model_validate(
         {"backbone": "path:", "dataset": "newswire", "task": task, "steps": STEPS, "max_length": length, "dropout": 0.0}
@@ -47,21 +162,14 @@ def set_up(task: str, method: str, options: dict[str, object], length: int) -> t
     return RunSpec(suite="support", settings=settings, method=spec, seed=0), make_method(spec)
 
 
-def count_trained(model: nn.Module) -> int:
-    """Return how many parameters are trained."""
+def _trained_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[], Tensor]) -> str:
-    """Train a few steps on one batch, and return what went wrong.
+    """Train a few steps on one batch, whose loss `loss_of` computes, and return what went wrong.
 
     The losses that must fall are those of an evaluation before each step: some types draw random numbers in training.
-
-    Args:
-        model: the task's model.
-        method: what changed its encoder.
-        loss_of: computes the loss of the batch.
-
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -69,7 +177,9 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
     losses = []
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     for step in range(1, STEPS + 1):
-        losses.append(evaluated(model, loss_of))
+        model.eval()
+        with torch.no_grad():
+            losses.append(loss_of().item())
         model.train()
         loss = loss_of()
         auxiliary = method.auxiliary_loss(model.encoder)
@@ -87,12 +197,69 @@ def train(model: TaskModel | LanguageModel, method: Method, loss_of: Callable[[]
 
 
 @torch.no_grad()
-def evaluated(model: nn.Module, loss_of: Callable[[], Tensor]) -> float:
-    """Return the loss of the batch in evaluation mode."""
+def _changed_by_padding(
+    model: nn.Module, logits: Callable[[], Tensor], padded: Callable[[], list[Tensor]], most: float
+) -> str:
+    """Compare logits with those under more padding and of each text alone, and return how far they differ, if so."""
     model.eval()
-    return loss_of().item()
+    own = logits()
+    change = _largest(*(own - other for other in padded()))
+    return "" if change <= most else f"padding changes its logits by {change:.0e}"
 
 
-def largest(*differences: Tensor) -> float:
+@torch.no_grad()
+def _changed_by_caching(model: LanguageModel) -> str:
+    """Read texts token by token, two of the four to the end, and compare with a forward pass over the whole texts."""
+    ids, mask, labels = texts()
+    before = torch.tensor(LENGTHS)
+    answers = labels.where(torch.arange(labels.shape[1]) >= before[:, None], IGNORE_INDEX)
+    whole = model(ids, mask, answers).unflatten(0, (len(ids), NEW_TOKENS))
+    rows = torch.arange(len(ids))
+    starts = [torch.tensor(prompt) for prompt in _prompts()]
+    state = model.read(*(
+        pad_sequence(part, batch_first=True, padding_value=value, padding_side="left")
+        for part, value in ((starts, 1), ([torch.ones_like(start) for start in starts], 0))
+    ))  # fmt: skip
+    differences = []
+    for step in range(NEW_TOKENS):
+        differences.append(state.logits - whole[rows, step])
+        if step == NEW_TOKENS // 2:
+            state, rows = model.keep(state, torch.tensor([1, 3])), rows[[1, 3]]
+        if step < NEW_TOKENS - 1:
+            state = model.next(state, ids[rows, before[rows] + step])
+    change = _largest(*differences)
+    return "" if change <= NEAR else f"reading token by token changes its logits by {change:.0e}"
+
+
+def _changed_by_neighbours(model: LanguageModel) -> str:
+    """Answer prompts alone and side by side, where some end before others, and return what differs, if it does."""
+
+    def greedy(*stop_ids: int) -> Generator:
+        return Generator(Decoding(NEW_TOKENS), stop_ids, str, pad_id=1, batch=len(LENGTHS), seed=0)
+
+    alone = [generate(model, [prompt], greedy(), CPU, [0])[0] for prompt in _prompts()]
+    stop = alone[0].tokens[1]
+    together = generate(model, _prompts(), greedy(stop), CPU, list(range(len(alone))))
+    for own, answer in zip(alone, together, strict=True):
+        tokens = own.tokens[: own.tokens.index(stop) + 1] if stop in own.tokens else own.tokens
+        if answer.tokens != tokens and not own.near_tie:
+            return f"answers {answer.tokens} side by side and {tokens} alone"
+    return ""
+
+
+def _prompts() -> list[list[int]]:
+    return [row[:length].tolist() for row, length in zip(texts()[0], LENGTHS, strict=True)]
+
+
+@torch.no_grad()
+def _merges(model: Any, method: Method, logits: Callable[[Any], Tensor]) -> bool:
+    """Whether the method folds into the model without changing the logits."""
+    model.eval()
+    before = logits(model)
+    merged = method.merge(model.encoder)
+    return merged is not None and _largest(logits(model.with_encoder(merged)) - before) <= MERGE_TOLERANCE
+
+
+def _largest(*differences: Tensor) -> float:
     """Return the largest distance from zero, NaN where there is one."""
     return torch.stack([difference.abs().max() for difference in differences]).max().item()

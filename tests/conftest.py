@@ -172,9 +172,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture(scope="module")
 def backbone_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The small backbones on which all PEFT types are tried."""
-    import support_table
+    import support_trial
 
-    found: dict[str, Path] = support_table.save_backbones(tmp_path_factory.mktemp("backbones"))
+    found: dict[str, Path] = support_trial.save_backbones(tmp_path_factory.mktemp("backbones"))
     return found
 
 

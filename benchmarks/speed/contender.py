@@ -25,74 +25,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speed import shapes
-from speed.batches import Batches, epoch, padded_to, representative
+from speed.batches import epoch, padded_to, representative
 
 if TYPE_CHECKING:
     from hpml_bench.training.trainer import Trainer as OurTrainer
 
 RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
-"""Operators that multiply matrices, as torch's profiler calls them."""
-
-
-def best_gflops(dtype: Any, device: str) -> float:
-    """Return the highest rate of square matrix products of a few sizes, in GFLOP/s."""
-    sizes = (768, 1024, 2048) if device == "cpu" else (4096, 8192)
-    return max(gemm_gflops(dtype, device, size) for size in sizes)
-
-
-def gemm_gflops(dtype: Any, device: str, size: int, seconds: float = 0.5) -> float:
-    """Return the rate of one matrix product repeated for half a second, in GFLOP/s."""
-    import torch
-
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    left @ right
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
-        done += 1
-    return 2 * size**3 * done / (time.perf_counter() - began) / 1e9
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
     """Time the harness's training steps."""
-    import torch
-
     from hpml_bench.plugins.rows import Rows
 
     rows = Rows(Path(job["folder"]) / "rows" / "train", 0)
     batches = epoch("ours", rows.lengths)
     timed = representative(batches, rows.lengths, job["batches"])
-    dtype = torch.bfloat16 if job["precision"] == "bf16" else torch.float32
     with ExitStack() as stack:
         trainer = _our_trainer(job, stack)
         warm = [_step_seconds(trainer, indices, job) for indices in timed]
-        before = best_gflops(dtype, job["device"]) if job["utilisation"] else 0.0
         began = time.perf_counter()
         for index, indices in enumerate(timed, start=1):
             trainer.step(index, indices)
         steps = trainer.log.reduce()
         _synchronise(job)
         seconds = time.perf_counter() - began
-        found = {
-            "seconds": seconds,
-            "first_step_seconds": warm[0],
-            "warm_up_seconds": sum(warm),
-            "samples": sum(step.samples for step in steps),
-            "tokens_a_row": padded_to(timed, rows.lengths),
-            "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
-        }
-        if job["products"]:
-            found["products"] = _share_of_products(trainer, timed, job["device"])
-            found["float32_gflops"] = best_gflops(torch.float32, job["device"])
-            found["gemm_gflops"] = best_gflops(dtype, job["device"])
-        if job["utilisation"]:
-            after = best_gflops(dtype, job["device"])
-            flops = _flops_a_token(trainer, timed[0]) * sum(step.padded_tokens for step in steps)
-            found |= {"gflops": flops / seconds / 1e9, "gemm_gflops": max(before, after)}
-    return found
+    return {
+        "seconds": seconds,
+        "first_step_seconds": warm[0],
+        "warm_up_seconds": sum(warm),
+        "samples": sum(step.samples for step in steps),
+        "tokens_a_row": padded_to(timed, rows.lengths),
+        "tokens_a_row_of_the_epoch": padded_to(batches, rows.lengths),
+    }
 
 
 def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
@@ -117,10 +81,6 @@ def _our_trainer(job: dict[str, Any], stack: ExitStack) -> OurTrainer:
     probes: list[Probe] = [registry.plugin("probes", probe)() for probe in registry.names("probes")]
     spec = RunSpec(suite="speed", settings=settings, method=method, seed=0)
     assembly = assemble(spec, shapes.prepared(Path(job["folder"]), job["model"]), group)
-    if job["lever"] == "compile":
-        from speed.compiled import compile_blocks
-
-        compile_blocks(assembly.model.encoder)
     run = replace(assembly.for_probes(folder, time.monotonic()), test=assembly.train_rows)
     for probe in probes:
         probe.start(run)
@@ -137,54 +97,11 @@ def _step_seconds(ours: OurTrainer, indices: np.ndarray, job: dict[str, Any]) ->
     return time.perf_counter() - began
 
 
-def _flops_a_token(ours: OurTrainer, batch: np.ndarray) -> float:
-    """Return the FLOPs of a step on a batch, as torch counts them, for each of its padded tokens."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        ours.step(1, batch)
-    (counted,) = ours.log.reduce()
-    return float(counter.get_total_flops() / counted.padded_tokens)
-
-
-def _share_of_products(ours: OurTrainer, batches: Batches, device: str) -> float:
-    """Return the share of matrix products in the wall time of steps on these batches, under torch's profiler."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]) as profiled:
-        began = time.perf_counter()
-        for indices in batches:
-            ours.step(1, indices)
-        ours.log.reduce()  # reads the losses, and so waits for the device
-        seconds = time.perf_counter() - began
-    rows = [row for row in profiled.key_averages() if row.key in PRODUCTS]
-    spent = sum(row.self_device_time_total if device == "cuda" else row.self_cpu_time_total for row in rows)
-    return float(spent / 1e6 / seconds)
-
-
 def _synchronise(job: dict[str, Any]) -> None:
     import torch
 
     if job["device"] == "cuda":
         torch.cuda.synchronize()
-
-
-def switch_off(lever: str | None) -> None:
-    """Put back what one of levers.LEVERS replaces; the allocator's settings are those the process is born with."""
-    from torch import nn
-
-    from hpml_bench.data import batches
-    from hpml_bench.training import kernels, trainer
-
-    off: dict[str, tuple[Any, str, Any]] = {
-        "activation": (kernels, "NewGELUActivation", type("Nothing", (nn.Module,), {})),
-        "dropout": (kernels, "SMALL", 2**62),
-        "attention": (kernels, "ATTENTION", "sdpa"),
-        "frozen": (trainer, "store_frozen_as_bf16", lambda _: None),
-        "buckets": (batches, "BUCKET", 1),
-    }
-    if lever in off:
-        setattr(*off[lever])
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +194,6 @@ def main() -> None:
     with answers:
         for line in sys.stdin:
             job = json.loads(line)
-            switch_off(job["lever"])
             torch.set_num_threads(job["threads"])
             result = ours(job) if job["contender"] == "ours" else trainer(job)
             gc.collect()

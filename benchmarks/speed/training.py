@@ -1,4 +1,4 @@
-"""Training throughput against scripts with the HF Trainer, and the share of the machine's matrix products reached."""
+"""Training throughput against scripts with the HF Trainer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ TITLES = {
     "dynamic": "the HF Trainer with dynamic padding and bf16",
     "grouped": "the HF Trainer with rows grouped by length, bf16 and our allocator settings",
 }
-UTILISATION = 0.5
 BATCHES = {"gpt2": 3, "minilm": 6}
 ALIKE = {"gpt2": 1, "minilm": 2}
 """Batches that are timed; fewer of the Trainer's defaults, whose batches are all alike."""
@@ -41,18 +40,15 @@ def one_gpu() -> dict[str, str]:
 class Contender:
     """One of them in a process of its own, born with its environment, which waits for its turns."""
 
-    def __init__(self, name: str, lever: str | None = None) -> None:
-        """Prepare it; `lever` is one that is switched, off if it is one of ours."""
-        self.name, self.lever = name, lever
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __enter__(self) -> Self:
         """Start it."""
         environment = {k: v for k, v in os.environ.items() if k not in PROCESS_ENVIRONMENT and k != "OMP_NUM_THREADS"}
-        if self.name in {"ours", "grouped"} and self.lever != "allocator":
+        if self.name in {"ours", "grouped"}:
             environment |= PROCESS_ENVIRONMENT
         environment |= {"OMP_NUM_THREADS": str(cores()), "PYTHONPATH": str(Path(__file__).parent.parent)} | one_gpu()
-        if self.lever == "compile":
-            environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # it is compiled anew
         command = [sys.executable, "-m", "speed.contender"]
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
@@ -66,26 +62,16 @@ class Contender:
         self._process.communicate()
         self._log.close()
 
-    def run(
-        self,
-        folder: Path,
-        model: str,
-        method: str,
-        utilisation: bool = False,
-        products: bool = False,
-        precision: str | None = None,
-    ) -> dict[str, Any]:
-        """Let it train; return what `speed.contender` says, and samples/s. Without a precision, in the faster one."""
+    def run(self, folder: Path, model: str, method: str) -> dict[str, Any]:
+        """Let it train in the faster precision; return what `speed.contender` says, and samples/s."""
         found = resolve_devices(
             Settings(backbone="path:", dataset=DatasetSpec(name="text_files"), steps=1, world_size=1)
         )
-        if precision is None:
-            precision = found.precision if found.device == "cuda" else shapes.faster_precision(folder / model)
+        precision = found.precision if found.device == "cuda" else shapes.faster_precision(folder / model)
         batches = (ALIKE if self.name == "defaults" else BATCHES)[model]
         job = {
             "batches": batches, "contender": self.name, "model": model, "method": method, "folder": str(folder),
-            "threads": cores(), "device": found.device, "precision": precision, "utilisation": utilisation,
-            "products": products, "lever": self.lever,
+            "threads": cores(), "device": found.device, "precision": precision,
         }  # fmt: skip
         to, back = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         to.write(json.dumps(job) + "\n")
@@ -96,17 +82,15 @@ class Contender:
             raise RuntimeError(f"{self.name} on {model} with {method}: {self._log.read().strip().splitlines()[-1]}")
         result: dict[str, Any] = json.loads(answer)
         rate = result["samples"] / result["seconds"]
-        switched = f", {self.lever} switched" if self.lever else ""
-        print(f"  {model} {method} {self.name}{switched}: {rate:.2f} samples/s", file=sys.stderr, flush=True)
+        print(f"  {model} {method} {self.name}: {rate:.2f} samples/s", file=sys.stderr, flush=True)
         return {**result, "samples_per_second": rate, "precision": precision}
 
 
 def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> list[Target]:
-    """Return a ratio for each model, method and opponent, and the utilisation of LoRA on GPT-2's shape.
+    """Return a ratio for each model, method and opponent.
 
     Within a round each contender trains each model by each method once, all taking turns in random order.
     """
-    found = []
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         shapes.save_rows(folder / "rows")
@@ -121,13 +105,8 @@ def measure(rounds: int, models: tuple[str, ...], methods: tuple[str, ...]) -> l
                 order = random.Random(f"{turn} {model} {method}").sample(contenders, len(contenders))  # noqa: S311
                 of = results.setdefault((model, method), {name: [] for name in ("ours", *ASKED)})
                 for contender in order:
-                    utilisation = (contender.name, model, method) == ("ours", "gpt2", "lora")
-                    of[contender.name].append(contender.run(folder, model, method, utilisation))
-    for (model, method), of in results.items():
-        found.extend(_ratios(model, method, of))
-        if (model, method) == ("gpt2", "lora"):
-            found.append(_utilisation(of["ours"]))
-    return found
+                    of[contender.name].append(contender.run(folder, model, method))
+    return [target for (model, method), of in results.items() for target in _ratios(model, method, of)]
 
 
 def _ratios(model: str, method: str, results: dict[str, list[dict[str, Any]]]) -> list[Target]:
@@ -144,11 +123,3 @@ def _ratios(model: str, method: str, results: dict[str, list[dict[str, Any]]]) -
             )
         )  # fmt: skip
     return found
-
-
-def _utilisation(runs: list[dict[str, Any]]) -> Target:
-    shares = [run["gflops"] / run["gemm_gflops"] for run in runs]
-    return Target(
-        "gpt2 lora: FLOP/s of the steps, padded tokens, over the best sustained matrix product",
-        statistics.median(shares), "", UTILISATION, "at least", {"shares": shares}, (min(shares), max(shares)),
-    )  # fmt: skip
