@@ -1,11 +1,15 @@
 """Soak test: random faults at random moments of tiny sweeps, which `run-all` completes with the undisturbed results.
 
-    python benchmarks/soak.py --kills 100 --runs 200 --out reports/reference/soak/soak.json
+    python benchmarks/soak.py --kills 100 --runs 200
+    python benchmarks/soak.py --cluster --faults 40 --runs 60
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
 called until it is complete. `--runs N`: one sweep of N runs is hit again and again. Each time the results (losses,
 gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit for bit, and no process, no listening
 socket and no temporary file may be left, in the results and the cache neither.
+
+`--cluster`: one sweep by jobs is hit, on the Slurm of two nodes of tests/slurm/slurm.sh, which this script starts and
+ends as root; no job or claim may be left either.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -31,17 +36,22 @@ from typing import Any
 
 import numpy as np
 import psutil
+from two_nodes import NODES, TwoNodes, slurm, until
 
-from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, write_atomically
+from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
 from hpml_bench.records.load import load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.system import heartbeat
+from hpml_bench.records.run import DONE
+from hpml_bench.system import heartbeat, temporary
 
 SETTINGS = (
     "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
     "log_every=2", "warmup_steps=1", "latency_samples=2", "device=cpu", "world_size=2", "threads=1", "precision=fp32",
 )  # fmt: skip
+PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
+RECORDS = Path("reports/reference/soak")
 STALL_SECONDS = 8.0
 MOST_CALLS = 12
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
@@ -55,20 +65,29 @@ MORE_DESCRIPTORS = 4.0
 LOOKS_OF_A_LONG_CALL = 3000
 """A minute at least. In a shorter call the second quarter would still be start-up, and growth means nothing."""
 WAIT_SECONDS = 300.0
+CLUSTER_WAIT_SECONDS = 900.0
+"""After so long without a fault and without an end a call is given up; one that waits for jobs later."""
 LOOKS_FOR_SOCKETS = 10
 """Every so many looks the parent's sockets are noted: the kernel lists those of the whole machine for it."""
 LAST_SECONDS = 10.0
 """For the kernel, and the fork server, to end what has lost its parent."""
+BETWEEN = (2.0, 25.0)
+"""Seconds from a fault of a cluster to the next."""
+STOPPED = (1.0, 15.0)
+"""Seconds for which a process is stopped."""
+AWAY = (0.0, 40.0)
+"""Seconds for which a node is lost or its link down: Slurm gives it up after about 30."""
 
 
 @dataclass
 class Sweep:
-    """`run-all quickstart` on tiny settings into a folder, called as often as it takes, with a cache of its own."""
+    """`run-all quickstart` on tiny settings, called as often as it takes, in a folder with a cache of its own."""
 
-    out: Path
-    temporary: Path
+    room: Path
     methods: str
     seeds: int
+    cluster: Any = None
+    """The TwoNodes whose jobs do it; None: this machine."""
     calls: int = 0
     resident_mb: dict[int, list[float]] = field(default_factory=dict)
     """The parent's memory, looked at all along, by call: each has a parent of its own."""
@@ -77,42 +96,52 @@ class Sweep:
     ports: set[tuple[int, int]] = field(default_factory=set)
     """At which parents listened: their process, and the port."""
 
-    @property
-    def folder(self) -> Path:
-        """The results."""
-        return self.out / "quickstart"
-
-    @property
-    def cache(self) -> Path:
-        """What is fetched and prepared."""
-        return self.out.parent / "cache"
+    def __post_init__(self) -> None:
+        self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
+        self.folder = self.out / "quickstart"
+        self.temporary.mkdir(parents=True)
 
     def start(self) -> subprocess.Popen[str]:
         """Call it once, in a session of its own."""
         self.calls += 1
         command = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--out", str(self.out)]
         command += ["--methods", self.methods, "--seeds", str(self.seeds), "--wandb", "off"]
-        command += ["--stall", str(STALL_SECONDS), *(part for value in SETTINGS for part in ("--set", value))]
-        return subprocess.Popen(
-            command,
-            env={**os.environ, "TMPDIR": str(self.temporary), "HPML_BENCH_CACHE": str(self.cache)},
-            start_new_session=True,
-            text=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command += ["--on", str(PROFILE)] if self.cluster else ["--stall", str(STALL_SECONDS)]
+        command += [part for value in SETTINGS for part in ("--set", value)]
+        variables = {**os.environ, "HPML_BENCH_CACHE": str(self.cache)}
+        variables |= {} if self.cluster else {"TMPDIR": str(self.temporary)}
+        with (self.room / "said.log").open("a") as log:
+            return subprocess.Popen(
+                command, env=variables, start_new_session=True, text=True, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def look(self, process: subprocess.Popen[str]) -> None:
         """Note the parent's memory, descriptors and, now and then, sockets."""
-        try:
+        with suppress(psutil.Error):
             parent = psutil.Process(process.pid)
             looks = self.resident_mb.setdefault(self.calls, [])
             looks.append(parent.memory_info().rss / 1e6)
             self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
             if len(looks) % LOOKS_FOR_SOCKETS == 0:
                 self.ports |= {(process.pid, at.laddr.port) for at in parent.net_connections("inet") if _listens(at)}
-        except psutil.Error:
-            return
+
+
+@dataclass
+class Scene:
+    """What a fault may break: a call of a sweep."""
+
+    rng: random.Random
+    sweep: Sweep
+    process: subprocess.Popen[str]
+
+    def choice(self, values: Iterable[Any]) -> Any:
+        """Return one of these values, None where there is none."""
+        found = sorted(values)
+        return self.rng.choice(found) if found else None
+
+    def wait(self, seconds: tuple[float, float]) -> None:
+        """Wait for a random time."""
+        time.sleep(self.rng.uniform(*seconds))
 
 
 def _listens(connection: Any) -> bool:
@@ -147,14 +176,7 @@ def still_there(process: subprocess.Popen[str]) -> list[str]:
     deadline = time.monotonic() + LAST_SECONDS
     while (alive := session(process)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [_told(other) for other in alive]
-
-
-def _told(process: psutil.Process) -> str:
-    try:
-        return f"{process.pid} {process.status()} child of {process.ppid()}: {' '.join(process.cmdline())[:120]}"
-    except psutil.NoSuchProcess:
-        return f"{process.pid} (gone by now)"
+    return [str(other) for other in alive]
 
 
 def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -188,12 +210,6 @@ def interrupt(process: subprocess.Popen[str]) -> bool:
     return True
 
 
-def kill(process: subprocess.Popen[str]) -> bool:
-    """End hpml-bench itself."""
-    process.kill()
-    return True
-
-
 def interrupt_twice(rng: random.Random, process: subprocess.Popen[str]) -> bool:
     """Press Ctrl-C, and again before the books are closed, or after."""
     interrupt(process)
@@ -220,15 +236,139 @@ def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -
     return "a file cut"
 
 
-FAULTS: dict[str, Callable[[random.Random, subprocess.Popen[str], Path], bool | str]] = {
-    "SIGKILL of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGKILL),
-    "SIGSTOP of a rank": lambda rng, process, _: hit(rng, ranks(process), signal.SIGSTOP),
-    "SIGKILL of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGKILL),
-    "SIGSTOP of the fork server": lambda rng, process, _: hit(rng, servers(process), signal.SIGSTOP),
-    "SIGKILL of hpml-bench": lambda _, process, __: kill(process),
-    "Ctrl-C": lambda _, process, __: interrupt(process),
-    "Ctrl-C twice": lambda rng, process, _: interrupt_twice(rng, process),
-    "a file cut": truncate,
+Fault = Callable[[Scene], bool | str]
+"""Returns whether there was something to break, or the fault that it was."""
+
+
+def end(number: signal.Signals) -> Fault:
+    """Return a fault that ends hpml-bench itself; jobs go on."""
+
+    def broken(scene: Scene) -> bool:
+        scene.process.send_signal(number)
+        return True
+
+    return broken
+
+
+FAULTS: dict[str, Fault] = {
+    "SIGKILL of a rank": lambda scene: hit(scene.rng, ranks(scene.process), signal.SIGKILL),
+    "SIGSTOP of a rank": lambda scene: hit(scene.rng, ranks(scene.process), signal.SIGSTOP),
+    "SIGKILL of the fork server": lambda scene: hit(scene.rng, servers(scene.process), signal.SIGKILL),
+    "SIGSTOP of the fork server": lambda scene: hit(scene.rng, servers(scene.process), signal.SIGSTOP),
+    "SIGKILL of hpml-bench": end(signal.SIGKILL),
+    "Ctrl-C": lambda scene: interrupt(scene.process),
+    "Ctrl-C twice": lambda scene: interrupt_twice(scene.rng, scene.process),
+    "a file cut": lambda scene: truncate(scene.rng, scene.process, scene.sweep.folder),
+}
+
+
+def of_a_job(*words: str) -> Fault:
+    """Return a fault that calls a command of Slurm's for a running job; words of it may name the job and its node."""
+
+    def broken(scene: Scene) -> bool:
+        running = scene.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
+        if running is not None:  # it may have ended meanwhile
+            command = [word.format(job=running[0], node=running[1]) for word in words]
+            subprocess.run(command, capture_output=True, check=False)
+        return running is not None
+
+    return broken
+
+
+def of_a_process(rank: bool, *names: str) -> Fault:
+    """Return a fault that sends signals, with some seconds between them, to a job's own process or to a rank."""
+
+    def broken(scene: Scene) -> bool:
+        for job in claims(scene.sweep.folder):
+            beats = [heartbeat.read(path) for path in (scene.sweep.folder / ATTEMPTS).glob(f"*.{job.name}")]
+            pid = scene.choice(beat.pid for found in beats for beat in found) if rank else job.pid
+            if pid is None or job.host not in NODES:
+                continue
+            for number, name in enumerate(names):
+                if number:
+                    scene.wait(STOPPED)
+                try:
+                    scene.sweep.cluster.do("in", job.host, "kill", f"-{name}", str(pid))
+                except RuntimeError:  # it has ended meanwhile
+                    return number > 0
+            return True
+        return False
+
+    return broken
+
+
+def of_a_node(before: Sequence[str], after: Sequence[str], down: bool) -> Fault:
+    """Return a fault that calls slurm.sh for a node, and again after a while; `down`: the controller is told."""
+
+    def broken(scene: Scene) -> bool:
+        node = scene.rng.choice(NODES)
+
+        def state() -> str:
+            return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
+
+        scene.sweep.cluster.do(*(word.format(node=node) for word in before))
+        if down:
+            scene.sweep.cluster.mark_down(node)
+        scene.wait(AWAY)
+        scene.sweep.cluster.do(*(word.format(node=node) for word in after))
+        until(lambda: not any(sign in state() for sign in ("down", "*")), f"{node} is back")
+        if "drain" in state():  # as an administrator does
+            slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        return True
+
+    return broken
+
+
+def remove_temporary(scene: Scene) -> bool:
+    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
+    path = scene.choice(Path(tempfile.gettempdir()).glob(f"{temporary.PREFIX}*"))
+    if path is not None:
+        shutil.rmtree(path, ignore_errors=True)
+    return path is not None
+
+
+def cut_file(scene: Scene) -> bool:
+    """Cut a file of a recorded run to half of its length."""
+    path = scene.choice(path for name in (RECORD, POINTS, PREDICTIONS) for path in scene.sweep.folder.glob(f"*/{name}"))
+    if path is not None:
+        os.truncate(path, path.stat().st_size // 2)
+    return path is not None
+
+
+def stop_sweep(scene: Scene) -> bool:
+    """`hpml-bench stop` in another terminal."""
+    command = [sys.executable, "-m", "hpml_bench", "stop", str(scene.sweep.folder)]
+    subprocess.run(command, capture_output=True, check=False)
+    return True
+
+
+def submit_twice(scene: Scene) -> bool:
+    """The same run-all in another terminal, ended by Ctrl-C after a while."""
+    other = scene.sweep.start()
+    scene.wait(BETWEEN)
+    other.send_signal(signal.SIGINT)
+    other.wait()
+    return True
+
+
+PREEMPT = ("sbatch", "-p", "high", "--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+CLUSTER_FAULTS: dict[str, Fault] = {
+    "scontrol requeue": of_a_job("scontrol", "requeue", "{job}"),
+    "scancel": of_a_job("scancel", "{job}"),
+    "SIGTERM of a job": of_a_job("scancel", "--batch", "--signal=TERM", "{job}"),
+    "SIGKILL of a job": of_a_process(False, "KILL"),
+    "SIGKILL of a rank": of_a_process(True, "KILL"),
+    "preemption": of_a_job(*PREEMPT),
+    "a node lost": of_a_node(("lose", "{node}"), ("back", "{node}"), down=True),
+    "slurmd killed": of_a_node(("kill", "{node}"), ("back", "{node}"), down=True),
+    "a link down": of_a_node(("link", "{node}", "down"), ("link", "{node}", "up"), down=False),
+    "SIGSTOP of a rank": of_a_process(True, "STOP", "CONT"),
+    "a temporary folder removed": remove_temporary,
+    "a file cut": cut_file,
+    "stop": stop_sweep,
+    "a second run-all": submit_twice,
+    "Ctrl-C of run-all": end(signal.SIGINT),
+    "SIGKILL of run-all": end(signal.SIGKILL),
 }
 
 
@@ -244,41 +384,36 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
-def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
+def disturb(rng: random.Random, sweep: Sweep, moments: Sequence[float]) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
     Returns:
-        The faults, and what was left of a call after it had ended.
+        The faults, each kind about as often, and what was left of a call after it had ended.
 
     """
+    faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
+    names = rng.sample(list(faults) * (1 + len(moments) // len(faults)), len(moments))
     events: list[dict[str, Any]] = []
     left: list[str] = []
-    todo = list(moments)
-    status = 1
-    while (status != 0 or todo) and sweep.calls < MOST_CALLS + 2 * len(moments):
-        if status == 0:  # complete before all faults were spent: there must be something left to do
-            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob("*/run.json"))))
-        process = sweep.start()
-        began, deadline = time.monotonic(), time.monotonic() + WAIT_SECONDS
-        name = rng.choice(list(FAULTS)) if todo else ""
-        while process.poll() is None and time.monotonic() < deadline:
+    todo, status, struck = list(zip(moments, names, strict=True)), 1, False
+    while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
+        if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
+            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
+        process, struck = sweep.start(), False
+        scene, began, last = Scene(rng, sweep, process), time.monotonic(), time.monotonic()
+        while process.poll() is None and time.monotonic() < last + patience:
             sweep.look(process)
-            time.sleep(0.02)
-            if name and time.monotonic() - began >= todo[0] and (done := FAULTS[name](rng, process, sweep.folder)):
-                events.append(
-                    {
-                        "fault": done if isinstance(done, str) else name,
-                        "seconds": round(time.monotonic() - began, 2),
-                        "call": sweep.calls,
-                    }
-                )
-                began, todo = time.monotonic(), todo[1:]
-                name = rng.choice(list(FAULTS)) if todo else ""
+            time.sleep(0.1 if sweep.cluster else 0.02)
+            if todo and time.monotonic() - began >= todo[0][0] and (done := faults[todo[0][1]](scene)):
+                name = done if isinstance(done, str) else todo[0][1]
+                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+                todo, began, last = todo[1:], time.monotonic(), time.monotonic()
+                struck = sweep.cluster is not None  # a call that ends well may have left what the next one mends
         if process.poll() is None:
-            left.append(f"call {sweep.calls} was not done after {WAIT_SECONDS:.0f} s")
+            left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
-        todo[:1] = [moment - (time.monotonic() - began) for moment in todo[:1]]
+        todo[:1] = [(moment - (time.monotonic() - began), name) for moment, name in todo[:1]]
         left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
     if status != 0:
         left.append(f"not complete after {sweep.calls} calls")
@@ -286,10 +421,23 @@ def disturb(rng: random.Random, sweep: Sweep, moments: list[float]) -> tuple[lis
 
 
 def leftovers(sweep: Sweep) -> list[str]:
-    """Return the temporary files and listening sockets that a completed sweep left."""
-    found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.out.rglob(heartbeat.PATTERN)]
-    found += sweep.cache.rglob(".new-*")
-    return [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
+    """Return the temporary files, listening sockets, jobs, claims and processes that a completed sweep left."""
+    deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
+    while True:
+        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new-*")]
+        found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
+        left = [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
+        if sweep.cluster is not None:
+            left += [f"job {name} {state}" for name, (state, _) in TwoNodes.jobs().items()]
+            left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]
+            told = {node: sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines() for node in NODES}
+            ours = (
+                (node, line) for node in NODES for line in told[node] if "hpml_bench" in line or "forkserver" in line
+            )
+            left += [f"{node}: {line}" for node, line in ours]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.5)
 
 
 def shared_memory() -> set[str]:
@@ -305,40 +453,37 @@ def with_own_shared_memory() -> None:
         os.execvp("unshare", ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, *sys.argv])  # noqa: S606
 
 
-def new_sweep(room: Path, name: str, methods: str, seeds: int) -> Sweep:
+def new_sweep(room: Path, name: str, methods: str, seeds: int, cluster: TwoNodes | None = None) -> Sweep:
     """Return a sweep into a folder of its own."""
-    (room / name / "tmp").mkdir(parents=True)
-    return Sweep(room / name / "out", room / name / "tmp", methods, seeds)
+    return Sweep(room / name, methods, seeds, cluster)
+
+
+def undisturbed(room: Path, seeds: int) -> tuple[Sweep, float]:
+    """Do a sweep without faults on this machine; return it, and its seconds."""
+    sweep, began = new_sweep(room, f"undisturbed-{seeds}", "head,lora", seeds), time.monotonic()
+    _, problems = disturb(random.Random(0), sweep, [])
+    if problems or len(content(sweep.folder)) != 2 * seeds:
+        raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
+    return sweep, time.monotonic() - began
 
 
 def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, Any]]:
     """Hit a sweep of two runs once for each number; yield what happened."""
-    undisturbed = new_sweep(room, "undisturbed", "head,lora", 1)
-    began = time.monotonic()
-    _, problems = disturb(random.Random(0), undisturbed, [])
-    whole, expected = time.monotonic() - began, content(undisturbed.folder)
-    if problems or len(expected) != 2:
-        raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
+    truth, whole = undisturbed(room, 1)
     for index in numbers:
         rng = random.Random(f"{seed} {index}")
         sweep = new_sweep(room, f"kill{index}", "head,lora", 1)
         events, left = disturb(rng, sweep, [rng.uniform(0, whole)])
         left += leftovers(sweep)
-        yield {
-            "round": index,
-            "events": events,
-            "calls": sweep.calls,
-            "left": left,
-            "equal": content(sweep.folder) == expected,
-        }
-        shutil.rmtree(sweep.out.parent)
+        equal = content(sweep.folder) == content(truth.folder)
+        yield {"round": index, "events": events, "calls": sweep.calls, "left": left, "equal": equal}
+        shutil.rmtree(sweep.room)
 
 
 def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
     """Hit one sweep of `runs` runs again and again; return what happened."""
     seeds = max(1, runs // 2)
-    undisturbed = new_sweep(room, "long-undisturbed", "head,lora", seeds)
-    _, problems = disturb(random.Random(0), undisturbed, [])
+    truth, _ = undisturbed(room, seeds)
     rng = random.Random(f"{seed} soak")
     sweep = new_sweep(room, "long", "head,lora", seeds)
     events, left = disturb(rng, sweep, [rng.uniform(0, 20) for _ in range(max(1, runs // 8))])
@@ -346,12 +491,37 @@ def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
         "runs": len(content(sweep.folder)),
         "events": events,
         "calls": sweep.calls,
-        "left": problems + left + leftovers(sweep),
-        "equal": content(sweep.folder) == content(undisturbed.folder),
-        "parent_mb": quarters(undisturbed.resident_mb[1]),
+        "left": left + leftovers(sweep),
+        "equal": content(sweep.folder) == content(truth.folder),
+        "parent_mb": quarters(truth.resident_mb[1]),
         "disturbed_parent_mb": quarters(max(sweep.resident_mb.values(), key=len)),
-        "parent_descriptors": quarters(undisturbed.descriptors[1]),
+        "parent_descriptors": quarters(truth.descriptors[1]),
         "disturbed_parent_descriptors": quarters(max(sweep.descriptors.values(), key=len)),
+    }
+
+
+def soak_of_jobs(room: Path, cluster: TwoNodes, faults: int, runs: int, seed: int) -> dict[str, Any]:
+    """Hit one sweep by jobs of a cluster again and again; return what happened."""
+    truth, _ = undisturbed(room, max(1, runs // 2))
+    rng = random.Random(seed)
+    sweep = new_sweep(room, "cluster", "head,lora", truth.seeds, cluster)
+    events, left = disturb(rng, sweep, [rng.uniform(*BETWEEN) for _ in range(faults)])
+    left += leftovers(sweep)
+    found = content(sweep.folder)
+    equal = found == content(truth.folder)
+    if left or not equal:
+        print((sweep.room / "said.log").read_text()[-4000:])
+    return {
+        "runs": len(found),
+        "done": sum(value[0] in DONE for value in found.values()),
+        "equal": equal,
+        "faults": dict(sorted(Counter(event["fault"] for event in events).items())),
+        "calls": sweep.calls,
+        "starts of jobs": dict(Counter(str(job.how) for job in read_jobs(sweep.folder))),
+        "attempts left": len(list((sweep.folder / ATTEMPTS).glob("*/"))),
+        "set aside": len(list((sweep.folder / SET_ASIDE).glob("*/"))),
+        "left": left,
+        "events": events,
     }
 
 
@@ -388,18 +558,48 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no further kill begins after so long")
     parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
-    parser.add_argument("--out", type=Path, default=Path("reports/reference/soak/soak.json"))
+    parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
+    parser.add_argument("--faults", type=int, default=40, help="of a cluster")
+    parser.add_argument("--number", type=int, default=90, help="of the cluster, where several are up at a time")
+    parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    out = asked.out or RECORDS / ("cluster.json" if asked.cluster else "soak.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bad = on_cluster(asked, out) if asked.cluster else on_this_machine(asked, out)
+    print(f"{out}: {bad} sweeps with a difference, something left or memory or files lost")
+    raise SystemExit(1 if bad else 0)
+
+
+def on_cluster(asked: argparse.Namespace, out: Path) -> int:
+    """Write the record of a sweep by jobs; return the number of bad ones."""
+    cluster = TwoNodes(asked.number)
+    if (why := cluster.up()) is not None:
+        raise SystemExit(why)
+    began = time.monotonic()
+    try:
+        os.environ |= cluster.exports()
+        made = blank(asked.seed) | {"slurm": slurm("sinfo", "--version").split()[-1]}
+        with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
+            record = soak_of_jobs(Path(name), cluster, asked.faults, asked.runs, asked.seed)
+    finally:
+        cluster.down()
+    made["minutes"] = round((time.monotonic() - began) / 60, 1)
+    own = ("seed", "python", "torch", "hpml_bench", "slurm", "kernel", "cores", "minutes")
+    write_atomically(out, json.dumps({name: made[name] for name in own} | record, indent=1) + "\n")
+    return int(not record["equal"] or bool(record["left"]))
+
+
+def on_this_machine(asked: argparse.Namespace, out: Path) -> int:
+    """Write the record of sweeps of this machine; return the number of bad ones."""
     with_own_shared_memory()
     began, segments = time.monotonic(), shared_memory()
-    record = json.loads(asked.out.read_text()) if asked.go_on and asked.out.exists() else blank(asked.seed)
+    record = json.loads(out.read_text()) if asked.go_on and out.exists() else blank(asked.seed)
     before, rounds = record["minutes"], record["kills"]
 
     def keep() -> None:
         record["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
         record["shared_memory_left"] = sorted(shared_memory() - segments)
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(asked.out, json.dumps(record, indent=1) + "\n")
+        write_atomically(out, json.dumps(record, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         if asked.runs and not record["soak"]:
@@ -410,15 +610,8 @@ def main() -> None:
             keep()
             if time.monotonic() > began + 60 * asked.minutes:
                 break
-    bad = [entry for entry in rounds if not entry["equal"] or entry["left"]]
-    if record["soak"] and ended_badly(record["soak"]):
-        bad.append(record["soak"])
-    if record["shared_memory_left"]:
-        bad.append({"shared_memory_left": record["shared_memory_left"]})
-    print(
-        f"{asked.out}: {len(rounds)} kills, {len(bad)} of all with a difference, something left or memory or files lost"
-    )
-    raise SystemExit(1 if bad else 0)
+    bad = sum(not entry["equal"] or bool(entry["left"]) for entry in rounds) + bool(record["shared_memory_left"])
+    return bad + bool(record["soak"] and ended_badly(record["soak"]))
 
 
 def blank(seed: int) -> dict[str, Any]:
