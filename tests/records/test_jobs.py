@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.records.files import RECORD
 from hpml_bench.records.folder import ResultsFolder
 from hpml_bench.records.jobs import (
     ATTEMPTS,
@@ -87,16 +86,6 @@ def test_no_list_and_no_report_takes_them_for_runs(tmp_path: Path) -> None:
     for place in (folder, tmp_path):
         told = CliRunner().invoke(main, ["list", "runs", str(place)])
         assert len(told.output.splitlines()) == 3
-
-
-def test_a_folder_with_attempts_alone_has_no_runs(tmp_path: Path) -> None:
-    """A sweep of which nothing is committed yet is told so, and its attempts are no results folder."""
-    worked_on(tmp_path)
-    for path in tmp_path.glob(f"*/{RECORD}"):
-        path.unlink()
-    told = CliRunner().invoke(main, ["report", str(tmp_path)])
-    assert told.exit_code == 2
-    assert "no runs here" in told.output
 
 
 @pytest.mark.parametrize(("host", "alive", "refused"), [

@@ -97,26 +97,18 @@ def test_a_file_system_that_goes_on_failing_is_told(
     assert own.begin(record.spec).record() == record
 
 
-def test_a_rename_that_was_done_and_denied_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOENT after the server did it, as NFS answers a request that was sent twice: ours is there.
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE])
+def test_a_rename_that_was_done_and_denied_counts(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOENT after the server did it, as NFS answers a request that was sent twice, or after ESTALE: ours is there.
 
     Protection: folders._renamed looks whose record lies there.
     """
     own = results(tmp_path)
     record = attempt(own, made_records.record())
-    answering(monkeypatch, errno.ENOENT, does=True)
+    answering(monkeypatch, number, does=True)
     assert own.publish(record.spec, record) == record
     assert committed(tmp_path, record) == record
     assert aside(tmp_path) == []
-
-
-def test_a_stale_handle_after_the_rename_was_done_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ESTALE though the server did it: the next try finds nothing to rename, and ours there."""
-    own = results(tmp_path)
-    record = attempt(own, made_records.record())
-    answering(monkeypatch, errno.ESTALE, does=True)
-    assert own.publish(record.spec, record) == record
-    assert committed(tmp_path, record) == record
 
 
 def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,26 +156,6 @@ def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> N
     assert own.publish(second.spec, second) == second
     assert committed(tmp_path, second) == second
     assert len(aside(tmp_path)) == 2
-
-
-def test_a_disk_that_is_full_when_the_record_is_written_leaves_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ENOSPC while run.json is written: neither the attempt nor the run has one, and no half file is left.
-
-    Protection: write_atomically.
-    """
-    own = results(tmp_path)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        attempt(own, made_records.record())
-    folder = own.begin(made_records.record().spec).path
-    assert [path.name for path in folder.iterdir()] == [POINTS]
-    assert committed(tmp_path, made_records.record()) is None
 
 
 def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers import made_records
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import LoadedRuns, headlines, load_record, load_records, read_record
+from hpml_bench.records.load import headlines, load_record, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point
@@ -85,14 +85,6 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / POINTS
     file.write_bytes(file.read_bytes()[:-9])
     assert [point.step for point in read_points(tmp_path)] == [1]
-
-
-def test_without_files_there_is_nothing(tmp_path: Path) -> None:
-    """Missing points, predictions and records are empty, not errors."""
-    assert read_points(tmp_path) == []
-    assert read_predictions(tmp_path) is None
-    assert read_record(tmp_path) is None
-    assert load_records(tmp_path) == LoadedRuns((), ())
 
 
 def test_records_come_oldest_first(tmp_path: Path) -> None:

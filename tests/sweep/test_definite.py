@@ -217,13 +217,6 @@ def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.
     assert resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
 
 
-def test_where_nothing_fits_one_sample_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs then say themselves that the memory is not enough."""
-    on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, micro_batch="auto", device="cuda")
-    assert resolve(suite, tmp_path, fits=lambda _: False).suite.settings.micro_batch == 1
-
-
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     """Two steps on the longest batch, and no points, predictions or metrics."""
     fork_server.start_fork_server()

@@ -18,13 +18,6 @@ def test_each_method_follows_each_other_as_often() -> None:
     assert chisquare(list(neighbours.values())).pvalue > 0.001
 
 
-def test_suites_have_orders_of_their_own() -> None:
-    """What disturbs one suite's methods unevenly by chance doesn't disturb all suites so."""
-    assert [methods_of_seed(5, seed, "one") for seed in range(5)] != [
-        methods_of_seed(5, seed, "other") for seed in range(5)
-    ]
-
-
 def test_no_methods_have_an_order() -> None:
     """Of a suite that names none, with methods given on the command line."""
     assert methods_of_seed(0, 3, "some") == ()

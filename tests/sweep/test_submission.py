@@ -116,13 +116,6 @@ def test_a_failed_run_is_done_again_once_a_call(
     assert not plan.settles(RunState.of(stale))
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    """Not even a folder; and what is there stays."""
-    sweep = JobSweep.preview(*asked(), tmp_path / "quickstart", print)
-    assert sweep.script().startswith("hpml-bench work ")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_variables_of_jobs_are_not_written_down(tmp_path: Path) -> None:
     """They may be keys."""
     profile = load_profile("manual", [("env", {"HF_TOKEN": "hf_secret"})])
@@ -137,7 +130,8 @@ def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", said.append)
     JobSweep(sweep.folder, read_plan(sweep.folder), sweep.engine, print).stop()
     assert not sweep.wait(lambda _: None)
-    assert said == ["the sweep was stopped"]
+    assert sweep.submit(again=True) == ()
+    assert said == ["the sweep was stopped"] * 2
     assert not read_plan(JobSweep.open(*asked(), sweep.folder, print).folder).stopped
 
 
@@ -184,6 +178,9 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
     assert sweep.reasons() == ["Slurm would never begin such jobs: PartitionTimeLimit; change the profile's requests"]
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert len(sweep.submit(again=True)) == 1, "of an earlier call, perhaps with another profile"
+    assert sweep.reasons() == [
+        f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
+    ]
     (sweep.folder / "logs" / "7_0.log").touch()
     assert sweep.reasons() == []
 
@@ -203,17 +200,6 @@ def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
         (slurm / f"queue{number}").write_text(text)
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
-
-
-def test_jobs_that_leave_no_log_are_told(tmp_path: Path, slurm: Path) -> None:
-    """As where nodes don't see the folder: Slurm can't open the log, and nothing else tells of it."""
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", lambda _: None)
-    sweep.submit(again=True)
-    assert sweep.reasons() == [
-        f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
-    ]
-    (sweep.folder / "logs" / "7_0.log").touch()
-    assert sweep.reasons() == []
 
 
 def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,16 +261,6 @@ def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
     assert "export NCCL_DEBUG=INFO" in printed
     sweep.submit(again=True)
     assert "export HF_TOKEN=hf_0123456789" in (slurm / "given7").read_text()
-
-
-def test_a_sweep_that_was_stopped_meanwhile_is_not_submitted(tmp_path: Path, slurm: Path) -> None:
-    """Such as while its model and data were prepared."""
-    said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
-    find(sweep.folder, print).stop()
-    assert len(sweep.submit(again=True)) == 0
-    assert said == ["the sweep was stopped"]
-    assert not list(slurm.glob("given*"))
 
 
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
@@ -361,6 +337,7 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
     ]  # fmt: skip
     assert "--dependency=afterok:PREPARE\n" in printed
     assert "--dependency=afterany:PREPARE,afterany:UNITS\n" in printed
+    assert not (tmp_path / "quickstart").exists()
     sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     assert sweep.script() == ""

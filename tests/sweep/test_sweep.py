@@ -24,12 +24,11 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.files import SET_ASIDE
-from hpml_bench.records.folder import RunFolder, locked, make_folder
+from hpml_bench.records.folder import RunFolder, make_folder
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.run import Digests, Outcome, RunRecord
-from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.plan import SweepRequest, shuffled
 from hpml_bench.system import processes
@@ -270,14 +269,6 @@ def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
     assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
 
 
-def test_places_are_recorded(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
-    """Position in the sweep and place within the seed, both from 1."""
-    quick_runs({})
-    go(suite_of("a", "b", "c"), tmp_path)
-    records = sorted(load_records(tmp_path / "quick").records, key=lambda record: record.order or 0)
-    assert [(record.order, record.place) for record in records] == [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2), (6, 3)]
-
-
 def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
     statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
@@ -322,26 +313,6 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> 
     assert len(stamps(tmp_path / "quick")) == 2
 
 
-def test_one_seed_of_one_method(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
-    """As `hpml-bench run` asks for it."""
-    ran = quick_runs({})
-    result = go(suite_of("a", "b"), tmp_path, methods=("b",), seeds=(9,))
-    assert ran == ["b-9"]
-    assert [record.spec.seed for record in result.records] == [9]
-
-
-def test_other_settings_are_other_runs(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
-    """A record is reused only for exactly its specification."""
-    quick_runs({})
-    go(suite_of("a"), tmp_path)
-    changed = suite_of("a")
-    changed = changed.model_copy(update={"settings": tiny.settings(steps=7)})
-    ran = quick_runs({})
-    go(changed, tmp_path)
-    assert len(ran) == 2
-    assert len(stamps(tmp_path / "quick")) == 4
-
-
 def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
     """Nothing more is started; what was done is in the result."""
     ran = quick_runs({"a": "interrupt"})
@@ -349,15 +320,6 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  #
     assert result.ending.how == "interrupted"
     assert ran[-1].startswith("a")
     assert len(result.records) == len(ran) - 1
-
-
-def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
-    """The second who wants it is told who has it; afterwards it is free."""
-    refused = pytest.raises(UserError, match=f"in use by process {os.getpid()}")
-    with locked(tmp_path), refused, locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -388,11 +350,3 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "UserError" in done.stderr
     assert "can't be written to; give another --out" in done.stderr
-
-
-def test_the_suites_settings_are_recorded_definite(finished_sweep: Finished) -> None:
-    """A record's settings leave nothing to be found: device, ranks, threads, precision."""
-    suite = load_suite(str(finished_sweep[0]), ["threads=null", "precision=auto"])
-    settings = resolve_suite(suite).settings
-    assert None not in (settings.world_size, settings.threads)
-    assert "auto" not in (settings.device, settings.precision)

@@ -284,15 +284,6 @@ def test_the_best_is_the_most_accurate_then_the_lowest_loss() -> None:
     assert method(failed).chosen == 1e-3
 
 
-def test_where_lower_is_better_the_best_is_the_lowest() -> None:
-    """Of errors the least is chosen, a tie goes to the lower loss, and what is near it is told from there."""
-    trials = (trial(0, 1e-3, 0.9), trial(1, 2e-3, 0.7, 0.9), trial(2, 2.5e-3, 0.7, 0.8), trial(3, 1e-1, 0.8))
-    one = method(*trials, trial(4, 1e-2, None, status="diverged")).model_copy(update={"better": "lower"})
-    assert one.chosen == 2.5e-3
-    assert one.near == (0.7, 0.9)
-    assert method(*trials).chosen == 1e-3
-
-
 @pytest.mark.parametrize(("metric", "direction", "worst"), [
     (ACCURACY, "MAXIMIZE", 0.0),
     (ACCURACY.model_copy(update={"better": "lower", "bounds": (0.0, None)}), "MINIMIZE", UNBOUNDED),

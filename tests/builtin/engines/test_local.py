@@ -217,15 +217,6 @@ def test_more_than_the_machine_has_is_refused(
         slots(*asked)
 
 
-def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
-    """Nothing is written."""
-    found = CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(tmp_path / "out"), "--parallel", "9999"])
-    assert found.exit_code == 2
-    assert found.output.count("\n") == 1
-    assert "side by side need 9999" in found.output
-    assert not (tmp_path / "out").exists()
-
-
 class Printing(Local):
     """Jobs that print what they were given."""
 

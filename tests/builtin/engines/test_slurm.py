@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpml_bench.builtin.engines.slurm import Slurm, _ranges
+from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.plugins.engine import JobBatch, make_engine
 from hpml_bench.records.jobs import Job, JobPlan, Unit, UnitRun
 from hpml_bench.records.plan import Limits
@@ -141,12 +141,6 @@ def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_pa
     assert options(made.script(batch(made, tmp_path, prepared="8")))["dependency"] == "afterok:8"
 
 
-def test_numbers_are_written_as_ranges() -> None:
-    """Neighbours together."""
-    assert _ranges((0,)) == "0"
-    assert _ranges((5, 3, 4, 9, 0)) == "0,3-5,9"
-
-
 @pytest.mark.parametrize(
     ("sbatch", "told"),
     [
@@ -264,14 +258,6 @@ def test_all_owners_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked.read_text().count("squeue") == 1
     commands(tmp_path, monkeypatch, squeue="echo 'Invalid job id specified' >&2; exit 1")
     assert engine().dead_among(owners) == set()
-
-
-def test_a_refusal_is_told_in_slurms_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a partition that doesn't exist."""
-    commands(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
-    made = engine()
-    with pytest.raises(UserError, match="invalid partition specified: x"):
-        made.submit(batch(made, tmp_path))
 
 
 @pytest.mark.parametrize(

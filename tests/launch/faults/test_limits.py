@@ -70,13 +70,6 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(Suite.model_validate(values), out, limits=chosen), Console(quiet=True))
 
 
-def test_nothing_is_tried_again_unasked(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """The default is one attempt."""
-    ran = quick_attempts({"a": ["failed"]})
-    assert go(tmp_path, "a").failed == 1
-    assert ran == ["a"]
-
-
 @pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
 def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
     """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
@@ -212,15 +205,6 @@ def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) 
     result = call(tmp_path, "--max-hours", "0")
     assert result.exit_code == 1, result.output
     assert "ended by --max-hours 0" in result.stderr
-
-
-def test_limits_are_no_part_of_the_protocol(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """Runs made under other limits are found, not made again."""
-    quick_attempts({})
-    first = go(tmp_path, "a", stall=5, run_timeout=9)
-    ran = quick_attempts({})
-    assert go(tmp_path, "a", stall=0, retries=3).records == first.records
-    assert ran == []
 
 
 @pytest.mark.parametrize(

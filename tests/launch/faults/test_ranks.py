@@ -129,7 +129,6 @@ def test_a_rank_that_is_killed(rank: int, prepared_for_faults: Prepared, tmp_pat
     assert record.status == "killed", record.error
     assert f"rank {rank} was ended by SIGKILL" in told(record)
     assert "memory had reached" in told(record)
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 def test_the_fork_server_is_killed(prepared_for_faults: Prepared, tmp_path: Path) -> None:
@@ -161,7 +160,6 @@ def test_a_rank_that_is_stopped(prepared_for_faults: Prepared, tmp_path: Path) -
     stacks = (record.error.traceback or "").split("\n\nrank 1")
     assert len(stacks) == 2
     assert all("trainer.py" in stack for stack in stacks), record.error.traceback
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
@@ -175,7 +173,6 @@ def test_a_rank_that_is_stopped_as_the_others_wait_to_exit(
     assert limits.stall == 2.0, "it was not the limit that ended it"
     assert record.status == "ok", record.error
     assert processes.descendants() == set()
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Prepared, tmp_path: Path) -> None:
@@ -269,7 +266,6 @@ def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path
     assert record.error is not None
     assert record.error.rank == 1
     assert float(told(record).removeprefix("peak of ").partition(" MB")[0].replace(",", "")) > 50
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 def test_the_kernels_kill_for_memory(
@@ -312,7 +308,6 @@ def test_a_real_kill_for_memory(
     assert record.status == "oom_host", record.error
     assert "rank 1 was ended by the kernel" in told(record)
     assert "memory had reached" in told(record)
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.disks
@@ -340,8 +335,7 @@ def test_a_loss_that_is_no_number(prepared_for_faults: Prepared, tmp_path: Path)
     assert list((tmp_path / "run").glob("error-rank*")) == []
 
 
-@pytest.mark.parametrize("value", ["nan", "inf"])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("value", "rank"), [("nan", 0), ("inf", 1)])
 def test_a_loss_that_is_no_number_on_one_rank(
     value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
 ) -> None:
@@ -423,7 +417,6 @@ def test_a_rank_that_fails_does_not_leave_its_group(prepared_for_faults: Prepare
     assert time.monotonic() - began < 60
     assert record.error is not None
     assert record.error.rank == 1
-    the_next_is_ok(prepared_for_faults, tmp_path)
 
 
 @pytest.mark.multigpu

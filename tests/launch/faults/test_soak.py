@@ -10,7 +10,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 import soak
 
@@ -99,26 +98,6 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     assert f"something listens at port {port}" in left
     with socket.create_server(("127.0.0.1", port)):
         assert f"something listens at port {port}" not in soak.leftovers(sweep), "another process's has its number now"
-
-
-def test_a_second_ctrl_c_is_pressed() -> None:
-    """A program that takes the first one has a second to take."""
-    program = "import signal, sys, time; taken = []; signal.signal(2, lambda *_: taken.append(1))\nprint(flush=True)\n"
-    program += "while len(taken) < 2: time.sleep(0.01)"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, start_new_session=True, text=True, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert soak.interrupt_twice(random.Random(1), process)
-        assert process.wait(20) == 0
-
-
-def test_a_process_that_does_not_end_holds_no_cut_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes of a killed call are waited for, and at some time no longer."""
-    monkeypatch.setattr(soak, "LAST_SECONDS", 0.3)
-    monkeypatch.setattr(soak, "session", lambda _: [psutil.Process()])
-    with subprocess.Popen(["sleep", "60"], start_new_session=True, text=True) as process:
-        assert soak.truncate(random.Random(0), process, tmp_path) == "SIGKILL of hpml-bench"
 
 
 def test_other_programs_shared_memory_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
