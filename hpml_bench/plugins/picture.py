@@ -104,7 +104,7 @@ class Picture(Frozen):
     """Its numbers in words."""
     x: Axis
     y: Axis
-    height: float
+    height: float = 300.0
     """Pixels without the legend; in narrow pictures of numbers less."""
     segments: tuple[Segment, ...] = ()
     series: tuple[Series, ...] = ()

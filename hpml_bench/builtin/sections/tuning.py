@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.comparability import differences
 from hpml_bench.report.pictures.axes import axis
-from hpml_bench.report.pictures.charts import HEIGHT, styles
+from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
 from hpml_bench.report.tuned import other_settings, other_starts
@@ -139,8 +138,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         + _noise(results, record, [tuned for tuned, _ in drawn]),
         alt=f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}.",
         x=axis("learning rate", rates, log=True, text=lambda rate: f"{rate:g}".replace("e-0", "e-")),
-        y=replace(axis(title, scores), grid=True),
-        height=HEIGHT,
+        y=axis(title, scores, grid=True),
         series=tuple(series),
     )
 

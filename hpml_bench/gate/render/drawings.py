@@ -148,7 +148,7 @@ def _percent(ratio: float) -> float:
 
 
 def _change_axis(report: CheckReport, values: Iterable[float]) -> Axis:
-    return replace(axis(CHANGE, [*values, 0.0, 100 * report.rules.target], share=0.08), grid=True)
+    return axis(CHANGE, [*values, 0.0, 100 * report.rules.target], share=0.08, grid=True)
 
 
 def _limits(report: CheckReport, *, upright: bool) -> tuple[Segment, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hpml_bench.plugins.picture import Axis
 from hpml_bench.report.tables import capitalized, number
@@ -16,25 +17,34 @@ def axis(
     share: float = 0.05,
     log: bool = False,
     from_zero: bool = False,
-    wanted: int = 5,
     text: Callable[[float], str] | None = None,
+    **more: Any,
 ) -> Axis:
-    """Return an axis with some room (a share of the values' range) around values, and about `wanted` ticks.
+    """Return an axis with some room (a share of the values' range) around values, and about five ticks.
 
-    `log` needs values above 0, and ignores others. `from_zero`: no end beyond 0 where all values lie on one side of it.
+    Args:
+        title: what it shows, with its unit.
+        values: all values on it.
+        share: room at each end.
+        log: logarithmic, of the values above 0.
+        from_zero: no end beyond 0 where all values lie on one side of it.
+        text: text of a tick's value.
+        more: other fields of the axis.
+
     """
     title = capitalized(title)
     if log:
         low, high = map(math.exp, _range([math.log(value) for value in values if value > 0], share))
-        return Axis(low, high, title, tuple((at, (text or "{:g}".format)(at)) for at in _powers(low, high)), log=True)
-    low, high = _range(values, share)
-    if from_zero:
-        low = 0.0 if low < 0 <= min(values) else low
-        high = 0.0 if high > 0 >= max(values) > min(values) else high
-    step, at = _steps(low, high, wanted)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"
-    return Axis(low, high, title, tuple((k * step, (text or (lambda v: number(v, spec)))(k * step)) for k in at))
+        marked, text = _powers(low, high), text or "{:g}".format
+    else:
+        low, high = _range(values, share)
+        low = 0.0 if low < 0 <= min(values) and from_zero else low
+        high = 0.0 if high > 0 >= max(values) > min(values) and from_zero else high
+        step, at = _steps(low, high)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"
+        marked, text = [k * step for k in at], text or (lambda value: number(value, spec))
+    return Axis(low, high, title, tuple((value, text(value)) for value in marked), log, **more)
 
 
 def rows(names: Sequence[str], title: str = "") -> Axis:
@@ -51,9 +61,9 @@ def _range(values: Sequence[float], share: float) -> tuple[float, float]:
     return low - share * spread, high + share * spread
 
 
-def _steps(low: float, high: float, wanted: int) -> tuple[float, range]:
+def _steps(low: float, high: float) -> tuple[float, range]:
     """Return the round distance of ticks and their multiples of it, at least three."""
-    for count in range(wanted, 40):
+    for count in range(5, 40):
         raw = (high - low) / count
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(k * power for k in (1, 2, 5, 10) if k * power >= raw * (1 - 1e-9))

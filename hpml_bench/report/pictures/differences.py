@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Relation
-from hpml_bench.report.pictures.layout import Words, layout
+from hpml_bench.report.pictures.layout import Shape, layout
 from hpml_bench.report.pictures.svg import small
 
 HEIGHT = 20
@@ -116,7 +116,8 @@ def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
         at = max(k * step for k in (1, 2, 5) if k * step <= -axis.low * (1 + 1e-9))
         ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
     places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
-    return small((Words((x, 10), text, "middle") for x, text in places), width, 12, "scale")
+    texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
+    return small(texts, width, 12, "scale")
 
 
 def _said(answer: Answer, of: Difference) -> str:

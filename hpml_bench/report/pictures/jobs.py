@@ -16,7 +16,7 @@ UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
 """Least makespan, seconds and name of a unit of time."""
 LABELLED = 30
 """Number of rows up to which each has its job's name."""
-ROW, TALLEST = 24.0, 740.0
+ROW, TALLEST = 24.0, 600.0
 """Height of a row, and the largest of all rows together, in pixels."""
 OTHER = "methods not compared"
 
@@ -44,14 +44,15 @@ def gantt(results: Results, times: SweepTimes) -> Picture:
     row = min(ROW, TALLEST / count)
     found = [bar for at, job in enumerate(times.jobs) for bar in _bars(results, times, job, at, row, size)]
     failed = not all(span.well for job in times.jobs for span in job.runs)
-    time = axis(f"time since the first job was submitted ({unit})", [0.0, times.makespan / size or 1], share=0)
     named = rows([job.name for job in times.jobs])
     return Picture(
         name="jobs",
         caption="Jobs in time: hatched they wait, coloured they do a run, thin they do none."
         + (" Pale runs did not end well." if failed else ""),
         alt=f"Gantt chart of the jobs. {in_words(times)}.",
-        x=Axis(0.0, times.makespan / size or 1, time.title, time.ticks, grid=True),
+        x=axis(
+            f"time since the first job was submitted ({unit})", [0.0, times.makespan / size or 1.0], share=0, grid=True
+        ),
         y=named if count <= LABELLED else Axis(named.low, named.high, f"{count} jobs", turned=True),
         height=MARGINS + row * count,
         segments=tuple(sorted(found, key=lambda bar: order.index(bar.label))),

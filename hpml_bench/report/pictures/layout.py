@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import pairwise
+from typing import Any, Final, Literal, NamedTuple
 
 from hpml_bench.plugins.picture import Axis, Dash, Mark, Picture, Point, Segment, Series, Tie, Tone
-from hpml_bench.report.pictures.labels import Place, places
+from hpml_bench.report.pictures.labels import places
 from hpml_bench.system.text import sanitize
 
 WIDE, NARROW = 456.0, 356.0
@@ -19,7 +20,7 @@ BESIDE = 9.0
 """Distance between lines of ties."""
 MANY: Final = 7
 """Methods over which marks are smaller."""
-DASHES: dict[Dash, tuple[float, float]] = {"dotted": (1.0, 2.5), "dashed": (5.0, 3.0), "hatched": (1.2, 2.4)}
+DASHES: dict[Dash, tuple[float, float]] = {"dotted": (2.0, 2.5), "dashed": (5.0, 3.0), "hatched": (1.2, 2.4)}
 _PLUS = ((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35), (0.35, 1), (-0.35, 1),
          (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35))  # fmt: skip
 _POLYGONS: dict[str, tuple[Point, ...]] = {
@@ -37,57 +38,26 @@ _STROKES: dict[str, tuple[tuple[Point, Point], ...]] = {
 }
 
 
-class Polyline(NamedTuple):
-    """A line through points."""
+@dataclass(frozen=True)
+class Shape:
+    """A shape by the name of its SVG element, in pixels; a `g` or `a` holds others that a page knows as one."""
 
-    points: tuple[Point, ...]
-    tone: Tone
-    width: float
+    kind: Literal["line", "polyline", "polygon", "circle", "text", "g", "a"]
+    points: tuple[Point, ...] = ()
+    """Of a circle the centre, of a text a point on its baseline."""
+    stroke: Tone | None = None
+    fill: Tone | None = None
+    width: float = 1.0
     opacity: float = 1.0
     dash: Dash = ""
-    css: str = ""
-
-
-class Area(NamedTuple):
-    """A filled polygon."""
-
-    points: tuple[Point, ...]
-    tone: Tone
-    opacity: float = 1.0
-
-
-class Circle(NamedTuple):
-    """A circle, filled, drawn as a ring, or, without either, only felt by a pointer."""
-
-    at: Point
-    radius: float
-    fill: Tone | None
-    stroke: Tone | None = None
-    width: float = 0.0
-    opacity: float = 1.0
-    css: str = ""
-
-
-class Words(NamedTuple):
-    """A line of text on a baseline."""
-
-    at: Point
-    text: str
+    radius: float = 0.0
+    text: str = ""
     anchor: str = "start"
-    tone: Tone = "soft"
     bold: bool = False
     css: str = ""
-
-
-class Group(NamedTuple):
-    """Shapes that a page's script or style sheet knows as one: a mark, a tie, the place of limits."""
-
-    css: str
-    shapes: tuple[Shape, ...] = ()
+    inner: tuple[Shape, ...] = ()
     mark: Mark | None = None
-
-
-Shape = Polyline | Area | Circle | Words | Group
+    """The method to which an `a` leads."""
 
 
 class Drawing(NamedTuple):
@@ -150,25 +120,28 @@ def _along(axis: Axis, value: float, start: float, end: float) -> float:
 def layout(picture: Picture, width: float = WIDE) -> Drawing:
     """Return the shapes of a picture, those behind first."""
     frame = Frame.of(picture, width)
-    top, shapes = frame.height + 12, [*_axes(frame)]
-    shapes += [Group("limits")] if picture.marks else []
+    shapes = [*_axes(frame), *([Shape("g", css="limits")] if picture.marks else ())]
     shapes += [_tie(frame, tie, frame.edge + BESIDE * (at + 0.5)) for at, tie in enumerate(picture.ties)]
     shapes += [shape for segment in picture.segments for shape in _segment(frame, segment)]
     shapes += [shape for series in picture.series for shape in _series(frame, series)]
     shapes += _marks(frame, picture.marks)
-    x = 0.0
-    entries: dict[str, Series | Segment] = {}
     named: tuple[Series | Segment, ...] = (*picture.series, *picture.segments)
-    for of in named:
-        entries.setdefault(of.label, of)
-    entries.pop("", None)
-    for label, of in entries.items():
+    legend = {of.label: of for of in reversed(named) if of.label}
+    x, y = 0.0, frame.height + 12
+    for label in dict.fromkeys(of.label for of in named if of.label):
         text = _fitting(label, width - 24)
-        own = 40 + CHARACTER * len(text)
-        x, top = (0.0, top + ROW) if x and x + own - 16 > width else (x, top)
-        shapes += [*_swatch(of, (x, top)), Words((x + 24, top + 4), text)]
-        x += own
-    return Drawing(frame, top + 8 if entries else frame.height, tuple(shapes))
+        x, y = (0.0, y + ROW) if x and x + 24 + CHARACTER * len(text) > width else (x, y)
+        shapes += [*_swatch(legend[label], (x, y)), _words((x + 24, y + 4), text)]
+        x += 40 + CHARACTER * len(text)
+    return Drawing(frame, y + 8 if legend else frame.height, tuple(shapes))
+
+
+def _line(start: Point, end: Point, tone: Tone, width: float = 1.0, **how: Any) -> Shape:
+    return Shape("line", (start, end), stroke=tone, width=width, **how)
+
+
+def _words(at: Point, text: str, anchor: str = "start", tone: Tone = "soft", **how: Any) -> Shape:
+    return Shape("text", (at,), fill=tone, text=text, anchor=anchor, **how)
 
 
 def _fitting(text: str, width: float) -> str:
@@ -179,51 +152,54 @@ def _fitting(text: str, width: float) -> str:
 
 def _axes(frame: Frame) -> Iterator[Shape]:
     x, y = frame.axes
-    for value, text in _spaced(y, [frame.at((x.low, value))[1] for value, _ in y.ticks], [13.0] * len(y.ticks)):
-        at = frame.at((x.low, value))[1]
-        if y.grid and frame.bottom - at >= 3:
-            yield Polyline(((frame.edge, at), (frame.right, at)), "grid", 1, css="grid")
-        yield Words((frame.edge - 8, at + 4), _fitting(text, frame.edge - 8), "end", css="tick")
-    widths = [CHARACTER * len(text) + 8 for _, text in x.ticks]
-    for value, text in _spaced(x, [frame.at((value, y.low))[0] for value, _ in x.ticks], widths):
-        at = frame.at((value, y.low))[0]
+    edge, right, top, bottom = frame.edge, frame.right, frame.top, frame.bottom
+    for at, text in _spaced([(frame.at((x.low, value))[1], text) for value, text in y.ticks], lambda _: 13.0):
+        if y.grid and bottom - at >= 3:
+            yield _line((edge, at), (right, at), "grid", css="grid")
+        yield _words((edge - 8, at + 4), _fitting(text, edge - 8), "end", css="tick")
+    for at, text in _spaced([(frame.at((value, y.low))[0], text) for value, text in x.ticks], _wide):
         if x.grid:
-            yield Polyline(((at, frame.top), (at, frame.bottom)), "grid", 1, css="grid")
-        yield Polyline(((at, frame.bottom), (at, frame.bottom + 4)), "mark", 1, 0.6)
-        yield Words((at, frame.bottom + 17), text, "middle", css="tick")
+            yield _line((at, top), (at, bottom), "grid", css="grid")
+        yield _line((at, bottom), (at, bottom + 4), "mark", opacity=0.6)
+        yield _words((at, bottom + 17), text, "middle", css="tick")
     if x.ticks or x.title:
-        yield Polyline(((frame.edge, frame.bottom), (frame.right, frame.bottom)), "mark", 1, 0.6)
-    room = CHARACTER * len(y.good)
-    yield from (Words((0, 14), _fitting(y.title, frame.right - room), tone="ink", bold=True),) if y.title else ()
-    yield from (Words((frame.right, 14), y.good, "end"),) if y.good else ()
-    foot, room = frame.height - 6, CHARACTER * len(x.good)
-    yield from (Words((frame.edge, foot), x.good),) if x.good else ()
-    title = _fitting(x.title, frame.width - room)
-    end = max(frame.right, min(CHARACTER * len(title), frame.width))
-    yield from (Words((end, foot), title, "end", tone="ink", bold=True),) if x.title else ()
+        yield _line((edge, bottom), (right, bottom), "mark", opacity=0.6)
+    foot, title = frame.height - 6, _fitting(x.title, frame.width - _wide(x.good))
+    end = max(right, min(CHARACTER * len(title), frame.width))
+    texts = (
+        _words((0, 14), _fitting(y.title, right - _wide(y.good)), tone="ink", bold=True),
+        _words((right, 14), y.good, "end"),
+        _words((edge, foot), x.good),
+        _words((end, foot), title, "end", "ink", bold=True),
+    )
+    yield from (text for text in texts if text.text)
 
 
-def _spaced(axis: Axis, at: Sequence[float], sizes: Sequence[float]) -> Sequence[tuple[float, str]]:
+def _wide(text: str) -> float:
+    return CHARACTER * len(text) + 8
+
+
+def _spaced(ticks: Sequence[tuple[float, str]], size: Callable[[str], float]) -> Sequence[tuple[float, str]]:
     """Return the ticks whose texts have room: all, or every second or third and so on."""
-    for every in range(1, len(at)):
-        ends = zip(at[::every], at[every::every], sizes[::every], sizes[every::every], strict=False)
-        if all(abs(b - a) >= (p + q) / 2 for a, b, p, q in ends):
-            return axis.ticks[::every]
-    return axis.ticks[:1]
+    for every in range(1, len(ticks)):
+        shown = ticks[::every]
+        if all(abs(b - a) >= (size(one) + size(other)) / 2 for (a, one), (b, other) in pairwise(shown)):
+            return shown
+    return ticks[:1]
 
 
-def _tie(frame: Frame, tie: Tie, x: float) -> Group:
+def _tie(frame: Frame, tie: Tie, x: float) -> Shape:
     ys = [frame.at((frame.axes[0].low, height))[1] for height in tie.heights]
     tone: Tone = "blue" if tie.top else "mark"
-    line = Polyline(((x, min(ys)), (x, max(ys))), tone, 2)
-    return Group("tie top" if tie.top else "tie", (line, *(Circle((x, y), 2.5, tone, css="at") for y in ys)))
+    dots = (Shape("circle", ((x, y),), fill=tone, radius=2.5, css="at") for y in ys)
+    return Shape("g", css="tie top" if tie.top else "tie", inner=(_line((x, min(ys)), (x, max(ys)), tone, 2), *dots))
 
 
 def _segment(frame: Frame, of: Segment) -> Iterator[Shape]:
     start, end = frame.at(of.start), frame.at(of.end)
-    yield Polyline((start, end), of.tone, of.width, of.opacity, of.dash)
+    yield _line(start, end, of.tone, of.width, opacity=of.opacity, dash=of.dash)
     if of.text:
-        yield Words((max(start[0], end[0]) + 5, end[1] + 4), sanitize(of.text, 60))
+        yield _words((max(start[0], end[0]) + 5, end[1] + 4), sanitize(of.text, 60))
 
 
 def _series(frame: Frame, of: Series) -> Iterator[Shape]:
@@ -231,53 +207,53 @@ def _series(frame: Frame, of: Series) -> Iterator[Shape]:
     if of.band:
         pairs = list(zip(of.points, of.band, strict=True))
         lower, upper = ([frame.at((x, end[at])) for (x, _), end in pairs] for at in (0, 1))
-        yield Area((*lower, *reversed(upper)), of.tone, 0.16)
+        yield Shape("polygon", (*lower, *reversed(upper)), fill=of.tone, opacity=0.16)
     if of.line and len(points) > 1:
-        yield Polyline(points, of.tone, of.line, of.opacity)
+        yield Shape("polyline", points, stroke=of.tone, width=of.line, opacity=of.opacity)
     for at in points[:: of.every] if of.marker else ():
         yield from _marker(of, at)
 
 
 def _marker(of: Series, at: Point) -> Iterator[Shape]:
-    radius = of.size / 2
-
     def moved(points: Sequence[Point]) -> tuple[Point, ...]:
-        return tuple((at[0] + radius * x, at[1] + radius * y) for x, y in points)
+        return tuple((at[0] + of.size / 2 * x, at[1] + of.size / 2 * y) for x, y in points)
 
-    if of.marker == "O":
-        yield Circle(at, radius, None, of.tone, of.line or 1.0, of.opacity)
-    elif of.marker in _POLYGONS:
-        yield Area(moved(_POLYGONS[of.marker]), of.tone, of.opacity)
+    if of.marker in _POLYGONS:
+        yield Shape("polygon", moved(_POLYGONS[of.marker]), fill=of.tone, opacity=of.opacity)
     elif of.marker in _STROKES:
-        yield from (Polyline(moved(stroke), of.tone, 1.8, of.opacity) for stroke in _STROKES[of.marker])
+        yield from (
+            Shape("polyline", moved(stroke), stroke=of.tone, width=1.8, opacity=of.opacity)
+            for stroke in _STROKES[of.marker]
+        )
+    elif of.marker == "O":
+        yield Shape("circle", (at,), stroke=of.tone, width=of.line or 1.0, opacity=of.opacity, radius=of.size / 2)
     else:
-        yield Circle(at, radius, of.tone, opacity=of.opacity)
+        yield Shape("circle", (at,), fill=of.tone, opacity=of.opacity, radius=of.size / 2)
 
 
 def _swatch(of: Series | Segment, at: Point) -> Iterator[Shape]:
-    """Return a legend's sample, 18 pixels wide."""
-    if isinstance(of, Segment) or of.line:
-        width = min(of.width, 8.0) if isinstance(of, Segment) else of.line
-        dash: Dash = of.dash if isinstance(of, Segment) else ""
-        yield Polyline((at, (at[0] + 18, at[1])), of.tone, width, of.opacity, dash)
+    """Yield a legend's sample, 18 pixels wide."""
+    end = (at[0] + 18, at[1])
+    if isinstance(of, Segment):
+        yield _line(at, end, of.tone, min(of.width, 8.0), opacity=of.opacity, dash=of.dash)
+    elif of.line:
+        yield _line(at, end, of.tone, of.line, opacity=of.opacity)
     if isinstance(of, Series) and of.marker:
         yield from _marker(of, (at[0] + 9, at[1]))
 
 
-def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Group]:
+def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[Shape]:
     """Yield the marks with their labels, the best on top of the others."""
     radius = 5.5 if len(marks) <= MANY else 4.0
     at = [frame.at(mark.at) for mark in marks]
     bounds = (frame.left + 2, frame.top - 14, frame.width - 1, frame.bottom - 1)
     found = places(at, [mark.text for mark in marks], [not mark.top for mark in marks], bounds, radius)
     for mark, point, place in reversed(list(zip(marks, at, found, strict=True))):
-        yield Group("pt top" if mark.top else "pt", tuple(_mark(mark, point, place, radius)), mark)
-
-
-def _mark(mark: Mark, at: Point, place: Place, radius: float) -> Iterator[Shape]:
-    tone: Tone = "blue" if mark.top else "mark"
-    if place.leader:
-        yield Polyline((at, place.leader), "mark", 1, 0.7, css="lead")
-    yield Circle(at, radius + 8, None, css="hit")
-    yield Circle(at, radius, tone, "paper", 1.5, css="dot")
-    yield Words(place.at, mark.text, place.anchor, "blue" if mark.top else "ink", mark.top, "lab")
+        tone: Tone = "blue" if mark.top else "mark"
+        inner = [_line(point, place.leader, "mark", opacity=0.7, css="lead")] if place.leader else []
+        inner += [
+            Shape("circle", (point,), radius=radius + 8, css="hit"),
+            Shape("circle", (point,), "paper", tone, 1.5, radius=radius, css="dot"),
+            _words(place.at, mark.text, place.anchor, "blue" if mark.top else "ink", bold=mark.top, css="lab"),
+        ]
+        yield Shape("a", css="pt top" if mark.top else "pt", inner=tuple(inner), mark=mark)

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from hpml_bench.plugins.picture import Picture, Tone
-from hpml_bench.report.pictures.layout import DASHES, EM, NARROW, Area, Circle, Group, Polyline, Shape, Words, layout
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.report.pictures.layout import DASHES, EM, NARROW, Shape, layout
 from hpml_bench.report.pictures.svg import MID_TONES
 
 POINTS = 8.0 / EM
@@ -43,33 +43,25 @@ def paper(picture: Picture, kind: Literal["pdf", "png"]) -> bytes:
 
 def _flat(shapes: Sequence[Shape]) -> Iterator[Shape]:
     for shape in shapes:
-        yield from _flat(shape.shapes) if isinstance(shape, Group) else (shape,)
+        yield from _flat(shape.inner) if shape.kind in {"g", "a"} else (shape,)
 
 
-def _ink(tone: Tone | None) -> str:
-    return INKS[tone] if tone else "none"
+def _draw(axes: Any, of: Shape, order: int) -> None:
+    from matplotlib import patches
 
-
-def _draw(axes: Any, shape: Shape, order: int) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Circle as Round
-    from matplotlib.patches import Polygon
-
-    match shape:
-        case Polyline(points, tone, width, opacity, dash):
-            style: Any = (0, tuple(POINTS * length for length in DASHES[dash])) if dash else "-"
-            axes.add_line(
-                Line2D(*zip(*points, strict=True), color=INKS[tone], linewidth=width * POINTS, alpha=opacity,
-                       linestyle=style, solid_capstyle="butt", dash_capstyle="butt", zorder=order)
-            )  # fmt: skip
-        case Area(points, tone, opacity):
-            axes.add_patch(Polygon(points, facecolor=INKS[tone], alpha=opacity, linewidth=0, zorder=order))
-        case Circle(at, radius, fill, stroke, width, opacity):
-            axes.add_patch(
-                Round(at, radius, facecolor=_ink(fill), edgecolor=_ink(stroke), linewidth=width * POINTS, alpha=opacity,
-                      zorder=order)
-            )  # fmt: skip
-        case Words((x, y), text, anchor, tone, bold):
-            place = {"start": "left", "middle": "center", "end": "right"}[anchor]
-            axes.text(x, y, text, ha=place, va="baseline", fontsize=8, color=INKS[tone], zorder=order,
-                      fontweight="bold" if bold else "normal")  # fmt: skip
+    fill, stroke = (INKS[tone] if tone else "none" for tone in (of.fill, of.stroke))
+    if of.kind == "text":
+        place, weight = (
+            {"start": "left", "middle": "center", "end": "right"}[of.anchor],
+            "bold" if of.bold else "normal",
+        )
+        axes.text(*of.points[0], of.text, ha=place, va="baseline", size=8, color=fill, weight=weight, zorder=order)
+        return
+    how: Any = {
+        "facecolor": fill, "edgecolor": stroke, "linewidth": of.width * POINTS if of.stroke else 0, "alpha": of.opacity,
+        "linestyle": (0, [POINTS * length for length in DASHES[of.dash]]) if of.dash else "-", "zorder": order,
+    }  # fmt: skip
+    axes.add_patch(
+        patches.Circle(of.points[0], of.radius, **how) if of.kind == "circle"
+        else patches.Polygon(of.points, closed=of.kind == "polygon", capstyle="butt", joinstyle="round", **how)
+    )  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Final, Literal, NamedTuple
 
@@ -95,7 +94,7 @@ def _picture(answer: Answer, cost: Axis, said: Mapping[str, str]) -> CostPicture
         alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
         f"{'; '.join(f'{name}: {text}' for name, text in values.items())}.",
         x=_costs(answer, cost, [x for x, _ in at.values()]),
-        y=replace(axes.axis(title, [y for _, y in at.values()], share=0.1), grid=True, turned=turned, good="↑ better"),
+        y=axes.axis(title, [y for _, y in at.values()], share=0.1, grid=True, turned=turned, good="↑ better"),
         height=340 if len(answer.methods) <= MANY else 330,
         marks=tuple(
             Mark(at[name], _number(answer, name) or name, answer.number[name],
@@ -124,5 +123,6 @@ def _costs(answer: Answer, cost: Axis, values: Sequence[float]) -> Scale:
 
     title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
     share, above = 0.12 if log else 0.14, min(values) > 0
-    found = axes.axis(title, values, share=share, log=log, from_zero=above, text=text if log else None)
-    return replace(found, good="← cheaper", key=cost.key)
+    return axes.axis(
+        title, values, share=share, log=log, from_zero=above, text=text if log else None, good="← cheaper", key=cost.key
+    )

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-from hpml_bench.plugins.picture import Mark, Picture, Point
-from hpml_bench.report.pictures.layout import DASHES, WIDE, Area, Circle, Group, Polyline, Shape, Words, layout
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.report.pictures.layout import DASHES, WIDE, Shape, layout
 
 MID_TONES = {"grid": "#80848850", "paper": "none", "blue": "#3d84dd", "m1": "#0072b2", "m2": "#e69f00", "m3": "#009e73",
              "m4": "#d55e00", "m5": "#cc79a7", "m6": "#56b4e9", "m7": "#7d7d7d", "m8": "#8c6d31"}  # fmt: skip
@@ -47,45 +47,32 @@ def _elements(shapes: Iterable[Shape]) -> str:
     return "".join(map(_element, shapes))
 
 
-def _element(shape: Shape) -> str:
-    match shape:
-        case Polyline(points, tone, width, opacity, dash):
-            how = _own(stroke=f"var(--{tone})", stroke_width=_n(width), stroke_opacity=f"{opacity:g}")
-            how += _own(stroke_dasharray=" ".join(map(_n, DASHES[dash])) if dash else "")
-            (x1, y1), (x2, y2) = ((_n(x), _n(y)) for x, y in (points[0], points[-1]))
-            if len(points) > 2:
-                text = f'<polyline points="{_points(points)}" fill="none"{how} stroke-linejoin="round"/>'
-            else:
-                text = f'<line{_own(CLASS=shape.css)} x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}"{how}/>'
-        case Area(points, tone, opacity):
-            text = f'<polygon points="{_points(points)}"{_own(fill=f"var(--{tone})", fill_opacity=f"{opacity:g}")}/>'
-        case Circle((x, y), radius, fill, stroke, width, opacity, css):
-            how = _own(fill=f"var(--{fill})" if fill else "none", opacity=f"{opacity:g}")
-            how += _own(stroke=f"var(--{stroke})", stroke_width=_n(width)) if stroke else ""
-            how += "" if fill or stroke else ' pointer-events="all"'
-            text = f'<circle{_own(CLASS=css)} cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}"{how}/>'
-        case Words((x, y), content, anchor, tone, bold, css):
-            how = _own(text_anchor=anchor, font_weight="600" if bold else "", fill=f"var(--{tone})")
-            text = f'<text{_own(CLASS=css)} x="{_n(x)}" y="{_n(y)}"{how}>{escape(content)}</text>'
-        case Group(css, shapes, None):
-            text = f'<g class="{css}" aria-hidden="true">{_elements(shapes)}</g>'
-        case Group(css, shapes, Mark(number=n, spoken=spoken)):
-            link = f'class="{css}" href="#m-{n}" data-m="{n}" aria-label="{escape(spoken)}"'
-            text = f"<a {link}>{_elements(shapes)}</a>"
-    return text
+def _element(of: Shape) -> str:
+    if of.kind == "g":
+        return f'<g class="{of.css}" aria-hidden="true">{_elements(of.inner)}</g>'
+    if of.mark is not None:
+        link = f'href="#m-{of.mark.number}" data-m="{of.mark.number}" aria-label="{escape(of.mark.spoken)}"'
+        return f'<a class="{of.css}" {link}>{_elements(of.inner)}</a>'
+    (x, y), (x2, y2) = ((_n(x), _n(y)) for x, y in (of.points[0], of.points[-1]))
+    where = {
+        "line": {"x1": x, "x2": x2, "y1": y, "y2": y2},
+        "circle": {"cx": x, "cy": y, "r": _n(of.radius)},
+        "text": {"x": x, "y": y, "text-anchor": of.anchor, "font-weight": "600" if of.bold else ""},
+    }.get(of.kind) or {"points": " ".join(f"{_n(x)},{_n(y)}" for x, y in of.points)}
+    how = {
+        "fill": f"var(--{of.fill})" if of.fill else "none" if of.kind in {"polyline", "circle"} else "",
+        "stroke": f"var(--{of.stroke})" if of.stroke else "",
+        "stroke-width": _n(of.width),
+        "stroke-dasharray": " ".join(map(_n, DASHES[of.dash])) if of.dash else "",
+        "opacity": f"{of.opacity:g}",
+        "pointer-events": "" if of.fill or of.stroke else "all",
+    }
+    own = {key: value for key, value in ({"class": of.css} | where | how).items() if value != _DEFAULTS.get(key, "")}
+    text = "".join(f' {key}="{value}"' for key, value in own.items())
+    return f"<text{text}>{escape(of.text)}</text>" if of.kind == "text" else f"<{of.kind}{text}/>"
 
 
-def _own(**attributes: str) -> str:
-    """Return the attributes that say more than their default."""
-    named = {key.lower().replace("_", "-"): value for key, value in attributes.items()}
-    return "".join(f' {key}="{value}"' for key, value in named.items() if value not in {"", _DEFAULTS.get(key)})
-
-
-_DEFAULTS = {"stroke-width": "1", "stroke-opacity": "1", "fill-opacity": "1", "opacity": "1", "text-anchor": "start"}
-
-
-def _points(points: Iterable[Point]) -> str:
-    return " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
+_DEFAULTS = {"stroke-width": "1", "opacity": "1", "text-anchor": "start"}
 
 
 def _n(value: float) -> str:
