@@ -22,6 +22,7 @@ from hpml_bench.report.answer.model import Answer
 from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
+from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.pictures.svg import standalone, svg
 from hpml_bench.report.policy import policy
 from hpml_bench.report.questions import Part, parts, placed
@@ -197,6 +198,12 @@ def all_tables(page: Page) -> tuple[Table, ...]:
     return tuple(table for table in (answer_table(page.answer), *tables_of(page.sections)) if table.rows)
 
 
+def pictures_of(page: Page) -> list[Picture]:
+    """Return the pictures of the first screen and of all sections."""
+    blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
+    return [*(one.drawn for one in pictures(page.answer)), *blocks]
+
+
 def facts(results: Results) -> dict[str, str]:
     """Return the facts at the head of a report."""
     settings = results.reference.spec.settings
@@ -355,15 +362,11 @@ def _write_markdown(page: Page, out: Path) -> list[Path]:
 
 
 def _write_pictures(page: Page, out: Path, kind: Literal["svg", "pdf", "png"]) -> list[Path]:
-    """Write the pictures of a page as files of their own."""
     from hpml_bench.report.pictures.paper import paper
-    from hpml_bench.report.pictures.screen import pictures
 
-    blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
-    every = [*(one.drawn for one in pictures(page.answer)), *blocks]
     return [
         _write(out / "figures" / f"{of.name}.{kind}", standalone(of) if kind == "svg" else paper(of, kind))
-        for of in every
+        for of in pictures_of(page)
     ]
 
 

@@ -6,17 +6,28 @@ import math
 import re
 from itertools import combinations, pairwise
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
+from hpml_bench.cli import main
+from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.model import Answer, Method, Values
 from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.pictures import charts
+from hpml_bench.report.pictures.axes import axis
+from hpml_bench.report.pictures.layout import NARROW, WIDE, layout
+from hpml_bench.report.pictures.paper import DPI, flat, paper
 from hpml_bench.report.pictures.screen import groups, pictures
 from hpml_bench.report.pictures.svg import standalone
+from hpml_bench.report.render import page_of, pictures_of
 from hpml_bench.report.results import Results
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -116,7 +127,7 @@ CASES = {
 
 @pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
 def test_lines_cover_just_the_pairs_that_cannot_be_told_apart(answer: Answer) -> None:
-    """Two methods have dots on one line, at their heights, just where their pair is undecided or equal."""
+    """Two methods have dots on one line just where their pair is undecided or equal; lines stand left of all marks."""
     top = {answer.number[name] for name in answer.top}
     for of in every_drawing(answer):
         at = {of.at[n][1]: n for n in of.at}
@@ -124,16 +135,9 @@ def test_lines_cover_just_the_pairs_that_cannot_be_told_apart(answer: Answer) ->
         joined = {frozenset(pair) for group in members for pair in combinations(group, 2)}
         assert joined == tied_pairs(answer, list(of.at))
         assert [line.top for line in of.lines] == [group <= top for group in members]
-
-
-@pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
-def test_lines_stand_beside_the_marks(answer: Answer) -> None:
-    """A line runs from its highest to its lowest dot, left of every mark and label, and apart from other lines."""
-    for of in every_drawing(answer):
         right = min([x for x, _ in of.at.values()] + [box[0] for box in of.labels.values()])
-        stands = [line.x for line in of.lines]
         assert all(line.ends == (min(line.heights), max(line.heights)) and line.x < right - 3 for line in of.lines)
-        assert all(b - a >= 5 for a, b in pairwise(stands))
+        assert all(b.x - a.x >= 5 for a, b in pairwise(of.lines))
 
 
 def test_few_lines_cover_many_ties() -> None:
@@ -145,6 +149,8 @@ def test_few_lines_cover_many_ties() -> None:
         ("prompt_tuning", "adapter"),
     ]
     assert groups(CASES["all decided"], list(FIVE)) == []
+    for case, tied in (("all decided", ""), ("all open", "top"), ("chain", "others")):
+        assert {picture.tied for picture in pictures(CASES[case])} == {tied}
 
 
 def test_more_groups_than_lines_are_counted() -> None:
@@ -164,22 +170,16 @@ def test_more_groups_than_lines_are_counted() -> None:
 # Places of marks
 
 
-def test_better_is_up_and_cheaper_is_left() -> None:
-    """The best score is highest and the least cost leftmost, also where a lower score is better."""
-    for answer in (an_answer(FIVE), an_answer({"a": 0.31, "b": 0.34, "c": 0.59}, score=RMSE)):
-        for of in every_drawing(answer):
-            ys = [of.at[n][1] for n in sorted(of.at)]
-            assert ys == sorted(ys)
-            assert of.at[1][0] == max(x for x, _ in of.at.values())  # the better score costs more
-
-
 @pytest.mark.parametrize("key", ["time", "memory", "size"])
 @pytest.mark.parametrize("score", [None, RMSE], ids=["higher", "lower"])
 def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
-    """From data-s alone, values lead to their marks: log x0 x1 left right y0 y1 top bottom sign."""
+    """From data-s alone, values lead to their marks, better ones higher up and cheaper ones further left."""
     answer = an_answer(FIVE, score=score) if score else an_answer(FIVE)
     of = drawn(answer, key)
     log, x0, x1, left, right, y0, y1, top, bottom, sign = map(float, of.root.attrib["data-s"].split())
+    assert left < right
+    assert top < bottom
+    assert sign == (-1 if score else 1)
     axis = next(axis for axis in answer.axes if axis.key == key)
     scale = math.log if log else float
     for method in answer.methods:
@@ -202,14 +202,10 @@ def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bo
                 assert len(set(of.ticks(anchor))) == len(of.ticks(anchor)) >= 3
     of = drawn(an_answer({"a": 3.0, "b": 2.0, "c": 1.0}, costs=costs), "size")
     assert of.root.attrib["data-s"].startswith("1 " if log else "0 ")
+    nothing = with_values(an_answer(FIVE), "head", saved_bytes=Values(m=0.0))
+    assert drawn(nothing, "size").root.attrib["data-s"].startswith("0 ")  # 0 has no logarithm
     if log:
         assert of.at[1][0] - of.at[2][0] == pytest.approx(of.at[2][0] - of.at[3][0], abs=0.2)
-
-
-def test_a_cost_of_nothing_is_drawn() -> None:
-    """A cost of 0 has no logarithm; its axis is linear."""
-    answer = with_values(an_answer(FIVE), "head", saved_bytes=Values(m=0.0))
-    assert drawn(answer, "size").root.attrib["data-s"].startswith("0 ")
 
 
 def test_methods_without_a_cost_are_not_drawn() -> None:
@@ -317,13 +313,88 @@ def test_a_picture_of_its_own_needs_no_page(tmp_path: Path) -> None:
         ]
 
 
-def test_legends_know_which_lines_there_are() -> None:
-    """A picture says whether lines join the best methods only, others too, or none."""
+# Charts, and files for papers
 
-    def tied(answer: Answer) -> set[str]:
-        return {picture.tied for picture in pictures(answer)}
 
-    assert tied(CASES["all decided"]) == {""}
-    assert tied(CASES["all open"]) == {"top"}
-    assert tied(CASES["chain"]) == {"others"}
-    assert all("full: accuracy 79.0 %" in picture.drawn.alt for picture in pictures(CASES["chain"]))
+@pytest.fixture(scope="module")
+def every_chart(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+    """Return the pictures of a page, and one with hostile names."""
+    folder = made_records.write(tmp_path_factory.mktemp("charts"), made_records.sweep(seeds=3), made_records.points)
+    named = Axis(0, 2, HOSTILE, ((1.0, HOSTILE),))
+    bad = Series(((1.0, 1.0),), "m1", "$\\frac{$ \u4e2d \u202e" + "x" * 300, marker="P")
+    hostile = Picture(name="hostile", caption=HOSTILE, alt=HOSTILE, x=named, y=named, series=(bad,))
+    return [hostile, *pictures_of(page_of(Results.load(folder)))]
+
+
+def test_charts_show_the_numbers_of_the_tables(tmp_path: Path) -> None:
+    """A row of seeds has the mean and its own interval, cut at the scale's end; a curve the mean over seeds."""
+    results = Results.load(made_records.write(tmp_path, made_records.sweep(seeds=4), made_records.points))
+    picture = charts.strip(results, "train_seconds")
+    assert picture is not None
+    for row, method in enumerate(results.methods):
+        interval = results.interval(method, "train_seconds")
+        assert interval is not None
+        band, mean = (of for of in picture.segments if round((of.start[1] + of.end[1]) / 2) == row)
+        assert (band.start[0], band.end[0]) == (interval.low, interval.high)
+        assert mean.start[0] == mean.end[0] == interval.mean
+        assert sorted(x for x, _ in picture.series[row].points) == sorted(
+            results.shown("train_seconds")[method].values()
+        )
+    curve = charts.line_chart(results, "validation_loss", "Validation loss")
+    assert curve is not None
+    for of, method in zip(curve.series, results.methods, strict=True):
+        own = [dict(zip(one.steps, one.values, strict=True)) for one in results.curves["validation_loss"][method]]
+        for (step, mean), (low, high) in zip(of.points, of.band, strict=True):
+            values = [one[int(step)] for one in own]
+            assert mean == pytest.approx(fmean(values))
+            assert (high - low) / 2 == pytest.approx(stdev(values))
+
+
+@given(st.lists(st.floats(-1e99, 1e99), min_size=1, max_size=5), st.booleans(), st.floats(0, 0.2))
+def test_axes_hold_their_values(values: list[float], log: bool, share: float) -> None:
+    """Each value lies between the ends, and so do three ticks or more, in order, with texts."""
+    log = log and min(values) > 1e-99
+    made = axis("x", values, share=share, log=log, from_zero=True)
+    slack = 1e-9 * (abs(made.low) + abs(made.high))
+    assert made.low < made.high
+    assert all(made.low - slack <= value <= made.high + slack for value in values)
+    at = [value for value, _ in made.ticks]
+    assert at == sorted(set(at))
+    assert len(at) >= (1 if made.log else 3)
+
+
+def test_nothing_leaves_its_picture(every_chart: list[Picture]) -> None:
+    """On a page, on a phone and in a paper all lines, marks and starts of texts lie within the picture."""
+    assert len({picture.name for picture in every_chart}) == len(every_chart) > 10
+    for picture in every_chart:
+        for width in (WIDE, NARROW):
+            made = layout(picture, width)
+            for shape in flat(made.shapes):
+                assert all(-1 <= x <= width + 1 and -1 <= y <= made.height + 1 for x, y in shape.points), picture.name
+
+
+def test_files_for_papers_are_a_column_wide_with_their_fonts(every_chart: list[Picture]) -> None:
+    """3.3 inches, text that can be selected, names as they are; the same picture gives the same bytes."""
+    for picture in every_chart[::4]:
+        made = paper(picture, "pdf")
+        assert made == paper(picture, "pdf")
+        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ", made)
+        assert box is not None
+        assert float(box[1]) == pytest.approx(3.3 * 72, abs=0.5)
+        assert b"/FontFile2" in made
+        assert b"/Type3" not in made
+    png = paper(every_chart[0], "png")
+    assert png.startswith(b"\x89PNG")
+    assert int.from_bytes(png[16:20]) == pytest.approx(3.3 * DPI, abs=4)
+
+
+def test_each_picture_of_the_page_is_a_file(tmp_path: Path) -> None:
+    """`--format pdf,png` writes those that `md` writes as SVG, by the same names; another format is refused."""
+    made_records.write(tmp_path / "runs", made_records.sweep(["lora", "full"], 2))
+    call = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--format"]
+    assert CliRunner().invoke(main, [*call, "md,pdf,png"]).exit_code == 0
+    kinds = [{path.stem for path in (tmp_path / "out/figures").glob(f"*.{kind}")} for kind in ("svg", "pdf", "png")]
+    assert kinds[0] == kinds[1] == kinds[2]
+    assert "answer_time" in kinds[0]
+    refused = CliRunner().invoke(main, [*call, "gif"])
+    assert "--format gif: choose from html, md, csv, tex, pdf, png, peft" in refused.output

@@ -26,21 +26,22 @@ def axis(
         title: what it shows, with its unit.
         values: all values on it.
         share: room at each end.
-        log: logarithmic, of the values above 0.
+        log: logarithmic, of the values above 0, if they span a factor of 5.
         from_zero: no end beyond 0 where all values lie on one side of it.
         text: text of a tick's value.
         more: other fields of the axis.
 
     """
     title = capitalized(title)
-    if log:
-        low, high = map(math.exp, _range([math.log(value) for value in values if value > 0], share))
+    above = [value for value in values if value > 0]
+    if log and max(above) >= 5 * min(above):  # a smaller span has too few round values
+        low, high = map(math.exp, _range(list(map(math.log, above)), share))
         marked, text = _powers(low, high), text or "{:g}".format
     else:
         low, high = _range(values, share)
         low = 0.0 if low < 0 <= min(values) and from_zero else low
         high = 0.0 if high > 0 >= max(values) > min(values) and from_zero else high
-        step, at = _steps(low, high)
+        log, (step, at) = False, _steps(low, high)
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"
         marked, text = [k * step for k in at], text or (lambda value: number(value, spec))
@@ -53,11 +54,11 @@ def rows(names: Sequence[str], title: str = "") -> Axis:
 
 
 def _range(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Return the ends of an axis around some values; of one value, around a tenth of it."""
+    """Return the ends of an axis around some values; of one value, around part of it."""
     low, high = min(values), max(values)
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):
-        spread = abs(high) or 1.0
+        spread, share = abs(high) or 1.0, max(share, 0.05)
     return low - share * spread, high + share * spread
 
 

@@ -34,16 +34,16 @@ def paper(picture: Picture, kind: Literal["pdf", "png"]) -> bytes:
         canvas = Figure(figsize=size, dpi=DPI)
         axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, NARROW), ylim=(drawing.height, 0))
         axes.set_axis_off()
-        for order, shape in enumerate(_flat(drawing.shapes)):
+        for order, shape in enumerate(flat(drawing.shapes)):
             _draw(axes, shape, order)
         unset = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
         canvas.savefig(buffer, format=kind, metadata=unset[kind])
     return buffer.getvalue()
 
 
-def _flat(shapes: Sequence[Shape]) -> Iterator[Shape]:
+def flat(shapes: Sequence[Shape]) -> Iterator[Shape]:
     for shape in shapes:
-        yield from _flat(shape.inner) if shape.kind in {"g", "a"} else (shape,)
+        yield from flat(shape.inner) if shape.kind in {"g", "a"} else (shape,)
 
 
 def _draw(axes: Any, of: Shape, order: int) -> None:
