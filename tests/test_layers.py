@@ -158,7 +158,7 @@ def test_only_what_trains_imports_training_libraries() -> None:
     assert not any(meeting in AT_TOP[user] for user in users)
     trains = {launcher, meeting}
     for name, imports in ANYWHERE.items():
-        if name not in trains and not within(name, "data", "training", "fit", *TYPES, PLUGINS, "gate.measure"):
+        if name not in trains and not within(name, "data", "training", "fit", *TYPES, PLUGINS, "gate.workload"):
             assert not heavy(imports), name
     parent = reachable("cli") - reachable("training.worker", "gate.resident", "fit.predict") - {meeting}
     for name in FILES:

@@ -71,9 +71,9 @@ def _mistakes_annotated() -> Iterator[None]:
     try:
         yield
     except (click.ClickException, UserError) as error:
-        from hpml_bench.gate.render import github
+        from hpml_bench.gate.outputs import annotate_error
 
-        github.emit_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        annotate_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
         raise
 
 
@@ -107,20 +107,20 @@ def print_report(report: CheckReport, console: Console) -> None:
     """Print the sides, tables, a sentence for each change, a note on undecided verdicts, and last the outcome."""
     from rich.text import Text
 
-    from hpml_bench.gate.decide.verdicts import exit_status, overall
-    from hpml_bench.gate.render import tables
+    from hpml_bench.gate import page
+    from hpml_bench.gate.verdicts import exit_status, of_step_time, overall
     from hpml_bench.report.terminal import print_table
     from hpml_bench.system.text import for_terminal
 
-    console.print(Text(for_terminal(f"{tables.side(report.candidate)} against {tables.side(report.reference)}")))
-    if tables.of_step_time(report):
-        print_table(tables.step_times(report), console)
-    changed = tables.counted(report, changed_only=True)
+    console.print(Text(for_terminal(f"{page.side(report.candidate)} against {page.side(report.reference)}")))
+    if of_step_time(report):
+        print_table(page.step_times(report), console)
+    changed = page.counted(report, changed_only=True)
     if changed.rows:
         print_table(changed, console)
-    for sentence in filter(None, [tables.unchanged(report), *tables.notes(report), *tables.details(report)]):
+    for sentence in filter(None, [page.unchanged(report), *page.remarks(report)]):
         console.print(Text(for_terminal(sentence)))
     if exit_status(report.verdicts, strict=False) != exit_status(report.verdicts, strict=True):
         console.print("what is not decided leaves the exit status at 0; with --strict it is 3")
     color = {"PASS": "green", "FAIL": "red"}.get(overall(report.verdicts), "yellow")
-    console.print(Text(for_terminal(tables.headline(report)), style=f"bold {color}"))
+    console.print(Text(for_terminal(page.headline(report)), style=f"bold {color}"))

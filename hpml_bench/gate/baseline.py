@@ -6,7 +6,6 @@ ours, timed before, within and after each run.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from hpml_bench.gate.check import Request, Say
-from hpml_bench.gate.decide import count_diff, verdicts
-from hpml_bench.gate.measure.machine import between, shared_core, snapshot
-from hpml_bench.gate.measure.pairs import BLOCKS, PIECE
-from hpml_bench.gate.measure.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
-from hpml_bench.gate.records import CheckReport, MethodCount, Side, TimedRun, Verdict
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.check import BLOCKS, Request, Say, steps_of_piece
+from hpml_bench.gate.machine import between, shared_core, snapshot
+from hpml_bench.gate.records import CheckReport, Side, TimedRun, Verdict
+from hpml_bench.gate.sides import Installation, OutOfTime, ResidentProcess, settings_message, versions
 from hpml_bench.records.files import write_atomically
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
@@ -32,6 +30,8 @@ from hpml_bench.system.text import utc_now
 
 ROUNDS = 3
 """Times each run goes through the batches of each method."""
+BY_HARDWARE = {"device", "precision"}
+"""Settings that `auto` resolves."""
 
 Counts = dict[str, dict[str, Any]]
 """Method -> counts of a resident."""
@@ -91,23 +91,23 @@ def load(file: Path) -> Baseline:
 def check(request: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
-    On other hardware nothing is timed; exact counts are still compared, unless the hardware changed the work itself:
-    bf16 has operators that fp32 hasn't. A `UserError` where the file is no baseline or of other work, or there was no
-    time to count.
+    On other hardware nothing is timed; counts without a tolerance, which don't depend on hardware, are still compared,
+    unless the hardware changed the work itself: bf16 has operators that fp32 hasn't. A `UserError` where the file is no
+    baseline or of other work, or there was no time to count.
     """
     before, started, began = load(file), utc_now(), monotonic()
-    here, stored = environment.describe(), before.environment
+    here, stored, names = environment.describe(), before.environment, request.names
     same = here["fingerprint"] == stored["fingerprint"]
     resolved = _same_work(request, before, file, same)
     wanted = len(before.runs) if request.time and same else 0
     counted, made = _runs(request, wanted, request.deadline(), say)
-    counts: tuple[MethodCount, ...] = ()
-    lone: list[Verdict] = []
-    if not resolved:
-        counts = _counts(before.counts, counted, same)
-        lone = [v for name, now in counted.items() for v in count_diff.one_sided(name, before.counts[name], now)]
-    names = request.names
+    counts, lone = [], []
+    for name, now in counted.items() if not resolved else ():
+        found = verdicts.compare_counts(name, before.counts[name], now)
+        counts += [count for count in found if same or not count.tolerance]
+        lone += verdicts.one_sided(name, before.counts[name], now)
     timed: tuple[Verdict, ...] = ()
+    notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
     if resolved or (request.time and not same):
         reason = f"{file} was made on other hardware: {_words(stored)}; here: {_words(here)}"
         reason += f"; settings.{resolved[0]} is another too, so that counts say nothing either" if resolved else ""
@@ -115,8 +115,6 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     elif request.time:
         then, now = (verdicts.run_effects(runs, names) for runs in (before.runs, made))
         timed = verdicts.of_runs(then, now, request.rules)
-    notes = ["the time was up before all runs were made; give --max-minutes more"] if len(made) < wanted else []
-    if request.time and same:
         notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
     return CheckReport(
         mode="baseline",
@@ -128,18 +126,12 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
         environment=here,
         runs=tuple(made),
         reference_runs=before.runs,
-        counts=counts,
-        verdicts=(*timed, *count_diff.judge(counts), *lone),
+        counts=tuple(counts),
+        verdicts=(*timed, *verdicts.of_counts(counts), *lone),
         notes=tuple(notes),
         started=started,
         seconds=round(monotonic() - began, 1),
     )
-
-
-def _counts(before: Counts, now: Counts, same: bool) -> tuple[MethodCount, ...]:
-    """Compare the counts; on other hardware only those without a tolerance, which don't depend on hardware."""
-    counts = [count for name in now for count in count_diff.compare(name, before[name], now[name])]
-    return tuple(count for count in counts if same or not count.tolerance)
 
 
 def _disturbed(runs: Sequence[TimedRun], what: str) -> list[str]:
@@ -149,17 +141,22 @@ def _disturbed(runs: Sequence[TimedRun], what: str) -> list[str]:
     return [f"{count}: {', '.join(named)}"] if named else []
 
 
+def _words(described: Mapping[str, Any]) -> str:
+    hardware = described.get("hardware", {})
+    machine = f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB"
+    return ", ".join([machine, *(gpu["name"] for gpu in hardware.get("gpus", ()))])
+
+
 def _same_work(request: Request, before: Baseline, file: Path, same_hardware: bool) -> list[str]:
     """Refuse other work than the baseline's; return the settings that differ because the hardware does."""
     stored = {method.name: method for method in before.methods}
-    missing = [method.name for method in request.methods if method.name not in stored]
+    missing = [name for name in request.names if name not in stored]
     if missing:
         raise UserError(f"--baseline {file}: has no {missing[0]}, but {', '.join(stored)}; choose with --methods")
-    changed = [method.name for method in request.methods if method != stored[method.name]]
     then, now = _dumped(before.settings), _dumped(request.settings)
     different = [key for key in now if now[key] != then[key]]
-    by_hardware = {"device", "precision"}  # which `auto` resolves
-    resolved = [] if same_hardware else [key for key in different if key in by_hardware]
+    resolved = [] if same_hardware else [key for key in different if key in BY_HARDWARE]
+    changed = [method.name for method in request.methods if method != stored[method.name]]
     changed += [f"settings.{key}" for key in different if key not in resolved]
     if before.suite != request.suite or changed:
         what = changed[0] if changed else f"the suite, {before.suite}"
@@ -182,7 +179,7 @@ def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tu
     made: list[TimedRun] = []
     longest = 0.0
     with ResidentProcess(installed, deadline) as resident:
-        work = request.work().message(resident.call("prepare", settings=settings_message(request.settings)))
+        work = request.load_message(resident.call("prepare", settings=settings_message(request.settings)))
         resident.call("load", **work)
         counts = {name: resident.call("counts", method=name) for name in request.names}
     for _ in range(number):
@@ -203,7 +200,7 @@ def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tu
 def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
     """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
     speed: Mapping[str, float] = resident.call("warm_up", core=shared_core())
-    steps = {method: max(1, math.ceil(PIECE / speed[method])) for method in methods}
+    steps = {method: steps_of_piece(speed[method]) for method in methods}
     before, calibration = snapshot([resident.pid]), [resident.call("calibrate")]
     seconds: dict[str, list[float]] = {method: [] for method in methods}
     for _ in range(ROUNDS):
@@ -221,9 +218,3 @@ def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
         load=round(disturbance.load, 3),
         disturbed=disturbance.reason,
     )
-
-
-def _words(described: Mapping[str, Any]) -> str:
-    hardware = described.get("hardware", {})
-    machine = f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {hardware.get('memory_gb')} GB"
-    return ", ".join([machine, *(gpu["name"] for gpu in hardware.get("gpus", ()))])

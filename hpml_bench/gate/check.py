@@ -1,19 +1,26 @@
-"""Checks, from a request to a report: counts, process pairs up to a look that decides, verdicts."""
+"""Checks, from a request to a report: counts, process pairs up to a look that decides, verdicts.
+
+A process pair is two residents, newly started, that take turns in blocks of ABBA or BAAB. A block is short, mostly four
+single steps on the same batch: disturbances of a shared machine come in bursts, and the shorter the turns, the more
+alike they hit both sides. Time during which other processes had the core is taken out, as the kernel counts it.
+"""
 
 from __future__ import annotations
 
 import math
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any, Literal, Self
 
-from hpml_bench.gate.decide import count_diff, spending, verdicts
-from hpml_bench.gate.measure.pairs import ProcessPair, Work
-from hpml_bench.gate.measure.sides import ComparedSides, Incomparable, OutOfTime
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.machine import between, shared_core, snapshot
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Verdict
+from hpml_bench.gate.sides import ComparedSides, Incomparable, Key, OutOfTime, ResidentProcess, settings_message
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
@@ -25,13 +32,19 @@ from hpml_bench.system.text import digest, utc_now
 USUAL = ("lora", "prompt_tuning", "adapter")
 """The methods compared where none are named, if the suite has them."""
 MEASURING = (
-    *("check", "resident", "decide/rank_tests", "decide/spending", "decide/verdicts"),
-    *("measure/machine", "measure/pairs", "measure/sides", "measure/workload"),
+    *("check", "machine", "rank_tests", "resident", "sides", "verdicts", "workload"),
     *("../statistics/paired_tests", "../statistics/intervals"),
 )
 """Files that decide the outcome of a check of given code."""
+REPEATS = 2
+"""Most repetitions of a disturbed round."""
+PIECE = 0.03
+"""Seconds that one of a block's four pieces should take at least."""
+BLOCKS = 8
+"""Blocks of a method in a round."""
 
 Say = Callable[[str], None]
+Order = Literal["ABBA", "BAAB"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Request:
 
     suite: str
     settings: Settings
+    """Resolved, with one rank."""
     methods: tuple[MethodSpec, ...]
     rules: Rules = field(default_factory=Rules)
     minutes: float | None = None
@@ -48,13 +62,7 @@ class Request:
     time: bool = True
 
     @property
-    def title(self) -> str:
-        """Suite and methods, in a line."""
-        return f"suite {self.suite}, {', '.join(self.names)}"
-
-    @property
     def names(self) -> tuple[str, ...]:
-        """The methods' names."""
         return tuple(method.name for method in self.methods)
 
     def plugins(self) -> frozenset[tuple[registry.Kind, str]]:
@@ -69,9 +77,11 @@ class Request:
         """Return the end of the time limit, of `time.monotonic`, for a check that begins now."""
         return None if self.minutes is None else monotonic() + self.minutes * 60
 
-    def work(self) -> Work:
-        """Return the work that all pairs share."""
-        return Work(self.settings, self.methods)
+    def load_message(self, prepared: dict[str, Any], delayable: bool = False) -> dict[str, Any]:
+        """Return the arguments of `load` for a resident, with the model and data that its own code prepared."""
+        methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
+        common = {"settings": settings_message(self.settings), "methods": methods, "prepared": prepared}
+        return common | {"delayable": delayable}
 
 
 def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: float | None) -> Request:
@@ -81,7 +91,7 @@ def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: 
     """
     usual = [name for name in USUAL if name in suite.methods] or list(suite.methods)
     specs = tuple(suite.method(name) for name in dict.fromkeys(methods or usual))
-    spending.alphas(rules, len(specs))  # refused now, not after the first look
+    verdicts.alphas(rules, len(specs))  # refused now, not after the first look
     one = suite.settings.model_copy(update={"world_size": 1, "threads": 1})
     steady = {"steps": 1_000_000, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}  # pairs end long before
     settings = Settings.model_validate(resolve_devices(one).model_dump() | steady)
@@ -89,12 +99,128 @@ def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: 
     return Request(suite.name, settings, specs, rules, minutes)
 
 
+@dataclass
+class Work:
+    """Work that all pairs of a check share. Results of the first pair are kept for the others."""
+
+    request: Request
+    delay: float | None = None
+    """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
+    prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """Model and data that each installation's own code prepared."""
+    described: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """Hardware and software of each installation."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Method -> steps of a piece."""
+    turns: dict[str, int] | None = None
+    """Method -> turns of busy work that make the delay."""
+    delays: list[dict[str, float]] = field(default_factory=list)
+    """For each pair: method -> seconds of the delay per step, timed in the candidate's process."""
+
+
+class ProcessPair:
+    """Reference and candidate, both alive, one at work at a time."""
+
+    def __init__(self, work: Work, compared: ComparedSides, rng: random.Random, deadline: float | None = None) -> None:
+        """Prepare a pair; every request to it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
+        self.work, self.rng, self.deadline = work, rng, deadline
+        self.reference = ResidentProcess(compared.reference, deadline)
+        self.candidate = ResidentProcess(compared.candidate, deadline)
+        self.both = (self.reference, self.candidate)
+
+    def __enter__(self) -> Self:
+        """Start both processes, in either order."""
+        with ExitStack() as stack:
+            for side in self.rng.sample(self.both, 2):
+                stack.enter_context(side)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def prepare(self) -> None:
+        """Let each installation's own code prepare model and data, unless it has.
+
+        Not in a pair that is timed: the side that prepared would have done more work than the other.
+        """
+        for side in self.both:
+            key = side.installation.key
+            if key not in self.work.prepared:
+                self.work.described[key] = side.call("describe")
+                self.work.prepared[key] = side.call("prepare", settings=settings_message(self.work.request.settings))
+
+    def load(self) -> None:
+        """Let both, once prepared, build the methods at once; which gets the request, so memory, first is random."""
+        for side in self.rng.sample(self.both, 2):
+            prepared = self.work.prepared[side.installation.key]
+            side.send("load", **self.work.request.load_message(prepared, self.work.delay is not None))
+        for side in self.both:
+            side.receive()
+
+    def warm_up(self) -> None:
+        """Let both take their first steps on the core on which they will be timed, one after the other."""
+        work, seconds = self.work, {}
+        for side in self.rng.sample(self.both, 2):
+            seconds = side.call("warm_up", core=shared_core())
+        work.steps = work.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
+        if work.delay:
+            if work.turns is None:
+                work.turns = self.candidate.call("calibrate_delay", share=work.delay)
+            work.delays.append(self.candidate.call("inject_delay", turns=work.turns))
+
+    def measure(self, number: int) -> Iterator[Block]:
+        """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition."""
+        names = self.work.request.names
+        for method in self.rng.sample(names, len(names)):
+            for _ in range(1 + REPEATS):
+                if self.deadline is not None and monotonic() > self.deadline:
+                    raise OutOfTime("the time was up within a process pair")
+                blocks = self._round(number, method)
+                yield from blocks
+                if blocks[0].disturbed is None:
+                    break
+
+    def _round(self, number: int, method: str) -> list[Block]:
+        """Measure blocks of one method; disturbances are known too coarsely to judge each block by itself."""
+        processes = [side.pid for side in self.both]
+        before = snapshot(processes)
+        timed = [self._block(method, index) for index in range(BLOCKS)]
+        disturbance = between(before, snapshot(processes))
+        return [
+            Block(
+                pair=number,
+                method=method,
+                order=order,
+                steps=self.work.steps[method],
+                seconds=tuple(wall - waited for wall, waited in pieces),
+                waited=tuple(waited for _, waited in pieces),
+                steal=round(disturbance.steal, 4),
+                load=round(disturbance.load, 3),
+                disturbed=disturbance.reason,
+            )
+            for order, pieces in timed
+        ]
+
+    def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
+        """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
+        order: Order = self.rng.choice(("ABBA", "BAAB"))
+        steps = self.work.steps[method]
+        sides = {"A": self.reference, "B": self.candidate}
+        return order, [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
+
+
+def steps_of_piece(seconds: float) -> int:
+    """Return the steps of a piece for a method of which one takes so long."""
+    return max(1, math.ceil(PIECE / seconds))
+
+
 def check(request: Request, compared: ComparedSides, say: Say, work: Work | None = None) -> CheckReport:
     """Measure, judge, and return the report; `OutOfTime` where nothing could be measured in the time given."""
     started, began = utc_now(), monotonic()
     seed = secrets.randbits(32)
-    work = work or request.work()
-    measured = _Measurement(work, compared, request.rules, request.deadline(), say, notes=list(compared.notes))
+    work = work or Work(request)
+    measured = _Measurement(work, compared, request.deadline(), say, notes=list(compared.notes))
     try:
         if request.count:
             measured.count()
@@ -124,7 +250,7 @@ def check(request: Request, compared: ComparedSides, say: Say, work: Work | None
         },
         blocks=tuple(measured.blocks),
         counts=tuple(measured.counts),
-        verdicts=(*measured.verdicts, *count_diff.judge(measured.counts), *measured.uncounted),
+        verdicts=(*measured.verdicts, *verdicts.of_counts(measured.counts), *measured.uncounted),
         pairs=measured.pairs,
         notes=tuple(measured.notes),
         started=started,
@@ -148,16 +274,15 @@ class _Measurement:
 
     work: Work
     compared: ComparedSides
-    rules: Rules
     deadline: float | None
     say: Say
+    notes: list[str]
     blocks: list[Block] = field(default_factory=list)
     counts: list[MethodCount] = field(default_factory=list)
     uncounted: list[Verdict] = field(default_factory=list)
     """INCOMPARABLE for each quantity that only one side counts."""
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
-    notes: list[str] = field(default_factory=list)
     late: str = ""
     """Reason why the time was up within a pair."""
 
@@ -166,17 +291,17 @@ class _Measurement:
         with self._pair() as pair:
             pair.prepare()
             pair.load()
-            for method in self.work.methods:
+            for method in self.work.request.names:
                 for side in pair.both:
-                    side.send("counts", method=method.name)
+                    side.send("counts", method=method)
                 reference, candidate = pair.reference.receive(), pair.candidate.receive()
-                self.counts += count_diff.compare(method.name, reference, candidate)
-                self.uncounted += count_diff.one_sided(method.name, reference, candidate)
+                self.counts += verdicts.compare_counts(method, reference, candidate)
+                self.uncounted += verdicts.one_sided(method, reference, candidate)
 
     def time(self, rng: random.Random) -> None:
         """Add pairs until a look decides, the last look was taken, or the next pair would end too late."""
-        longest, looked = 0.0, 0
-        for number in range(most_pairs(self.rules)):
+        longest, looked, rules = 0.0, 0, self.work.request.rules
+        for number in range(most_pairs(rules)):
             began = monotonic()
             if self.deadline is not None and began + longest > self.deadline:
                 break
@@ -195,16 +320,16 @@ class _Measurement:
             longest = max(longest, monotonic() - began)
             self.pairs += 1
             effects = verdicts.pair_effects(self.blocks)
-            done = spending.looks_done(self.rules, min(map(len, effects.values())))
+            done = verdicts.looks_done(rules, min(map(len, effects.values())))
             if done > looked:
                 looked = done
-                self.verdicts = verdicts.look(effects, self.rules, done - 1)
+                self.verdicts = verdicts.verdicts_at(effects, rules, done)
                 found = ", ".join(f"{verdict.method} {verdict.status}" for verdict in self.verdicts)
                 self.say(f"{self.pairs} pairs: {found}")
-                if verdicts.settled(self.verdicts) or done == len(self.rules.looks):
+                if verdicts.settled(self.verdicts) or done == len(rules.looks):
                     break
         if self.pairs and not (self.verdicts and verdicts.settled(self.verdicts)):
-            self.verdicts = verdicts.final(verdicts.pair_effects(self.blocks), self.rules)
+            self.verdicts = verdicts.verdicts_at(verdicts.pair_effects(self.blocks), rules)
         disturbed = sum(block.disturbed is not None for block in self.blocks)
         if disturbed:
             self.notes.append(f"{disturbed} of {len(self.blocks)} blocks were disturbed and don't count")

@@ -19,7 +19,7 @@ from hpml_bench.system.child import die_with_parent
 from hpml_bench.system.errors import Unsupported, UserError
 
 if TYPE_CHECKING:
-    from hpml_bench.gate.measure.workload import Workload
+    from hpml_bench.gate.workload import Workload
 
 
 def main() -> None:
@@ -66,14 +66,16 @@ class Resident:
 
     def do_load(self, **arguments: Any) -> None:
         """Build every method's model and optimizer; see `Workload`."""
-        from hpml_bench.gate.measure.workload import Workload
+        from hpml_bench.gate.workload import Workload
 
         self.workload = Workload(**arguments)
 
     def do_warm_up(self, core: int | None = None) -> dict[str, float]:
         """Stay on a core, where one is given, and take first steps; return each method's seconds per step."""
         if core is not None:
-            _stay_on(core)
+            for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names, not paths
+                with suppress(OSError):  # it may have ended meanwhile
+                    os.sched_setaffinity(int(thread), {core})
         return {name: job.warm_up() for name, job in self.workload.jobs.items()}
 
     def do_calibrate_delay(self, share: float) -> dict[str, int]:
@@ -90,22 +92,15 @@ class Resident:
 
     def do_counts(self, method: str) -> dict[str, Any]:
         """Return the quantities without noise of a method; call it before any `run`."""
-        from hpml_bench.gate.measure.counts import count
+        from hpml_bench.gate.workload import count
 
         return count(self.workload.jobs[method])
 
     def do_calibrate(self) -> dict[str, float]:
         """Return the seconds of reference work, which show how fast this machine is right now."""
-        from hpml_bench.gate.measure.calibration import calibrate
+        from hpml_bench.gate.workload import calibrate
 
         return calibrate()
-
-
-def _stay_on(core: int) -> None:
-    """Keep every thread of this process on one core, where that is allowed; a thread may have ended meanwhile."""
-    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names, not paths
-        with suppress(OSError):
-            os.sched_setaffinity(int(thread), {core})
 
 
 if __name__ == "__main__":

@@ -1,25 +1,36 @@
-"""Trials of the gate itself on this machine: of two equal sides (A/A), and with a known delay in one side."""
+"""Trials of the gate itself on this machine: of two equal sides (A/A), and with a known delay in one side.
+
+A folder has a file for each trial, and a line for each that was started, so that one that is missing shows.
+"""
 
 from __future__ import annotations
 
 import math
+import secrets
 import statistics
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from hpml_bench.gate.check import Request, Say, check, gate_digest, most_pairs
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure.sides import ComparedSides, Installation
+from filelock import Timeout
+from pydantic import ValidationError
+
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.check import Request, Say, Work, check, gate_digest, most_pairs
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
-from hpml_bench.gate.trials import TrialFolder, conditions
-from hpml_bench.system import environment
+from hpml_bench.gate.sides import ComparedSides, Installation
+from hpml_bench.records.files import write_atomically
+from hpml_bench.system import disk, environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
 PER_SLOWED = 5
 """A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power."""
+STARTED = "begun.jsonl"
 
 
 def slowed(number: int) -> bool:
@@ -46,13 +57,14 @@ def run(
     slow to decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions, is in
     use, or can't be written.
     """
-    kept, began = TrialFolder(folder), monotonic()
-    with kept.held():
-        done = {trial.number: trial for trial in _matching(kept, request, slowdown)}
-        session = kept.session(done.values())
+    began = monotonic()
+    with held(folder):
+        done = {trial.number: trial for trial in _matching(folder, request, slowdown)}
+        session = _session(folder, done.values())
         installed = Installation("installed", sys.executable)
         compared = ComparedSides("self-test", installed, installed)
-        ready = request.work()  # for all trials: model and data are made ready once
+        request = replace(request, count=False, minutes=None)
+        ready = Work(request)  # for all trials: model and data are made ready once
         last = total(trials)
         for number in range(1, last + 1):
             if number in done:
@@ -62,20 +74,18 @@ def run(
                 say(f"trial {number} of {last} {reason}")
                 break
             delay = slowdown if slowed(number) else 0.0
-            now = utc_now()
-            kept.start(TrialStarted(session=session, number=number, slowdown=delay, started=now))
-            work = replace(request.work(), delay=delay, prepared=ready.prepared, described=ready.described)
-            report = check(replace(request, count=False, minutes=None), compared, lambda _: None, work)
-            done[number] = CheckTrial(
+            line = TrialStarted(session=session, number=number, slowdown=delay, started=utc_now())
+            write_atomically(folder / STARTED, "".join(f"{x.model_dump_json()}\n" for x in [*started(folder), line]))
+            work = Work(request, delay=delay, prepared=ready.prepared, described=ready.described)
+            report = check(request, compared, lambda _: None, work)
+            done[number] = trial = CheckTrial(
                 session=session, number=number, slowdown=delay, planned=trials,
                 injected=injected_slowdown(report), report=report,
             )  # fmt: skip
-            kept.keep(done[number])
+            write_atomically(folder / f"trial-{number:04d}.json", trial.model_dump_json(indent=1))
             kind = f"slowed by {delay:.1%}" if delay else "A/A"
-            say(
-                f"trial {number} of {last}, {kind}: {verdicts.overall(report.verdicts)} after {report.pairs} pairs, "
-                f"{report.seconds:.0f} s"
-            )
+            found = f"{verdicts.overall(report.verdicts)} after {report.pairs} pairs, {report.seconds:.0f} s"
+            say(f"trial {number} of {last}, {kind}: {found}")
         return [done[number] for number in sorted(done)]
 
 
@@ -107,11 +117,106 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
     return {method: statistics.median(shares) for method, shares in by_method.items()}
 
 
-def _matching(kept: TrialFolder, request: Request, slowdown: float) -> list[CheckTrial]:
+def rate_bounds(happened: int, of: int) -> tuple[float, float]:
+    """Return exact one-sided 95 % bounds of a rate, the lower and the upper (Clopper and Pearson 1934)."""
+    from scipy.stats import beta  # takes 0.6 s to import
+
+    lower = float(beta.ppf(0.05, happened, of - happened + 1)) if happened else 0.0
+    return lower, 1.0 if happened == of else float(beta.ppf(0.95, happened + 1, of - happened))
+
+
+def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[str]]:
+    """Return the exit status, and rates with bounds in words, rounded to the side on which they claim less.
+
+    The status is 0 where all is well, 1 for a false alarm or a miss, 2 where one kind of trial wasn't made.
+    """
+    alarms, caught = (
+        [verdicts.overall(trial.report.verdicts) == "FAIL" for trial in trials if bool(trial.slowdown) == delayed]
+        for delayed in (False, True)
+    )
+    told = []
+    if alarms:
+        told.append(
+            f"False alarms: {sum(alarms)} of {len(alarms)} A/A trials; the rate is at most "
+            f"{math.ceil(rate_bounds(sum(alarms), len(alarms))[1] * 1e4) / 100:.2f} % (exact, 95 %)."
+        )
+    if caught:
+        told.append(
+            f"Power: {sum(caught)} of {len(caught)} trials with all methods slowed by {slowdown * 100:.4g} % were "
+            f"caught; the power is at least {math.floor(rate_bounds(sum(caught), len(caught))[0] * 1e4) / 100:.2f} % "
+            "(exact, 95 %)."
+        )
+    planned = dict.fromkeys(trial.planned for trial in trials if trial.planned)
+    if len(planned) > 1:
+        told.append(
+            f"The number of A/A trials was changed between calls ({', then '.join(map(str, planned))}); the bounds "
+            "hold where it is fixed before the first."
+        )
+    seconds = [trial.report.seconds for trial in trials] or [0.0]
+    told.append(f"A trial took {statistics.fmean(seconds):.0f} s on average, and {max(seconds):.0f} s at most.")
+    if any(alarms) or not all(caught):
+        return verdicts.REGRESSION, told
+    return verdicts.PASSED if alarms and caught else verdicts.ERROR, told
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Lock a folder of trials, and make it where it doesn't exist; a `UserError` where another self-test has it."""
+    lock = disk.file_lock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.acquire_lock(lock, "name another with --out")
+    except Timeout:  # which is an OSError too
+        reason = "another self-test writes there; wait for it, or name another with --out"
+        raise UserError(f"{folder}: {reason}") from None
+    except OSError as error:
+        raise UserError(f"{folder}: can't be made ({error.strerror}); name another with --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def kept(folder: Path) -> list[tuple[Path, CheckTrial]]:
+    """Return a folder's trials in order, each with its file; a `UserError` where one can't be read."""
+    trials = []
+    for path in sorted(folder.glob("trial-*.json")):
+        try:
+            trials.append((path, CheckTrial.model_validate_json(path.read_text(encoding="utf-8"))))
+        except (OSError, ValidationError):
+            raise UserError(f"{path}: is no trial that can be read; remove it, or name another --out") from None
+    return trials
+
+
+def started(folder: Path) -> list[TrialStarted]:
+    """Return the trials that were started, in order; a `UserError` where their file can't be read."""
+    file = folder / STARTED
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [TrialStarted.model_validate_json(line) for line in lines]
+    except (OSError, ValidationError):
+        raise UserError(f"{file}: can't be read as the trials that were started; name another --out") from None
+
+
+def conditions(described: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the parts of a report's environment that must be equal in trials whose rates are pooled."""
+    return tuple(described.get(key) for key in ("fingerprint", "python", "packages", "gate", "settings"))
+
+
+def _session(folder: Path, done: Iterable[CheckTrial]) -> str:
+    """Return the name of the one session whose trials these are; a new one in a new folder."""
+    names = {line.session for line in started(folder)} | {trial.session for trial in done}
+    if len(names) > 1:
+        named = ", ".join(sorted(names))
+        raise UserError(f"{folder}: holds trials of several sessions ({named}); name another --out")
+    return names.pop() if names else secrets.token_hex(4)
+
+
+def _matching(folder: Path, request: Request, slowdown: float) -> list[CheckTrial]:
     """Return a folder's trials; one made under other conditions can't be counted with the others, and is refused."""
     settings = request.settings.model_dump(mode="json")
     current = conditions({**environment.describe(), "gate": gate_digest(), "settings": settings})
-    for path, trial in (found := kept.trials()):
+    for path, trial in (found := kept(folder)):
         report = trial.report
         same = (report.suite, report.methods, report.rules) == (request.suite, request.names, request.rules)
         if not same or trial.slowdown not in (0.0, slowdown):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import hpml_bench
 from hpml_bench.gate.check import Request, request
-from hpml_bench.gate.measure.sides import ComparedSides, Installation
 from hpml_bench.gate.records import Rules
+from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.suite.suite import load_suite
 
 PACKAGE = Path(hpml_bench.__path__[0])
@@ -23,7 +23,8 @@ import json, sys, time
 with open(__file__ + ".starts", "a+") as file:
     file.write(".")
     START = file.tell()  # 1 for the first process of this side
-counts = {"title": "operators", "unit": "calls", "value": 10 + EXTRA, "tolerance": 0, "parts": {"aten::mm": 10 + EXTRA}}
+calls = 10 + EXTRA
+counts = {"title": "operators", "unit": "calls", "value": calls, "tolerance": SLACK, "parts": {"aten::mm": calls}}
 answers = {
     "describe": lambda **_: {"packages": {"torch": "1.2.3"}},
     "prepare": lambda **_: {},
@@ -42,7 +43,13 @@ for line in sys.stdin:
 
 
 def fake(
-    folder: Path, seconds: str = "0.04", extra: int = 0, protocol: int = 1, pause: float = 0, label: str = "fake"
+    folder: Path,
+    seconds: str = "0.04",
+    extra: int = 0,
+    protocol: int = 1,
+    pause: float = 0,
+    label: str = "fake",
+    slack: float = 0,
 ) -> Installation:
     """Write a package whose resident takes so long for a step, and return its installation.
 
@@ -52,10 +59,10 @@ def fake(
     package.mkdir(parents=True)
     for init in (package, package.parent):
         (init / "__init__.py").touch()
-    values = {"SECONDS": seconds, "EXTRA": str(extra), "PROTOCOL": str(protocol), "PAUSE": str(pause)}
+    values = {"SECONDS": seconds, "EXTRA": extra, "PROTOCOL": protocol, "PAUSE": pause, "SLACK": slack}
     text = FAKE
     for name, value in values.items():
-        text = text.replace(name, value)
+        text = text.replace(name, str(value))
     (package / "resident.py").write_text(text)
     return Installation(label, sys.executable, folder)
 

@@ -12,27 +12,36 @@ from typing import Any
 import pytest
 from residents import asked, fake
 
-from helpers import made_checks
-from hpml_bench.gate import baseline
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure import machine
-from hpml_bench.gate.records import TimedRun
-from hpml_bench.gate.render import outputs, tables
+from hpml_bench.gate import baseline, machine, page, verdicts
+from hpml_bench.gate.records import CheckReport, TimedRun
 from hpml_bench.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quiet_machine")
+
 NOISY = "0.04 * __import__('random').uniform(0.999, 1.001)"
-
-
-@pytest.fixture(autouse=True)
-def quiet_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine be quiet, whatever else runs on it; a test may have it otherwise."""
-    monkeypatch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, seconds: str = NOISY, extra: int = 0) -> None:
     """Let what is installed be a resident that answers at once."""
     there = fake(folder, seconds, extra)
     monkeypatch.setattr(baseline, "Installation", lambda *_: there)
+
+
+def edit(saved: Path, **changes: Any) -> None:
+    """Change a baseline's file: `moved` to other hardware, `settings`, or let its first runs be `disturbed`."""
+    stored = json.loads(saved.read_text())
+    if changes.get("moved"):
+        stored["environment"]["fingerprint"] = "another"
+        stored["environment"]["hardware"]["cpu"] = "Z80"
+    stored["settings"].update(changes.get("settings", {}))
+    for run in stored["runs"][: changes.get("disturbed", 0)]:
+        run["disturbed"] = "the host took 9%"
+    saved.write_text(json.dumps(stored))
+
+
+def statuses(report: CheckReport) -> list[str]:
+    """Return the statuses of step time and counts."""
+    return [verdict.status for verdict in report.verdicts]
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +61,18 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(saved_once, tmp_path / "base.json"))
 
 
-def test_ten_runs_are_separate_and_calibrated(saved: Path) -> None:
-    """Each run has its own process's times and calibrations; the file has hardware and counts."""
+def test_the_same_again_passes(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stored run has its own process's times and calibrations; the report holds both sides' runs."""
     kept = baseline.load(saved)
     assert len(kept.runs) == 10
     assert all(len(run.calibration) == baseline.ROUNDS + 1 for run in kept.runs)
-    assert kept.environment["fingerprint"]
     assert kept.counts["lora"]["operators_per_step"]["value"] == 10
-
-
-def test_the_same_again_passes(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time and counts; the report holds both sides' runs."""
     installed(monkeypatch, tmp_path / "now")
     report = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["PASS", "PASS"]
+    assert statuses(report) == ["PASS", "PASS"]
     assert len(report.runs) == len(report.reference_runs) == 10
     assert verdicts.exit_status(report.verdicts, strict=True) == 0
+    assert "false alarms" not in page.facts(report)["Rule"]
 
 
 def test_a_slower_step_and_a_further_operator_fail(
@@ -75,52 +80,37 @@ def test_a_slower_step_and_a_further_operator_fail(
 ) -> None:
     """Four percent by ten runs on either side."""
     installed(monkeypatch, tmp_path / "now", f"1.04 * {NOISY}", extra=1)
-    report = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["FAIL", "FAIL"]
+    assert statuses(baseline.check(asked(), saved, lambda _: None)) == ["FAIL", "FAIL"]
 
 
-def moved(saved: Path) -> None:
-    """Let a baseline be of other hardware."""
-    stored = json.loads(saved.read_text())
-    stored["environment"]["fingerprint"] = "another"
-    stored["environment"]["hardware"]["cpu"] = "Z80"
-    saved.write_text(json.dumps(stored))
-
-
-def test_step_time_on_other_hardware_is_incomparable_never_a_failure(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("extra", "status", "strict"), [(0, 0, 3), (1, 1, 1)])
+def test_other_hardware(
+    extra: int, status: int, strict: int, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No run is made; both machines are named; only --strict makes it a status of its own."""
-    moved(saved)
-    installed(monkeypatch, tmp_path / "now")
+    """Step time is INCOMPARABLE, never a failure, and no run is made; an exact count that grew fails all the same."""
+    edit(saved, moved=True)
+    installed(monkeypatch, tmp_path / "now", extra=extra)
     report = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE", "PASS"]
+    assert statuses(report) == ["INCOMPARABLE", "FAIL" if extra else "PASS"]
     assert "Z80" in report.verdicts[0].detail
     assert report.runs == ()
-    assert verdicts.exit_status(report.verdicts, strict=False) == 0
-    assert verdicts.exit_status(report.verdicts, strict=True) == 3
+    assert verdicts.exit_status(report.verdicts, strict=False) == status
+    assert verdicts.exit_status(report.verdicts, strict=True) == strict
 
 
-def test_a_count_that_grew_fails_on_other_hardware_too(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_count_with_a_tolerance_is_of_its_hardware(
+    moved: bool, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is counted exactly depends on no machine; what has a tolerance may, and is left out."""
-    moved(saved)
-    installed(monkeypatch, tmp_path / "now", extra=1)
-    report = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE", "FAIL"]
-    assert verdicts.exit_status(report.verdicts, strict=False) == 1
-    stored = baseline.load(saved)
-    rough = {"lora": {"operators_per_step": {**stored.counts["lora"]["operators_per_step"], "tolerance": 0.01}}}
-    assert baseline._counts(rough, rough, same=False) == ()
-    assert len(baseline._counts(rough, rough, same=True)) == 1
-
-
-def resolved(saved: Path, **settings: Any) -> None:
-    """Let a baseline's settings have been resolved to these."""
+    """It is compared on the same hardware alone."""
     stored = json.loads(saved.read_text())
-    stored["settings"].update(settings)
+    stored["counts"]["lora"]["operators_per_step"]["tolerance"] = 0.01
     saved.write_text(json.dumps(stored))
+    edit(saved, moved=moved)
+    there = fake(tmp_path / "now", slack=0.01)
+    monkeypatch.setattr(baseline, "Installation", lambda *_: there)
+    report = baseline.check(replace(asked(), time=False), saved, lambda _: None)
+    assert len(report.counts) == (not moved)
 
 
 @pytest.mark.parametrize("time", [True, False])
@@ -128,30 +118,37 @@ def test_settings_that_come_with_other_hardware_are_incomparable_no_mistake(
     time: bool, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bf16 baseline against fp32 here: not even counts, which bf16's casts are among, can fail."""
-    moved(saved)
-    resolved(saved, precision="bf16")
+    edit(saved, moved=True, settings={"precision": "bf16"})
     installed(monkeypatch, tmp_path / "now", extra=1)
     request = asked()
     here = request.settings.model_copy(update={"precision": "fp32"})
     report = baseline.check(replace(request, settings=here, time=time), saved, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE"]
+    assert statuses(report) == ["INCOMPARABLE"]
     assert "Z80" in report.verdicts[0].detail
     assert "settings.precision" in report.verdicts[0].detail
     assert report.counts == ()
     assert verdicts.exit_status(report.verdicts, strict=True) == 3
 
 
-def test_another_precision_on_the_same_hardware_is_a_mistake(saved: Path) -> None:
-    """As any other setting is there; and any other setting is on other hardware too."""
-    resolved(saved, precision="bf16")
+@pytest.mark.parametrize(
+    ("stored", "here", "moved", "sentence"),
+    [
+        ({}, {"global_batch": 8}, False, "another settings.global_batch"),
+        ({"precision": "bf16"}, {"precision": "fp32"}, False, "another settings.precision"),
+        ({"precision": "bf16"}, {"precision": "fp32", "global_batch": 8}, True, "another settings.global_batch"),
+    ],
+)
+def test_other_work_is_refused(
+    stored: dict[str, Any], here: dict[str, Any], moved: bool, sentence: str, saved: Path
+) -> None:
+    """A setting changed since, on whatever hardware; another method."""
+    edit(saved, moved=moved, settings=stored)
     request = asked()
-    here = request.settings.model_copy(update={"precision": "fp32"})
-    with pytest.raises(UserError, match=r"another settings.precision"):
-        baseline.check(replace(request, settings=here), saved, lambda _: None)
-    moved(saved)
-    longer = here.model_copy(update={"global_batch": 8})
-    with pytest.raises(UserError, match=r"another settings.global_batch"):
-        baseline.check(replace(request, settings=longer), saved, lambda _: None)
+    changed = replace(request, settings=request.settings.model_copy(update=here))
+    with pytest.raises(UserError, match=sentence):
+        baseline.check(changed, saved, lambda _: None)
+    with pytest.raises(UserError, match="has no adapter, but lora"):
+        baseline.check(asked("adapter"), saved, lambda _: None)
 
 
 @pytest.mark.parametrize("extra", [0, 1])
@@ -159,23 +156,18 @@ def test_disturbed_runs_are_named_and_a_count_s_failure_stands(
     extra: int, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs stored as disturbed don't count; where all were, the time is undecided and the counts are judged."""
-    stored = json.loads(saved.read_text())
-    for run in stored["runs"][:2]:
-        run["disturbed"] = "the host took 9%"
-    saved.write_text(json.dumps(stored))
+    edit(saved, disturbed=2)
     installed(monkeypatch, tmp_path / "now", extra=extra)
     some = baseline.check(asked(), saved, lambda _: None)
     assert some.notes == (
         f"2 of 10 stored runs of {saved} were disturbed and don't count: 1 (the host took 9%), 2 (the host took 9%)",
     )
     assert some.verdicts[0].pairs == 10
-    for run in stored["runs"]:
-        run["disturbed"] = "the host took 9%"
-    saved.write_text(json.dumps(stored))
+    edit(saved, disturbed=10)
     none = baseline.check(asked(), saved, lambda _: None)
-    assert [verdict.status for verdict in none.verdicts] == ["INCONCLUSIVE", "FAIL" if extra else "PASS"]
+    assert statuses(none) == ["INCONCLUSIVE", "FAIL" if extra else "PASS"]
     assert verdicts.exit_status(none.verdicts, strict=False) == (1 if extra else 2)
-    assert "were disturbed" in outputs.html(none)
+    assert "were disturbed" in page.html(none)
 
 
 def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,43 +180,17 @@ def test_a_run_is_recorded_with_what_disturbed_it(tmp_path: Path, monkeypatch: p
     assert "2 of 2 runs made were disturbed and don't count: 1 (stolen), 2 (stolen)" in said
 
 
-def test_no_error_rates_are_claimed_against_a_baseline(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They hold for pairs that take turns; the report's rule says so, and counts runs."""
-    installed(monkeypatch, tmp_path / "now")
-    report = baseline.check(asked(), saved, lambda _: None)
-    assert "false alarms" not in tables.facts(report)["Rule"]
-    assert tables.facts(report)["Rule"].endswith("error rates between sessions that lie apart are not known")
-    assert "runs" in tables.step_times(report).columns
-    assert "at most 1 % false alarms" in tables.rule(made_checks.report())
-
-
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "empty"])
-def test_a_damaged_or_foreign_file_is_one_sentence(damage: str, saved: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", '{"name": "package.json"}', '{"kind": "hpml-bench baseline", "su'])
+def test_a_damaged_or_foreign_file_is_one_sentence(content: str | None, tmp_path: Path) -> None:
     """No traceback; what to do."""
-    text = saved.read_text()
-    contents = {"truncated": text[: len(text) // 2], "foreign": '{"name": "package.json"}', "empty": ""}
-    if damage == "missing":
-        saved.unlink()
-    else:
-        saved.write_text(contents[damage])
+    if content is not None:
+        (tmp_path / "base.json").write_text(content)
     with pytest.raises(UserError, match=r"base.json: (is truncated or no baseline|can't be read)"):
-        baseline.check(asked(), saved, lambda _: None)
-
-
-def test_other_work_is_refused(saved: Path) -> None:
-    """Another method, or a setting changed since."""
-    with pytest.raises(UserError, match="has no adapter, but lora"):
-        baseline.check(asked("adapter"), saved, lambda _: None)
-    request = asked()
-    longer = replace(request, settings=request.settings.model_copy(update={"global_batch": 8}))
-    with pytest.raises(UserError, match=r"another settings.global_batch"):
-        baseline.check(longer, saved, lambda _: None)
+        baseline.check(asked(), tmp_path / "base.json", lambda _: None)
 
 
 def test_a_baseline_cut_short_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer runs than asked for would promise what they can't keep."""
+    """Fewer runs than requested would promise what they can't keep."""
     installed(monkeypatch, tmp_path / "then")
     with pytest.raises(UserError, match=r"nothing was saved|did not answer before the time was up"):
         baseline.save(asked(minutes=0.001), tmp_path / "base.json", 10, lambda _: None)

@@ -1,30 +1,115 @@
-"""A check from request to report, with residents that answer at once."""
+"""A check from request to report, what disturbs it, and its process pairs, with residents that answer at once."""
 
 from __future__ import annotations
 
+import os
+import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, process_time
+from typing import Any
 
 import pytest
 from residents import asked, compared, fake
 
 from hpml_bench.gate import check as checks
-from hpml_bench.gate.check import Request, check
-from hpml_bench.gate.decide import verdicts
-from hpml_bench.gate.measure import machine, pairs
+from hpml_bench.gate import machine, verdicts
+from hpml_bench.gate.check import BLOCKS, REPEATS, ProcessPair, Request, Work, check
+from hpml_bench.gate.machine import Disturbance, Snapshot, between
 from hpml_bench.gate.records import CheckReport, Rules
+from hpml_bench.gate.sides import OutOfTime, ResidentProcess, settings_message
+from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
 
 NOISY = "0.04 * __import__('random').uniform(0.998, 1.002)"
+STOLEN, NOTHING = Disturbance(0.5, 0.0, "the host took it"), Disturbance(0.0, 0.0, None)
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
     """Check a candidate's step time and number of operators against the reference's."""
     sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, extra, label="candidate"))
     return check(request, sides, lambda _: None)
+
+
+def pair(tmp_path: Path, *methods: str) -> ProcessPair:
+    """Return a pair of residents that answer at once; the candidate's steps take 5 % longer."""
+    reference, candidate = fake(tmp_path / "a", "0.04"), fake(tmp_path / "b", "0.042", label="b")
+    work = Work(asked(*methods))
+    work.prepared |= {side.key: {} for side in (reference, candidate)}
+    return ProcessPair(work, compared(reference, candidate), random.Random(0))
+
+
+def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:
+    """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is the candidate's.
+
+    It doesn't finish what nobody waits for.
+    """
+    with pair(tmp_path, "lora", "adapter") as both:
+        both.load()
+        both.warm_up()
+        blocks = list(both.measure(3))
+        firsts = {next(both.measure(0)).method for _ in range(12)}
+        both.deadline = monotonic() - 1
+        with pytest.raises(OutOfTime):
+            list(both.measure(0))
+    assert firsts == {"lora", "adapter"}
+    assert Counter(block.method for block in blocks) == {"lora": BLOCKS, "adapter": BLOCKS}
+    assert {block.order for block in blocks} == {"ABBA", "BAAB"}
+    assert {block.pair for block in blocks} == {3}
+    for block in blocks:
+        assert verdicts.log_ratio(block) == pytest.approx(0.04879, abs=1e-4)
+
+
+@pytest.mark.parametrize(("quiet_from", "rounds"), [(1, 2), (99, 1 + REPEATS)])
+def test_a_disturbed_round_is_repeated_a_few_times(
+    quiet_from: int, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every try is kept with its reason and doesn't count; the first quiet one does."""
+    found = iter([STOLEN] * quiet_from)
+    monkeypatch.setattr(checks, "between", lambda *_: next(found, NOTHING))
+    with pair(tmp_path) as both:
+        both.load()
+        both.warm_up()
+        blocks = list(both.measure(0))
+    disturbed = min(quiet_from, rounds)
+    reasons = [STOLEN.reason] * BLOCKS * disturbed + [None] * BLOCKS * (rounds - disturbed)
+    assert [block.disturbed for block in blocks] == reasons
+    assert len(verdicts.pair_effects(blocks)["lora"]) == rounds - disturbed
+
+
+def test_defaults_are_left_to_each_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that doesn't know a newest key isn't told it: of settings and methods only what differs is sent."""
+    sent: list[dict[str, Any]] = []
+    send = ResidentProcess.send
+
+    def listen(side: ResidentProcess, what: str, **arguments: Any) -> None:
+        sent.extend([arguments] if what == "load" else [])
+        send(side, what, **arguments)
+
+    monkeypatch.setattr(ResidentProcess, "send", listen)
+    with pair(tmp_path, "lora", "head") as both:
+        both.load()
+    assert len(sent) == 2
+    for arguments in sent:
+        assert arguments["settings"]["train_samples"] == 64
+        assert "clip_norm" not in arguments["settings"]
+        assert ["options" in method for method in arguments["methods"]] == [True, False]
+
+
+@pytest.mark.parametrize("suite", ["quickstart", "minilm", "document", "reuters"])
+def test_settings_that_are_sent_are_read_as_they_were(suite: str) -> None:
+    """Nothing is lost on the way; the length of a language model's texts, whose default has changed, is always sent."""
+    chosen = load_suite(suite).settings
+    assert Settings.model_validate(settings_message(chosen)) == chosen
+    chat = {"backbone": "embedded:newswire-gpt2", "steps": 3, "dataset": "newswire_chat", "task": "causal_lm"}
+    for length in (64, 128, 1024):
+        sent = settings_message(chosen := Settings.model_validate(chat | {"max_length": length}))
+        assert sent["max_length"] == length
+        assert Settings.model_validate(sent) == chosen
 
 
 def test_equals_pass_at_the_first_look(tmp_path: Path) -> None:
@@ -94,17 +179,22 @@ def test_versions_that_speak_otherwise_are_incomparable(tmp_path: Path) -> None:
 
 
 def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
-    """The suite's own ranks, threads and schedule would make pieces differ; the usual three methods are the default."""
+    """The suite's own ranks, threads and schedule would make pieces differ; three methods are the default.
+
+    Too many methods are refused before anything is measured.
+    """
     request = checks.request(load_suite("quickstart"), None, Rules(), None)
     assert (request.settings.world_size, request.settings.threads) == (1, 1)
     assert (request.settings.schedule, request.settings.lr_warmup) == ("constant", 0.0)
-    assert [method.name for method in request.methods] == ["lora", "prompt_tuning", "adapter"]
+    assert request.names == ("lora", "prompt_tuning", "adapter")
+    with pytest.raises(UserError, match="can't be judged"):
+        asked("lora", "adapter", rules=Rules(looks=(6,)))
 
 
 def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look waits until every method has its number of pairs; what was disturbed is noted."""
-    found = iter([machine.Disturbance(0.5, 0.0, "stolen")] * 6)
-    monkeypatch.setattr(pairs, "between", lambda *_: next(found, machine.Disturbance(0.0, 0.0, None)))
+    found = iter([STOLEN] * 6)
+    monkeypatch.setattr(checks, "between", lambda *_: next(found, NOTHING))
     report = run(tmp_path, asked())
     assert report.pairs == 14
     assert report.verdicts[0].pairs == 12
@@ -113,14 +203,49 @@ def test_disturbed_pairs_are_made_up_for(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_machine_that_is_never_quiet_ends_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of pairs is bounded, and nothing that was disturbed is counted."""
-    monkeypatch.setattr(pairs, "between", lambda *_: machine.Disturbance(0.5, 0.0, "stolen"))
+    monkeypatch.setattr(checks, "between", lambda *_: STOLEN)
     report = run(tmp_path, asked(rules=Rules(looks=(6, 8), alpha=0.05)))
     assert report.pairs == 12
-    assert report.verdicts[0].status == "INCONCLUSIVE"
-    assert report.verdicts[0].pairs == 0
+    assert (report.verdicts[0].status, report.verdicts[0].pairs) == ("INCONCLUSIVE", 0)
 
 
-def test_too_many_methods_are_told_before_anything_is_measured() -> None:
-    """The rule can't be kept with so few pairs: better now than after minutes."""
-    with pytest.raises(UserError, match="can't be judged"):
-        asked("lora", "adapter", rules=Rules(looks=(6,)))
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"stolen": 0.1}, "the host took 5%"),
+        ({"throttled": 2}, "quota"),
+        ({"busy": 4.5, "own": 0}, "4.5 other processes"),
+        ({"busy": 4.5, "own": 2}, None),
+    ],
+)
+def test_disturbance_is_judged_from_what_others_did(
+    changes: dict[str, float], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stolen time, throttling and a crowd disturb; our own work doesn't."""
+    monkeypatch.setattr(machine, "cores", lambda: {0, 1})
+    quiet = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
+    fields: dict[str, Any] = {"at": 1, "total": 2, "busy": 1, "own": 1} | changes
+    found = between(quiet, replace(quiet, **fields)).reason
+    assert (found is None) == (reason is None)
+    assert (reason or "") in (found or "")
+
+
+def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes on elsewhere on a large host disturbs nobody here; without such lines all cores are summed."""
+    text = "cpu 900 0 0 900 0 0 0 0 0 0\n" + "".join(f"cpu{core} {core}00 0 0 0 0 0 0 0 0 0\n" for core in range(8))
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_: text)
+    for allowed, busy in (({2, 5}, 700), ({99}, 900)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
+        assert machine._cpu_times()[0] == busy / machine.TICKS
+        assert machine.cores() == allowed
+
+
+def test_a_snapshot_counts_this_process_as_its_own() -> None:
+    """A busy loop here raises `own` by the processor's time that it gets."""
+    before, end = machine.snapshot([]), process_time() + 0.1
+    while process_time() < end:
+        pass
+    after = machine.snapshot([])
+    assert after.own - before.own >= 0.05
+    assert after.total > before.total > 0

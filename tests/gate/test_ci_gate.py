@@ -55,7 +55,7 @@ def exported(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def project_on_main(exported: Path) -> Path:
+def project(exported: Path) -> Path:
     """Return a repository on main with two commits."""
     git(exported, "init", "-q", "-b", "main")
     git(exported, "add", "-A")
@@ -81,97 +81,70 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_an_exported_tree_has_nothing_to_compare_with(exported: Path) -> None:
-    """That is no error: source archives are tested too."""
+def test_nothing_to_compare_with_is_no_error(exported: Path) -> None:
+    """An exported tree, a first commit, and a base from before the gate."""
+    assert gate(exported).stdout == "gate: not a git repository, nothing to compare with\n"
+    git(exported, "init", "-q", "-b", "main")
+    assert "no commit here" in refused(gate(exported))
+    git(exported, "add", ".ci")
+    commit(exported, "older")
+    git(exported, "add", "-A")
+    assert "is older than the gate" in gate(exported).stdout
+    git(exported, "commit", "-q", "--amend", "-m", "first")
     done = gate(exported)
-    assert (done.returncode, done.stdout) == (0, "gate: not a git repository, nothing to compare with\n")
+    assert (done.returncode, done.stdout) == (0, "gate: this is the first commit, nothing to compare with\n")
 
 
-def test_a_repository_that_git_refuses_is_an_error(project_on_main: Path) -> None:
-    """Another user's: it must not pass as one that isn't there; git's advice is passed on."""
-    said = refused(gate(project_on_main, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"))
+def test_a_repository_that_git_cannot_read_is_an_error(project: Path) -> None:
+    """Another user's must not pass as one that isn't there, git's advice is passed on; nor may a damaged one."""
+    said = refused(gate(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"))
     assert "dubious ownership" in said
     assert "safe.directory" in said
-
-
-def test_a_damaged_repository_is_an_error(project_on_main: Path) -> None:
-    """There is a .git, and git can't read it."""
-    (project_on_main / ".git" / "HEAD").unlink()
-    assert "git can't read this repository" in refused(gate(project_on_main))
-
-
-def test_on_main_it_is_the_commit_before(project_on_main: Path) -> None:
-    """With changes that are in no commit, the commit itself."""
-    assert compared_with(gate(project_on_main)) == git(project_on_main, "rev-parse", "HEAD~1")
-    (project_on_main / "hpml_bench" / "new.py").touch()
-    assert compared_with(gate(project_on_main)) == git(project_on_main, "rev-parse", "HEAD")
-
-
-def test_on_a_branch_it_is_where_it_left_main(project_on_main: Path) -> None:
-    """What main got since counts for nothing."""
-    left = git(project_on_main, "rev-parse", "HEAD")
-    git(project_on_main, "switch", "-q", "-c", "branch")
-    commit(project_on_main, "ours")
-    git(project_on_main, "switch", "-q", "main")
-    commit(project_on_main, "theirs")
-    git(project_on_main, "switch", "-q", "branch")
-    assert compared_with(gate(project_on_main)) == left
-    assert compared_with(gate(project_on_main, GATE_BASE="branch~1")) == left
-
-
-def test_clones_of_one_branch_and_shallow_ones(project_on_main: Path, tmp_path: Path) -> None:
-    """Of main alone, shallow with the commit before, and of a branch where main is known as the origin's."""
-    main, before = git(project_on_main, "rev-parse", "HEAD"), git(project_on_main, "rev-parse", "HEAD~1")
-    git(project_on_main, "branch", "branch")
-    for name, options in {"one": ["--single-branch"], "two": ["--depth=2"]}.items():
-        git(tmp_path, "clone", "-q", "-b", "main", *options, project_on_main.as_uri(), name)
-        assert compared_with(gate(tmp_path / name)) == before
-    git(tmp_path, "clone", "-q", "-b", "branch", project_on_main.as_uri(), "other")
-    commit(tmp_path / "other", "ours")
-    assert compared_with(gate(tmp_path / "other")) == main
-
-
-def test_a_shallow_clone_without_the_commit_before_is_an_error(project_on_main: Path, tmp_path: Path) -> None:
-    """It isn't the first commit, though git shows no parent of it."""
-    git(tmp_path, "clone", "-q", "--depth=1", project_on_main.as_uri(), "one")
-    assert "--deepen=1" in refused(gate(tmp_path / "one"))
-
-
-def test_the_first_commit_has_nothing_to_compare_with(project_on_main: Path) -> None:
-    """Clean, it is no error; before it there is nothing to check either, which is one."""
-    git(project_on_main, "reset", "-q", "--hard", "HEAD~1")
-    done = gate(project_on_main)
-    assert (done.returncode, done.stdout) == (0, "gate: this is the first commit, nothing to compare with\n")
-    git(project_on_main, "update-ref", "-d", "HEAD")
-    assert "no commit here" in refused(gate(project_on_main))
-
-
-def test_without_main_it_is_an_error(project_on_main: Path) -> None:
-    """Neither here nor the origin's; what to do is said."""
-    git(project_on_main, "branch", "-m", "main", "trunk")
-    assert "neither main nor origin/main" in refused(gate(project_on_main))
-    assert "neither nowhere nor origin/nowhere" in refused(gate(project_on_main, GATE_BASE="nowhere"))
-
-
-def test_without_a_common_commit_it_is_an_error(project_on_main: Path) -> None:
-    """Git's status for that is 1, a regression's."""
-    git(project_on_main, "switch", "-q", "--orphan", "other")
-    git(project_on_main, "checkout", "-q", "main", "--", ".")
-    commit(project_on_main, "of its own")
-    assert "no commit in common" in refused(gate(project_on_main))
-
-
-def test_a_base_older_than_the_gate_has_nothing_to_compare(project_on_main: Path) -> None:
-    """It has no resident that could be asked."""
-    git(project_on_main, "rm", "-q", "--cached", "-r", "hpml_bench")
-    commit(project_on_main, "older")
-    git(project_on_main, "add", "-A")
-    commit(project_on_main, "the gate")
-    done = gate(project_on_main)
-    assert (done.returncode, "is older than the gate" in done.stdout) == (0, True)
+    (project / ".git" / "HEAD").unlink()
+    assert "git can't read this repository" in refused(gate(project))
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
-def test_the_check_s_status_is_handed_on(project_on_main: Path, status: int) -> None:
-    """A regression is 1 here too."""
-    assert gate(project_on_main, FAKE_STATUS=str(status)).returncode == status
+def test_on_main_it_is_the_commit_before(project: Path, status: int) -> None:
+    """With changes that are in no commit, the commit itself; the check's status is handed on."""
+    assert compared_with(gate(project)) == git(project, "rev-parse", "HEAD~1")
+    (project / "hpml_bench" / "new.py").touch()
+    assert compared_with(gate(project)) == git(project, "rev-parse", "HEAD")
+    assert gate(project, FAKE_STATUS=str(status)).returncode == status
+
+
+def test_on_a_branch_it_is_where_it_left_main(project: Path) -> None:
+    """What main got since counts for nothing."""
+    left = git(project, "rev-parse", "HEAD")
+    git(project, "switch", "-q", "-c", "branch")
+    commit(project, "ours")
+    git(project, "switch", "-q", "main")
+    commit(project, "theirs")
+    git(project, "switch", "-q", "branch")
+    assert compared_with(gate(project)) == left
+    assert compared_with(gate(project, GATE_BASE="branch~1")) == left
+
+
+def test_clones_of_one_branch_and_shallow_ones(project: Path, tmp_path: Path) -> None:
+    """Of main alone, shallow with the commit before and without it, and of a branch that knows main as the origin's."""
+    main, before = git(project, "rev-parse", "HEAD"), git(project, "rev-parse", "HEAD~1")
+    git(project, "branch", "branch")
+    for name, options in {"one": ["--single-branch"], "two": ["--depth=2"]}.items():
+        git(tmp_path, "clone", "-q", "-b", "main", *options, project.as_uri(), name)
+        assert compared_with(gate(tmp_path / name)) == before
+    git(tmp_path, "clone", "-q", "-b", "branch", project.as_uri(), "other")
+    commit(tmp_path / "other", "ours")
+    assert compared_with(gate(tmp_path / "other")) == main
+    git(tmp_path, "clone", "-q", "--depth=1", project.as_uri(), "cut")
+    assert "--deepen=1" in refused(gate(tmp_path / "cut"))
+
+
+def test_without_main_or_a_common_commit_it_is_an_error(project: Path) -> None:
+    """Neither here nor the origin's; git's status for no merge base is 1, a regression's."""
+    git(project, "switch", "-q", "--orphan", "other")
+    git(project, "checkout", "-q", "main", "--", ".")
+    commit(project, "of its own")
+    assert "no commit in common" in refused(gate(project))
+    git(project, "branch", "-m", "main", "trunk")
+    assert "neither main nor origin/main" in refused(gate(project))
+    assert "neither nowhere nor origin/nowhere" in refused(gate(project, GATE_BASE="nowhere"))

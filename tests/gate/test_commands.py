@@ -10,8 +10,7 @@ from residents import compared, fake
 
 from hpml_bench.cli import main
 from hpml_bench.cli.commands import check
-from hpml_bench.gate import baseline
-from hpml_bench.gate.render import outputs
+from hpml_bench.gate import baseline, outputs
 
 
 def invoke(*arguments: str) -> Result:
@@ -74,7 +73,7 @@ def test_a_folder_is_made_for_a_file_and_left_as_it_was(tmp_path: Path, monkeypa
     """Trying it out leaves nothing, and what stands there stays until there is something better."""
     old = tmp_path / "old.json"
     old.write_text("old")
-    outputs.try_out(json=old, junit=tmp_path / "new" / "deep" / "check.xml", html=None)
+    outputs.check_writable(json=old, junit=tmp_path / "new" / "deep" / "check.xml", html=None)
     assert old.read_text() == "old"
     assert {path.name for path in tmp_path.rglob("*")} == {"old.json", "new", "deep"}
 

@@ -5,22 +5,40 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from residents import asked, copy
 
 import hpml_bench
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import global_batches
-from hpml_bench.gate.decide.count_diff import compare, grew, judge, one_sided
-from hpml_bench.gate.measure.sides import Installation, ResidentProcess
 from hpml_bench.gate.records import MethodCount
+from hpml_bench.gate.sides import Installation, ResidentProcess
+from hpml_bench.gate.verdicts import compare_counts, of_counts
+from hpml_bench.gate.workload import waits
 from hpml_bench.plugins.rows import Rows
 
-INSTALLED = Installation("installed", sys.executable)
 TRAINER = "training/trainer"
 STEP = "torch.autograd.backward(roots, begin)\n"
+SLOWDOWNS = {
+    "item": (TRAINER, STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n"),
+    "padding": ("plugins/rows", "ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)"),
+    "all_reduce": (TRAINER, STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n"),
+    "recomputed": (
+        TRAINER,
+        STEP,
+        "with torch.no_grad():\n            self.model.encoder(input_ids=batch.input_ids)\n        " + STEP,
+    ),
+}
+EXPECTED = {
+    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.training.trainer"),
+    "padding": ("padded_token_share", "batch "),
+    "all_reduce": ("collectives_per_step", "c10d::allreduce_ in "),
+    "recomputed": ("flops_per_step", "aten.addmm +"),
+}
 
 
 def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any]]:
@@ -37,13 +55,13 @@ def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any
 @pytest.fixture(scope="module")
 def reference() -> dict[str, dict[str, Any]]:
     """What the installed version counts."""
-    return counts(INSTALLED, "head", "lora")
+    return counts(Installation("installed", sys.executable), "head", "lora")
 
 
 def failures(reference: dict[str, Any], installation: Installation) -> dict[str, MethodCount]:
     """Return the counts of lora in which an installation fails against the installed version."""
-    found = compare("lora", reference["lora"], counts(installation, "lora")["lora"])
-    failed = {verdict.metric for verdict in judge(found) if verdict.status == "FAIL"}
+    found = compare_counts("lora", reference["lora"], counts(installation, "lora")["lora"])
+    failed = {verdict.metric for verdict in of_counts(found) if verdict.status == "FAIL"}
     return {count.name: count for count in found if count.name in failed}
 
 
@@ -61,59 +79,31 @@ def test_flops_are_those_counted_by_hand(reference: dict[str, Any]) -> None:
     assert reference["head"]["flops_per_step"]["value"] == blocks + 2 * (2 * batch * width * classes)
 
 
-def test_parameters_and_their_bytes_are_lora_s(reference: dict[str, Any]) -> None:
-    """Rank 8 at every linear layer, and the head: each is reduced once a step, by one collective, in four bytes."""
+def test_counts_of_lora(reference: dict[str, Any]) -> None:
+    """Rank 8 at every linear layer, and the head, reduced once by one collective in four bytes; no division; memory.
+
+    The gradient begins at one over the number of targets: a division and its derivative would be two operators more.
+    """
     width, layers, rank = 128, 4, 8
     linears = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     expected = layers * sum(rank * (rows + columns) for rows, columns in linears) + 4 * width + 4
-    assert reference["lora"]["trainable_parameters"]["value"] == expected
-    assert reference["lora"]["collective_bytes_per_step"]["value"] == 4 * expected
-    assert reference["lora"]["collectives_per_step"]["value"] == 1
-
-
-def test_dividing_the_loss_takes_no_operator(reference: dict[str, Any]) -> None:
-    """The gradient begins at one over the number of targets: a division and its derivative would be two more a step."""
-    parts = reference["lora"]["operators_per_step"]["parts"]
+    lora = reference["lora"]
+    assert lora["trainable_parameters"]["value"] == expected
+    assert lora["collective_bytes_per_step"]["value"] == 4 * expected
+    assert lora["collectives_per_step"]["value"] == 1
+    parts = lora["operators_per_step"]["parts"]
     assert any(part.startswith("aten::full_like in hpml_bench.training.trainer") for part in parts)
     assert not [part for part in parts if part.startswith("aten::div")]
-
-
-def test_padding_is_a_share_and_memory_holds_the_activations(reference: dict[str, Any]) -> None:
-    """Padding lies between none and half; a step of lora holds more than one that trains the head alone."""
-    assert 0 <= reference["lora"]["padded_token_share"]["value"] < 0.5
-    assert reference["lora"]["tensor_memory"]["value"] > reference["head"]["tensor_memory"]["value"] > 0
-
-
-SLOWDOWNS = {
-    "item": (
-        {TRAINER: (STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n")}
-    ),
-    "padding": (
-        {"plugins/rows": ("ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)")}
-    ),
-    "all_reduce": ({TRAINER: (STEP, STEP + "        torch.distributed.all_reduce(loss.detach().clone())\n")}),
-    "recomputed": (
-        {
-            TRAINER: (
-                STEP,
-                "with torch.no_grad():\n            self.model.encoder(input_ids=batch.input_ids)\n        " + STEP,
-            )
-        }
-    ),
-}
-EXPECTED = {
-    "item": ("host_syncs_per_step", "_local_scalar_dense in hpml_bench.training.trainer"),
-    "padding": ("padded_token_share", "batch "),
-    "all_reduce": ("collectives_per_step", "c10d::allreduce_ in "),
-    "recomputed": ("flops_per_step", "aten.addmm +"),
-}
+    assert 0 <= lora["padded_token_share"]["value"] < 0.5
+    assert lora["tensor_memory"]["value"] > reference["head"]["tensor_memory"]["value"] > 0
 
 
 @pytest.mark.wheel
 @pytest.mark.parametrize("name", SLOWDOWNS)
 def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: dict[str, Any], tmp_path: Path) -> None:
     """A needless item(), padding to the maximum, an extra all-reduce, a part computed again: each fails a count."""
-    failed = failures(reference, copy(tmp_path, **SLOWDOWNS[name]))
+    file, old, new = SLOWDOWNS[name]
+    failed = failures(reference, copy(tmp_path, **{file: (old, new)}))
     metric, part = EXPECTED[name]
     assert metric in failed
     assert any(part in named for named in failed[metric].grew), failed[metric].grew
@@ -121,43 +111,47 @@ def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: di
 
 
 def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp_path: Path) -> None:
-    """A needless item(), an extra all-reduce and a part computed again, all in one step: each fails its own count."""
-    again, step, names = *SLOWDOWNS["recomputed"][TRAINER][1].split(STEP), ("item", "all_reduce", "recomputed")
-    added = "".join(SLOWDOWNS[name][TRAINER][1].removeprefix(STEP) for name in names[:2])
+    """A needless item(), an extra all-reduce and a part computed again, all in one step: each fails its own count.
+
+    A comment beside them changes nothing: the other counts are equal.
+    """
+    again, step, names = *SLOWDOWNS["recomputed"][2].split(STEP), ("item", "all_reduce", "recomputed")
+    added = "".join(SLOWDOWNS[name][2].removeprefix(STEP) for name in names[:2]) + "        # a remark\n"
     failed = failures(reference, copy(tmp_path, **{TRAINER: (STEP, again + STEP + step + added)}))
     for metric, part in (EXPECTED[name] for name in names):
         assert any(part in named for named in failed[metric].grew), failed[metric].grew
     assert not failed.keys() & {"trainable_parameters", "padded_token_share"}
 
 
-def test_a_comment_changes_no_count(reference: dict[str, Any], tmp_path: Path) -> None:
-    """Nothing fails, nothing is even different, where only a comment was added: the counts have no noise."""
-    commented = copy(tmp_path, **{TRAINER: (STEP, STEP + "        # a remark\n")})
-    found = compare("lora", reference["lora"], counts(commented, "lora")["lora"])
+def test_counts_have_no_noise(reference: dict[str, Any]) -> None:
+    """Another process counts the same: nothing is even different."""
+    again = counts(Installation("again", sys.executable), "lora")["lora"]
+    found = compare_counts("lora", reference["lora"], again)
     assert [count.name for count in found if count.reference != count.candidate] == []
     assert len(found) == 8
 
 
-def test_what_grew_is_named_largest_first() -> None:
-    """New parts and grown ones, not those that shrank."""
-    assert grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
+def on(device: str) -> Any:
+    """Return what stands for a tensor there."""
+    return SimpleNamespace(device=torch.device(device))
 
 
-def test_parts_are_named_only_where_the_whole_grew() -> None:
-    """A renamed function moves parts, not the sum: nothing grew."""
-    quantity = {"title": "t", "unit": "u", "value": 2, "tolerance": 0}
-    (count,) = compare("m", {"n": {**quantity, "parts": {"old": 2}}}, {"n": {**quantity, "parts": {"new": 2}}})
-    assert count.grew == ()
-
-
-def test_a_candidate_cannot_let_itself_through() -> None:
-    """Of two tolerances the smaller holds, and a count that only one side has is told apart by name."""
-    before, after = ({"title": "n", "unit": "", "value": v, "tolerance": t, "parts": {}} for v, t in ((1, 0), (9, 10)))
-    (count,) = compare("m", {"n": before, "old": before}, {"n": after, "new": after})
-    assert count.tolerance == 0
-    assert judge([count])[0].status == "FAIL"
-    found = one_sided("m", {"n": before, "old": before}, {"n": after, "new": after})
-    assert [(verdict.metric, verdict.status, verdict.detail) for verdict in found] == [
-        ("new", "INCOMPARABLE", "only the candidate counts new"),
-        ("old", "INCOMPARABLE", "only the reference counts old"),
-    ]
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "expected"),
+    [
+        ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu")}, True),
+        ("aten::_to_copy", (on("cuda:0"),), {"device": torch.device("cpu"), "non_blocking": True}, False),
+        ("aten::_to_copy", (on("cuda:0"),), {"dtype": torch.float64}, False),
+        ("aten::_to_copy", (on("cpu"),), {"device": torch.device("cuda", 0)}, False),
+        ("aten::_to_copy", (on("cpu"),), {"device": None}, False),
+        ("aten::copy_", (on("cpu"), on("cuda:0")), {}, True),
+        ("aten::copy_", (on("cpu"), on("cuda:0"), True), {}, False),
+        ("aten::copy_", (on("cuda:0"), on("cuda:0")), {}, False),
+        ("aten::add", (on("cuda:0"), on("cuda:0")), {}, False),
+    ],
+)
+def test_the_host_waits_for_what_it_copies_from_a_device(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], expected: bool
+) -> None:
+    """Unless the copy is asked not to block; a copy to a device or within one needs no wait."""
+    assert waits(name, args, kwargs) is expected

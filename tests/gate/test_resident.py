@@ -13,8 +13,8 @@ import psutil
 import pytest
 from residents import asked, fake, wait_for
 
-from hpml_bench.gate.measure.sides import Incomparable, Installation, OutOfTime, ResidentProcess
 from hpml_bench.gate.records import PROTOCOL
+from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime, ResidentProcess
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
@@ -41,15 +41,21 @@ def residents_below(pid: int) -> list[psutil.Process]:
 
 
 def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
-    """Steps take time, and busy work calibrated to half a step makes them about half as long again."""
+    """Steps take time, and busy work calibrated to half a step makes them about half as long again.
+
+    What it can't do is said in its own words, with the side's name.
+    """
     request = asked("lora")
     settings = request.settings.model_dump(mode="json")
     methods = [method.model_dump(mode="json") for method in request.methods]
     with ResidentProcess(INSTALLED) as resident:
+        with pytest.raises(UserError, match=r"installed: .*Settings"):
+            resident.call("prepare", settings={"nonsense": 1})
         prepared = resident.call("prepare", settings=settings)
         resident.call("load", settings=settings, prepared=prepared, methods=methods, delayable=True)
         assert resident.call("warm_up", core=max(os.sched_getaffinity(0)))["lora"] > 0
         assert len(psutil.Process(resident.pid).cpu_affinity()) == 1
+        assert set(resident.call("calibrate")) == {"matrix_product", "memory_copy", "all_reduce"}
         turns = resident.call("calibrate_delay", share=0.5)
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for slowed in (False, True, True, False) * 6:
@@ -67,30 +73,16 @@ def test_it_is_born_with_the_allocator_s_variables_and_one_thread(
     """Both sides get the same environment; a PYTHONPATH of the user's doesn't reach into it."""
     monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
     variables = Installation("a", sys.executable, tmp_path).variables()
-    assert {key: variables[key] for key in environment.PROCESS_ENVIRONMENT}.keys() <= variables.keys()
+    assert environment.PROCESS_ENVIRONMENT.keys() <= variables.keys()
     assert variables["OMP_NUM_THREADS"] == "1"
     assert variables["PYTHONPATH"] == str(tmp_path)
     assert "PYTHONPATH" not in INSTALLED.variables()
 
 
-def test_what_it_cannot_do_is_said_in_its_words() -> None:
-    """A user's mistake there is one here, with the side's name."""
-    with ResidentProcess(INSTALLED) as resident, pytest.raises(UserError, match=r"installed: .*Settings"):
-        resident.call("prepare", settings={"nonsense": 1})
-
-
-def test_it_ends_with_the_input_and_with_its_handle() -> None:
-    """No process is left when `with` ends, whatever it was doing."""
-    with ResidentProcess(INSTALLED) as resident:
-        resident.call("describe")
-        process = psutil.Process(resident.pid)
-    assert not process.is_running()
-
-
 def test_it_dies_with_a_parent_that_is_killed() -> None:
     """SIGKILL gives the parent no time to end it: the kernel does."""
     script = (
-        "import sys, time; from hpml_bench.gate.measure.sides import *\n"
+        "import sys, time; from hpml_bench.gate.sides import *\n"
         "with ResidentProcess(Installation('x', sys.executable)) as side:\n"
         "    side.call('describe'); print(side.pid, flush=True)\n"
         "    time.sleep(99)"
@@ -101,7 +93,6 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
     wait_for(lambda: ended(child), 10)
-    assert ended(child)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -122,69 +113,54 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"begun.jsonl"}
 
 
-def test_an_older_version_and_another_protocol_are_incomparable(tmp_path: Path) -> None:
-    """A sentence says which side, and why."""
+def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None:
+    """An older version, another protocol, an interpreter without the harness: a sentence says which side, and why."""
     (tmp_path / "old" / "hpml_bench").mkdir(parents=True)
     (tmp_path / "old" / "hpml_bench" / "__init__.py").touch()
-    old = Installation("v0", sys.executable, tmp_path / "old")
-    with ResidentProcess(old) as resident, pytest.raises(Incomparable, match=r"v0 has no .*older than the gate"):
-        resident.call("describe")
-    future = fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9")
-    with ResidentProcess(future) as resident, pytest.raises(Incomparable, match=f"v9 speaks protocol {PROTOCOL + 1}"):
-        resident.call("describe")
-
-
-def test_an_interpreter_without_the_harness_is_told_apart(tmp_path: Path) -> None:
-    """It says what isn't installed where."""
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
-    with (
-        ResidentProcess(Installation("bare", str(bare))) as resident,
-        pytest.raises(Incomparable, match="not installed in"),
+    for side, sentence in (
+        (Installation("v0", sys.executable, tmp_path / "old"), r"v0 has no .*older than the gate"),
+        (fake(tmp_path / "new", protocol=PROTOCOL + 1, label="v9"), f"v9 speaks protocol {PROTOCOL + 1}"),
+        (Installation("bare", str(bare)), "not installed in"),
     ):
-        resident.call("describe")
-
-
-def test_a_side_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    """A crash is an error of that side, not a hang."""
-    broken = fake(tmp_path, label="broken")
-    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
-    with ResidentProcess(broken) as resident, pytest.raises(UserError, match=r"broken: .*status 1: no good"):
-        resident.call("describe")
-
-
-def test_a_side_that_died_before_it_was_asked_is_told_too(tmp_path: Path) -> None:
-    """What can't be written to it any more doesn't take the place of its last words."""
-    broken = fake(tmp_path, label="broken")
-    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("raise SystemExit('no good')")
-    with ResidentProcess(broken) as resident:
-        process = psutil.Process(resident.pid)
-        wait_for(lambda: ended(process))
-        with pytest.raises(UserError, match=r"broken: .*status 1: no good"):
+        with ResidentProcess(side) as resident, pytest.raises(Incomparable, match=sentence):
             resident.call("describe")
 
 
-def test_a_module_that_its_code_lacks_is_no_older_version(tmp_path: Path) -> None:
-    """Else a broken candidate would be INCOMPARABLE, and the check green."""
+@pytest.mark.parametrize(
+    ("code", "wait", "sentence"),
+    [
+        ("raise SystemExit('no good')", False, r"broken: .*status 1: no good"),
+        ("raise SystemExit('no good')", True, r"broken: .*status 1: no good"),
+        ("import hpml_bench_missing_module", False, "No module named 'hpml_bench_missing_module'"),
+    ],
+)
+def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sentence: str, tmp_path: Path) -> None:
+    """An error of that side, not a hang, also where it died before a request could be written to it.
+
+    A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE, and the check green.
+    """
     broken = fake(tmp_path, label="broken")
-    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text("import hpml_bench_missing_module")
-    with (
-        ResidentProcess(broken) as resident,
-        pytest.raises(UserError, match="No module named 'hpml_bench_missing_module'"),
-    ):
-        resident.call("describe")
+    (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text(code)
+    with ResidentProcess(broken) as resident:
+        process = psutil.Process(resident.pid)
+        if wait:
+            wait_for(lambda: ended(process))
+        with pytest.raises(UserError, match=sentence):
+            resident.call("describe")
 
 
 def test_an_answer_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
-    """A side that hangs is named when the time is up."""
+    """A side that hangs is named when the time is up, and ends with its handle."""
     began = time.monotonic()
-    with (
-        ResidentProcess(fake(tmp_path, label="hung"), began + 1.5) as resident,
-        pytest.raises(OutOfTime, match="hung: did not"),
-    ):
-        resident.call("hang")
+    with ResidentProcess(fake(tmp_path, label="hung"), began + 1.5) as resident:
+        process = psutil.Process(resident.pid)
+        with pytest.raises(OutOfTime, match="hung: did not"):
+            resident.call("hang")
     assert time.monotonic() - began < 10
+    assert not process.is_running()
 
 
 def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
@@ -195,9 +171,8 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
         "import subprocess\nchild = subprocess.Popen(['sleep', '99'])\n"
         f"open({str(note)!r}, 'w').write(str(child.pid))\n" + resident.read_text()
     )
-    with ResidentProcess(side) as resident:
-        resident.call("describe")
+    with ResidentProcess(side) as process:
+        process.call("describe")
         child = psutil.Process(int(note.read_text()))
         assert not ended(child)
     wait_for(lambda: ended(child), 10)
-    assert ended(child)

@@ -9,25 +9,69 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from residents import asked
+from scipy import stats
 
 from helpers.made_checks import report
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
-from hpml_bench.gate.decide.rates import Rate, Summary, summarise
 from hpml_bench.gate.records import CheckReport, CheckTrial
-from hpml_bench.gate.selftest import run, slowed, total
-from hpml_bench.gate.trials import TrialFolder
+from hpml_bench.gate.selftest import kept, rate_bounds, refusal, run, slowed, started, summary, total
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
 
-def test_bounds_are_exact() -> None:
-    """The numbers of the evidence: 0 of 299 bounds 1 %, 0 of 100 only 3 %, 59 of 59 bound 95 %."""
-    assert Rate(0, 299).upper < 0.01 < Rate(0, 298).upper
-    assert Rate(0, 100).upper == pytest.approx(0.0295, abs=1e-3)
-    assert Rate(58, 58).lower < 0.95 < Rate(59, 59).lower
-    assert Rate(0, 5).lower == 0.0
-    assert Rate(5, 5).upper == 1.0
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let a check say what a perfect gate would; return the delays it was called with."""
+    made: list[float] = []
+
+    def check(request: Any, compared: Any, say: Any, work: Any) -> CheckReport:
+        made.append(work.delay)
+        assert compared.reference == compared.candidate
+        assert request.minutes is None  # a trial that is begun is carried to its end
+        settings = request.settings.model_dump(mode="json")
+        here = {**environment.describe(), "gate": gate_digest(), "settings": settings}
+        sides = {"reference": compared.reference.side({}), "candidate": compared.candidate.side({})}
+        return report({"lora": work.delay}, mode="self-test", environment=here, **sides)
+
+    monkeypatch.setattr(selftest, "check", check)
+    return made
+
+
+@pytest.mark.parametrize(("happened", "of"), [(0, 299), (0, 5), (3, 40), (59, 59), (5, 5)])
+def test_bounds_are_exact(happened: int, of: int) -> None:
+    """Scipy's Clopper-Pearson interval; 0 of 299 bounds 1 %, 59 of 59 bound 95 %."""
+    found = stats.binomtest(happened, of).proportion_ci(0.9)
+    assert rate_bounds(happened, of) == pytest.approx((found.low, found.high))
+    assert rate_bounds(0, 299)[1] < 0.01 < rate_bounds(0, 298)[1]
+    assert rate_bounds(58, 58)[0] < 0.95 < rate_bounds(59, 59)[0]
+
+
+def trials_of(slowdown: float, caught: bool, number: int) -> list[CheckTrial]:
+    """Return so many trials, all with the same outcome, FAIL or not."""
+    found = report({"lora": 0.05 if caught else 0.0})
+    return [CheckTrial(number=n, slowdown=slowdown, report=found) for n in range(1, number + 1)]
+
+
+def test_the_outcome_of_trials() -> None:
+    """0 good; 1 a false alarm, of whatever session, or a miss; 2 where a kind of trial is lacking.
+
+    Printed bounds claim no more than they give: 0 of 298 isn't rounded down to 1 %, nor 58 of 58 up to 95 %.
+    """
+    good, alarm = trials_of(0.0, False, 298), trials_of(0.0, True, 1)
+    caught, missed = trials_of(0.03, True, 58), trials_of(0.03, False, 1)
+    status, told = summary([*good, *caught], 0.03)
+    assert status == 0
+    assert "0 of 298 A/A trials; the rate is at most 1.01 %" in told[0]
+    assert "the power is at least 94.96 %" in told[1]
+    for made in ([*good, *alarm, *caught], [*alarm, *good, *caught], [*good, *caught, *missed], alarm):
+        assert summary(made, 0.03)[0] == 1
+    for made in ([], good, caught):
+        assert summary(made, 0.03)[0] == 2
 
 
 def test_one_trial_of_six_is_slowed_and_the_evidence_takes_59() -> None:
@@ -40,148 +84,67 @@ def test_one_trial_of_six_is_slowed_and_the_evidence_takes_59() -> None:
     assert sum(map(slowed, range(1, total(299) + 1))) >= 59
 
 
-def check_double(calls: list[float], wrong: int | None = None) -> Any:
-    """Return a check that says what a perfect gate would, but for one trial."""
-
-    def check(request: Any, compared: Any, say: Any, work: Any) -> CheckReport:
-        calls.append(work.delay)
-        assert work.delay is not None
-        assert compared.reference == compared.candidate
-        slow = work.delay if len(calls) != wrong else 0.03 - work.delay
-        assert request.minutes is None  # a trial that is begun is carried to its end
-        settings = request.settings.model_dump(mode="json")
-        here = {**environment.describe(), "gate": gate_digest(), "settings": settings}
-        sides = {"reference": compared.reference.side({}), "candidate": compared.candidate.side({})}
-        return report({"lora": slow}, mode="self-test", environment=here, **sides)
-
-    return check
-
-
-def test_trials_are_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second call goes on where the first stopped, whatever ended it."""
-    calls: list[float] = []
-    monkeypatch.setattr(selftest, "check", check_double(calls))
-    run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+def test_trials_are_kept_and_not_repeated(tmp_path: Path, calls: list[float]) -> None:
+    """A second call goes on where the first stopped; that its number was changed is told, as bounds don't hold then."""
+    run(asked(), 2, 0.03, None, tmp_path, quiet)
+    again = run(asked(), 2, 0.03, None, tmp_path, quiet)
     assert calls == [0.0, 0.0, 0.03]
-    trials = run(asked(), 4, 0.03, None, tmp_path, lambda _: None)
+    assert not any("was changed between calls" in sentence for sentence in summary(again, 0.03)[1])
+    trials = run(asked(), 4, 0.03, None, tmp_path, quiet)
     assert calls == [0.0, 0.0, 0.03, 0.0, 0.0]
     assert [trial.number for trial in trials] == [1, 2, 3, 4, 5]
     assert CheckTrial.model_validate_json((tmp_path / "trial-0003.json").read_text()).slowdown == 0.03
-    assert summarise(trials).status == 0
+    status, told = summary(trials, 0.03)
+    assert status == 0
+    assert "was changed between calls (2, then 4)" in told[2]
 
 
-@pytest.mark.parametrize(("second", "told"), [(4, "(2, then 4)"), (2, None)])
-def test_a_number_of_trials_that_is_changed_is_told(
-    second: int, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bounds don't hold where trials are added until they look good; one number over two calls is as fixed."""
-    monkeypatch.setattr(selftest, "check", check_double([]))
-    for planned in (2, second):
-        trials = run(asked(), planned, 0.03, None, tmp_path, lambda _: None)
-    (*_, last, _) = summarise(trials).sentences(0.03)
-    assert (told is not None) == ("was changed between calls" in last)
-    assert told is None or told in last
+def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, calls: list[float]) -> None:
+    """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is.
 
-
-@pytest.mark.parametrize("wrong", [1, 3])
-def test_a_false_alarm_or_a_miss_is_no_good(wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One A/A trial that fails, or a slowed one that doesn't."""
-    monkeypatch.setattr(selftest, "check", check_double([], wrong))
-    summary = summarise(run(asked(), 2, 0.03, None, tmp_path, lambda _: None))
-    assert summary.status == 1
-    assert summary.false_alarms.happened == (wrong == 1)
-    assert summary.caught.happened == (wrong != 3)
-    assert any("of 2 A/A trials" in sentence for sentence in summary.sentences(0.03))
-
-
-def test_no_trial_or_none_slowed_is_no_good() -> None:
-    """A gate that was not tried has proved nothing, which is an error; a false alarm is one all the same."""
-    assert summarise([]).status == 2
-    assert summarise([CheckTrial(number=1, slowdown=0.0, report=report({"lora": 0.0}))]).status == 2
-    assert summarise([CheckTrial(number=1, slowdown=0.0, report=report({"lora": 0.05}))]).status == 1
-
-
-def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is."""
-    calls: list[float] = []
-    monkeypatch.setattr(selftest, "check", check_double(calls))  # its reports say that 12 pairs took 321 s
-    said: list[str] = []
-    trials = run(asked(), 5, 0.03, 16.0, tmp_path, said.append)  # 36 pairs would take 963 s: a little more than that
-    assert len(trials) == len(calls) == 1
-    assert "goes on from here" in said[-1]
-    assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == 3
-
-
-def test_a_call_with_too_few_minutes_says_how_many_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command would end at once, again and again; with the minutes that are named it goes on."""
-    calls: list[float] = []
-    monkeypatch.setattr(selftest, "check", check_double(calls))
+    The reports say that 12 pairs took 321 s: 36 would take 963. The minutes that are named go on from there.
+    """
     said: list[str] = []
     for _ in range(2):
         assert len(run(asked(), 2, 0.03, 8.0, tmp_path, said.append)) == 1
     told = "trial 2 of 3 may need 17 minutes: the same command goes on from here with --max-minutes 17 or more"
     assert said[1:] == [told, told]
-    assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == 3
+    assert len(run(asked(), 2, 0.03, 17.0, tmp_path, said.append)) == len(calls) == 3
 
 
 @pytest.mark.parametrize("longest", [0.0, 59.0, 60.0, 558.0, 594.001, 599.999, 600.0, 963.0])
 def test_the_minutes_that_are_named_are_enough(longest: float) -> None:
-    """Whole minutes, with a little to spare for what a call does before its first trial."""
+    """Whole minutes, with a little to spare; none are named where those given are enough for a trial from the start."""
     begun = monotonic()
-    told = selftest.refusal(1e-6, begun, longest)
-    if not longest:
-        assert told == ""
-        return
-    minutes = int(told.rpartition("--max-minutes ")[2].split()[0])
-    assert minutes * 60 <= longest + 66
-    assert selftest.refusal(minutes, begun - 5, longest) == ""
+    told = refusal(1e-6, begun, longest)
+    assert (told == "") == (not longest)
+    if longest:
+        minutes = int(told.rpartition("--max-minutes ")[2].split()[0])
+        assert minutes * 60 <= longest + 66
+        assert refusal(minutes, begun - 5, longest) == ""
+    assert refusal(10, monotonic() - 300, 500.0) == (
+        "may need 9 minutes, and 5.0 are left: the same command goes on from here"
+    )
 
 
-def test_time_that_would_do_from_the_start_asks_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the minutes given are enough for a trial, the same command goes on."""
-    told = selftest.refusal(10, monotonic() - 300, 500.0)
-    assert told == "may need 9 minutes, and 5.0 are left: the same command goes on from here"
-
-
-def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[float]) -> None:
     """One that was broken off, or whose file was removed, is started anew, and both starts stand there."""
 
     def killed(*_: Any) -> CheckReport:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(selftest, "check", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
-    monkeypatch.setattr(selftest, "check", check_double([]))
-    run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selftest, "check", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(asked(), 2, 0.03, None, tmp_path, quiet)
+    run(asked(), 2, 0.03, None, tmp_path, quiet)
     (tmp_path / "trial-0002.json").unlink()
-    trials = run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
-    assert [line.number for line in TrialFolder(tmp_path).started()] == [1, 1, 2, 3, 2]
-    assert [line.slowdown for line in TrialFolder(tmp_path).started()] == [0.0, 0.0, 0.0, 0.03, 0.0]
-    assert len({line.session for line in TrialFolder(tmp_path).started()} | {trial.session for trial in trials}) == 1
-
-
-def test_one_self_test_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
-    """A second would overwrite the first one's trials."""
+    trials = run(asked(), 2, 0.03, None, tmp_path, quiet)
+    lines = started(tmp_path)
+    assert [(line.number, line.slowdown) for line in lines] == [(1, 0.0), (1, 0.0), (2, 0.0), (3, 0.03), (2, 0.0)]
+    assert len({line.session for line in lines} | {trial.session for trial in trials}) == 1
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another self-test writes there"):
-        run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
-
-
-def test_trials_of_one_number_and_two_sessions_both_count() -> None:
-    """A false alarm is not hidden by another session's trial of the same number."""
-    alarm, quiet = (CheckTrial(number=1, slowdown=0.0, report=report({"lora": slowdown})) for slowdown in (0.05, 0.0))
-    for order in ([alarm, quiet], [quiet, alarm]):
-        assert summarise(order).false_alarms == Rate(1, 2)
-
-
-def test_printed_bounds_claim_no_more_than_they_give() -> None:
-    """0 of 298 is not rounded down to 1 %, nor 58 of 58 up to 95 %."""
-    told = Summary(Rate(0, 298), Rate(58, 58), 100.0, 120.0).sentences(0.03)
-    assert "at most 1.01 %" in told[0]
-    assert "at least 94.96 %" in told[1]
-    told = Summary(Rate(0, 299), Rate(59, 59), 100.0, 120.0).sentences(0.03)
-    assert "at most 1.00 %" in told[0]
-    assert "at least 95.04 %" in told[1]
+        run(asked(), 2, 0.03, None, tmp_path, quiet)
 
 
 def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None:
@@ -192,21 +155,21 @@ def test_the_slowdown_injected_is_the_delay_over_the_other_side_s_step() -> None
     assert selftest.injected_slowdown(report({"lora": 0.0}, environment={"delay_seconds": []})) == {}
 
 
-def test_trials_of_another_kind_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_of_another_kind_are_not_mixed_in(
+    tmp_path: Path, calls: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other methods, another slowdown, or a file that can't be read: one sentence."""
-    monkeypatch.setattr(selftest, "check", check_double([]))
-    run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
-    with pytest.raises(UserError, match="other methods, rules or slowdown"):
-        run(asked("adapter"), 2, 0.03, None, tmp_path, lambda _: None)
-    with pytest.raises(UserError, match="other methods, rules or slowdown"):
-        run(asked(), 2, 0.05, None, tmp_path, lambda _: None)
+    run(asked(), 2, 0.03, None, tmp_path, quiet)
+    for request, slowdown in ((asked("adapter"), 0.03), (asked(), 0.05)):
+        with pytest.raises(UserError, match="other methods, rules or slowdown"):
+            run(request, 2, slowdown, None, tmp_path, quiet)
     with monkeypatch.context() as context:
         context.setattr(environment, "describe", lambda: {"fingerprint": "another"})
         with pytest.raises(UserError, match="other hardware, versions, gate or settings"):
-            run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+            run(asked(), 2, 0.03, None, tmp_path, quiet)
     (tmp_path / "trial-0001.json").write_text("{")
     with pytest.raises(UserError, match="no trial that can be read"):
-        run(asked(), 2, 0.03, None, tmp_path, lambda _: None)
+        run(asked(), 2, 0.03, None, tmp_path, quiet)
 
 
 def test_trials_under_the_earlier_names_are_read(tmp_path: Path) -> None:
@@ -219,4 +182,4 @@ def test_trials_under_the_earlier_names_are_read(tmp_path: Path) -> None:
         assert f'"{today}":' in text
         text = text.replace(f'"{today}":', f'"{before}":')
     (tmp_path / "trial-0001.json").write_text(text)
-    assert [trial for _, trial in TrialFolder(tmp_path).trials()] == [made]
+    assert [trial for _, trial in kept(tmp_path)] == [made]

@@ -1,4 +1,4 @@
-"""The decision rule: effects of pairs, looks, counts, exit statuses."""
+"""The decision rule: rank tests, levels of looks, effects of pairs and runs, verdicts on times and counts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
 from helpers import made_checks
-from hpml_bench.gate.decide import count_diff, rank_tests, spending, verdicts
-from hpml_bench.gate.records import Block, MethodCount, Rules, Verdict
+from hpml_bench.gate import rank_tests, verdicts
+from hpml_bench.gate.records import MethodCount, Rules, Verdict
+from hpml_bench.gate.verdicts import verdicts_at
 from hpml_bench.system.errors import UserError
 
 RULES = Rules()
+SAMPLES = st.lists(st.floats(-1, 1).map(lambda value: round(value, 6)), min_size=1, max_size=14, unique=True)
+LEVELS = st.sampled_from([0.3, 0.05, 0.01, 0.001])
 
 
 def effects(slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0) -> verdicts.Effects:
@@ -26,170 +32,186 @@ def statuses(found: tuple[Verdict, ...]) -> list[str]:
     return [verdict.status for verdict in found]
 
 
-def test_a_pairs_effect_is_the_mean_log_ratio_of_its_blocks() -> None:
-    """By hand: ln(B1 B2 / A1 A2) / 2 in either order, averaged over the pair's blocks."""
-    first = Block(pair=0, method="lora", order="ABBA", steps=9, seconds=(1.0, 1.2, 1.3, 1.1), steal=0, load=0)
-    second = Block(pair=0, method="lora", order="BAAB", steps=9, seconds=(1.2, 1.0, 1.1, 1.3), steal=0, load=0)
-    expected = math.log(1.2 * 1.3 / (1.0 * 1.1)) / 2
-    assert verdicts.pair_effects([first, second]) == {"lora": [pytest.approx(expected)]}
+@pytest.mark.parametrize("n", [1, 5, 12, 24])
+def test_the_signed_rank_test_is_scipys(n: int) -> None:
+    """P values in both directions, at zero and elsewhere, agree with scipy's exact ones."""
+    values = np.random.default_rng(n).normal(0.3, 1, n)
+    for centre in (0.0, 0.5):
+        for sign, side in ((1, "greater"), (-1, "less")):
+            exact = stats.wilcoxon(values - centre, alternative=side, method="exact").pvalue
+            ours = rank_tests.signed_rank((sign * values).tolist()).p_above(sign * centre)
+            assert ours == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 3), (10, 5), (12, 30)])
+def test_the_rank_sum_test_is_scipys(m: int, n: int) -> None:
+    """P values in both directions agree with scipy's exact Mann-Whitney test; the error is the t test's, pooled."""
+    generator = np.random.default_rng(m)
+    x, y = generator.normal(0, 1, m), generator.normal(0.5, 1, n)
+    test = rank_tests.rank_sum(x.tolist(), y.tolist())
+    turned = rank_tests.rank_sum(y.tolist(), x.tolist())
+    for ours, side in ((test, "greater"), (turned, "less")):
+        exact = stats.mannwhitneyu(y, x, alternative=side, method="exact").pvalue
+        assert ours.p_above(0.0) == pytest.approx(exact, rel=1e-12)
+    if m > 1:
+        assert (y.mean() - x.mean()) / (test.error or 1) == pytest.approx(stats.ttest_ind(y, x).statistic)
+        assert test.freedom == stats.ttest_ind(y, x).df
+
+
+@settings(max_examples=60, deadline=None)
+@given(SAMPLES, LEVELS)
+def test_a_bound_is_where_its_test_turns(values: list[float], level: float) -> None:
+    """Just inside the bound the test rejects at its level, just outside it doesn't; the estimate is by definition."""
+    test = rank_tests.signed_rank(values)
+    walsh = [(x + y) / 2 for i, x in enumerate(values) for y in values[i:]]
+    assert test.estimate == pytest.approx(float(np.median(walsh)))
+    lower, upper, least = test.lower(level), test.upper(level), 2.0 ** -len(values)
+    assert (lower is None) == (upper is None) == (test.attained(level) is None) == (least > level)
+    if lower is not None and upper is not None:
+        assert test.p_above(lower - 1e-9) <= level < test.p_above(lower + 1e-9)
+        turned = rank_tests.signed_rank([-value for value in values])
+        assert turned.p_above(-upper - 1e-9) <= level < turned.p_above(-upper + 1e-9)
+
+
+def test_ties_and_bad_values_give_no_verdict() -> None:
+    """Effects that equal the slowdown let through are no evidence that it is exceeded; NaN is refused."""
+    assert rank_tests.signed_rank([0.5] * 12).p_above(0.5) == 1.0
+    for values in ([], [math.nan], [1.0, math.inf]):
+        with pytest.raises(ValueError, match="finite"):
+            rank_tests.signed_rank(values)
+
+
+@pytest.mark.parametrize("methods", [1, 3, 12, 20, 40])
+def test_the_levels_spend_what_was_promised_and_can_be_reached(methods: int) -> None:
+    """They sum to alpha, and Holm's first step at each look is above the least p of so many pairs, or passed over."""
+    found = verdicts.alphas(RULES, methods)
+    assert sum(found) == pytest.approx(RULES.alpha)
+    for level, look in zip(found, RULES.looks, strict=True):
+        assert level == 0 or rank_tests.signed_rank_tail(look)[-1] <= level / methods
+
+
+def test_levels_are_the_published_ones() -> None:
+    """Kim and DeMets (1987), exponent 1: in proportion to the pairs; a look that can't reject leaves its share."""
+    assert verdicts.alphas(RULES, 3) == pytest.approx((0.005, 0.01 / 6, 0.01 / 3))
+    assert verdicts.betas(RULES) == pytest.approx((0.025, 0.05 / 6, 0.05 / 3))
+    assert verdicts.levels(0.01, (6, 12), 3) == (0.0, pytest.approx(0.01))
+    with pytest.raises(UserError, match="50 methods can't be judged"):
+        verdicts_at(effects(0.0, methods=50), Rules(looks=(8,)), 1)
 
 
 @pytest.mark.parametrize("order", ["ABBA", "BAAB"])
-def test_a_linear_drift_of_the_machine_cancels(order: str) -> None:
-    """Each piece takes 1 % longer than the one before, and two equal versions still come out equal."""
-    drifting = Block(
-        pair=0, method="lora", order=order, steps=9, seconds=tuple(1.01**i for i in range(4)), steal=0, load=0
-    )
-    assert verdicts.pair_effects([drifting])["lora"] == [pytest.approx(0.0, abs=1e-12)]
+def test_a_blocks_ratio_and_a_drift(order: str) -> None:
+    """ln(B1 B2 / A1 A2) / 2 in either order; a drift of 1 % from piece to piece cancels."""
+    assert verdicts.log_ratio(made_checks.block(1.2, order=order)) == pytest.approx(math.log(1.2))
+    drifting = made_checks.block(1.0, order=order, seconds=tuple(1.01**i for i in range(4)))
+    assert verdicts.log_ratio(drifting) == pytest.approx(0.0, abs=1e-12)
+    uneven = made_checks.block(1.0, order="ABBA", seconds=(1.0, 1.2, 1.3, 1.1))
+    assert verdicts.log_ratio(uneven) == pytest.approx(math.log(1.2 * 1.3 / 1.1) / 2)
 
 
-def test_disturbed_blocks_do_not_count() -> None:
-    """A block disturbed from outside changes no effect, and a pair of such blocks alone has none."""
-    disturbed = made_checks.block(2.0, 0, disturbed="steal 9 %")
-    found = verdicts.pair_effects(
-        [disturbed, made_checks.block(1.02, 0), made_checks.block(2.0, 1, disturbed="load 3")]
-    )
-    assert found == {"lora": [pytest.approx(math.log(1.02))]}
-
-
-def test_a_pairs_outlying_blocks_do_not_move_it() -> None:
-    """The interquartile mean, by hand: of eight blocks the two least and the two largest are left out."""
+def test_effects_of_pairs() -> None:
+    """In the order of pairs; the interquartile mean of a pair's blocks; what was disturbed doesn't count."""
     ratios = [0.7, 0.98, 1.00, 1.01, 1.02, 1.03, 1.2, 2.5]
-    found = verdicts.pair_effects([made_checks.block(ratio) for ratio in ratios])
-    assert found["lora"] == [pytest.approx(sum(map(math.log, ratios[2:6])) / 4)]
+    found = verdicts.pair_effects(
+        [
+            made_checks.block(1.3, 2),
+            *(made_checks.block(ratio, 0) for ratio in ratios),
+            made_checks.block(2.0, 1, disturbed="load 3"),
+            made_checks.block(2.0, 2, disturbed="steal 9 %"),
+        ]
+    )
+    assert found == {"lora": [pytest.approx(sum(map(math.log, ratios[2:6])) / 4), pytest.approx(math.log(1.3))]}
 
 
-def test_effects_come_in_the_order_of_pairs() -> None:
-    """Whatever the order of the blocks: the looks depend on it."""
-    found = verdicts.pair_effects([made_checks.block(1.3, 2), made_checks.block(1.1, 0), made_checks.block(1.2, 1)])
-    assert found["lora"] == [pytest.approx(math.log(1 + i / 10)) for i in (1, 2, 3)]
-
-
-def test_too_many_methods_are_a_users_mistake() -> None:
-    """Where no look could ever FAIL, the check says so instead of passing for ever."""
-    with pytest.raises(UserError, match="50 methods can't be judged"):
-        verdicts.look(effects(0.0, methods=50), Rules(looks=(8,)), 0)
-
-
-def test_a_slowdown_fails_and_its_lower_bound_says_so() -> None:
-    """Three percent at half a percent's spread: FAIL at the first look, the bound above what is let through."""
-    for verdict in verdicts.look(effects(0.03), RULES, 0):
-        assert verdict.status == "FAIL"
-        assert verdict.lower is not None
-        assert verdict.lower > RULES.null
-        assert verdict.p is not None
-        assert verdict.p <= RULES.alpha
-        assert verdict.pairs == 12
+def test_a_slowdown_fails_equals_pass_and_a_wide_spread_is_undecided() -> None:
+    """The bound that decides stands on its side of the limit, and the sentence says what was or would be found."""
+    for verdict in verdicts_at(effects(0.03), RULES, 1):
+        assert (verdict.status, verdict.pairs) == ("FAIL", 12)
+        assert (verdict.lower or 0) > RULES.null
+        assert (verdict.p or 1) <= RULES.alpha
         assert "longer; 1 % is let through" in verdict.detail
-
-
-def test_no_change_passes_and_its_upper_bound_says_so() -> None:
-    """Equal versions: PASS at the first look, the bound below the target, the detectable effect beside it."""
-    for verdict in verdicts.look(effects(0.0), RULES, 0):
+    for verdict in verdicts_at(effects(0.0), RULES, 1):
         assert verdict.status == "PASS"
-        assert verdict.upper is not None
-        assert verdict.upper < RULES.target
-        assert verdict.mde is not None
-        assert RULES.null < verdict.mde < RULES.target
-
-
-def test_wide_spread_is_inconclusive_and_names_what_would_have_been_found() -> None:
-    """At 6 % spread 24 pairs decide nothing about 2 %; the minimum detectable effect says why."""
-    for verdict in verdicts.look(effects(0.02, sd=0.06), RULES, 2):
+        assert (verdict.upper or 1) < RULES.target
+        assert RULES.null < (verdict.mde or 0) < RULES.target
+    for verdict in verdicts_at(effects(0.02, sd=0.06), RULES, 3):
         assert verdict.status == "INCONCLUSIVE"
-        assert verdict.mde is not None
-        assert verdict.mde > RULES.target
+        assert (verdict.mde or 0) > RULES.target
         assert "they would have found " in verdict.detail
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_bounds_and_holm_agree(seed: int) -> None:
-    """FAIL exactly where the lower bound exceeds the null, with some methods slower than others."""
-    mixed = {f"m{i}": effects(0.005 * (i + 1), sd=0.01, methods=1, seed=seed * 9 + i)["m0"] for i in range(5)}
-    for verdict in verdicts.look(mixed, RULES, 0):
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 2, 3]))
+def test_properties_of_looks(seed: int, looks: int) -> None:
+    """FAIL just where the lower bound exceeds the null; a decision stands; pairs after the last look change nothing."""
+    values = {f"m{i}": effects(0.008 * i, sd=0.012, methods=1, seed=seed * 9 + i)["m0"] for i in range(4)}
+    found = verdicts_at(values, RULES, looks)
+    for verdict in found:
         assert (verdict.status == "FAIL") == (verdict.lower is not None and verdict.lower > RULES.null)
+        assert verdict.status != "PASS" or (verdict.upper is not None and verdict.upper < RULES.target)
+    seen = {method: of[: RULES.looks[looks - 1]] for method, of in values.items()}
+    assert verdicts_at(seen, RULES, looks) == found
+    for before, after in zip(found, verdicts_at(values, RULES, 3), strict=True):
+        assert before.status == "INCONCLUSIVE" or before == after
 
 
 def test_holm_is_no_stricter_than_bonferroni_and_no_laxer_than_alpha() -> None:
     """With two clear slowdowns the third method is tested at the whole level of the look."""
     clear = effects(0.06, methods=2)
-    level = spending.alphas(RULES, 3)[0]
+    level = verdicts.alphas(RULES, 3)[0]
     values = [math.log1p(RULES.null) + (-rank if rank == 5 else rank) / 1000 for rank in range(1, 13)]
     p = rank_tests.signed_rank(values).p_above(math.log1p(RULES.null))
     assert level / 3 < p <= level, "the case this test is about"
-    assert statuses(verdicts.look(clear | {"z": values}, RULES, 0)) == ["FAIL"] * 3
-    assert statuses(verdicts.look(effects(0.0, methods=2) | {"z": values}, RULES, 0))[2] != "FAIL"
+    assert statuses(verdicts_at(clear | {"z": values}, RULES, 1)) == ["FAIL"] * 3
+    assert statuses(verdicts_at(effects(0.0, methods=2) | {"z": values}, RULES, 1))[2] != "FAIL"
 
 
-def test_a_decision_stands() -> None:
-    """What was decided at an early look is not revised by later pairs."""
+def test_a_decision_is_not_revised() -> None:
+    """A FAIL of the first look stands, with its pairs, whatever comes later."""
     values = {"lora": [*effects(0.03, 12, methods=1)["m0"], *effects(-0.05, 12, methods=1)["m0"]]}
-    assert statuses(verdicts.look(values, RULES, 0)) == statuses(verdicts.look(values, RULES, 2)) == ["FAIL"]
-    assert verdicts.look(values, RULES, 2)[0].pairs == 12
-
-
-def test_a_look_sees_only_its_pairs() -> None:
-    """More values than the look asked for change nothing."""
-    longer = effects(0.01, 24)
-    shorter = {method: values[:12] for method, values in longer.items()}
-    assert verdicts.look(longer, RULES, 0) == verdicts.look(shorter, RULES, 0)
+    found = verdicts_at(values, RULES, 3)[0]
+    assert (found.status, found.pairs) == ("FAIL", 12)
 
 
 def test_the_end_of_time_uses_the_unspent_error() -> None:
-    """Between looks: all pairs count, at the level that the looks to come would have spent."""
+    """Between looks all pairs count, at the level that the looks to come would have spent; after the last none is."""
     fourteen = effects(0.02, 14, sd=0.03, methods=1, seed=4)
-    found = verdicts.final(fourteen, RULES)[0]
-    level = sum(spending.alphas(RULES, 1)[1:])
+    found = verdicts_at(fourteen, RULES)[0]
+    level, of_pass = sum(verdicts.alphas(RULES, 1)[1:]), sum(verdicts.betas(RULES)[1:])
     test = rank_tests.signed_rank(fourteen["m0"])
     assert found.pairs == 14
     assert found.lower == pytest.approx(math.expm1(test.lower(level) or math.nan))
+    assert found.upper == pytest.approx(math.expm1(test.upper(of_pass) or math.nan))
     assert found.mde == verdicts.detectable(test, RULES, level)
-
-
-def test_the_end_of_time_after_the_last_look_is_that_look() -> None:
-    """No error is left, and none is spent twice."""
     values = effects(0.012, sd=0.02)
-    assert verdicts.final(values, RULES) == verdicts.look(values, RULES, 2)
+    assert verdicts_at(values, RULES) == verdicts_at(values, RULES, 3)
 
 
-def test_few_pairs_say_so() -> None:
-    """Four pairs can find nothing: no detectable effect, no FAIL however slow, and words for it."""
-    found = verdicts.final(effects(0.5, 4), RULES)
+def test_few_pairs_and_none() -> None:
+    """Four pairs can find nothing, however slow; a method without a pair is undecided, the others keep theirs."""
+    found = verdicts_at(effects(0.5, 4), RULES)
     assert statuses(found) == ["INCONCLUSIVE"] * 3
     assert all(verdict.mde is None and verdict.lower is None for verdict in found)
     assert "too few" in found[0].detail
-
-
-def test_a_method_without_a_pair_is_inconclusive() -> None:
-    """All its blocks were disturbed: nothing is said of it, and the others keep their verdicts."""
-    found = verdicts.final({"lora": [], **effects(0.0, 12, methods=1)}, RULES)
-    assert [verdict.pairs for verdict in found] == [0, 12]
-    assert found[0].status == "INCONCLUSIVE"
-    assert "no pairs were measured" in found[0].detail
+    found = verdicts_at({"lora": [], **effects(0.0, 12, methods=1)}, RULES)
+    assert [(verdict.status, verdict.pairs) for verdict in found] == [("INCONCLUSIVE", 0), ("PASS", 12)]
 
 
 def test_detectable_effect_by_hand() -> None:
     """d0 + (t(1 - a, 15) + t(0.95, 15)) s / √16 √(π / 3), a = 0.00912 being what 16 pairs attain below 0.01."""
-    test = rank_tests.signed_rank(effects(0.0, 16, methods=1)["m0"])
-    sd = np.std(effects(0.0, 16, methods=1)["m0"], ddof=1)
-    expected = math.expm1(math.log(1.01) + (2.64840 + 1.75305) * sd / 4 * math.sqrt(math.pi / 3))
-    assert verdicts.detectable(test, RULES, 0.01) == pytest.approx(expected, rel=1e-5)
+    values = effects(0.0, 16, methods=1)["m0"]
+    expected = math.expm1(math.log(1.01) + (2.64840 + 1.75305) * np.std(values, ddof=1) / 4 * math.sqrt(math.pi / 3))
+    assert verdicts.detectable(rank_tests.signed_rank(values), RULES, 0.01) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("slowdown", "status"), [(0.0, "PASS"), (0.06, "FAIL")])
 def test_runs_of_a_baseline(slowdown: float, status: str) -> None:
-    """Ten stored runs against ten made now, each side with its own spread."""
+    """Ten stored runs against ten made now, each side with its own spread; without runs now it is undecided."""
     reference = effects(0.0, 10, methods=3, seed=1)
-    candidate = effects(slowdown, 10, methods=3, seed=2)
-    found = verdicts.of_runs(reference, candidate, RULES)
+    found = verdicts.of_runs(reference, effects(slowdown, 10, methods=3, seed=2), RULES)
     assert statuses(found) == [status] * 3
     assert "10 runs" in found[0].detail
-
-
-def test_runs_of_a_method_the_baseline_lacks_now() -> None:
-    """A method without runs on one side is undecided."""
-    found = verdicts.of_runs({"lora": [0.0] * 10}, {}, RULES)
-    assert statuses(found) == ["INCONCLUSIVE"]
+    assert statuses(verdicts.of_runs(reference, {}, RULES)) == ["INCONCLUSIVE"] * 3
 
 
 @pytest.mark.parametrize(
@@ -205,26 +227,42 @@ def test_runs_of_a_method_the_baseline_lacks_now() -> None:
     ],
 )
 def test_counts(reference: float, candidate: float, tolerance: float, status: str) -> None:
-    """Any increase above the tolerance fails, from nothing too."""
+    """Any increase above the tolerance fails, from nothing too; what grew is named as torch writes it."""
     count = MethodCount(
         method="lora", name="ops", title="Operators", unit="per step", reference=reference, candidate=candidate,
-        tolerance=tolerance,
+        tolerance=tolerance, grew=("aten::op0 +1", "aten::op1 +1"),
     )  # fmt: skip
-    assert statuses(count_diff.judge([count])) == [status]
+    (found,) = verdicts.of_counts([count])
+    assert found.status == status
+    assert ("aten.op0 +1, aten.op1 +1" in found.detail) == (candidate > reference)
 
 
-def test_a_grown_count_names_what_grew() -> None:
-    """The operators are in the sentence."""
-    grew = tuple(f"aten::op{i}" for i in range(5))
-    count = MethodCount(method="lora", name="ops", title="Operators", unit="", reference=10, candidate=17, grew=grew)
-    detail = count_diff.judge([count])[0].detail
-    assert "17, from 10 (+70 %); what grew: aten.op0" in detail
-    assert detail.endswith("aten.op4")
+QUANTITY = {"title": "n", "unit": "", "value": 1, "tolerance": 0, "parts": {}}
 
 
-def verdict(status: str, pairs: int = 12) -> Verdict:
+def test_parts_that_grew_are_named_largest_first() -> None:
+    """New parts and grown ones, not those that shrank; none where only a part's name changed."""
+    assert verdicts.grew({"a": 1, "b": 5, "c": 9}, {"a": 3, "b": 4, "c": 9, "d": 7}) == ("d +7", "a +2")
+    renamed = ({"n": {**QUANTITY, "parts": {name: 2}}} for name in ("old", "new"))
+    assert verdicts.compare_counts("m", *renamed)[0].grew == ()
+
+
+def test_a_candidate_cannot_let_itself_through() -> None:
+    """Of two tolerances the smaller holds, and a count that only one side has is told apart by name."""
+    before, after = QUANTITY, QUANTITY | {"value": 9, "tolerance": 10}
+    (count,) = verdicts.compare_counts("m", {"n": before, "old": before}, {"n": after, "new": after})
+    assert count.tolerance == 0
+    assert statuses(verdicts.of_counts([count])) == ["FAIL"]
+    found = verdicts.one_sided("m", {"n": before, "old": before}, {"n": after, "new": after})
+    assert [(verdict.metric, verdict.status, verdict.detail) for verdict in found] == [
+        ("new", "INCOMPARABLE", "only the candidate counts new"),
+        ("old", "INCOMPARABLE", "only the reference counts old"),
+    ]
+
+
+def verdict(status: str, pairs: int = 12, metric: str = "step_time") -> Verdict:
     """Return a verdict with nothing but a status."""
-    return Verdict(method="lora", metric="step_time", status=status, pairs=pairs, detail="x")
+    return Verdict(method="lora", metric=metric, status=status, pairs=pairs, detail="x")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +273,8 @@ def verdict(status: str, pairs: int = 12) -> Verdict:
         ([verdict("FAIL", pairs=0)], False, 1),
         ([], False, 2),
         ([verdict("INCONCLUSIVE", pairs=0)], False, 2),
+        ([verdict("INCONCLUSIVE", pairs=0), verdict("PASS", metric="flops")], False, 2),
+        ([verdict("PASS", pairs=0, metric="flops")], False, 0),
         ([verdict("PASS"), verdict("INCONCLUSIVE")], False, 0),
         ([verdict("PASS"), verdict("INCONCLUSIVE")], True, 3),
         ([verdict("INCOMPARABLE", pairs=0)], False, 0),
@@ -242,15 +282,10 @@ def verdict(status: str, pairs: int = 12) -> Verdict:
     ],
 )
 def test_exit_statuses(found: list[Verdict], strict: bool, expected: int) -> None:
-    """0 pass, 1 regression, 2 nothing measured, 3 undecided under --strict."""
+    """0 pass, 1 regression, 2 nothing measured, 3 undecided under --strict; measuring on is of use while undecided."""
     assert verdicts.exit_status(found, strict) == expected
-
-
-def test_when_measuring_on_is_of_no_use() -> None:
-    """After a FAIL, or when everything is decided."""
-    assert verdicts.settled([verdict("FAIL"), verdict("INCONCLUSIVE")])
-    assert verdicts.settled([verdict("PASS")])
-    assert not verdicts.settled([verdict("PASS"), verdict("INCONCLUSIVE")])
+    undecided = any(v.status == "INCONCLUSIVE" for v in found) and all(v.status != "FAIL" for v in found)
+    assert verdicts.settled(found) == (not undecided)
 
 
 @pytest.mark.parametrize("wrong", [{"null": 0.03}, {"looks": ()}, {"looks": (12, 12)}, {"looks": (16, 12)}])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.gate.decide import count_diff, verdicts
+from hpml_bench.gate import verdicts
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Side
 
 METHODS = ("lora", "prompt_tuning", "adapter")
@@ -55,7 +55,7 @@ def report(
     rules = Rules()
     measured = blocks(slowdowns)
     counted = tuple(count for index, method in enumerate(slowdowns) for count in counts(method, 0 if index else grown))
-    found = verdicts.look(verdicts.pair_effects(measured), rules, 0) + count_diff.judge(counted)
+    found = verdicts.verdicts_at(verdicts.pair_effects(measured), rules, 1) + verdicts.of_counts(counted)
     fields: dict[str, Any] = {
         "mode": "revision",
         "suite": "quickstart",

@@ -12,8 +12,8 @@ from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.gate.check import Request
-    from hpml_bench.gate.measure.sides import ComparedSides
     from hpml_bench.gate.records import CheckReport
+    from hpml_bench.gate.sides import ComparedSides
 
 
 @click.command(cls=Annotated)
@@ -59,7 +59,7 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
             "say what to compare with: give exactly one of --against REV, --against-env PYTHON, --baseline FILE and "
             "--self-test"
         )
-    from hpml_bench.gate.render import outputs
+    from hpml_bench.gate import outputs
 
     with bugs_are_errors():
         request = workload.request(slowdown, counts_only)
@@ -69,11 +69,11 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
                 raise UserError(
                     f"--{unheeded[0]}: goes with a check, not with --self-test, which writes its trials to --out"
                 )
-            click.echo(request.title)
+            click.echo(f"suite {request.suite}, {', '.join(request.names)}")
             ctx.exit(_self_test(request, trials, slowdown, out))
         files["json"] = files.pop("json_file")
-        outputs.try_out(**files)  # now, not after ten minutes
-        click.echo(request.title)
+        outputs.check_writable(**files)  # now, not after ten minutes
+        click.echo(f"suite {request.suite}, {', '.join(request.names)}")
         if baseline is not None:
             from hpml_bench.gate.baseline import check as check_baseline
 
@@ -86,33 +86,32 @@ def check(  # noqa: PLR0913, PLR0917 - a command's options
 
 
 def _comparison(against: str | None, against_env: str | None, request: Request) -> ComparedSides:
-    from hpml_bench.gate.measure import revisions
+    from hpml_bench.gate import sides
 
     if against is not None:
-        return revisions.against_revision(against, Path.cwd(), request.plugins())
+        return sides.against_revision(against, Path.cwd(), request.plugins())
     assert against_env is not None  # noqa: S101 - one of the two is given
-    return revisions.against_environment(against_env)
+    return sides.against_environment(against_env)
 
 
 def _self_test(request: Request, trials: int, slowdown: float, out: Path) -> int:
     from hpml_bench.gate import selftest
-    from hpml_bench.gate.decide.rates import summarise
 
-    summary = summarise(selftest.run(request, trials, slowdown, request.minutes, out, click.echo))
-    for sentence in summary.sentences(slowdown):
+    made = selftest.run(request, trials, slowdown, request.minutes, out, click.echo)
+    status, told = selftest.summary(made, slowdown)
+    for sentence in told:
         click.echo(sentence)
-    return summary.status
+    return status
 
 
 def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
     """Show the report, write it, and return the exit status."""
-    from hpml_bench.gate.decide import verdicts
-    from hpml_bench.gate.render import github, outputs
+    from hpml_bench.gate import outputs, verdicts
     from hpml_bench.report.terminal import terminal
 
     print_report(report, terminal())
     try:
-        github.emit(report)
+        outputs.annotate(report)
     finally:  # written even if GitHub's summary can't be
         outputs.write(report, **files)
     return verdicts.exit_status(report.verdicts, strict)

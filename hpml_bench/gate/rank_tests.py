@@ -44,10 +44,6 @@ class RankTest:
         """Return the p of "the shift is at most `value`", against its being larger."""
         return float(self.tail[np.count_nonzero(self.comparisons > value)])
 
-    def p_below(self, value: float) -> float:
-        """Return the p of "the shift is at least `value`", against its being smaller."""
-        return float(self.tail[np.count_nonzero(self.comparisons < value)])
-
     def lower(self, level: float) -> float | None:
         """Return the bound below which the shift lies with at most this chance; None where so few values give none.
 

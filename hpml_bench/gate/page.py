@@ -1,19 +1,29 @@
-"""Headline, facts and tables of a report: what every rendering shows, made once so that they can't disagree."""
+"""Headline, facts, tables and page of a report: what every output shows, made once so that they can't disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from hpml_bench.gate.decide.sentences import amount, grown, interval, percent, rate
-from hpml_bench.gate.decide.verdicts import STEP_TIME, overall
+from hpml_bench.gate import drawings
 from hpml_bench.gate.records import CheckReport, Side, Verdict
-from hpml_bench.plugins.blocks import Table
+from hpml_bench.gate.verdicts import STEP_TIME, amount, grown, interval, of_step_time, overall, percent, rate
+from hpml_bench.plugins.blocks import Fold, Table, Text
 from hpml_bench.report.comparability import flat
-from hpml_bench.report.tables import Cell, p_value, sentence_list, table
+from hpml_bench.report.render import plain_page
+from hpml_bench.report.tables import Cell, p_value, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
 _WIDTH = 40
 """Characters of a name or label; a longer one is cut."""
+ABOUT_BLOCKS = (
+    "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B the candidate; a pair's "
+    "value is the interquartile mean of its blocks. Blocks of one process pair share what that pair's processes "
+    "happened to be like, so that the pair is the unit of evidence."
+)
+ABOUT_RUNS = (
+    "A point is a run in a process of its own, its time in units of work that is none of ours, timed before and after "
+    "it."
+)
 
 
 def headline(report: CheckReport) -> str:
@@ -125,14 +135,15 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
             (amount(count.reference), count.reference),
             (amount(count.candidate), count.candidate),
             (rate(count.tolerance), count.tolerance),
-            sanitize(", ".join(grown(count)), 200),
+            sanitize(grown(count), 200),
             status.get((count.method, count.name), "INCONCLUSIVE"),
         ]
         for count in report.counts
         if count.reference != count.candidate or not changed_only
     ]
     columns = ("method", "count", "change", "reference", "candidate", "allowed", "what grew", "verdict")
-    return table("counts", "Counts without noise", columns, rows)
+    name, caption = ("changed", "Counts that changed") if changed_only else ("counts", "Counts without noise")
+    return table(name, caption, columns, rows)
 
 
 def unchanged(report: CheckReport) -> str:
@@ -141,23 +152,12 @@ def unchanged(report: CheckReport) -> str:
     return f"{same} of {len(report.counts)} counts without noise are unchanged." if report.counts else ""
 
 
-def details(report: CheckReport) -> tuple[str, ...]:
-    """Return a sentence per verdict that isn't PASS, the gravest first."""
+def remarks(report: CheckReport) -> list[str]:
+    """Return a sentence per verdict that isn't PASS, the gravest first, and the report's notes."""
     order = {"FAIL": 0, "INCOMPARABLE": 1, "INCONCLUSIVE": 2}
     ordered = sorted((v for v in report.verdicts if v.status in order), key=lambda verdict: order[verdict.status])
-    return tuple(f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in ordered)
-
-
-def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
-    """Return the verdicts on step times, in the order of the report's methods."""
-    place = {method: index for index, method in enumerate(report.methods)}
-    verdicts = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
-    return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
-
-
-def notes(report: CheckReport) -> Iterable[str]:
-    """Return the report's remarks, each one line."""
-    return (sanitize(note, 600) for note in report.notes)
+    details = [f"{v.status} {sanitize(v.method, _WIDTH)}: {sanitize(v.detail, 600)}" for v in ordered]
+    return details + [sanitize(note, 600) for note in report.notes]
 
 
 def measured(report: CheckReport) -> tuple[str, ...]:
@@ -181,7 +181,30 @@ def measured(report: CheckReport) -> tuple[str, ...]:
     )
 
 
-def environment(report: CheckReport) -> Table:
-    """Return the machine and settings as rows; nested ones by dotted names."""
-    rows: list[list[Cell]] = [[sanitize(key, 80), sanitize(value, 300)] for key, value in flat(report.environment)]
-    return table("environment", "Environment", ("name", "value"), rows)
+def html(report: CheckReport) -> str:
+    """Return the page, its blocks drawn, in one file; it loads nothing and runs nothing."""
+    described: list[list[Cell]] = [[sanitize(key, 80), sanitize(value, 300)] for key, value in flat(report.environment)]
+    environment = table("environment", "Environment", ("name", "value"), described)
+    bounds, counts = drawings.bounds(report), counted(report)
+    blocks, runs = drawings.blocks(report), drawings.runs(report)
+    sections = [
+        section_of("verdicts", "Verdicts", _text(remarks(report)), step_times(report), bounds),
+        section_of("blocks", "Blocks", Text(sentences=(ABOUT_BLOCKS,)), *blocks) if blocks else None,
+        section_of("runs", "Runs", Text(sentences=(ABOUT_RUNS,)), *runs) if runs else None,
+        section_of("counts", "Counts", _text([unchanged(report)]), counted(report, changed_only=True),
+                   Fold(title="All counts", blocks=(counts,))) if counts.rows else None,
+        section_of("setup", "How it was measured", _text(measured(report)),
+                   Fold(title="Environment", blocks=(environment,)) if environment.rows else None),
+    ]  # fmt: skip
+    return plain_page(
+        "hpml-bench check",
+        f"{side(report.candidate)} against {side(report.reference)}",
+        headline(report),
+        [section for section in sections if section],
+        facts(report),
+        "Made by hpml-bench from one check.json.",
+    )
+
+
+def _text(sentences: Sequence[str]) -> Text | None:
+    return Text(sentences=tuple(sentences)) if sentences else None

@@ -39,16 +39,17 @@ class Stopwatch:
         return time.perf_counter(), waited, own
 
 
-def without_waiting(time_and_waiting: tuple[float, float]) -> float:
-    """Return the time without the waiting."""
-    return time_and_waiting[0] - time_and_waiting[1]
-
-
 def seconds_of(work: Callable[[], object]) -> float:
     """Return how long work takes, without waiting."""
     watch = Stopwatch()
     work()
-    return without_waiting(watch.read())
+    wall, waited = watch.read()
+    return wall - waited
+
+
+def cores() -> set[int]:
+    """Return the cores on which this process may run; a quota says nothing about other processes there."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def shared_core() -> int | None:
@@ -57,7 +58,7 @@ def shared_core() -> int | None:
     Both sides share it, so that a difference between cores is none between sides. It is the last, since the first
     serves most interrupts.
     """
-    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return max(cores()) if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,8 @@ def snapshot(processes: Iterable[int]) -> Snapshot:
     """Read the counters; zeros where the kernel doesn't give them."""
     user, nice, system, idle, iowait, irq, softirq, steal = _cpu_times()
     busy = user + nice + system + irq + softirq
-    return Snapshot(
-        at=time.monotonic(),
-        total=busy + idle + iowait + steal,
-        busy=busy,
-        stolen=steal,
-        own=sum(map(_process_time, [os.getpid(), *processes])),
-        throttled=_throttled(),
-    )
+    own = sum(map(_process_time, [os.getpid(), *processes]))
+    return Snapshot(time.monotonic(), busy + idle + iowait + steal, busy, steal, own, _throttled())
 
 
 def between(before: Snapshot, after: Snapshot) -> Disturbance:
@@ -108,18 +103,9 @@ def between(before: Snapshot, after: Snapshot) -> Disturbance:
         reason = f"the host took {steal:.0%} of the processor time"
     elif after.throttled > before.throttled:
         reason = "the control group's quota ran out"
-    elif load > cores() * CROWD:
-        reason = f"{load:.1f} other processes ran on {cores()} cores"
+    elif load > len(cores()) * CROWD:
+        reason = f"{load:.1f} other processes ran on {len(cores())} cores"
     return Disturbance(steal, load, reason)
-
-
-def cores() -> int:
-    """Return how many cores this process may run on; a quota says nothing about other processes there."""
-    return len(_allowed())
-
-
-def _allowed() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _cpu_times() -> list[float]:
@@ -131,7 +117,7 @@ def _cpu_times() -> list[float]:
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
     except OSError:
         return [0.0] * 8
-    names = {f"cpu{core}" for core in _allowed()}
+    names = {f"cpu{core}" for core in cores()}
     chosen = [line for line in lines if line[0] in names] or lines[:1]
     return [sum(int(line[index]) for line in chosen if index < len(line)) / TICKS for index in range(1, 9)]
 

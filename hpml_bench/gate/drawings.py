@@ -8,10 +8,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from hpml_bench.gate.decide.sentences import interval, percent, rate
-from hpml_bench.gate.decide.verdicts import log_ratio, pair_effects, run_effects
 from hpml_bench.gate.records import CheckReport, Status, Verdict
-from hpml_bench.gate.render import tables
+from hpml_bench.gate.verdicts import interval, log_ratio, of_step_time, pair_effects, percent, rate, run_effects
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.pictures.axes import axis, rows
 from hpml_bench.report.pictures.charts import MARGINS, ROW
@@ -33,7 +31,7 @@ def bounds(report: CheckReport) -> Picture | None:
 
     A bound that too few pairs don't give reaches to the edge.
     """
-    judged = [v for v in tables.of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
+    judged = [v for v in of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
     if not judged:
         return None
     ends = [100 * end for v in judged for end in (v.lower, v.upper, v.estimate) if end is not None]
@@ -65,7 +63,7 @@ def blocks(report: CheckReport) -> tuple[Picture, ...]:
     effects = pair_effects(report.blocks)
     return tuple(
         _blocks_of(report, verdict, effects[verdict.method], f"blocks_{index}")
-        for index, verdict in enumerate(tables.of_step_time(report)[:_MOST_METHODS])
+        for index, verdict in enumerate(of_step_time(report)[:_MOST_METHODS])
         if verdict.method in effects
     )
 
@@ -108,7 +106,7 @@ def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], 
 def runs(report: CheckReport) -> tuple[Picture, ...]:
     """Return one chart per method against a baseline: each stored run and each of now, against the stored median."""
     drawn = []
-    judged = tables.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
+    judged = of_step_time(report)[:_MOST_METHODS] if report.runs else ()
     for index, verdict in enumerate(judged):
         groups = [run_effects(side, [verdict.method])[verdict.method] for side in (report.reference_runs, report.runs)]
         if not all(groups):  # every run of a side was disturbed

@@ -1,0 +1,435 @@
+r"""Error rates of `hpml-bench check`: by simulation of its rule, and from recorded trials of the gate itself.
+
+    python benchmarks/gate_calibration.py rates                      the table of docs/check.md, in some seconds
+    hpml-bench check --self-test --trials 299 --out trials
+    python benchmarks/gate_calibration.py trials trials --pack MACHINE/SESSION.jsonl.gz
+    python benchmarks/gate_calibration.py trials MACHINE/*.jsonl.gz --loaded MACHINE/loaded/*.jsonl.gz \
+        --write MACHINE/evidence.md
+
+Trials of several folders, each packed into a file of its own, are taken together if hardware, versions, settings,
+rules and the gate's own code are the same. Verdicts are made again from the raw blocks, and have to be those that were
+recorded; every trial that was started has to be there, but for those that were broken off, which are counted. The
+recorded pairs are resampled too. Trials recorded under benchmarks/competing_load.py are given by --loaded. Exit status
+1 where something is wrong, 2 where there are no trials or they don't belong together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from hpml_bench.gate import selftest, verdicts
+from hpml_bench.gate.rank_tests import Floats, signed_rank_tail
+from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
+from hpml_bench.gate.verdicts import rate
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.report.export import markdown_table
+from hpml_bench.report.tables import Cell, table
+from hpml_bench.statistics.intervals import t_quantile
+
+UNDECIDED, PASS, FAIL = 0, 1, 2
+CHUNK = 4096
+"""Simulated trials held in memory at once."""
+SIMULATED, RESAMPLED = 20_000, 10_000
+"""Trials of each row of the two studies."""
+METHODS = 3
+SPREADS = (0.005, 0.01, 0.015, 0.03)
+SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05)
+SPIKES, LARGEST_SPIKE = 0.1, 0.5
+"""Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
+RUN = 6
+"""Consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in."""
+FINER = Rules(target=0.02)
+"""What `--slowdown 2%` asks for."""
+
+Shape = tuple[int, int, int]
+Draw = Callable[[np.random.Generator, Shape], Floats]
+"""Effects as log ratios, [trials, methods, pairs]."""
+NOISE: dict[str, Draw] = {
+    "normal": lambda generator, shape: generator.standard_normal(shape),
+    "heavy tails": lambda generator, shape: generator.standard_t(3, shape) / math.sqrt(3),
+    "skewed to slow": lambda generator, shape: generator.standard_exponential(shape) - 1,
+    "skewed to fast": lambda generator, shape: 1 - generator.standard_exponential(shape),
+}
+"""Of mean 0 and standard deviation 1; heavy tails are Student's t with 3 degrees of freedom, skewed is exponential."""
+_LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialStarted)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Outcomes of simulated trials."""
+
+    failed: int
+    """Trials in which at least one method FAILed."""
+    passed: int
+    """Trials in which every method PASSed."""
+    slipped: int
+    """Trials in which at least one method PASSed."""
+    pairs: float
+    """Process pairs until a trial was settled, on average."""
+
+
+def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return each trial's and method's status, [trials, methods], and the pairs after which the trial was settled.
+
+    It is the rule of `verdicts.verdicts_at` over many trials at once; effects are [trials, methods, pairs], with at
+    least `rules.looks[-1]` pairs.
+    """
+    trials, methods, _ = effects.shape
+    status = np.zeros((trials, methods), dtype=np.int8)
+    pairs = np.full(trials, rules.looks[-1], dtype=np.int64)
+    open_ = np.ones(trials, dtype=bool)
+    for size, alpha, beta in zip(rules.looks, verdicts.alphas(rules, methods), verdicts.betas(rules), strict=True):
+        seen, tail = effects[..., :size], signed_rank_tail(size)
+        p_above = tail[_ranks_above(seen - math.log1p(rules.null))]
+        p_below = tail[_ranks_above(math.log1p(rules.target) - seen)]
+        now = np.where(_holm(p_above) <= alpha, FAIL, np.where(p_below <= beta, PASS, UNDECIDED))
+        status = np.where(open_[:, None] & (status == UNDECIDED), now, status).astype(np.int8)
+        closing = open_ & ((status == FAIL).any(axis=1) | (status != UNDECIDED).all(axis=1))
+        pairs[closing] = size
+        open_ &= ~closing
+    return status, pairs
+
+
+def _ranks_above(values: Floats) -> NDArray[np.int64]:
+    """Return the signed-rank statistic: the sum of the ranks of |x| where x is positive, over the last axis."""
+    ranks = np.abs(values).argsort(axis=-1).argsort(axis=-1) + 1
+    total: NDArray[np.int64] = (ranks * (values > 0)).sum(axis=-1)
+    return total
+
+
+def _holm(p: Floats) -> Floats:
+    """Return Holm's adjusted p values over the last axis (Holm 1979)."""
+    order = p.argsort(axis=-1)
+    steps = np.take_along_axis(p, order, axis=-1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(steps, axis=-1), 1.0), axis=-1)
+    return adjusted
+
+
+def simulate(draw: Draw, rules: Rules, methods: int, trials: int, seed: int = 0) -> Rates:
+    """Return the rates at which trials drawn by `draw` end in each way."""
+    generator = np.random.default_rng(seed)
+    failed = passed = slipped = seen = 0
+    for start in range(0, trials, CHUNK):
+        size = min(CHUNK, trials - start)
+        status, pairs = decide(draw(generator, (size, methods, rules.looks[-1])), rules)
+        failed += int((status == FAIL).any(axis=1).sum())
+        passed += int((status == PASS).all(axis=1).sum())
+        slipped += int((status == PASS).any(axis=1).sum())
+        seen += int(pairs.sum())
+    return Rates(failed, passed, slipped, seen / trials)
+
+
+def drawing(kind: str, spread: float, slowdown: float, one: bool = False) -> Draw:
+    """Return a drawing of log ratios about a slowdown, of all methods or of the first alone."""
+
+    def draw(generator: np.random.Generator, shape: Shape) -> Floats:
+        values = spread * NOISE[kind](generator, shape)
+        values[:, : 1 if one else None] += math.log1p(slowdown)
+        return values
+
+    return draw
+
+
+def rates_row(kind: str, spread: float) -> list[Cell]:
+    """Return the shares of simulated trials that end each way."""
+    rules = Rules()
+    at = {s: simulate(drawing(kind, spread, s), rules, METHODS, SIMULATED) for s in (0, 0.01, 0.02, 0.03)}
+    single = simulate(drawing(kind, spread, rules.target, one=True), rules, METHODS, SIMULATED)
+    alone = simulate(drawing(kind, spread, rules.target), rules, 1, SIMULATED)
+    shares = [found.failed for found in at.values()] + [single.failed, at[0].passed, alone.passed]
+    shown = [_percent(share / SIMULATED) for share in shares]
+    return [kind, rate(spread), *shown, f"{at[0].pairs:.1f}", f"{at[0.03].pairs:.1f}"]
+
+
+def rates_table() -> Table:
+    """Return the error rates of the rule, by noise and spread."""
+    columns = (
+        "noise", "sd between pairs", "FAIL at 0 %", "FAIL at 1 %", "FAIL at 2 %", "FAIL at 3 %",
+        "FAIL at 3 % in one of three", "PASS at 0 %", "one method's PASS at 3 %", "pairs at 0 %", "pairs at 3 %",
+    )  # fmt: skip
+    return table("rates", "Error rates", columns, [rates_row(kind, spread) for kind in NOISE for spread in SPREADS])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Recorded trials, by session and number, and which were started."""
+
+    trials: tuple[CheckTrial, ...] = ()
+    started: tuple[TrialStarted, ...] = ()
+
+
+def load(*paths: Path) -> Evidence:
+    """Return the trials of folders that a self-test wrote, and of `.jsonl.gz` packed from such."""
+    found: list[CheckTrial | TrialStarted] = []
+    for path in paths:
+        if path.is_dir():
+            found += [*selftest.started(path), *(trial for _, trial in selftest.kept(path))]
+        else:
+            found += map(_LINE.validate_json, gzip.decompress(path.read_bytes()).decode().splitlines())
+    trials = (line for line in found if isinstance(line, CheckTrial))
+    return Evidence(
+        tuple(sorted(trials, key=lambda trial: (trial.session, trial.number))),
+        tuple(line for line in found if isinstance(line, TrialStarted)),
+    )
+
+
+def pack(evidence: Evidence, path: Path) -> None:
+    """Write trials as one compressed file, the same bytes every time."""
+    text = "".join(line.model_dump_json() + "\n" for line in (*evidence.trials, *evidence.started))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def mixed(trials: Sequence[CheckTrial]) -> str | None:
+    """Return why these trials can't be taken together; None where they can."""
+    if len({trial.slowdown for trial in trials if trial.slowdown}) > 1:
+        return "their slowdowns differ"
+    if len({(trial.report.rules, trial.report.methods) for trial in trials}) > 1:
+        return "their rules or methods differ"
+    kinds = [selftest.conditions(trial.report.environment) for trial in trials]
+    if any(kind != kinds[0] for kind in kinds):
+        return "hardware, versions, settings or the gate's own code differ between them"
+    return None
+
+
+def wrong(evidence: Evidence) -> list[str]:
+    """Return a sentence for each thing that must not be: a forged outcome, a trial twice, or one that is missing."""
+    found = []
+    for trial in evidence.trials:
+        again = verdicts.verdicts_at(verdicts.pair_effects(trial.report.blocks), trial.report.rules)
+        if verdicts.overall(again) != verdicts.overall(trial.report.verdicts):
+            found.append(f"trial {trial.number} of session {trial.session}: its blocks give another outcome")
+    ended = Counter((trial.session, trial.number) for trial in evidence.trials)
+    started = {(line.session, line.number) for line in evidence.started}
+    last = {session: max(number for of, number in ended if of == session) for session, _ in ended}
+    lost = {(session, number) for session, most in last.items() for number in range(1, most)} - ended.keys()
+    faults = {
+        "is there more than once": {key for key, times in ended.items() if times > 1},
+        "is missing": lost,
+        "has no line that it was started": ended.keys() - started,
+    }
+    for what, keys in faults.items():
+        found += [f"trial {number} of session {session} {what}" for session, number in sorted(keys)]
+    return found
+
+
+def live(evidence: Evidence) -> str:
+    """Return the rates, disturbances and spread of trials, as a list in Markdown."""
+    trials = evidence.trials
+    _, sentences = selftest.summary(trials, max((trial.slowdown for trial in trials), default=0.0))
+    sentences.append(
+        f"Trials started: {len(evidence.started)} in {len({trial.session for trial in trials})} session(s), of which "
+        f"{len(evidence.started) - len(trials)} were broken off."
+    )
+    blocks = [block for trial in trials for block in trial.report.blocks]
+    disturbed = sum(block.disturbed is not None for block in blocks)
+    sentences.append(f"Blocks: {len(blocks)}, of which {disturbed} were disturbed and don't count.")
+    if blocks:
+        busy, waited = statistics.fmean(block.load for block in blocks), sum(sum(block.waited) for block in blocks)
+        share = _percent(waited / sum(sum(block.waited) + sum(block.seconds) for block in blocks))
+        sentences.append(
+            f"Processes of others that ran meanwhile, on average: {busy:.2g}; share of the time in which a side waited "
+            f"for its core: {share}."
+        )
+    sentences += _injected([trial for trial in trials if trial.slowdown])
+    used = [trial.report.pairs for trial in trials]
+    if used:
+        sentences.append(f"Process pairs of a trial: {statistics.fmean(used):.1f} on average, {max(used)} at most.")
+    return "\n".join(f"- {sentence}" for sentence in [*sentences, *_spread(trials)])
+
+
+def _spread(trials: Sequence[CheckTrial]) -> list[str]:
+    """Return sentences on the standard deviation and the mean of A/A pairs."""
+    pairs = middle(pairs_of(trials).ratios)
+    if len(pairs) < 2:
+        return []
+    names = next(trial for trial in trials if not trial.slowdown).report.methods
+    spread = pairs.std(axis=0, ddof=1)
+    half = t_quantile(0.975, len(pairs) - 1) * spread / math.sqrt(len(pairs))
+    sds = ", ".join(f"{name} {_percent(sd)}" for name, sd in zip(names, spread, strict=True))
+    means = zip(names, pairs.mean(axis=0), half, strict=True)
+    bias = ", ".join(f"{name} {_percent(mean, '+.3%')} ± {_percent(h, '.3%')}" for name, mean, h in means)
+    return [f"Standard deviation between A/A pairs: {sds}.", f"Mean of A/A pairs, with its 95 % interval: {bias}."]
+
+
+def _percent(share: float, spec: str = ".2%") -> str:
+    return f"{share:{spec}}".replace("%", " %")
+
+
+def _injected(slowed: Sequence[CheckTrial]) -> list[str]:
+    """Return a sentence on the slowdown injected into the slowed trials, where it was recorded."""
+    known = [trial for trial in slowed if trial.injected]
+    if not known:
+        return [f"Slowdown injected: not recorded in these {len(slowed)} slowed trials."] if slowed else []
+    named = []
+    for method in known[0].injected:
+        found = [trial.injected[method] for trial in known if method in trial.injected]
+        ends = f"({_percent(min(found))} to {_percent(max(found))})"
+        named.append(f"{method} {_percent(statistics.median(found))} {ends}")
+    return [
+        "Slowdown injected, the delay's time over the other side's step time, median and range of "
+        f"{len(known)} of {len(slowed)} slowed trials: {', '.join(named)}."
+    ]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The A/A pairs that can be resampled."""
+
+    ratios: Floats
+    """Log ratios, [pairs, methods, blocks], a trial's pairs in their order."""
+    starts: NDArray[np.int64]
+    """Places from which `RUN` pairs are of one trial."""
+    left_out: int
+    """Pairs in which some method lacks blocks, having been disturbed."""
+
+
+def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:
+    """Return all whole A/A pairs: those in which every method has as many undisturbed blocks as is usual."""
+    rows: list[tuple[int, list[list[float]]]] = []
+    for index, trial in enumerate(trials):
+        for pair in range(0 if trial.slowdown else trial.report.pairs):
+            ratios: dict[str, list[float]] = {method: [] for method in trial.report.methods}
+            for block in trial.report.blocks:
+                if block.pair == pair and block.disturbed is None:
+                    ratios[block.method].append(verdicts.log_ratio(block))
+            rows.append((index, [*ratios.values()]))
+    usual = statistics.mode(len(values) for _, row in rows for values in row) if rows else 0
+    whole = [(index, row) for index, row in rows if usual and all(len(values) == usual for values in row)]
+    of = [index for index, _ in whole]
+    starts = [start for start in range(len(of) - RUN + 1) if of[start] == of[start + RUN - 1]]
+    kept = np.array([row for _, row in whole]) if whole else np.empty((0, 1, 1))
+    return Pairs(kept, np.array(starts, dtype=np.int64), len(rows) - len(whole))
+
+
+def middle(ratios: Floats) -> Floats:
+    """Return what `verdicts.middle` does, over the last axis."""
+    cut = ratios.shape[-1] // 4
+    kept: Floats = np.sort(ratios, axis=-1)[..., cut : ratios.shape[-1] - cut].mean(axis=-1)
+    return kept
+
+
+def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = False) -> Draw:
+    """Return a drawing of trials from recorded pairs, `RUN` consecutive ones at a time, with replacement.
+
+    Args:
+        pairs: what is drawn from, all methods of a pair together.
+        effect: slowdown that is added.
+        spikes: chance of each of a block's four pieces to be made longer, by up to `LARGEST_SPIKE`: what other work
+            does that goes unnoticed.
+        one: to one method of each trial only, drawn by lot; else to all.
+
+    """
+
+    def draw(generator: np.random.Generator, shape: Shape) -> Floats:
+        trials, methods, count = shape
+        starts = generator.choice(pairs.starts, (trials, math.ceil(count / RUN)))
+        places = (starts[..., None] + np.arange(RUN)).reshape(trials, -1)[:, :count]
+        chosen = pairs.ratios[places]  # [trials, pairs, methods, blocks]
+        if spikes:
+            for side in (1, -1, 1, -1):
+                hit = generator.random(chosen.shape) < spikes
+                chosen = chosen + side / 2 * hit * np.log1p(generator.uniform(0, LARGEST_SPIKE, chosen.shape))
+        slowed = generator.integers(0, methods, (trials, 1)) == np.arange(methods) if one else np.ones((1, methods))
+        return np.swapaxes(middle(chosen), 1, 2) + (slowed * math.log1p(effect))[..., None]
+
+    return draw
+
+
+def study(named: dict[str, tuple[Pairs, float]], rules: Sequence[Rules]) -> Table:
+    """Return how resampled trials end, a row for each rule, noise and slowdown."""
+    rows: list[list[Cell]] = []
+    for rule in rules:
+        limits = f"{rate(rule.null)} / {rate(rule.target)}"
+        for noise, (pairs, spikes) in named.items():
+            for slowdown in SLOWDOWNS:
+                everywhere, once = (
+                    simulate(resampling(pairs, slowdown, spikes, one), rule, pairs.ratios.shape[1], RESAMPLED)
+                    for one in (False, True)
+                )
+                shown = [_percent(n / RESAMPLED) for n in (everywhere.failed, once.failed, everywhere.passed)]
+                rows.append([limits, noise, rate(slowdown), *shown, f"{everywhere.pairs:.1f}"])
+    columns = (
+        "let through / must not pass", "noise", "slowdown", "FAIL, all methods slowed", "FAIL, one slowed", "PASS",
+        "pairs needed",
+    )  # fmt: skip
+    return table("resampled", "Resampled trials", columns, rows)
+
+
+def render(evidence: Evidence, loaded: Evidence = Evidence()) -> str:
+    """Return what trials say, in Markdown."""
+    parts = ["## Live trials", live(evidence)]
+    if loaded.trials:
+        parts += ["## Live trials under a competing load", live(loaded)]
+    pairs, under_load = pairs_of(evidence.trials), pairs_of(loaded.trials)
+    if not len(pairs.starts):
+        return "\n\n".join([*parts, "Too few whole A/A pairs to resample."]) + "\n"
+    named = {"as recorded": (pairs, 0.0), "with spikes": (pairs, SPIKES)}
+    of_load = ""
+    if len(under_load.starts):
+        named["under load"] = (under_load, 0.0)
+        of_load = (
+            f"Under load: drawn from {len(under_load.ratios)} pairs recorded beside the competing load "
+            f"({under_load.left_out} left out), and nothing made up. "
+        )
+    explained = (
+        f"Each row: {RESAMPLED:,} trials drawn with replacement from {len(pairs.ratios)} recorded A/A pairs, {RUN} "
+        "consecutive ones at a time and all methods of a pair together, with a slowdown added to every method, or to "
+        f"one by lot. {pairs.left_out} further pairs, in which some blocks were disturbed, are left out. With spikes: "
+        f"each timed piece is made up to {rate(LARGEST_SPIKE)} longer with a chance of {rate(SPIKES)}, on either side. "
+        f"{of_load}Resampling tells what the rule does with noise such as was recorded; it knows the tails no better "
+        "than the recorded pairs do, and the bounds above stay the claim."
+    )
+    parts += ["## Resampling", explained, markdown_table(study(named, [Rules(), FINER]))]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table of rates or the report of trials; pack or write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("rates", help="error rates of the rule by simulation")
+    of_trials = commands.add_parser("trials", help="rates and resampling of recorded trials")
+    of_trials.add_argument("trials", type=Path, nargs="+")
+    of_trials.add_argument("--loaded", type=Path, nargs="+", default=[], help="trials recorded under a competing load")
+    of_trials.add_argument("--pack", type=Path, help="write the trials as one .jsonl.gz and stop")
+    of_trials.add_argument("--write", type=Path, help="write the report here too")
+    options = parser.parse_args(arguments)
+    if options.command == "rates":
+        print(markdown_table(rates_table()))
+        return 0
+    evidence, loaded = load(*options.trials), load(*options.loaded)
+    if not evidence.trials:
+        print(f"{', '.join(map(str, options.trials))}: no trials here", file=sys.stderr)
+        return 2
+    if reason := mixed((*evidence.trials, *loaded.trials)):
+        print(f"these trials can't be taken together: {reason}", file=sys.stderr)
+        return 2
+    if options.pack:
+        pack(evidence, options.pack)
+        return 0
+    faults = wrong(evidence) + wrong(loaded)
+    text = render(evidence, loaded)
+    print(text, end="")
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

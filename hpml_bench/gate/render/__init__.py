@@ -1,1 +1,0 @@
-"""Rendering: a report as tables, drawings, files and annotations; imports `records` and `decide` of the gate."""

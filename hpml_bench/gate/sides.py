@@ -1,0 +1,339 @@
+"""Sides of a comparison: a git revision and the working tree, or two interpreters; and their residents."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import distributions
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+from hpml_bench.gate.records import PROTOCOL, Mode, Side
+from hpml_bench.suite import registry
+from hpml_bench.suite.settings import Settings
+from hpml_bench.system import child, environment
+from hpml_bench.system.cache import cache_folder, locked, new_entry
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import digest
+
+MODULE = "hpml_bench.gate.resident"
+PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
+INSTALL_SECONDS = 600
+
+Key = tuple[str, str]
+Plugins = Collection[tuple[registry.Kind, str]]
+"""Kind and name of each plug-in."""
+
+
+class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPARABLE
+    """The two sides can't be compared; the reason, in one sentence."""
+
+
+class OutOfTime(UserError):  # noqa: N818 - what it says is its name
+    """The time given is up: a side didn't answer before, or a pair can't be completed."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An interpreter, and the folder (if any) in front of its installed packages."""
+
+    label: str
+    python: str
+    path: Path | None = None
+    revision: str | None = None
+    dirty: bool = False
+    """See `Side`."""
+
+    @property
+    def key(self) -> Key:
+        """Identity of the installation, whatever its label."""
+        return self.python, str(self.path)
+
+    def side(self, described: Mapping[str, Any]) -> Side:
+        """Return its record, with the packages' versions from a result of `environment.describe`."""
+        return Side(
+            label=self.label, revision=self.revision, dirty=self.dirty, python=self.python, versions=versions(described)
+        )
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment in which its processes start: allocator and threads are the same for both sides."""
+        variables = {**environment.PROCESS_ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        variables.pop("PYTHONPATH", None)
+        return variables if self.path is None else variables | {"PYTHONPATH": str(self.path)}
+
+
+@dataclass(frozen=True)
+class ComparedSides:
+    """The two sides of a comparison."""
+
+    mode: Mode
+    reference: Installation
+    candidate: Installation
+    notes: tuple[str, ...] = ()
+
+
+def versions(described: Mapping[str, Any]) -> dict[str, str]:
+    """Return the packages' versions from a result of `environment.describe`."""
+    return {name: version for name, version in described.get("packages", {}).items() if version}
+
+
+def settings_message(settings: Settings) -> dict[str, Any]:
+    """Return settings in the form that both sides read.
+
+    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but `max_length`,
+    whose default follows the task in some versions.
+    """
+    return settings.model_dump(mode="json", exclude_defaults=True) | {"max_length": settings.max_length}
+
+
+class ResidentProcess:
+    """A resident of an installation, alive between `with` and its end."""
+
+    def __init__(self, installation: Installation, deadline: float | None = None) -> None:
+        self.installation = installation
+        self._deadline = deadline  # of `time.monotonic`; an answer is not waited for any longer
+
+    def __enter__(self) -> Self:
+        """Start it; its greeting is read before its first answer."""
+        self._stack = ExitStack()
+        self._log = self._stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-bench-side-"))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603
+                # -P: no module of the working folder precedes the installed ones
+                [self.installation.python, "-P", "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                env=self.installation.variables(),
+                cwd=folder,
+                start_new_session=True,  # a group of its own, to be ended with what it started
+            )
+        except OSError as error:
+            self._stack.close()
+            raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
+        self.pid = self._process.pid
+        self._greeted = False
+        self._unread = b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it and its children, and wait for its end."""
+        try:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with suppress(BrokenPipeError):  # a request to a dead process is flushed once more
+                        pipe.close()
+        finally:
+            self._stack.close()
+
+    def call(self, what: str, **arguments: Any) -> Any:
+        """Send a request and wait for its result."""
+        self.send(what, **arguments)
+        return self.receive()
+
+    def send(self, what: str, **arguments: Any) -> None:
+        """Send a request, so that both sides can work on theirs at once."""
+        assert self._process.stdin is not None  # noqa: S101
+        with suppress(BrokenPipeError):  # `receive` says why
+            self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> Any:
+        """Wait for the result of the request sent.
+
+        `Incomparable` where there is no resident of our protocol in that installation, `OutOfTime` where the deadline
+        came before the answer, any other `UserError` where it answers with an error, or died.
+        """
+        if not self._greeted:
+            self._greet()
+        answer = self._line()
+        if "error" in answer:
+            detail = f"\n{self._last_words()}" if answer.get("bug") else ""
+            raise UserError(f"{self.installation.label}: {answer['error']}{detail}")
+        return answer["result"]
+
+    def _greet(self) -> None:
+        label = self.installation.label
+        try:
+            protocol = self._line()["protocol"]
+        except UserError:
+            if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
+                raise Incomparable(
+                    f"{label} has no {MODULE}: it is older than the gate, or hpml-bench is not installed in "
+                    f"{self.installation.python}"
+                ) from None
+            raise
+        if protocol != PROTOCOL:
+            raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
+        self._greeted = True
+
+    def _line(self) -> dict[str, Any]:
+        while b"\n" not in self._unread:
+            self._unread += self._read()
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _read(self) -> bytes:
+        """Return its output as soon as there is some."""
+        assert self._process.stdout is not None  # noqa: S101
+        label, poll = self.installation.label, select.poll()  # without a file's buffer, whose content poll doesn't see
+        poll.register(self._process.stdout, select.POLLIN)
+        if not poll.poll(None if self._deadline is None else max(0.0, self._deadline - monotonic()) * 1000):
+            raise OutOfTime(f"{label}: did not answer before the time was up; give --max-minutes more")
+        output = os.read(self._process.stdout.fileno(), 65536)
+        if not output:
+            status, words = self._process.wait(), self._last_words() or "it printed nothing"
+            raise UserError(f"{label}: its process ended with status {status}: {words}")
+        return output
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return lines[-1][:500] if lines else ""
+
+
+def against_environment(python: str) -> ComparedSides:
+    """Compare this interpreter and what is installed for it with another one, the reference, which must exist."""
+    interpreter = shutil.which(python)
+    if interpreter is None:
+        raise UserError(f"--against-env {python}: there is no such interpreter; give the path of another python")
+    other = str(Path(interpreter).absolute())  # not resolved: a virtual environment is known by its link
+    return ComparedSides("environment", Installation(python, other), Installation("this interpreter", sys.executable))
+
+
+def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedSides:
+    """Install a revision of the project around `folder`, and its working tree as it is, changes included.
+
+    A `UserError` where there is no git, repository, commit or project, pip can't install it, or the check, which runs
+    these plug-ins, would run none of it.
+    """
+    top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
+    commit = _commit(top, revision)
+    head = _git(top, "rev-parse", "HEAD").decode().strip()
+    dirty = bool(_git(top, "status", "--porcelain"))
+    note = ("the working tree was measured as it is, with changes that are in no commit",) if dirty else ()
+
+    def extract(target: Path) -> None:
+        with tarfile.open(fileobj=io.BytesIO(_git(top, "archive", "--format=tar", commit))) as archive:
+            archive.extractall(target, filter="data")
+
+    reference = _installation(revision, extract, plugins)
+    candidate = _installation("working tree", lambda target: _copy(top, target), plugins)
+    return ComparedSides(
+        "revision", replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty), note
+    )
+
+
+def _git(folder: Path, *arguments: str) -> bytes:
+    """Return what git prints."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise UserError("--against: git is not installed; install it, or compare with --against-env") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1].removeprefix("fatal: ") if lines else f"git {arguments[0]} ended with {done.returncode}"
+        raise UserError(f"--against: {folder}: {reason}")
+    return done.stdout
+
+
+def _commit(top: Path, revision: str) -> str:
+    """Return the commit's name; where there is none, say what to do in a shallow clone."""
+    try:
+        return _git(top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    except UserError:
+        shallow = _git(top, "rev-parse", "--is-shallow-repository").strip() == b"true"
+    advice = (
+        "the clone is shallow: fetch it with git fetch --unshallow, or fetch-depth: 0 in the checkout action"
+        if shallow
+        else "name a branch, tag or commit that git log knows"
+    )
+    raise UserError(f"--against {revision}: there is no such commit in {top}; {advice}") from None
+
+
+def _copy(top: Path, target: Path) -> None:
+    """Copy the files that git tracks or would: what is ignored stays out."""
+    names = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split(b"\0")
+    for name in sorted(set(filter(None, names))):
+        source, copy = top / os.fsdecode(name), target / os.fsdecode(name)
+        if source.is_file():  # neither deleted nor a submodule
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+
+
+def _installation(label: str, write_source: Callable[[Path], None], plugins: Plugins) -> Installation:
+    """Return the installation of a source in a cached folder, without its dependencies.
+
+    Both sides are installed in this one way, to paths of equal length. The key of the cache is the content of all files
+    and the interpreter, so that a revision is installed once.
+    """
+    with tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
+        write_source(source := Path(name))
+        if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
+            reason = "there is no pyproject.toml or setup.py at the top: no project that pip can install"
+            raise UserError(f"{label}: {reason}")
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+        content = [[str(path.relative_to(source)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+        target = cache_folder() / "revisions" / digest([content, sys.executable, sys.version], 24)
+        with locked(target):
+            if not target.is_dir():
+                with new_entry(target) as fresh:
+                    _pip(child.pip_command("install", *PIP_OPTIONS, "--target", str(fresh), str(source)), label)
+    _check_part(label, target, plugins)
+    return Installation(label, sys.executable, target)
+
+
+def _check_part(label: str, path: Path, plugins: Plugins) -> None:
+    """Refuse an installed project of which every check would pass: no harness, and no plug-in that the check runs."""
+    if (path / "hpml_bench").is_dir():
+        return
+    points = [point for package in distributions(path=[str(path)]) for point in package.entry_points]
+    groups = {f"hpml_bench.{kind}": kind for kind in registry.ONE}
+    own = {(groups[point.group], point.name) for point in points if point.group in groups}
+    if not own:
+        raise UserError(
+            f"{label}: what pip installs of it has no package hpml_bench and no entry point in a group of "
+            "hpml_bench, so that nothing of it would be run and every check would pass; check hpml-bench itself or a "
+            "plugin of it"
+        )
+    if not any(plugin in plugins and not registry.is_built_in(*plugin) for plugin in own):
+        named = ", ".join(f"{registry.ONE[kind]} {name}" for kind, name in sorted(own))
+        raise UserError(
+            f"{label}: this check runs nothing of the project ({named}), so that it would pass whatever changed; "
+            "name its methods with --methods, or a suite that uses what it has"
+        )
+
+
+def _pip(command: Sequence[str], label: str) -> None:
+    """Run pip; where it fails, raise a UserError with its first error."""
+    try:
+        status, output = child.run_pip(command, INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+        ) from None
+    if status:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it printed nothing"]
+        raise UserError(f"{label}: pip can't install it: {errors[0][:500]}")

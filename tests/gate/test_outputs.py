@@ -1,0 +1,305 @@
+"""What a check shows: terminal, Markdown, JUnit XML, page and GitHub's annotations, from the same tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from junitparser import Failure, JUnitXml, Skipped, TestCase
+from lxml import etree
+from rich.console import Console
+
+from helpers import made_checks
+from helpers.made_checks import HOSTILE
+from hpml_bench.cli.gate import print_report
+from hpml_bench.gate import drawings, outputs, page, verdicts
+from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
+from hpml_bench.report.pictures.svg import svg
+from hpml_bench.system.errors import UserError
+
+FILES = Path(__file__).parent.parent / "files"
+SCHEMA = FILES / "junit-10.xsd"
+"""Of Jenkins' xUnit plugin, by Gregory Boissinot, under the MIT licence."""
+COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\n\r]*)::([^\n\r]*)")
+STATUSES = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE")
+
+
+def printed(report: CheckReport, width: int = 140) -> str:
+    """Return what is printed on a console of this width, colours left out."""
+    console = Console(width=width, file=io.StringIO())
+    print_report(report, console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def mixed(*given: str) -> CheckReport:
+    """Return a report with every status, or with these."""
+    made = (Verdict(method=f"m{i}", metric="step_time", status=s, detail=f"why {s}", pairs=3)
+            for i, s in enumerate(given or STATUSES))  # fmt: skip
+    return made_checks.report(verdicts=tuple(made))
+
+
+class Outline(HTMLParser):
+    """Collects a page's tags, attributes and text."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.html = page.html(report)
+        self.feed(self.html)
+        self.charts = [attrs["id"] for tag, attrs in self.tags if tag == "figure" and attrs.get("class") == "chart"]
+        self.ids = [attrs["id"] for _, attrs in self.tags if "id" in attrs]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep a tag."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep text."""
+        self.text += data
+
+
+def test_the_markdown_is_the_committed_one() -> None:
+    """Outcome, what is wrong, step times and changed counts in the open, all counts and circumstances folded."""
+    made = made_checks.report({"lora": 0.05, "adapter": 0.0}, grown=3)
+    assert outputs.markdown(made) == (FILES / "check.md").read_text(encoding="utf-8")
+
+
+def test_the_terminal_begins_with_the_sides_and_ends_with_the_outcome() -> None:
+    """Both sides and a dirty tree are named; the outcome begins with the status and names what is wrong."""
+    lines = printed(made_checks.report({"lora": 0.05, "adapter": 0.0}, grown=12)).splitlines()
+    assert lines[0] == "working tree (fedcba9876, with changes that are in no commit) against main (0123456789)"
+    assert lines[-1] == "FAIL: slower or heavier: lora (step time) and lora (host synchronisations)"
+    assert "3 of 4 counts without noise are unchanged." in lines
+    assert any("from 2 (+600 %); what grew: aten.item x 12" in line for line in lines)
+    assert "--strict" not in "".join(lines)
+    passed = "PASS: nothing got slower or heavier in lora, prompt_tuning and adapter"
+    assert printed(made_checks.report()).splitlines()[-1] == passed
+
+
+@pytest.mark.parametrize("status", ["INCONCLUSIVE", "INCOMPARABLE"])
+def test_undecided_outcomes_say_why(status: str) -> None:
+    """The reason stands in a sentence before the outcome, and that the status is 0 all the same."""
+    lines = printed(mixed(status)).splitlines()
+    assert f"{status} m0: why {status}" in lines
+    assert lines[-2] == "what is not decided leaves the exit status at 0; with --strict it is 3"
+    assert lines[-1].startswith(f"{status}: ")
+
+
+def test_headlines() -> None:
+    """What was not measured is not ruled out; six failures are named, the rest counted."""
+    made = made_checks.report({"lora": 0.0})
+    heavier = made.model_copy(update={"verdicts": made.verdicts[1:], "blocks": (), "pairs": 0})
+    assert page.headline(heavier) == "PASS: nothing got heavier in lora; step time was not measured"
+    assert "Process pairs" not in page.facts(heavier)
+    slower = made.model_copy(update={"verdicts": made.verdicts[:1], "counts": ()})
+    assert page.headline(slower) == "PASS: nothing got slower in lora"
+    assert page.headline(mixed(*["FAIL"] * 9)).endswith("m5 (step time) and 3 more")
+    empty = made_checks.report(verdicts=(), blocks=(), counts=(), notes=())
+    for text in (printed(empty), outputs.markdown(empty)):
+        assert "nothing was measured" in text
+    assert "| ---" not in outputs.markdown(empty)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_minimum_detectable_effect_is_always_shown(width: int) -> None:
+    """Also on a narrow terminal, with the verdict."""
+    text = printed(made_checks.report(), width)
+    assert "detectable" in text
+    assert "PASS" in text
+    assert f"+{100 * (made_checks.report().verdicts[0].mde or 0):.2f} %" in text
+
+
+def test_tables_and_facts() -> None:
+    """Methods come in the order requested; packages whose versions differ are named."""
+    made = made_checks.report()
+    turned = made.model_copy(update={"verdicts": made.verdicts[::-1]})
+    assert [row[0] for row in page.step_times(turned).rows] == [*made_checks.METHODS]
+    newer = made.candidate.model_copy(update={"versions": {"torch": "2.14.0", "numpy": "2.4.6"}})
+    facts = page.facts(made.model_copy(update={"candidate": newer}))
+    assert facts["Versions"] == "torch 2.13.0 → 2.14.0"
+    assert "Versions" not in page.facts(made)
+
+
+def test_hostile_names_are_shown_and_not_obeyed() -> None:
+    """No terminal escape, change of direction, workflow command, markup, HTML, code or link of theirs gets through."""
+    made = made_checks.report({HOSTILE: 0.05, "[red]x[/red]": 0.05}, grown=1, label=HOSTILE, suite=HOSTILE)
+    seen, text, shown = Outline(made), outputs.markdown(made), printed(made)
+    for output in (seen.html, text, shown):
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+    assert "::error" not in shown
+    assert "[red]x[/red]" in shown
+    assert not [tag for tag, _ in seen.tags if tag == "script"]
+    assert not [key for _, attrs in seen.tags for key in attrs if key.startswith("on")]
+    assert "<script>alert(1)</script>" in seen.text
+    ours = {outputs.MARK, "<details>", "</details>", "<summary>", "</summary>"}
+    assert {*re.findall(r"<[^>]*>", text)} == ours
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")} <= {8, 9}
+    assert not re.search(r"(?<!\\)[`$]", text)
+
+
+def test_the_page_loads_and_runs_nothing() -> None:
+    """Its policy forbids both but for its own style sheet, by hash; there is no script, style attribute or address."""
+    seen = Outline(made_checks.report(grown=2))
+    policy = next(attrs["content"] for _, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    sheet = hashlib.sha256(seen.html.partition("<style>")[2].partition("</style>")[0].encode()).digest()
+    own = f"style-src 'sha256-{base64.b64encode(sheet).decode()}'"
+    assert (policy or "").startswith(f"default-src 'none'; {own}; img-src data:;")
+    assert not any("style" in attrs for _, attrs in seen.tags)
+    assert not [tag for tag, _ in seen.tags if tag in {"script", "iframe", "object", "img"}]
+    used = [value for _, attrs in seen.tags for key, value in attrs.items() if key in {"src", "href", "xlink:href"}]
+    assert all(value is not None and value.startswith(("#", "data:,")) for value in used)
+    assert outputs.FORMATS["html"](made_checks.report(grown=2)) == seen.html, "the same bytes each time"
+
+
+def test_the_page_draws_every_methods_blocks() -> None:
+    """A chart a method and one of bounds, each with a text alternative; ids are unique; disturbed ones set apart."""
+    made = made_checks.report({"lora": 0.05, "adapter": 0.0}, grown=1)
+    seen = Outline(made)
+    assert seen.charts == ["figure-bounds", "figure-blocks_0", "figure-blocks_1"]
+    alternatives = [attrs.get("aria-label") for _, attrs in seen.tags if attrs.get("role") == "img"]
+    assert "Scatter of 24 blocks of lora in 12 pairs" in str(alternatives[1])
+    assert len(seen.ids) == len(set(seen.ids))
+    disturbed = made_checks.block(1.3, 3, disturbed="steal 9 %")
+    figure = drawings.blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
+    assert "1 disturbed ones set apart" in figure.alt
+    assert "disturbed" in svg(figure)
+    assert "disturbed" not in svg(drawings.blocks(made)[0])
+
+
+def test_pages_of_counts_alone_of_times_alone_and_of_few_pairs() -> None:
+    """Either may be missing; a bound that so few pairs don't give is open."""
+    assert "No step was timed." in Outline(made_checks.report(blocks=(), verdicts=())).text
+    assert "counts" not in Outline(made_checks.report(counts=())).ids
+    verdict = Verdict(method="lora", metric="step_time", status="INCONCLUSIVE", estimate=0.01, upper=0.02, detail="x")
+    figure = drawings.bounds(made_checks.report(verdicts=(verdict,)))
+    assert figure is not None
+    assert "[−∞, +2.00 %]" in figure.alt
+
+
+def test_the_page_against_a_baseline_draws_runs() -> None:
+    """A chart a method of stored runs and those of now; no process pairs are spoken of, no error rates claimed."""
+    generator = random.Random(0)
+
+    def run(factor: float) -> TimedRun:
+        seconds = {method: (factor * generator.uniform(0.99, 1.01),) * 3 for method in ("lora", "adapter")}
+        steps = dict.fromkeys(seconds, 4)
+        return TimedRun(seconds=seconds, steps=steps, calibration=({"gemm": 0.1}, {"gemm": 0.1}), steal=0.0, load=0.1)
+
+    stored, now = tuple(run(1.0) for _ in range(10)), tuple(run(1.1) for _ in range(10))
+    found = verdicts.of_runs(*(verdicts.run_effects(runs, ("lora", "adapter")) for runs in (stored, now)), Rules())
+    made = made_checks.report(
+        {"lora": 0.0, "adapter": 0.0}, mode="baseline", blocks=(), pairs=0, verdicts=found, runs=now,
+        reference_runs=stored,
+    )  # fmt: skip
+    seen = Outline(made)
+    assert seen.charts == ["figure-bounds", "figure-runs_0", "figure-runs_1"]
+    assert "10 now, 10 stored" in seen.text
+    assert "Process pairs" not in seen.text
+    assert page.facts(made)["Rule"].endswith("error rates between sessions that lie apart are not known")
+    assert "at most 1 % false alarms" in page.rule(made_checks.report())
+    assert "runs" in page.step_times(made).columns
+
+
+def cases(report: CheckReport) -> list[TestCase]:
+    """Return the test cases that a CI system reads."""
+    return list(next(iter(JUnitXml.fromstring(outputs.junit(report).encode()))))
+
+
+def test_junit_statuses_and_totals() -> None:
+    """FAIL is a failure, the undecided ones are skipped with the reason; totals are of suite and file."""
+    passed, failed, undecided, other = (case.result for case in cases(mixed()))
+    assert passed == []
+    assert isinstance(failed[0], Failure)
+    assert failed[0].message == "why FAIL"
+    for found, status in ((undecided, "INCONCLUSIVE"), (other, "INCOMPARABLE")):
+        assert isinstance(found[0], Skipped)
+        assert found[0].message == f"{status}: why {status}"
+    whole = JUnitXml.fromstring(outputs.junit(mixed()).encode())
+    suite = next(iter(whole))
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped, suite.time) == (4, 1, 0, 2, 321.0)
+    assert (whole.tests, whole.failures, whole.errors) == (4, 1, 0)
+    named = [(case.classname, case.name) for case in cases(made_checks.report({"lora": 0.0}))]
+    assert named == [("hpml-bench.lora", name) for name in ("step time", "host synchronisations", "FLOPs")]
+
+
+def test_junit_is_valid_against_the_schema() -> None:
+    """With every status, hostile names and nothing measured; the schema refuses what is no such file."""
+    schema = etree.XMLSchema(etree.parse(SCHEMA))
+    hostile = made_checks.report({HOSTILE + "\x00\ud800": 0.05}, grown=2, label=HOSTILE)
+    for report in (mixed(), hostile, made_checks.report(verdicts=())):
+        assert schema.validate(etree.fromstring(outputs.junit(report).encode())), schema.error_log
+    text = outputs.junit(made_checks.report(label="größer"))
+    assert text.startswith('<?xml version="1.0" encoding="utf-8"?>')
+    assert "größer" in text
+    assert not schema.validate(etree.fromstring(text.replace("errors=", "wrongs=", 1).encode()))
+
+
+def test_files_are_written_and_the_report_reads_back(tmp_path: Path) -> None:
+    """JSON has every raw block; a folder is made; a format without a file is left out; what can't be is named."""
+    made = made_checks.report(grown=1)
+    files = {kind: tmp_path / "new" / f"check.{kind}" for kind in ("json", "junit", "html")}
+    outputs.write(made, **files, markdown=None)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"check.json", "check.junit", "check.html"}
+    assert CheckReport.model_validate_json(files["json"].read_text()) == made
+    with pytest.raises(UserError, match=re.escape("--junit ")):
+        outputs.write(made, junit=files["json"] / "x.xml")
+
+
+@pytest.fixture
+def on_github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Pretend to run there; return the summary's file."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    return tmp_path / "summary.md"
+
+
+def test_github_gets_annotations_and_a_summary(
+    on_github: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary is appended; an error is one escaped line without secrets; elsewhere nothing is printed."""
+    on_github.write_text("before\n")
+    outputs.annotate(made_checks.report({"lora": 0.05, "adapter": 0.0}))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("::a step")[0] for line in lines] == ["::error title=FAIL lora%3A step time"]
+    assert on_github.read_text().startswith("before\n<!-- hpml-bench check -->")
+    outputs.annotate_error("a: 50 %,\r\n::warning::https://me:secret@host")
+    assert capsys.readouterr().out == "::error title=hpml-bench check::a: 50 %25, ::warning::https://host\n"
+    before = on_github.read_text()
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    outputs.annotate(made_checks.report({"lora": 0.05}))
+    outputs.annotate_error("a")
+    assert (capsys.readouterr().out, on_github.read_text()) == ("", before)
+
+
+def test_commands_of_github() -> None:
+    """FAIL is an error, undecided a warning, a pass one notice; ten of a kind; nothing ends its line or property."""
+    assert [line.split()[0] for line in outputs.commands(mixed())] == ["::error", "::warning", "::warning"]
+    assert [line.split()[0] for line in outputs.commands(made_checks.report())] == ["::notice"]
+    assert len(list(outputs.commands(mixed(*["FAIL"] * 30)))) == 10
+    (line,) = outputs.commands(made_checks.report({HOSTILE + "\r\n::error::a,b": 0.05}))
+    found = COMMAND.fullmatch(line)
+    assert found is not None
+    assert "%250A" in found[2], "a name's own %0A stays text"
+    assert outputs._command("error", "a:b,c", "50 %\r\n::x") == "::error title=a%3Ab%2Cc::50 %25%0D%0A::x"
+
+
+def test_a_summary_is_cut_between_characters_and_must_be_writable(
+    on_github: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub would drop a longer one; one that can't be written is an error."""
+    monkeypatch.setattr(outputs, "LONGEST_SUMMARY", 301)
+    outputs.annotate(made_checks.report(label="ü" * 300))
+    assert len(on_github.read_bytes()) < 320
+    assert on_github.read_text(encoding="utf-8").endswith("(cut)\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(on_github / "no" / "folder"))
+    with pytest.raises(UserError, match="GITHUB_STEP_SUMMARY"):
+        outputs.annotate(made_checks.report())
