@@ -66,7 +66,6 @@ class KnownNodes(StaticTCPRendezvous):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Return the store, and its address for the ranks."""
         if self.master_port == 0:
             store = hosted(self.master_addr, self.timeout)
         else:

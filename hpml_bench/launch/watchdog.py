@@ -163,7 +163,7 @@ class Watchdog:
 
 
 def free_launcher() -> None:
-    """Send torch's agent its signal: it waits for ever for a rank killed while that waited for others at its end."""
+    """Wake torch's elastic agent: it never notices a rank that was killed in its exit barrier."""
     if callable(signal.getsignal(AGENT_SIGNAL)):
         signal.pthread_kill(threading.main_thread().ident or 0, AGENT_SIGNAL)
 

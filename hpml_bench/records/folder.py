@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -77,12 +77,7 @@ class RunFolder:
 
     def set_aside(self) -> Path:
         """Move the folder into `SET_ASIDE` with its record renamed; return the new path."""
-        parent = self.path.parent / SET_ASIDE
-        if parent.is_symlink():
-            parent.unlink()  # the link only: none is followed
-        parent.mkdir(exist_ok=True)
-        number = next(number for number in count(1) if not os.path.lexists(parent / f"{self.path.name}.{number}"))
-        target = parent / f"{self.path.name}.{number}"
+        target = _free_place_aside(self.path.parent, self.path.name)
         if not self.path.is_symlink() and (self.path / RECORD).exists():
             (self.path / RECORD).replace(self.path / f"{RECORD}.damaged")
         self.path.replace(target)
@@ -216,15 +211,19 @@ class SharedResults(ResultsFolder):
 
     def _aside(self, folder: Path) -> None:
         """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""
-        parent = self.path / SET_ASIDE
-        parent.mkdir(exist_ok=True)
-        number = next(number for number in count(1) if not os.path.lexists(parent / f"{folder.name}.{number}"))
-        target = parent / f"{folder.name}.{number}"
-        try:
+        target = _free_place_aside(self.path, folder.name)
+        with suppress(FileNotFoundError):
             folder.rename(target)
             (target / RECORD).replace(target / f"{RECORD}.superseded")
-        except FileNotFoundError:
-            return
+
+
+def _free_place_aside(results: Path, name: str) -> Path:
+    """Return the first free path in `SET_ASIDE` for a run; a link in its place is removed, and none is followed."""
+    parent = results / SET_ASIDE
+    if parent.is_symlink():
+        parent.unlink()
+    parent.mkdir(exist_ok=True)
+    return next(path for number in count(1) if not os.path.lexists(path := parent / f"{name}.{number}"))
 
 
 def _set_aside(run: RunFolder, say: Say, why: str = "") -> None:

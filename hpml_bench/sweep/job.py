@@ -162,7 +162,6 @@ class UnitQueue(Queue[RunSpec]):
         return None
 
     def next(self) -> RunRequest:
-        """Take the next run off the queue."""
         self._begun = True
         spec = self.left.popleft()
         self._neighbours[spec.run_id] = Neighbours(self._results, spec, self._work.hosts)
@@ -175,11 +174,9 @@ class UnitQueue(Queue[RunSpec]):
         )
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        """Collect the runs of other jobs on the same hosts meanwhile."""
         return self._neighbours[request.spec.run_id]
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        """Commit the attempt, and show the record that counts."""
         if record.status not in DONE:
             disk.check_space(self._work.folder)  # a failure for lack of space is no result
         record = self._neighbours.pop(request.spec.run_id).commit(record)
@@ -255,12 +252,12 @@ class JobWork:
     def time_for(self, longest: float, first: bool) -> bool:
         """Return whether a run as long as the longest so far ends before the job is signalled to end.
 
-        A first run for which another job would have no more time is begun all the same: it may be shorter.
+        The first run starts even if it may not fit: a new job would have no more time.
         """
         needed = MARGIN * longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
         begun = time.monotonic() - self._execution.began
-        most = whole if whole > MARGIN * self.had else self.had  # a smaller difference went into the start
+        most = whole if whole > MARGIN * self.had else self.had  # start-up used the rest of the allocation
         return _left(self.until) > needed or (first and needed > most - begun)
 
 

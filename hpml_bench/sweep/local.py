@@ -73,7 +73,6 @@ class SweepQueue(Queue[RunSpec]):
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
 
     def next(self) -> RunRequest:
-        """Take the next run off the queue."""
         spec, save = self.left.popleft(), self._request.save
         return RunRequest(
             spec=spec,
@@ -85,11 +84,9 @@ class SweepQueue(Queue[RunSpec]):
         )
 
     def around(self, request: RunRequest) -> AbstractContextManager[None]:
-        """Let all trackers follow the run."""
         return follow_all(self._trackers, request.spec, request.folder, self._results.path)
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        """Show the run, whose record is committed."""
         self._progress.finished(record)
 
 

@@ -216,7 +216,6 @@ class TrialQueue(Queue[tuple[int, str]]):
         progress.skip(sum(min(trials, count) for count in made.values()))
 
     def next(self) -> RunRequest:
-        """Take the next trial off the queue, with the rate that its study chooses."""
         number, name = self.left.popleft()
         handle, lr = self._studies.by_name[name].ask()
         spec = self._studies.spec(name, lr, number)
@@ -233,7 +232,6 @@ class TrialQueue(Queue[tuple[int, str]]):
         return record
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        """Pass the trial to its study, write all trials to disk, and show this one."""
         blank, name = self._studies.blank, request.spec.method.name
         trial = _trial(request.spec.seed - FIRST_SEED, record, blank.headline.name)
         self._studies.by_name[name].tell(self._handles.pop(request.spec.run_id), trial)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import soak
-from disturbed import PROFILE, Disturbed
+from disturbed import Disturbed
 from two_nodes import TwoNodes, until
 
 pytestmark = pytest.mark.cluster_slow
@@ -39,27 +34,6 @@ def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str,
     assert len(sweep.aside()) == 1
     until(lambda: not slurm_cluster.unwell(), "the node is back")
     assert not sweep.left()
-
-
-def test_a_partition_that_heals_before_the_run_is_done(
-    disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
-) -> None:
-    """The link is up again while both starts of the job are in the run: Slurm ends the first, or both finish it.
-
-    Protection: as above.
-    """
-    sweep = disturbed()
-    job = sweep.begin()
-    lost = sweep.node(job)
-    slurm_cluster.do("link", lost, "down")
-    assert sweep.arrived(restart=1) == job
-    slurm_cluster.do("link", lost, "up")
-    until(lambda: not slurm_cluster.unwell() - {sweep.node(job)}, "the node is back")
-    sweep.pass_on()
-    assert sweep.complete()
-    assert sweep.content() == {run: truth[run] for run in sweep.content()}
-    assert len(sweep.content()) == 2
-    assert len(sweep.aside()) + len(sweep.attempts()) == 1
 
 
 def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
@@ -93,25 +67,3 @@ def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: M
     assert record.status == "timeout"
     assert record.error is not None
     assert "time limit of 0:02:00, 2 times" in record.error.message
-
-
-def test_the_quickstart_on_slurm_is_the_local_one(slurm_cluster: TwoNodes, shared_folder: Path) -> None:
-    """`run-all quickstart --on tests/slurm/slurm.yaml`: the accuracies of the local run bit for bit, and a report.
-
-    Protection: ranks, threads and precision are resolved once, and nothing of them depends on who starts the job.
-    """
-    shared = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--wandb", "off"]
-    for name, options in (("local", []), ("slurm", ["--on", str(PROFILE)])):
-        done = subprocess.run(
-            [*shared, "--out", str(shared_folder / name), *options],
-            capture_output=True,
-            text=True,
-            timeout=1800,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    found, expected = (soak.content(shared_folder / name / "quickstart") for name in ("slurm", "local"))
-    assert found == expected
-    assert len(found) == 25
-    page = (shared_folder / "slurm" / "quickstart" / "report.html").read_text()
-    assert re.search(r"\blora\b", page)

@@ -129,20 +129,6 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNod
     assert timeless(given) == timeless(printed.output)
 
 
-def test_the_users_shell_changes_no_job(
-    disturbed: Make, slurm_cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`SBATCH_*` would win over the script's own lines; the job is where and as long as `--dry-run` says.
-
-    Protection: Slurm's commands don't get them (slurm._call).
-    """
-    monkeypatch.setenv("SBATCH_PARTITION", "high")
-    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
-    sweep = disturbed(time="0:05:00", options={"sbatch": {"partition": "low", "hold": True}})
-    assert len(sweep.open().submit(again=True)) == 1
-    assert slurm("squeue", "--noheader", "--format=%P %l").split() == ["low", "5:00"]
-
-
 def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """`hpml-bench stop` names the arrays, not their tasks, of which scancel would send each by itself.
 

@@ -37,7 +37,6 @@ class Local(Engine):
     outlives = False
 
     def __init__(self, profile: Profile) -> None:
-        """Keep the profile; no slot is free before `check` has looked at the machine."""
         super().__init__(profile)
         self._free: list[Slot] = []
         self._waiting: list[tuple[JobBatch, int, str]] = []
@@ -57,19 +56,16 @@ class Local(Engine):
         self._free = slots(profile.parallel, profile.gpus_per_node, profile.cpus_per_node)
 
     def submit(self, batch: JobBatch) -> str:
-        """Begin as many jobs as there are slots; `wait` begins the others."""
         self._waiting += [(batch, unit, utc_now()) for unit in batch.units]
         self._begin()
         return ""
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return the jobs that wait or run."""
         self._begin()
         waiting = [EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting]
         return (*(EngineJob(f"unit {unit}", unit, "RUNNING", running=True) for unit in self._running), *waiting)
 
     def wait(self, seconds: float) -> None:
-        """Wait a while, or until a job has ended."""
         deadline = time.monotonic() + seconds
         before = len(self._running) + len(self._waiting)
         while time.monotonic() < deadline:
@@ -79,7 +75,6 @@ class Local(Engine):
             time.sleep(0.2)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """Terminate the jobs of this process, and kill those that don't end."""
         count = len(self._waiting) + len(self._running)
         self._waiting.clear()
         child.end([process for _, process in self._running.values()], STOP_SECONDS)
@@ -87,7 +82,6 @@ class Local(Engine):
         return count
 
     def dead(self, owner: Job) -> bool:
-        """Return whether the owner was a process of this host, and has ended."""
         return ended_here(owner)
 
     def _begin(self) -> None:

@@ -16,12 +16,10 @@ class Manual(Engine):
     starts = False
 
     def script(self, batch: JobBatch) -> str:
-        """Return the command of each unit."""
         words = [self.command(batch, unit) for unit in batch.units or (-1,)]
         return "".join(f"{shlex.join(['hpml-bench', *own[own.index('hpml_bench') + 1 :]])}\n" for own in words)
 
     def submit(self, batch: JobBatch) -> str:
-        """Submit nothing."""
         return ""
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
@@ -29,9 +27,7 @@ class Manual(Engine):
         return ()
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
-        """End nothing."""
         return 0
 
     def dead(self, owner: Job) -> bool:
-        """Return whether the owner was a process of this host, and has ended."""
         return ended_here(owner)

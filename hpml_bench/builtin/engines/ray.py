@@ -65,7 +65,6 @@ class Ray(Engine):
     outlives = False
 
     def __init__(self, profile: Profile) -> None:
-        """Keep the profile; `check` connects to the cluster."""
         super().__init__(profile)
         self._waiting: list[tuple[JobBatch, int | None, Any]] = []
         self._running: dict[Any, tuple[int | None, str]] = {}
@@ -74,7 +73,6 @@ class Ray(Engine):
 
     @classmethod
     def lacks(cls) -> str | None:
-        """Return the missing package."""
         missing = importlib.util.find_spec("ray") is None
         return "Ray needs one more package; pip install 'hpml-bench[ray]'" if missing else None
 
@@ -89,7 +87,6 @@ class Ray(Engine):
         self._need = resources_of_task(self.profile, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def submit(self, batch: JobBatch) -> str:
-        """Begin as many jobs as the profile allows at a time; `wait` begins the others."""
         after = self._prepared if batch.prepared else None
         if batch.kind == "prepare":
             self._prepared = self._begin(batch, None, None)
@@ -105,7 +102,6 @@ class Ray(Engine):
         return (*found, *(EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
 
     def wait(self, seconds: float) -> None:
-        """Wait a while, or until a job has ended."""
         import ray
 
         if self._running:

@@ -97,7 +97,6 @@ class Slurm(Engine):
 
     @classmethod
     def lacks(cls) -> str | None:
-        """Return which of Slurm's commands are missing."""
         missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
         return f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster" if missing else None
 
@@ -110,7 +109,6 @@ class Slurm(Engine):
         return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
 
     def script(self, batch: JobBatch) -> str:
-        """Return the script of a job or an array."""
         profile, plan = self.profile, batch.plan
         first = batch.units[0] // self.options.array * self.options.array if batch.units else 0
         logs = str(batch.folder / LOGS).replace("%", "%%")
@@ -152,7 +150,6 @@ class Slurm(Engine):
         return "\n".join([*lines, f"exec {' '.join(words)}", ""])
 
     def submit(self, batch: JobBatch) -> str:
-        """Submit the script and return the number of the job or array."""
         (batch.folder / LOGS).mkdir(exist_ok=True)
         try:
             output = _run(["sbatch", "--parsable"], self.script(batch))
@@ -165,7 +162,6 @@ class Slurm(Engine):
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return the jobs with this plan's comment."""
         output = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%k|%r"])
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
         live = []
@@ -198,7 +194,6 @@ class Slurm(Engine):
         return max(len(found), len(groups))
 
     def cancel(self, jobs: Sequence[EngineJob]) -> None:
-        """Cancel jobs, those of an array by one name."""
         tasks: dict[str, list[int]] = {}
         for job in jobs:
             tasks.setdefault(job.group, []).extend(int(task) for task in job.name.split("_")[1:])
@@ -240,7 +235,6 @@ class Slurm(Engine):
         return datetime.now(UTC).timestamp() - began <= self.lag
 
     def hosts(self) -> tuple[str, ...]:
-        """Return the names of this job's nodes."""
         if self.profile.nodes == 1:
             return super().hosts()
         return tuple(_run(["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]).split())
