@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from hpml_bench.gate.measure.machine import shared_core
+from hpml_bench.gate.machine import shared_core
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
 from hpml_bench.records.load import load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import DONE
+from hpml_bench.records.run import FINAL
 from hpml_bench.system import heartbeat, temporary
 
 SETTINGS = (
@@ -513,7 +513,7 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, faults: int, runs: int, seed: in
         print((sweep.room / "said.log").read_text()[-4000:])
     return {
         "runs": len(found),
-        "done": sum(value[0] in DONE for value in found.values()),
+        "done": sum(value[0] in FINAL for value in found.values()),
         "equal": equal,
         "faults": dict(sorted(Counter(event["fault"] for event in events).items())),
         "calls": sweep.calls,

@@ -16,7 +16,7 @@ from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.files import absolute_keeping_links
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
-from hpml_bench.records.run import DONE, Status
+from hpml_bench.records.run import FINAL, Status
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.sweep.execute import Ending, SweepProgress
@@ -77,7 +77,7 @@ def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) ->
         write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
         return ended(Ending("interrupted"))
-    status = ended(Ending(), sum(state.status not in DONE for state in states), len(states))
+    status = ended(Ending(), sum(state.status not in FINAL for state in states), len(states))
     if complete:
         return status
     for reason in sweep.reasons():
@@ -93,7 +93,7 @@ def _wait(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
     """Wait, and show each new run; return whether all runs have a record."""
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
         there = {(state.run_id, state.started) for state in sweep.watch.states()}  # damaged ones are set aside since
-        progress.skip(sum(status in DONE for key, status in before.items() if key in there))
+        progress.skip(sum(status in FINAL for key, status in before.items() if key in there))
         sweep.say = progress.say
 
         def found(state: RunState) -> None:

@@ -30,7 +30,7 @@ from hpml_bench.records.files import (
 )
 from hpml_bench.records.load import changed, digests_of, load_record, read_record
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
 from hpml_bench.system.errors import UserError
@@ -124,7 +124,7 @@ class ResultsFolder:
             why, record = run.damage(), run.record()
             if why:
                 _set_aside(run, say, f": {why}; it")
-            elif record is not None and record.status in DONE and not plan.settles(RunState.of(record)):
+            elif record is not None and record.status in FINAL and not plan.settles(RunState.of(record)):
                 _set_aside(run, say, " was made on other rows or weights than the present ones; it")
 
     def set_aside(self, specs: Iterable[RunSpec], say: Say) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from hpml_bench.records.run import DONE, FAILED, Digests, RunRecord, Status, protocol_id
+from hpml_bench.records.run import FAILED, FINAL, Digests, RunRecord, Status, protocol_id
 from hpml_bench.suite.settings import RunSpec
 
 STALL_SECONDS = 300.0
@@ -93,7 +93,7 @@ class Plan:
         if state.protocol_id not in {None, self._protocol(state)}:
             return False
         failed = self.since is not None and state.status in FAILED and state.call >= self.since
-        return state.status in DONE or failed
+        return state.status in FINAL or failed
 
     def _protocol(self, state: RunState) -> str | None:
         """Return the protocol id that a run of the plan has; None where its model and data are not known."""

@@ -18,9 +18,9 @@ SCHEMA_VERSION = 2
 Status = Literal[
     "ok", "failed", "unsupported", "invalid", "diverged", "timeout", "killed", "interrupted", "oom_host", "oom_cuda"
 ]
-DONE: frozenset[str] = frozenset({"ok", "unsupported"})
-"""The states that `run-all` doesn't try again."""
-FAILED: frozenset[str] = frozenset(get_args(Status)) - DONE - {"interrupted"}
+FINAL: frozenset[str] = frozenset({"ok", "unsupported"})
+"""The states of runs that are not done again."""
+FAILED: frozenset[str] = frozenset(get_args(Status)) - FINAL - {"interrupted"}
 """The states of runs that failed: not of one that its user ended, nor of a method that can't run with the model."""
 
 

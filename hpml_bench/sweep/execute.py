@@ -26,7 +26,7 @@ from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
-from hpml_bench.records.run import DONE, Point, RunRecord
+from hpml_bench.records.run import FINAL, Point, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk, heartbeat
 from hpml_bench.system.redaction import redacted, secrets
@@ -215,7 +215,7 @@ class Execution:
             except KeyboardInterrupt:
                 return queue.interrupted(request, None)
             queue.keep(request, record)
-            failed = failed or record.status not in DONE
+            failed = failed or record.status not in FINAL
         return Ending()
 
     def _limit(self, failed: bool) -> Ending | None:

@@ -26,7 +26,7 @@ from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import JOBS, RUNNING, Job, JobPlan, claims, read_plan, write_job
 from hpml_bench.records.load import headlines
 from hpml_bench.records.plan import Plan
-from hpml_bench.records.run import DONE, RunError, RunRecord
+from hpml_bench.records.run import FINAL, RunError, RunRecord
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
@@ -65,7 +65,7 @@ class JobResult:
     @property
     def ok(self) -> bool:
         """Whether all runs of the unit are done."""
-        return self.ending.how == "done" and all(record.status in DONE for record in self.records)
+        return self.ending.how == "done" and all(record.status in FINAL for record in self.records)
 
 
 def work(path: Path, number: int) -> JobResult:
@@ -177,7 +177,7 @@ class UnitQueue(Queue[RunSpec]):
         return self._neighbours[request.spec.run_id]
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        if record.status not in DONE:
+        if record.status not in FINAL:
             disk.check_space(self._work.folder)  # a failure for lack of space is no result
         record = self._neighbours.pop(request.spec.run_id).commit(record)
         self._longest = max(self._longest, record.seconds)
@@ -187,13 +187,13 @@ class UnitQueue(Queue[RunSpec]):
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
         """Commit a run that was done all the same; else return whether the job's time limit ended it."""
-        if record is not None and record.status in DONE:
+        if record is not None and record.status in FINAL:
             self.keep(request, record)
-        if record is not None and record.status not in DONE:
+        if record is not None and record.status not in FINAL:
             disk.check_space(self._work.folder)  # what failed for want of it is no result
         if record is None or not _at_limit(self._work.until, self._work.plan.profile.warned):
             return Ending("interrupted")
-        if record.status not in DONE:
+        if record.status not in FINAL:
             self._out_of_time(request.spec, record)
         return Ending("time")
 

@@ -22,7 +22,7 @@ from hpml_bench.records.files import PLAN, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
 from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
@@ -52,7 +52,7 @@ class SweepResult:
     @property
     def failed(self) -> int:
         """Number of runs that did not end well."""
-        return sum(record.status not in DONE for record in self.records)
+        return sum(record.status not in FINAL for record in self.records)
 
 
 class SweepQueue(Queue[RunSpec]):
@@ -229,4 +229,4 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
         record = own.commit(launcher.record_of(request, ended, started, time.monotonic() - began))
         if save is not None and record.status == "ok":
             write_card(record, save)
-    return ended.status in DONE
+    return ended.status in FINAL

@@ -13,7 +13,7 @@ from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.files import MEASURED_SETTINGS, read_json, write_atomically
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.plan import UNLIMITED, Limits
-from hpml_bench.records.run import DONE
+from hpml_bench.records.run import FINAL
 from hpml_bench.suite.devices import measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
@@ -70,7 +70,7 @@ class Measurements:
                     record = launcher.run(request)
                 except launcher.Interrupted:
                     raise KeyboardInterrupt from None
-            if record.status not in {*DONE, "oom_cuda"}:
+            if record.status not in {*FINAL, "oom_cuda"}:
                 why = f": {record.error.message}" if record.error else ""
                 raise UserError(
                     f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as "

@@ -14,7 +14,7 @@ from hpml_bench.records.files import PLAN, POINTS, SUITE, read_json
 from hpml_bench.records.jobs import Job, read_jobs
 from hpml_bench.records.load import Headline, headlines
 from hpml_bench.records.points import Tail
-from hpml_bench.records.run import DONE, FAILED, Point
+from hpml_bench.records.run import FAILED, FINAL, Point
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import in_words, steps_of
@@ -42,10 +42,10 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     for number, unit in enumerate(sweep.plan.units):
         specs = () if runs is None else runs.units[number]
         records = [recorded[spec.run_id] for spec in specs if spec.run_id in recorded]
-        done = sum(record.status in DONE for record in records)
+        done = sum(record.status in FINAL for record in records)
         total, failed = total + done, failed + sum(record.status in FAILED for record in records)
         job, worked = live.get(number), last.get(number)
-        complete = sum(record.status in DONE | FAILED for record in records) == len(unit.tasks)
+        complete = sum(record.status in FINAL | FAILED for record in records) == len(unit.tasks)
         ended = "ended" if complete else "left" if worked else "not begun"
         now = job.state.lower() if job else "running" if number in held else ended
         states[now] += 1
@@ -83,7 +83,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     except ValidationError:
         raise UserError(f"{folder}: no sweep was begun here; hpml-bench run-all begins one") from None
     recorded = {headline.run_id: headline for headline in headlines(folder)}
-    left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in DONE]
+    left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in FINAL]
     at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
     rows = [LOCAL_HEAD, *_by_method(specs, recorded, at_work)]
     failed = {spec.run_id for spec in left if spec.run_id in recorded and recorded[spec.run_id].status in FAILED}
@@ -99,7 +99,7 @@ def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work:
     for method in dict.fromkeys(spec.method.name for spec in specs):
         own = [spec for spec in specs if spec.method.name == method]
         records = [recorded[spec.run_id] for spec in own if spec.run_id in recorded]
-        ended = [record for record in records if record.status in DONE]
+        ended = [record for record in records if record.status in FINAL]
         seconds = f"{sum(record.seconds for record in ended) / len(ended):.1f}" if ended else "-"
         now = "; ".join(f"seed {s.seed}, {at_work[s.run_id]}" for s in own if s.run_id in at_work)
         failed = sum(record.status in FAILED for record in records)
@@ -136,7 +136,7 @@ def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs:
     """
     seconds: dict[str, list[float]] = {}
     for spec in specs:
-        if spec.run_id in recorded and recorded[spec.run_id].status in DONE:
+        if spec.run_id in recorded and recorded[spec.run_id].status in FINAL:
             seconds.setdefault(spec.method.name, []).append(recorded[spec.run_id].seconds)
     if not seconds:
         return None

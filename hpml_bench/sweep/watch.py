@@ -24,7 +24,7 @@ from hpml_bench.records.files import RECORD, read_json, read_model, write_atomic
 from hpml_bench.records.folder import TAKEN, RunFolder
 from hpml_bench.records.jobs import CLAIMS, OWNER, Job, JobPlan, claims, read_jobs, read_resolved
 from hpml_bench.records.plan import Plan, RunState
-from hpml_bench.records.run import DONE
+from hpml_bench.records.run import FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
@@ -148,7 +148,7 @@ class Watcher:
         known = {}
         for run, inode in there.items():
             mark, state = self._known.get(run, ((), None))
-            if state is not None and state.status in DONE and mark[0] == inode:
+            if state is not None and state.status in FINAL and mark[0] == inode:
                 known[run] = mark, state
                 continue
             now = _mark(self._folder / run, inode)

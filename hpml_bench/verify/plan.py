@@ -12,7 +12,7 @@ from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.points import iterate_points, read_points
 from hpml_bench.records.predictions import bytes_of, read_predictions
-from hpml_bench.records.run import DONE, RunRecord
+from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import (
     differences,
     grouped,
@@ -232,7 +232,7 @@ def _whole(path: Any, own: RunRecord) -> bool:
         record = load_record(path)
     except ValueError:
         return False
-    done = record.status in DONE and record.protocol_id == own.protocol_id
+    done = record.status in FINAL and record.protocol_id == own.protocol_id
     return done and changed(path.parent, record) is None
 
 

@@ -38,7 +38,7 @@ from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import POINTS, read_json, write_atomically
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import Tail, iterate_points
-from hpml_bench.records.run import DONE, Point, RunRecord
+from hpml_bench.records.run import FINAL, Point, RunRecord
 from hpml_bench.suite.settings import RunSpec, identity
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.processes import kill
@@ -187,7 +187,7 @@ def closing(record: RunRecord | None) -> Order:
         return {"do": "close", "summary": {}, "exit_code": 1}
     summary = {name: value for name, value in record.metrics.items() if value is not None}
     facts = {"status": record.status, "run_seconds": record.seconds, "protocol_id": record.protocol_id}
-    return {"do": "close", "summary": summary | facts, "exit_code": 0 if record.status in DONE else 1}
+    return {"do": "close", "summary": summary | facts, "exit_code": 0 if record.status in FINAL else 1}
 
 
 def comparison(spec: RunSpec, wandb_id: str, tables: Sequence[Table]) -> list[Order]:
