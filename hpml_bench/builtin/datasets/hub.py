@@ -42,7 +42,6 @@ class HubDataset(DatasetLoader):
         """Names of the classes or tags, in the order of the labels; empty to take the dataset's own."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Return the rows of the dataset's splits."""
         options = self.options
         parts, revision = read_repository(options.dataset, options.config)
         train = _split(parts, options.train, options)

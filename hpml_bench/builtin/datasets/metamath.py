@@ -47,7 +47,6 @@ class MetaMath(DatasetLoader):
         """Template of a question; the answer follows it."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Return the rows."""
         options = self.options
         train = _split(options.train, None, "train", ("query", "response"))
         kept = [

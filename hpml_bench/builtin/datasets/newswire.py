@@ -24,7 +24,6 @@ class Newswire(DatasetLoader):
         The embedded backbone was pretrained at the default."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
         from datasets import Dataset
 
         world = make_world(self.options.own_share)

@@ -31,7 +31,6 @@ class NewswireChat(DatasetLoader):
         """The generator has no options."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
         world = make_world()
         splits: dict[str, Any] = {}
         best = 0.0

@@ -30,7 +30,6 @@ class NewswireEntities(DatasetLoader):
         """Share of the names that have two words, the second tagged I-."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
         from datasets import Dataset, Features, Value
 
         world, seed = make_world(self.options.own_share), settings.data_seed

@@ -39,7 +39,6 @@ class NewswireScore(DatasetLoader):
         """Standard deviation of the normal noise on the number."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Generate as many rows as the settings ask for; `data_seed` and the split determine them."""
         from datasets import Dataset
 
         world, seed, noise = make_world(self.options.own_share), settings.data_seed, self.options.noise

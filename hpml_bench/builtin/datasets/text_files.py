@@ -35,7 +35,6 @@ class TextFiles(DatasetLoader):
         """Files to read, their columns and their format."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Return the rows of the files."""
         options, train_file = self.options, file_of(self.options.train)
         train, layout = read_file(train_file, options)
         label, named = (None, True) if layout is None else (layout.label, layout.named)

@@ -48,7 +48,6 @@ class WordProblems(DatasetLoader):
         """Text after each question."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        """Generate as many rows as the settings ask for; `data_seed` determines them."""
         rng = np.random.default_rng([settings.data_seed, 5])
         known: dict[str, str] = {}
         return LoadedData(**{split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()})

@@ -16,5 +16,4 @@ class Choice(Scorer):
     of = "choices"
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 1 where the chosen text is the right one."""
         return float(answer == expected)

@@ -15,5 +15,4 @@ class Contains(Scorer):
     )
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 1 where the expected text occurs in the answer."""
         return float(" ".join(expected.lower().split()) in " ".join(answer.lower().split()))

@@ -15,7 +15,6 @@ class Exact(Scorer):
     )
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 1 where both are the same."""
         return float(normalised(answer) == normalised(expected))
 
 

@@ -22,7 +22,6 @@ class F1(Scorer):
     binary = False
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 2PR / (P + R) over the words of both."""
         given, wanted = words(answer), words(expected)
         if not given or not wanted:
             return float(given == wanted)

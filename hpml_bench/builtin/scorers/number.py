@@ -28,7 +28,6 @@ class Number(Scorer):
     )
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 1 where both give the same number; 0 where one gives none."""
         number = number_of(answer)
         return float(number is not None and number == number_of(expected))
 

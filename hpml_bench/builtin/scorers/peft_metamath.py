@@ -22,7 +22,6 @@ class PeftMetaMath(Scorer):
     )
 
     def score(self, answer: str, expected: str) -> float:
-        """Return 1 where both are the same number, or the same text and no number."""
         given, wanted = final_answer(answer), final_answer(expected)
         return float(given is not None and wanted is not None and _value(given) == _value(wanted))
 

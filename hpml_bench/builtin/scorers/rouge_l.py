@@ -38,11 +38,9 @@ class RougeL(Scorer):
         return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
 
     def check(self) -> None:
-        """Refuse a missing package."""
         _ = self._scorer
 
     def score(self, answer: str, expected: str) -> float:
-        """Return the F-measure."""
         return float(self._scorer.score(expected, answer)["rougeL"].fmeasure)
 
 

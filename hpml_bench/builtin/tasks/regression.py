@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
+from hpml_bench.plugins.task import Guess, TextTask, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
-from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-    from torch import Tensor, nn
-
-    from hpml_bench.plugins.tokenizer import Encoder
+    from torch import Tensor
 
 _metric = partial(Metric.define, phase="test", group="quality")
 
 
-class Regression(Task):
+class Regression(TextTask):
     """A linear layer on one pooled hidden state of the encoder predicts a number.
 
     The layer gives z, and the number is mean + sd z, with mean and standard deviation of the training targets. The loss
@@ -36,8 +32,8 @@ class Regression(Task):
 
     title = "Regression"
     target = "number"
-    columns = ("label", "text")
     headline = "test_rmse"
+    outputs = 1
     metrics = (
         loss_metrics("", "Squared error, divided by the variance of the training targets,")[0],
         loss_metrics("", "Squared error")[1],
@@ -64,12 +60,6 @@ class Regression(Task):
         ),
     )  # fmt: skip
 
-    class Options(Frozen):
-        """Input of the head."""
-
-        pooling: Literal["last", "first", "mean"] = "last"
-        """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
-
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a target that is no finite number."""
         import pyarrow as pa
@@ -90,22 +80,10 @@ class Regression(Task):
             raise UserError(f"all {len(labels)} training rows have the target {labels[0]:g}; regression needs two")
         return {"mean": float(labels.mean()), "sd": float(labels.std())}
 
-    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return token ids and the number."""
-        return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
-
     def label_type(self) -> pa.DataType:
-        """Return float64."""
         import pyarrow as pa
 
         return pa.float64()
-
-    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Put a linear layer on one pooled hidden state; outputs are z [B, 1]."""
-        from hpml_bench.plugins.model import TaskModel, new_head, pool
-
-        select = partial(pool, pooling=self.options.pooling)
-        return TaskModel(encoder, new_head(hidden_size, 1, seed), select, virtual_tokens)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the squared errors of z, summed: those of the numbers over the training targets' variance."""
@@ -120,7 +98,6 @@ class Regression(Task):
         return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss, RMSE, MAE and both correlations."""
         reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
         errors = prediction - reference
         return {

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, Task, first_true, loss_metrics
+from hpml_bench.plugins.task import Guess, TextTask, first_true, loss_metrics
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
-from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-    from torch import Tensor, nn
-
-    from hpml_bench.plugins.tokenizer import Encoder
+    from torch import Tensor
 
 MOST_CLASSES = 1_000_000
 """Most classes of macro-F1, whose counts take memory for every class."""
@@ -28,12 +24,11 @@ MOST_CLASSES = 1_000_000
 _metric = partial(Metric.define, phase="test", group="quality")
 
 
-class SequenceClassification(Task):
+class SequenceClassification(TextTask):
     """A linear layer on one pooled hidden state of the encoder gives one logit per class."""
 
     title = "Sequence classification"
     target = "class"
-    columns = ("label", "text")
     headline = "test_accuracy"
     binary = True
     metrics = (
@@ -49,12 +44,6 @@ class SequenceClassification(Task):
             "predicted.",
         ),
     )  # fmt: skip
-
-    class Options(Frozen):
-        """Input of the head."""
-
-        pooling: Literal["last", "first", "mean"] = "last"
-        """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         """Refuse a label that is no index into the names."""
@@ -78,41 +67,25 @@ class SequenceClassification(Task):
             raise UserError(f"all {len(train)} training rows are of the class '{only}'; classification needs two")
         return {}
 
-    def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return token ids and the class."""
-        return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
-
     def label_type(self) -> pa.DataType:
-        """Return int64."""
         import pyarrow as pa
 
         return pa.int64()
 
-    def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Put a linear layer on one pooled hidden state; outputs are logits [B, C]."""
-        from hpml_bench.plugins.model import TaskModel, new_head, pool
-
-        select = partial(pool, pooling=self.options.pooling)
-        return TaskModel(encoder, new_head(hidden_size, len(self.label_names), seed), select, virtual_tokens)
-
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each row."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs, labels, reduction="none")
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the summed cross-entropy by torch's own reduction."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs, labels, reduction="sum")
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the most likely class of each row."""
         return outputs.argmax(dim=-1)
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss, accuracy and macro-F1."""
         reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
         return {
             "loss": float(np.mean(predictions.loss, dtype=np.float64)),

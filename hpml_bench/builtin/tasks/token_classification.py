@@ -88,7 +88,6 @@ class TokenClassification(Task):
         return {"input_ids": ids, "label": labels}
 
     def label_type(self) -> pa.DataType:
-        """Return a list of int32."""
         import pyarrow as pa
 
         return pa.list_(pa.int32())
@@ -100,18 +99,15 @@ class TokenClassification(Task):
         return TaskModel(encoder, new_head(hidden_size, len(self.label_names), seed), every_token, virtual_tokens)
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, summed over its words."""
         from torch.nn.functional import cross_entropy
 
         losses = cross_entropy(outputs.transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none")
         return losses.sum(dim=1)
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the most likely tag of each token [B, L]."""
         return outputs.argmax(dim=-1)
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss per word, F1, precision and recall of entities, and accuracy of words; 0 for divisions by 0."""
         counts = self._counts(predictions.reference, predictions.prediction)
         right, reference, predicted = (int(count.sum()) for count in counts)
         words = flat(predictions.reference)

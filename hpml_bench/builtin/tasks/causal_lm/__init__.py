@@ -13,9 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from hpml_bench.builtin.tasks.causal_lm.metrics import ANSWERED, LOSSES, NORMALISED, score_metric
 from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
-from hpml_bench.builtin.tasks.causal_lm.scores import guess_tokens, linearised_loss, texts_of
+from hpml_bench.builtin.tasks.causal_lm.scores import (
+    ANSWERED,
+    LOSSES,
+    NORMALISED,
+    guess_tokens,
+    linearised_loss,
+    score_metric,
+    texts_of,
+)
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     IGNORE_INDEX,
@@ -132,7 +139,6 @@ class CausalLM(Task):
 
     @property
     def decoding(self) -> Decoding | None:
-        """Options of generation; None where no answers are generated."""
         if self.scorer is None or self.scorer.of != "answers":
             return None
         options = self.options
@@ -145,7 +151,6 @@ class CausalLM(Task):
 
     @property
     def retention(self) -> tuple[str, int] | None:
-        """Source and most rows of the text on which forgetting is measured; None for none."""
         options = self.options
         return (options.retention, options.retention_samples) if options.retention else None
 
@@ -241,7 +246,6 @@ class CausalLM(Task):
         return encode_texts([contents[-1] for contents in rows["contents"]], encoder)
 
     def conversations(self, encoder: Encoder) -> Conversations:
-        """Return the conversion of conversations to token ids."""
         from hpml_bench.data.chat import Conversations
         from hpml_bench.data.chat_template import chat_template
 
@@ -257,7 +261,6 @@ class CausalLM(Task):
         )
 
     def stop_ids(self, encoder: Encoder) -> tuple[int, ...]:
-        """Return the tokens that end an answer."""
         return self.conversations(encoder).stop_ids
 
     def chat_template(self, encoder: Encoder) -> str:
@@ -268,11 +271,9 @@ class CausalLM(Task):
         return standing_template(chat_template(encoder, options.template), options.template_options, options.system)
 
     def scaffold(self, encoder: Encoder) -> Scaffold:
-        """Return the text that the template writes around an answer."""
         return self.conversations(encoder).scaffold
 
     def label_type(self) -> pa.DataType:
-        """Return a list of int32."""
         import pyarrow as pa
 
         return pa.list_(pa.int32())
@@ -304,13 +305,11 @@ class CausalLM(Task):
         return LanguageModel(encoder, virtual_tokens)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the summed cross-entropy of the target tokens."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs, labels[target_positions(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, summed over its target tokens."""
         from torch.nn.functional import cross_entropy
 
         rows, places = target_positions(labels, len(outputs))
