@@ -1,14 +1,18 @@
 """Templates and tokenizers of families of models, and conversations as token ids with them.
 
-The templates are those of the families' own model cards, without their parts on tools. The tokenizers are small ones of
-the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
+The templates of files/chat_families.json are those of the families' own model cards, without their parts on tools; the
+files in `templates/` are unchanged copies (its README says where each is from and under which licence). The tokenizers
+are small ones of the families' kinds: byte-level BPE, and BPE over ▁ with bytes for what it doesn't know.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,182 +24,9 @@ from hpml_bench.data.chat_template import PLAIN
 from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
 
-# Templates
-
-CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
-    "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-CHATML_MARKED = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}"
-    "{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-LLAMA_3 = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
-    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
-    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
-LLAMA_3_MARKED = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + "
-    "'<|end_header_id|>\n\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
-    "{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}{% else %}"
-    "{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}{% endfor %}"
-)
-LLAMA_32 = """\
-{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
-{{- "Cutting Knowledge Date: December 2023\\n" }}
-{{- "Today Date: " + date_string + "\\n\\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-{%- endif %}
-"""
-MISTRAL = (
-    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
-    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}"
-    "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
-)
-MISTRAL_MARKED = MISTRAL.replace(
-    "{{ message['content'] + eos_token}}", "{% generation %}{{ message['content'] + eos_token}}{% endgeneration %}"
-)
-MISTRAL_03 = """\
-{%- if messages[0]["role"] == "system" %}
-    {%- set system_message = messages[0]["content"] %}
-    {%- set loop_messages = messages[1:] %}
-{%- else %}
-    {%- set loop_messages = messages %}
-{%- endif %}
-{{- bos_token }}
-{%- for message in loop_messages %}
-    {%- if message["role"] == "user" %}
-        {%- if loop.last and system_message is defined %}
-            {{- "[INST] " + system_message + "\\n\\n" + message["content"] + "[/INST]" }}
-        {%- else %}
-            {{- "[INST] " + message["content"] + "[/INST]" }}
-        {%- endif %}
-    {%- elif message["role"] == "assistant" %}
-        {{- " " + message["content"]|trim + eos_token}}
-    {%- endif %}
-{%- endfor %}
-"""
-GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}"
-    "{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
-)
-GEMMA_MARKED = GEMMA.replace(
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}",
-    "{{ '<start_of_turn>' + role + '\n' }}{% if role == 'model' %}{% generation %}{{ message['content'] | trim + "
-    "'<end_of_turn>' }}{% endgeneration %}{% else %}{{ message['content'] | trim + '<end_of_turn>' }}{% endif %}"
-    "{{ '\n' }}",
-)
-QWEN_25 = """\
-{%- if messages[0]['role'] == 'system' %}
-    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
-{%- else %}
-    {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""  # noqa: E501
-QWEN_3 = """\
-{%- if messages[0].role == 'system' %}
-    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
-{%- endif %}
-{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
-        {%- set ns.multi_step_tool = false %}
-        {%- set ns.last_query_index = index %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.content is string %}
-        {%- set content = message.content %}
-    {%- else %}
-        {%- set content = '' %}
-    {%- endif %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
-        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
-    {%- elif message.role == "assistant" %}
-        {%- set reasoning_content = '' %}
-        {%- if message.reasoning_content is string %}
-            {%- set reasoning_content = message.reasoning_content %}
-        {%- else %}
-            {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
-                {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
-            {%- endif %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last_query_index %}
-            {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
-            {%- else %}
-                {{- '<|im_start|>' + message.role + '\\n' + content }}
-            {%- endif %}
-        {%- else %}
-            {{- '<|im_start|>' + message.role + '\\n' + content }}
-        {%- endif %}
-        {{- '<|im_end|>\\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\\n\\n</think>\\n\\n' }}
-    {%- endif %}
-{%- endif %}
-"""  # noqa: E501
-ZEPHYR = (
-    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + "
-    "eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
-    "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}"
-    "\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
-)
-ALPACA = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '### Instruction:\n' + message['content'] + "
-    "'\n\n' }}{% else %}{{ '### Response:\n' + message['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
-)
-DEEPSEEK_R1 = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '<User>' + message['content'] }}"
-    "{% else %}{{ '<Assistant>' + message['content'].split('</think>')[-1] + eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<Assistant><think>\n' }}{% endif %}"
-)
-
+TABLE = json.loads((Path(__file__).parents[1] / "files/chat_families.json").read_text(encoding="utf-8"))
+T = SimpleNamespace(PLAIN=PLAIN, **TABLE["templates"])
+"""Templates by name."""
 
 # Tokenizers
 
@@ -338,19 +169,8 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "chatml": Family(CHATML, chatml, "<|im_end|>"),
-    "chatml marked": Family(CHATML_MARKED, chatml, "<|im_end|>"),
-    "llama 3": Family(LLAMA_3, llama_3, "<|eot_id|>"),
-    "mistral": Family(MISTRAL, mistral, "</s>", system=False),
-    "mistral old": Family(MISTRAL, llama_2, "</s>", system=False),
-    "gemma": Family(GEMMA, gemma, "<end_of_turn>", system=False),
-    "qwen 2.5": Family(QWEN_25, chatml, "<|im_end|>"),
-    "qwen 3": Family(QWEN_3, chatml, "<|im_end|>", turns=False),
-    "zephyr": Family(ZEPHYR, llama_2, "</s>"),
-    "zephyr first": Family(ZEPHYR, mistral, "</s>"),
-    "alpaca": Family(ALPACA, gpt2, "<|endoftext|>", system=False),
-    "alpaca old": Family(ALPACA, llama_2, "</s>", system=False),
-    "plain": Family(PLAIN, gpt2, "<|endoftext|>", system=False),
+    name: Family(**row | {"template": getattr(T, row["template"]), "tokenizer": globals()[row["tokenizer"]]})
+    for name, row in TABLE["families"].items()
 }
 names = pytest.mark.parametrize("name", FAMILIES)
 
@@ -409,10 +229,6 @@ SYSTEM = ("You are a helpful assistant.", *TWO)
 # By hand
 
 HAND = ["<unk>", "<s>", "</s>", "<user>", "<bot>", "<end>", "two", "and", "is", "four", "five", "?", "\n", "so"]
-HAND_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{{ '<user> ' if m.role == 'user' else '<bot> ' }}{{ m.content }} <end> \n "
-    "{% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
-)
 
 
 @cache
@@ -421,3 +237,53 @@ def by_hand() -> Any:
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(HAND)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     return finished(backend, ("<unk>", "<s>", "</s>", "<user>", "<bot>", "<end>"), (), "<s>", eos_token="</s>")
+
+
+# Templates as families of models publish them
+
+FOLDER = Path(__file__).parent / "templates"
+THOUGHTS = re.compile(r"</?(?:think|tool_call|tool_response|seed:think)>")
+"""Added tokens that are not special: a text may hold them."""
+SPECIAL = re.compile(
+    r"<\|[^|<>'\"{}\s]{1,40}\|>|<\|[a-z_]{2,20}>|<[a-z_]{2,20}\|>|<｜[^｜<>]{1,40}｜>|<(?:start|end)_of_turn>|\[gMASK\]|<sop>|"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|ARGS|IMG)\]"
+)
+
+
+class Published(NamedTuple):
+    """A template of a family."""
+
+    models: str
+    """Whose it is."""
+    file: str
+    end: str
+    """The tokenizer's end token."""
+    ends: tuple[str, ...] = ()
+    """Further end tokens, of generation_config.json."""
+    several: bool = True
+    """Whether all answers of a conversation can be learnt; else the last one."""
+    system: bool = True
+    """Whether it knows system prompts."""
+    system_last: bool = False
+    """Whether it writes a system prompt into the last question, so that only the last answer can be learnt with one."""
+
+    @property
+    def template(self) -> str:
+        """Its text."""
+        return (FOLDER / f"{self.file}.jinja").read_text(encoding="utf-8")
+
+
+PUBLISHED = [Published(**row | {"ends": tuple(row.get("ends", ()))}) for row in TABLE["published"]]
+
+
+@cache
+def published_tokenizer(family: Published) -> Any:
+    """Return a small tokenizer that knows the special tokens of a family."""
+    found = {*SPECIAL.findall(family.template), family.end, *family.ends, "<|bos|>"}
+    plain = sorted(set(THOUGHTS.findall(family.template)))
+    return byte_level(*sorted(found), plain=plain, bos="<|bos|>", words=LLAMA_3_WORDS, eos_token=family.end)
+
+
+def end_ids(family: Published) -> tuple[int, ...]:
+    """Return the end tokens of a family's generation_config.json."""
+    return tuple(published_tokenizer(family).convert_tokens_to_ids([family.end, *family.ends]))

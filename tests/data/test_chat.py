@@ -8,24 +8,11 @@ from typing import Any
 
 import pytest
 from chat_families import (
-    ALPACA,
-    CHATML,
-    CHATML_MARKED,
-    DEEPSEEK_R1,
     FAMILIES,
-    GEMMA,
-    GEMMA_MARKED,
-    HAND_TEMPLATE,
-    LLAMA_3,
-    LLAMA_3_MARKED,
-    LLAMA_32,
-    MISTRAL_03,
-    MISTRAL_MARKED,
     ONE,
-    QWEN_3,
     SYSTEM,
     TWO,
-    ZEPHYR,
+    T,
     by_hand,
     byte_level,
     chatml,
@@ -63,9 +50,9 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
     tokenizer = family.tokenizer()
     expected = tokenizer.apply_chat_template(messages(*contents, first=first), chat_template=family.template)
     ids = list(found.ids)
-    if family.template in {ZEPHYR, ALPACA, PLAIN} and tokenizer.bos_token_id is not None:
+    if family.template in {T.ZEPHYR, T.ALPACA, PLAIN} and tokenizer.bos_token_id is not None:
         assert ids.pop(0) == tokenizer.bos_token_id  # the tokenizer's own, which such a template leaves to it
-    if family.template in {ALPACA, PLAIN}:
+    if family.template in {T.ALPACA, PLAIN}:
         assert ids.pop() == tokenizer.eos_token_id
     if name == "plain" and contents is not ONE:  # words of two turns that would be one token
         assert decoded(writer, ids) == tokenizer.decode(expected["input_ids"])
@@ -74,8 +61,8 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
 
 
 @pytest.mark.parametrize(
-    ("name", "marked"), [("chatml", CHATML_MARKED), ("llama 3", LLAMA_3_MARKED), ("mistral", MISTRAL_MARKED),
-                         ("mistral old", MISTRAL_MARKED), ("gemma", GEMMA_MARKED)],
+    ("name", "marked"), [("chatml", T.CHATML_MARKED), ("llama 3", T.LLAMA_3_MARKED), ("mistral", T.MISTRAL_MARKED),
+                         ("mistral old", T.MISTRAL_MARKED), ("gemma", T.GEMMA_MARKED)],
 )  # fmt: skip
 @pytest.mark.parametrize("contents", [ONE, TWO])
 def test_what_is_learnt_is_the_mask_of_transformers(name: str, marked: str, contents: tuple[str, ...]) -> None:
@@ -111,7 +98,7 @@ def test_the_prompt_is_what_a_model_is_given_to_answer(name: str) -> None:
 
 def test_ids_and_labels_by_hand() -> None:
     """BOS once; each answer and the end of its turn are learnt; the line break after that is not."""
-    writer = conversations(by_hand(), HAND_TEMPLATE)
+    writer = conversations(by_hand(), T.HAND_TEMPLATE)
     found = example(writer, "two and two ?", "is four", "and so ?", "five")
     user = [3, 6, 7, 6, 11, 5, 12]
     assert list(found.ids) == [1, *user, 4, 8, 9, 5, 12, 3, 7, 13, 11, 5, 12, 4, 10, 5, 12]
@@ -126,7 +113,7 @@ def test_ids_and_labels_by_hand() -> None:
 
 def test_every_token_can_be_learnt() -> None:
     """With `loss_on: all`: all but the first, which nothing comes before; the ids are the same."""
-    told, writer = (conversations(by_hand(), HAND_TEMPLATE, loss_on=kind) for kind in ("answers", "all"))
+    told, writer = (conversations(by_hand(), T.HAND_TEMPLATE, loss_on=kind) for kind in ("answers", "all"))
     found = example(writer, "two ?", "is four")
     assert found.ids == example(told, "two ?", "is four").ids
     assert found.labels == (IGNORE_INDEX, *found.ids[1:])
@@ -158,7 +145,7 @@ def test_answers_and_their_ends_are_learnt_and_nothing_else(name: str) -> None:
         return
     found = example(writer, *TWO)
     learnt = [text for text, one in runs(writer, found) if one]
-    ends = "" if family.template in {ALPACA, PLAIN} else family.end
+    ends = "" if family.template in {T.ALPACA, PLAIN} else family.end
     assert [text.strip(" ") for text in learnt] == [f"hello user{ends}", f"Paris is\nthe capital.{family.end}"]
     assert found.expected == TWO[-1]
     assert decoded(writer, writer.answer_of(found)).strip(" ") == TWO[-1]
@@ -185,7 +172,7 @@ def test_bos_comes_once() -> None:
 
 def test_marks_may_leave_the_end_of_the_turn_out() -> None:
     """It is learnt all the same, and no end token is put in its place."""
-    template = CHATML_MARKED.replace(
+    template = T.CHATML_MARKED.replace(
         "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
         "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
     )
@@ -216,7 +203,7 @@ def test_thinking_is_learnt_with_the_answer() -> None:
 
 @pytest.mark.parametrize(
     ("template", "tokenizer", "contents"),
-    [(QWEN_3, chatml, TWO), (DEEPSEEK_R1, mistral, TWO)],
+    [(T.QWEN_3, chatml, TWO), (T.DEEPSEEK_R1, mistral, TWO)],
 )
 def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
     template: str, tokenizer: Callable[[], Any], contents: tuple[str, ...]
@@ -234,7 +221,7 @@ def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
 
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
     """R1's: the thought is closed, and one in the row is kept, which the template would drop."""
-    writer = conversations(mistral(), DEEPSEEK_R1)
+    writer = conversations(mistral(), T.DEEPSEEK_R1)
     for answer, learnt in {
         "It is 4.": "\n</think>\n\nIt is 4.</s>",
         "<think>\n2 and 2\n</think>\n\nIt is 4.": "2 and 2\n</think>\n\nIt is 4.</s>",
@@ -253,7 +240,7 @@ def test_a_template_whose_prompt_is_another_conversation_is_refused() -> None:
     with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
         example(conversations(gpt2(), template), *ONE)
     with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
-        example(conversations(mistral(), MISTRAL_03), "Be short.", *ONE, first="system")
+        example(conversations(mistral(), T.MISTRAL_03), "Be short.", *ONE, first="system")
     silent = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     with pytest.raises(UserError, match=r"^the chat template of path:model leaves out an answer's content; give"):
         example(conversations(gpt2(), silent), *ONE)
@@ -324,7 +311,7 @@ def test_options_of_a_template_are_given_to_it() -> None:
 
 def test_a_standing_template_needs_no_options() -> None:
     """It writes by itself what another does with options, a system prompt of any letters and our date."""
-    template = "\n  {{ mode }}{{ strftime_now('%Y') }}\n" + CHATML
+    template = "\n  {{ mode }}{{ strftime_now('%Y') }}\n" + T.CHATML
     system = 'It\'s "so":\n{{ 7 * 7 }} {% x %} é\\n'
     standing = standing_template(template, {"mode": ["it's", None, True, 2.5]}, system)
     turns = messages(*ONE)
@@ -335,7 +322,7 @@ def test_a_standing_template_needs_no_options() -> None:
     own = [{"role": "system", "content": "Own."}, *turns]
     assert "Own." in chatml().apply_chat_template(own, chat_template=standing, tokenize=False)
     assert system not in chatml().apply_chat_template(own, chat_template=standing, tokenize=False)
-    assert standing_template(CHATML, {}, None) == CHATML
+    assert standing_template(T.CHATML, {}, None) == T.CHATML
 
 
 def test_turns_of_weight_0_are_not_learnt() -> None:
@@ -363,7 +350,7 @@ def test_a_turn_of_weight_0_is_refused_where_every_token_is_learnt() -> None:
 
 def test_tools_are_given_to_a_template_that_writes_them() -> None:
     """One that doesn't is refused."""
-    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + T.CHATML
     writer = conversations(chatml(), template)
     tools = [{"type": "function", "function": {"name": "add"}}]
     found = writer.example(roles(*ONE), ONE, tools=tools)
@@ -409,12 +396,12 @@ def test_the_tokenizers_template_is_taken_unless_one_is_given(tmp_path: Path) ->
     tokenizer = byte_level("<|endoftext|>", eos_token="<|endoftext|>")
     encoder = Encoder(tokenizer, 100, None, "path:model")
     assert chat_template(encoder, None) == PLAIN
-    tokenizer.chat_template = {"default": CHATML, "tool_use": ZEPHYR}
-    assert chat_template(encoder, None) == CHATML
-    tokenizer.chat_template = CHATML
-    assert chat_template(encoder, None) == CHATML
+    tokenizer.chat_template = {"default": T.CHATML, "tool_use": T.ZEPHYR}
+    assert chat_template(encoder, None) == T.CHATML
+    tokenizer.chat_template = T.CHATML
+    assert chat_template(encoder, None) == T.CHATML
     assert chat_template(encoder, "plain") == PLAIN
-    assert chat_template(encoder, ALPACA) == ALPACA
+    assert chat_template(encoder, T.ALPACA) == T.ALPACA
     (tmp_path / "own.jinja").write_text("{{ 'é' }}\n", encoding="utf-8")
     assert chat_template(encoder, f"path:{tmp_path / 'own.jinja'}") == "{{ 'é' }}\n"
     for given_, says in {
@@ -460,9 +447,9 @@ def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
 
 def test_the_date_is_the_same_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that asks for today's is given the one that Llama's fall back on; nothing else in it changes."""
-    writer = conversations(llama_3(), LLAMA_32)
+    writer = conversations(llama_3(), T.LLAMA_32)
     text = decoded(writer, example(writer, *ONE).ids)
-    fixed = LLAMA_32.replace("strftime_now is defined", "false")
+    fixed = T.LLAMA_32.replace("strftime_now is defined", "false")
     assert "Today Date: 26 Jul 2024\n\n<|eot_id|>" in text
     assert text == llama_3().apply_chat_template(messages(*ONE), chat_template=fixed, tokenize=False)
     dated = conversations(gpt2(), "\n  {{ strftime_now('%Y-%m-%d, %B') }}" + PLAIN)
@@ -479,9 +466,9 @@ def test_bytes_are_those_of_the_learnt_text(name: str) -> None:
     answers = ["É is <s> so\u05d0", " the\x00 2+2\n😀."]
     contents = ["What?", answers[0], "So?", answers[1]] if family.turns else ["What?", answers[1]]
     found = example(writer, *contents)
-    trims = family.template in {LLAMA_3, GEMMA}
+    trims = family.template in {T.LLAMA_3, T.GEMMA}
     expected = sum(len((text.strip() if trims else text).encode()) for text in contents[1::2])
-    thought = "<think>\n\n</think>\n\n" if family.template == QWEN_3 else ""
+    thought = "<think>\n\n</think>\n\n" if family.template == T.QWEN_3 else ""
     assert found.target_bytes == expected + len(thought)
 
 

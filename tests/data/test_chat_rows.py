@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chat_families import CHATML, FAMILIES, MISTRAL, ONE, QWEN_3, TWO, chatml, example, mistral, of, roles
+from chat_families import FAMILIES, ONE, TWO, T, chatml, example, mistral, of, roles
 
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
 from hpml_bench.plugins.tokenizer import Encoder
@@ -78,7 +78,7 @@ def encode(
 def test_rows_become_ids_labels_and_what_scoring_needs() -> None:
     """One entry a row that is kept, in every column."""
     rows = {"roles": [roles(*ONE), roles(*TWO), ["assistant"]], "contents": [[*ONE], [*TWO], ["Paris is"]]}
-    found, counts = encode(chatml(), rows, template=CHATML, max_length=40)
+    found, counts = encode(chatml(), rows, template=T.CHATML, max_length=40)
     assert {len(column) for column in found.values()} == {2}
     assert found["input_ids"][0] == list(example(of("chatml"), *ONE).ids)
     assert (found["question"], found["expected"]) == ([ONE[0], ""], [ONE[1], "Paris is"])
@@ -89,14 +89,14 @@ def test_a_row_that_a_template_refuses_is_named_by_its_beginning() -> None:
     """One sentence, without the line breaks of the row."""
     rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi\nthere", "a", "b"]]}
     with pytest.raises(UserError, match=r"Conversation roles must .* \(the row begins with 'Hi there'\)$") as raised:
-        encode(mistral(), rows, template=MISTRAL)
+        encode(mistral(), rows, template=T.MISTRAL)
     assert "\n" not in str(raised.value)
 
 
 def test_choices_are_the_tokens_of_the_answer_alone() -> None:
     """Without the end of the turn and the line break behind it."""
     rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "yes"]], "choices": [["yes", "no and no"]]}
-    found, _ = encode(chatml(), rows, template=CHATML, scorer="choice")
+    found, _ = encode(chatml(), rows, template=T.CHATML, scorer="choice")
     assert [chatml().decode(ids) for ids in found["choice_ids"][0]] == ["yes", "no and no"]
     assert found["input_ids"][0][found["prompt"][0] :][: len(found["choice_ids"][0][0])] == found["choice_ids"][0][0]
 
@@ -107,7 +107,7 @@ def test_every_choice_fits_behind_the_prompt(too_long: str) -> None:
     long = "the answer to a question is a short text"
     rows = {"roles": [roles(*ONE)], "contents": [["What is the capital of France?", "yes"]], "choices": [["yes", long]]}
     whole = len(example(of("chatml"), rows["contents"][0][0], long).ids)
-    found, counts = encode(chatml(), rows, whole - 2, template=CHATML, scorer="choice", too_long=too_long)
+    found, counts = encode(chatml(), rows, whole - 2, template=T.CHATML, scorer="choice", too_long=too_long)
     assert counts["rows"] == 1
     if too_long == "drop":
         assert found["input_ids"] == []
@@ -123,10 +123,10 @@ def test_choices_begin_behind_what_the_template_begins_an_answer_with(thinking: 
     """An empty thought is a part of the prompt of all choices, so that it weighs none of them."""
     rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "yes"]], "choices": [["yes", "no and no"]]}
     options = {} if thinking else {"template_options": {"enable_thinking": False}}
-    found, _ = encode(chatml(), rows, template=QWEN_3, scorer="choice", **options)
+    found, _ = encode(chatml(), rows, template=T.QWEN_3, scorer="choice", **options)
     assert [chatml().decode(ids) for ids in found["choice_ids"][0]] == ["yes", "no and no"]
     assert chatml().decode(found["input_ids"][0][: found["prompt"][0]]).endswith("assistant\n<think>\n\n</think>\n\n")
-    asked, _ = encode(chatml(), rows, template=QWEN_3, scorer="exact", **options)
+    asked, _ = encode(chatml(), rows, template=T.QWEN_3, scorer="exact", **options)
     prompt = chatml().decode(asked["input_ids"][0][: asked["prompt"][0]])
     assert prompt.endswith("assistant\n" if thinking else "</think>\n\n")
 
@@ -134,7 +134,7 @@ def test_choices_begin_behind_what_the_template_begins_an_answer_with(thinking: 
 def test_reasoning_is_no_part_of_what_is_asked_for() -> None:
     """It is learnt, but not scored: answers are compared without theirs too."""
     rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "<think>\nTwo.\n</think>\n\nIt is 4."]]}
-    found, _ = encode(chatml(), rows, template=QWEN_3, scorer="exact")
+    found, _ = encode(chatml(), rows, template=T.QWEN_3, scorer="exact")
     assert found["expected"] == ["It is 4."]
     assert "Two." in chatml().decode([label for label in found["label"][0] if label != IGNORE_INDEX])
 
@@ -144,11 +144,11 @@ def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
     tokenizer = chatml()
     (end,) = tokenizer.convert_tokens_to_ids(["<|im_start|>"])
     for template, ends, options, more in (
-        (CHATML, (), {"scorer": "exact"}, {}),
-        (CHATML, (tokenizer.eos_token_id,), {}, {}),
-        (CHATML, (tokenizer.eos_token_id, end), {}, {"end tokens of the model": "<|im_start|>"}),
-        (QWEN_3, (), {}, {}),
-        (QWEN_3, (), {"scorer": "exact"},
+        (T.CHATML, (), {"scorer": "exact"}, {}),
+        (T.CHATML, (tokenizer.eos_token_id,), {}, {}),
+        (T.CHATML, (tokenizer.eos_token_id, end), {}, {"end tokens of the model": "<|im_start|>"}),
+        (T.QWEN_3, (), {}, {}),
+        (T.QWEN_3, (), {"scorer": "exact"},
          {"the template begins an answer with, not scored": repr("<think>\n\n</think>\n\n")}),
     ):  # fmt: skip
         task = make_task(TaskSpec(name="causal_lm", options={"template": template, **options}))
@@ -158,7 +158,7 @@ def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:
 
 def test_weights_and_tools_of_a_row_are_heeded() -> None:
     """As the data set loads them."""
-    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}" + T.CHATML
     rows = {"roles": [roles(*TWO)] * 2, "contents": [[*TWO]] * 2, "weights": [[1.0, 0.0, 1.0, 1.0], []],
             "tools": ['[{"name": "add"}]', ""]}  # fmt: skip
     found, _ = encode(chatml(), rows, template=template)
@@ -170,11 +170,11 @@ def test_weights_and_tools_of_a_row_are_heeded() -> None:
 def test_rows_that_a_template_refuses_are_dropped_and_counted_where_the_suite_says_so() -> None:
     """The others are kept; a template that doesn't fit at all is refused all the same."""
     rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi", "a", "b"]]}
-    found, counts = encode(mistral(), rows, template=MISTRAL, bad_rows="drop")
+    found, counts = encode(mistral(), rows, template=T.MISTRAL, bad_rows="drop")
     assert found["expected"] == [ONE[1]]
     assert counts["bad rows left out, which the chat template refuses"] == 1
     with pytest.raises(UserError, match=r"set task\.options\.loss_on to last"):
-        encode(chatml(), {"roles": [roles(*TWO)], "contents": [[*TWO]]}, template=QWEN_3, bad_rows="drop")
+        encode(chatml(), {"roles": [roles(*TWO)], "contents": [[*TWO]]}, template=T.QWEN_3, bad_rows="drop")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 from chat_families import (
-    ALPACA,
-    CHATML,
     FAMILIES,
-    HAND_TEMPLATE,
     ONE,
-    ZEPHYR,
+    T,
     by_hand,
     byte_level,
     chatml,
@@ -136,7 +133,7 @@ def test_no_text_adds_a_control_token_or_is_lost(name: str, contents: list[str])
 def test_any_text_comes_back(tokenizer: Callable[[], Any], text: str) -> None:
     """NUL, right-to-left and private letters too; only a tokenizer that composes letters changes any."""
     content = f"x{text}x"
-    writer = conversations(tokenizer(), CHATML)
+    writer = conversations(tokenizer(), T.CHATML)
     found = example(writer, content, content)
     body = unicodedata.normalize("NFC", content) if tokenizer is chatml else content
     assert decoded(writer, found.ids).count(body) >= 2
@@ -197,7 +194,7 @@ def test_a_padding_token_of_one_letter_is_text() -> None:
 
 def test_many_special_tokens_in_a_row_are_kept() -> None:
     """As in a corpus that writes <unk> for what it leaves out: more of them than there are private characters."""
-    writer = conversations(llama_2(), ZEPHYR, 10**6)
+    writer = conversations(llama_2(), T.ZEPHYR, 10**6)
     example(writer, "<unk>" * 70_000, "yes")
     assert writer.counts[KEPT] == 70_000
 
@@ -207,7 +204,7 @@ def test_what_a_template_or_tokenizer_changes_is_counted() -> None:
     for writer, text in (
         (of("llama 3"), "line\n"),
         (of("chatml"), "e\u0301"),
-        (conversations(by_hand(), HAND_TEMPLATE), "seven"),
+        (conversations(by_hand(), T.HAND_TEMPLATE), "seven"),
     ):
         example(writer, text, "is")
         assert writer.counts[CHANGED] == 1
@@ -220,13 +217,13 @@ def test_what_a_template_or_tokenizer_changes_is_counted() -> None:
 
 def test_a_tokenizer_without_an_end_token_is_counted() -> None:
     """Nothing is put behind an answer; the rows whose answers don't end are told."""
-    writer = conversations(byte_level("<|im_start|>", "<|im_end|>"), ALPACA)
+    writer = conversations(byte_level("<|im_start|>", "<|im_end|>"), T.ALPACA)
     found = example(writer, *ONE)
     assert runs(writer, found)[-1] == ("It is 4.", True)
     assert writer.stop_ids == ()
     assert writer.answer_of(found) == list(found.ids[found.prompt :])
     assert writer.counts == {"rows": 1, "rows whose answer has no end token, as the tokenizer has none": 1}
-    ended = conversations(writer.encoder.tokenizer, CHATML)
+    ended = conversations(writer.encoder.tokenizer, T.CHATML)
     assert runs(ended, example(ended, *ONE))[-2] == ("It is 4.<|im_end|>", True)
     assert ended.stop_ids == (ended.encoder.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
 
@@ -241,7 +238,7 @@ def test_a_text_of_one_token_teaches_nothing() -> None:
 
 def test_a_token_that_the_model_does_not_have_is_refused() -> None:
     """Tokenizer and model don't belong together."""
-    writer = Conversations(Encoder(chatml(), 100, 10, "path:model"), CHATML)
+    writer = Conversations(Encoder(chatml(), 100, 10, "path:model"), T.CHATML)
     with pytest.raises(UserError, match=r"path:model: the tokenizer gives token .*, but the model has 10; they don't"):
         example(writer, *ONE)
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_families import ONE, SYSTEM, TWO, messages, roles
-from published_templates import FOLDER, PUBLISHED, Published, end_ids, tokenizer
+from chat_families import FOLDER, ONE, PUBLISHED, SYSTEM, TWO, Published, end_ids, messages, published_tokenizer, roles
 
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import TODAY
@@ -24,7 +23,7 @@ conversations = pytest.mark.parametrize("case", CASES)
 
 def writer_of(family: Published, **rules: Any) -> Conversations:
     """Return the conversations of a family, as the preparation makes them."""
-    encoder = Encoder(tokenizer(family), 100_000, None, f"hub:{family.models}", ends=end_ids(family))
+    encoder = Encoder(published_tokenizer(family), 100_000, None, f"hub:{family.models}", ends=end_ids(family))
     return Conversations(encoder, family.template, **rules)
 
 
@@ -83,10 +82,10 @@ def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Publishe
     found = example(writer_of(family, loss_on="last"), case)
     turns = messages(*CASES[case], first="system" if "system" in case else "user")[:-1]
     dated = TODAY if "strftime_now" in family.template else ""
-    asked = tokenizer(family).apply_chat_template(
+    asked = published_tokenizer(family).apply_chat_template(
         turns, chat_template=dated + family.template, add_generation_prompt=True, tokenize=False
     )
-    ids = tokenizer(family)(asked, add_special_tokens=False)["input_ids"]
+    ids = published_tokenizer(family)(asked, add_special_tokens=False)["input_ids"]
     prompt = list(found.ids[: found.prompt])
     assert prompt[prompt[0] != ids[0] :] == ids  # a BOS that the template leaves to the tokenizer
     assert set(found.labels[: found.prompt]) == {IGNORE_INDEX}
@@ -137,9 +136,9 @@ def test_reasoning_of_a_model_is_not_scored(models: str) -> None:
     family = next(family for family in PUBLISHED if family.models == models)
     writer = writer_of(family)
     text, how = REASONED[models].format("It is 4."), generator(writer)
-    ids = tokenizer(family)(text, add_special_tokens=False)["input_ids"]
+    ids = published_tokenizer(family)(text, add_special_tokens=False)["input_ids"]
     assert text_of(ids, how) == "It is 4."
-    unfinished = tokenizer(family)(text[: text.index("5.")], add_special_tokens=False)["input_ids"]
+    unfinished = published_tokenizer(family)(text[: text.index("5.")], add_special_tokens=False)["input_ids"]
     assert text_of(unfinished, how) == ""
 
 

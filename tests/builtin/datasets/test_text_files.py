@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -40,86 +41,109 @@ def load(
     return read(settings(), target, **uris, **options)
 
 
-def test_headerless_rows_of_class_title_description_need_no_options(tmp_path: Path) -> None:
-    """The class is the column with few values; the text is all the others."""
-    data = load(tmp_path, HEADERLESS)
-    assert data.label_names == ("1", "2", "3", "4")
-    assert data.train[5] == {"text": 'Title 5, of class 2 A longer description "number" 5', "label": 1}
-    assert len(data.train) == len(data.test) == 40
-    assert data.notes["columns"] == "text: column 2, column 3; label: column 1"
+class Read(NamedTuple):
+    """A file, and what is read from it."""
+
+    content: str
+    rows: dict[str, list[Any]]
+    """Columns of the first training rows."""
+    names: tuple[str, ...] = ()
+    columns: str = ""
+    """Note on the columns, where it matters."""
+    suffix: str = ".csv"
+    target: Target = "class"
+    options: Mapping[str, Any] = {}
 
 
-def test_given_names_stand_for_the_sorted_values(tmp_path: Path) -> None:
-    """Classes 1 to 4 get the names in order."""
-    data = load(tmp_path, HEADERLESS, label_names=("World", "Sports", "Business", "Sci/Tech"))
-    assert data.label_names[data.train[3]["label"]] == "Sci/Tech"
+def lines(*rows: dict[str, Any]) -> str:
+    """Return rows as lines of JSON."""
+    return "\n".join(map(json.dumps, rows))
 
 
-def test_columns_can_be_given_by_position_and_joined(tmp_path: Path) -> None:
-    """Positions count from 1; the separator stands between texts."""
-    data = load(tmp_path, HEADERLESS, text=(3, 2), label=1, separator=" | ")
-    assert data.train[0]["text"] == 'A longer description "number" 0 | Title 0, of class 1'
+ANNA = {"tokens": ["Anna", "left"], "ner_tags": ["B-PER", "O"]}
+ROME = {"tokens": ["Rome"], "ner_tags": ["B-LOC"]}
+TAGS = ("O", "B-PER", "B-LOC")
+TITLE = 'Title 0, of class 1 A longer description "number" 0'
+THREE = ({"text": "one", "label": 3}, {"text": "two", "label": 5})
+READ = {
+    "without a header, the column of few values is the class, and all others are the text": Read(
+        HEADERLESS, {"text": [TITLE], "label": [0]}, tuple("1234"), "text: column 2, column 3; label: column 1"
+    ),
+    "names given stand for the sorted values": Read(
+        HEADERLESS, {"label": [0, 1, 2, 3]}, ("World", "Sports", "Business", "Sci/Tech"),
+        options={"label_names": ("World", "Sports", "Business", "Sci/Tech")},
+    ),
+    "columns by position, joined by a separator": Read(
+        HEADERLESS, {"text": ['A longer description "number" 0 | Title 0, of class 1']}, tuple("1234"),
+        options={"text": (3, 2), "label": 1, "separator": " | "},
+    ),
+    "columns by name, whatever their order": Read(
+        "Id,Text,Category\n7,one,b\n8,two,a\n9,three,b\n", {"text": ["one", "two", "three"], "label": [1, 0, 1]},
+        ("a", "b"),
+    ),
+    "without known names the longest texts are the text": Read(
+        "user,stars,what they said\n" + "".join(f"u{i},{'ab'[i % 2]},words and words {i}\n" for i in range(8)),
+        {"text": ["words and words 0"]}, ("a", "b"), "text: what they said; label: stars",
+    ),
+    "a first row that repeats below is no header": Read(
+        "pos,it was good\nneg,it was bad\npos,fine\nneg,dull\n", {"label": [1, 0, 1, 0]}, ("neg", "pos")
+    ),
+    "a header that is given": Read(
+        "a,one\nb,two\na,three\nb,four\n", {"text": ["two", "three", "four"]}, ("a", "b"),
+        options={"header": True, "label": 1, "text": 2},
+    ),
+    "NA, zeros in front and line breaks in quotes stay": Read(
+        'label,text\n01,NA\n02,"two\nlines"\n', {"text": ["NA", "two\nlines"]}, ("01", "02")
+    ),
+    "whole numbers sort as numbers": Read(
+        "label,text\n10,x\n9,y\n100,z\n", {"label": [1, 0, 2]}, ("9", "10", "100")
+    ),
+    "Orange's types and roles are left out, and the role class is the label": Read(
+        "Kind\tBody\nd\tstring\nclass\t\nx\tsome words\ny\tother words\n",
+        {"text": ["some words", "other words"], "label": [0, 1]}, ("x", "y"), suffix=".tab",
+    ),
+    "a lone quotation mark is text without quotes": Read(
+        'label\ttext\n0\t"half a quote\n1\tnone\n', {"text": ['"half a quote', "none"]}, ("0", "1"), suffix=".tsv",
+        options={"quote": ""},
+    ),
+    "a list of objects": Read(json.dumps(THREE), {"label": [0, 1]}, ("3", "5"), suffix=".json"),
+    "an object a line": Read(lines(*THREE), {"text": ["one", "two"], "label": [0, 1]}, ("3", "5"), suffix=".jsonl"),
+    "numbers, however they are written": Read(
+        "text,score\none,1\ntwo,-2.5e-1\nthree, 3.0 \n", {"text": ["one", "two", "three"], "label": [1.0, -0.25, 3.0]},
+        columns="text: text; label: score", target="number",
+    ),
+    "numbers of JSON": Read(
+        lines({"text": "one", "score": 3}, {"text": "two", "score": 0.5}), {"label": [3.0, 0.5]}, suffix=".jsonl",
+        target="number",
+    ),
+    "the only column of numbers": Read("words,n\none,1\ntwo,2\n", {"label": [1.0, 2.0]}, target="number"),
+    "one of two columns of numbers": Read(
+        "words,n,m\none,1,5\ntwo,2,6\n", {"label": [5.0, 6.0]}, target="number", options={"label": "m"}
+    ),
+    "words and tags by name": Read(
+        lines(ANNA, ROME), {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]}, ("B-LOC", "B-PER", "O"),
+        "words: tokens; tags: ner_tags", ".jsonl", "tags",
+    ),
+    "columns and names of tags that are given": Read(
+        lines(*({"a": row["tokens"], "b": row["ner_tags"]} for row in (ANNA, ROME))), {"tags": [[1, 0], [2]]}, TAGS,
+        "", ".jsonl", "tags", {"text": "a", "label": "b", "label_names": TAGS},
+    ),
+    "tags that are numbers": Read(
+        lines({"tokens": ["Anna", "left"], "tags": [1, 0]}, {"tokens": ["Rome"], "tags": [2]}), {"tags": [[1, 0], [2]]},
+        TAGS, "", ".jsonl", "tags", {"label_names": TAGS},
+    ),
+}  # fmt: skip
 
 
-def test_columns_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:
-    """A header names them; numbers elsewhere don't matter."""
-    data = load(tmp_path, "Id,Text,Category\n7,one,b\n8,two,a\n9,three,b\n")
-    assert data.label_names == ("a", "b")
-    assert data.train[:] == {"text": ["one", "two", "three"], "label": [1, 0, 1]}
-
-
-def test_without_known_names_the_longest_texts_are_the_text(tmp_path: Path) -> None:
-    """A header with other names: few values are the label, long texts the text."""
-    rows = "".join(f"u{i},{'ab'[i % 2]},words and words {i}\n" for i in range(8))
-    data = load(tmp_path, "user,stars,what they said\n" + rows)
-    assert data.notes["columns"] == "text: what they said; label: stars"
-
-
-def test_a_first_row_that_repeats_below_is_no_header(tmp_path: Path) -> None:
-    """String labels without a header are data from the first row on."""
-    data = load(tmp_path, "pos,it was good\nneg,it was bad\npos,fine\nneg,dull\n")
-    assert len(data.train) == 4
-    assert data.label_names == ("neg", "pos")
-
-
-def test_the_header_can_be_given(tmp_path: Path) -> None:
-    """What is found can be overruled."""
-    assert len(load(tmp_path, "a,one\nb,two\na,three\nb,four\n", header=True, label=1, text=2).train) == 3
-
-
-def test_cells_are_read_as_they_stand(tmp_path: Path) -> None:
-    """NA, leading zeros and line breaks in quotes stay what they are."""
-    data = load(tmp_path, 'label,text\n01,NA\n02,"two\nlines"\n')
-    assert data.train["text"][:] == ["NA", "two\nlines"]
-    assert data.label_names == ("01", "02")
-
-
-def test_integer_labels_sort_as_numbers(tmp_path: Path) -> None:
-    """Ten comes after nine."""
-    data = load(tmp_path, "label,text\n" + "".join(f"{i},text {i}\n" for i in (10, 9, 100)))
-    assert data.label_names == ("9", "10", "100")
-
-
-def test_orange_tab_files_have_three_header_lines(tmp_path: Path) -> None:
-    """Types and roles are left out, and the role `class` is the label."""
-    tab = "Kind\tBody\nd\tstring\nclass\t\nx\tsome words\ny\tother words\n"
-    data = load(tmp_path, tab, suffix=".tab")
-    assert data.train[:] == {"text": ["some words", "other words"], "label": [0, 1]}
-
-
-def test_unquoted_tsv_keeps_its_quotes(tmp_path: Path) -> None:
-    """`quote: ''` reads a lone quotation mark as text."""
-    data = load(tmp_path, 'label\ttext\n0\t"half a quote\n1\tnone\n', suffix=".tsv", quote="")
-    assert data.train["text"][0] == '"half a quote'
-
-
-@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_json_rows_are_read(tmp_path: Path, suffix: str) -> None:
-    """A list of objects, or one object a line."""
-    rows = [{"text": "one", "label": 3}, {"text": "two", "label": 5}]
-    text = json.dumps(rows) if suffix == ".json" else "\n".join(map(json.dumps, rows))
-    data = load(tmp_path, text, suffix=suffix)
-    assert (data.label_names, data.train[1]) == (("3", "5"), {"text": "two", "label": 1})
+@pytest.mark.parametrize("name", READ)
+def test_a_file_is_read(tmp_path: Path, name: str) -> None:
+    """Columns are found by name, else by content; the rows stand as they are, for training and for testing."""
+    case = READ[name]
+    data = load(tmp_path, case.content, suffix=case.suffix, target=case.target, **case.options)
+    for column, values in case.rows.items():
+        assert data.train[column][: len(values)] == data.test[column][: len(values)] == values
+    assert data.label_names == case.names
+    assert not case.columns or data.notes["columns"] == case.columns
 
 
 def test_parquet_rows_are_read_and_a_class_label_knows_its_names(tmp_path: Path) -> None:
@@ -166,6 +190,9 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
         ("text,text\na,one\nb,two\n", "", {}, r"two columns have the same name"),
         ("id,text\n1,one\n2,two\n3,three\n", "", {}, r"looks like a label; name it with dataset.options.label"),
         ("label,n\na,1\nb,2\n", "", {"header": True}, r"no column holds text"),
+        ("words,n,m\none,1,5\ntwo,2,6\n", "", {"target": "number"}, r"2 columns hold numbers; name the one"),
+        ("text,score\none,1\n", "", {"target": "number", "label_names": ("a",)}, r"numbers have none"),
+        ('{"text": "one", "score": true}', "", {"target": "number", "suffix": ".jsonl"}, r"row 1 has 'True' in"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict[str, Any], says: str) -> None:
@@ -212,22 +239,6 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
 # Numbers
 
 
-def test_numbers_are_read_from_csv(tmp_path: Path) -> None:
-    """A column by name, whatever the way the numbers are written; the texts as ever; no names."""
-    data = load(tmp_path, "text,score\none,1\ntwo,-2.5e-1\nthree, 3.0 \n", target="number")
-    assert data.train[:] == {"text": ["one", "two", "three"], "label": [1.0, -0.25, 3.0]}
-    assert data.label_names == ()
-    assert data.notes["columns"] == "text: text; label: score"
-
-
-def test_the_only_column_of_numbers_is_the_number(tmp_path: Path) -> None:
-    """Where no name tells; of several, one must be named."""
-    assert load(tmp_path, "words,n\none,1\ntwo,2\n", target="number").train["label"][:] == [1.0, 2.0]
-    with pytest.raises(UserError, match=r"2 columns hold numbers; name the one to learn with dataset\.options\.label"):
-        load(tmp_path, "words,n,m\none,1,5\ntwo,2,6\n", target="number")
-    assert load(tmp_path, "words,n,m\none,1,5\ntwo,2,6\n", target="number", label="m").train["label"][:] == [5.0, 6.0]
-
-
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
@@ -248,55 +259,7 @@ def test_what_is_no_number_is_named_by_its_row(tmp_path: Path, cell: str, says: 
     assert "\n" not in str(raised.value)
 
 
-def test_numbers_of_json_are_read_and_truth_values_are_not(tmp_path: Path) -> None:
-    """Integers and decimals become numbers; true is none."""
-    rows = [{"text": "one", "score": 3}, {"text": "two", "score": 0.5}]
-    data = load(tmp_path, "\n".join(map(json.dumps, rows)), suffix=".jsonl", target="number")
-    assert data.train["label"][:] == [3.0, 0.5]
-    with pytest.raises(UserError, match="row 1 has 'True' in column 'score'"):
-        load(tmp_path, json.dumps({"text": "one", "score": True}), suffix=".jsonl", target="number")
-
-
-def test_numbers_have_no_names(tmp_path: Path) -> None:
-    """Names of classes with numbers are a mistake."""
-    with pytest.raises(UserError, match="label_names are of classes or tags; numbers have none"):
-        load(tmp_path, "text,score\none,1\ntwo,2\n", target="number", label_names=("a", "b"))
-
-
 # Words and tags
-
-
-def lines(*rows: dict[str, Any]) -> str:
-    """Return rows as lines of JSON."""
-    return "\n".join(map(json.dumps, rows))
-
-
-ANNA = {"tokens": ["Anna", "left"], "ner_tags": ["B-PER", "O"]}
-ROME = {"tokens": ["Rome"], "ner_tags": ["B-LOC"]}
-
-
-def test_words_and_tags_are_found_by_name(tmp_path: Path) -> None:
-    """Tags get the indices of their sorted names."""
-    data = load(tmp_path, lines(ANNA, ROME), suffix=".jsonl", target="tags")
-    assert data.label_names == ("B-LOC", "B-PER", "O")
-    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 2]}
-    assert data.notes["columns"] == "words: tokens; tags: ner_tags"
-
-
-def test_columns_of_words_and_tags_can_be_given(tmp_path: Path) -> None:
-    """By the options that name text and label; names of tags given are their order."""
-    rows = [{"a": row["tokens"], "b": row["ner_tags"]} for row in (ANNA, ROME)]
-    names = ("O", "B-PER", "B-LOC")
-    data = load(tmp_path, lines(*rows), suffix=".jsonl", target="tags", text="a", label="b", label_names=names)
-    assert (data.label_names, data.train[0]["tags"]) == (names, [1, 0])
-
-
-def test_tags_that_are_numbers_get_the_names_given(tmp_path: Path) -> None:
-    """0, 1 and 2 are the first, second and third name."""
-    rows = [{"tokens": ["Anna", "left"], "tags": [1, 0]}, {"tokens": ["Rome"], "tags": [2]}]
-    names = ("O", "B-PER", "B-LOC")
-    data = load(tmp_path, lines(*rows), suffix=".jsonl", target="tags", label_names=names)
-    assert (data.label_names, data.train["tags"][:]) == (names, [[1, 0], [2]])
 
 
 def test_tags_of_parquet_know_their_names(tmp_path: Path) -> None:
