@@ -58,52 +58,24 @@ def check_hooks(kind: type, base: type) -> None:
             assert parameters(getattr(kind, name)) == parameters(hook), name
 
 
-# Methods
+KINDS: dict[registry.Kind, type] = {"methods": Method, "optimizers": Optimizer, "engines": Engine, "tasks": Task}
 
 
-@pytest.mark.parametrize("name", registry.names("methods"))
-def test_a_method(name: str) -> None:
-    """Title, learning rate, explained options with defaults that validate, `build`, and no hook of another shape."""
-    kind = registry.plugin("methods", name)
-    assert registry.get("methods", name).__doc__
-    assert isinstance(kind.title, str)
-    assert kind.title
-    assert kind.lr > 0
-    check_options(kind.Options)
-    defaults = kind.Options()
-    assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
-    assert kind.build is not Method.build
-    check_hooks(kind, Method)
-
-
-# Optimizers
-
-
-@pytest.mark.parametrize("name", registry.names("optimizers"))
-def test_an_optimizer(name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in registry.names(kind)])
+def test_a_plug_in_says_what_it_is(kind: registry.Kind, name: str) -> None:
     """A first line, a title, explained options with defaults that validate, and no hook of another shape."""
-    kind = registry.plugin("optimizers", name)
-    assert registry.get("optimizers", name).__doc__
-    assert kind.title
-    check_options(kind.Options)
-    defaults = kind.Options()
-    assert kind.Options.model_validate(defaults.model_dump(mode="json")) == defaults
-    check_hooks(kind, Optimizer)
-
-
-# Engines
-
-
-@pytest.mark.parametrize("name", registry.names("engines"))
-def test_an_engine(name: str) -> None:
-    """A first line, a title, explained options with defaults that validate, and no hook of another shape."""
-    kind = registry.plugin("engines", name)
-    assert registry.get("engines", name).__doc__
-    assert kind.title
-    check_options(kind.Options)
-    profile = load_profile(name)
-    assert kind.Options.model_validate(profile.options) == kind.Options()
-    check_hooks(kind, Engine)
+    plugin = registry.plugin(kind, name)
+    assert registry.get(kind, name).__doc__
+    assert isinstance(plugin.title, str)
+    assert plugin.title
+    check_options(plugin.Options)
+    check_hooks(plugin, KINDS[kind])
+    defaults = plugin.Options()
+    assert plugin.Options.model_validate(defaults.model_dump(mode="json")) == defaults
+    if kind == "engines":
+        assert plugin.Options.model_validate(load_profile(name).options) == defaults
+    if kind == "methods":
+        assert plugin.lr > 0
 
 
 # Tasks
@@ -132,14 +104,10 @@ def trained(folder: Path, name: str, group: Group, steps: int = 40) -> tuple[Tra
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_says_what_it_is(name: str) -> None:
-    """Title, columns, explained options, no hook of another shape; `evaluate` gives the metrics, the headline leads."""
+def test_a_task_has_metrics_and_columns(name: str) -> None:
+    """Definitions are sentences with formats that format, the headline leads somewhere, labels have a text."""
     kind = registry.plugin("tasks", name)
-    assert registry.get("tasks", name).__doc__
-    assert kind.title
     assert len(kind.columns) >= 2
-    check_options(kind.Options)
-    check_hooks(kind, Task)
     metrics = {metric.name: metric for metric in kind.metrics}
     assert {"train_loss", "test_loss", kind.headline} <= set(metrics)
     assert metrics[kind.headline].better in {"higher", "lower"}
@@ -258,34 +226,23 @@ def test_scores_have_the_headline_as_their_mean(name: str, task_folder: Path) ->
 
 @pytest.mark.parametrize("name", TASKS)
 def test_right_answers_get_the_best_value(name: str, task_folder: Path) -> None:
-    """The headline of perfect answers is the end of its bounds, and wrong answers and guesses are worse."""
+    """The headline of perfect answers is the end of its bounds; wrong answers, guess and chance are worse."""
     task, rows = some_rows(task_folder, name)
-    key, metric = task.headline.removeprefix("test_"), headline(task)
+    key, metric, guess = task.headline.removeprefix("test_"), headline(task), task.guess(rows.references)
+    sign = 1 if metric.better == "higher" else -1
     best = metric.bounds[1 if metric.better == "higher" else 0]
     assert best is not None
     assert task.evaluate(answered(rows, None))[key] == pytest.approx(best)
-    sign = 1 if metric.better == "higher" else -1
-    assert sign * task.evaluate(answered(rows, 0))[key] < sign * best
+    wrong = task.evaluate(answered(rows, 0))
+    for worse in (wrong[key], guess.scores.mean(), guess.chance):
+        assert sign * worse < sign * best
     for definition in task.metrics:
-        value = task.evaluate(answered(rows, 0)).get(definition.name.removeprefix("test_"))
+        value = wrong.get(definition.name.removeprefix("test_"))
         low, high = definition.bounds
         assert value is None or (low or -math.inf) <= value <= (math.inf if high is None else high)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_constant_guess_is_worse_than_right_answers(name: str, task_folder: Path) -> None:
-    """A score a row, a sentence, and a chance level within the bounds that no right answer is worse than."""
-    task, rows = some_rows(task_folder, name)
-    reference = rows.references
-    guess, metric = task.guess(reference), headline(task)
-    best = metric.bounds[1 if metric.better == "higher" else 0]
-    assert best is not None
     assert guess.sentence.endswith(".")
-    assert guess.scores.shape == (len(reference),)
+    assert guess.scores.shape == (len(rows),)
     assert np.isfinite(guess.scores).all()
-    sign = 1 if metric.better == "higher" else -1
-    assert sign * guess.scores.mean() < sign * best
-    assert sign * guess.chance < sign * best
     low, high = metric.bounds
     assert (low or 0) <= guess.chance <= (math.inf if high is None else high)
 

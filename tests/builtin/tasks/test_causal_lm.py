@@ -154,18 +154,6 @@ def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monk
         prepare(settings_of(task_folder, {"scorer": "rouge_l"}))
 
 
-def test_a_row_that_a_template_refuses_is_named(task_folder: Path) -> None:
-    """By its file and number there."""
-    path = task_folder / "refused.jsonl"
-    rows = [{"prompt": "w1 w2", "completion": f"w{n}"} for n in range(60)]
-    rows[41] = {"prompt": "no", "completion": "w3"}
-    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    template = "{% for m in messages %}{{ raise_exception('not so') if m.content == 'no' else m.content }}{% endfor %}"
-    data = {"name": "text_files", "options": {"train": f"path:{path}"}}
-    with pytest.raises(UserError, match=r"refused\.jsonl: row 42: the chat template of .* refuses .*not so"):
-        prepare(settings_of(task_folder, {"template": template}, dataset=data))
-
-
 # Answers
 
 
