@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, TextTask, first_true, loss_metrics
+from hpml_bench.plugins.task import Guess, first_true, loss_metrics
+from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
