@@ -177,7 +177,6 @@ class Conversations:
         return _Tokens(ids, targets, sizes, prompt + added, content + added, first, counts)
 
     def _turns_to_learn(self, turns: Turns, weights: Sequence[float]) -> list[int]:
-        """Return the indices of the turns to learn."""
         if self.loss_on == "all" and 0 in weights:
             raise UserError(
                 f"turn {list(weights).index(0) + 1} has weight 0, so that it isn't learnt, and loss_on: all learns "
@@ -384,12 +383,10 @@ def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
 
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:
-    """Return the first token that ends after a place."""
     return next((place for place, offset in enumerate(offsets) if offset.end > start), len(offsets))
 
 
 def _runs(flags: Sequence[bool]) -> list[TextSpan]:
-    """Return the spans of consecutive set flags."""
     padded = [False, *flags, False]
     edges = [place for place in range(len(flags) + 1) if padded[place] != padded[place + 1]]
     return [TextSpan(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]

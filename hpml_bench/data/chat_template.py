@@ -102,7 +102,6 @@ class ChatTemplate:
 
     @property
     def name(self) -> str:
-        """Name in error messages."""
         return f"the chat template of {self.encoder.backbone}"
 
     def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
@@ -270,7 +269,6 @@ class ChatTemplate:
 
     @cached_property
     def _ends(self) -> re.Pattern[str]:
-        """Pattern of the special tokens and white space at the end of a text."""
         return re.compile(rf"(?:\s|{self.special.pattern})*\Z")
 
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, str]], dict[str, str], int]:
@@ -352,13 +350,11 @@ def standing_template(template: str, options: Mapping[str, Any], system: str | N
 
 
 def _any_of(tokens: Iterable[object]) -> re.Pattern[str]:
-    """Return a pattern of any of these tokens, the longest first."""
     known = sorted(map(str, tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, known)) or r"(?!)")
 
 
 def _common_prefix(one: str, other: str) -> int:
-    """Return the length of the common prefix of two texts."""
     shorter = range(min(len(one), len(other)))
     return bisect_left(shorter, True, key=lambda place: one[: place + 1] != other[: place + 1])
 

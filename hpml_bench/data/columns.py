@@ -158,17 +158,14 @@ def mapped(dataset: Dataset, convert: Callable[..., Any], types: Mapping[str, An
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return columns with their positions, as an error shows them."""
     return some([f"{position} '{short(name)}'" for position, name in enumerate(names, 1)])
 
 
 def short(value: str) -> str:
-    """Return a cell or a column's name as an error shows it."""
     return value if len(value) <= 60 else f"{value[:59]}…"
 
 
 def some(values: Sequence[str], most: int = 30) -> str:
-    """Return the first values as an error shows them."""
     return ", ".join([*values[:most], *(["..."] if len(values) > most else [])])
 
 

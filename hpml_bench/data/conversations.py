@@ -79,7 +79,6 @@ class Shape(Frozen):
     """Column of tools' definitions, lists or JSON, which may be empty."""
 
     def __str__(self) -> str:
-        """Return the columns as notes show them."""
         if self.text:
             return f"text: {', '.join(self.text)}"
         parts = {"turns": self.turns, "prompt": ", ".join(self.prompt), "completion": self.completion}
@@ -88,7 +87,6 @@ class Shape(Frozen):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns that are read."""
         others = (self.completion, self.choices, self.system, self.tools)
         return tuple(name for name in (self.turns, *self.prompt, *self.text, *others) if name)
 

@@ -69,7 +69,6 @@ class Copies(Frozen):
 
     @property
     def note(self) -> str:
-        """The counts, as a note of the report."""
         parts = [
             f"{split}{where} {count.near:,} of {self.looked_at[split]:,} ({count.equal:,} equal)"
             for counts, where in ((self.within, ""), (self.in_train, " in train"))
@@ -136,7 +135,6 @@ def _repeated(kinds: Numbers, groups: Numbers | None) -> int:
 
 
 def _among(kinds: Numbers, others: Numbers | None) -> int:
-    """Return how many of `kinds` occur in `others`."""
     return 0 if others is None else int(np.isin(kinds, others).sum())
 
 

@@ -269,7 +269,6 @@ def _intact(folder: Path) -> bool:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's weights and configuration."""
     files = sorted([*weight_files(folder), folder / "config.json"])
     return digest([[file.name, file_sha256(file)] for file in files], 64)
 

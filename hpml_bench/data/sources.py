@@ -174,7 +174,6 @@ def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Reso
 
 
 def _hub_name(uri: str) -> tuple[str, str | None]:
-    """Return repository and revision."""
     match = re.fullmatch(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", uri.removeprefix("hub:"))
     if match is None:
         raise UserError(f"{uri}: write hub:OWNER/NAME or hub:OWNER/NAME@REVISION")

@@ -89,7 +89,6 @@ def _fetched(uri: str, name: str, version: str, sha256: str, folder: Path) -> Pa
 
 
 def _pip_reason(output: str, name: str, version: str) -> str:
-    """Return a sentence on why pip fetched nothing."""
     if "DO NOT MATCH THE HASHES" in output:
         got = re.search(r"Got\s+([0-9a-f]{64})", output)
         other = f" ({got[1]})" if got else ""

@@ -192,5 +192,4 @@ def make_engine(profile: Profile) -> Engine:
 
 
 def units_of(live: Sequence[EngineJob]) -> set[int]:
-    """Return the units that have a live job."""
     return {job.unit for job in live if job.unit is not None}

@@ -120,7 +120,6 @@ def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
 
 
 def can_quantise() -> bool:
-    """Return whether the package that quantises weights is installed."""
     return find_spec("bitsandbytes") is not None
 
 

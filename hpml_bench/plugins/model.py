@@ -43,7 +43,6 @@ class TaskModel(nn.Module):
             return cast(Tensor, self.head(read.float()))
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> TaskModel:
-        """Return a model with another encoder and the same head."""
         return TaskModel(encoder, self.head, self.select, virtual_tokens)
 
 
@@ -58,7 +57,6 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def every_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:  # noqa: ARG001 - as `pool`
-    """Return all hidden states [B, L, H]."""
     return hidden
 
 

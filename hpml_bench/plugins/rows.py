@@ -31,11 +31,9 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        """B x L."""
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
         if device.type == "cpu":
             return self
         parts = (self.input_ids, self.attention_mask, self.labels)
@@ -88,49 +86,38 @@ class Rows:
         self._table = table
         self.pad_id = pad_id
         self._tokens = Ragged(table.column("input_ids"))
-        self._chosen = chosen
-        self.lengths = self._of_chosen(self._tokens.lengths)
+        self.numbers = np.arange(table.num_rows) if chosen is None else chosen
+        """Numbers of the rows on disk, [n]."""
+        self.lengths = self._tokens.lengths[self.numbers]
         label = table.column("label")
         self.token_labels = Ragged(label) if pa.types.is_list(label.type) else None
         """Labels per token, where rows have them."""
-        self._labels = None if self.token_labels else self._of_chosen(label.to_numpy())
+        self._labels: np.ndarray | None = None if self.token_labels else label.to_numpy()[self.numbers]
         self.targets = np.ones(len(self), dtype=np.int64)
         """Number of targets of each row, [n]; the loss is a mean over targets."""
         if self.token_labels:
             counts = [int((own != IGNORE_INDEX).sum()) for own in self._labels_of(range(len(self)))]
             self.targets = np.array(counts, dtype=np.int64)
 
-    def _of_chosen(self, values: np.ndarray) -> np.ndarray:
-        return values if self._chosen is None else values[self._chosen]
-
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def _number(self, index: int) -> int:
-        return index if self._chosen is None else int(self._chosen[index])
 
     def _labels_of(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """Yield the labels of the tokens of some rows."""
         assert self.token_labels is not None  # noqa: S101 - rows have labels of one kind
         for index in indices:
-            yield self.token_labels[self._number(index)]
-
-    def numbers(self, indices: np.ndarray) -> np.ndarray:
-        """Return the numbers on disk of these rows."""
-        return indices if self._chosen is None else self._chosen[indices]
+            yield self.token_labels[int(self.numbers[index])]
 
     def column(self, name: str) -> list[Any]:
         """Return a column that the task wrote beside token ids and labels, [n]."""
-        values: list[Any] = self._table.column(name).to_pylist()
-        return values if self._chosen is None else [values[number] for number in self._chosen]
+        values = self._table.column(name).to_pylist()
+        return [values[number] for number in self.numbers]
 
     def has(self, name: str) -> bool:
-        """Return whether the rows have this column."""
         return name in self._table.column_names
 
     def tokens(self, index: int) -> np.ndarray:
-        """Return the token ids of one row, [length] int32."""
-        row: np.ndarray = self._tokens[self._number(index)]
+        row: np.ndarray = self._tokens[int(self.numbers[index])]
         return row
 
     @property
@@ -160,16 +147,12 @@ class Rows:
         for row, index in enumerate(indices):
             ids[row, : lengths[row]] = self.tokens(int(index))
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        labels = self._padded_labels(indices, ids.shape)
-        learnt = int((labels[:, 1:] != IGNORE_INDEX).sum()) if self.token_labels else None
+        if self.token_labels is None:
+            labels, learnt = self.labels[indices], None
+        else:
+            labels = np.full(ids.shape, IGNORE_INDEX, dtype=np.int64)
+            for row, own in enumerate(self._labels_of(indices)):
+                labels[row, : len(own)] = own
+            learnt = int((labels[:, 1:] != IGNORE_INDEX).sum())
         parts = torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels)
         return Batch(*parts, int(lengths.sum()), learnt)
-
-    def _padded_labels(self, indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        if self.token_labels is None:
-            own_labels: np.ndarray = self.labels[indices]
-            return own_labels
-        labels = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        for row, own in enumerate(self._labels_of(indices)):
-            labels[row, : len(own)] = own
-        return labels

@@ -267,7 +267,7 @@ class Task(ABC):
 
     @abstractmethod
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Return the model: the encoder and a head (training.model.TaskModel), new weights drawn from `seed` alone."""
+        """Return the model: the encoder and a head (plugins.model.TaskModel), new weights drawn from `seed` alone."""
 
     @abstractmethod
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -67,7 +67,6 @@ class Tracker:
 
 @contextmanager
 def follow_all(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results_folder: Path) -> Iterator[None]:
-    """Let all trackers follow a run."""
     with ExitStack() as stack:
         for tracker in trackers:
             stack.enter_context(tracker.follow(spec, folder, results_folder))

@@ -275,7 +275,7 @@ class Trainer(Evaluator):
 
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):
-            order.update(self.train_rows.numbers(indices).astype("<i8").tobytes())
+            order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
             self.step(index, indices)
             if not windows.ends_window(index):
                 continue

@@ -73,10 +73,10 @@ def test_the_order_tells_which_rows_were_drawn(tmp_path: Path) -> None:
     varied = settings(vary_data=True, train_samples=36)
     whole = training_rows(there, settings(), 0)
     drawn = {seed: training_rows(there, varied, seed) for seed in (0, 1)}
-    numbers = {seed: rows.numbers(np.arange(len(rows))).tolist() for seed, rows in drawn.items()}
+    numbers = {seed: rows.numbers.tolist() for seed, rows in drawn.items()}
     assert [len(set(of)) for of in numbers.values()] == [36, 36]
     assert set(numbers[0]) != set(numbers[1])
-    assert training_rows(there, varied, 0).numbers(np.arange(36)).tolist() == numbers[0]
+    assert training_rows(there, varied, 0).numbers.tolist() == numbers[0]
     for index, number in enumerate(numbers[1]):
         assert drawn[1].tokens(index).tolist() == whole.tokens(number).tolist()
         assert drawn[1].labels[index] == whole.labels[number]
@@ -88,9 +88,8 @@ def test_the_order_tells_which_rows_were_drawn(tmp_path: Path) -> None:
 def test_without_it_rows_are_numbered_as_they_lie(tmp_path: Path) -> None:
     """Every prepared row is trained on, under its own index, so that digests of the order are what they were."""
     rows = training_rows(prepared(tmp_path), settings(), 5)
-    indices = np.array([7, 0, 95])
     assert len(rows) == 96
-    assert rows.numbers(indices) is indices
+    assert rows.numbers.tolist() == list(range(96))
 
 
 def digest_of(rows_seed: int, folder: Path, run_seed: int = 0) -> str:
@@ -98,7 +97,7 @@ def digest_of(rows_seed: int, folder: Path, run_seed: int = 0) -> str:
     rows = training_rows(prepared(folder), settings(vary_data=True, train_samples=36), rows_seed)
     state = hashlib.sha256()
     for indices in global_batches(rows.lengths, 12, 3, run_seed):
-        state.update(rows.numbers(indices).astype("<i8").tobytes())
+        state.update(rows.numbers[indices].astype("<i8").tobytes())
     return state.hexdigest()
 
 

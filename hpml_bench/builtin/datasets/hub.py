@@ -53,7 +53,6 @@ class HubDataset(DatasetLoader):
 
 
 def _split(splits: dict[str, Dataset], name: str, options: Any) -> tuple[Dataset, str]:
-    """Return a split with its name in errors."""
     if name not in splits:
         raise UserError(f"{options.dataset}: there is no split '{name}'; there is {', '.join(splits)}")
     return splits[name], f"{options.dataset} {name}"

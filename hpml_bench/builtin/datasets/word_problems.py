@@ -64,7 +64,6 @@ class WordProblems(DatasetLoader):
 
 
 def problem(rng: np.random.Generator, steps: tuple[int, int]) -> tuple[str, str]:
-    """Return a question and its answer."""
     name, other = rng.choice(PEOPLE, 2, replace=False).tolist()
     things = str(rng.choice(THINGS))
     amount = int(rng.integers(*FIRST))

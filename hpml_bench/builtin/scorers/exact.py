@@ -19,5 +19,4 @@ class Exact(Scorer):
 
 
 def normalised(text: str) -> str:
-    """Return a text lower-cased, with single spaces, and without a full stop at its end."""
     return " ".join(text.lower().split()).removesuffix(".").rstrip()

@@ -146,7 +146,6 @@ class CausalLM(Task):
 
     @property
     def compares_choices(self) -> bool:
-        """Whether the scorer compares a row's choices."""
         return self.scorer is not None and self.scorer.of == "choices"
 
     @property

@@ -59,7 +59,6 @@ ANSWERED = (
 
 
 def score_metric(scorer: Scorer) -> Metric:
-    """Return the mean of a scorer's scores over the test rows."""
     return _metric(
         "test_score", scorer.title, "", "higher", ".1%", scorer.definition, group="quality", bounds=(0.0, 1.0)
     )
@@ -85,7 +84,6 @@ def guess_tokens(reference: Answers) -> Guess:
 
 
 def texts_of(predictions: Predictions) -> TextAnswers:
-    """Return the answers in words."""
     if predictions.texts is None:
         raise ValueError("the predictions have no answers in words")
     return predictions.texts
