@@ -18,7 +18,7 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.verdicts import verdicts
+from hpml_bench.report.judge import judge
 from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.statistics.over_suites import p_of_ranks
 from hpml_bench.statistics.verdicts import FIRST_LOOK, FOR_DIFFERENCES, FOR_EQUIVALENCES
@@ -99,7 +99,7 @@ def missing_rows(trials: int) -> dict[str, float]:
                 for name, of in zip("ab", right, strict=True)
             ).reset_index(drop=True)
             (scores,) = assemble([of_frame(frame[~frame.index.isin(lost)])], shared=True)
-            false += verdicts(scores).score[0].verdict != "undecided"
+            false += judge(scores).score[0].verdict != "undecided"
         found[f"{100 * share:g} % of rows"] = false / (trials // 4)
     return found
 

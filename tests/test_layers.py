@@ -188,7 +188,7 @@ def test_runs_are_chosen_in_one_place() -> None:
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
-        "hpml_bench.report.answer.numbers",
+        "hpml_bench.report.answer.from_results",
         "hpml_bench.verify.folder",
         "hpml_bench.builtin.sections.cautions",
         "hpml_bench.comparison.readers.results",

@@ -13,7 +13,7 @@ import numpy as np
 
 from audit.rows import flat, most_frequent
 from audit.runs import Run
-from audit.statistics import Pair, mean_interval
+from audit.statistics import Pair, compare_rows, mean_interval
 from audit.study import TIME, Study
 from audit.values import NUMBER, Audit, Json, Said, says
 
@@ -22,6 +22,10 @@ TITLES = {"time": "Training time", "memory": "Peak memory", "size": "Saved size"
 PACKAGED = Path(__file__).parents[1] / "tuning"
 """Records of the tunings of packaged suites."""
 SETTINGS = Path(__file__).parents[2] / "docs" / "settings.md"
+TESTS = (
+    "Scores: differences of the first less the second within seed and row, in a two-way analysis of variance and a "
+    "paired t test over seeds; p is the larger, the interval the wider."
+)
 NEIGHBOURS = "runs had neighbours on their host"
 HOSTS = "seeds were spread over hosts"
 TRAINS_NOTHING = frozenset(
@@ -107,6 +111,8 @@ def answer_of(study: Study) -> Json:
         "least": 3,
         "noun": "method",
         "lacking": "",
+        "tests": TESTS,
+        "look": study.looks,
         "untested": None,
     }
 
@@ -207,7 +213,7 @@ def axis_of(study: Study, key: str, metrics: list[str]) -> Json | None:
     positive = all(value > 0 for of in study.values(stands).values() for value in of) if stands else True
     tested = stands if stands in metrics and not exact and positive else None
     of = {"key": key, "id": name, "title": TITLES[key]}
-    return of | {"unit": shown_in(study, name)[1], "tested": tested, "exact": exact}
+    return of | {"unit": shown_in(study, name)[1], "tested": tested, "exact": exact, "margin": study.margin(stands)}
 
 
 def has(study: Study, metric: str) -> bool:
@@ -244,6 +250,7 @@ def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
             "front": None if place == "–" or len(study.methods) < 2 else place,
             "by": above,
             "seeds": len(runs),
+            "settings": settings_of(study, name),
             "v": values,
         }
         # ten digits: means that differ in their last bits alone are equal
@@ -257,8 +264,12 @@ def values_of(study: Study, name: str, metric: str, scale: float) -> Json | None
     values = study.values(metric)[name]
     if not values:
         return None
-    least, most = study.bounds(metric)
-    bounds = mean_interval(values, study.grid(metric))  # cut where the metric ends
+    least, most = study.bounds(metric)  # where intervals are cut
+    bounds = mean_interval(values, study.grid(metric))
+    if metric == study.score and len(values) > 1:  # for other seeds and rows
+        shared, own = study.shared(metric), study.by_seed(metric)[name]
+        runs = [run for run in study.methods[name] if run.seed in (shared if len(shared) > 2 else own)]
+        bounds = compare_rows(np.array([run.drawn for run in runs], dtype=float), study.span, study.binary).interval
     low, high = (max(least, bounds[0]), min(most, bounds[1])) if bounds else (math.nan, math.nan)
     mean = scale * float(np.mean(values))
     return {"m": mean, "lo": known(scale * low), "hi": known(scale * high), "runs": [scale * value for value in values]}
@@ -294,7 +305,32 @@ def pair_of(study: Study, pair: Pair) -> Json:
         "n": pair.n,
         "small": bool(pair.better and pair.equivalent),
         "skew": bool(pair.erratic and (pair.better or pair.equivalent)),
+        "p_margin": known(pair.p_margin),
+        "p_margin_adjusted": known(pair.p_margin_holm),
+        "found": found(study, pair) if tested else None,
     }
+
+
+def found(study: Study, pair: Pair) -> float | None:
+    """Return the least difference that a pair's seeds would find, of costs in per cent; none beyond the range."""
+    least = pair.comparison.detectable(study.first_level(pair.metric, study.looks))
+    if pair.scale is None:
+        return 100 * math.expm1(least)
+    return pair.scale * least if least <= (study.range or math.inf) else None
+
+
+def settings_of(study: Study, name: str) -> list[list[str]]:
+    """Return what is set for a method: kind, rate, optimizer and options."""
+    spec = study.methods[name][0].spec
+    trials = next((len(of["trials"]) for of in tuning_of(study)["methods"] if of["spec"]["name"] == name), 0)
+    tuned = f", tuned in {trials} trial{'s' * (trials != 1)}" if trials else ""
+    texts = []
+    for key, value in spec["options"].items():
+        several = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
+        texts.append(f"{key} = {'none' if value is None else several}")
+    optimizer = [["Optimizer", spec["optimizer"]["name"]]] if spec.get("optimizer") else []
+    rate = ["Learning rate", f"{spec['lr']:g}{tuned}"]
+    return [["Kind", spec["method"]], rate, *optimizer, ["Options", ", ".join(texts) or "none"]]
 
 
 def guessing(study: Study) -> Said:

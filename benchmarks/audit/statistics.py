@@ -157,6 +157,16 @@ class Comparison:
         half = float(optimize.brentq(lambda d: self.p(float(d)) - level / 2, 0.0, far, xtol=1e-14, rtol=1e-12))
         return self.mean - half, self.mean + half
 
+    def detectable(self, level: float) -> float:
+        """Return the least true difference that the two-sided test at a level finds with a chance of 80 %."""
+        rare = self.squares.least(level / 2) if self.squares else 0.0
+        beyond = rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0
+        least = [beyond]
+        for error, df in self.errors(self.n):
+            root = optimize.brentq(lambda t: power(float(t), df, level / 2) - 0.8, 0.0, 1e4, xtol=1e-12)  # noqa: B023
+            least.append(float(root) * error)
+        return max(least)
+
     def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
         """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
         errors, near = self.errors(n), margin - abs(self.mean)

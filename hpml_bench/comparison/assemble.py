@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.comparison.measured import (
-    CONTENT,
-    COUNT,
-    DATASET,
-    GROUP,
-    ROW,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    Cost,
-    Measured,
-    Score,
-)
-from hpml_bench.comparison.scores import Scores
+from hpml_bench.comparison.inputs import CONTENT, COUNT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -42,7 +29,7 @@ SMALLEST, LARGEST = 1e-50, 1e50
 
 
 def assemble(
-    measured: Sequence[Measured],
+    measured: Sequence[InputScores],
     *,
     lower: bool = False,
     bounds: tuple[float, float] | None = None,
@@ -50,7 +37,7 @@ def assemble(
     independent: bool = False,
     largest: float | None = None,
     title: str = "scores",
-) -> tuple[Scores, ...]:
+) -> tuple[AlignedScores, ...]:
     """Return the scores of each data set, those that compare two systems or more.
 
     Args:
@@ -86,6 +73,7 @@ def assemble(
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
+        first = inputs[0]
         score, costs = _score(inputs), _costs(inputs)
         _check(part, score)
         if name not in alone:
@@ -100,13 +88,16 @@ def assemble(
                 failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
                 look=max(one.look for one in inputs),
                 block=next((one.block for one in inputs if one.block), ""),
+                unranked=next((one.unranked for one in inputs if one.unranked), ""),
+                facts=first.facts if len(inputs) == 1 else None,
+                trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
                 independent=independent,
             )
             found.append(_aligned(part, of, costs, shared=shared))
     return tuple(found)
 
 
-def _datasets(one: Measured) -> set[str]:
+def _datasets(one: InputScores) -> set[str]:
     """Return the data sets, as shown, of an input's lines and failed runs; none where it names none."""
     named = {failure.dataset for failure in one.failed if failure.dataset}
     if DATASET in one.lines:
@@ -120,7 +111,9 @@ def _only_one(frame: pd.DataFrame, datasets: int) -> str:
     return f"{frame[WHERE].iloc[0]}: '{only}' is the only system{of_its_own}; a comparison takes two or more"
 
 
-def _not_compared(measured: Sequence[Measured], parts: Mapping[str, object], alone: Sequence[str]) -> tuple[str, ...]:
+def _not_compared(
+    measured: Sequence[InputScores], parts: Mapping[str, object], alone: Sequence[str]
+) -> tuple[str, ...]:
     """Return a remark for each data set with scores of one system (`alone`), or of none."""
     lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
     return (
@@ -129,11 +122,13 @@ def _not_compared(measured: Sequence[Measured], parts: Mapping[str, object], alo
     )
 
 
-def _empty(score: Score) -> Scores:
-    return Scores("", "", score, (), (), {}, None, None, None, False, {})
+def _empty(score: ScoreDefinition) -> AlignedScores:
+    return AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {})
 
 
-def _declared(score: Score, lower: bool, bounds: tuple[float, float] | None, largest: float | None) -> Score:
+def _declared(
+    score: ScoreDefinition, lower: bool, bounds: tuple[float, float] | None, largest: float | None
+) -> ScoreDefinition:
     """Return a score with the direction, range and largest difference that are given."""
     if lower:
         score = replace(score, better="lower")
@@ -146,7 +141,7 @@ def _declared(score: Score, lower: bool, bounds: tuple[float, float] | None, lar
     return replace(score, low=bounds[0], high=bounds[1])
 
 
-def _score(inputs: Sequence[Measured]) -> Score:
+def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
     """Return the score that all inputs of a data set hold."""
     first = inputs[0].score
     for of in inputs:
@@ -182,12 +177,12 @@ def _margin(declared: float | None) -> str:
     return "none" if declared is None else f"{declared:g}"
 
 
-def _named(one: Measured) -> str:
+def _named(one: InputScores) -> str:
     return sanitize(one.source or (one.lines[WHERE].iloc[0] if len(one.lines) else "the input"), 300)
 
 
-def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
-    by_column: dict[str, Cost] = {}
+def _costs(measured: Sequence[InputScores]) -> tuple[CostDefinition, ...]:
+    by_column: dict[str, CostDefinition] = {}
     for one in measured:
         for cost in one.costs:
             if by_column.setdefault(cost.column, cost) != cost:
@@ -198,7 +193,7 @@ def _costs(measured: Sequence[Measured]) -> tuple[Cost, ...]:
     return tuple(by_column.values())
 
 
-def _prepared(one: Measured) -> pd.DataFrame:
+def _prepared(one: InputScores) -> pd.DataFrame:
     """Return the lines with every column that has a meaning; a run or data set without a name has an empty one."""
     lines = one.lines.reset_index(drop=True).copy()
     for column in (SEED, DATASET):
@@ -224,7 +219,7 @@ def _prepared(one: Measured) -> pd.DataFrame:
     return lines
 
 
-def _check(frame: pd.DataFrame, score: Score) -> None:
+def _check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
     """Check that a data set's scores and numbers of rows are numbers, in their range."""
     values, where = frame[SCORE].to_numpy(dtype=float), frame[WHERE].to_numpy()
     for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
@@ -235,7 +230,8 @@ def _check(frame: pd.DataFrame, score: Score) -> None:
         raise UserError(f"{where[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit")
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
-    for at in np.flatnonzero((values < low) | (values > high))[:1]:
+    outside = (values < low) | (values > high)
+    for at in np.flatnonzero(outside)[: 1 if score.row_weight is None else 0]:
         raise UserError(
             f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
             "the range by --range LOW,HIGH"
@@ -266,7 +262,9 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     return frame[column].map(known)
 
 
-def _aligned(part: pd.DataFrame, of: Scores, costs: tuple[Cost, ...], *, shared: bool) -> Scores:
+def _aligned(
+    part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, ...], *, shared: bool
+) -> AlignedScores:
     """Return the scores of one data set."""
     with_rows = part[ROW].notna()
     if with_rows.any() and not with_rows.all():
@@ -307,13 +305,13 @@ def _check_once(part: pd.DataFrame, key: list[str]) -> None:
 
 
 def _by_run(
-    part: pd.DataFrame, costs: tuple[Cost, ...]
-) -> tuple[dict[Cost, dict[str, dict[int, float]]], dict[str, list[str]]]:
+    part: pd.DataFrame, costs: tuple[CostDefinition, ...]
+) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], dict[str, list[str]]]:
     """Return each cost by system and run, and reason -> columns that are none, as the readers of tables can't know.
 
     One that differs within a run is no cost of the run.
     """
-    found: dict[Cost, dict[str, dict[int, float]]] = {}
+    found: dict[CostDefinition, dict[str, dict[int, float]]] = {}
     unread: dict[str, list[str]] = {}
     for cost in costs:
         if cost.column not in part:
@@ -325,7 +323,7 @@ def _by_run(
                 f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
                 f"{LARGEST:g}, or leave it empty"
             )
-        if len(there) == len(part) and (values == values[0]).all():
+        if len(there) == len(part) and (values == values[0]).all() and not cost.key:
             value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
             unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
             continue
@@ -360,7 +358,7 @@ def _check_content(part: pd.DataFrame) -> None:
         )
 
 
-def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
+def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
     import pandas as pd
 
     rows = pd.Index(dict.fromkeys(part[ROW]))
@@ -376,6 +374,7 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
     every = np.unique([scores for by in values.values() for scores in by.values()])
     every = every[~np.isnan(every)]
     binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
+    binary = binary if of.score.binary is None else of.score.binary
     of, groups = replace(of, binary=binary), _groups(place, len(rows))
     missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
     left = np.any(list(missing.values()), axis=0)
@@ -383,7 +382,7 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
         return _of_rows(of, values, groups)
     if left.all():
         raise UserError(f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
-    low, high = (0.0, 1.0) if binary else (of.score.low, of.score.high)
+    low, high = of.ends
     worst = low if of.score.better == "higher" else high
     if worst is None:
         worst = float(every.min() if of.score.better == "higher" else every.max())
@@ -398,7 +397,7 @@ def _with_rows(part: pd.DataFrame, of: Scores, *, shared: bool) -> Scores:
     )
 
 
-def _of_rows(of: Scores, rows: _Rows, groups: NDArray[np.int64] | None) -> Scores:
+def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -> AlignedScores:
     means = {name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in rows.items()}
     count = len(next(iter(next(iter(rows.values())).values())))
     return replace(of, rows=rows, means=means, count=count, groups=groups)
@@ -411,7 +410,7 @@ def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
             yield str(name), int(str(run)), own
 
 
-def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: Scores) -> str:
+def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: AlignedScores) -> str:
     """Return the sentence on the first run that lacks rows of another one."""
     for system, run, own in _runs(place):
         missing = np.setdiff1d(np.arange(len(rows)), own["place"])
@@ -448,7 +447,7 @@ def _groups(place: pd.DataFrame, count: int) -> NDArray[np.int64] | None:
     return found if len(np.unique(found)) < count else None
 
 
-def _with_means(part: pd.DataFrame, of: Scores) -> Scores:
+def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
     """Return scores of which only means are known."""
     counts = part[COUNT].to_numpy(dtype=float)
     known = np.isfinite(counts)

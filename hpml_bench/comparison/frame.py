@@ -7,9 +7,10 @@ import numbers
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.report.answer.summary import needed
+from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -45,7 +46,7 @@ def verdicts_of(
         [of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared, independent=independent,
         largest=_difference(largest_difference, "largest_difference"),
     )  # fmt: skip
-    rows = [row for one in found for row in _rows(Compared.of(one, difference))]
+    rows = [row for one in found for row in _rows(judge(one, difference))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
@@ -86,9 +87,9 @@ def _number(given: object) -> float:
         return math.inf
 
 
-def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
-    scores = compared.scores
-    for c in compared.verdicts.score:
+def _rows(found: Verdicts) -> Iterator[Sequence[Any]]:
+    scores = found.scores
+    for c in found.score:
         shared = len(scores.means[c.a].keys() & scores.means[c.b].keys())
         yield (
             scores.dataset,
@@ -100,8 +101,8 @@ def _rows(compared: Compared) -> Iterator[Sequence[Any]]:
             c.p_adjusted,
             c.verdict,
             c.winner(scores.score.better),
-            compared.verdicts.holds_for,
-            compared.needed(c) if c.verdict == "undecided" else None,
+            found.holds_for,
+            needed(found, c) if c.verdict == "undecided" else None,
             scores.count,
             shared,
             c.uncertain,

@@ -1,4 +1,4 @@
-"""Inputs of a comparison: each file or folder goes to the first reader that claims it."""
+"""Inputs of a comparison: scores as readers found them; a file or folder goes to the first reader that claims it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,63 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 from hpml_bench.comparison import readers
-from hpml_bench.comparison.measured import Measured
+from hpml_bench.report.answer.terms import count_of
+from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition, SuiteFacts
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYSTEM, ROW, SCORE = "system", "row", "score"
+"""Columns: what is compared, the row's id within its data set (text), the score."""
+SEED, GROUP, DATASET = "seed", "group", "dataset"
+"""Further columns: the run (text), rows that belong together (text), the data set (text)."""
+COUNT = "rows"
+"""Column of inputs without a line per row: number of rows that the score is the mean of; there is no `row` then."""
+CONTENT = "content"
+"""Column: digest of what a row holds, by which one row's id is known to mean one row."""
+WHERE = "where"
+"""Column: file and line that a line came from, for messages."""
+NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, WHERE)
+"""Columns with a meaning; a reader names those that are costs."""
+
+
+def source_of(kind: str, path: Path, files: int) -> str:
+    """Return kind and path of an input as one line, of a folder with the number of files that were read."""
+    return f"{kind} {sanitize(path, 300)}" + (f" ({count_of(files, 'file')})" if path.is_dir() else "")
+
+
+@dataclass(frozen=True)
+class InputScores:
+    """What a reader found in one input: a line per row of a data set, or per run."""
+
+    lines: pd.DataFrame
+    """Columns of `NAMES` and the costs; `system`, `score` and `where` in each, and `row` or, without rows, `rows`."""
+    score: ScoreDefinition
+    costs: tuple[CostDefinition, ...] = ()
+    failed: tuple[FailedRun, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences for the page: what a number of this input holds, what it lacks."""
+    source: str = ""
+    """Kind and path of the input, as of `source_of`."""
+    look: int = 1
+    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    block: str = ""
+    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
+    unranked: str = ""
+    """Why costs with noise rank nothing, as a clause; empty where they may."""
+    trained_on: Literal["these", "other", ""] = ""
+    """As of `AlignedScores`."""
+    facts: SuiteFacts | None = None
+    """What a suite's runs say beside; None for systems of other kinds."""
 
 
 @cache
@@ -23,7 +73,7 @@ def known() -> tuple[ModuleType, ...]:
     return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 
-def read(paths: Iterable[Path], metric: str | None = None, group: str | None = None) -> tuple[Measured, ...]:
+def read(paths: Iterable[Path], metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
     """Return what the readers find in files and folders.
 
     Args:
@@ -35,7 +85,7 @@ def read(paths: Iterable[Path], metric: str | None = None, group: str | None = N
         UserError: there is no such file, no reader claims it, its reader can't read it, or takes no `group`.
 
     """
-    found: list[Measured] = []
+    found: list[InputScores] = []
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; name what holds the scores")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hpml_bench.comparison.answer import Compared, answer_of
-from hpml_bench.comparison.scores import Scores
 from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
+from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
-from hpml_bench.report.tables import Cell, number
+from hpml_bench.report.scores import AlignedScores
+from hpml_bench.report.tables import Cell, capitalized, number
 
 FORMATS = ("html", "md")
 TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json", "looks.json"})
@@ -23,7 +24,7 @@ TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json
 
 
 def write(
-    found: Sequence[Scores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None
+    found: Sequence[AlignedScores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None
 ) -> tuple[Page, list[Path]]:
     """Write the page of a comparison and return it with its files; of several data sets also a page each.
 
@@ -31,7 +32,7 @@ def write(
         UserError: the data sets share under two systems, each having its page by then; or a page can't be written.
 
     """
-    compared = [Compared.of(one, margin) for one in found]
+    compared = [judge(one, margin) for one in found]
     if len(compared) == 1:
         page = page_of(compared[0])
         return page, write_page(page, out, formats)
@@ -44,7 +45,7 @@ def write(
     return over, write_page(over, out, formats)
 
 
-def _folders(compared: Sequence[Compared]) -> list[str]:
+def _folders(compared: Sequence[Verdicts]) -> list[str]:
     """Return a folder's name for each data set: none of the page over them, nor alike on disks that ignore case."""
     found: list[str] = []
     for one in compared:
@@ -55,24 +56,24 @@ def _folders(compared: Sequence[Compared]) -> list[str]:
     return found
 
 
-def _suite(one: Compared, answer: Answer, folder: str) -> OfSuite:
+def _suite(one: Verdicts, answer: Answer, folder: str) -> OfSuite:
     about: dict[str, Cell] = {
         "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
         "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,
         "Page": f"{folder}/report.html",
     }  # fmt: skip
-    values = {name: one.runs(name) for name in one.scores.systems}
+    values = {name: dict(of) for name, of in entering_means(one).items()}
     return OfSuite(answer, values, (one.scores.dataset,), about, one.scores.title, version=version("hpml-bench"),
                    block=one.scores.block)  # fmt: skip
 
 
-def page_of(compared: Compared) -> Page:
+def page_of(found: Verdicts) -> Page:
     """Return the page of one data set."""
-    answer, scores = answer_of(compared), compared.scores
+    answer, scores = summarize(found), found.scores
     facts = {
         "Data": scores.title,
         "Inputs": str(len(scores.sources)),
-        "Systems": str(len(scores.systems)),
+        f"{capitalized(scores.noun)}s": str(len(scores.systems)),
         "Rows": answer.rows_text,
         "Runs": answer.setup.budget or f"{answer.runs} in all",
         "Score": f"{answer.score.title}, {answer.score.better} is better",
@@ -81,10 +82,10 @@ def page_of(compared: Compared) -> Page:
     }
     if (largest := scores.score.largest) is not None:
         unit = f" {answer.score.difference_unit}" if answer.score.difference_unit else ""
-        facts["Largest difference of a row"] = f"{compared.scale * largest:g}{unit}, {scores.score.largest_by}"
+        facts["Largest difference of a row"] = f"{score_scale(scores)[0] * largest:g}{unit}, {scores.score.largest_by}"
     return Page(
         answer=answer,
-        sections=tuple(sections_of(compared, answer)),
+        sections=tuple(sections_of(found, answer)),
         facts=facts,
         problems=len(scores.failed) + bool(scores.unshared),
         newest="",
@@ -93,7 +94,7 @@ def page_of(compared: Compared) -> Page:
     )
 
 
-def _range_text(scores: Scores) -> str:
+def _range_text(scores: AlignedScores) -> str:
     if scores.binary:
         return "0 or 1"
     low, high = scores.score.low, scores.score.high

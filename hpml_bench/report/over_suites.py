@@ -19,8 +19,8 @@ from typing import Literal
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer, Axis, Key, Method, Pair, Score, Setup, Values
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import (

@@ -18,8 +18,8 @@ from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.pictures.screen import pictures

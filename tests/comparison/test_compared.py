@@ -19,30 +19,31 @@ from scipy import stats
 import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
-from hpml_bench.comparison.answer import Compared, answer_of
 from hpml_bench.comparison.assemble import assemble
-from hpml_bench.comparison.inputs import read
-from hpml_bench.comparison.measured import Cost, Failed, Measured, Score
+from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.render import Page, all_tables
+from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 
 SYSTEMS = {"alpha": 0.5, "beta": 0.51, "gamma": 0.8}
 
 
-def compared(lines: list[Row], margin: float | None = None, **options: Any) -> Compared:
+def compared(lines: list[Row], margin: float | None = None, **options: Any) -> Verdicts:
     """Return the only data set of some lines, compared."""
     (found,) = assemble([of_frame(pd.DataFrame(lines))], **options)
-    return Compared.of(found, margin)
+    return judge(found, margin)
 
 
 def answer(lines: list[Row], margin: float | None = None, **options: Any) -> Answer:
     """Return the answer to some lines."""
-    return answer_of(compared(lines, margin, **options))
+    return summarize(compared(lines, margin, **options))
 
 
 def means(rows: int | None = 1000, **scores: float) -> list[Row]:
@@ -112,10 +113,10 @@ def test_seeds_that_aren_t_shared_are_averaged(seeds: tuple[int, ...]) -> None:
     if len(seeds) == 3:
         lines = [line | {"seed": f"{line['system']}{line['seed']}"} for line in lines]
     found = compared(lines)
-    assert found.verdicts.scope == "rows"
+    assert found.scope == "rows"
     frame = pd.DataFrame(lines).groupby(["system", "row"])["score"].mean().unstack(0)
     theirs = stats.ttest_rel(frame["alpha"], frame["beta"]).pvalue
-    pair = next(c for c in found.verdicts.score if {c.a, c.b} == {"alpha", "beta"})
+    pair = next(c for c in found.score if {c.a, c.b} == {"alpha", "beta"})
     assert pair.p is not None
     assert pair.p >= theirs * (1 - 1e-9)
 
@@ -124,11 +125,11 @@ def test_a_range_that_isn_t_declared_is_part_of_the_claim() -> None:
     """Real scores without a range: verdicts are for rows like those seen; with one, for all."""
     lines = [line | {"score": 0.3 + line["score"] / 3} for line in right_and_wrong(SYSTEMS)]
     found = compared(lines)
-    assert answer_of(found).judged == "other rows of this range, these trained systems"
+    assert summarize(found).judged == "other rows of this range, these trained systems"
     assert page_of(found).facts["Range of a row"] == "0.300 to 0.633, as seen"
     known = compared(lines, bounds=(0.0, 1.0))
-    assert answer_of(known).judged == "other rows, these trained systems"
-    for ours, theirs in zip(known.verdicts.score, found.verdicts.score, strict=True):
+    assert summarize(known).judged == "other rows, these trained systems"
+    for ours, theirs in zip(known.score, found.score, strict=True):
         assert ours.p is not None
         assert theirs.p is not None
         assert ours.p >= theirs.p
@@ -139,7 +140,7 @@ def test_groups_are_what_another_sample_replaces() -> None:
     once = right_and_wrong({"a": 0.5, "b": 0.7}, 40)
     copies = [line | {"row": f"{line['row']}-{n}", "group": line["row"]} for line in once for n in range(5)]
     alone, grouped, taken_apart = (
-        compared(lines).verdicts.score[0].p
+        compared(lines).score[0].p
         for lines in (once, copies, [{k: v for k, v in line.items() if k != "group"} for line in copies])
     )
     assert alone is not None
@@ -191,9 +192,9 @@ def test_means_alone_claim_nothing_of_systems_that_may_err_apart() -> None:
     random, apart = np.random.default_rng(0), 0
     for yes in random.binomial(500, 0.5, 200) / 500:
         lines = means(500, yes=yes, no=1 - yes)
-        (pair,) = compared(lines, bounds=(0.0, 1.0)).verdicts.score
+        (pair,) = compared(lines, bounds=(0.0, 1.0)).score
         assert pair.verdict == "untested"
-        apart += compared(lines, bounds=(0.0, 1.0), independent=True).verdicts.score[0].verdict == "different"
+        apart += compared(lines, bounds=(0.0, 1.0), independent=True).score[0].verdict == "different"
     assert apart > 0.08 * 200
     page = page_of(compared(means(500, yes=0.6, no=0.4), bounds=(0.0, 1.0), independent=True))
     assert page.answer.judged == "other rows, these trained systems, if their errors are independent"
@@ -209,9 +210,9 @@ def test_seeds_without_rows_are_tested_over_seeds() -> None:
     ]
     found = compared(lines)
     frame = pd.DataFrame(lines).pivot_table(index="seed", columns="system", values="score")
-    assert found.verdicts.scope == "seeds"
-    assert words.setup_line(answer_of(found))[0] == "number of rows not known"
-    assert found.verdicts.score[0].p == pytest.approx(stats.ttest_rel(frame["a"], frame["b"]).pvalue)
+    assert found.scope == "seeds"
+    assert words.setup_line(summarize(found))[0] == "number of rows not known"
+    assert found.score[0].p == pytest.approx(stats.ttest_rel(frame["a"], frame["b"]).pvalue)
 
 
 def test_ties_are_data() -> None:
@@ -293,10 +294,10 @@ def _costly(dollars: Callable[[str, int], float | None], **more: float) -> Page:
             lambda name, seed: seed * (name != "alpha") + seed / 8,
             "ranks compare factors, and dollars is 0 in some runs",
         ),
-        (lambda name, seed: None if name == "alpha" else seed + 1, "some system has no dollars"),
+        (lambda name, seed: None if name != "alpha" else seed + 1, "under two systems have dollars"),
         (
-            lambda name, seed: None if name == "alpha" and seed > 1 else seed + 1,
-            "ranks take three seeds in which all systems have dollars",
+            lambda name, seed: None if name != "alpha" and seed > 1 else seed + 1,
+            "ranks take three seeds that all systems share",
         ),
     ],
 )
@@ -311,12 +312,22 @@ def test_a_cost_that_isn_t_ranked_has_its_own_reason(dollars: Callable[[str, int
         assert f"dollars isn't ranked: {why}." in notes
 
 
+def test_a_cost_that_one_system_lacks_ranks_the_others() -> None:
+    """The pairs that have it in three shared seeds are tested, and the winner is the best of those."""
+    answer = _costly(lambda name, seed: None if name == "alpha" else {"beta": 1, "gamma": 9}[name] + seed / 8).answer
+    (axis,) = answer.axes
+    assert [(pair.a, pair.b) for pair in answer.pairs[axis.tested or ""]] == [("beta", "gamma")]
+    assert answer.winner(axis.key) == "beta"
+
+
 def test_a_declared_count_decides_itself() -> None:
     """A cost that its reader declares exact needs no test."""
     made = of_frame(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))
     lines = made.lines.assign(params=[{"a": 1.0, "b": 2.0}[name] for name in made.lines["system"]])
-    (found,) = assemble([Measured(lines, Score("score"), (Cost("params", "parameters", "M", exact=True),))])
-    of = answer_of(Compared.of(found))
+    (found,) = assemble(
+        [InputScores(lines, ScoreDefinition("score"), (CostDefinition("params", "parameters", "M", exact=True),))]
+    )
+    of = summarize(judge(found))
     assert of.relation(of.axes[0].key, "a", "b") == "better"
     assert of.unranked is None
 
@@ -330,7 +341,7 @@ def test_a_cost_may_have_any_name(name: str) -> None:
         for line in right_and_wrong({"a": 0.5, "b": 0.6})
     ]
     (found,) = assemble([of_frame(pd.DataFrame(lines), metric)])
-    (axis,) = answer_of(Compared.of(found)).axes
+    (axis,) = summarize(judge(found)).axes
     assert re.fullmatch(r"cost-[a-z0-9-]+", axis.key)
 
 
@@ -363,9 +374,9 @@ def test_the_page_of_one_run_each_speaks_of_no_training(tmp_path: Path) -> None:
 def test_failed_runs_are_on_the_page() -> None:
     """A run without a score is counted and named, also of a system that has no other."""
     made = of_frame(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.9})))
-    failed = (Failed("a", "3", "oom_cuda", "runs/a-3.json"), Failed("c", "", "cancelled", "runs/c.json"))
-    (found,) = assemble([Measured(made.lines, made.score, failed=failed)])
-    page = page_of(Compared.of(found))
+    failed = (FailedRun("a", "3", "oom_cuda", "runs/a-3.json"), FailedRun("c", "", "cancelled", "runs/c.json"))
+    (found,) = assemble([InputScores(made.lines, made.score, failed=failed)])
+    page = page_of(judge(found))
     assert words.banner(page.answer) == "2 of 4 runs failed (out of GPU memory, cancelled)."
     assert page.answer.untried == ("c",)
     assert page.problems == 2
@@ -463,7 +474,7 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--format", "pdf"), "choose from html, md, csv, tex"),
+        (("--format", "doc"), "choose from html, md, csv, tex"),
         (("--range", "0"), "give the least and the largest score"),
         (("--margin", "-1"), "give a difference above 0"),
         (("--margin", "nan"), "give a difference above 0"),
@@ -507,7 +518,7 @@ def test_two_equal_runs_make_no_count() -> None:
 
 
 def test_small_scores_keep_their_digits() -> None:
-    """Scores far below 1 are shown in a power of ten."""
+    """AlignedScores far below 1 are shown in a power of ten."""
     lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
     shown = answer(lines)
     assert shown.score.unit == "× 10⁻⁹"
@@ -515,7 +526,7 @@ def test_small_scores_keep_their_digits() -> None:
 
 
 def test_a_shown_difference_is_never_shown_as_none() -> None:
-    """Scores have the decimals of the smallest difference that is shown, however large they are."""
+    """AlignedScores have the decimals of the smallest difference that is shown, however large they are."""
     random = np.random.default_rng(0)
     score = 12345 + 0.05 * random.standard_normal(500)
     other = score + 0.02 + 0.02 * random.standard_normal(500)

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 import hpml_bench
 from helpers.made_tables import right_and_wrong, write_csv
 from hpml_bench.cli import main
-from hpml_bench.comparison.answer import Compared
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.statistics.evidence import seeds_to_find
 from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.system.errors import UserError
@@ -34,10 +34,10 @@ def real(rows: int, gap: float = 0.02, sd: float = 0.05, groups: int | None = No
     return frame if groups is None else frame.assign(group=np.minimum(frame["row"], groups - 1))
 
 
-def compared(frame: pd.DataFrame, **options: Any) -> Compared:
+def compared(frame: pd.DataFrame, **options: Any) -> Verdicts:
     """Return the only data set of a frame, compared."""
     (found,) = assemble([of_frame(frame)], bounds=(0.0, 1.0), **options)
-    return Compared.of(found)
+    return judge(found)
 
 
 def test_a_difference_that_is_small_for_the_range_takes_fewer_rows() -> None:
@@ -52,8 +52,8 @@ def test_a_difference_that_is_small_for_the_range_takes_fewer_rows() -> None:
 def test_the_declared_difference_decides_what_the_range_leaves_open() -> None:
     """Eighty rows: undecided by the range, a verdict by the declared difference; the page says who declared it."""
     wide, narrow = compared(real(80)), compared(real(80), largest=0.2)
-    assert wide.verdicts.score[0].verdict == "undecided"
-    assert narrow.verdicts.score[0].verdict == "different"
+    assert wide.score[0].verdict == "undecided"
+    assert narrow.score[0].verdict == "different"
     assert page_of(narrow).facts["Largest difference of a row"] == "20 points, by --largest-difference"
     assert "Largest difference of a row" not in page_of(wide).facts
 

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 
 from hpml_bench.cli import main
 from hpml_bench.comparison.assemble import assemble
-from hpml_bench.comparison.inputs import read
-from hpml_bench.comparison.measured import Measured
+from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.readers import lm_eval, peft, results
 from hpml_bench.system.errors import UserError
 
@@ -49,7 +48,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text("".join(f"{json.dumps(one)}\n" for one in objects))
 
 
-def cloze(out: Path, metric: str | None = None) -> Measured:
+def cloze(out: Path, metric: str | None = None) -> InputScores:
     """Return the task of choices."""
     return next(one for one in lm_eval.read(out, metric) if one.lines["dataset"].iat[0].startswith("news_cloze"))
 

@@ -13,18 +13,18 @@ from click.testing import CliRunner
 
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
-from hpml_bench.comparison.answer import Compared, answer_of
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import Scores
-from hpml_bench.comparison.verdicts import verdicts
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.deciding import deciding_section
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import judge
 from hpml_bench.report.render import all_tables
+from hpml_bench.report.scores import AlignedScores
 
 
-def shared(frame: pd.DataFrame, **options: Any) -> Scores:
+def shared(frame: pd.DataFrame, **options: Any) -> AlignedScores:
     """Return the only data set of a frame, whose systems lack rows."""
     (found,) = assemble([of_frame(frame)], shared=True, **options)
     return found
@@ -48,9 +48,9 @@ def test_failed_rows_make_no_system_better(kind: str, bounds: tuple[float, float
     random, false, by_shared, pages = np.random.default_rng(0), 0, 0, 60
     for _ in range(pages):
         scores = shared(equal_systems(random, kind, lower), bounds=bounds, lower=lower)
-        (pair,) = verdicts(scores).score
+        (pair,) = judge(scores).score
         false += pair.verdict != "undecided"
-        by_shared += verdicts(replace(scores, filled=None)).score[0].verdict == "different"
+        by_shared += judge(replace(scores, filled=None)).score[0].verdict == "different"
         assert pair.deciding is not None
         assert (not pair.deciding[0] <= 0 <= pair.deciding[1]) == (pair.verdict == "different")
     assert by_shared > 0.5 * pages
@@ -65,9 +65,9 @@ def test_a_claim_needs_both_tables(shape: str) -> None:
     frame["group"] = frame["row"].str[1:].astype(int) // (3 if shape == "groups" else 1)
     lost = (frame["system"] == "a") & (frame["row"].str[1:].astype(int) < 15) & (frame.get("seed", 1) == 1)
     scores = shared(frame[~lost])
-    (both,), (apart,) = verdicts(scores).score, verdicts(replace(scores, filled=None)).score
+    (both,), (apart,) = judge(scores).score, judge(replace(scores, filled=None)).score
     assert scores.filled is not None
-    (filled,) = verdicts(scores.filled).score
+    (filled,) = judge(scores.filled).score
     assert both.p == max(apart.p, filled.p)  # type: ignore[type-var]
     assert (both.verdict, both.difference.mean) == ("different", apart.difference.mean)
     for one in (apart, filled):
@@ -82,10 +82,10 @@ def test_equality_needs_both_tables_too() -> None:
     frame = pd.DataFrame([*lines, *(line | {"system": "b"} for line in lines)])
     lost = (frame["system"] == "a") & (frame["score"] == 1) & (frame["row"].str[1:].astype(int) < 1000)
     scores = shared(frame[~lost])
-    assert verdicts(replace(scores, filled=None), 0.05).score[0].verdict == "equivalent"
-    (pair,) = verdicts(scores, 0.05).score
+    assert judge(replace(scores, filled=None), 0.05).score[0].verdict == "equivalent"
+    (pair,) = judge(scores, 0.05).score
     assert pair.verdict == "undecided"
-    found = answer_of(Compared.of(scores, 0.05))
+    found = summarize(judge(scores, 0.05))
     assert found.pairs["score"][0].need is None
     section = deciding_section(found)
     assert section is not None
@@ -108,7 +108,7 @@ def test_page_and_terminal_say_who_lacks_how_many(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert said in text
     assert "168 shared rows are few." in text
-    page = page_of(Compared.of(shared(pd.DataFrame(_some_lacking()))))
+    page = page_of(judge(shared(pd.DataFrame(_some_lacking()))))
     assert [table.rows for table in all_tables(page) if table.name == "lacking"] == [(("beta", "31"), ("gamma", "1"))]
     assert page.problems == 1
-    assert words.banner(answer_of(Compared.of(shared(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))))) == ""
+    assert words.banner(summarize(judge(shared(pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})))))) == ""

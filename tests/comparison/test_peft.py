@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.comparison.measured import Measured
+from hpml_bench.comparison.inputs import InputScores
 from hpml_bench.comparison.readers import peft, results
 from hpml_bench.report.peft import as_peft
 from hpml_bench.report.render import load, page_over, write_page, write_report
@@ -97,7 +97,7 @@ def written(folder: Path, data: object, name: str = "lora--made-up-rank2.json") 
     return path
 
 
-def only(found: tuple[Measured, ...]) -> Measured:
+def only(found: tuple[InputScores, ...]) -> InputScores:
     """Return the one data set."""
     (one,) = found
     return one
@@ -340,7 +340,7 @@ def test_our_runs_survive_the_shape_of_peft(suite: Path, tmp_path: Path) -> None
         score=("score", "mean"),
         rows=("row", "count"),
         train_time=("train_seconds", "first"),
-        file_size_mb=("saved_bytes", "first"),
+        file_size_mb=("saved_bytes", lambda of: 1e-6 * of.iloc[0]),
     )
     read = back.lines.set_index(["system", "seed"])[list(own.columns)].sort_index()
     assert read.index.tolist() == own.index.tolist()

@@ -16,9 +16,8 @@ import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import known, read
-from hpml_bench.comparison.measured import Failed, Score
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.comparison.scores import Scores
+from hpml_bench.report.scores import AlignedScores, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 
 GOOD = [
@@ -28,7 +27,7 @@ GOOD = [
 ]
 
 
-def scores(path: Path, metric: str | None = None, **options: Any) -> tuple[Scores, ...]:
+def scores(path: Path, metric: str | None = None, **options: Any) -> tuple[AlignedScores, ...]:
     """Return what a file is assembled to."""
     return assemble(read([path], metric), **options)
 
@@ -278,21 +277,21 @@ def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
     a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
     assert len(assemble([a, b])) == 1
     with pytest.raises(UserError, match=r"b.csv holds the score f1 and table .*a.csv score, of one data set; choose"):
-        assemble([a, replace(b, score=Score("f1"))])
-    lower = replace(b, score=Score("score", better="lower"))
+        assemble([a, replace(b, score=ScoreDefinition("f1"))])
+    lower = replace(b, score=ScoreDefinition("score", better="lower"))
     with pytest.raises(UserError, match="higher is better in one of"):
         assemble([a, lower])
     assert assemble([a, lower], lower=True)[0].score.better == "lower"
     with pytest.raises(UserError, match="has another range"):
-        assemble([a, replace(b, score=Score("score", low=0.0, high=1.0))])
+        assemble([a, replace(b, score=ScoreDefinition("score", low=0.0, high=1.0))])
 
 
 def test_scores_margins_and_looks_are_a_data_set_s_own(tmp_path: Path) -> None:
     """In either order of inputs each data set keeps its metric, direction, range, margin and looks."""
     (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
     (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
-    a = replace(a, score=Score("acc", low=0.0, high=1.0, margin=0.0001))
-    b = replace(b, score=Score("loss", better="lower", margin=0.5), look=3)
+    a = replace(a, score=ScoreDefinition("acc", low=0.0, high=1.0, margin=0.0001))
+    b = replace(b, score=ScoreDefinition("loss", better="lower", margin=0.5), look=3)
     for order in ((a, b), (b, a)):
         found = {one.dataset: one for one in assemble(order)}
         assert (found["A"].score, found["A"].look) == (a.score, 1)
@@ -342,10 +341,10 @@ def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> No
     """Not on the pages of others; those of an input without any score are on the page of the data set that it names."""
     (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
     (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
-    a = replace(a, failed=(Failed("c", "1", "failed", "a/c", "A"),), remarks=("Of A.",))
+    a = replace(a, failed=(FailedRun("c", "1", "failed", "a/c", "A"),), remarks=("Of A.",))
     b = replace(b, remarks=("Of B.",))
-    none = replace(b, lines=b.lines.iloc[:0], failed=(Failed("d", "", "failed", "b/d", "B"),), remarks=("Of d.",))
-    gone = replace(none, failed=(Failed("e", "", "failed", "e", "C"),), remarks=("Of e.",))
+    none = replace(b, lines=b.lines.iloc[:0], failed=(FailedRun("d", "", "failed", "b/d", "B"),), remarks=("Of d.",))
+    gone = replace(none, failed=(FailedRun("e", "", "failed", "e", "C"),), remarks=("Of e.",))
     found = {one.dataset: one for one in assemble([a, b, none, gone])}
     said = "No system has scores of C: its runs failed."
     assert [[one.system for one in found[name].failed] for name in "AB"] == [["c"], ["d"]]

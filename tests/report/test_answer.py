@@ -13,8 +13,8 @@ from report_sections import load, of
 from helpers.made_records import SETTINGS, failed, record, sweep
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.answer.numbers import answer_of
 
 
 @pytest.fixture(scope="module")

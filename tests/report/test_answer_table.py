@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report import export
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer, Failure, Pair, Relation
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.answer.screen import context
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.pictures.differences import bars, difference, to_best

@@ -16,9 +16,10 @@ import pytest
 from helpers.answer_page import page
 from helpers.browser import look, needs_browser
 from helpers.made_tables import right_and_wrong
-from hpml_bench.comparison.answer import Compared, answer_of
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import judge
 
 NB = "\u00a0"
 SEEN = """
@@ -442,7 +443,7 @@ def systems() -> Made:
     lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8}, 200)
     cost = {"alpha": 2.0, "beta": 4.0, "gamma": 9.0}
     found = assemble([of_frame(pd.DataFrame([line | {"dollars": cost[line["system"]]} for line in lines]))])
-    answer: Made = json.loads(answer_of(Compared.of(found[0])).model_dump_json())
+    answer: Made = json.loads(summarize(judge(found[0])).model_dump_json())
     return answer
 
 

@@ -109,9 +109,12 @@ def assert_sentences_agree(results: Results) -> None:
             assert set(names(found[1]) if found else ()) == {m for m, of in places.items() if of == place}
 
 
+VERDICT = {"can't tell": "undecided", "equal": "equivalent"}
+
+
 def _verdicts(table: Table | None) -> dict[frozenset[str], str]:
     rows = table.rows if table else ()
-    return {frozenset(re.split(r" [−/] ", row[0])): row[1].removesuffix(" ‡") for row in rows}
+    return {frozenset(re.split(r" [−/] ", row[0])): VERDICT.get(own := row[1].removesuffix(" ‡"), own) for row in rows}
 
 
 def assert_agrees(

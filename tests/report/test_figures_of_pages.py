@@ -11,8 +11,8 @@ import pytest
 
 from helpers.made_records import failed, sweep, write
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.export import markdown_text
 from hpml_bench.report.render import all_sections, load, tables_of, write_report
 from hpml_bench.suite.suite import packaged

@@ -39,7 +39,7 @@ def test_seeds_added_later_are_another_look(stages: tuple[int, ...], looks: int,
     results = load(tmp_path, in_stages(*stages))
     assert results.look == looks
     assert ("before seeds were added" in said("takeaways", results)) == (looks > 1)
-    assert f"look {looks} at the suite's seeds" in said("comparisons", results)
+    assert f"look {looks} at these results" in said("comparisons", results)
 
 
 def test_records_that_declare_nothing_are_one_look(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import digests_of
 from hpml_bench.records.run import Check, Consumed, RunRecord
-from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer import words
+from hpml_bench.report.answer.facts import facts as screen_facts
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import facts
 from hpml_bench.report.results import Results
 
@@ -281,15 +283,17 @@ def test_one_value_is_no_exact_metric(tmp_path: Path) -> None:
     assert all(not c.exact and not c.differs for c in results.comparisons("train_seconds"))
 
 
-def test_one_seed_is_test_set_noise_only(tmp_path: Path) -> None:
-    """With one seed there are Wilson's intervals and McNemar's p, labelled, and no rank anywhere."""
-    results = load(tmp_path, sweep(seeds=1))
-    text = said("single_seed", results)
-    assert text.count("Test-set noise only") == 2
-    assert "undecided" in text
-    assert "these two models differ" in text
-    assert "better" not in text
-    assert section("comparisons", results) is None
+def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
+    """The first screen says that verdicts are for these trained models; costs of one seed rank nothing."""
+    answer = answer_of(load(tmp_path, sweep(seeds=1)))
+    assert (answer.over, answer.judged) == ("row", "other test rows, these trained models")
+    assert {pair.v for pair in answer.pairs["score"]} <= {"different", "equivalent", "undecided"}
+    assert set(answer.pairs) == {"score"}
+    assert answer.unranked == "ranks take three seeds that all methods share"
+    assert next(fact.text for fact in screen_facts(answer) if fact.label == "Sure?").startswith(
+        "Only for these trained models: another seed may order the methods otherwise; run 3 or more."
+    )
+    assert "1 seed" in words.setup_line(answer)
 
 
 def test_crossed_intervals_are_offered_for_methods(tmp_path: Path) -> None:

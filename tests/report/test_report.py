@@ -194,7 +194,7 @@ def test_pairs_other_than_by_accuracy_are_folded(report_folder: Path) -> None:
     for name in ("report.md", "report.html"):
         text = (report_folder / name).read_text()
         assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
-            "Pairs by training time ", "Pairs by peak memory ", "Pairs by accuracy, on these very test rows",
+            "Pairs by training time", "Pairs by peak memory", "Pairs by accuracy, on these very test rows",
         ]  # fmt: skip
         assert text.count("<details") == text.count("</details>") > 20
 

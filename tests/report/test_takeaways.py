@@ -93,21 +93,6 @@ def test_ratios_are_over_shared_seeds(tmp_path: Path) -> None:
     assert results.interval("lora", "train_seconds").mean == pytest.approx(2.025)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_takeaways_of_few_seeds_rank_nothing(tmp_path: Path, seeds: int) -> None:
-    """Under three seeds no pair has a verdict: values are named, leads, ranks and places on the front are not."""
-    results = load(tmp_path, sweep(seeds=seeds))
-    text = said("takeaways", results)
-    have = "one seed" if seeds == 1 else "2 seeds"
-    assert f"No method is called better than another: the runs have {have}, and a verdict needs two methods" in text
-    assert "Accuracy lies between " in text
-    assert "; no pair has the seeds for a verdict." in text
-    assert not [word for word in ("has the highest", "fastest", "least memory", "Pareto", "quivalent") if word in text]
-    table = summary_table(results)
-    assert not [column for column in table.columns if "ank" in column or "Pareto" in column]
-    assert not any("rank" in note for note in table.notes)
-
-
 def test_unequal_consumption_is_set_apart(tmp_path: Path) -> None:
     """A run that consumed fewer samples than the rest of its seed enters no mean, and the difference is named."""
     short = Consumed(steps=90, samples=1440, real_tokens=38_000, padded_tokens=43_000, order=f"{0:064x}")
@@ -212,36 +197,6 @@ def test_equal_means_have_no_leader(tmp_path: Path) -> None:
     assert "needed the least memory" not in text
 
 
-def test_equivalence_is_said_with_its_margin(tmp_path: Path) -> None:
-    """Methods shown to lie within the margin are called equivalent to the leader, and by which margin."""
-    same = {"test_accuracy": [0.9, 0.91, 0.92, 0.91, 0.9], "test_loss": [0.3] * 5}
-    slower = same | {"test_accuracy": [0.9, 0.91, 0.92, 0.91, 0.901]}
-    results = load(tmp_path, of({"lora": same, "full": slower}))
-    assert "full has the highest mean accuracy: 90.8 %" in said("takeaways", results)
-    assert "Equivalent to it: lora (within 1 point)." in said("takeaways", results)
-    assert "full − lora | equivalent |" in said("comparisons", results)
-
-
-def test_the_margin_is_the_suites(tmp_path: Path) -> None:
-    """What counts as no difference is what the suite beside the runs says, in verdicts and in words."""
-    records = of({"lora": {"test_accuracy": [0.90, 0.91, 0.92]}, "full": {"test_accuracy": [0.91, 0.92, 0.91]}}, 3)
-    wide = Suite(
-        name="example",
-        settings=SETTINGS,
-        methods={"lora": MethodEntry(), "full": MethodEntry()},
-        margin=Margin(quality=0.1, cost=0.5),
-    )
-    made_records.write(tmp_path, records)
-    before = Results.load(tmp_path)
-    assert before.comparisons("test_accuracy")[0].verdict == "undecided"
-    (tmp_path / "suite.json").write_text(wide.model_dump_json())
-    results = Results.load(tmp_path)
-    assert results.comparisons("test_accuracy")[0].verdict == "equivalent"
-    assert "(within 10 points)" in said("takeaways", results)
-    assert "a difference of 10 points of a score, 50 % of a cost or more" in said("comparisons", results)
-    assert "lora / full | lora is better, within the margin |" in said("comparisons", results)
-
-
 def test_what_the_verdicts_hold_for_is_said(tmp_path: Path) -> None:
     """Scores are judged for other test rows; for other training rows too where each seed drew its own."""
     for vary, rows in (
@@ -264,22 +219,6 @@ def test_one_test_row_tells_nothing_of_others(tmp_path: Path, monkeypatch: pytes
     results = Results.load(made_records.write(tmp_path, sweep(["lora", "full"], 12), rows=1))
     assert [c.verdict for c in results.comparisons("test_accuracy")] == ["untested"]
     assert "better than full by 100" not in said("takeaways", results)
-
-
-# Guessing and training
-
-
-def test_guessing_stands_beside_the_scores(tmp_path: Path) -> None:
-    """What the most frequent class and chance get is beside every table of scores, with the figures of these rows."""
-    labels = np.random.default_rng(8).integers(0, 4, 1000)  # made_records.answers draws them so
-    most = np.bincount(labels).max() / 1000
-    sentence = (
-        f"gets {100 * most:.1f} % of the test rows right (macro-F1 {2 * most / (1 + most) / 4:.3f}); chance is 25.0 %."
-    )
-    several, one = load(tmp_path / "several", sweep(seeds=3)), load(tmp_path / "one", sweep(seeds=1))
-    for name, count in (("takeaways", 1), ("summary", 1), ("comparisons", 2)):
-        assert said(name, several).count(sentence) == count, name
-    assert sentence in said("single_seed", one)
 
 
 def test_methods_not_above_guessing_are_named(tmp_path: Path) -> None:
@@ -381,3 +320,22 @@ def test_the_memory_sentence_says_what_it_ranks(tmp_path: Path) -> None:
         "Ranked is what training adds; the peak of the whole process, not ranked, is 480 (full) to 1,472 MB (lora)."
         in text
     )
+
+
+def test_the_margin_is_the_suites(tmp_path: Path) -> None:
+    """What counts as no difference is what the suite beside the runs says, in verdicts and in words."""
+    records = of({"lora": {"test_accuracy": [0.90, 0.91, 0.92]}, "full": {"test_accuracy": [0.91, 0.92, 0.91]}}, 3)
+    wide = Suite(
+        name="example",
+        settings=SETTINGS,
+        methods={"lora": MethodEntry(), "full": MethodEntry()},
+        margin=Margin(quality=0.1, cost=0.5),
+    )
+    made_records.write(tmp_path, records)
+    before = Results.load(tmp_path)
+    assert before.comparisons("test_accuracy")[0].verdict == "undecided"
+    (tmp_path / "suite.json").write_text(wide.model_dump_json())
+    results = Results.load(tmp_path)
+    assert results.comparisons("test_accuracy")[0].verdict == "equivalent"
+    assert "a difference of 10.0 points of a score, 50 % of a cost or more" in said("comparisons", results)
+    assert "lora / full | lora is better, within the margin |" in said("comparisons", results)

@@ -195,7 +195,7 @@ def test_unranked_costs_crown_nobody() -> None:
 def test_the_cheaper_method_is_the_one_that_loses_least() -> None:
     """Named are the best of those shown to be faster, with both differences, and the fastest one."""
     assert fact(CASES["one best"], "Cheaper") == (
-        "lora: 10 % less time than full, 0.1 points lower. head: fastest, 6.5 points lower."
+        "lora: 10 % less time than full, 0.10 points lower. head: fastest, 6.50 points lower."
     )
 
 

@@ -25,7 +25,7 @@ from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
-from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec

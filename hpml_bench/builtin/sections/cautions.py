@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Text
 from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.steady import unsteady
 from hpml_bench.report.tables import section_of, sentence_list

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
-
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table
-from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.sections import pair_tables, places
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, p_cell, rank, section_of, sentence_list, table
-from hpml_bench.statistics import Comparison
 
 order = 30
 question = "sure"
 about = "every pair in numbers: intervals, p values, seeds to decide"
-LIKE_FIRST = "The columns are those of the first table of pairs."
-PAIR_COLUMNS = (
-    "Pair", "Verdict", "Difference", "Interval", "p", "p (adjusted)", "p of the margin", "p of the margin (Holm)",
-    "Could have found", "Seeds to decide", "Seeds",
-)  # fmt: skip
 ROWS_COLUMNS = (
     "Pair", "Difference", "95 % interval", "p", "Sign-flip p", "Least sign-flip p", "Seeds with first higher", "Seeds",
 )  # fmt: skip
-MARK = "‡"
 
 
 def section(results: Results) -> Section | None:
-    """Return intervals and pairwise tests; nothing with one method or one seed."""
-    if len(results.methods) < 2 or len(results.seeds) < 2 or not results.headline:
+    """Return intervals and pairwise tests; nothing with one method, or without a score."""
+    if len(results.methods) < 2 or not results.headline:
         return None
-    tables = [_intervals(results), *_all_pairs(results), _these_rows(results), _crossed(results)]
+    seeds = len(results.seeds) > 1
+    tables = [*([_intervals(results)] if seeds else [places(answer_of(results))]), *pair_tables(answer_of(results)),
+              *([_these_rows(results), _crossed(results)] if seeds else [])]  # fmt: skip
     return section_of("comparisons", "Which differences are real", *tables)
 
 
@@ -59,96 +52,6 @@ def _intervals(results: Results) -> Table:
     if found := results.guess:
         notes.append(found.sentence)
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
-
-
-def _all_pairs(results: Results) -> Iterator[Table]:
-    """Yield a table for every metric that has pairs; the first explains the columns of all."""
-    tested = sum(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
-    share, spent = f"{100 * results.margin.cost:g}", 100 * statistics.ALPHA * statistics.spent_at(results.look)
-    unit = "row" if results.test_groups is None else f"group of rows ({results.test_rows_in_words})"
-    notes = [
-        f"Scores: differences of the first less the second within a seed and {unit}, for "
-        f"{results.judged_for} "
-        "(p the larger, interval the wider, of a two-way analysis of variance and of the paired t over seeds). Costs: "
-        "factors first / second within a seed (paired t of logarithms), for other seeds. Each interval is at the level "
-        "of its pair's test: it leaves out 0, or a factor of 1, just where methods are shown to differ.",
-        "Better: p (adjusted) below 5 %. Equivalent: p of the margin (Holm) below 5 %, the larger of two one-sided "
-        f"tests of a difference of {_margin(results)} of a score, {share} % of a cost or more. Adjusted over the "
-        f"{terms.count_of(tested, 'tested pair')} of all metrics of this page: under noise near normal the chance of "
-        f"any false claim is at most 5 %, of which this page, look {results.look} at the suite's seeds, may use "
-        f"{spent:.2g} %: 80 % of that for better (of three methods on by Shaffer 1986, 60 % of it for a score beside "
-        "costs; else by Holm 1979), 15 % for equivalent (Holm), 5 % for guessing. Adjusted p are scaled to 5 %.",
-        "Could have found: the least true difference found with a chance of 80 % by so many seeds at this spread, at "
-        "the first step's level. Seeds to decide: how many would tell with a chance of 80 % at the next look, were the "
-        "difference as measured; none where no number up to 10,000 is enough, as where the test rows alone leave too "
-        "much open. "
-        f"Under {statistics.LEAST_SEEDS} shared seeds there is no verdict.",
-    ]
-    for name in results.headline:
-        if comparisons := results.comparisons(name):
-            yield _pairs(results, Quantity.of(results, name), comparisons, notes)
-            notes = [LIKE_FIRST]
-
-
-def _margin(results: Results) -> str:
-    """Return the margin of a score in its unit."""
-    if results.quality not in results.definitions:
-        return f"{results.quality_margin:g}"
-    score = Quantity.of(results, results.quality)
-    return f"{results.quality_margin * score.scale:.3g} {score.difference_unit}".strip()
-
-
-def _pairs(results: Results, quantity: Quantity, comparisons: tuple[Comparison, ...], notes: list[str]) -> Table:
-    name = quantity.metric.name
-    rows = [_row(quantity, comparison, fixed=name == results.quality) for comparison in comparisons]
-    ratio = any(c.ratio for c in comparisons)
-    within = quantity.difference_unit
-    unit = " (factors)" if ratio else f" (differences in {within})" if within else " (differences)"
-    if any(c.uncertain for c in comparisons):
-        notes = [
-            *notes,
-            f"{MARK} The seeds look like skewed noise of unequal spread, or few test rows carry the difference, where "
-            "tests claim too much.",
-        ]
-    if name != results.quality and not ratio:
-        notes = [*notes, "Some value is not above 0: costs are compared by differences, and no margin is tested."]
-    met = {frozenset((c.a, c.b)) for c in comparisons}
-    never = [f"{a} and {b}" for a, b in combinations(results.values(name), 2) if frozenset((a, b)) not in met]
-    if never:
-        notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
-    columns = [("Factor" if ratio and column == "Difference" else column) for column in PAIR_COLUMNS]
-    return table(f"pairs_{name}", f"Pairs by {quantity.title}{unit}", columns, rows, notes)
-
-
-def _row(quantity: Quantity, c: Comparison, fixed: bool) -> list[Cell]:
-    difference, between = quantity.compared(c)
-    needed: Cell = MISSING
-    if c.verdict == "undecided":
-        if c.seeds_needed:
-            needed = cell(c.seeds_needed, "d")
-        elif c.evidence:
-            needed = "none" if fixed else "> 10,000"
-    return [
-        f"{c.a} − {c.b}" if not c.ratio else f"{c.a} / {c.b}",
-        verdict(quantity, c) + (f" {MARK}" if c.uncertain else ""),
-        difference,
-        between,
-        *map(p_cell, (c.p, c.p_adjusted, c.p_equivalent, c.p_equivalent_adjusted)),
-        quantity.found(c),
-        needed,
-        c.difference.n,
-    ]
-
-
-def verdict(quantity: Quantity, c: Comparison) -> str:
-    """Return a pair's verdict in words."""
-    if c.verdict == "untested":
-        return "not tested"
-    if c.verdict != "different":
-        return c.verdict
-    winner = c.winner(quantity.metric.better)
-    verdict = f"{winner} is better" if winner else f"{c.higher} is higher"
-    return f"{verdict}, within the margin" if c.equivalent else verdict
 
 
 def _these_rows(results: Results) -> Table | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer.deciding import deciding_section
-from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 
 order = 29

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.deciding import turns
-from hpml_bench.report.answer.numbers import answer_of
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, section_of, table
 

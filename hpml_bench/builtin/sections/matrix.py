@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.matrix import matrix_section
-from hpml_bench.report.answer.numbers import answer_of
 from hpml_bench.report.results import Results
 
 order = 28

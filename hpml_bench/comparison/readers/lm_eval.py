@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.measured import (
+from hpml_bench.comparison.inputs import (
     CONTENT,
     DATASET,
     GROUP,
@@ -28,10 +28,10 @@ from hpml_bench.comparison.measured import (
     SEED,
     SYSTEM,
     WHERE,
-    Measured,
-    Score,
+    InputScores,
     source_of,
 )
+from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -77,7 +77,7 @@ def claims(path: Path) -> bool:
         return True
 
 
-def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[Measured, ...]:
+def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
     """Return the samples of a folder's models by task, each through one filter.
 
     Args:
@@ -386,7 +386,7 @@ def _logs(path: Path, group: str | None) -> list[_Log]:
     return found
 
 
-def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[Measured]:
+def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[InputScores]:
     """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for.
 
     Filters read the same answers, so a task counts once: through the first filter that has the metric, of those that
@@ -476,7 +476,7 @@ def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
     return used, remarks
 
 
-def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, remarks: Iterable[str]) -> Measured:
+def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, remarks: Iterable[str]) -> InputScores:
     import pandas as pd
 
     better = {log.better(metric): log for log in logs}
@@ -493,7 +493,9 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
         remarks = (*remarks, f"Rows of {dataset} are grouped by {sanitize(logs[0].field, 60)} of their documents.")
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
-    return Measured(frame, Score(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted)
+    return InputScores(
+        frame, ScoreDefinition(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted
+    )
 
 
 def _checked(log: _Log, chosen: str, metric: str) -> Iterator[str]:

@@ -13,21 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.comparison.measured import (
-    COUNT,
-    DATASET,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    Cost,
-    Failed,
-    Measured,
-    Score,
-    source_of,
-)
+from hpml_bench.comparison.inputs import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, InputScores, source_of
 from hpml_bench.records.files import MAX_RECORD_BYTES
 from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
+from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -40,11 +29,11 @@ HEAD = 4_096
 """Bytes of a file that show whether it is one of these."""
 
 SCORES = (
-    Score("test accuracy", "higher", 0.0, 1.0),
-    Score("test dino_similarity", "higher", -1.0, 1.0),
-    Score("forgetting", "lower"),
-    Score("drift", "lower", 0.0, 2.0),
-    Score("train loss", "lower", 0.0),
+    ScoreDefinition("test accuracy", "higher", 0.0, 1.0),
+    ScoreDefinition("test dino_similarity", "higher", -1.0, 1.0),
+    ScoreDefinition("forgetting", "lower"),
+    ScoreDefinition("drift", "lower", 0.0, 2.0),
+    ScoreDefinition("train loss", "lower", 0.0),
 )
 """Scores in the last of `train_info.metrics`: of MetaMathQA the first, of image-gen the second; the rest of either."""
 BY_ITSELF = 2
@@ -84,7 +73,7 @@ def claims(path: Path) -> bool:
     return any(map(_looks_like_one, _files(path)))
 
 
-def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
+def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     """Return the runs of a result file, or of a folder's, by data set and model.
 
     Args:
@@ -100,7 +89,7 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
     runs = [_Run(file, _load(file)) for file in _files(path)]
     if not runs:
         raise UserError(f"{path} has no result files of {SOURCE}; give the folder of its *.json")
-    sets: dict[tuple[str, Score | None], list[_Run]] = {}
+    sets: dict[tuple[str, ScoreDefinition | None], list[_Run]] = {}
     for run in runs:
         sets.setdefault((run.dataset, run.has(wanted)), []).append(run)
     scored = [(name, score) for name, score in sets if score is not None]
@@ -112,7 +101,7 @@ def read(path: Path, metric: str | None = None) -> tuple[Measured, ...]:
     return tuple(replace(one, source=source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
 
 
-def _score(metric: str) -> Score:
+def _score(metric: str) -> ScoreDefinition:
     name = metric.replace("_", " ").strip().lower()
     for score in SCORES:
         if name in (plain := score.name.replace("_", " "), plain.removeprefix("test ")):
@@ -254,13 +243,13 @@ class _Run:
         """The last of the metrics, which is the test's in a run that was successful."""
         return self.metrics[-1] if self.metrics else {}
 
-    def has(self, scores: Iterable[Score]) -> Score | None:
+    def has(self, scores: Iterable[ScoreDefinition]) -> ScoreDefinition | None:
         """Return the first of some scores that a successful run has."""
         if self.status != "success":
             return None
         return next((score for score in scores if self.last.get(score.name) is not None), None)
 
-    def score(self, score: Score) -> float:
+    def score(self, score: ScoreDefinition) -> float:
         """Return a score that the run has."""
         keys = (f"train_info.metrics[{len(self.metrics) - 1}]", score.name)
         value = self.checked(self.last[score.name], keys, -math.inf if score.low is None else score.low)
@@ -268,7 +257,7 @@ class _Run:
             raise self.wrong(keys, value, f"at most {score.high:g}")
         return value
 
-    def rows(self, score: Score) -> float:
+    def rows(self, score: ScoreDefinition) -> float:
         """Return the number of test rows of which an accuracy is the share; NaN where it isn't known."""
         own = self.last.get(TEST_ROWS)
         if score != SCORES[0] or (own is None and not self.on_gsm8k):
@@ -312,28 +301,29 @@ class _Run:
             "trainable_parameters": self.number("train_info", "num_trainable_params"),
         }
 
-    def failure(self, wanted: str) -> Failed:
+    def failure(self, wanted: str) -> FailedRun:
         """Return the run as one without a score."""
         why = self.text("run_info", "error_msg") if self.get("run_info", "error_msg") else None
         status = self.status if self.status != "success" else f"success, but without {wanted}"
-        return Failed(
+        return FailedRun(
             self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file), self.dataset
         )
 
 
 COSTS = (
-    Cost("train_time", "train time", "s"),
-    Cost("reserved_max_mb", "reserved memory", "MB", about="Reserved memory: the largest that the allocator reserved."),
-    Cost("file_size_mb", "saved size", "MB"),
-    Cost("trainable_parameters", "trained parameters"),
-    Cost("seconds_per_1000_samples", "time per 1,000 samples", "s",
+    CostDefinition("train_time", "train time", "s"),
+    CostDefinition("reserved_max_mb", "reserved memory", "MB",
+                   about="Reserved memory: the largest that the allocator reserved."),
+    CostDefinition("file_size_mb", "saved size", "MB"),
+    CostDefinition("trainable_parameters", "trained parameters"),
+    CostDefinition("seconds_per_1000_samples", "time per 1,000 samples", "s",
          about="Time per 1,000 samples: from the median throughput of the training windows."),
-    Cost("total_time", "total time", "s", about="Total time: loading and saving of the model included."),
-    Cost("reserved_avg_mb", "mean reserved memory", "MB", about="Mean reserved memory: over training steps."),
+    CostDefinition("total_time", "total time", "s", about="Total time: loading and saving of the model included."),
+    CostDefinition("reserved_avg_mb", "mean reserved memory", "MB", about="Mean reserved memory: over training steps."),
 )  # fmt: skip
 
 
-def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence[_Run]) -> Measured:
+def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others: Sequence[_Run]) -> InputScores:
     """Return what runs of one data set give; `others` have no such score."""
     import pandas as pd
 
@@ -360,15 +350,15 @@ def _measured(dataset: str, score: Score, runs: Sequence[_Run], others: Sequence
     ]
     remarks = (*_remarks(runs, score, holds), *_lacking(lacking, score))
     frame = frame.drop(columns=[cost.column for cost in COSTS if cost.column not in {c.column for c in costs}])
-    return Measured(frame, score, tuple(costs), tuple(failed), remarks)
+    return InputScores(frame, score, tuple(costs), tuple(failed), remarks)
 
 
-def _lacking(systems: Sequence[str], score: Score) -> Iterator[str]:
+def _lacking(systems: Sequence[str], score: ScoreDefinition) -> Iterator[str]:
     if systems and score not in SCORES[:BY_ITSELF]:
         yield f"Runs without '{score.name}', which are left out: {sanitize(', '.join(systems), 600)}."
 
 
-def _remarks(runs: Sequence[_Run], score: Score, holds: set[str]) -> Iterator[str]:
+def _remarks(runs: Sequence[_Run], score: ScoreDefinition, holds: set[str]) -> Iterator[str]:
     if not runs:
         return
     if score == SCORES[0]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.measured import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, Cost, Measured, Score
+from hpml_bench.comparison.inputs import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.answer.terms import ordinal
+from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -36,7 +37,7 @@ def claims(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, metric: str | None) -> tuple[Measured, ...]:
+def read(path: Path, metric: str | None) -> tuple[InputScores, ...]:
     """Return the lines of a table; `metric` names the column of the score where that isn't `score`.
 
     Raises:
@@ -50,7 +51,7 @@ def read(path: Path, metric: str | None) -> tuple[Measured, ...]:
         raise UserError(f"{path}: it can't be read as {path.suffix.lower()[1:]}: {error}; write it anew") from None
 
 
-def of_frame(frame: pd.DataFrame, metric: str | None = None) -> Measured:
+def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
     """Return the lines of a frame with the columns of a table; a message names the frame's row by its position.
 
     Raises:
@@ -67,7 +68,7 @@ Line = tuple[str, Sequence[Any]]
 """Where a line came from, and its cells."""
 
 
-def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, source: str) -> Measured:
+def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, source: str) -> InputScores:
     """Return lines of cells under these columns as measured scores."""
     import pandas as pd
 
@@ -100,10 +101,15 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
         else:
             column = f"cost {name}"  # of no other column's name
             found[column] = numbers
-            costs.append(Cost(column, sanitize(name.replace("_", " "), 40)))
+            costs.append(CostDefinition(column, sanitize(name.replace("_", " "), 40)))
     remarks = (f"Columns that hold text weren't read: {', '.join(unread)}.",) if unread else ()
-    return Measured(
-        pd.DataFrame(found), Score(sanitize(score, 60)), tuple(costs), (), remarks, f"table {sanitize(source, 300)}"
+    return InputScores(
+        pd.DataFrame(found),
+        ScoreDefinition(sanitize(score, 60)),
+        tuple(costs),
+        (),
+        remarks,
+        f"table {sanitize(source, 300)}",
     )
 
 

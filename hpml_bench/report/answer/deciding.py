@@ -39,8 +39,6 @@ def _place(answer: Answer, pair: Pair) -> tuple[int, ...]:
 def _headline(answer: Answer, pending: int, pairs: int) -> str:
     if answer.untested:
         return f"No pair of scores is tested: {answer.untested}."
-    if answer.seeds == 1 and answer.over == "seed":
-        return f"One seed can't rank {answer.noun}s. Run {answer.least} or more."
     if not any(pair.v != "untested" for pair in answer.pairs.get("score", ())):
         return f"No pair of scores is tested. A verdict takes two {answer.noun}s that share {answer.least} seeds."
     if not pending:
@@ -76,6 +74,9 @@ def _scope(answer: Answer) -> Iterator[str]:
     yield f"The page makes {terms.count_of(answer.tested, 'comparison')}, for {answer.judged}."
     if answer.over == "row":
         yield f"With rows drawn at random and fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
+        if answer.noun == "method":
+            few = f"{terms.count_of(answer.seeds, 'seed')} can't rank methods"
+            yield f"{few}: another seed may order them otherwise. Run {answer.least} or more."
         yield "“Can't tell” doesn't mean equal."
         return
     yield f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."

@@ -214,9 +214,7 @@ def _sure(answer: Answer) -> str:
     if answer.ranks:
         return f"For {answer.over}s like these: {few} a wrong verdict over them (conditions below)."
     if answer.over == "row":
-        few_rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-        marked = " Few rows carry some: these are less sure." if any(pair.skew for pair in tested) else ""
-        return f"For {answer.judged}: {few} a wrong verdict.{few_rows}{marked}"
+        return _sure_over_rows(answer, few, marked=any(pair.skew for pair in tested))
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.v == "different" for pair in tested)
@@ -225,6 +223,15 @@ def _sure(answer: Answer) -> str:
         return f"Yes, {_held(answer)}: {pages}"
     rest = f"Verdicts hold {_held(answer)}. {capitalized(few)} a wrong one (conditions below)."
     return f"Not {_unsure(answer)}. {rest}"
+
+
+def _sure_over_rows(answer: Answer, few: str, *, marked: bool) -> str:
+    rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
+    sure = f"{few} a wrong verdict.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
+    if answer.noun != "method":
+        return f"For {answer.judged}: {sure}"
+    other = f"another seed may order the methods otherwise; run {answer.least} or more"
+    return f"Only for these trained models: {other}. For other test rows, {sure}"
 
 
 def _held(answer: Answer) -> str:

@@ -47,6 +47,8 @@ class Method(Frozen):
     """Methods that are shown to be better in one of these and better or equal in the others."""
     seeds: int
     """Seeds with a compared run."""
+    settings: tuple[tuple[Line, Line], ...] = ()
+    """Title and value of what a suite sets for it: kind, learning rate, options."""
     v: dict[str, Values]
     """Values of `score`, and of the costs by their axes' id."""
 
@@ -79,6 +81,11 @@ class Pair(Frozen):
     """Whether it is shown to be both different and within the margin."""
     skew: bool = False
     """Whether the noise looks skewed, where tests claim too much."""
+    p_margin: float | None = None
+    p_margin_adjusted: float | None = None
+    """p of a difference as large as the margin or larger, alone and adjusted over the page."""
+    found: float | None = None
+    """Least true difference that so many seeds find with a chance of 80 %; of costs in per cent."""
 
     def other(self, name: str) -> str:
         """Return the other method of the pair."""
@@ -110,16 +117,18 @@ class Axis(Frozen):
     """Metric whose verdicts rank the methods; none where the cost is exact or ranks nothing."""
     exact: bool = False
     """Whether the cost is the same in every run, so that any difference is real."""
+    margin: float | None = None
+    """Share that counts as no difference; none where none was declared."""
 
 
 class Setup(Frozen):
     """Circumstances of the runs, in a few words each."""
 
     budget: Line
-    device: Line
-    host: Line
-    rates: Line
-    memory: Line
+    device: Line = ""
+    host: Line = ""
+    rates: Line = ""
+    memory: Line = ""
 
 
 class Guess(Frozen):
@@ -186,6 +195,10 @@ class Answer(Frozen):
     """What is compared: fine-tuning methods, or systems whose scores were given."""
     lacking: Line = ""
     """Which systems lack how many of the rows, as a sentence; empty where none does."""
+    tests: Line = ""
+    """How pairs of scores are tested, as sentences."""
+    look: int = 1
+    """Number, from 1, of the look at these results, each of which has its share of `chance`."""
     untested: Line | None = None
     """Why no pair of scores is tested, where it isn't for few seeds; none where pairs are."""
 

@@ -14,7 +14,7 @@ def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
     def shown(value: float | None) -> float | None:
         return None if value is None else plain(math.exp(value) if c.ratio else scale * value)
 
-    low, high = c.deciding or (None, None)
+    (low, high), least = c.deciding or (None, None), c.detectable
     return Pair(
         a=c.a,
         b=c.b,
@@ -31,6 +31,9 @@ def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
         n=c.difference.n,
         small=c.verdict == "different" and c.equivalent,
         skew=c.uncertain,
+        p_margin=c.p_equivalent,
+        p_margin_adjusted=c.p_equivalent_adjusted,
+        found=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
     )
 
 

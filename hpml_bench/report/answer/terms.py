@@ -10,6 +10,9 @@ from hpml_bench.report.tables import number, sentence_list
 
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
+MOST_DECIMALS = 6
+ABOUT_NONE = 0.1
+"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
 BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
 
 
@@ -45,13 +48,33 @@ def _gap(answer: Answer, value: float, digits: int, *, unit: bool) -> str:
 
 
 def gap_digits(answer: Answer) -> int:
-    """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off."""
+    """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off.
+
+    And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
+    """
     digits = answer.score.digits
-    for pair in answer.pairs.get("score", ()):
+    pairs = answer.pairs.get("score", ())
+    for pair in pairs:
         p, q = answer.value(pair.a, "score"), answer.value(pair.b, "score")
         if p is not None and q is not None and abs(round(p, digits) - round(q, digits) - pair.d) > 0.05 * 10**-digits:
-            return digits + 1
-    return digits
+            digits += 1
+            break
+    return max([digits, *(resolving(pair, digits) for pair in pairs if pair.v == "different")])
+
+
+def resolving(pair: Pair, digits: int) -> int:
+    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
+
+    Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
+    """
+    near = [end for end in (pair.wlo, pair.whi) if end is not None and abs(end) > ABOUT_NONE * abs(pair.d)]
+    needed = [decimals(abs(end), 1) for end in near if end and not round(end, digits)]
+    return max([digits, *needed, *([decimals(abs(pair.d), 2)] if pair.d and not round(pair.d, digits) else [])])
+
+
+def decimals(value: float, significant: int) -> int:
+    """Return the decimals that show so many digits of a value above 0, at most six."""
+    return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))
 
 
 def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:

@@ -183,7 +183,11 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
-    seeds = _seeds(answer) if answer.over == "seed" and answer.seeds else ""
+    seeds = (
+        _seeds(answer)
+        if answer.seeds and (answer.over == "seed" or (answer.noun == "method" and not answer.ranks))
+        else ""
+    )
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,

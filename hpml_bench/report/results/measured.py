@@ -151,25 +151,24 @@ class MeasuredRuns(ComparedRuns):
         return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
 
     @cached_property
-    def score_span(self) -> float:
-        """Range of a value of `scores`: that of the score times the weight of the heaviest row or group over the mean.
-
-        Tests use it for test rows that rarely differ: one such value is the least that can change.
-        """
+    def row_weight(self) -> float:
+        """Weight of the heaviest test row, or group of rows, over the mean."""
         rows = self.test_set
         if rows is None:
-            return self.score_range
+            return 1.0
         weights = self.task.weights(rows.reference)
         if rows.group is not None:
             places = np.unique(rows.group, return_inverse=True)[1]
             weights = np.bincount(places, weights=weights).astype(np.float64)
-        return self.score_range * float(weights.max() / weights.mean())
+        return float(weights.max() / weights.mean())
 
     @property
-    def difference_span(self) -> float:
-        """Range by which a value of `scores` may differ between methods, by the declared difference of a row if any."""
-        largest = self.margin.largest_difference
-        return self.score_span if largest is None or self.not_largest else self.score_span * largest / self.score_range
+    def score_span(self) -> float:
+        """Range of a value of `scores`: that of the score times the weight of the heaviest over the mean.
+
+        Tests use it for test rows that rarely differ: one such value is the least that can change.
+        """
+        return self.score_range * self.row_weight
 
     @cached_property
     def not_largest(self) -> str:

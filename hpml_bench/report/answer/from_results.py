@@ -1,0 +1,130 @@
+"""Answer of a results folder: the verdicts on its selected runs, and what the runs say beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hpml_bench.records.run import FAILED
+from hpml_bench.records.tuning import find
+from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.model import Answer, Failure, Guess, Setup
+from hpml_bench.report.answer.summary import score_scale, summarize
+from hpml_bench.report.comparability import untrained
+from hpml_bench.report.guessing import beside_guess
+from hpml_bench.report.results import Results
+from hpml_bench.report.scores import MethodFacts, SuiteFacts
+from hpml_bench.report.tables import option_list
+from hpml_bench.report.tuned import other_settings
+from hpml_bench.report.under_trained import under_trained
+from hpml_bench.system.text import sanitize
+
+
+def answer_of(results: Results) -> Answer:
+    """Return the answer of the compared runs; sections share it, so it is built once."""
+    return results.once(_answer)
+
+
+def _answer(results: Results) -> Answer:
+    found = results.verdicts
+    return summarize(replace(found, scores=replace(found.scores, facts=facts_of(results))))
+
+
+def facts_of(results: Results) -> SuiteFacts:
+    """Return what the compared runs say beside scores and costs."""
+    guess, (scale, _) = results.guess, score_scale(results.aligned)
+    below = tuple(method for method, how in beside_guess(results).items() if how == "not")
+    return SuiteFacts(
+        suite=results.suite,
+        description=results.description,
+        model=results.reference.spec.settings.backbone.partition("#")[0],
+        data=results.reference.spec.settings.dataset.name,
+        setup=_setup(results),
+        methods={sanitize(name): _method(results, name) for name in results.methods},
+        under={method: len(seeds) for method, seeds in under_trained(results).items()},
+        guess=Guess(text=guess.sentence, value=scale * guess.chance, below=below) if guess else None,
+        failures=_failures(results),
+        untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
+    )
+
+
+def _method(results: Results, name: str) -> MethodFacts:
+    runs = results.runs(name)
+    kind = runs[0].spec.method.method
+    return MethodFacts(kind, all(map(untrained, runs)), len(runs), tuple(_settings(results, name)))
+
+
+def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:
+    spec, record = results.runs(name)[0].spec.method, find(results.folder, results.suite)
+    yield "Kind", spec.method
+    trials = [len(tuned.trials) for tuned in record.methods if tuned.name == name] if record else []
+    tuned = f", tuned in {terms.count_of(trials[0], 'trial')}" if trials and trials[0] else ""
+    yield "Learning rate", f"{spec.lr:g}{tuned}"
+    if spec.optimizer is not None:
+        yield "Optimizer", spec.optimizer.name
+    yield "Options", option_list(spec.options) or "none"
+
+
+def _failures(results: Results) -> tuple[Failure, ...]:
+    """Return the runs that count as failed: interrupted and unsupported ones say nothing about a method."""
+    return tuple(
+        Failure(method=record.spec.method.name, seed=record.spec.seed, status=record.status)
+        for record in results.left_out.unfinished
+        if record.status in FAILED
+    )
+
+
+def _setup(results: Results) -> Setup:
+    settings = results.reference.spec.settings
+    return Setup(
+        budget=f"{settings.steps:,} steps" if settings.steps else f"{settings.epochs:g} epochs",
+        device=_device(results),
+        host=_hosts(results),
+        rates=_rates(results),
+        memory=_memory(results),
+    )
+
+
+def _device(results: Results) -> str:
+    """Return number and kind of devices: `2 CPU processes on AMD EPYC`, `4 x NVIDIA H100`."""
+    settings, hardware = results.reference.spec.settings, results.reference.environment.get("hardware", {})
+    hardware = hardware if isinstance(hardware, dict) else {}
+    ranks = settings.world_size or 1
+    if str(settings.device).startswith("cuda"):
+        cards = [sanitize(str(card.get("name", "GPU")), 40) for card in hardware.get("gpus", []) if card]
+        name = cards[0] if cards else "GPU"
+        return name if ranks == 1 else f"{ranks} x {name}"
+    processor = sanitize(str(hardware.get("cpu", "")), 40)
+    count = "1 CPU process" if ranks == 1 else f"{ranks} CPU processes"
+    return f"{count} on {processor}" if processor else count
+
+
+def _hosts(results: Results) -> str:
+    """Return the hosts whose costs count: by name, by number where there are several; empty where none is known."""
+    return results.hosts[0] if len(results.hosts) == 1 else f"{len(results.hosts)} hosts" if results.hosts else ""
+
+
+def _rates(results: Results) -> str:
+    """Return how the learning rates were chosen, in a few words."""
+    record = find(results.folder, results.suite)
+    if record is None:
+        return "tuning of rates not recorded"
+    rated = {tuned.name for tuned in record.methods if tuned.trials}
+    counts = sorted({len(tuned.trials) for tuned in record.methods if tuned.trials})
+    if not counts:
+        return "rates not tuned"
+    if lacking := [m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))]:
+        return (
+            f"rates of {len(lacking)} methods not tuned"
+            if len(lacking) > 1
+            else f"rate of {sanitize(lacking[0])} not tuned"
+        )
+    others = " in other settings" if other_settings(results, record) else ""
+    if len(counts) > 1:
+        return f"rates tuned unequally{others}, {counts[0]} to {counts[-1]} trials"
+    return f"rates tuned{others or ' alike'}, {counts[0]} trials each"
+
+
+def _memory(results: Results) -> str:
+    on_gpu = str(results.reference.spec.settings.device).startswith("cuda")
+    return "memory: peak on one GPU" if on_gpu else "memory: peak of one process"

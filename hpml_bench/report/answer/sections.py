@@ -1,0 +1,233 @@
+"""Sections that follow from an answer alone: places, every pair in numbers, each method or system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Fold, Section, Table, Text
+from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer.model import Answer, Axis, Method, Pair
+from hpml_bench.report.tables import MISSING, Cell, capitalized, number, p_cell, rank, sentence_list, table
+
+SAID = {"better": "better", "worse": "worse", "open": "can't tell", "equal": "equal", "untested": "not tested"}
+VERDICTS = {"different": "differs", "undecided": "can't tell", "equivalent": "equal", "untested": "not tested"}
+BY_COST = {
+    "time": {"better": "faster", "worse": "slower"},
+    "memory": {"better": "less", "worse": "more"},
+    "size": {"better": "smaller", "worse": "larger"},
+}
+MARK = "‡"
+UNCERTAIN = (
+    "Less certain: the differences are skewed, or come from a few test rows; the test then finds differences too often."
+)
+MOST = 20
+"""Methods over which a fold leaves out the others: they would be most of the page, and stand in the matrix."""
+LIKE_FIRST = "The columns are those of the first table of pairs."
+
+
+def places(answer: Answer) -> Table:
+    """Return a row per method with its place, its score and the score's interval."""
+    unit = f" ({answer.score.unit})" if answer.score.unit else ""
+    rows: list[list[Cell]] = []
+    for method in answer.methods:
+        if (score := method.v.get("score")) is None:
+            continue
+        ends = [
+            None if end is None else (terms.score_text(answer, end, unit=False), end) for end in (score.lo, score.hi)
+        ]
+        shown = (terms.score_text(answer, score.m, unit=False), score.m)
+        rows.append([method.name, rank(method.place), shown, *ends, len(score.runs)])
+    notes = [
+        f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
+        f"worse. Low and high: 95 % of the mean, for {answer.judged}."
+    ]
+    columns = (capitalized(answer.noun), "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
+    return table("places", f"{capitalized(answer.noun)}s by {answer.score.title}", columns, rows, notes)
+
+
+# Every pair in numbers
+
+
+def pair_tables(answer: Answer) -> Iterator[Table]:
+    """Yield a table of pairs for the score and each tested cost; the first explains the columns of all."""
+    notes = list(_reading(answer))
+    tested: list[Axis | None] = [None, *(axis for axis in answer.axes if axis.tested)]
+    for axis in tested:
+        if answer.pairs.get("score" if axis is None else axis.tested or ""):
+            yield _pairs(answer, axis, notes)
+            notes = [LIKE_FIRST]
+
+
+def _pairs(answer: Answer, axis: Axis | None, notes: list[str]) -> Table:
+    metric = "score" if axis is None else axis.tested or ""
+    pairs, by_rows = answer.pairs[metric], answer.over == "row"
+    margin = answer.score.margin if axis is None else axis.margin
+    if any(pair.skew for pair in pairs):
+        notes = [*notes, f"{MARK} {UNCERTAIN}"]
+    value = "score" if axis is None else metric if any(metric in method.v for method in answer.methods) else axis.id
+    named = [method.name for method in answer.methods if value in method.v]
+    never = [f"{a} and {b}" for a, b in combinations(named, 2) if answer.pair(metric, a, b) is None]
+    if never:
+        notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
+    if axis is None:
+        what, name, title = "Difference", answer.score.id, answer.score.title
+        unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
+    else:
+        what, unit, name = "Factor", "", metric
+        title = f"{axis.title.lower()}{' over set-up' if axis.tested != axis.id else ''}"
+    columns = ["Pair", "Verdict", f"{what}{unit}", "Interval", "p", "p (adjusted)"]
+    columns += ["p of the margin", "p of the margin (Holm)"] if margin else []
+    columns += [] if by_rows else ["Detectable"]
+    columns += ["Rows to decide"] if by_rows and axis is None else ["Seeds to decide", "Seeds"]
+    rows = [_row(answer, axis, pair, margin=bool(margin)) for pair in pairs]
+    return table(f"pairs_{name}", f"Pairs by {title}", columns, rows, notes)
+
+
+def _row(answer: Answer, axis: Axis | None, pair: Pair, *, margin: bool) -> list[Cell]:
+    by_rows = answer.over == "row" and axis is None
+    detectable: Cell = MISSING
+    if pair.found is not None:
+        shown = f"{number(pair.found, '.2g' if pair.found < 100 else '.0f')} %" if axis else _gap(answer, pair.found)
+        detectable = (shown, pair.found)
+    needed: Cell = MISSING
+    if pair.v == "undecided":
+        beyond = MISSING if pair.wlo is None else "none" if axis is None else "> 10,000"
+        needed = (number(pair.need, "d"), float(pair.need)) if pair.need else beyond
+    verdict = f"{pair.w} is better{', within the margin' if pair.small else ''}" if pair.w else VERDICTS[pair.v]
+    return [
+        f"{pair.a} {'−' if axis is None else '/'} {pair.b}",
+        verdict + (f" {MARK}" if pair.skew else ""),
+        (_gap(answer, pair.d) if axis is None else number(pair.d, ".3f"), pair.d),
+        _between(answer, pair.wlo, pair.whi, ratio=axis is not None),
+        p_cell(pair.p),
+        p_cell(pair.ph),
+        *([p_cell(pair.p_margin), p_cell(pair.p_margin_adjusted)] if margin else []),
+        *([] if answer.over == "row" else [detectable]),
+        needed,
+        *([] if by_rows else [pair.n]),
+    ]
+
+
+def _gap(answer: Answer, value: float) -> str:
+    return terms.gap_text(answer, value, unit=False)
+
+
+def _between(answer: Answer, low: float | None, high: float | None, *, ratio: bool = False) -> str:
+    """Return an interval of a difference, or of a factor, as `[low, high]`."""
+    if low is None or high is None:
+        return MISSING
+    return f"[{', '.join(number(end, '.3f') if ratio else _gap(answer, end) for end in (low, high))}]"
+
+
+def _reading(answer: Answer) -> Iterator[str]:
+    """Yield how the tables of pairs are read."""
+    costs = [axis for axis in answer.axes if axis.tested]
+    factors = " Costs: factors first / second within a seed, paired t of logarithms." if costs else ""
+    yield (
+        f"{answer.tests} For {answer.judged} ({answer.rows_text}).{factors} Each interval is at the level of its "
+        "pair's test: it leaves out 0, or a factor of 1, just where the two are shown to differ."
+    )
+    margins = [f"{terms.margin_text(answer)} of a score"] if answer.score.margin else []
+    margins += [f"{100 * share:g} % of a cost" for share in {axis.margin for axis in costs if axis.margin}]
+    equal = (
+        "Equal: p of the margin (Holm) below 5 %, the larger of two one-sided tests of a difference of "
+        f"{', '.join(margins)} or more. "
+        if margins
+        else ""
+    )
+    spent = 100 * statistics.ALPHA * statistics.spent_at(answer.look)
+    yield (
+        f"Better: p (adjusted) below 5 %. {equal}Adjusted over the {terms.count_of(answer.tested, 'tested pair')} of "
+        "all metrics of this page: under noise near normal the chance of any false claim is at most 5 %, of which this "
+        f"page, look {answer.look} at these results, may use {spent:.2g} %. Of three {answer.noun}s on differences are "
+        "adjusted by Shaffer's procedure (1986; with costs the score has 60 % of the level), else by Holm's (1979). "
+        "Adjusted p are scaled to 5 %."
+    )
+    if answer.over == "seed":
+        yield (
+            "Detectable: smallest true difference that so many seeds would detect in 80 % of repetitions, at the first "
+            "step's level. Seeds to decide: how many would decide with a chance of 80 % at the next look, were the "
+            f"difference as measured. Under {answer.least} shared seeds there is no verdict."
+        )
+
+
+# Each method, or system
+
+
+def each_section(answer: Answer) -> Section | None:
+    """Return a fold per method, the best mean first; None without one."""
+    if not answer.methods:
+        return None
+    few = len(answer.methods) <= MOST
+    stands = "How it stands to each other is in the matrix above."
+    said = "What it is, what it cost, and how it stands to each other."
+    intro = Text(sentences=(said,) if few else ("What each is, and what it cost.", stands))
+    return Section(
+        slug="each", title=f"Each {answer.noun}", blocks=(intro, *(_fold(answer, method) for method in answer.methods))
+    )
+
+
+def _fold(answer: Answer, method: Method) -> Fold:
+    n, noun = answer.number[method.name], "options" if answer.noun == "method" else "runs"
+    facts = table(f"method_{n}", f"{method.name}: scores, costs, {noun}", ("What", "Value"), _facts(answer, method))
+    blocks = [facts, *([_against(answer, method)] if 1 < len(answer.methods) <= MOST else [])]
+    return Fold(
+        title=f"{n} {method.name}" if answer.numbered else method.name,
+        about=words.verdict(answer, method.name).in_full,
+        blocks=tuple(blocks),
+        anchor=f"m-{n}",
+    )
+
+
+def _facts(answer: Answer, method: Method) -> Iterator[list[Cell]]:
+    score, run = method.v.get("score"), "seed" if answer.noun == "method" else "run"
+    if score is not None:
+        unit = f" ({answer.score.unit})" if answer.score.unit else ""
+        ends = [terms.score_text(answer, end, unit=False) for end in (score.lo, score.hi) if end is not None]
+        own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
+        yield [
+            f"{capitalized(answer.score.title)}{unit}, {terms.count_of(len(score.runs), run)}",
+            terms.score_text(answer, score.m, unit=False) + own,
+        ]
+        each = [terms.score_text(answer, value, unit=False) for value in score.runs]
+        yield [f"{capitalized(run)} by {run}", ", ".join(each)]
+    for axis in answer.axes:
+        if axis.id in method.v:
+            yield [axis.title, _cost(answer, axis, method)]
+    for title, value in method.settings:
+        yield [title, value]
+    if late := answer.under.get(method.name):
+        yield ["At the end", f"still improving in {late} of {terms.count_of(method.seeds, 'run')}"]
+
+
+def _cost(answer: Answer, axis: Axis, method: Method) -> str:
+    values = method.v[axis.id]
+    text = terms.cost_text(answer, axis.id, values.m)
+    if not axis.exact and values.lo is not None and values.hi is not None:
+        ends = [terms.cost_text(answer, axis.id, end, unit=False) for end in (values.lo, values.hi)]
+        text += f"; 95 % interval {' to '.join(ends)}"
+    added = [key for key in method.v if key not in {"score", *(other.id for other in answer.axes)}]
+    if axis.key == "memory" and added:
+        text += f"; training adds {terms.cost_text(answer, added[0], method.v[added[0]].m)}"
+    return text
+
+
+def _against(answer: Answer, method: Method) -> Table:
+    """Return the method's difference to each other one, its interval, and the verdicts by score and tested cost."""
+    tested = [axis for axis in answer.axes if axis.tested]
+    unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""
+    columns = ["Against", f"{capitalized(answer.score.title)}{unit}", "Interval", "Verdict"]
+    columns += ["Memory added" if axis.id != axis.tested else axis.title for axis in tested]
+    rows: list[list[Cell]] = []
+    for other in (other.name for other in answer.methods if other.name != method.name):
+        gap: Cell = None
+        between = MISSING
+        if (pair := answer.pair("score", method.name, other)) is not None:
+            d, low, high = terms.seen_from(pair, method.name)
+            gap, between = (_gap(answer, d), d), _between(answer, low, high)
+        costs = [(SAID | BY_COST.get(axis.key, {}))[answer.relation(axis.key, method.name, other)] for axis in tested]
+        rows.append([other, gap, between, SAID[answer.relation("score", method.name, other)], *costs])
+    caption = f"{method.name} against each other {answer.noun}"
+    return table(f"against_{answer.number[method.name]}", caption, columns, rows)

@@ -1,0 +1,276 @@
+"""The answer of one data set: its numbers in the units that a page shows, from the verdicts on its systems."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hpml_bench import statistics
+from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
+from hpml_bench.report.answer.pairs import pair_of, plain
+from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
+from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
+from hpml_bench.report.tables import capitalized, sentence_list
+from hpml_bench.statistics import Comparison
+from hpml_bench.system.text import sanitize
+
+TESTS: Mapping[Scope, str] = {
+    "seeds and rows": "Scores: differences of the first less the second within seed and row, in a "
+    "two-way analysis of variance and a paired t test over seeds; p is the larger, the interval the wider.",
+    "rows": "Scores: differences within a row. Where all are one of two values: McNemar's exact "
+    "test. Else Student's t, with what few rows can't show: rare rows that carry the difference.",
+    "seeds": "Scores: differences within a seed, by the paired t test, on these very rows.",
+    "shares": "Shares of rows, without the rows: unpaired; p is the larger of Agresti and Caffo's (2000) and of "
+    "Fisher's exact test.",
+    "none": "Nothing is tested.",
+}
+"""How pairs of scores are tested."""
+LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
+"""Unit -> value from which the larger unit is shown, its size, its name."""
+Costs = Mapping[CostDefinition, Axis]
+
+
+def summarize(found: Verdicts) -> Answer:
+    """Return the answer of one data set."""
+    scores, facts = found.scores, found.scores.facts
+    scale, score_unit = score_scale(scores)
+    axes = _axes(found)
+    names = [sanitize(name) for name in scores.systems]  # an answer's names are of one printable line
+    methods = [_method(found, name, axes, scale) for name in scores.systems]
+    sign = -1.0 if scores.score.better == "higher" else 1.0
+    methods.sort(key=lambda method: sign * method.v["score"].m if "score" in method.v else math.inf)
+    pairs = {"score": tuple(_pair(found, c, scale) for c in found.score)}
+    pairs |= {
+        axis.tested: tuple(pair_of(c, "lower") for c in found.costs[ranking_cost(scores, cost).column])
+        for cost, axis in axes.items()
+        if axis.tested
+    }
+    failures = facts.failures if facts else tuple(
+        Failure(method=one.system, seed=int(one.seed) if one.seed.isdigit() else at, status=one.status)
+        for at, one in enumerate(scores.failed)
+    )  # fmt: skip
+    untried = facts.untried if facts else [one.system for one in scores.failed if one.system not in names]
+    runs = sum(m.runs for m in facts.methods.values()) if facts else sum(len(of) for of in scores.means.values())
+    most = max((len(of) for of in scores.means.values()), default=0)
+    return Answer(
+        suite=facts.suite if facts else scores.title,
+        description=facts.description if facts else "",
+        model=facts.model if facts else "",
+        data=facts.data if facts else scores.title,
+        rows=scores.count or 0,
+        rows_text=_rows_text(scores),
+        seeds=len(scores.seeds) if facts else most,
+        shared=_shared(found),
+        runs=runs,
+        planned=runs + len(failures),
+        tested=found.tested,
+        judged=found.holds_for,
+        chance=100 * statistics.ALPHA,
+        setup=facts.setup if facts else Setup(budget=_runs_text(scores) if found.by_rows else ""),
+        score=_score(found, scale, score_unit, methods, pairs["score"]),
+        axes=tuple(axes.values()),
+        methods=tuple(methods),
+        pairs=pairs,
+        under={name: facts.under[name] for name in facts.under} if facts else {},
+        guess=facts.guess if facts else None,
+        failures=failures,
+        unranked=_unranked(found),
+        untried=tuple(dict.fromkeys(untried)),
+        over="row" if found.by_rows else "seed",
+        least=statistics.LEAST_SEEDS,
+        noun=scores.noun,
+        tests=TESTS[found.scope],
+        look=scores.look,
+        untested=found.why,
+        lacking=_lacking(scores) if scores.lacking else "",
+    )
+
+
+def score_scale(scores: AlignedScores) -> tuple[float, str]:
+    """Return the factor and the unit in which scores are shown: per cent, or powers of ten of a multiple of three."""
+    of = scores.score
+    if of.percent if of.percent is not None else scores.ends == (0.0, 1.0):
+        return 100.0, "%"
+    largest = max((abs(value) for runs in scores.means.values() for value in runs.values()), default=0.0)
+    power = 0 if of.unit or not largest or 1e-3 <= largest < 1e6 else 3 * math.floor(math.log10(largest) / 3)
+    return float(f"1e{-power}"), terms.power_of_ten(power) if power else of.unit
+
+
+def needed(found: Verdicts, c: Comparison) -> int | None:
+    """Return the seeds that would decide a pair, or the rows, also where groups of rows are tested.
+
+    Where rows are missing the larger number of both tables; None where these have differences of two signs.
+    """
+    scores, half, need = found.scores, len(c.evidence) // 2, c.seeds_needed
+    if scores.filled is not None and c.evidence:
+        each = [replace(c, evidence=part).seeds_needed for part in (c.evidence[:half], c.evidence[half:])]
+        known = [n for n in each if n is not None]
+        need = max(known) if len(known) == 2 and c.evidence[0].mean * c.evidence[-1].mean > 0 else None
+    if need is None or not found.by_rows:
+        return need
+    return math.ceil(need * (scores.count or 0) / (scores.group_count or scores.count or 1))
+
+
+def entering_means(found: Verdicts) -> Mapping[str, Mapping[int, float]]:
+    """Return the scores that enter means: over seeds of those that all share, over rows of each system's own."""
+    return found.scores.means if found.by_rows else entering(found.scores.means)
+
+
+def _shared(found: Verdicts) -> int | None:
+    """Return how many seeds all systems share where some lack some, 0 if under three; None where all have all."""
+    runs = [set(of) for of in found.scores.means.values()]
+    if found.by_rows or len({frozenset(of) for of in runs}) < 2:
+        return None
+    shared = len(set.intersection(*runs))
+    return shared if shared >= statistics.LEAST_SEEDS else 0
+
+
+def _unranked(found: Verdicts) -> str | None:
+    """Return why no cost is ranked, as the end of a sentence and sentences after it; None where one is."""
+    if found.costs or not found.unranked:
+        return None
+    first, *more = dict.fromkeys(found.unranked.values())
+    return ". ".join([first, *map(capitalized, more)])
+
+
+def _rows_text(scores: AlignedScores) -> str:
+    if scores.count is None:
+        return "number of rows not known"
+    groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
+    noun = "shared row" if scores.lacking else "test row" if scores.trained_on else "row"
+    return f"{terms.count_of(scores.count, noun)}{groups}"
+
+
+def _lacking(scores: AlignedScores) -> str:
+    """Return who lacks how many rows, and what that means, as a sentence."""
+    who = [f"{name} {'lacks ' if at == 0 else ''}{n:,}" for at, (name, n) in enumerate(scores.lacking.items())]
+    if len(who) > terms.NAMED:
+        who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
+    rows = terms.count_of((scores.count or 0) + scores.unshared, "row")
+    return f"{sentence_list(who)} of {rows}: a verdict holds without these rows and with the worst score in them."
+
+
+def _runs_text(scores: AlignedScores) -> str:
+    counts = sorted({len(of) for of in scores.means.values()})
+    if counts == [1]:
+        return "one run of each system"
+    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs of each system"
+
+
+def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], pairs: Sequence[Pair]) -> Score:
+    score = found.scores.score
+    means = {method.name: method.v["score"].m for method in methods if "score" in method.v}
+    largest = max(map(abs, means.values()), default=1.0)
+    digits = 1 if unit == "%" else terms.decimals(largest, 3) if largest else 2
+    alike = [p for p in pairs if p.w and round(means[p.a], digits) == round(means[p.b], digits)]
+    digits = max([digits, *(terms.resolving(p, digits) for p in alike)])  # no two shown to differ print alike
+    return Score(
+        id=_slug(score.name, "_") or "score",
+        title=score.title or score.name,
+        unit=unit,
+        better=score.better,
+        digits=digits,
+        difference_unit="points" if unit == "%" else unit,
+        margin=scale * (found.margin or 0.0),
+    )
+
+
+def _slug(text: str, between: str) -> str:
+    return re.sub(r"[^a-z0-9]+", between, text.lower()).strip(between)
+
+
+def _axes(found: Verdicts) -> dict[CostDefinition, Axis]:
+    axes: dict[CostDefinition, Axis] = {}
+    scores = found.scores
+    for at, cost in enumerate(shown_costs(scores), 1):
+        key = cost.key or f"cost-{_slug(cost.title, '-')}"
+        key = f"cost-{at}" if key == "cost-" or any(key == axis.key for axis in axes.values()) else key
+        ranking = ranking_cost(scores, cost)
+        name, tested = (cost.column, ranking.column) if cost.key else (f"cost_{at}", f"cost_{at}")
+        axes[cost] = Axis(key=key, id=name, title=capitalized(cost.title), unit=cost_scale(scores, cost)[1],
+                          tested=tested if ranking.column in found.costs else None,
+                          exact=is_exact(cost, scores.costs[cost]), margin=ranking.margin)  # fmt: skip
+    return axes
+
+
+def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]:
+    """Return the factor and the unit in which values of a cost are shown; those of the cost it stands for, if any."""
+    cost = next((other for other in scores.costs if other.column == cost.stands_for), cost)
+    if cost.unit == "bytes":
+        return 1e-6, "MB"
+    means = [float(np.mean(list(of.values()))) for of in entering(scores.costs[cost]).values()]
+    least, size, unit = LARGE.get(cost.unit, (math.inf, 1.0, cost.unit))
+    return (1 / size, unit) if max(means, default=0.0) >= least else (1.0, cost.unit)
+
+
+def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:
+    scores = found.scores
+    own = scores.facts.methods[name] if scores.facts else MethodFacts(name, False, len(scores.means[name]), ())
+    v = {}
+    if runs := entering_means(found).get(name):
+        low, high = _own_interval(found, name, runs)
+        v["score"] = _values(runs, scale, low, high)
+    for cost, values in scores.costs.items():
+        if (cost in axes or cost.stands_for) and (by_run := entering(values).get(name)):
+            interval = statistics.mean_interval(list(by_run.values()), cost.grid)
+            low = None if interval.low is None else max(0.0, interval.low)
+            key = axes[cost].id if cost in axes else cost.column
+            v[key] = _values(by_run, cost_scale(scores, cost)[0], low, interval.high)
+    place = found.front.get(name)
+    return Method(
+        name=name, kind=own.kind, base=own.base, place=found.ranks.get(name), front=place.place if place else None,
+        by=place.by if place else (), seeds=own.runs, settings=own.settings, v=v,
+    )  # fmt: skip
+
+
+def _values(runs: Mapping[int, float], scale: float, low: float | None, high: float | None) -> Values:
+    ends = [None if end is None else plain(scale * end) for end in (low, high)]
+    each = tuple(plain(scale * runs[run]) for run in sorted(runs))
+    return Values(m=plain(scale * float(np.mean(list(runs.values())))), lo=ends[0], hi=ends[1], runs=each)
+
+
+def _own_interval(found: Verdicts, name: str, runs: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """Return the ends of a mean's own 95 % interval, for what its verdicts hold for, within the range of the score."""
+    scores, scope = found.scores, found.scope
+    low: float | None = None
+    high: float | None = None
+    mean = float(np.mean(list(runs.values())))
+    if scope == "seeds and rows" and len(runs) > 1:
+        step = 1.0 if scores.binary else 0.0
+        interval = statistics.crossed_interval([scores.units[name][run] for run in runs], scores.span, step)
+        low, high = interval.low, interval.high
+    elif scope in {"seeds", "seeds and rows"}:
+        grid = 1 / scores.count if scores.binary and scores.count else None
+        interval = statistics.mean_interval(list(runs.values()), grid)
+        low, high = interval.low, interval.high
+    elif scope == "shares" and scores.count:
+        least, most = scores.score.low or 0.0, scores.score.high or 1.0
+        share = (mean - least) / (most - least)
+        low, high = (least + (most - least) * end for end in statistics.share_interval(share, scores.count))
+    elif scope == "rows":
+        if scores.binary and scores.groups is None and len(runs) == 1 and scores.count:
+            low, high = statistics.share_interval(mean, scores.count)
+        else:
+            units = np.mean(list(scores.units[name].values()), axis=0)
+            low, high = statistics.mean_of_rows(units, scores.span) or (None, None)
+    if low is None or high is None:
+        return None, None
+    least_end, most_end = scores.ends
+    return low if least_end is None else max(low, least_end), high if most_end is None else min(high, most_end)
+
+
+def _pair(found: Verdicts, c: Comparison, scale: float) -> Pair:
+    """Return a pair; where verdicts are for other rows its counts are of rows, also where groups were tested."""
+    scores = found.scores
+    made = pair_of(c, scores.score.better, scale)
+    update: dict[str, object] = {"need": needed(found, c)}
+    if found.by_rows:
+        update["n"] = scores.count or 0
+    if c.detectable is not None and scores.bounded and c.detectable > scores.range:
+        update["found"] = None
+    return made.model_copy(update=update)

@@ -1,0 +1,266 @@
+"""Verdicts on the systems of one data set: every pair by score and by costs, decided as one family.
+
+What the scores have chooses the test, one for all pairs of a page: seeds and rows, rows alone, seeds alone, shares of
+so many rows, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from math import log1p
+from typing import Literal
+
+import numpy as np
+
+from hpml_bench import statistics
+from hpml_bench.report.scores import AlignedScores, CostDefinition
+from hpml_bench.statistics import Comparison
+from hpml_bench.statistics.evidence import widest
+from hpml_bench.statistics.over_rows import ROUNDING
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
+
+Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
+HOLDS_FOR: Mapping[Scope, str] = {
+    "seeds and rows": "other seeds and other rows{}",
+    "rows": "other rows{}, these trained systems",
+    "seeds": "other seeds, these rows",
+    "shares": "other rows, these trained systems, if their errors are independent",
+    "none": "nothing: no pair is tested",
+}
+"""What verdicts on the score hold for; of rows in a range that isn't declared, those that were seen."""
+NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or --independent"
+"""Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
+SHOWN = 4
+"""Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Every pair of systems, with the verdicts of one family."""
+
+    scores: AlignedScores
+    scope: Scope
+    why: str | None
+    """Why no pair of scores is tested; None where pairs are."""
+    margin: float | None
+    """Difference of scores that counts as none; None where there is no such."""
+    score: tuple[Comparison, ...]
+    costs: Mapping[str, tuple[Comparison, ...]]
+    """Column -> pairs, of the costs that are tested."""
+    unranked: Mapping[str, str]
+    """Column -> why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
+
+    @property
+    def holds_for(self) -> str:
+        """What verdicts on the score hold for, in a few words."""
+        if self.scores.trained_on and self.scope in {"seeds and rows", "rows"}:
+            if self.scope == "rows":
+                return "other test rows, these trained models"
+            return f"other seeds, {self.scores.trained_on} training rows and other test rows"
+        return HOLDS_FOR[self.scope].format("" if self.scores.foreseen else " of this range")
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether verdicts are for other rows alone."""
+        return self.scope in {"rows", "shares", "none"}
+
+    @property
+    def family(self) -> dict[str, tuple[Comparison, ...]]:
+        """Pairs of the score, by its name, and of the tested costs, by column."""
+        return {self.scores.score.name: self.score, **self.costs}
+
+    @property
+    def tested(self) -> int:
+        """Number of pairs with a test."""
+        return sum(c.verdict != "untested" for of in (self.score, *self.costs.values()) for c in of)
+
+    @cached_property
+    def ranks(self) -> dict[str, tuple[int, int]]:
+        """Rank interval by score of each system that has one; empty where nothing is tested."""
+        if not self.tested:
+            return {}
+        return statistics.rank_intervals(self.score, list(self.scores.means), self.scores.score.better)
+
+    @cached_property
+    def front(self) -> dict[str, statistics.Membership]:
+        """Place on the Pareto front over score and tested costs, of the systems that have all; else empty."""
+        if not self.costs or not self.tested:
+            return {}
+        costs = {cost.column: values for cost, values in self.scores.costs.items() if cost.column in self.costs}
+        names = [name for name in self.scores.means if all(name in values for values in costs.values())]
+        if len(names) < 2:
+            return {}
+        better: dict[str, statistics.Better] = {self.scores.score.name: self.scores.score.better}
+        better |= dict.fromkeys(self.costs, "lower")
+        return statistics.pareto_membership(names, self.family, better)
+
+
+def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
+    """Return the verdicts on one data set's systems.
+
+    Args:
+        scores: systems by runs and rows.
+        margin: difference of scores that counts as none; None for the one that the scores declare.
+
+    Raises:
+        UserError: every difference that the score's range allows would lie within the margin, or the declared largest
+            difference of a row isn't one.
+
+    """
+    _check_largest(scores)
+    if margin is not None:
+        _check_margin(scores, margin)
+    scope, why = _scope(scores)
+    margin = scores.score.margin if margin is None else margin
+    scored = _scored(scores, scope, margin)
+    if scores.filled is not None:
+        scored = tuple(map(_needing_both, scored, _scored(scores.filled, scope, margin)))
+    pairs, unranked = {"score": scored}, {}
+    for cost in shown_costs(scores):
+        ranking = ranking_cost(scores, cost)
+        values = scores.costs[ranking]
+        if is_exact(cost, scores.costs[cost]):
+            continue
+        if why_not := _unranked(ranking, values, scores):
+            unranked[cost.column] = why_not
+        else:
+            within = None if ranking.margin is None else log1p(ranking.margin)
+            pairs[ranking.column] = statistics.compare_pairs(values, ratio=True, margin=within, grid=ranking.grid)
+    decided = statistics.decide_family(pairs, scores.look, "score")
+    score = decided.pop("score")
+    return Verdicts(scores, scope, why, margin, score, decided, unranked)
+
+
+def shown_costs(scores: AlignedScores) -> list[CostDefinition]:
+    """Return the costs of the first screen."""
+    return [cost for cost in scores.costs if not cost.stands_for][:SHOWN]
+
+
+def ranking_cost(scores: AlignedScores, cost: CostDefinition) -> CostDefinition:
+    """Return the cost whose values rank the systems by `cost`: mostly itself."""
+    return next((other for other in scores.costs if other.stands_for == cost.column), cost)
+
+
+def is_exact(cost: CostDefinition, values: Mapping[str, Mapping[int, float]]) -> bool:
+    """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each."""
+    if cost.exact is not None:
+        return cost.exact
+    # Two runs in whole seconds agree by chance too often.
+    return all(len(of) >= statistics.LEAST_SEEDS and len(set(of.values())) == 1 for of in values.values())
+
+
+def _unranked(cost: CostDefinition, values: Mapping[str, Mapping[int, float]], scores: AlignedScores) -> str | None:
+    """Return why a cost isn't tested; None where it is above 0, in three seeds or more that two systems share."""
+    title = sanitize(cost.title, 24)
+    if scores.unranked:
+        return scores.unranked
+    if len(values) < 2:
+        return f"under two {scores.noun}s have {title}"
+    if max(len(values[a].keys() & values[b].keys()) for a, b in combinations(values, 2)) < statistics.LEAST_SEEDS:
+        return f"ranks take three seeds that all {scores.noun}s share"
+    if any(value <= 0 for of in values.values() for value in of.values()):
+        return f"ranks compare factors, and {title} is 0 in some runs"
+    return None
+
+
+def _check_margin(scores: AlignedScores, margin: float) -> None:
+    """Check that a margin is smaller than the score's range, where that is known: else nothing could differ by it."""
+    low, high = scores.ends
+    if low is not None and high is not None and margin >= high - low:
+        raise UserError(
+            f"the margin {margin:g} is no less than the range of {sanitize(scores.score.name, 40)}, {low:g} to "
+            f"{high:g}; give a smaller difference, in the score's unit"
+        )
+
+
+def _check_largest(scores: AlignedScores) -> None:
+    """Check the largest difference of a row that was declared, where one was: rows must have it, and none exceed it."""
+    score, largest = scores.score, scores.score.largest
+    if largest is None:
+        return
+    given = f"the largest difference of a row, {largest:g} ({score.largest_by}),"
+    if scores.rows is None:
+        raise UserError(f"{given} takes scores row by row; leave it out")
+    if scores.binary:
+        raise UserError(f"{given} is for real scores, and rows of {scores.title} are right or wrong; leave it out")
+    if scores.bounded and largest > scores.range:
+        raise UserError(f"{given} is above the score's range of {scores.range:g}; give a smaller one, or leave it out")
+    runs = [[by[run] for by in scores.rows.values() if run in by] for run in range(len(scores.seeds))]
+    runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
+    if (seen := max(float(np.ptp(of, axis=0).max()) for of in runs)) > largest * (1 + ROUNDING):
+        raise UserError(
+            f"{given} is exceeded in {scores.title}: two systems differ by {seen:g} in a row; give a larger one"
+        )
+
+
+def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
+    """Return which test the scores allow for all pairs, and why none if so."""
+    seeds = scores.shared_seeds >= statistics.LEAST_SEEDS
+    if scores.rows is not None:
+        if not scores.means:
+            return "seeds and rows", None
+        few = _few(scores.group_count or scores.count or 0, "rows" if scores.groups is None else "groups of rows")
+        return "none" if few else "seeds and rows" if seeds and not _repeated(scores) else "rows", few
+    if seeds:
+        return "seeds", None
+    if not scores.bounded:
+        return "none", "the score's range isn't known: give --range, or scores row by row"
+    unknown = "the number of rows isn't known: give a column rows, or scores by row"
+    why = (unknown if scores.count is None else _few(scores.count, "rows")) or (
+        None if scores.independent else NOT_INDEPENDENT
+    )
+    return "none" if why else "shares", why
+
+
+def _repeated(scores: AlignedScores) -> bool:
+    """Return whether all runs of each system have the same scores, and so show nothing of other seeds."""
+    return all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
+
+
+def _few(count: int, unit: str) -> str | None:
+    """Return that so few rows show nothing, if so."""
+    if count >= statistics.LEAST_ROWS:
+        return None
+    return f"{unit} under {statistics.LEAST_ROWS} show nothing of others: there {'is' if count == 1 else 'are'} {count}"
+
+
+def _scored(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Comparison, ...]:
+    if scope == "seeds and rows":
+        step = 1.0 if scores.binary else 0.0
+        # of a linearised score without a range, as an RMSE, seeds alone bound what rare rows may add
+        span = scores.difference_span if scores.foreseen or scores.score.row_weight is None else 0.0
+        return statistics.compare_scores(scores.units, margin, span, step, bounded=scores.foreseen)
+    if scope == "rows":
+        runs = {name: np.mean(list(of.values()), axis=0) for name, of in scores.units.items()}
+        return statistics.compare_rows(runs, margin, scores.difference_span, bounded=scores.foreseen)
+    if scope == "seeds":
+        return statistics.compare_pairs(scores.means, margin=margin)
+    means = {name: float(np.mean(list(of.values()))) for name, of in scores.means.items()}
+    low, high = scores.ends
+    if scope == "shares" and low is not None and high is not None:
+        return statistics.compare_shares(means, scores.count or 0, margin, (low, high))
+    return statistics.untested(means, scores.count or 0)
+
+
+def _needing_both(shared: Comparison, filled: Comparison) -> Comparison:
+    """Return a pair of which a claim needs the shared rows, and all rows with the worst score where one is missing.
+
+    The interval at a test's level is the widest of both, and so has 0 where only one has, or their signs differ.
+    """
+    if shared.p is None or filled.p is None:
+        return shared
+    both = (*shared.evidence, *filled.evidence) if shared.evidence and filled.evidence else ()
+    low, high = widest(both)
+    margins = [p for p in (shared.p_equivalent, filled.p_equivalent) if p is not None]
+    return replace(
+        shared,
+        difference=replace(shared.difference, low=low, high=high),
+        p=max(shared.p, filled.p) if shared.difference.mean * filled.difference.mean > 0 else 1.0,
+        p_equivalent=max(margins) if len(margins) == 2 else None,
+        evidence=both,
+        skewed=shared.skewed or filled.skewed,
+    )

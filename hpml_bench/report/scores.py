@@ -1,0 +1,241 @@
+"""Aligned scores: systems by runs and rows, with their costs, whoever measured them; what verdicts are taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench import statistics
+from hpml_bench.report.answer.model import Failure, Guess, Setup
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What a suite's runs of a method say beside scores and costs."""
+
+    kind: str
+    base: bool
+    """Whether it trains nothing: the base model as it is."""
+    runs: int
+    """Compared runs."""
+    settings: tuple[tuple[str, str], ...]
+    """Title -> value: kind, rate, options."""
+
+
+@dataclass(frozen=True)
+class SuiteFacts:
+    """What a suite's runs say beside scores and costs."""
+
+    suite: str
+    description: str
+    model: str
+    data: str
+    setup: Setup
+    methods: Mapping[str, MethodFacts]
+    under: Mapping[str, int]
+    """Method -> runs that were still improving when their budget ended."""
+    guess: Guess | None
+    failures: tuple[Failure, ...]
+    untried: tuple[str, ...]
+    """Methods without a compared run."""
+
+
+@dataclass(frozen=True)
+class ScoreDefinition:
+    """The score by which systems are compared."""
+
+    name: str
+    better: Literal["higher", "lower"] = "higher"
+    low: float | None = None
+    high: float | None = None
+    """Least and largest value that it can have; None where unknown."""
+    title: str = ""
+    """Its name on a page; `name` where empty."""
+    unit: str = ""
+    percent: bool | None = None
+    """Whether it is shown in per cent; None: where its range is 0 to 1."""
+    margin: float | None = None
+    """Difference that counts as none, declared before the runs; None where none was."""
+    largest: float | None = None
+    """Largest difference of a row between two systems, declared beforehand; None where none was."""
+    largest_by: str = "declared in the suite"
+    """Who declared it."""
+    binary: bool | None = None
+    """Whether rows are right or wrong; None: as the rows say."""
+    row_weight: float | None = None
+    """Weight of the heaviest row, or group, over the mean; None: as the sizes of the groups say.
+
+    Where it is given, scores of rows may lie outside the range: their mean is the score, linearised.
+    """
+
+
+@dataclass(frozen=True)
+class CostDefinition:
+    """A cost, the same in all rows of a run; less is better."""
+
+    column: str
+    title: str
+    unit: str = ""
+    exact: bool | None = None
+    """Whether it is a count without noise, so that any difference is real; None: as the runs say."""
+    about: str = ""
+    """What it holds where the title doesn't say it, as a sentence."""
+    key: str = ""
+    """Its short name on a page, for costs that a page has words for: `time`, `memory`, `size`."""
+    margin: float | None = None
+    """Share that counts as no difference; None where none was declared."""
+    grid: float | None = None
+    """Distance of the values that can be measured, where it is known."""
+    stands_for: str = ""
+    """Column of the cost whose values a page shows while this one's rank the systems: memory over set-up for peaks."""
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run without a score."""
+
+    system: str
+    seed: str
+    status: str
+    where: str
+    dataset: str = ""
+    """Data set of the run; empty where it is of all."""
+
+
+@dataclass(frozen=True)
+class AlignedScores:
+    """Systems on one data set: runs by number, rows in the same order for all."""
+
+    dataset: str
+    """Name of the data set; empty where the input has none."""
+    title: str
+    """Its name on a page."""
+    score: ScoreDefinition
+    systems: tuple[str, ...]
+    """Names as they are shown, in the input's order."""
+    seeds: tuple[str, ...]
+    """Names of all runs, by number where they are numbers; a run is known by its place here."""
+    means: Mapping[str, Mapping[int, float]]
+    """system -> run -> mean score."""
+    rows: Mapping[str, Mapping[int, NDArray[Any]]] | None
+    """system -> run -> score of each row, [rows]; None where the input has no rows."""
+    count: int | None
+    """Rows that a score is the mean of; None where it isn't known."""
+    groups: NDArray[np.int64] | None
+    """Number of each row's group, [rows]; None where rows stand alone."""
+    binary: bool
+    """Whether rows are right or wrong."""
+    costs: Mapping[CostDefinition, Mapping[str, Mapping[int, float]]]
+    """cost -> system -> run -> value; systems without it are absent."""
+    unranked: str = ""
+    """Why costs with noise rank nothing, as a clause; empty where they may."""
+    facts: SuiteFacts | None = None
+    """What a suite's runs say beside; None for systems of other kinds, or of several inputs."""
+    trained_on: Literal["these", "other", ""] = ""
+    """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
+    look: int = 1
+    """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    failed: tuple[FailedRun, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences for the page: what a number of the inputs holds, what they lack."""
+    sources: tuple[str, ...] = ()
+    block: str = ""
+    """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
+    unshared: int = 0
+    """Rows that some system lacks, with `shared`; left out."""
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    """system -> rows that it lacks in some run, of the systems that lack some."""
+    filled: AlignedScores | None = None
+    """All rows, with the worst score where one is missing; None where none is."""
+    independent: bool = False
+    """Whether the user says that the systems' errors are independent."""
+
+    @property
+    def noun(self) -> Literal["method", "system"]:
+        """What is compared: methods, which other seeds train anew, or systems as they are."""
+        return "method" if self.trained_on else "system"
+
+    @cached_property
+    def shared_seeds(self) -> int:
+        """Runs that pairs share: of systems the fewest of any pair, of methods the most.
+
+        A system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open.
+        """
+        shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
+        return (max if self.trained_on else min)(shared, default=0)
+
+    @cached_property
+    def units(self) -> Mapping[str, Mapping[int, NDArray[Any]]]:
+        """Scores of rows, or of groups where rows have some: what another sample would replace."""
+        rows = self.rows or {}
+        if self.groups is None:
+            return rows
+        return {
+            name: {seed: statistics.group_scores(of, self.groups) for seed, of in by_seed.items()}
+            for name, by_seed in rows.items()
+        }
+
+    @cached_property
+    def group_count(self) -> int | None:
+        """Number of groups; None where rows stand alone."""
+        return None if self.groups is None else len(np.unique(self.groups))
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """Least and largest mean score."""
+        return (0.0, 1.0) if self.binary else (self.score.low, self.score.high)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the range of a score is known: declared, or that of right and wrong."""
+        return None not in self.ends
+
+    @cached_property
+    def range(self) -> float:
+        """Range of a row's score: as declared, else that of the scores seen."""
+        low, high = self.ends
+        if low is not None and high is not None:
+            return high - low
+        every = [of for by_seed in (self.rows or {}).values() for of in by_seed.values()]
+        return float(np.ptp(np.stack(every))) if every else 0.0
+
+    @cached_property
+    def span(self) -> float:
+        """Range of a value of `units`: that of a row times the weight of the heaviest unit over the mean."""
+        return self.range * self._heaviest
+
+    @property
+    def difference_span(self) -> float:
+        """Range by which a value of `units` may differ between systems: by the declared difference of a row, if any."""
+        return self.span if self.score.largest is None else self.score.largest * self._heaviest
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether `difference_span` is known of rows that weren't seen."""
+        return self.bounded or self.score.largest is not None
+
+    @cached_property
+    def _heaviest(self) -> float:
+        if self.score.row_weight is not None:
+            return self.score.row_weight
+        if self.groups is None:
+            return 1.0
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        return float(sizes.max() / sizes.mean())
+
+
+def entering(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
+    """Return the runs that enter means: those that all systems share where some lack runs and three are shared."""
+    shared = set.intersection(*map(set, values.values())) if values else set()
+    all_alike = len({frozenset(of) for of in values.values()}) < 2
+    if all_alike or len(shared) < statistics.LEAST_SEEDS:
+        return {name: dict(of) for name, of in values.items()}
+    return {name: {run: value for run, value in of.items() if run in shared} for name, of in values.items()}
