@@ -19,8 +19,8 @@ from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.cli import main
 from hpml_bench.plugins.picture import Axis, Picture, Series
-from hpml_bench.report.answer.model import Answer, Method, Values
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.model import Answer, Method, Values
 from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, layout
