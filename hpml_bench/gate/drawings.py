@@ -83,22 +83,21 @@ def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], 
         Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
         Series(values, tone, "pair's value", marker="_", size=11),
     ]
-    estimate = verdict.estimate
-    level = [Segment((-math.inf, 100 * estimate), (math.inf, 100 * estimate), tone, 1.4, "estimate")] if (
-        estimate is not None
-    ) else []  # fmt: skip
+    level = () if verdict.estimate is None else (_limit(verdict.estimate, tone, width=1.4, label="estimate"),)
     pairs = [x for of in points.values() for x, _ in of]
     change = _change_axis(report, [y for of in series for _, y in of.points])
     numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
     return Picture(
         name=name,
-        caption=_caption(verdict),
-        alt=f"Scatter of {len(own) - disturbed} blocks of {sanitize(verdict.method, 40)} in {len(whole)} pairs, "
-        f"{disturbed} disturbed ones set apart: {_in_words(verdict)}",
+        **_told(
+            verdict,
+            f"Scatter of {len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, "
+            f"{disturbed} disturbed ones set apart",
+        ),
         x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))),
         y=change,
         height=280,
-        segments=(*_limits(report, upright=False), *level),
+        segments=(*_limits(report), *level),
         series=tuple(of for of in series if of.points),
     )
 
@@ -120,9 +119,7 @@ def runs(report: CheckReport) -> tuple[Picture, ...]:
         ]
         drawn.append(Picture(
             name=f"runs_{index}",
-            caption=_caption(verdict),
-            alt=f"Dot plot of {stored} stored runs and {now} of now of {sanitize(verdict.method, 40)}: "
-            f"{_in_words(verdict)}",
+            **_told(verdict, f"Dot plot of {stored} stored runs and {now} of now of {{}}"),
             x=_change_axis(report, [x for of in series for x, _ in of.points]),
             y=rows(("stored", "now")),
             height=MARGINS + 2 * ROW,
@@ -132,12 +129,13 @@ def runs(report: CheckReport) -> tuple[Picture, ...]:
     return tuple(drawn)
 
 
-def _caption(verdict: Verdict) -> str:
-    return f"{sanitize(verdict.method, 40)}: {verdict.status}; {sanitize(verdict.detail, 300)}."
-
-
-def _in_words(verdict: Verdict) -> str:
-    return f"{percent(verdict.estimate)}, bounds {interval(verdict)}."
+def _told(verdict: Verdict, shown: str) -> dict[str, Any]:
+    """Return the caption and the text alternative of a method's chart."""
+    name = sanitize(verdict.method, 40)
+    return {
+        "caption": f"{name}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
+        "alt": f"{shown.format(name)}: {percent(verdict.estimate)}, bounds {interval(verdict)}.",
+    }
 
 
 def _percent(ratio: float) -> float:
@@ -149,16 +147,16 @@ def _change_axis(report: CheckReport, values: Iterable[float]) -> Axis:
     return axis(CHANGE, [*values, 0.0, 100 * report.rules.target], share=0.08, grid=True)
 
 
-def _limits(report: CheckReport, *, upright: bool) -> tuple[Segment, ...]:
-    """Return the limits on the axis of the change: x if upright, else y."""
-
-    def limit(at: float, tone: Tone, **how: Any) -> Segment:
-        ends = (100 * at, -math.inf), (100 * at, math.inf)
-        return Segment(*(ends if upright else ((-math.inf, 100 * at), (math.inf, 100 * at))), tone, **how)
-
+def _limits(report: CheckReport, *, upright: bool = False) -> tuple[Segment, ...]:
     rules = report.rules
     return (
-        limit(0.0, GREY, width=0.7),
-        limit(rules.null, AMBER, label=f"{rate(rules.null)}: let through", dash="dotted"),
-        limit(rules.target, RED, label=f"{rate(rules.target)}: must not pass", dash="dashed"),
+        _limit(0.0, GREY, upright, width=0.7),
+        _limit(rules.null, AMBER, upright, label=f"{rate(rules.null)}: let through", dash="dotted"),
+        _limit(rules.target, RED, upright, label=f"{rate(rules.target)}: must not pass", dash="dashed"),
     )
+
+
+def _limit(at: float, tone: Tone, upright: bool = False, **how: Any) -> Segment:
+    """Return a line at a change of step time, whose axis is x where lines are upright, else y."""
+    low, high = ((100 * at, end) if upright else (end, 100 * at) for end in (-math.inf, math.inf))
+    return Segment(low, high, tone, **how)

@@ -71,8 +71,8 @@ def bars(answer: Answer, width: int = 96) -> Bars:
         best = answer.methods[0].name
         svg[best] = _drawn(_bar(axis, Difference(0.0, None, None, "better"), sign, pixel, best in top), width)
         said[best], value[best] = "best mean", 0.0
-    key = _drawn(_row(Axis(0, 32), 32, (0, 25), 12, 3.5, "mark"), 44) if answer.tested_by_score else ""
-    return Bars(value, svg, said, _scale(axis, pixel, sign, width), key)
+    key = _drawn(_bar(Axis(-32, 0), Difference(-20, -32, -7, "worse"), 1, 1.0, top=False), 44)
+    return Bars(value, svg, said, _scale(axis, pixel, sign, width), key if answer.tested_by_score else "")
 
 
 def _drawn(row: Picture, width: int) -> str:
@@ -91,20 +91,14 @@ def _bar(axis: Axis, of: Difference, sign: int, pixel: float, top: bool) -> Pict
     def clear(at: float, by: float) -> float:
         return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
 
-    interval = (clear(ends[0], CLEAR), clear(ends[1], CLEAR)) if len(ends) == 2 else None
-    return _row(axis, 0.0, interval, clear(d, CLEAR + radius), radius, "blue" if top else "mark", hollow=not differs)
-
-
-def _row(
-    axis: Axis, zero: float, interval: tuple[float, float] | None, at: float, radius: float, tone: Tone,
-    hollow: bool = False,
-) -> Picture:  # fmt: skip
-    line = [Segment((interval[0], 0.5), (interval[1], 0.5), tone, 3, opacity=0.6)] if interval else []
-    dots = (Series(((at, 0.5),), "paper" if hollow else tone, marker="o", size=2 * radius),)
-    ring = (Series(((at, 0.5),), tone, line=1.75, marker="O", size=2 * radius),) if hollow else ()
+    tone: Tone = "blue" if top else "mark"
+    ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
+    point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
+    ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
     return Picture(
-        name="row", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
-        segments=(Segment((zero, -math.inf), (zero, math.inf), "ink", opacity=0.55), *line), series=(*dots, *ring),
+        name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
+        segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
+        series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
     )  # fmt: skip
 
 
