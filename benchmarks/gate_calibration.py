@@ -44,7 +44,7 @@ CHUNK = 4096
 SIMULATED, RESAMPLED = 20_000, 10_000
 """Trials of each row of the two studies."""
 METHODS = 3
-SPREADS = (0.005, 0.01, 0.015, 0.03)
+SPREADS = (0.01, 0.03)
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05)
 SPIKES, LARGEST_SPIKE = 0.1, 0.5
 """Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
