@@ -147,12 +147,10 @@ def metrics(run: RunFiles) -> Iterator[str]:
             yield f"has a metric {name} without a definition"
         elif value is not None and not math.isfinite(value):
             yield f"its {name} is {value}"
-        elif value is not None and not _within(value, *known[name].bounds):
-            yield f"its {name} of {value:g} is beyond its bounds"
-
-
-def _within(value: float, low: float | None, high: float | None) -> bool:
-    return (low is None or value >= low) and (high is None or value <= high)
+        elif value is not None:
+            low, high = known[name].bounds
+            if (low is not None and value < low) or (high is not None and value > high):
+                yield f"its {name} of {value:g} is beyond its bounds"
 
 
 def figures(run: RunFiles) -> Iterator[str]:

@@ -8,7 +8,7 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -248,7 +248,9 @@ def secrets(evidence: Evidence) -> Iterator[Finding]:
 def private_paths(evidence: Evidence) -> Iterator[Finding]:
     """No file names a home folder or the user who verifies."""
     patterns = {"a home folder": HOMES.encode()}
-    home, user = Path.home(), _user()
+    home, user = Path.home(), "root"
+    with suppress(OSError, KeyError):  # no such user on this machine
+        user = getpass.getuser()
     if len(home.parts) > 1 and home.name not in COMMON:
         patterns["the home folder here"] = re.escape(bytes(home)) + rb"(?![\w.-])"
     if user not in COMMON and len(user) > 2:
@@ -259,13 +261,6 @@ def private_paths(evidence: Evidence) -> Iterator[Finding]:
     )
     for where, what, found in _matches(evidence, patterns):
         yield failed(where, f"names {what}, {found[0].decode(errors='replace')}", advice)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no such user on this machine
-        return "root"
 
 
 def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tuple[str, str, re.Match[bytes]]]:

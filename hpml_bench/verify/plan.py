@@ -239,32 +239,26 @@ def _whole(path: Any, own: RunRecord) -> bool:
 def dates(evidence: Evidence) -> Iterator[Finding]:
     """Runs began in the past, one at a time on a host."""
     began: dict[str, datetime] = {}
-    for record in evidence.records:
-        try:
-            began[record.run_id] = _time(record.started)
-        except ValueError:
-            yield failed(record.run_id, f"began at {short(record.started)}, which is no time")
-    now = datetime.now(UTC)
-    for record in evidence.records:
-        if began.get(record.run_id, now) > now + TO_COME:
-            yield failed(record.run_id, f"began at {record.started}, which is to come")
     by_host: dict[str, list[RunRecord]] = {}
     for record in evidence.records:
+        try:
+            found = datetime.fromisoformat(record.started)
+        except ValueError:
+            yield failed(record.run_id, f"began at {short(record.started)}, which is no time")
+            continue
+        began[record.run_id] = found if found.tzinfo else found.replace(tzinfo=UTC)
+        if began[record.run_id] > datetime.now(UTC) + TO_COME:
+            yield failed(record.run_id, f"began at {record.started}, which is to come")
         for host in hosts_of(record) or ("",):
             by_host.setdefault(host, []).append(record)
     for records in by_host.values():
-        yield from _overlapping([record for record in records if record.run_id in began], began)
-
-
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.run_id)), began)
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
     """Yield the runs of a host that began while another ran which neither of them names as a neighbour."""
     last: RunRecord | None = None
-    for record in sorted(records, key=lambda one: (began[one.run_id], one.run_id)):
+    for record in records:
         if last is not None:
             end = began[last.run_id] + timedelta(seconds=last.seconds)
             named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
@@ -335,16 +329,15 @@ def batches(evidence: Evidence) -> Iterator[Finding]:
     """Each step of a seed has the same tokens in all runs."""
     trained = [record for record in evidence.compared if not untrained(record)]
     for seed, records in grouped(trained, lambda record: record.spec.seed).items():
-        tokens = {record.run_id: _tokens(evidence, record) for record in records}
+        tokens = {}
+        for record in records:
+            points = iterate_points(evidence.folder / record.run_id)
+            steps = [[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"]
+            tokens[record.run_id] = digest(steps)
         usual, size = Counter(tokens.values()).most_common(1)[0]
         for run, own in tokens.items():
             if own != usual and size > 1:
                 yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
-
-
-def _tokens(evidence: Evidence, record: RunRecord) -> str:
-    points = iterate_points(evidence.folder / record.run_id)
-    return digest([[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"])
 
 
 def answers(evidence: Evidence) -> Iterator[Finding]:
@@ -378,12 +371,8 @@ def sizes(evidence: Evidence) -> Iterator[Finding]:
                 continue
             for run, own in values.items():
                 if own != usual:
-                    what = f"its {metric.name} is {_shown(own)}, and {_shown(usual)} in most runs of its method"
-                    yield failed(run, what)
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.10g}"
+                    shown = ["none" if value is None else f"{value:.10g}" for value in (own, usual)]
+                    yield failed(run, f"its {metric.name} is {shown[0]}, and {shown[1]} in most runs of its method")
 
 
 def sample_order(evidence: Evidence) -> Iterator[Finding]:
