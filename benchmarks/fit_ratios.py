@@ -41,9 +41,9 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import evaluation
-from hpml_bench.training.assembly import assemble
+from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.kernels import store_frozen_as_bf16
-from hpml_bench.training.trainer import Evaluator, Trainer
+from hpml_bench.training.trainer import Trainer
 
 MOST = 1.05
 """Largest ratio that is meant."""
@@ -97,7 +97,7 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
                 trainer = Trainer(run)
             train(trainer)
         else:
-            _evaluate(Evaluator(run))
+            _evaluate(run)
         gc.collect()  # what is freed after a profile keeps its size there, and is counted again in the next one
     live, peaks = _peaks(profiled)
     _, tensors = _peaks(profiled, buffers=False)
@@ -112,20 +112,18 @@ def train(trainer: Trainer, phase: Phase = record_function) -> None:
     trainer.model.train()
     batches = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: trainer.group.world]):
-        _evaluate(trainer, phase)
+        _evaluate(trainer.assembly, phase)
         with phase("step"):
             for indices in batches:
                 trainer.step(1, indices)
 
 
-def _evaluate(run: Evaluator, phase: Phase = record_function) -> None:
-    parts = run.assembly
-    answered, read = [parts.validation, parts.test], [] if parts.retention is None else [parts.retention]
+def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
     with phase("evaluation"):
-        evaluation.rehearse_losses(run.model, run.task, answered, read, run.settings, run.group)
-    if parts.generator is not None:
+        evaluation.rehearse_losses(run)
+    if run.generator is not None:
         with phase("generation"):
-            evaluation.rehearse_generation(run.model, answered, run.settings, run.group, parts.generator)
+            evaluation.rehearse_generation(run)
 
 
 def _there(model: nn.Module) -> int:

@@ -21,7 +21,7 @@ Trace = Callable[[Settings], Footprint]
 
 
 @dataclass(frozen=True)
-class Found:
+class Fit:
     """Settings under which a method fits, and their memory."""
 
     settings: Settings
@@ -57,7 +57,7 @@ def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> tuple[in
     return best
 
 
-def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Found | None:
+def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Fit | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
     `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
@@ -90,7 +90,7 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
         yield {"world_size": 1}
 
 
-def _fitting(settings: Settings, trace: Trace, most: int) -> Found | None:
+def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
     """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
     found = largest_micro_batch(settings, trace, most)
     if found is None:
@@ -102,7 +102,7 @@ def _fitting(settings: Settings, trace: Trace, most: int) -> Found | None:
             return None
         fitting = with_changes(fitting, eval_batch=fitting.eval_batch // 2)
         footprint = trace(fitting)
-    return Found(fitting, footprint)
+    return Fit(fitting, footprint)
 
 
 def differences(before: Settings, after: Settings) -> list[str]:

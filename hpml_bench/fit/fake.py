@@ -1,10 +1,13 @@
-"""Fake tensors in place of a run's real ones: its model, and what torch's fake tensors can't run."""
+"""Fake tensors in place of a run's real ones: its model, quantised layers, and what torch's fake tensors can't run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -12,24 +15,32 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.nn.functional import linear
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
 
-from hpml_bench.fit import quantized
-from hpml_bench.fit.kernels import copies
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.environment import has_bf16
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import kernels, peft
+from hpml_bench.training import kernels, peft, quantization
+from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
 
 CPU = torch.device("cpu")
-
-
 NONE = "hpml_none"
-"""Attribute of the answer whether a mask has any place: no, as most masks are of what is wrong."""
+"""Marks the result of `mask.any()`. Branches on it are taken as False: nearly all such masks flag errors."""
+BLOCK, SCALES_BLOCK = 64, 256
+"""Weights per scale of nf4, and scales per scale of scales under double quantisation: bitsandbytes' defaults."""
+LEVELS, SCALE_LEVELS = 16, 256
+"""Entries of the tables of levels of weights, and of scales."""
+BUFFERS = 2**16
+"""Bytes of oneDNN's buffers in a product of bfloat16 by instructions for it: 45 to 116 kB at the peaks of the runs of
+`benchmarks/fit_ratios.py`; ATen's own products, which processors without AVX-512 take, have none."""
+PRODUCTS = {"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
 
 
 def _scalar(tensor: Tensor) -> float:
@@ -62,6 +73,17 @@ def _unmasked(indices: list[Tensor | None]) -> list[Tensor | None]:
     return [part for parts in found for part in parts]
 
 
+def _quantized_product(
+    inputs: Tensor, _packed: Tensor, shape: Any, absmax: Tensor, *_: Any, bias: Any = None, **__: Any
+) -> Tensor:
+    """Return inputs times dequantised weights, which are a temporary of the product, as their scales are."""
+    scales = torch.empty(absmax.shape)
+    weight = torch.empty(tuple(shape), dtype=inputs.dtype)
+    result = linear(inputs, weight, bias)
+    del scales
+    return result
+
+
 MADE_UP: dict[str, Callable[..., Any]] = {
     "aten::_local_scalar_dense": _scalar,
     "aten::any": _any,
@@ -69,10 +91,48 @@ MADE_UP: dict[str, Callable[..., Any]] = {
     "aten::nonzero": _places,
     "aten::index.Tensor": lambda tensor, indices: torch.ops.aten.index(tensor, _unmasked(indices)),
     "aten::index_put_": lambda tensor, indices, *rest: torch.ops.aten.index_put_(tensor, _unmasked(indices), *rest),
-    "bitsandbytes::gemm_4bit": quantized.product,
+    "bitsandbytes::gemm_4bit": _quantized_product,
 }
 """Operators whose result depends on values, which fake tensors don't have, or that take memory inside -> what stands in
 for them."""
+
+
+def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
+    """Return tensors of the sizes of the copies that an operator makes of its operands.
+
+    An elementwise operator of several types converts operands to the common one, and what it writes in place too
+    (torch: aten/src/ATen/TensorIterator.cpp, `compute_types`). A product resolves conjugates
+    (aten/src/ATen/ConjugateFallback.cpp), and copies bfloat16 matrices whose rows or columns aren't contiguous
+    (aten/src/ATen/native/mkldnn/Matmul.cpp, `is_mkldnn_optimized_format`). oneDNN's buffers are further bytes.
+    """
+    tensors = [value for value in args if isinstance(value, Tensor) and value.dim()]
+    if torch.Tag.pointwise in func.tags:
+        floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+        common = reduce(torch.promote_types, [tensor.dtype for tensor in floats]) if floats else None
+        written = floats[:1] if func._schema.is_mutable else []
+        return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
+    if func.name() in PRODUCTS:
+        found = [torch.empty(value.shape, dtype=value.dtype) for value in tensors if value.is_conj() or _is_odd(value)]
+        if tensors[-1].dtype == torch.bfloat16:
+            sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if sums_in_float32() else 0
+            found.append(torch.empty(max(BUFFERS, sums), dtype=torch.uint8))
+        return found
+    return []
+
+
+def sums_in_float32() -> bool:
+    """Whether products of bfloat16 here add up in a float32 matrix of the result's shape.
+
+    oneDNN's do with AVX-512 and without instructions for bfloat16 (src/cpu/matmul/gemm_bf16_matmul.cpp,
+    `book_acc_scratchpad`): on a processor that lacks these, or by oneDNN's variable.
+    """
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
+
+
+def _is_odd(matrix: Tensor) -> bool:
+    """Whether a matrix of bfloat16, or a batch of them, has neither contiguous rows nor contiguous columns."""
+    return matrix.dtype == torch.bfloat16 and not (matrix.is_contiguous() or matrix.mT.is_contiguous())
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -189,14 +249,54 @@ def to_fake(model: nn.Module) -> None:
                     own[name] = fake(value)
 
 
+def _quantize(model: PreTrainedModel, settings: Settings) -> None:
+    """Replace the linear layers of a model on the meta device as loading does where a run's settings quantise it.
+
+    Raises:
+        Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
+
+    """
+    options = quantization.loading_options(settings, torch.device("cpu"))
+    if settings.quantization is None:
+        return
+    if settings.quantization.name != "nf4":
+        raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
+    quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map=options["device_map"])
+    quantization.prepare(model)
+    model.requires_grad_(False)
+
+
+def _pack(layer: Any, settings: Settings) -> None:
+    """Replace the weight of a layer of bitsandbytes by a fake one, of the bytes that nf4 takes, with its scales."""
+    from bitsandbytes.functional import QuantState
+
+    chosen, weight = settings.quantization, layer.weight
+    assert chosen is not None  # noqa: S101 - `_quantize` has made the layer
+    scales = math.ceil(weight.numel() / BLOCK)
+    shape, dtype = torch.Size((layer.out_features, layer.in_features)), WEIGHTS[settings.weights]
+    nested: dict[str, Any] = {}
+    if chosen.double_quantization:
+        further = torch.empty(math.ceil(scales / SCALES_BLOCK))
+        state2 = QuantState(absmax=further, code=torch.empty(SCALE_LEVELS), blocksize=SCALES_BLOCK, dtype=torch.float32)
+        nested = {"offset": torch.empty(()), "state2": state2}
+    absmax = torch.empty(scales, dtype=torch.uint8 if nested else torch.float32)
+    packed: Any = nn.Parameter(torch.empty(math.ceil(weight.numel() / 2), 1, dtype=torch.uint8), requires_grad=False)
+    packed.quant_state = QuantState(
+        absmax=absmax, shape=shape, code=torch.empty(LEVELS), blocksize=BLOCK, quant_type="nf4", dtype=dtype, **nested
+    )
+    packed.bnb_quantized, packed.quant_type, packed.compress_statistics = True, "nf4", chosen.double_quantization
+    layer._parameters["weight"], layer.quant_state = packed, packed.quant_state
+
+
 def describe(folder: Path, settings: Settings, kind: ModelKind, _: torch.device) -> PreTrainedModel:
     """Return a backbone of fake tensors, from config.json alone; call it under FakeTensorMode."""
     with unset_fake_temporarily():
         backbone = describe_backbone(folder, settings, kind)
-        quantized.quantize(backbone, settings)
+        _quantize(backbone, settings)
     for layer in backbone.modules() if settings.quantization else ():
         if type(layer).__name__ == "Linear4bit":
-            quantized.pack(layer, settings)
+            _pack(layer, settings)
     to_fake(backbone)
     return backbone
 

@@ -1,7 +1,11 @@
-"""Memory of a machine: what a rank may take, and what it takes beside tensors, which no trace shows."""
+"""Memory of a machine: what a rank may take, what it takes beside tensors, and whether a sweep may exceed it.
+
+All of it without torch: a sweep predicts nothing where sizes of files leave no doubt.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from functools import cache
@@ -11,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from hpml_bench.data.sources import weight_files
 from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.system import cgroups, environment, gpus
 from hpml_bench.system.errors import UserError
@@ -69,8 +74,8 @@ def read_bytes(text: str) -> int:
     return size
 
 
-def place(settings: Settings, memory: int | None) -> Settings:
-    """Return settings with device, ranks and precision decided: for this machine, or a card of `memory` bytes.
+def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
+    """Return settings with device, ranks and precision filled in: for this machine, or a card of `memory` bytes.
 
     Where the suite leaves the device open, `memory` is taken for a card's.
     """
@@ -127,3 +132,47 @@ def machine(settings: Settings) -> int:
         return min((gpu["memory_mb"] * 10**6 for gpu in gpus.visible_gpus() if gpu["memory_mb"]), default=0)
     total, group = int(psutil.virtual_memory().total), cgroups.memory()
     return total if group is None else min(total, group.limit)
+
+
+# Foresight
+
+
+DOUBTFUL_SHARE = 0.5
+"""Share of a rank's memory up to which an estimate raises no doubt: methods may take more than the estimate."""
+TRAINED_BYTES = 8
+"""Bytes per byte of the weights' files where all are trained with AdamW: 16 per weight, of 2 bytes at least."""
+LAYER_BYTES = 68
+"""Bytes that a block keeps per token and unit of width in float32: twice the 34 of half precision (Korthikanti et al.
+2022, arXiv:2205.05198, equation 2)."""
+SCORE_BYTES = 0.4
+"""Further such bytes per token that each token attends to: scores, softmax and dropout of heads of width 32."""
+LOGIT_BYTES = 12
+"""Bytes per logit: the logit, its softmax and its gradient."""
+WIDTH, LAYERS = ("hidden_size", "n_embd", "dim", "d_model"), ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Keys of config.json, of which models have one each."""
+
+
+def in_doubt(settings: Settings, folder: Path) -> bool:
+    """Return whether runs of resolved settings might not fit; raises what `estimate` does."""
+    limit = limit_of(settings, None)
+    return limit.most > 0 and estimate(settings, folder) > DOUBTFUL_SHARE * (limit.most - limit.outside)
+
+
+def estimate(settings: Settings, folder: Path) -> float:
+    """Return about the bytes of tensors that full fine-tuning of a folder's model takes.
+
+    Raises:
+        Exception: config.json is strange, or files can't be read.
+
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= config.get("text_config") or {}
+    width, layers = (next(int(config[key]) for key in keys if key in config) for keys in (WIDTH, LAYERS))
+    share = settings.global_batch // (settings.world_size or 1)
+    rows = settings.micro_batch if isinstance(settings.micro_batch, int) else share
+    tokens = max(rows, settings.eval_batch // 8) * settings.max_length  # evaluations keep no activations
+    per_token = layers * width * (LAYER_BYTES + SCORE_BYTES * settings.max_length) + LOGIT_BYTES * int(
+        config.get("vocab_size", 0)
+    )
+    weights = TRAINED_BYTES * sum(file.stat().st_size for file in weight_files(folder))
+    return weights + tokens * per_token

@@ -1,24 +1,35 @@
-"""Prediction for a suite: what each of its methods takes, the largest micro-batch that fits, and what to change."""
+"""Prediction for a suite: what each of its methods takes, the largest micro-batch that fits, and what to change.
+
+Rows are the suite's own where they can be read without network, else made up, of the largest size.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
+import pyarrow as pa
+from huggingface_hub import constants
+
+from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
-from hpml_bench.fit.advice import Found, advise, differences, largest_micro_batch, with_changes
-from hpml_bench.fit.limits import FREEING, HEAP, Limit, keeps_freed, limit_of, place
-from hpml_bench.fit.rows import RowsFound, find_rows
+from hpml_bench.fit.advice import Fit, advise, differences, largest_micro_batch, with_changes
+from hpml_bench.fit.limits import FREEING, HEAP, Limit, fill_in_devices, keeps_freed, limit_of
 from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.plugins.method import can_quantise
+from hpml_bench.plugins.rows import write_rows
+from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.records.files import write_atomically
+from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.devices import default_threads, measures_precision
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
@@ -28,7 +39,62 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
 
+TOKEN = 5
+"""Token id of made-up rows: no special one of the usual tokenizers."""
+LABELS = 32
+"""Number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory."""
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
+
+
+class RowsFound(NamedTuple):
+    """Prepared rows, and why they are made up; empty where they are the suite's own."""
+
+    prepared: Prepared
+    made_up: str = ""
+
+
+def find_rows(settings: Settings, model: Resolved, folder: Path) -> RowsFound:
+    """Return a suite's rows, tokenised and cached as for a run, or write made-up ones to a folder.
+
+    Made-up rows have `max_length` tokens, each a target where tokens have labels: no row of the suite takes more.
+    """
+    try:
+        with _offline():
+            return RowsFound(prepare_rows(settings, model))
+    except UserError as error:
+        return RowsFound(_largest_rows(settings, model, folder), first_line(error))
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let hub and package index be used from their caches alone."""
+    with mock.patch.object(constants, "HF_HUB_OFFLINE", new=True), mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
+        yield
+
+
+def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
+    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes."""
+    names = tuple(f"label {number}" for number in range(LABELS))
+    task, length = make_task(settings.task, names), settings.max_length
+    ids, kind = [TOKEN] * length, task.label_type()
+    label: Any = ids if pa.types.is_list(kind) else 0
+    columns = {"input_ids": ids, "label": label}
+    columns |= {name: _largest_value(extra, length) for name, extra in task.extra_types().items()}
+    counts = {"train": settings.global_batch, **dict.fromkeys(("validation", "test", RETENTION), settings.eval_batch)}
+    for split, rows in counts.items():
+        batch = {name: [value] * rows for name, value in columns.items()}
+        write_rows(folder / split, [batch], kind, task.extra_types())
+    digests = Digests(weights="", tokenizer="", data="")
+    facts = dict.fromkeys(("mean", "sd", "deviation", "baseline_mae"), 1.0)
+    backbone = str(model.folder_or_file)
+    return Prepared(backbone=backbone, data=str(folder), label_names=names, facts=facts, digests=digests, pad_id=0)
+
+
+def _largest_value(kind: pa.DataType, length: int) -> Any:
+    """Return a value of a task's further column: a prompt of all tokens but one, or two choices of one token."""
+    if pa.types.is_list(kind):
+        return [_largest_value(kind.value_type, 1)] * 2 if not pa.types.is_integer(kind.value_type) else [TOKEN]
+    return "" if pa.types.is_string(kind) else length - 1
 
 
 class Need(Frozen):
@@ -79,12 +145,12 @@ class Predictor:
 
     def __init__(self, suite: Suite, memory: int | None, folder: Path) -> None:
         """Find config.json and the rows; made-up ones are written to a folder. Errors as of `predict`."""
-        placed = place(suite.settings, memory)
+        settled = fill_in_devices(suite.settings, memory)
         self.name, self.folder, self.memory = suite.name, folder, memory
-        self.model: Resolved = describe_model(placed.backbone)
-        if measures_precision(suite.settings, str(placed.device)):
-            placed = placed.model_copy(update={"precision": _faster(placed, self.model)})
-        self.settings = with_changes(placed)
+        self.model: Resolved = describe_model(settled.backbone)
+        if measures_precision(suite.settings, str(settled.device)):
+            settled = settled.model_copy(update={"precision": _faster(settled, self.model)})
+        self.settings = with_changes(settled)
         self._rows = cache(self._find_rows)
         self.rows = self._rows(self.settings.max_length, self.settings.global_batch)
 
@@ -142,7 +208,7 @@ class Predictor:
             parts["advice"] = f"fits with {FREEING}; without it up to {HEAP} times the tensors are kept"
         return Need(method=method.name, fits=fits, **parts)
 
-    def _advice(self, found: Found | None) -> str:
+    def _advice(self, found: Fit | None) -> str:
         if found is None:
             if can_quantise():
                 return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"

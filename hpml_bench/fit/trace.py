@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_ins, wrap
-from hpml_bench.fit.tracker import Peak, Tracker
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import evaluation
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import build_model
-from hpml_bench.training.trainer import Evaluator, Trainer
+from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
 """Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors (c10/cuda/CUDACachingAllocator)."""
@@ -28,6 +33,85 @@ operator returns. Chosen so that the methods of the packaged suites are never be
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
 SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}
 """Precision -> one that a CPU has, whose tensors have the same sizes."""
+
+
+@dataclass
+class Peak:
+    """Most bytes alive at a time in a phase, and how many of those were of logits."""
+
+    bytes: int = 0
+    logits: int = 0
+
+    def reach(self, live: int, logits: int) -> None:
+        """Take a new state, if it is higher."""
+        if live > self.bytes:
+            self.bytes, self.logits = live, logits
+
+
+@dataclass
+class Size:
+    """Bytes of a storage, and how many of them are of logits: all or none."""
+
+    bytes: int
+    logits: int
+
+
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts storages from the operator that returns them first until nothing refers to them.
+
+    A storage counts once, however many tensors view it. `block` is the allocator's unit, to which sizes are rounded up.
+    """
+
+    def __init__(self, block: int = 1) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.logits = 0
+        self._block, self._logit_elements = block, 0
+        self._sizes: weakref.WeakKeyDictionary[Any, Size] = weakref.WeakKeyDictionary()
+        self._peaks: list[Peak] = []
+
+    @contextmanager
+    def phase(self) -> Iterator[Peak]:
+        """Yield the peak of the body, which is complete after it."""
+        peak = Peak(self.live, self.logits)
+        self._peaks.append(peak)
+        try:
+            yield peak
+        finally:
+            self._peaks.remove(peak)
+
+    def mark_logits(self, outputs: Tensor) -> None:
+        """Count a model's outputs, and what is computed of their size from now on, as logits."""
+        size = self._hold(outputs)
+        self._logit_elements = outputs.numel()
+        self.logits += size.bytes - size.logits
+        size.logits = size.bytes
+
+    def _hold(self, tensor: Tensor) -> Size:
+        storage = tensor.untyped_storage()
+        if (known := self._sizes.get(storage)) is not None:
+            return known
+        taken = -(-storage.nbytes() // self._block) * self._block
+        size = self._sizes[storage] = Size(taken, taken if tensor.numel() == self._logit_elements else 0)
+        self.live += size.bytes
+        self.logits += size.logits
+        for peak in self._peaks:
+            peak.reach(self.live, self.logits)
+        weakref.finalize(storage, self._release, size)
+        return size
+
+    def _release(self, size: Size) -> None:
+        self.live -= size.bytes
+        self.logits -= size.logits
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operator, and count what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+        return result
 
 
 @dataclass(frozen=True)
@@ -77,7 +161,7 @@ def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
     with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
         run = _assembled(_on_cpu(spec), prepared)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
-        return (_trained if run.method.trains else _untrained)(run, tracker)
+        return (trace_training if run.method.trains else trace_evaluation)(run, tracker)
 
 
 def _on_cpu(spec: RunSpec) -> RunSpec:
@@ -111,7 +195,7 @@ def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | Non
     return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
 
 
-def _trained(run: Assembly, tracker: Tracker) -> Footprint:
+def trace_training(run: Assembly, tracker: Tracker) -> Footprint:
     trainer = Trainer(run, wrap=wrap)
     trainer.model.train()
     gradients = cast(Buckets, trainer.wrapped).nbytes
@@ -119,8 +203,13 @@ def _trained(run: Assembly, tracker: Tracker) -> Footprint:
     batches: list[np.ndarray] = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: run.group.world]):
         held = tracker.live
-        evaluated, generated = _evaluated(trainer, tracker)
-        step = max((_step(trainer, tracker, batch) for batch in batches), key=lambda peak: peak.bytes)
+        evaluated, generated = _evaluated(run, tracker)
+        peaks = []
+        for batch in batches:
+            with tracker.phase() as peak:
+                trainer.step(1, batch)
+            peaks.append(peak)
+        step = max(peaks, key=lambda peak: peak.bytes)
     share = run.settings.global_batch // run.group.world
     return Footprint(
         weights=weights,
@@ -134,9 +223,10 @@ def _trained(run: Assembly, tracker: Tracker) -> Footprint:
     )
 
 
-def _untrained(run: Assembly, tracker: Tracker) -> Footprint:
+def trace_evaluation(run: Assembly, tracker: Tracker) -> Footprint:
+    """Return the footprint of a run that trains nothing."""
     weights = tracker.live
-    evaluated, generated = _evaluated(Evaluator(run), tracker)
+    evaluated, generated = _evaluated(run, tracker)
     peaks = (_with_scratch(peak, weights) for peak in (evaluated, generated))
     return Footprint(weights, 0, 0, 0, evaluated.logits, 0, *peaks)
 
@@ -146,21 +236,12 @@ def _with_scratch(peak: Peak, held: int) -> int:
     return peak.bytes and peak.bytes + round(SCRATCH * (peak.bytes - held))
 
 
-def _evaluated(run: Evaluator, tracker: Tracker) -> tuple[Peak, Peak]:
+def _evaluated(run: Assembly, tracker: Tracker) -> tuple[Peak, Peak]:
     """Return the peaks of the largest evaluation and generation batches."""
-    parts = run.assembly
-    answered, read = [parts.validation, parts.test], [] if parts.retention is None else [parts.retention]
     with tracker.phase() as evaluated:
-        evaluation.rehearse_losses(run.model, run.task, answered, read, run.settings, run.group)
-    if parts.generator is None:
+        evaluation.rehearse_losses(run)
+    if run.generator is None:
         return evaluated, Peak()
     with tracker.phase() as generated:
-        evaluation.rehearse_generation(run.model, answered, run.settings, run.group, parts.generator)
+        evaluation.rehearse_generation(run)
     return evaluated, generated
-
-
-def _step(trainer: Trainer, tracker: Tracker, indices: np.ndarray) -> Peak:
-    """Return the peak of a training step on a global batch."""
-    with tracker.phase() as peak:
-        trainer.step(1, indices)
-    return peak

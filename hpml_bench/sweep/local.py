@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.fit.foresight import in_doubt
-from hpml_bench.fit.limits import machine
+from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.method import check_methods

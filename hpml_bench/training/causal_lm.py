@@ -114,7 +114,6 @@ class LanguageModel(nn.Module):
             self._chosen = None
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> LanguageModel:
-        """Return a model with another encoder."""
         return LanguageModel(encoder, virtual_tokens)
 
     # Token by token

@@ -58,7 +58,6 @@ class CpuClock(Clock):
     """Clock by perf_counter: on the CPU the work is done when its call returns."""
 
     def take(self) -> list[float]:
-        """Return the seconds of each lap since the last call, and forget them."""
         laps, self._laps = self._laps, []
         return [end - begin for begin, end in laps]
 
@@ -75,7 +74,6 @@ class CudaClock(Clock):
     """Clock by events in the stream: kernels run long after their call returns, and waiting would slow each step."""
 
     def take(self) -> list[float]:
-        """Return the seconds of each lap since the last call, and forget them; waits for the device."""
         torch.cuda.synchronize()
         laps, self._laps = self._laps, []
         return [begin.elapsed_time(end) / 1000 for begin, end in laps]

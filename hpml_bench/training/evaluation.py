@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from hpml_bench.training.generation import (
     rehearse_choices,
 )
 from hpml_bench.training.kernels import autocast
+
+if TYPE_CHECKING:
+    from hpml_bench.training.assembly import Assembly
 
 OUTPUTS = 2**28
 """Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
@@ -186,53 +189,35 @@ def _most_targets(model: TaskModel) -> int:
 
 
 @torch.no_grad()
-def rehearse(
-    model: TaskModel,
-    task: Task,
-    answered: Sequence[Rows],
-    read: Sequence[Rows],
-    settings: Settings,
-    group: Group,
-    generator: Generator | None = None,
-) -> None:
+def rehearse_losses(run: Assembly) -> None:
     """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
 
-    `answered` are the splits that `evaluate` gets, `read` those of which only losses are computed. The model is in
-    training mode, and returns to it.
+    Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
+    in training mode, and returns to it.
     """
-    rehearse_losses(model, task, answered, read, settings, group)
-    if generator is not None:
-        rehearse_generation(model, answered, settings, group, generator)
-
-
-@torch.no_grad()
-def rehearse_losses(
-    model: TaskModel, task: Task, answered: Sequence[Rows], read: Sequence[Rows], settings: Settings, group: Group
-) -> None:
-    """Run the largest batches of which losses are computed, and of choices compared; arguments as `rehearse`."""
+    model, settings, group, answered = run.model, run.settings, run.group, (run.validation, run.test)
     model.eval()
     passes = (
         (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
-        for rows in (*answered, *read)
+        for rows in (*answered, *([] if run.retention is None else [run.retention]))
         for part in _batches(model, rows, settings, group)
     )
     with autocast(settings):
         for rows, part in largest(passes):
             heartbeat.beat("rehearsing the largest evaluation batch")
-            _losses_and_answers(model, task, rows, part, group)
-        for rows in answered:
-            if task.compares_choices:
-                rehearse_choices(model, task, rows, settings, group, _most_targets(model))
+            _losses_and_answers(model, run.task, rows, part, group)
+        for rows in answered if run.task.compares_choices else ():
+            rehearse_choices(model, run.task, rows, settings, group, _most_targets(model))
     model.train()
 
 
 @torch.no_grad()
-def rehearse_generation(
-    model: TaskModel, answered: Sequence[Rows], settings: Settings, group: Group, generator: Generator
-) -> None:
-    """Generate the last token of each split's largest batch of answers; arguments as `rehearse`."""
-    model.eval()
-    with autocast(settings):
-        for rows in answered:
-            rehearse_answers(cast(LanguageModel, model), rows, generator, group)
-    model.train()
+def rehearse_generation(run: Assembly) -> None:
+    """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
+    if run.generator is None:
+        return
+    run.model.eval()
+    with autocast(run.settings):
+        for rows in (run.validation, run.test):
+            rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
+    run.model.train()

@@ -50,7 +50,6 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return the input with a share p of its elements set to 0 and the others multiplied by 1 / (1 - p)."""
         return apply_dropout(input, self.p) if self.training else input
 
 

@@ -43,7 +43,8 @@ NOT_CHECKPOINTED = {
     "POLY": "hooks give its layers the task, and are gone when activations are computed again",
     "XLORA": "its layers mix adapters by a first pass, which is over when activations are computed again",
 }
-"""PEFT's types that checkpointing breaks, and why; for the first, PEFT says so itself."""
+"""PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) switches off or breaks, and why
+(huggingface/peft#869, #1745); for the first, PEFT says so itself."""
 
 
 def is_large(folder: Path, settings: Settings) -> bool:
@@ -88,12 +89,16 @@ def build_model(
         if look is not None:
             look(backbone)
         if settings.gradient_checkpointing:
-            checkpoint_activations(backbone)
+            if not backbone.supports_gradient_checkpointing:
+                raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
+            # torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
         encoder = _encoder(backbone, method, spec)
         if device.type != "cpu":
             encoder.to(device)  # weights that the method added
-        if settings.gradient_checkpointing:
-            check_checkpointed(encoder)
+        kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
+        if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
+            raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         places = positions(encoder, settings.max_length)
@@ -210,20 +215,3 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
                 setattr(part, key, 0.0)  # a skipped layer has no gradient, for which DDP would wait
             elif dropout is not None:
                 setattr(part, key, dropout)
-
-
-def checkpoint_activations(backbone: PreTrainedModel) -> None:
-    """Let a backbone keep only the input of each block while it trains.
-
-    It is torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient.
-    """
-    if not backbone.supports_gradient_checkpointing:
-        raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
-    backbone.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def check_checkpointed(encoder: nn.Module) -> None:
-    """Refuse a method that checkpointing would switch off or break (huggingface/peft#869, #1745)."""
-    kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
-    if kind in NOT_CHECKPOINTED:
-        raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")

@@ -51,7 +51,6 @@ class Combined(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
-        """Take a step of every part."""
         for part in self.parts:
             part.step()
 
@@ -76,23 +75,19 @@ class LionSteps(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
-        """Take a step."""
+        """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._step(weights, group)
-
-    def _step(self, weights: list[torch.Tensor], group: dict[str, Any]) -> None:
-        """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum"] = torch.zeros_like(weight)
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        momenta = [self.state[weight]["momentum"] for weight in weights]
-        beta1, beta2 = group["betas"]
-        directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
-        torch._foreach_sign_(directions)
-        if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(weights, directions, alpha=-group["lr"])
-        torch._foreach_lerp_(momenta, gradients, 1 - beta2)
+            if not weights:
+                continue
+            for weight in weights:
+                if not self.state[weight]:
+                    self.state[weight]["momentum"] = torch.zeros_like(weight)
+            gradients, momenta = [w.grad for w in weights], [self.state[w]["momentum"] for w in weights]
+            beta1, beta2 = group["betas"]
+            directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
+            torch._foreach_sign_(directions)
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, directions, alpha=-group["lr"])
+            torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -44,7 +44,10 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
         prompt = model.get_prompt
         model.get_prompt = lambda batch_size, **_: prompt(batch_size, task_ids=_zeros(batch_size, model.device))
     if kind == "POLY":
-        model.register_forward_pre_hook(_first_task, with_kwargs=True)
+        model.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, kwargs | {"task_ids": _zeros(len(kwargs["input_ids"]), model.device)}),
+            with_kwargs=True,
+        )
     return model
 
 
@@ -186,10 +189,6 @@ def _nested(hint: Any, value: Any) -> Any:
 
 def _largest_divisor(number: int, most: int) -> int:
     return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
-
-
-def _first_task(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG001
-    return args, kwargs | {"task_ids": _zeros(len(kwargs["input_ids"]), kwargs["input_ids"].device)}
 
 
 def _zeros(size: int, device: Any) -> Any:

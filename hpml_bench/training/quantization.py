@@ -125,8 +125,9 @@ def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
     in memory as floats.
     """
     layers = [layer for layer in encoder.modules() if _is_quantized(_base(layer))]
-    adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
-    if not adapted or any(not hasattr(layer, "get_delta_weight") or _moves_bias(layer) for layer in adapted):
+    adapted: list[Any] = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
+    biased = any(any(getattr(layer, "lora_bias", {}).values()) for layer in adapted)
+    if not adapted or biased or any(not hasattr(layer, "get_delta_weight") for layer in adapted):
         yield False
         return
     for layer in layers:
@@ -140,10 +141,6 @@ def merged_in_floats(encoder: nn.Module) -> Iterator[bool]:
 
 def _base(layer: nn.Module) -> nn.Module:
     return cast(nn.Module, layer.get_base_layer()) if isinstance(layer, BaseTunerLayer) else layer
-
-
-def _moves_bias(layer: Any) -> bool:
-    return any(getattr(layer, "lora_bias", {}).values())
 
 
 def _forward_in_floats(layer: Any, states: Tensor) -> Tensor:

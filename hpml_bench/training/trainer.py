@@ -26,7 +26,7 @@ from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
-from hpml_bench.training.evaluation import evaluate, rehearse
+from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import autocast, make_scaler, store_frozen_as_bf16
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
@@ -52,7 +52,7 @@ class Trained:
 
 
 @contextmanager
-def _untrained(batch: str, setting: str) -> Iterator[None]:
+def explain_out_of_memory(batch: str, setting: str) -> Iterator[None]:
     """Note in an error for lack of memory which batch it was, and the setting that makes it smaller."""
     try:
         yield
@@ -84,8 +84,8 @@ class Evaluator:
         return evaluation
 
 
-class Untrained(Evaluator):
-    """A run that trains nothing, such as one of the base model."""
+class BaseModelRun(Evaluator):
+    """A run that trains nothing."""
 
     def train(self) -> Trained:
         """Train nothing, and evaluate the validation rows once, as after a last step."""
@@ -232,16 +232,16 @@ class Trainer(Evaluator):
         Lack of memory shows now, and first allocations and calls are done before the first step. The model, its
         gradients, the optimizer and the random generators are left as they were.
         """
-        run, group, batches = self.assembly, self.group, self.largest()
-        answered, read = [run.validation, run.test], [] if run.retention is None else [run.retention]
+        group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with _untrained("evaluation batch", "eval_batch"):
-                rehearse(self.model, self.task, answered, read, self.settings, group, self.generator)
+            with explain_out_of_memory("evaluation batch", "eval_batch"):
+                rehearse_losses(self.assembly)
+                rehearse_generation(self.assembly)
             release(group.device)  # training reserves memory by its own needs
             progress = "rehearsing the largest batch"
             for indices in batches:
                 heartbeat.beat(progress)
-                with _untrained("training batch", "micro_batch"):
+                with explain_out_of_memory("training batch", "micro_batch"):
                     self._accumulate(shard(indices, group.rank, group.world), 1.0, progress)
                 self._clear_gradients()
         settle(group.device)  # readings before the first step, such as energy, must not contain this
@@ -320,12 +320,12 @@ class Trainer(Evaluator):
                 )
 
 
-def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | Untrained:
-    """Return the trainer of an assembled run, or an `Untrained` where its method trains nothing."""
-    return (Trainer if run.method.trains else Untrained)(run, probes, write)
+def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | BaseModelRun:
+    """Return the trainer of an assembled run, or a `BaseModelRun` where its method trains nothing."""
+    return (Trainer if run.method.trains else BaseModelRun)(run, probes, write)
 
 
-def try_out(run: Assembly) -> None:
+def trial_steps(run: Assembly) -> None:
     """Rehearse and take two steps with a margin of the GPU's memory left free, to test whether the run fits."""
     if not run.method.trains:
         return

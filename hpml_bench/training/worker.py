@@ -40,7 +40,7 @@ from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.distributed import check_gpus, over_nodes, process_group
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
-from hpml_bench.training.trainer import Trained, make_trainer, try_out
+from hpml_bench.training.trainer import Trained, make_trainer, trial_steps
 from hpml_bench.training.trial import unused_parameters
 
 LOST_PEER_SECONDS = 1.0
@@ -50,23 +50,28 @@ LOST_PEER_SECONDS = 1.0
 def prepare_to(settings_json: str, target: str) -> None:
     """Check the GPUs, prepare model and data, and write the result or the user error to a JSON file."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
-    settings = Settings.model_validate_json(settings_json)
-    try:
+
+    def prepared(settings: Settings) -> Any:
         if settings.device == "cuda":
             check_gpus(settings.world_size or 1)
-        result: dict[str, Any] = {"prepared": prepare(settings).model_dump(mode="json")}
-    except UserError as error:
-        result = {"error": redacted(str(error))}
-    write_atomically(Path(target), json.dumps(result))
+        return prepare(settings).model_dump(mode="json")
+
+    _write_result(settings_json, target, "prepared", prepared)
 
 
 def measure_to(settings_json: str, target: str) -> None:
     """Time products of the backbone's shape, and write the result or the user error to a JSON file."""
-    settings = Settings.model_validate_json(settings_json)
-    try:
+
+    def measured(settings: Settings) -> Any:
         folder = resolve_model(settings.backbone).folder_or_file
-        measured = products.measure_for(settings, folder, settings.threads or 1)
-        result: dict[str, Any] = {"products": measured.model_dump()}
+        return products.measure_for(settings, folder, settings.threads or 1).model_dump()
+
+    _write_result(settings_json, target, "products", measured)
+
+
+def _write_result(settings_json: str, target: str, key: str, result_of: Callable[[Settings], Any]) -> None:
+    try:
+        result = {key: result_of(Settings.model_validate_json(settings_json))}
     except UserError as error:
         result = {"error": redacted(str(error))}
     write_atomically(Path(target), json.dumps(result))
@@ -126,7 +131,7 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
         nodes = over_nodes(group)
         heartbeat.beat("building the model")
         try:
-            outcome = _measured(request, group, (launched, began), nodes)
+            outcome = _measured(request, group, began, launched, nodes)
         except (Unsupported, Diverged, UserError) as reason:  # raised alike on all ranks
             outcome = _ended(reason, nodes)
         if group.main:
@@ -135,10 +140,7 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
 
 
 def _measured(
-    request: RunRequest,
-    group: Group,
-    began: tuple[float | None, float],
-    nodes: environment.NodeLayout | None,
+    request: RunRequest, group: Group, began: float, launched: float | None, nodes: environment.NodeLayout | None
 ) -> Outcome:
     """Build, train, evaluate and measure."""
     spec, prepared, folder = request.spec, request.prepared, request.folder
@@ -148,10 +150,10 @@ def _measured(
         run = assemble(spec, prepared, group)
     trainable = _trainable(run.model)
     if request.try_out:
-        try_out(run)
+        trial_steps(run)
         return Outcome(status="ok")
     probes = {name: probe for name, probe in probes.items() if run.method.trains or not probe.of_training}
-    probed = run.for_probes(folder, began[1], launched=began[0])
+    probed = run.for_probes(folder, began, launched)
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
         probe.start(probed)

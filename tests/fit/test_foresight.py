@@ -11,14 +11,14 @@ from click.testing import CliRunner
 
 from helpers import tiny
 from hpml_bench.cli import main
-from hpml_bench.fit import foresight, limits
+from hpml_bench.fit import limits
 from hpml_bench.fit.predict import predict_to
 from hpml_bench.launch import preparation
 from hpml_bench.suite.devices import resolve_suite
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import local
 
-ASSETS = Path(foresight.__file__).parents[1] / "assets"
+ASSETS = Path(limits.__file__).parents[1] / "assets"
 
 
 def lacking(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_embedded_suites_raise_no_doubt(name: str, monkeypatch: pytest.MonkeyPat
     lacking(4 * 10**9, monkeypatch)
     suite = resolve_suite(load_suite(name, settings={"device": "cpu"}))
     folder = ASSETS / suite.settings.backbone.removeprefix("embedded:")
-    assert not foresight.in_doubt(suite.settings, folder)
+    assert not limits.in_doubt(suite.settings, folder)
     monkeypatch.setattr(preparation, "predicted_memory", lambda *_: pytest.fail("predicted"))
     assert local._memory_wanted(suite, suite.runs(), folder) is None
 
@@ -66,7 +66,7 @@ def test_memory_for_a_sweep_gives_no_warning(tmp_path: Path, monkeypatch: pytest
     lacking(1_090_000_000 + more, monkeypatch)
     suite = resolve_suite(load_suite(str(tiny.local_suite(tmp_path)), settings={"global_batch": 512}))
     runs = suite.runs(seeds=[0])
-    assert foresight.in_doubt(suite.settings, tmp_path / "model")
+    assert limits.in_doubt(suite.settings, tmp_path / "model")
     assert local._memory_wanted(suite, runs, tmp_path / "model") is None
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from hpml_bench.fit import foresight
-from hpml_bench.fit import kernels as inside
+from hpml_bench.fit import fake as inside
+from hpml_bench.fit import limits
 from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.system.errors import Unsupported
@@ -49,8 +49,8 @@ def check(name: str, folder: Path, group: Group) -> None:
     assert found.ratios or found.reason
     if found.ratios:  # else `run-all` would predict nothing before a sweep that won't fit
         settings = CASES[name].spec.settings
-        quick = foresight.estimate(settings, Path(fit_ratios.prepare(folder, settings.task).backbone))
-        assert quick >= foresight.SHARE * max(found.predicted.values())
+        quick = limits.estimate(settings, Path(fit_ratios.prepare(folder, settings.task).backbone))
+        assert quick >= limits.DOUBTFUL_SHARE * max(found.predicted.values())
     least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
     for phase, ratio in found.ratios.items():
         predicted, tensors, real = found.predicted[phase], found.tensors[phase], found.real[phase]

@@ -306,7 +306,7 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
 
     monkeypatch.setattr(trainer_module, "leave_free", lambda share, device: calls.append((share, device.type)))
     monkeypatch.setattr(trainer_module, "Trainer", Watched)
-    trainer_module.try_out(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
+    trainer_module.trial_steps(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
     assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
     assert len(made[0].optimizer.state) == len(made[0].parameters)
 

@@ -50,7 +50,6 @@ class Adapter(Method):
         """Normalise the adapter's input, without parameters: helps where the blocks' outputs are small."""
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone frozen, with trained adapters."""
         backbone.requires_grad_(False)
         for projection in _projections(backbone, self.options.placement):
             projection.add_module("adapter", _bottleneck(projection, self.options))

@@ -15,7 +15,6 @@ class Full(Method):
     lr = 5e-5
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone with its weights trained."""
         from hpml_bench.training.quantization import is_quantized
         from hpml_bench.training.trial import freeze_unused
 

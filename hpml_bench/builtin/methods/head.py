@@ -15,7 +15,6 @@ class Head(Method):
     lr = 1e-3  # unused: the head's rate is a setting
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone frozen."""
         if backbone.get_output_embeddings() is not None:
             raise Unsupported("the task puts no head on the model; the method none shows it untrained")
         return backbone.requires_grad_(False)

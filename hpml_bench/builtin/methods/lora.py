@@ -15,6 +15,7 @@ class LoRA(Method):
 
     title = "LoRA"
     lr = 1e-3
+    peft_type = "LORA"
 
     class Options(Frozen):
         """LoRA's options; the update of a weight is `alpha / r` * B A."""
@@ -28,17 +29,10 @@ class LoRA(Method):
         target: str | list[str] = "all-linear"
         """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
 
-    @property
-    def peft_type(self) -> str:
-        """PEFT's name of it."""
-        return "LORA"
-
     def build(self, backbone: Any) -> Any:
-        """Return the backbone frozen, with trained low-rank updates beside its weights."""
         from hpml_bench.training.peft import add_lora
 
         return add_lora(backbone, self.options, self.options.target)
 
     def merge(self, encoder: Any) -> Any:
-        """Return the backbone with the updates added to its weights."""
         return encoder.merge_and_unload()

@@ -16,7 +16,6 @@ class Nothing(Method):
     trains = False
 
     def build(self, backbone: Any) -> Any:
-        """Return the language model frozen."""
         if backbone.get_output_embeddings() is None:
             raise Unsupported("the task puts a new head on the model, which answers nothing before it is trained")
         return backbone.requires_grad_(False)

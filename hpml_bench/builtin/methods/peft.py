@@ -106,8 +106,7 @@ class Peft(Method):
         from hpml_bench.training.quantization import is_quantized
         from hpml_bench.training.trial import freeze_unused
 
-        kind = self.options.type.upper()
-        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
+        kind, given = self.options.type.upper(), self.given
         named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
         named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []
         for name in (kind, given.get("init_lora_weights"), *named):
@@ -118,7 +117,7 @@ class Peft(Method):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # hints for the author of a script
-                model = wrap(backbone, "LORA" if kind in ALIASES else kind, given)
+                model = wrap(backbone, self.peft_type, given)
                 if not self.reads_frozen_weights:
                     keep_input_type(model)
                 freeze_unused(model)  # one forward pass; nothing reads ShadowPEFT's last state, for example
@@ -131,11 +130,14 @@ class Peft(Method):
         return model
 
     @property
+    def given(self) -> dict[str, Any]:
+        """PEFT's options, those that an alias stands for among them."""
+        return ALIASES.get(self.options.type.upper(), {}) | (self.options.model_extra or {})
+
+    @property
     def reads_frozen_weights(self) -> bool:
         """True if the type may use frozen weights outside their layers' forward, as DoRA uses their norms."""
-        kind = self.options.type.upper()
-        given = ALIASES.get(kind, {}) | (self.options.model_extra or {})
-        return bool(given.get("use_dora")) or (kind not in FORWARD_ONLY and kind not in ALIASES)
+        return bool(self.given.get("use_dora")) or self.peft_type not in FORWARD_ONLY
 
     def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
         """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from."""

@@ -15,6 +15,7 @@ class PromptTuning(Method):
 
     title = "Prompt Tuning"
     lr = 3e-2
+    peft_type = "PROMPT_TUNING"
 
     class Options(Frozen):
         """Prompt tuning's options."""
@@ -23,11 +24,6 @@ class PromptTuning(Method):
         """Virtual tokens put before every text; they count against the model's positions."""
         init: Literal["vocabulary", "random"] = "vocabulary"
         """First values: embeddings of random tokens of the vocabulary, or N(0, 1)."""
-
-    @property
-    def peft_type(self) -> str:
-        """PEFT's name of it."""
-        return "PROMPT_TUNING"
 
     def build(self, backbone: Any) -> Any:
         """Return the backbone frozen, with a trained prompt before its input; its output is longer by `tokens`."""

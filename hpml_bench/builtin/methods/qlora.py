@@ -16,6 +16,7 @@ class QLoRA(Method):
 
     title = "QLoRA"
     lr = 1e-3
+    peft_type = "LORA"
 
     class Options(Frozen):
         """QLoRA's options; the update of a weight is `alpha / r` * B A."""
@@ -32,21 +33,14 @@ class QLoRA(Method):
         """The type in which inputs are multiplied with the 4-bit weights; empty for that of `precision`."""
 
     @property
-    def peft_type(self) -> str:
-        """PEFT's name of what is trained."""
-        return "LORA"
-
-    @property
     def quantization(self) -> QuantizationSpec:
         """NF4, also where the suite doesn't quantise other methods' backbones."""
+        chosen = self.options
         return QuantizationSpec(
-            name="nf4",
-            double_quantization=self.options.double_quantization,
-            compute_dtype=self.options.compute_dtype,
+            name="nf4", double_quantization=chosen.double_quantization, compute_dtype=chosen.compute_dtype
         )
 
     def build(self, backbone: Any) -> Any:
-        """Return the quantised backbone with trained low-rank updates beside all its linear layers' weights."""
         from hpml_bench.training.peft import add_lora
 
         return add_lora(backbone, self.options, "all-linear")

@@ -17,7 +17,6 @@ class AdamW(Optimizer):
     title = "AdamW"
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return torch's optimizer."""
         from hpml_bench.training.optimization import adamw
 
         return adamw(groups, settings)

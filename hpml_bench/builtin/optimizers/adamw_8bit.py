@@ -33,7 +33,6 @@ class AdamW8bit(Optimizer):
         """Parameters of fewer values keep their moments in 32 bits."""
 
     def check(self, settings: Settings) -> None:
-        """Refuse a missing or too old bitsandbytes."""
         try:
             installed = version("bitsandbytes")
         except PackageNotFoundError:

@@ -44,7 +44,6 @@ class LoRAPlus(Optimizer):
         return [{"params": [trained[name] for name in trained if name in part], "lr": rate} for part, rate in parts]
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return torch's AdamW."""
         from hpml_bench.training.optimization import adamw
 
         return adamw(groups, settings)

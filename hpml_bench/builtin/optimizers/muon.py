@@ -58,7 +58,6 @@ class Muon(Optimizer):
         ]
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return torch's Muon and AdamW as one."""
         import torch
 
         from hpml_bench.training.optimization import Combined, adamw

@@ -34,7 +34,6 @@ class SGD(Optimizer):
             return self
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return torch's optimizer."""
         import torch
 
         options = self.options

@@ -26,7 +26,7 @@ from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.trainer import Trainer, Untrained, make_trainer
+from hpml_bench.training.trainer import BaseModelRun, Trainer, make_trainer
 
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
 
@@ -41,7 +41,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(
     folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
-) -> tuple[Trainer | Untrained, Probe, Run]:
+) -> tuple[Trainer | BaseModelRun, Probe, Run]:
     """Start a probe on a run that has taken no step."""
     settings = tiny.task_settings(folder, "causal_lm", world_size=1, steps=6, **changes)
     settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
