@@ -123,3 +123,11 @@ def prompts(count: int) -> list[list[int]]:
     return [
         torch.randint(3, VOCABULARY, (1 + 7 * number % 15,), generator=generator).tolist() for number in range(count)
     ]
+
+
+@torch.no_grad()
+def logits_of(model: Any) -> Tensor:
+    """Return the logits of a model of transformers or PEFT at the learnt places of `texts`."""
+    ids, mask, labels = texts()
+    everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
+    return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != IGNORE_INDEX])

@@ -26,7 +26,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings, identity
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import distributed, evaluation, generation, trial, worker
@@ -104,10 +104,10 @@ def test_micro_batches_follow_the_same_path(task: str, task_folder: Path, group:
 
 
 def test_micro_batches_and_ranks_follow_the_same_path(task_folder: Path, tmp_path: Path) -> None:
-    """One rank whole, and two ranks with one, two and three micro-batches; the ranks exchange the same bytes."""
+    """One rank whole, and two ranks with two micro-batches; the ranks exchange the same bytes."""
     fork_server.start_fork_server()
     losses, exchanged = [], set()
-    for ranks, size in ((1, None), (2, None), (2, 3), (2, 2)):
+    for ranks, size in ((1, None), (2, 3)):
         spec = spec_of(task_folder, WORDS, "full", micro_batch=size)
         spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"world_size": ranks})})
         record = tiny.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")
@@ -155,8 +155,9 @@ def watched_backward(patch: pytest.MonkeyPatch, see: Callable[[Trainer, Any], No
     patch.setattr(Trainer, "_backward", watched)
 
 
-@pytest.mark.parametrize("size", [None, 3])
-@pytest.mark.parametrize("optimizer", registry.names("optimizers"))
+@pytest.mark.parametrize(
+    ("optimizer", "size"), [("adamw", 3), ("muon", 3), *((name, None) for name in registry.names("optimizers"))]
+)
 def test_the_rehearsal_leaves_no_trace(
     optimizer: str, size: int | None, task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,10 +373,7 @@ REFUSED_TYPES = sorted(model_module.NOT_CHECKPOINTED.keys() - {"PREFIX_TUNING"})
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [
-        *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", *REFUSED_TYPES)),
-        *(("GPT-2", method) for method in ("full", "lora", "prompt_tuning")),
-    ],
+    [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", *REFUSED_TYPES))],
 )
 def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
     """Of every method, with dropout; what it breaks is refused by its reason."""
@@ -428,8 +426,6 @@ def test_checkpointing_keeps_fewer_activations(language_model_folders: dict[str,
 BF16 = {"precision": "bf16", "weights": "bfloat16", "micro_batch": 6, "gradient_checkpointing": True}
 FP16 = {"precision": "fp16", "weights": "float16", "micro_batch": 3, "gradient_checkpointing": True}
 HALF = [
-    ({"precision": "fp16"}, "full", WORDS),
-    ({"precision": "fp16"}, "lora", CLASSES),
     *((BF16, method, WORDS) for method in LR),
     *((FP16, method, CLASSES) for method in LR),
 ]
@@ -459,7 +455,7 @@ def test_every_method_trains_in_half_precision(
 @pytest.mark.parametrize(
     ("changes", "method", "task"),
     [
-        *(({"precision": "bf16", "weights": "bfloat16"}, method, WORDS) for method in LR),
+        ({"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS),
         ({"precision": "fp16"}, "lora", CLASSES),
     ],
 )
@@ -475,10 +471,6 @@ def test_all_of_it_goes_together(
     pytest.importorskip("bitsandbytes")
     together = {"quantization": "nf4", "micro_batch": 3, "gradient_checkpointing": True} | changes
     spec = spec_of(task_folder, task, method, **together)
-    if method == "full":
-        with pytest.raises(Unsupported, match="quantised"):
-            trained(spec, group)
-        return
     trainer, run = trained(spec, group)
     assert [step.loss for step in run.steps] == pytest.approx(exact_losses(task, method), rel=0.1)
     assert sum(step.overflowed for step in run.steps) <= 1
@@ -607,15 +599,6 @@ def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], m
         resolve_devices(tiny.settings(device="cuda", world_size=1, **changes))
 
 
-def test_settings_as_they_were_have_the_ids_they_had() -> None:
-    """What is new is off unless it is asked for, and stands in no id then."""
-    new = {"micro_batch": None, "gradient_checkpointing": False, "weights": "float32"}
-    asked = {"backbone": "path:a", "dataset": "text_files", "steps": 1}
-    plain, written = Settings.model_validate(asked), Settings.model_validate(asked | new)
-    assert identity(plain) == identity(written)
-    assert not new.keys() & identity(plain).keys()
-
-
 # Memory
 
 
@@ -629,9 +612,7 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         torch.AcceleratorError("an illegal memory access was encountered", 700),
-        RuntimeError("CUDA error: device-side assert triggered"),
         RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No execution plans support the graph."),
-        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
         RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
     ],
 )

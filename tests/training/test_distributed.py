@@ -1,16 +1,167 @@
-"""Ranks of a machine do some things in turn; one that is alone is open to nobody."""
+"""Process groups and GPUs: turns of ranks, who may connect, and whether torch can compute, in a sentence."""
 
 from __future__ import annotations
 
 import _thread
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from helpers import tiny
+from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.local import run_as_rank
+from hpml_bench.system import gpus
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.gpus import visible_gpus
+from hpml_bench.training import distributed, worker
+from hpml_bench.training.distributed import process_group
+
+CARD = torch.zeros(8, 8)
+
+
+def sentence(ranks: int = 1, own: int | None = None) -> str:
+    """Return what the check says."""
+    with pytest.raises(UserError) as caught:
+        distributed.check_gpus(ranks, own)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
+        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), "too old"),
+    ],
+)
+def test_a_torch_that_cannot_compute_is_told(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built without CUDA, or for another driver: with what to do."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    told = sentence()
+    assert words in told
+    assert torch.__version__ in told
+    assert "--device cpu" in told
+
+
+def test_a_gpu_without_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture that torch has no kernels for fails at the first product, of whichever card."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ones, asked = torch.ones, []
+
+    def made(*shape: int, device: torch.device) -> torch.Tensor:
+        asked.append(device.index)
+        if device.index == 1:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+        return ones(*shape)
+
+    monkeypatch.setattr(torch, "ones", made)
+    assert "no kernel image is available for execution on the device; install" in sentence(2)
+    assert asked == [0, 1]
+
+
+def test_fewer_devices_than_ranks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the driver shows more than torch sees."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "torch sees 0 GPU(s), but there are 1 ranks" in sentence(1)
+
+
+def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before it fetches anything, and at no other card, on which it would take memory; not where it is on the CPU."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "ones", lambda *_, device: pytest.fail("computed") if device.index != 1 else CARD)
+    distributed.check_gpus(2, own=1)
+    assert "torch sees 2 GPU(s), but there are 3 ranks" in sentence(3, own=2)
+    asked: list[Any] = []
+
+    def refuse(*told: Any, **more: Any) -> None:
+        asked.append((*told, more))
+        raise UserError("torch can't compute")
+
+    monkeypatch.setattr("hpml_bench.training.distributed.check_gpus", refuse)
+    monkeypatch.setattr("hpml_bench.data.prepare.prepare", lambda _: (_ for _ in ()).throw(UserError("prepared")))
+    gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0", "uuid": "GPU-a", "index": 0}
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: (gpu, gpu))
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")  # which is set, and so is put back
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    for device, told in (("cuda", "torch can't compute"), ("cpu", "prepared")):
+        suite = load_suite(str(tiny.local_suite(tmp_path, device=device, world_size=4)))
+        with pytest.raises(UserError, match=told):
+            run_as_rank(suite, "head", 0, tmp_path / "out", fresh=False)
+    assert asked == [(2, {"own": 1})]
+
+
+def test_cuda_in_the_fork_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A library that initialises it at import would break every rank; a run on the CPU doesn't mind."""
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # which is set, and so is put back
+    assert "a library has initialised CUDA when it was imported" in sentence()
+    target = tmp_path / "prepared.json"
+    for device, expected in (("cuda", "initialised CUDA"), ("cpu", "holds no such model")):
+        worker.prepare_to(tiny.settings(device=device, backbone="embedded:missing").model_dump_json(), str(target))
+        assert expected in json.loads(target.read_text())["error"]
+
+
+def test_a_sweep_on_gpus_that_torch_cannot_use_ends_before_its_first_run() -> None:
+    """The preparation tries torch, in a process of its own: one for CPUs, or without a driver; else the model is next.
+
+    Where bitsandbytes looked for a driver when it was imported, and found none, forked processes can't look again.
+    """
+    usable = torch.version.cuda is not None and visible_gpus()
+    unusable = r"can't compute on the GPU .*: (Torch not compiled with CUDA|.*NVIDIA driver)"
+    unusable += "|a library has initialised CUDA" if torch.version.cuda else ""
+    with pytest.raises(UserError, match="tiny" if usable else unusable):
+        preparation.prepare(tiny.settings(device="cuda", world_size=1))
+
+
+def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
+    joined: list[str] = []
+    on: list[str] = []
+    group = Group(0, 1, torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
+    monkeypatch.setattr(torch.distributed, "all_gather", lambda _, tensor: on.append(tensor.device.type))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with process_group(tiny.settings(device="cuda", world_size=1)) as found:
+        assert found == group
+    assert joined == ["cpu:gloo,cuda:nccl", "left"]
+    group.barrier()
+    group.gather(torch.zeros(2))
+    assert on == ["settled", "cpu", "cpu"]
+
+
+def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would wait for peers that wait for this rank."""
+    joined: list[str] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArithmeticError), process_group(tiny.settings(world_size=1)):
+        raise ArithmeticError
+    assert joined == ["gloo"]
+
+
+# Groups
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -51,9 +51,9 @@ from hpml_bench.training.generation import (
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
 PROMPTS, TOKENS = 19, 10
-METHODS = list(language_models.METHODS)
-PAIRS = [*(("GPT-2", method) for method in METHODS), ("Gemma 2", "none"), ("Gemma 2", "lora"), ("Gemma 2", "P_TUNING")]
-"""Models and methods: all on one model; on the one with a sliding window plain, a weight, and virtual tokens."""
+METHODS = ("none", "lora", "prompt_tuning", "PREFIX_TUNING")
+PAIRS = [*(("GPT-2", method) for method in METHODS), ("Gemma 2", "lora"), ("Gemma 2", "P_TUNING")]
+"""Models and methods: each way to a cache on one model; a weight and virtual tokens beside a sliding window."""
 BY_TWO = [("GPT-2", "none"), ("GPT-2", "PREFIX_TUNING"), ("Gemma 2", "lora")]
 """Those that two ranks answer too: how rows are shared out depends on no method."""
 
@@ -198,16 +198,6 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
     assert model.caches, "nothing is wrong with this model's cache"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_methods_answer_unlike_the_base_model(kind: str, prompts_folder: Path, group: Group) -> None:
-    """So that what is held above is held of the methods' own weights."""
-    rows = Rows(prompts_folder / "rows", 1)
-    base = answered(model_of(prompts_folder, kind, "none"), rows, GENERATOR, group)
-    for method in [method for of, method in PAIRS if of == kind and method != "none"]:
-        found = answered(model_of(prompts_folder, kind, method), rows, GENERATOR, group)
-        assert sum(a != b for a, b in zip(found, base, strict=True)) >= PROMPTS // 3, method
-
-
 def test_fewer_rows_than_ranks_are_answered_once(
     prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
@@ -272,18 +262,6 @@ def test_answers_are_read_anew_where_the_cache_is_wrong(
     assert sum(a.tokens != b for a, b in zip(with_cache, right, strict=True)) > PROMPTS // 3
     assert answered(wrong, rows, generator, group) == right
     assert (wrong.caches, wrong.cache_checked) == (False, True)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_merged_model_answers_alike(kind: str, prompts_folder: Path) -> None:
-    """LoRA folded into the weights gives the same answers."""
-    model, method, _, _ = language_models.trained(prompts_folder / kind, "lora")
-    prompts = language_models.prompts(PROMPTS)
-    before = [answer.tokens for answer in generate(model, prompts, GENERATOR, CPU, [*range(PROMPTS)])]
-    folded: Any = method.merge(model.encoder)
-    merged = model.with_encoder(folded).eval()
-    after = [answer.tokens for answer in generate(merged, prompts, GENERATOR, CPU, [*range(PROMPTS)])]
-    assert ties(merged, prompts, after, before) <= 1
 
 
 # The end of an answer
@@ -438,8 +416,8 @@ def test_a_near_tie_is_a_step_of_the_type(dtype: torch.dtype, step: float, monke
 # The largest batch
 
 
-@pytest.mark.parametrize("method", ["none", "prompt_tuning", "PREFIX_TUNING"])
-@pytest.mark.parametrize("new", [1, 2, TOKENS, 200])
+@pytest.mark.parametrize("method", ["none", "PREFIX_TUNING"])
+@pytest.mark.parametrize("new", [1, 2, 200])
 def test_the_rehearsal_of_answers_fills_the_cache(
     method: str, new: int, prompts_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,12 +481,3 @@ def test_draws_follow_the_softmax(temperature: float, top_p: float, prompts_fold
     assert not counts[chances == 0].any()
     spread = np.sqrt(rows * chances * (1 - chances)) + 1e-9
     assert (np.abs(counts - rows * chances) / spread)[chances > 0].max() < 5
-
-
-def test_a_low_temperature_is_greedy(prompts_folder: Path) -> None:
-    """The likeliest token always, as with temperature 0, and so with the smallest top_p."""
-    model, prompts = model_of(prompts_folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
-    expected = [answer.tokens for answer in free(prompts_folder)]
-    for generator in (drawing(1e-4), drawing(1.0, 1e-6)):
-        found = generate(model, prompts, generator, CPU, [*range(PROMPTS)])
-        assert ties(model, prompts, [answer.tokens for answer in found], expected) <= 1

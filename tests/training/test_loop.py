@@ -55,13 +55,11 @@ def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes
     return [step.loss for step in recorder.steps] + result.predictions.loss.tolist()
 
 
-@pytest.mark.parametrize("name", registry.names("probes"))
-def test_a_probe_changes_nothing(name: str, prepared: Prepared, group: Group, tmp_path: Path) -> None:
-    """With and without the probe, dropout on, every loss is the same bit for bit."""
+def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path) -> None:
+    """With all of them and with none, dropout on, every loss is the same bit for bit."""
     spec = tiny.spec(world_size=1, dropout=0.1)
-    without = losses(spec, prepared, group, tmp_path, [])
-    probe: Probe = registry.plugin("probes", name)()
-    assert losses(spec, prepared, group, tmp_path, [probe]) == without
+    probes: list[Probe] = [registry.plugin("probes", name)() for name in registry.names("probes")]
+    assert losses(spec, prepared, group, tmp_path, probes) == losses(spec, prepared, group, tmp_path, [])
 
 
 def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
@@ -182,6 +180,18 @@ def test_the_log_reduces_seconds_over_the_ranks(group: Group) -> None:
     assert (first.rank_seconds, last.rank_seconds) == ((1.0, 2.0), (3.0, 1.0))
     assert (first.second_clock, last.second_clock) == (None, 4.5)
     assert (last.samples, last.padded_tokens, last.virtual_tokens) == (8, 24, 0)
+
+
+def test_the_log_divides_a_loss_by_its_targets_in_the_loss_s_own_precision(group: Group) -> None:
+    """Ten over three targets is float32's 10 / 3, as of a mean taken in the step itself; the default is one target."""
+    log = StepLog(group, CpuClock())
+    log.begin_window()
+    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0, targets=3.0))
+    log.add(StepEntry(torch.tensor(10.0), torch.tensor(1.0), 0.1, 4, 20, 24, 0))
+    first, second = log.reduce()
+    assert first.loss == (torch.tensor(10.0) / 3).item() != pytest.approx(10 / 3, rel=1e-12)
+    assert second.loss == 10.0
+    assert (first.samples, first.real_tokens, first.padded_tokens, first.virtual_tokens) == (4, 20, 24, 0)
 
 
 class Sleeper(Recorder):

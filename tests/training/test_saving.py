@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +13,11 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers import language_models, tiny
@@ -34,7 +38,7 @@ from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import generate
 from hpml_bench.training.model import build_model
-from hpml_bench.training.saving import save_trained
+from hpml_bench.training.saving import TYPES, safetensors_bytes, save_trained
 
 METHODS = ("full", "lora", "prompt_tuning", "adapter")
 
@@ -63,14 +67,6 @@ def logits(model: Any) -> torch.Tensor:
     return torch.as_tensor(model(*language_models.texts()))
 
 
-@torch.no_grad()
-def logits_of(model: Any) -> torch.Tensor:
-    """Return the logits of a model of transformers or PEFT at the learnt places."""
-    ids, mask, labels = language_models.texts()
-    everywhere = model.eval()(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
-    return torch.as_tensor(everywhere[:, :-1][labels[:, 1:] != -100])
-
-
 def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     """Hold that two models are the same to rounding."""
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -82,31 +78,18 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
 def test_a_saved_run_loads_as_it_was(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Bit for bit the same logits, in evaluation mode, unlike the base model's."""
+    """Bit for bit the same logits, in evaluation mode, unlike the base model's; PEFT's and transformers' way too."""
     expected = saved(model_folders[kind], method, tmp_path)
+    if method == "full":
+        assert_close(language_models.logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
+    elif method != "adapter":
+        base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
+        assert_close(language_models.logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
+        assert not (tmp_path / "model.safetensors").exists()
     model = load_trained(tmp_path)
     assert not any(part.training for part in model.modules())
     assert torch.equal(logits(model), expected)
     assert (logits(language_models.trained(model_folders[kind], "none")[0]) - expected).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
-@pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_peft_loads_its_adapters(kind: str, method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Onto a fresh language model of transformers, with the same logits."""
-    expected = saved(model_folders[kind], method, tmp_path)
-    base = AutoModelForCausalLM.from_pretrained(model_folders[kind])
-    assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path)), expected)
-    assert not (tmp_path / "model.safetensors").exists()
-
-
-@pytest.mark.parametrize("kind", ["GPT-2", "Gemma 2"])
-def test_transformers_loads_a_model_that_was_trained_whole(
-    kind: str, model_folders: dict[str, Path], tmp_path: Path
-) -> None:
-    """By its class alone."""
-    expected = saved(model_folders[kind], "full", tmp_path)
-    assert_close(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
 
 
 @pytest.mark.parametrize("method", ["none", "adapter"])
@@ -140,18 +123,6 @@ def test_loading_works_where_gradients_are_off(model_folders: dict[str, Path], t
         assert torch.equal(logits(model), expected)
 
 
-def test_a_loaded_model_generates(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """`encoder` has the `generate` of transformers or PEFT; without labels the model gives the next token's logits."""
-    saved(model_folders["GPT-2"], "lora", tmp_path)
-    model, ids = load_trained(tmp_path), torch.tensor([language_models.prompts(2)[1]])
-    mask = torch.ones_like(ids)
-    found = model.encoder.generate(
-        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=3, eos_token_id=-1, pad_token_id=1
-    )
-    with torch.no_grad():
-        assert int(model(ids, mask).argmax()) == int(found[0, ids.shape[1]])
-
-
 @pytest.mark.parametrize(("kind", "told"), [("EVA", "PeftModel.from_pretrained"), ("CORDA", "another method")])
 def test_a_start_from_data_is_not_built_anew(
     kind: str, told: str, model_folders: dict[str, Path], tmp_path: Path
@@ -171,7 +142,7 @@ def test_a_start_from_data_is_not_built_anew(
     assert "\n" not in str(raised.value)
     if kind == "EVA":
         base = AutoModelForCausalLM.from_pretrained(folder)
-        assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
+        assert_close(language_models.logits_of(PeftModel.from_pretrained(base, tmp_path)), logits(model.eval()))
 
 
 def test_a_folder_without_a_saved_run_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
@@ -265,7 +236,7 @@ def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str
 # A head
 
 
-@pytest.mark.parametrize("method", [*METHODS, "head"])
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
 def test_a_classifier_loads_with_its_head(method: str, model_folders: dict[str, Path], tmp_path: Path) -> None:
     """Sequence classification: the same logits, and the backbone's part by transformers or PEFT."""
     names = tuple("abc")
@@ -401,3 +372,27 @@ def test_a_card_of_a_whole_model_says_how_transformers_loads_it(by_command: Path
     card = (tmp_path / "README.md").read_text()
     assert 'AutoModel.from_pretrained("FOLDER")' in card
     assert "PeftModel" not in card
+
+
+# Sizes
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=40)
+SHAPES = st.lists(st.integers(0, 12), max_size=3)
+KINDS = st.sampled_from([*TYPES])
+
+
+@given(st.dictionaries(NAMES, st.tuples(SHAPES, KINDS), max_size=8))
+def test_the_size_of_a_file_is_known_before_it_is_written(kinds: dict[str, tuple[list[int], torch.dtype]]) -> None:
+    """Of any names, shapes and types, none included, to the byte."""
+    tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in kinds.items()}
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "file"
+        save_file(tensors, path)
+        assert safetensors_bytes(tensors.items()) == path.stat().st_size
+
+
+def test_nothing_is_allocated() -> None:
+    """A model of 3 billion parameters, of which no device holds a byte, has its size at once."""
+    tensors = {f"layer {index}": torch.empty(1000, 1_000_000, device="meta") for index in range(3)}
+    assert 12_000_000_000 < safetensors_bytes(tensors.items()) < 12_000_001_000

@@ -80,23 +80,19 @@ def loss_of_texts(model: Any, folder: Path, texts: list[str], most: int = 64) ->
 # Forgetting
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "prompt_tuning", "adapter"])
+@pytest.mark.parametrize("method", ["none", "full", "prompt_tuning"])
 def test_forgetting_is_the_loss_after_less_the_loss_before(method: str, text_folder: Path, group: Group) -> None:
-    """Of all texts, by transformers' and PEFT's own forward passes."""
+    """Of all texts, by transformers' and PEFT's own forward passes; its error is near the jackknife's over texts."""
     options = {"retention": f"path:{text_folder / 'general.txt'}"}
     found, encoder, _, _ = measured(text_folder, group, method, ForgettingProbe, options)
     before = loss_of_texts(AutoModelForCausalLM.from_pretrained(text_folder / "model").eval(), text_folder, GENERAL)
     after = loss_of_texts(encoder, text_folder, GENERAL)
-    assert abs(after - before) > 0.01
+    assert abs(after - before) > 0.01 or method == "none"
     assert found["base_retention_loss"] == pytest.approx(before, rel=1e-5)
     assert found["retention_loss"] == pytest.approx(after, rel=1e-5)
-    assert found["forgetting"] == pytest.approx(after - before, abs=1e-4)
-
-
-def test_the_error_of_forgetting_is_near_the_jackknifes(text_folder: Path, group: Group) -> None:
-    """Over texts left out one by one, each text's loss by transformers' own forward pass."""
-    options = {"retention": f"path:{text_folder / 'general.txt'}"}
-    found, encoder, _, _ = measured(text_folder, group, "full", ForgettingProbe, options)
+    assert found["forgetting"] == pytest.approx(after - before, abs=1e-4 if method != "none" else 1e-6)
+    if method != "full":
+        return
     base = AutoModelForCausalLM.from_pretrained(text_folder / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
     tokens = np.array([len(tokenizer(text)["input_ids"]) - 1 for text in GENERAL])
@@ -107,34 +103,18 @@ def test_the_error_of_forgetting_is_near_the_jackknifes(text_folder: Path, group
     assert found["forgetting_error"] == pytest.approx(jackknife, rel=0.1)
 
 
-def test_nothing_is_forgotten_where_nothing_is_trained(text_folder: Path, group: Group) -> None:
-    """Zero for the base model."""
-    options = {"retention": f"path:{text_folder / 'general.txt'}"}
-    found, _, _, _ = measured(text_folder, group, "none", ForgettingProbe, options)
-    assert found["forgetting"] == pytest.approx(0, abs=1e-6)
-
-
-def test_forgetting_is_measured_on_as_many_texts_as_asked_for(text_folder: Path, group: Group) -> None:
-    """`retention_samples` of them, all others left out."""
-    options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 5}
-    found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options)
-    assert run.retention is not None
-    texts = run.retention.column("expected")
-    assert len(set(texts) & set(GENERAL)) == len(texts) == 5
-    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts), rel=1e-5)
-
-
 def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group: Group) -> None:
-    """As PEFT reads them: the first `max_length` tokens, and no end token; their number stands in the record."""
-    options = {"retention": f"path:{text_folder / 'general.txt'}"}
+    """The first `max_length` tokens of `retention_samples` texts, and no end token; their number is in the record."""
+    options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 15}
     found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options, max_length=6)
     assert run.retention is not None
     assert max(run.retention.lengths) == 6
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
     ends = [int(run.retention.tokens(row)[-1]) for row in range(len(run.retention))]
     assert tokenizer.eos_token_id not in ends
-    assert found["retention_texts"] == len(run.retention) == len(GENERAL)
-    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, GENERAL, 6), rel=1e-5)
+    texts = run.retention.column("expected")
+    assert found["retention_texts"] == len(set(texts) & set(GENERAL)) == len(texts) == 15
+    assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts, 6), rel=1e-5)
 
 
 def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: Group) -> None:
@@ -203,7 +183,7 @@ def test_a_merge_that_changes_the_model_is_seen(
     assert found["merged_answers_changed"] > 0
 
 
-@pytest.mark.parametrize("method", ["none", "prompt_tuning", "adapter"])
+@pytest.mark.parametrize("method", ["none", "adapter"])
 def test_what_is_not_merged_has_no_figures(method: str, text_folder: Path, group: Group) -> None:
     """The base model, and methods that can't be folded into the weights."""
     assert measured(text_folder, group, method, MergingProbe, {})[0] == {}
@@ -220,15 +200,6 @@ def test_logits_are_compared_up_to_a_number_of_them(
     for most, rows in ((targets[:5].sum(), 5), (targets[:5].sum() - 1, 4), (0, 1)):
         monkeypatch.setattr(merging, "OUTPUTS", int(most) * width)
         torch.testing.assert_close(merging._logits(run, run.model), whole[: targets[:rows].sum()])
-
-
-def test_logits_are_read_of_methods_that_may_be_merged_alone(
-    text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not of a method without a way to merge."""
-    trainer, _, run = run_of(text_folder, group, "prompt_tuning", MergingProbe, {})
-    monkeypatch.setattr(merging, "_logits", lambda *_: pytest.fail("logits are read"))
-    trainer.evaluate(run.test, "test", 0)
 
 
 def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
