@@ -13,8 +13,8 @@ from hpml_bench.cli import main
 from hpml_bench.fit import predict
 from hpml_bench.fit.limits import Limit
 from hpml_bench.fit.predict import gigabytes
-from hpml_bench.starter import cost
-from hpml_bench.starter.cost import Work, in_words, seconds_of, work_of
+from hpml_bench.starter import estimates
+from hpml_bench.starter.estimates import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.system import gpus
@@ -65,7 +65,7 @@ def test_seconds_are_operations_over_the_rate() -> None:
     assert work == Work(train_tokens=6000, eval_tokens=2000, new_tokens=0)
     multiplied = 150e6 - 30_000 * 1000
     assert seconds_of(MODEL, FULL, work, 1e10) == pytest.approx(
-        cost.STARTING + multiplied * (6 * 6000 + 2 * 2000) / 1e10
+        estimates.STARTING + multiplied * (6 * 6000 + 2 * 2000) / 1e10
     )
 
 
@@ -92,21 +92,21 @@ def test_a_thread_is_timed_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_time_is_for_all_cores_of_a_free_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds follow from the faster type that the CPU has, all cores, and the share of the product's rate."""
-    monkeypatch.setattr(cost.gpus, "visible_gpus", lambda: ())
-    monkeypatch.setattr(cost, "thread_rates", lambda _: (1e9, 4e9))
-    monkeypatch.setattr(cost.environment, "cores", lambda: 5)
+    monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ())
+    monkeypatch.setattr(estimates, "thread_rates", lambda _: (1e9, 4e9))
+    monkeypatch.setattr(estimates.environment, "cores", lambda: 5)
     work = Work(train_tokens=1000, eval_tokens=0, new_tokens=0)
     for has_bf16, rate in ((True, 4e9), (False, 1e9)):
-        monkeypatch.setattr(cost.environment, "has_bf16", lambda _, has=has_bf16: has)
-        seconds = seconds_of(MODEL, FULL, work, cost.REACHED * 5 * rate)
-        said = cost.time_in_words(MODEL, (FULL,), work, 100, 3)
+        monkeypatch.setattr(estimates.environment, "has_bf16", lambda _, has=has_bf16: has)
+        seconds = seconds_of(MODEL, FULL, work, estimates.REACHED * 5 * rate)
+        said = estimates.time_in_words(MODEL, (FULL,), work, 100, 3)
         assert f"{in_words(3 * seconds)} for 1 methods x 3 seeds; one run: full {in_words(seconds)}." in said
 
 
 def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rate of a card is made up: the command that finds out is named."""
-    monkeypatch.setattr(cost.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
-    said = cost.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
+    monkeypatch.setattr(estimates.gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},))
+    said = estimates.time_in_words(MODEL, (FULL,), Work(1, 1, 0), 100, 3)
     assert "not estimated for a GPU" in said
     assert "hpml-bench run lora" in said
 

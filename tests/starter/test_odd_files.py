@@ -193,8 +193,8 @@ def test_a_budget_is_of_the_whole_file(
     bert: Path, tmp_path: Path, small_heads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of more rows than a comparison needs some are drawn, by the file's size, however few were read."""
-    monkeypatch.setattr("hpml_bench.starter.budget.MOST_TRAINING", 300)
-    monkeypatch.setattr("hpml_bench.starter.budget.MOST_TEST", 40)
+    monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TRAINING", 300)
+    monkeypatch.setattr("hpml_bench.starter.estimates.MOST_TEST", 40)
     rows = "".join(f"{text},{LABELS[row % 2]}\n" for row, text in enumerate(starters.texts(600)))
     file = tmp_path / "large.csv"
     file.write_text("text,label\n" + rows)

@@ -172,7 +172,7 @@ def test_without_its_package_a_scorer_is_only_named(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suite that is written runs here: long answers are then compared by f1."""
-    monkeypatch.setattr("hpml_bench.starter.kinds.answers.find_spec", lambda _: None)
+    monkeypatch.setattr("hpml_bench.starter.kinds.find_spec", lambda _: None)
     rows = [{"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)]
     text = text_of(models["llama"], starters.jsonl(tmp_path / "a.jsonl", rows))
     assert "scorer: f1" in text

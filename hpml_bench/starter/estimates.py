@@ -1,0 +1,187 @@
+"""Size of a comparison (rows, batch, epochs, seeds, methods), and its time and memory on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from hpml_bench.plugins.task import Task
+from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.kinds import View
+from hpml_bench.starter.model import Model
+from hpml_bench.starter.rates import FEW, Published, Recipe
+from hpml_bench.suite.devices import default_ranks
+from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import MethodEntry, Suite
+from hpml_bench.system import environment, gpus
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import first_line
+from hpml_bench.training.products import FASTER, shape_of, thread_rates
+
+if TYPE_CHECKING:
+    from hpml_bench.fit.predict import Prediction
+
+MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
+"""Most rows to train on (as PEFT's method comparison) and to test, to test by generated answers, and to validate so."""
+LEAST_STEPS = 8
+"""Fewest steps per epoch for which the recipe's batch is kept."""
+SEEDS = 3
+REACHED = 0.4
+"""Share of the measured product's rate that a training reaches, about."""
+STARTING = 6.0
+"""Seconds of a run beside its steps: start of the ranks, loading, writing."""
+EVALUATIONS = 5
+"""Evaluations on the validation rows."""
+DROPPED = "full"
+"""The method that is left out where it doesn't fit: it needs by far the most."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Rows, batch and epochs, with the methods that are compared."""
+
+    entries: tuple[Entry, ...]
+    methods: tuple[Published, ...]
+    """All that are offered."""
+    micro_batch: int
+    """Rows of a rank's share of the batch."""
+
+
+def choose_budget(view: View, task: Task, recipe: Recipe) -> Budget:
+    """Return the recipe's budget, less where rows are few, or are more than a comparison needs."""
+    answers = task.decoding is not None
+    rows = int(len(view.loaded.train) / view.data.share_of("train"))
+    tests = int(len(view.loaded.test) / view.data.share_of("test"))
+    ranks = default_ranks()
+    left = rows if view.loaded.validation is not None else rows - max(1, rows // 10)
+    batch = recipe.batch
+    while batch > ranks and left // batch < LEAST_STEPS:
+        batch //= 2
+    batch = max(ranks, batch - batch % ranks)
+    few = left < FEW
+    epochs, why = (recipe.few_epochs, recipe.few_why) if few else (recipe.epochs, recipe.epochs_why)
+    smaller = f"{left:,} rows give few steps of {recipe.batch}, {recipe.batch_why}"
+    entries = (
+        _samples("train_samples", rows, MOST_TRAINING, view, "as many as PEFT's method comparison trains on"),
+        _validation(view, answers),
+        _samples("test_samples", tests, MOST_ANSWERED if answers else MOST_TEST, view,
+                 "answering takes most of the time" if answers else "more would hardly narrow the intervals"),
+        Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
+        Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
+    )  # fmt: skip
+    return Budget(entries, recipe.methods, batch // ranks)
+
+
+def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:
+    if rows > most:
+        return Entry(key, most, (f"drawn from {'' if view.whole else 'some '}{rows:,}: {reason}; null takes all",))
+    return Entry(key, None, ("null is all of them",))
+
+
+def _validation(view: View, answers: bool) -> Entry:
+    own = view.loaded.validation
+    there = len(own) if own is not None else max(1, len(view.loaded.train) // 10)
+    where = "the validation rows" if own is not None else "a tenth of the training rows, split off"
+    if answers and there > VALIDATED:
+        return Entry("validation_samples", VALIDATED, (f"of {there:,}, as each of them is answered for the curves",))
+    return Entry("validation_samples", None, (f"null is {where}, {100 if answers else 500} at most; for the curves",))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amount of work of one run."""
+
+    train_tokens: float
+    """Tokens read in training, over all epochs."""
+    eval_tokens: float
+    """Tokens read in evaluations."""
+    new_tokens: float
+    """Tokens generated; 0 for none."""
+
+
+def work_of(rows: dict[str, int], tokens: float, epochs: int, new_tokens: float, generated_rows: int) -> Work:
+    """Return the work of a run over splits of so many rows of a mean number of tokens."""
+    return Work(
+        train_tokens=rows["train"] * epochs * tokens,
+        eval_tokens=(rows["test"] + EVALUATIONS * rows["validation"]) * tokens,
+        new_tokens=generated_rows * new_tokens,
+    )
+
+
+def time_in_words(model: Model, methods: tuple[Published, ...], work: Work, batch_tokens: int, seeds: int) -> str:
+    """Return an estimate of the time here, as a sentence for a comment."""
+    if gpus.visible_gpus():
+        return (
+            "Time: not estimated for a GPU. `hpml-bench run lora FILE` does one run, and the report says what it took."
+        )
+    cores = environment.cores()
+    fp32, bf16 = thread_rates(shape_of(model.config, batch_tokens))
+    rate = REACHED * cores * (bf16 if bf16 >= FASTER * fp32 and environment.has_bf16("cpu") else fp32)
+    each = {method.name: seconds_of(model, method, work, rate) for method in methods}
+    total = in_words(seeds * sum(each.values()))
+    shown = ", ".join(f"{name} {in_words(value)}" for name, value in each.items())
+    return (
+        f"Time here, within a factor of three if nothing else runs: {total} for {len(each)} methods x {seeds} seeds; "
+        f"one run: {shown}. By operations per token, and a matrix product timed just now, for {cores} cores."
+    )
+
+
+def seconds_of(model: Model, method: Published, work: Work, rate: float) -> float:
+    """Return the seconds of a run at a rate in operations per second; embeddings are looked up, not multiplied."""
+    multiplied = max(model.parameters - model.vocabulary * model.width, model.parameters // 10)
+    operations = method.work * work.train_tokens * bool(method.work) + 2 * work.eval_tokens + 8 * work.new_tokens
+    return STARTING + multiplied * operations / rate
+
+
+def in_words(seconds: float) -> str:
+    """Return a time in its largest unit."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.0f} s"
+
+
+class Memory(NamedTuple):
+    """Predicted memory, and what follows from it."""
+
+    sentence: str
+    """Each method's memory and what there is, or why it can't be predicted."""
+    here: str = ""
+    """Memory that a rank may take, in words."""
+    dropped: tuple[str, ...] = ()
+    """Methods left out, as they don't fit here."""
+    tight: tuple[str, ...] = ()
+    """Others that don't fit."""
+
+
+def predict_memory(settings: Settings, methods: Iterable[Published], file: str) -> Memory:
+    """Return the memory of the compared methods; on a GPU with one sample at a time, the least that `auto` takes."""
+    from hpml_bench.fit.predict import predict  # some seconds, which mistakes need not wait for
+
+    entries = {m.name: MethodEntry(method=m.method, lr=m.lr, options=dict(m.options)) for m in methods if m.compared}
+    settings = settings.model_copy(update={"micro_batch": 1 if gpus.visible_gpus() else None})
+    try:
+        found = predict(Suite(name="init", settings=settings, methods=entries), advised=False)
+    except UserError as error:
+        return Memory(f"Memory: not predicted: {first_line(error)}.")
+    large = [need.method for need in found.needs if need.fits is False]
+    return Memory(
+        _in_words(found, file),
+        found.here,
+        tuple(name for name in large if name == DROPPED),
+        tuple(name for name in large if name != DROPPED),
+    )
+
+
+def _in_words(found: Prediction, file: str) -> str:
+    from hpml_bench.fit.predict import gigabytes
+
+    each = ", ".join(
+        f"{need.method} {need.advice if need.peak is None else gigabytes(need.peak)}" for need in found.needs
+    )
+    part = "one sample at a time" if found.settings.micro_batch == 1 else "the longest batch"
+    return (
+        f"Memory of a rank, predicted for {part}: {each}. Here: {found.here}. hpml-bench fit {file} shows its parts, "
+        "and what to change where it isn't enough."
+    )

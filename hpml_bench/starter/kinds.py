@@ -1,0 +1,334 @@
+"""Kinds of work, each with a task's options, label names and facts and their reasons; lengths of rows in tokens."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench.data.columns import short
+from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.task import KEPT, Task, make_task
+from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.model import Model
+from hpml_bench.starter.rows import Data, Learnt
+from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.system.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MOST_ROWS = 2000
+"""Rows whose lengths are taken, drawn from the training rows."""
+BATCH = 500
+UNLIMITED = 10**6
+"""`max_length` that cuts nothing."""
+MOST_TOKENS = {"encoder": 512, "language_model": 1024}
+"""Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own default."""
+STEP = 8
+"""Lengths are multiples of this."""
+VIRTUAL = 32
+"""Positions left for the virtual tokens of prompt methods."""
+TASK = "causal_lm"
+MOST_ANSWERS = 1000
+"""Answers by which a scorer is chosen."""
+NUMBER = re.compile(r"\s*[-+]?[\d.,/]+\s*%?\s*")
+SHORT_WORDS = 4
+"""Most words of an answer that has to match exactly."""
+NINE_TENTHS = 0.9
+MANY = 0.1
+"""Share of rows too long from which on their prompts are cut."""
+MOST_NEW = 256
+"""Most tokens generated for an answer."""
+END = 50
+"""Characters shown of a prompt's end."""
+MOST_NAMES = 60
+"""Most names that are written out."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of some rows, [rows], and of their prompts, [rows] or none."""
+
+    tokens: NDArray[np.int64]
+    prompts: NDArray[np.int64]
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """Tokens of the last answers with their end, [rows]."""
+        return self.tokens - self.prompts
+
+    def in_words(self) -> str:
+        """Return median, 99th percentile and maximum."""
+        median, high = np.percentile(self.tokens, [50, 99])
+        return (
+            f"By the model's own tokenizer {len(self.tokens):,} training rows have {median:.0f} tokens in the median, "
+            f"{high:.0f} at the 99th percentile and {self.tokens.max():,} at most"
+        )
+
+    def longer(self, limit: int) -> str:
+        """Return how many rows are longer than a limit, with the verb."""
+        count = int((self.tokens > limit).sum())
+        if not count:
+            return "none is"
+        return f"{count:,} ({_percent(count / len(self.tokens))} %) {'is' if count == 1 else 'are'}"
+
+
+def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
+    """Return the lengths of rows drawn from the training rows.
+
+    Raises:
+        UserError: a row can't be encoded, or none has anything to learn.
+
+    """
+    chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:MOST_ROWS])
+    tokens: list[int] = []
+    prompts: list[int] = []
+    for batch in train.select(chosen).iter(BATCH):
+        encoded: Mapping[str, list[Any]] = task.encode(batch, encoder)
+        tokens += map(len, encoded["input_ids"])
+        prompts += encoded["prompt"] if KEPT in encoded else [0] * len(encoded["input_ids"])
+    if not tokens:
+        raise UserError("no row has a token to learn; give rows with texts")
+    return Lengths(np.array(tokens), np.array(prompts))
+
+
+def choose_limit(lengths: Lengths, positions: int | None, most: int, *, cuts: bool) -> int:
+    """Return `max_length`: the 99th percentile where longer texts are cut, the maximum where such rows are left out.
+
+    At most `most`, and what the model's positions leave.
+    """
+    wanted = float(np.percentile(lengths.tokens, 99)) if cuts else float(lengths.tokens.max())
+    limit = min(STEP * math.ceil(max(wanted, 2) / STEP), most)
+    return limit if positions is None else max(2, min(limit, positions - min(VIRTUAL, positions // 4)))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
+@dataclass(frozen=True)
+class View:
+    """A model and the rows that it is to learn from."""
+
+    model: Model
+    data: Data
+    learnt: Learnt
+    loaded: LoadedData
+    """The rows as the data set gives them, of large files the first ones."""
+    encoder: Encoder
+    """The model's tokenizer, which cuts nothing."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are looked at."""
+        return self.data.whole
+
+
+class Kind(NamedTuple):
+    """A kind of work, and what a suite says of it."""
+
+    task: str
+    options: Callable[[View], tuple[Entry, ...]] = lambda _: ()
+    """Returns the task's options."""
+    names: Callable[[View], tuple[Entry, ...]] = lambda _: ()
+    """Returns the data set's options on names of labels; none where rows have none."""
+    facts: Callable[[View], tuple[str, ...]] = lambda _: ()
+    """Returns sentences on what is learnt."""
+
+
+def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
+    """Return chosen entries as a mapping of plain values."""
+    return {
+        entry.key: as_values(entry.value) if entry.value and isinstance(entry.value, tuple) else entry.value
+        for entry in entries
+        if entry.chosen
+    }
+
+
+def _head_options(view: View) -> tuple[Entry, ...]:
+    return (pooling(view),)
+
+
+def pooling(view: View) -> Entry:
+    """Return which hidden state the head reads."""
+    model = view.model
+    if model.pools_by:
+        reason = "how sentence-transformers trained this model (1_Pooling/config.json)"
+        return Entry("pooling", model.pools_by, (f"{reason}; others: {_others(model.pools_by)}",))
+    if model.reads_both_ways:
+        why = (
+            "The mean over tokens: without further training it holds more of a text than the first token (Reimers and "
+            "Gurevych 2019, arXiv:1908.10084, table 1), which matters to the method head. BERT's paper takes `first`."
+        )
+        return Entry("pooling", "mean", (why,))
+    return Entry("pooling", "last", ("the only token that has read the whole text; others: first, mean",))
+
+
+def label_names(view: View, counts: str) -> tuple[Entry, ...]:
+    """Return the names of classes or tags, where all of them have been seen and the data set has none of its own."""
+    names = list(view.loaded.label_names)
+    reasons = [f"{len(names)} of them; {counts}."]
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
+    if view.data.dataset == "hub" or len(names) > MOST_NAMES or not view.whole:
+        why = "only a part of the file was read, and run-all reads all names" if not view.whole else "the data's own"
+        return (Entry("label_names", names[:MOST_NAMES], (*reasons, f"Not set: {why}."), chosen=False),)
+    return (Entry("label_names", names, tuple(reasons)),)
+
+
+def _others(chosen: str) -> str:
+    return ", ".join(way for way in ("last", "first", "mean") if way != chosen)
+
+
+def _class_names(view: View) -> tuple[Entry, ...]:
+    names = view.loaded.label_names
+    counts = Counter(view.loaded.train["label"])
+    if len(counts) == 1:
+        only = short(names[next(iter(counts))])
+        raise UserError(
+            f"{view.data.where}: all training rows have the class '{only}'; give rows of two classes or more"
+        )
+    most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
+    return label_names(view, f"training rows of each: {most}")
+
+
+def _spread(view: View) -> tuple[str, ...]:
+    """Return the range of the numbers in words, with the RMSE of guessing their mean."""
+    values = np.asarray(view.loaded.train["label"][:], dtype=np.float64)
+    return (
+        f"The numbers of the training rows are from {values.min():g} to {values.max():g}, with a mean of "
+        f"{values.mean():.4g}; guessing the mean has an RMSE of {values.std():.4g}.",
+    )
+
+
+def _tag_names(view: View) -> tuple[Entry, ...]:
+    names = view.loaded.label_names
+    counts = Counter(chain.from_iterable(view.loaded.train["tags"]))
+    most = ", ".join(f"{short(names[tag])}: {count:,}" for tag, count in counts.most_common(12))
+    return label_names(view, f"training words of each: {most}")
+
+
+def _answer_options(view: View) -> tuple[Entry, ...]:
+    loss_on = _loss_on(view)
+    task = make_task(TaskSpec(name=TASK, options={entry.key: entry.value for entry in loss_on if entry.chosen}))
+    lengths = measure(view.loaded.train, task, view.encoder)
+    scorer = _scorer(view)
+    entries = (_template(view, task), *loss_on, scorer, _too_long(view, lengths))
+    return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
+
+
+def _loss_on(view: View) -> tuple[Entry, ...]:
+    """Return whose turns are learnt: all answers, or the last where the template writes earlier ones differently."""
+    several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])
+    if not several:
+        return (Entry("loss_on", "answers", ("the answer with its end; `all` would learn the prompts too",)),)
+    try:
+        measure(view.loaded.train, make_task(TaskSpec(name=TASK)), view.encoder)
+    except UserError as error:
+        last = make_task(TaskSpec(name=TASK, options={"loss_on": "last"}))
+        try:
+            measure(view.loaded.train, last, view.encoder)
+        except UserError:
+            raise error from None
+        why = (
+            "The last answer of each row alone: the template writes earlier answers differently once turns follow them."
+        )
+        return (Entry("loss_on", "last", (why,)),)
+    why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
+    return (Entry("loss_on", "answers", (why,)),)
+
+
+def _template(view: View, task: Task) -> Entry:
+    """Return the chat template, with the text where the prompt of the first row ends."""
+    own = view.encoder.tokenizer.chat_template
+    first = view.loaded.train.select([0])
+    encoded = task.encode(first[:], view.encoder)
+    end = ""
+    if encoded["input_ids"] and encoded["prompt"][0] > 1:
+        ids = encoded["input_ids"][0]
+        prompt, answer = ids[: encoded["prompt"][0]], ids[encoded["prompt"][0] :]
+        before, after = _shown(view, prompt)[-END:], _shown(view, answer)
+        end = f"In the first row the prompt ends with {before!r}, and what is learnt begins with {after[:END]!r}."
+    if own:
+        why = "null: the tokenizer's own chat template. Others: plain, path:FILE or a jinja template."
+    else:
+        why = (
+            "null: the tokenizer has no chat template, so that turns stand one after the other. A prompt that doesn't "
+            "end as the model should begin to answer needs a template: path:FILE or jinja."
+        )
+    return Entry("template", None, (why, *([end] if end else [])))
+
+
+def _shown(view: View, ids: list[int]) -> str:
+    return str(view.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def _scorer(view: View) -> Entry:
+    """Return the scorer that suits the expected answers."""
+    answers = list(_answers(view))
+    if any(view.loaded.train["choices"][:1]):
+        return Entry("scorer", "choice", ("rows have choices, whose likelihoods are compared; nothing is generated",))
+    if not answers:
+        return Entry("scorer", None, ("texts without prompts have no answers to score: the loss is compared",))
+    longest = float(np.quantile([len(answer.split()) for answer in answers], NINE_TENTHS))
+    numbers = sum(bool(NUMBER.fullmatch(a)) or "####" in a for a in answers) / len(answers)
+    if numbers >= NINE_TENTHS:
+        return Entry(
+            "scorer", "number", (f"{100 * numbers:.0f} % of the answers are numbers, or end with #### and one",)
+        )
+    if longest <= SHORT_WORDS:
+        why = f"nine in ten answers have at most {longest:.0f} words, so that they can match; contains is milder"
+        return Entry("scorer", "exact", (why,))
+    what = f"Nine in ten answers have up to {longest:.0f} words: too long to match as a whole."
+    if find_spec("rouge_score"):
+        return Entry(
+            "scorer", "rouge_l", (f"{what} rouge_l compares their longest common subsequence; f1 their words.",)
+        )
+    more = "rouge_l, which respects their order, needs pip install 'hpml-bench[rouge]'"
+    return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
+
+
+def _answers(view: View) -> Iterator[str]:
+    rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
+    for roles, contents in zip(rows["roles"], rows["contents"], strict=True):
+        if len(roles) > 1:
+            yield contents[-1]
+
+
+def _too_long(view: View, lengths: Lengths) -> Entry:
+    """Return whether rows that are too long are left out, or where many are, cut."""
+    limit = choose_limit(lengths, view.model.positions, MOST_TOKENS["language_model"], cuts=False)
+    if float((lengths.tokens > limit).mean()) > MANY and bool((lengths.prompts > 0).all()):
+        why = f"more than a tenth of the rows is longer than {limit} tokens, and `drop` would leave them out"
+        return Entry("too_long", "cut_prompt", (why,))
+    return Entry("too_long", "drop", ("rows above max_length are left out and counted; cut_prompt cuts their prompts",))
+
+
+def _new_tokens(lengths: Lengths) -> Entry:
+    high = float(np.percentile(lengths.answers, 99))
+    count = min(MOST_NEW, STEP * math.ceil(max(high, 1) / STEP))
+    capped = f"; cut to {MOST_NEW}, as answers cost most of an evaluation" if high > MOST_NEW else ""
+    return Entry(
+        "max_new_tokens",
+        count,
+        (f"the 99th percentile of expected answers is {high:.0f} tokens, end included{capped}",),
+    )
+
+
+KINDS: Mapping[Target, Kind] = {
+    "class": Kind("sequence_classification", _head_options, names=_class_names),
+    "number": Kind("regression", _head_options, facts=_spread),
+    "tags": Kind("token_classification", names=_tag_names),
+    "answer": Kind(TASK, _answer_options),
+}
+"""What is learnt -> the kind of work."""
