@@ -17,6 +17,7 @@ from hpml_bench.starter import estimates
 from hpml_bench.starter.estimates import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
@@ -53,10 +54,10 @@ def test_memory_that_cannot_be_predicted_is_said_so(tmp_path: Path, monkeypatch:
         raise UserError("config.json is strange")
 
     monkeypatch.setattr(predict, "predict", refuse)
-    model, rows = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60)
-    result = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows)])
-    assert result.exit_code == 0, result.output
-    assert "Memory: not predicted: config.json is strange." in result.stdout
+    settings = load_suite("quickstart").settings
+    assert (
+        estimates.predict_memory(settings, (FULL,), "FILE").sentence == "Memory: not predicted: config.json is strange."
+    )
 
 
 def test_seconds_are_operations_over_the_rate() -> None:
