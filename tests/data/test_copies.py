@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -156,18 +154,6 @@ def test_what_is_looked_at_is_bounded_and_told(monkeypatch: pytest.MonkeyPatch) 
     counted = found([*texts[:9], texts[0]], [*texts[20:], texts[0]])
     assert counted.looked_at == {"test": 10, "validation": 1, "train": 1}
     assert counted.note == "test 2 of 10 (2 equal) (12 of 32 rows looked at)"
-
-
-def test_ten_thousand_rows_take_seconds() -> None:
-    """Rows of a hundred words, a tenth of which has near-copies, and as many that are all alike but for some words."""
-    random = np.random.default_rng(12)
-    texts = random_texts(9000, 13, 100)
-    texts += [changed(text, int(random.integers(100))) for text in texts[:1000]]
-    began = time.process_time()
-    assert found(texts[8000:], texts[:8000]).in_train["test"].near == 1000
-    one = random_texts(1, 14, 100)[0]
-    found([changed(one, *random.choice(100, 12)) for _ in range(5000)], [])
-    assert time.process_time() - began < 20
 
 
 def test_rows_without_words_are_equal() -> None:

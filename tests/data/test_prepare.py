@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,12 +260,10 @@ def test_another_end_is_another_tokenizer(make: Callable[..., Any], tmp_path: Pa
 
 
 def test_the_second_call_finds_its_rows(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tokenises nothing, gives the same, and takes less than a second of a core."""
+    """It tokenises nothing, and gives the same."""
     first = prepare(make())
     monkeypatch.setattr(module, "_tokenise", None)
-    start = time.process_time()
     assert prepare(make()) == first
-    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import hub
-from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.suite.suite import load_suite, packaged_suites
 from hpml_bench.system.errors import UserError
 
@@ -57,12 +57,11 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def load(
-    dataset: str = "hub:o/news", samples: int | None = None, target: Target = "class", **options: Any
-) -> LoadedData:
+def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> LoadedData:
     """Load a dataset with the fewest options."""
     given = {"config": "default"} | options
-    return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(settings(test_samples=samples), target)
+    asked = settings(test_samples=samples)
+    return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(asked, "class")
 
 
 @pytest.mark.usefixtures("repository")
@@ -76,13 +75,8 @@ def test_a_cached_dataset_needs_no_network() -> None:
 
 
 def test_a_copy_of_the_repository_serves_as_well(repository: Path) -> None:
-    """`path:` reads the same rows."""
+    """`path:` reads the same rows; a validation split is taken where one is named."""
     assert load(f"path:{repository}").train[:] == load().train[:]
-
-
-@pytest.mark.usefixtures("repository")
-def test_any_split_can_play_any_part() -> None:
-    """A validation split is taken where one is named."""
     assert len(load(validation="test").validation or ()) == 4
 
 
@@ -154,39 +148,3 @@ def test_the_suites_are_valid_and_described(name: str) -> None:
         assert validate_options(kind, spec.name, spec.options, name)
     assert suite.runs()
     assert suite.description
-
-
-def tagged(folder: Path) -> str:
-    """Write a dataset of words, tags and scores as the hub has them; return its address."""
-    from datasets import ClassLabel, Dataset, Features, Value
-
-    names = ClassLabel(names=["O", "B-PER", "I-PER"])
-    features = Features({"tokens": [Value("string")], "ner_tags": [names], "score": Value("float32")})
-    content = {"tokens": [["Anna", "left"], ["He", "too"]], "ner_tags": [[1, 0], [0, 0]], "score": [0.5, 2.0]}
-    for split in ("train", "test"):
-        Dataset.from_dict(content, features=features).to_parquet(folder / f"{split}.parquet")
-    return f"path:{folder}"
-
-
-def test_tags_of_a_dataset_have_its_own_names(tmp_path: Path) -> None:
-    """Words and tags are found by the names that datasets on the hub use."""
-    data = load(tagged(tmp_path), target="tags")
-    assert data.label_names == ("O", "B-PER", "I-PER")
-    assert data.train[0] == {"words": ["Anna", "left"], "tags": [1, 0]}
-
-
-def test_numbers_of_a_dataset_are_read(tmp_path: Path) -> None:
-    """From the column called score; there is no text beside it, and that is told."""
-    with pytest.raises(UserError, match="no column holds text"):
-        load(tagged(tmp_path), target="number")
-
-
-def test_a_texts_number_is_read(tmp_path: Path) -> None:
-    """Text and number of a dataset like STS-B's."""
-    from datasets import Dataset
-
-    rows = {"sentence": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}
-    for split in ("train", "test"):
-        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
-    data = load(f"path:{tmp_path}", target="number")
-    assert data.train[:] == {"text": ["a", "b", "c"], "label": [0.5, 2.0, 5.0]}
