@@ -12,26 +12,14 @@ import pytest
 import torch
 
 from helpers import tiny, warm
+from helpers.probe_run import Losses
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 
 TASKS = registry.names("tasks")
 WORLDS = (1, 2, 3)
-
-
-class Losses(Probe):
-    """Keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.found: list[float] = []
-
-    def after_steps(self, window: list[Step]) -> list[Any]:
-        """Keep them."""
-        self.found += [step.loss for step in window]
-        return []
 
 
 def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared], folder: Path) -> None:
