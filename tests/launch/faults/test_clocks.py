@@ -66,7 +66,7 @@ def test_durations_come_from_clocks_that_do_not_jump() -> None:
         if (calls := _wall(ast.parse(path.read_text(encoding="utf-8"))))
     }
     stamps = {"system/cache.py", "system/temporary.py", "doctor/machine.py"}
-    jobs = {"sweep/job.py", "sweep/submitted.py", "builtin/engines/ray.py"}
+    jobs = {"sweep/job.py", "sweep/watch.py", "builtin/engines/ray.py"}
     assert {name for name, calls in reads.items() if any("datetime" not in call for call in calls)} <= stamps | jobs
 
 
