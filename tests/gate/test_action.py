@@ -74,16 +74,12 @@ def test_every_option_is_one_of_the_command() -> None:
     assert passed <= known
 
 
-def test_defaults_are_passed(runner: Path) -> None:
-    """The suite comes last, after `--`; no option that wasn't asked for."""
+def test_inputs_become_options(runner: Path) -> None:
+    """The suite comes last, after `--`; no option that wasn't requested; methods, strictness and counts alone."""
     assert checked(runner) == [
         "check", "--against", "main", "--max-minutes", "10", "--json", "out/check.json", "--junit", "out/check.xml",
         "--markdown", "out/check.md", "--html", "out/check.html", "--", "quickstart",
     ]  # fmt: skip
-
-
-def test_inputs_become_options(runner: Path) -> None:
-    """Methods, strictness and the gates without noise alone."""
     found = checked(runner, METHODS="lora,adapter", STRICT="true", COUNTS_ONLY="true")
     assert found[found.index("--methods") + 1] == "lora,adapter"
     assert {"--strict", "--counts-only"} <= {*found}
@@ -96,6 +92,9 @@ def test_the_status_is_handed_on(runner: Path, status: str) -> None:
                 OUT="out", FAKE_STATUS=status)  # fmt: skip
     assert done.returncode == int(status)
     assert (runner / "output").read_text() == f"status={status}\n"
+    handed = "${{ steps.check.outputs.status || steps.reference.outputs.status }}"  # without a commit it never ran
+    assert ACTION["outputs"]["status"]["value"] == handed
+    assert [STEPS[name]["id"] for name in ("Check", "Find the commit to compare with")] == ["check", "reference"]
 
 
 def test_inputs_are_never_run(runner: Path) -> None:
@@ -224,14 +223,6 @@ def test_a_ref_that_cannot_be_fetched_is_told(tmp_path: Path, clone: Path, given
     assert line.startswith(f"::error title=hpml-bench check::'{name}' is not here and can't be fetched")
     assert "fetch-depth: 0" in line
     assert (tmp_path / "output").read_text() == "status=2\n"
-
-
-def test_the_status_of_either_step_is_the_action_s() -> None:
-    """Where no commit was found the check never ran."""
-    assert ACTION["outputs"]["status"]["value"] == (
-        "${{ steps.check.outputs.status || steps.reference.outputs.status }}"
-    )
-    assert [STEPS[name]["id"] for name in ("Check", "Find the commit to compare with")] == ["check", "reference"]
 
 
 @pytest.mark.parametrize(

@@ -18,27 +18,26 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-@pytest.mark.parametrize("arguments", [(), ("--against", "main", "--self-test")])
-def test_exactly_one_thing_to_compare_with(arguments: tuple[str, ...]) -> None:
-    """None and two are mistakes, with the four there are."""
-    done = invoke("check", *arguments)
+FOUR = "exactly one of --against REV, --against-env PYTHON, --baseline FILE and --self-test"
+UNHEEDED = ("--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("check", FOUR),
+        ("check --against main --self-test", FOUR),
+        *((f"check --self-test --slowdown {value}", "is no share") for value in ("0", "three", "-1%", "200%")),
+        ("check --self-test --slowdown 0.5%", "must be above the 1%"),
+        *((f"check --self-test {option}", f"{option.removesuffix('=x')}: goes with a check") for option in UNHEEDED),
+        ("baseline save base.json --runs 9", "--runs"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: str, sentence: str) -> None:
+    """What to compare with is named once; a slowdown is a share above what is let through; ten runs at least."""
+    done = invoke(*arguments.split())
     assert done.exit_code == 2
-    assert "exactly one of --against REV, --against-env PYTHON, --baseline FILE and --self-test" in done.output
-
-
-@pytest.mark.parametrize("value", ["0", "3 percent", "-1%", "200%"])
-def test_a_share_is_checked(value: str) -> None:
-    """Zero, words, negatives and more than all."""
-    done = invoke("check", "--self-test", "--slowdown", value)
-    assert done.exit_code == 2
-    assert "is no share" in done.output
-
-
-def test_a_slowdown_within_what_is_let_through_is_refused() -> None:
-    """A target below the null could be neither found nor excluded."""
-    done = invoke("check", "--self-test", "--slowdown", "0.5%")
-    assert done.exit_code == 2
-    assert "must be above the 1%" in done.output
+    assert sentence in done.output
 
 
 @pytest.mark.parametrize(("extra", "status"), [(0, 0), (1, 1)])
@@ -156,14 +155,6 @@ def test_a_bug_is_no_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("option", ["--strict", "--counts-only", "--json=x", "--junit=x", "--markdown=x", "--html=x"])
-def test_a_self_test_refuses_what_it_would_not_heed(option: str) -> None:
-    """It has no report of its own and no counts."""
-    done = invoke("check", "--self-test", option)
-    assert done.exit_code == 2
-    assert f"{option.removesuffix('=x')}: goes with a check" in done.output
-
-
 @pytest.mark.parametrize("error", [RuntimeError("no foresight"), OSError(32, "Broken pipe"), EOFError()])
 def test_whatever_goes_wrong_while_a_baseline_is_saved_is_an_error(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,10 +169,3 @@ def test_whatever_goes_wrong_while_a_baseline_is_saved_is_an_error(
     assert done.exit_code == 2
     assert type(error).__name__ in done.output
     assert len(done.output.splitlines()) == 1
-
-
-def test_baseline_save_asks_for_ten_runs_at_least(tmp_path: Path) -> None:
-    """Fewer don't tell the spread between runs."""
-    done = invoke("baseline", "save", str(tmp_path / "base.json"), "--runs", "9")
-    assert done.exit_code == 2
-    assert "--runs" in done.output
