@@ -131,14 +131,18 @@ def setup(study: Study) -> Json:
     cpu = f"{ranks} CPU process{'es' * (ranks != 1)}" + (f" on {processor}" if processor else "")
     rated = {of["spec"]["name"]: len(of["trials"]) for of in tuning["methods"] if of["trials"]}
     trials = sorted(set(rated.values()))
-    rates = "rates not tuned" if "settings" in tuning else "tuning of rates not recorded"
+    rates = "learning rates not tuned" if "settings" in tuning else "tuning of learning rates not recorded"
     untuned = [name for name, runs in study.methods.items() if name not in rated and not all(r.untrained for r in runs)]
     if trials and untuned:
-        rates = f"rates of {len(untuned)} methods not tuned" if untuned[1:] else f"rate of {untuned[0]} not tuned"
+        rates = (
+            f"learning rates of {len(untuned)} methods not tuned"
+            if untuned[1:]
+            else f"learning rate of {untuned[0]} not tuned"
+        )
     elif trials:
         where = " in other settings" if tuned_elsewhere(study, tuning) else ""
-        unequal = f"rates tuned unequally{where}, {trials[0]} to {trials[-1]} trials"
-        rates = unequal if trials[1:] else f"rates tuned{where or ' alike'}, {trials[0]} trials each"
+        unequal = f"learning rates tuned unequally{where}, {trials[0]} to {trials[-1]} trials"
+        rates = unequal if trials[1:] else f"learning rates tuned{where or ' alike'}, {trials[0]} trials each"
     return {
         "budget": f"{steps:,} steps" if steps else f"{run.settings['epochs']:g} epochs",
         "device": cpu if not on_gpu else gpu if ranks == 1 else f"{ranks} x {gpu}",

@@ -40,7 +40,7 @@ def _headline(answer: Answer, pending: int, pairs: int) -> str:
     if answer.untested:
         return f"No pair of scores is tested: {answer.untested}."
     if not any(pair.v != "untested" for pair in answer.pairs.get("score", ())):
-        return f"No pair of scores is tested. A verdict takes two {answer.noun}s that share {answer.least} seeds."
+        return f"No pair of scores is tested. Run each {answer.noun} with the same {answer.least} seeds or more."
     if not pending:
         return "Every tested pair of scores is decided."
     return f"{pending} of {terms.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
@@ -71,7 +71,7 @@ def _scope(answer: Answer) -> Iterator[str]:
     """Yield what the verdicts hold for; nothing where there is none."""
     if not answer.decided:
         return
-    yield f"The page makes {terms.count_of(answer.tested, 'comparison')}, for {answer.judged}."
+    yield f"The page compares {terms.count_of(answer.tested, 'pair')} by score and costs, for {answer.judged}."
     if answer.over == "row":
         yield f"With rows drawn at random and fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
         if answer.noun == "method":

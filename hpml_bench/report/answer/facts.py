@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer, Axis, Key
+from hpml_bench.report.answer.model import Answer, Axis, Key, Pair
 from hpml_bench.report.answer.terms import (
     cost_text,
     count_of,
@@ -39,12 +39,13 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     found = (
         Fact("Difference", _difference(answer), "#sure"),
         Fact("Cost", _cost(answer), "#cost"),
-        Fact("At the end", _improving(answer), "#training"),
+        Fact("Still improving?", _improving(answer), "#training"),
         Fact("Worth it?", _worth_it(answer), "#sure"),
         Fact("Cheaper", _cheaper(answer), "#cost"),
         Fact("Guessing", _guessing(answer), "#best"),
         Fact("Take care", _care(answer), "#wrong"),
         Fact("Sure?", _sure(answer), "#sure"),
+        Fact("Next", _next(answer), "#sure"),
     )
     return tuple(fact for fact in found if fact.text)
 
@@ -107,15 +108,20 @@ def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
 
 
 def _improving(answer: Answer) -> str:
-    late = [method.name for method in answer.methods if method.name in answer.under]
+    late = _late(answer)
     if not late:
         return ""
     trained = [method.name for method in answer.methods if not method.base]
     kind = "methods" if len(trained) == len(answer.methods) else "trained methods"
-    every = len(late) == len(trained) > 1
-    who = f"All {len(late)} {kind}" if every else _opening(answer, several(answer, late))
     some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
-    return f"{who} {'was' if len(late) == 1 else 'were'} still improving{' in some runs' if some else ''}."
+    share = f"All {len(late)}" if len(late) == len(trained) > 1 else f"{len(late)} of {len(trained)}"
+    who = f": {several(answer, late)}" if len(late) < min(4, len(trained)) else ""
+    return f"{share} {kind}{who}{', in some runs' if some else ''}."
+
+
+def _late(answer: Answer) -> list[str]:
+    """Return the methods that were still improving when a run of theirs ended."""
+    return [method.name for method in answer.methods if method.name in answer.under]
 
 
 def _opening(answer: Answer, names: str) -> str:
@@ -147,16 +153,27 @@ def _cheaper(answer: Answer) -> str:
     quicker = [name for name in answer.related(lead, "worse", time.key) if not answer.by_name[name].base]
     if not quicker:
         return _nothing_cheaper(answer, lead, time)
+    tied = _cheapest_tied(answer, lead, time, quicker)
     near, fastest = quicker[0], answer.winner(time.key)
     noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
-    text += f"{_far(answer, near, lead)}."
+    text = f"{tied}{text}{_far(answer, near, lead)}."
     if fastest not in {None, near} and fastest in quicker:
         text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
     return text
+
+
+def _cheapest_tied(answer: Answer, lead: str, time: Axis, quicker: Sequence[str]) -> str:
+    """Return of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first."""
+    costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
+    least = min(costs, key=costs.__getitem__, default=lead)
+    if least in {lead, *quicker} or lead not in costs or costs[least] > 0.95 * costs[lead]:
+        return ""
+    less = round(100 * (1 - costs[least] / costs[lead]))
+    return f"{_opening(answer, label(answer, least))} may be best too: {less} % less {time.title.lower()} on average. "
 
 
 def _far(answer: Answer, name: str, lead: str) -> str:
@@ -183,7 +200,8 @@ def _nothing_cheaper(answer: Answer, lead: str, cost: Axis) -> str:
                 f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
             )
         return text
-    return "No method is shown to train faster."
+    n = min((pair.n for pair in answer.pairs.get(cost.tested or "", ()) if pair.v != "untested"), default=0)
+    return f"No method is shown to train faster: times vary too much over {n} seeds."
 
 
 def _guessing(answer: Answer) -> str:
@@ -192,7 +210,8 @@ def _guessing(answer: Answer) -> str:
         return ""
     if len(below) == len(answer.methods):
         return "No method is shown to beat guessing."
-    return f"Not shown to beat guessing: {several(answer, below)}."
+    who = several(answer, below)
+    return f"{capitalized(who) if answer.by_name[below[0]].base else who} {_isnt(below)} shown to beat guessing."
 
 
 def _care(answer: Answer) -> str:
@@ -204,15 +223,11 @@ def _care(answer: Answer) -> str:
 def _sure(answer: Answer) -> str:
     tested = [pair for pair in answer.pairs.get("score", ()) if pair.v != "untested"]
     if not tested:
-        return (
-            f"No: a verdict takes two {answer.noun}s that share {answer.least} {answer.over}s."
-            if answer.methods[1:] and not answer.untested
-            else ""
-        )
-    few = f"at most {answer.chance:g} in 100 such pages have"
-    pages = f"{few} a wrong verdict (conditions below)."
+        short = answer.methods[1:] and not answer.untested
+        return f"No: no two {answer.noun}s share {answer.least} {answer.over}s." if short else ""
+    few = f"at most a {answer.chance:g} % chance of any wrong verdict"
     if answer.ranks:
-        return f"For {answer.over}s like these: {few} a wrong verdict over them (conditions below)."
+        return f"For {answer.over}s like these: {few} over them."
     if answer.over == "row":
         return _sure_over_rows(answer, few, marked=any(pair.skew for pair in tested))
     if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
@@ -220,18 +235,46 @@ def _sure(answer: Answer) -> str:
         found = any(pair.v == "different" for pair in tested)
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     if answer.winner("score"):
-        return f"Yes, {_held(answer)}: {pages}"
-    rest = f"Verdicts hold {_held(answer)}. {capitalized(few)} a wrong one (conditions below)."
-    return f"Not {_unsure(answer)}. {rest}"
+        return f"Yes, {_held(answer)}: {few} here."
+    return f"Not {_unsure(answer)}. Verdicts hold {_held(answer)}: {few} here."
 
 
 def _sure_over_rows(answer: Answer, few: str, *, marked: bool) -> str:
     rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
-    sure = f"{few} a wrong verdict.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
+    sure = f"{few}.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
     if answer.noun != "method":
         return f"For {answer.judged}: {sure}"
-    other = f"another seed may order the methods otherwise; run {answer.least} or more"
-    return f"Only for these trained models: {other}. For other test rows, {sure}"
+    return f"Only for these trained models: another seed may order the methods otherwise. For other test rows, {sure}"
+
+
+def _next(answer: Answer) -> str:
+    """Return what to do next: what decides most of what is open, else what to take."""
+    if len(answer.methods) < 2 or answer.noun != "method" or answer.ranks:
+        return ""
+    if answer.over == "row" or not answer.tested_by_score:
+        return f"Run each method with the same {answer.least} seeds or more, better five (--seeds 5)."
+    trained = [method.name for method in answer.methods if not method.base]
+    late = _late(answer)
+    if len(late) > len(trained) / 2:
+        return f"Train longer: {len(late)} of {len(trained)} were still improving."
+    opened = [pair for pair in answer.pairs["score"] if pair.v == "undecided" and {pair.a, pair.b} <= set(answer.top)]
+    if opened:
+        return _to_decide(answer, opened)
+    take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
+    return "Repeat the runs one at a time to rank costs." if answer.unranked else take
+
+
+def _to_decide(answer: Answer, opened: Sequence[Pair]) -> str:
+    """Return what would tell those apart that may be best."""
+    if answer.rows < FEW_ROWS:
+        return f"Use more test rows: {answer.rows_text} leave much open."
+    needs = [pair.need for pair in opened if pair.need]
+    enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
+    return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
+
+
+def _isnt(names: Sequence[str]) -> str:
+    return "isn't" if len(names) == 1 else "aren't"
 
 
 def _held(answer: Answer) -> str:

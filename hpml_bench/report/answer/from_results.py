@@ -108,21 +108,21 @@ def _rates(results: Results) -> str:
     """Return how the learning rates were chosen, in a few words."""
     record = find(results.folder, results.suite)
     if record is None:
-        return "tuning of rates not recorded"
+        return "tuning of learning rates not recorded"
     rated = {tuned.name for tuned in record.methods if tuned.trials}
     counts = sorted({len(tuned.trials) for tuned in record.methods if tuned.trials})
     if not counts:
-        return "rates not tuned"
+        return "learning rates not tuned"
     if lacking := [m for m in results.methods if m not in rated and not all(map(untrained, results.runs(m)))]:
         return (
-            f"rates of {len(lacking)} methods not tuned"
+            f"learning rates of {len(lacking)} methods not tuned"
             if len(lacking) > 1
-            else f"rate of {sanitize(lacking[0])} not tuned"
+            else f"learning rate of {sanitize(lacking[0])} not tuned"
         )
     others = " in other settings" if other_settings(results, record) else ""
     if len(counts) > 1:
-        return f"rates tuned unequally{others}, {counts[0]} to {counts[-1]} trials"
-    return f"rates tuned{others or ' alike'}, {counts[0]} trials each"
+        return f"learning rates tuned unequally{others}, {counts[0]} to {counts[-1]} trials"
+    return f"learning rates tuned{others or ' alike'}, {counts[0]} trials each"
 
 
 def _memory(results: Results) -> str:

@@ -239,7 +239,7 @@ def verdict(answer: Answer, name: str) -> Verdict:
 
 def _won_shortly(axis: Axis) -> str:
     if axis.key == "memory":
-        return "adds least memory" if axis.tested != axis.id else "least memory"
+        return "training adds least memory" if axis.tested != axis.id else "least memory"
     return {"time": "fastest", "size": "smallest file"}.get(axis.key, f"lowest {axis.title.lower()}")
 
 
