@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from helpers import made_records
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.readers import results
+from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import judge
 from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
 
@@ -87,3 +92,16 @@ def test_a_folder_of_failures_has_no_lines(tmp_path: Path) -> None:
     assert one.lines.empty
     assert len(one.failed) == 2
     assert not results.claims(tmp_path / "lora-s0")
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in REFERENCE.iterdir() if (path / "suite.json").exists()))
+def test_report_and_compare_give_one_answer(folder: str) -> None:
+    """Numbers, verdicts and words of a folder are the same, whichever command takes it."""
+    (scores,) = assemble(read([REFERENCE / folder]))
+    assert summarize(judge(scores)) == answer_of(Results.load(REFERENCE / folder))
+
+
+def test_suites_with_failures_give_one_answer_too(suite: Path) -> None:
+    """Failed runs and methods without a run are in both."""
+    (scores,) = assemble(read([suite]))
+    assert summarize(judge(scores)) == answer_of(Results.load(suite))

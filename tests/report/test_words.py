@@ -138,13 +138,32 @@ def test_a_cost_is_won_only_against_every_method() -> None:
                   for pair in answer.pairs["train_seconds"])  # fmt: skip
     answer = answer.model_copy(update={"pairs": answer.pairs | {"train_seconds": pairs}})
     assert "fastest" not in words.verdict(answer, "head").more
-    assert words.verdict(an_answer(FIVE), "head").more == ("fastest", "adds least memory", "smallest file")
+    assert words.verdict(an_answer(FIVE), "head").more == ("fastest", "training adds least memory", "smallest file")
 
 
 def test_improvement_in_some_runs_is_said_to_be_in_some() -> None:
     """One of five runs that was still improving doesn't stand for all."""
-    assert fact(an_answer(FIVE, under={"lora": 1}), "At the end") == "lora was still improving in some runs."
-    assert fact(an_answer(FIVE, under=dict.fromkeys(FIVE, 5)), "At the end") == "All 5 methods were still improving."
+    assert fact(an_answer(FIVE, under={"lora": 1}), "Still improving?") == "1 of 5 methods: lora, in some runs."
+    assert fact(an_answer(FIVE, under=dict.fromkeys(FIVE, 5)), "Still improving?") == "All 5 methods."
+
+
+NEXT = {
+    "one seed": (an_answer(FIVE, over="row", seeds=1), "Run each method with the same 3 seeds or more"),
+    "late": (an_answer(FIVE, under=dict.fromkeys(FIVE, 5)), "Train longer: 5 of 5 were still improving."),
+    "few rows": (an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),), rows=48), "Use more test rows: "),
+    "open": (an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),)), "To tell a and b apart takes "),
+    "best": (an_answer(FIVE), "Take full."),
+    "costs": (an_answer(FIVE, unranked="runs had neighbours on their host"), "Repeat the runs one at a time"),
+    "systems": (an_answer(FIVE, noun="system"), ""),
+}
+
+
+@pytest.mark.parametrize("case", NEXT)
+def test_each_screen_of_methods_ends_in_what_to_do_next(case: str) -> None:
+    """More seeds, a longer budget, more rows, runs one at a time, or the method to take."""
+    answer, said = NEXT[case]
+    assert fact(answer, "Next").startswith(said)
+    assert bool(fact(answer, "Next")) == bool(said)
 
 
 def test_two_undecided_methods_are_both_not_shown_better() -> None:
@@ -184,7 +203,7 @@ def test_who_does_not_beat_guessing_is_named_and_never_best() -> None:
     guess = Guess(text="Guessing gets 25 %.", value=25.0, below=("full",))
     answer = an_answer(FIVE, guess=guess)
     assert words.verdict(answer, "full")[:2] == ("may be best", "not shown to beat guessing")
-    assert fact(answer, "Guessing") == "Not shown to beat guessing: full."
+    assert fact(answer, "Guessing") == "full isn't shown to beat guessing."
 
 
 def test_unranked_costs_crown_nobody() -> None:
