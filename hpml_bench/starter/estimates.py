@@ -75,7 +75,7 @@ def choose_budget(view: View, task: Task, recipe: Recipe) -> Budget:
 
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:
     if rows > most:
-        return Entry(key, most, (f"drawn from {'' if view.whole else 'some '}{rows:,}: {reason}; null takes all",))
+        return Entry(key, most, (f"drawn from {'' if view.data.whole else 'some '}{rows:,}: {reason}; null takes all",))
     return Entry(key, None, ("null is all of them",))
 
 

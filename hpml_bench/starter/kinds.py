@@ -128,11 +128,6 @@ class View:
     encoder: Encoder
     """The model's tokenizer, which cuts nothing."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether all rows are looked at."""
-        return self.data.whole
-
 
 class Kind(NamedTuple):
     """A kind of work, and what a suite says of it."""
@@ -180,8 +175,10 @@ def label_names(view: View, counts: str) -> tuple[Entry, ...]:
     reasons = [f"{len(names)} of them; {counts}."]
     if all(name.removeprefix("-").isdecimal() for name in names):
         reasons.append("The file has numbers alone: write their names here in the same order, for the report.")
-    if view.data.dataset == "hub" or len(names) > MOST_NAMES or not view.whole:
-        why = "only a part of the file was read, and run-all reads all names" if not view.whole else "the data's own"
+    if view.data.dataset == "hub" or len(names) > MOST_NAMES or not view.data.whole:
+        why = (
+            "only a part of the file was read, and run-all reads all names" if not view.data.whole else "the data's own"
+        )
         return (Entry("label_names", names[:MOST_NAMES], (*reasons, f"Not set: {why}."), chosen=False),)
     return (Entry("label_names", names, tuple(reasons)),)
 

@@ -188,7 +188,7 @@ def page(found: SuiteDraft) -> str:
 
 def _head(found: SuiteDraft) -> str:
     view, rows = found.view, found.prepared.rows
-    part = "" if view.whole else " of the part that was read"
+    part = "" if view.data.whole else " of the part that was read"
     paragraphs = [
         f"{found.task.title} with {view.model} on {view.data.name}.",
         "Written by hpml-bench init: each value has its reason beside or above it. Change what you know better; "

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 
 GROUPS = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/self/mountinfo")
+MACHINE = Path("/proc/vmstat")
+"""The kernel's count for the whole machine, used where no control group has one."""
 T = TypeVar("T")
 UNLIMITED = 1 << 60
 """Bytes from which on a limit of version 1 is none."""
@@ -113,28 +115,29 @@ def _pids(folder: Path) -> Budget:
 
 
 def _used(folder: Path, total: str, reclaimable: str) -> int:
-    lines = (folder / "memory.stat").read_text().splitlines()
-    files = next((int(line.split()[1]) for line in lines if line.startswith(f"{reclaimable} ")), 0)
-    return _number(folder / total) - files
+    return _number(folder / total) - (_entry(folder / "memory.stat", reclaimable) or 0)
+
+
+def _entry(file: Path, key: str) -> int | None:
+    """Return the number beside a key in a file of lines `KEY NUMBER`; None where there is none."""
+    lines = file.read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key} ")), None)
 
 
 def _number(file: Path) -> int:
     return int(file.read_text())
 
 
-MACHINE = Path("/proc/vmstat")
-"""The kernel's count for the whole machine, used where no control group has one."""
-
-
 def oom_kills() -> int:
     """Return how many processes of this control group, or else machine, the kernel killed for lack of memory."""
-    files = {}
-    for path in _counters():
+    counts: dict[tuple[int, int], int] = {}
+    for path in (*_counters(), MACHINE):
         with suppress(OSError):
             status = path.stat()
-            files[status.st_dev, status.st_ino] = path  # containers may mount one hierarchy in two places
-    counted = [kills for path in files.values() if (kills := _count(path)) is not None]
-    return sum(counted) if counted else _count(MACHINE) or 0
+            kills = _entry(path, "oom_kill")
+            if kills is not None and (path != MACHINE or not counts):
+                counts[status.st_dev, status.st_ino] = kills  # containers may mount one hierarchy in two places
+    return sum(counts.values())
 
 
 def _counters() -> Iterator[Path]:
@@ -146,19 +149,6 @@ def _counters() -> Iterator[Path]:
         if group.version == 2:
             yield group.folder / "memory.events"
         elif group.name != "/":  # the root group is the whole machine
-            yield from _each(group.folder)
-
-
-def _each(folder: Path) -> Iterator[Path]:
-    """Yield the counters of a group of version 1 and of those below it; a group may be removed meanwhile."""
-    for place, _, files in os.walk(folder, onerror=None):
-        if "memory.oom_control" in files:
-            yield Path(place) / "memory.oom_control"
-
-
-def _count(path: Path) -> int | None:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+            for place, _, files in os.walk(group.folder):  # a group may be removed meanwhile
+                if "memory.oom_control" in files:
+                    yield Path(place) / "memory.oom_control"
