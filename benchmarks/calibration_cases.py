@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hpml_bench import statistics
-from hpml_bench.report.guessing import above
+from hpml_bench.report.caveats import beats_guess
 from hpml_bench.statistics import Comparison
 from hpml_bench.sweep.plan import methods_of_seed
 
@@ -200,7 +200,7 @@ def looks_page(random: Random, methods: int = 5, rows: int = 500) -> Page:
         named = [{f"m{m}": dict(enumerate(of[m, :seeds])) for m in range(methods)} for of in (right, *costs)]
         priced = [statistics.compare_costs(values, MARGIN_COST) for values in named[1:]]
         decided = _page(statistics.compare_scores(named[0], MARGIN), *priced, look=look)
-        better = above([right[m, :seeds] - guess for m in range(methods)], 1.0, look)
+        better = beats_guess([right[m, :seeds] - guess for m in range(methods)], 1.0, look)
         if any(c.differs for c in decided) or any(how != "not" for how in better):
             return Page(True, False)
     return Page(False, False)

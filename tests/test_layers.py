@@ -184,7 +184,7 @@ def uses(attribute: str) -> set[str]:
 
 
 def test_runs_are_chosen_in_one_place() -> None:
-    """What is left out is seen by failures, cautions, takeaways, answer, counts, verify and compare."""
+    """What is left out is seen by cautions, answer, counts, verify and compare."""
     assert uses("left_out") <= {
         *(name for name in FILES if within(name, "report.results")),
         "hpml_bench.report.render",
@@ -192,8 +192,6 @@ def test_runs_are_chosen_in_one_place() -> None:
         "hpml_bench.verify.folder",
         "hpml_bench.builtin.sections.cautions",
         "hpml_bench.comparison.readers.results",
-        "hpml_bench.builtin.sections.failures",
-        "hpml_bench.builtin.sections.takeaways",
     }
     readers = {
         name for name, tree in TREES.items() if within(name, "builtin.sections") and "load_records" in ast.dump(tree)

@@ -180,7 +180,12 @@ def all_sections(results: Results) -> tuple[Section, ...]:
     """Return every registered section that isn't empty, by question, then by the sections' `order`."""
     modules = {name: registry.get("sections", name) for name in registry.names("sections")}
     ordered = sorted(modules.items(), key=lambda item: (item[1].order, item[1].__name__))
-    found = [placed(module, name, made) for name, module in ordered if (made := module.section(results)) is not None]
+    made = [
+        (module, name, section)
+        for name, module in ordered
+        for section in (module.sections(results) if hasattr(module, "sections") else [module.section(results)])
+    ]
+    found = [placed(module, name, section) for module, name, section in made if section is not None]
     return tuple(section for part in parts(found) for section in (*part.shown, *part.folded))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
+from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Metric
 from hpml_bench.report.results import Results
@@ -182,24 +182,6 @@ class Quantity:
             return MISSING
         return f"[{self.text(interval.low)}, {self.text(interval.high)}]"
 
-    def lead(self, comparison: Comparison, method: str) -> str:
-        """Return how far a method is from the other of a pair, with its test's interval: `1.3 points [0.7, 1.9]`.
-
-        Of a cost the other's factor: `1.86 times [1.80, 1.92]`.
-        """
-        sign = 1 if method == comparison.a else -1
-        mean, ends = sign * comparison.difference.mean, sorted(sign * end for end in comparison.deciding or ())
-        if comparison.ratio:
-            close = len(ends) == 2 and math.exp(-ends[0]) - math.exp(-ends[1]) < 0.05
-            digits = ".3f" if close else ".2f"
-            text = f"{number(math.exp(-mean), digits)} times"
-            between = [number(math.exp(-end), digits) for end in reversed(ends)]
-        else:
-            down = self.metric.better == "lower"
-            text = f"{self.text(-mean if down else mean)} {self.difference_unit}".strip()
-            between = [self.text(-end) for end in reversed(ends)] if down else list(map(self.text, ends))
-        return f"{text} [{', '.join(between)}]" if between else text
-
     def compared(self, comparison: Comparison) -> tuple[Cell, str]:
         """Return the cells of a pair's difference, or factor first / second, and of its test's interval."""
         mean, ends = comparison.difference.mean, comparison.deciding
@@ -266,10 +248,19 @@ def _pair(cell: Cell) -> Shown:
     return (cell, cell) if isinstance(cell, str) else cell
 
 
-def section_of(slug: str, title: str, *blocks: Text | Table | Picture | Tabs | Fold | None) -> Section | None:
+def section_of(
+    slug: str,
+    title: str,
+    *blocks: Text | Table | Picture | Tabs | Fold | None,
+    question: Question = "setup",
+    about: str = "",
+    folded: bool = True,
+) -> Section | None:
     """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
     there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
-    return Section(slug=slug, title=title, blocks=there) if there else None
+    if not there:
+        return None
+    return Section(slug=slug, title=title, blocks=there, question=question, about=about, folded=folded)
 
 
 def by_method(

@@ -1,13 +1,8 @@
-"""Writes results folders as `run-all` leaves them, with plausible made-up numbers, for tests of all that reads records.
-
-`python tests/helpers/made_records.py FOLDER` writes five methods x five seeds with their report, for a look at it, and
-renews the golden file of test_report.py.
-"""
+"""Writes results folders as `run-all` leaves them, with made-up numbers, for tests of all that reads records."""
 
 from __future__ import annotations
 
 import math
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -471,19 +466,3 @@ def write_jobs(folder: Path, records: Iterable[RunRecord], queued: str = "2026-0
             engine=where["engine"], job=where["job"], restart=where["restart"], unit=seed, host=where["host"], pid=9,
             queued=queued, began=began.isoformat(), ended=(ended + timedelta(seconds=1)).isoformat(), how="done",
         ))  # fmt: skip
-
-
-def head(markdown: str) -> str:
-    """Return the parts of a Markdown report that a golden file keeps: which is best, and how sure that is."""
-    best, _, rest = markdown.partition("## What does it cost?")
-    return best + "".join(rest.partition("## How sure is that?")[1:]).partition("## How did training go?")[0]
-
-
-if __name__ == "__main__":
-    from hpml_bench.report.render import write_report
-
-    place = write(Path(sys.argv[1]), sweep())
-    write_report(place)
-    golden = Path(__file__).parents[1] / "files" / "report_head.md"
-    golden.parent.mkdir(exist_ok=True)
-    golden.write_text(head((place / "report.md").read_text(encoding="utf-8")), encoding="utf-8")

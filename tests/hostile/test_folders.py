@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import made_records
-from hpml_bench.builtin.sections.summary import summary_table
+from hpml_bench.builtin.sections.measurements import scores_table
 from hpml_bench.cli import main
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder
@@ -96,7 +96,7 @@ def test_what_is_no_file_is_not_opened(results_folder: Path, name: str, kind: st
     left = 0 if name == SUITE else 1
     assert (len(results.compared), len(results.left_out.problems)) == (4 - left, left)
     assert all(problem.startswith(f"{run.name}/{name} is ") for problem in results.left_out.problems)
-    assert len(summary_table(results).rows) == 2
+    assert len(scores_table(results).rows) == 2
     assert set(results.curves["train_loss"]) == {"lora", "full"}
     assert len(load_results(results_folder)) == 4 - left
     done = CliRunner().invoke(main, ["list", "runs", str(results_folder.parent)])

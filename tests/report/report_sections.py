@@ -1,4 +1,4 @@
-"""Results made for one test, a section of them, and what it says."""
+"""Results made for one test, a section of them, and its text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ from pathlib import Path
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, sweep
-from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
+
+MODULES = {
+    "costs": ("costs", "cost-"),
+    "speed": ("time-budget", "scaling", "checkpointing"),
+    "training": ("time-to-", "curves"),
+    "setup": ("methods", "protocol", "jobs", "environment", "runs"),
+    "cautions": ("cautions", "failures"),
+    "reading": ("definitions", "glossary"),
+    "published": ("document",),
+    "measurements": ("summary", "language", "forgetting", "throughput", "memory", "inference", "merging", "parameters",
+                     "others"),
+}  # fmt: skip
+"""Module -> slugs of its sections, or their beginnings; the others have one section, of their name."""
 
 
 def of(changes: dict[str, dict[str, list[float]]], seeds: int = 5) -> list[RunRecord]:
@@ -43,19 +56,34 @@ def load(folder: Path, records: list[RunRecord]) -> Results:
     return Results.load(made_records.write(folder, records))
 
 
-def section(name: str, results: Results) -> Section | None:
-    """Return one registered section of the results."""
-    made: Section | None = registry.get("sections", name).section(results)
-    return made
+def sections(module: str, results: Results) -> list[Section]:
+    """Return the sections of a registered module."""
+    found = registry.get("sections", module)
+    made = found.sections(results) if hasattr(found, "sections") else [found.section(results)]
+    return [section for section in made if section is not None]
 
 
-def said(name: str, results: Results) -> str:
+def section(slug: str, results: Results) -> Section | None:
+    """Return the section whose slug begins so."""
+    module = next((name for name, slugs in MODULES.items() if slug.startswith(slugs)), slug.replace("-", "_"))
+    return next((made for made in sections(module, results) if made.slug.startswith(slug)), None)
+
+
+def tables(slug: str, results: Results) -> dict[str, Table]:
+    """Return the tables of a section by name, those of its folds too; none where there is no such section."""
+    made = section(slug, results)
+    return {block.name: block for block in made.leaves if isinstance(block, Table)} if made else {}
+
+
+def said(slug: str, results: Results) -> str:
     """Return all text of a section."""
-    made = section(name, results)
+    made = section(slug, results)
     lines: list[str] = []
     for block in made.leaves if made else ():
         if isinstance(block, Text):
             lines += block.sentences
         elif isinstance(block, Table):
             lines += [*block.notes, *(" | ".join(row) for row in block.rows)]
+    if made:
+        lines += [block.about for block in made.blocks if isinstance(block, Fold)]
     return "\n".join(lines)

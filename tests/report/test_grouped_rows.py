@@ -14,7 +14,7 @@ from helpers import made_records, made_task_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.report.guessing import above, beside_guess
+from hpml_bench.report.caveats import beats_guess, beside_guess
 from hpml_bench.report.results import Results
 
 GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
@@ -56,14 +56,14 @@ def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
 
 
 def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None:
-    """In the takeaways and with the comparisons; of rows without groups nothing is said."""
-    assert "There are 1,000 test rows in 100 groups, whose rows are tested together" in said("takeaways", results)
+    """With the words and the comparisons; of rows without groups nothing is said."""
+    assert "Within a seed and a group of test rows" in said("definitions", results)
     told = said("comparisons", results)
     assert "(1,000 test rows in 100 groups)" in told
     assert "on these 1,000 test rows in 100 groups alone" in told
     plain = Results.load(made_records.write(tmp_path, sweep()))
     assert plain.test_groups is None
-    assert "group" not in said("takeaways", plain) + said("comparisons", plain)
+    assert "group" not in said("definitions", plain) + said("comparisons", plain)
 
 
 def test_guessing_is_tested_by_group(results: Results) -> None:
@@ -74,7 +74,7 @@ def test_guessing_is_tested_by_group(results: Results) -> None:
         method: np.array([of - results.by_group(guessed) for of in results.scores(method).values()])
         for method in results.methods
     }
-    assert beside_guess(results) == dict(zip(gains, above([*gains.values()], results.score_span, 1), strict=True))
+    assert beside_guess(results) == dict(zip(gains, beats_guess([*gains.values()], results.score_span, 1), strict=True))
 
 
 def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:

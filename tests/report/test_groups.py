@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from report_sections import section
 
 from helpers import made_records
 from helpers.plugin_packages import forget, install
+from hpml_bench.builtin.sections.measurements import GROUPS, STEADY, added_to, other_groups
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import Metric, Point, RunRecord
-from hpml_bench.report.metric_groups import TABLES, added_to, other_groups
 from hpml_bench.report.render import all_sections, write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
@@ -91,8 +92,8 @@ def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
 def test_a_metric_joins_the_table_of_its_group(tmp_path: Path) -> None:
     """A metric of the memory's group is the last column of that table, and has a bar chart after the section's own."""
     results = Results.load(made_records.write(tmp_path / "example", measured()))
-    made = registry.get("sections", "memory").section(results)
-    table, *figures = made.blocks
+    table, *figures = section("memory", results).blocks  # type: ignore[union-attr]
+    assert isinstance(table, Table)
     assert table.columns[-1] == "Swap in use (MB)"
     assert [row[-1] for row in table.rows] == ["8.0 ± 1.0", "8.0 ± 1.0"]
     assert [figure.name for figure in figures] == ["memory", "bars_swap_mb"]
@@ -110,9 +111,9 @@ def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:
     results = Results.load(made_records.write(tmp_path, [scored.model_copy(update={"definitions": definitions})]))
     assert results.compared
     assert other_groups(results) == ()
-    assert [name for name, of in TABLES.items() if added_to(results, of.groups)] == []
+    assert [group.slug for group in GROUPS if added_to(results, group.groups)] == []
     task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))  # whose metrics have a table of their own
     known = {m.name for m in (*metrics, *task.metrics)}
-    assert {column for of in TABLES.values() for column in of.metrics} <= known
+    assert {column for metrics in (STEADY, *(group.metrics for group in GROUPS)) for column in metrics} <= known
     shown = {block.name for section in all_sections(results) for block in section.blocks if isinstance(block, Table)}
-    assert set(TABLES) - {"language"} <= shown
+    assert {"steady_state", *(group.slug for group in GROUPS)} - {"language"} <= shown

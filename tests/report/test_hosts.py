@@ -1,4 +1,4 @@
-"""Costs and hosts: methods are ranked by costs only where their runs of a seed share a host, which the page names."""
+"""Hosts and neighbours: methods are ranked by costs only where their runs of a seed were alone on one host."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import load, said, section
+from report_sections import load, said, section, tables
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, sweep
-from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import hosts_of
-from hpml_bench.report.results import TIME
+from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
+
+THREE = ("lora", "full", "head")
 
 
 def on(host: Callable[[RunRecord], str | None], records: list[RunRecord] | None = None) -> list[RunRecord]:
@@ -29,14 +30,18 @@ def on(host: Callable[[RunRecord], str | None], records: list[RunRecord] | None 
     return found
 
 
+def beside(which: Callable[[RunRecord], bool], seeds: int = 4) -> list[RunRecord]:
+    """Return three methods of which some runs had a neighbour."""
+    runs = made_records.by_jobs(sweep(THREE, seeds))
+    return [r.model_copy(update={"neighbours": ("other",) if which(r) else ()}) for r in runs]
+
+
 def slower(record: RunRecord, factor: float = 1.08) -> RunRecord:
     """Return a run as it is on a slower host."""
     return record.model_copy(update={"metrics": record.metrics | {TIME: factor * (record.metrics[TIME] or 0.0)}})
 
 
-def a_method_a_host(record: RunRecord) -> str:
-    """Return the host of a sweep that does each method elsewhere."""
-    return f"n{METHODS.index(record.spec.method.name)}"
+# Hosts
 
 
 def test_a_method_on_a_host_of_its_own_is_not_slower(tmp_path: Path) -> None:
@@ -45,52 +50,38 @@ def test_a_method_on_a_host_of_its_own_is_not_slower(tmp_path: Path) -> None:
     results = load(tmp_path, [slower(r) if r.spec.method.name == "full" else r for r in made])
     assert results.selection.unranked == ("hosts",)
     assert results.headline == ("test_accuracy",)
-    text = said("takeaways", results)
-    assert "Methods are not ranked by costs: the runs of a seed were spread over hosts (n1 and n2), and" in text
-    assert "The line unit: seed in the profile" in text
-    assert "exclusive: true" in text
-    assert "trained fastest" not in text
-    assert "did not share a host within a seed" in said("summary", results)
-    assert "did not share a host within a seed" in said("throughput", results)
+    cautions = said("cautions", results)
+    assert "Costs are shown, not ranked: seeds were spread over hosts." in cautions
+    assert "The line unit: seed in the profile" in cautions
+    for slug in ("summary", "throughput"):
+        assert "did not share a host within a seed" in said(slug, results)
     assert len(results.values(TIME)["full"]) == 5, "costs are shown all the same"
     with pytest.raises(UserError, match="did not share a host within a seed"):
         plan(tmp_path, "train_seconds=3%")
 
 
-def test_a_seed_a_host_is_ranked_and_the_hosts_are_named(tmp_path: Path) -> None:
-    """Where all methods of a seed share a host, each seed another, costs rank; nothing speaks of one machine."""
-    results = load(tmp_path, on(lambda r: f"n{r.spec.seed % 2}"))
+@pytest.mark.parametrize(
+    ("hosts", "words", "shown"),
+    [
+        (lambda r: f"n{r.spec.seed % 2}", "on n0 and n1, where the runs of a seed share theirs", True),
+        (lambda _: "n1", "on n1.", False),
+        (lambda _: None, "on this machine (taken as one: not every record names its host)", False),
+    ],
+    ids=["a seed a host", "one", "not named"],
+)
+def test_the_hosts_of_ranked_costs_are_named(hosts: Any, words: str, shown: bool, tmp_path: Path) -> None:
+    """Where all methods of a seed share a host, each seed another, costs rank; a column says which only if several."""
+    results = load(tmp_path, on(hosts))
     assert results.costs_ranked
     assert {c.difference.n for c in results.comparisons(TIME)} == {5}
-    text = said("takeaways", results)
-    assert "costs for other seeds on n0 and n1, where the runs of a seed share theirs;" in text
-    assert "this machine" not in text
-    assert "hosts | n0, n1" in said("environment", results)
-    runs = section("runs", results)
-    assert runs is not None
-    assert isinstance(runs.blocks[0], Table)
-    assert "Hosts" in runs.blocks[0].columns
-
-
-def test_one_host_is_named(tmp_path: Path) -> None:
-    """Of a sweep on one host the claims are for it, by its name."""
-    results = load(tmp_path, on(lambda _: "n1"))
-    assert "costs for other seeds on n1;" in said("takeaways", results)
-    assert "Hosts" not in section("runs", results).blocks[0].columns  # type: ignore[union-attr]
-
-
-def test_runs_that_name_no_host_are_taken_to_share_one(tmp_path: Path) -> None:
-    """Records of before name none: they are ranked, and the page says what that takes for granted."""
-    results = load(tmp_path, sweep())
-    assert results.costs_ranked
-    assert "on this machine (taken as one: not every record names its host)" in said("takeaways", results)
+    assert words in said("definitions", results)
+    assert ("Hosts" in tables("runs", results)["runs"].columns) == shown
 
 
 def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) -> None:
     """Where one method's records name a host and another's don't, nothing shows that it is the same."""
     results = load(tmp_path, on(lambda r: "n1" if r.spec.method.name == "lora" else None, sweep(["lora", "full"])))
     assert results.selection.unranked == ("hosts",)
-    assert "spread over hosts, and hosts of one kind" in said("takeaways", results)
 
 
 def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
@@ -100,7 +91,7 @@ def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
     assert results.costs_ranked
     assert sorted(results.values(TIME)["full"]) == [0, 1, 3, 4]
     assert len(results.values("test_accuracy")["full"]) == 5
-    assert "1 of 25 compared runs ran on another host than the runs of their seed" in said("takeaways", results)
+    assert "Costs of 1 of 25 compared runs don't count: another host" in said("cautions", results)
     assert "full has no costs of seed 2: it ran on another host than most of its seed." in said("summary", results)
     assert results.hosts == ("n1",)
 
@@ -110,7 +101,7 @@ def test_pairs_that_share_hosts_in_few_seeds_rank_nothing(tmp_path: Path) -> Non
     spread = {0: "lora full", 1: "lora head", 2: "full head", 3: "lora full"}
     made = on(
         lambda r: "n1" if r.spec.method.name in spread[r.spec.seed].split() else f"n-{r.spec.method.name}",
-        sweep(["lora", "full", "head"], 4),
+        sweep(THREE, 4),
     )
     assert load(tmp_path, made).selection.unranked == ("hosts",)
 
@@ -142,3 +133,104 @@ def test_a_slow_node_makes_no_method_slower(tmp_path: Path) -> None:
     for seed in range(4):
         costed = {hosts_of(r) for r in results.compared if r.spec.seed == seed and r.run_id in results.selection.costed}
         assert len(costed) == 1 or not results.costs_ranked
+
+
+# Neighbours
+
+
+def test_costs_are_of_runs_without_neighbours(tmp_path: Path) -> None:
+    """A run with a neighbour enters no mean, test or rank of a cost, and every score; its costs are shown, marked."""
+    apart = {("full", 1), ("head", 1)}
+    results = load(tmp_path / "a", beside(lambda r: (r.spec.method.name, r.spec.seed) in apart))
+    kept = [r for r in beside(lambda _: False) if (r.spec.method.name, r.spec.seed) not in apart]
+    without, whole = load(tmp_path / "b", kept), load(tmp_path / "c", beside(lambda _: False))
+    for name, definition in whole.definitions.items():
+        expected = without if definition.depends_on_machine else whole
+        assert results.values(name) == expected.values(name), name
+    assert results.costs_ranked
+    assert [c.verdict for c in results.comparisons(TIME)] == [c.verdict for c in without.comparisons(TIME)]
+    assert "Costs of 2 of 12 compared runs don't count: neighbours" in said("cautions", results)
+    assert "full has no costs of seed 1: it had neighbours on its host." in said("summary", results)
+    shown = tables("runs", results)["runs"]
+    cells = dict(zip(shown.columns, next(row for row in shown.rows if row[:2] == ("full", "1")), strict=True))
+    assert cells["Neighbours"] == "1"
+    assert "–" not in {cells["Training time (s)"], cells["Wall time (s)"]}
+    assert "Neighbours" not in tables("runs", whole)["runs"].columns
+
+
+def test_unknown_neighbours_are_no_difference(tmp_path: Path) -> None:
+    """Records of before say nothing of neighbours: costs rank."""
+    results = load(tmp_path, [r.model_copy(update={"neighbours": None}) for r in beside(lambda _: False)])
+    assert results.costs_ranked
+    assert not results.beside
+    assert len(results.headline) == 3
+
+
+def test_where_all_have_neighbours_costs_are_shown_and_rank_nothing(tmp_path: Path) -> None:
+    """Tables and dots have times and memory; no claim, test, rank or front is of them, and a sentence says why."""
+    results, alone = load(tmp_path / "a", beside(lambda _: True)), load(tmp_path / "b", beside(lambda _: False))
+    assert not results.costs_ranked
+    assert results.headline == ("test_accuracy",)
+    assert results.values(TIME) == alone.values(TIME)
+    assert "Costs are shown, not ranked: runs had neighbours on their host." in said("cautions", results)
+    assert section("cost-", results) is None
+    summary = tables("summary", results)["summary"]
+    assert "Training time (s)" in summary.columns
+    assert "Pareto front" not in summary.columns
+    assert "–" not in {cell for row in summary.rows for cell in row}
+    for slug in ("throughput", "memory", "inference"):
+        assert "had neighbours on their host" in said(slug, results)
+        assert "had neighbours" not in said(slug, alone)
+    assert f"pairs_{TIME}" not in tables("comparisons", results)
+    assert results.ranks(results.quality) == alone.ranks(alone.quality)
+    with pytest.raises(UserError, match="slow each other"):
+        plan(tmp_path / "a", "train_seconds=3%")
+    found = plan(tmp_path / "a", "accuracy=2pp")
+    assert found.hours is None
+    assert any("slow each other" in sentence for sentence in found.sentences)
+
+
+def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
+    """Three seeds of two methods alone, of nine of all: these rank, a method without such has no cost; two don't."""
+
+    def alone_in(seeds: int) -> Results:
+        runs = beside(lambda r: r.spec.method.name == "head" or r.spec.seed >= seeds, 9)
+        return load(tmp_path / str(seeds), runs)
+
+    some = alone_in(3)
+    assert some.costs_ranked
+    assert {m: sorted(of) for m, of in some.values(TIME).items()} == {"lora": [0, 1, 2], "full": [0, 1, 2]}
+    assert len(some.values(some.quality)["head"]) == 9
+    assert "not placed, for lack of a cost, head" in said("cost-", some)
+    assert not alone_in(2).costs_ranked
+    stray = load(tmp_path / "stray", beside(lambda r: r.order != 5))
+    assert not stray.costs_ranked
+    assert {len(by_seed) for by_seed in stray.values(TIME).values()} == {4}
+
+
+def test_another_machine_is_told_apart_from_neighbours(tmp_path: Path) -> None:
+    """Each reason is counted by itself; a run elsewhere with neighbours ran elsewhere."""
+
+    def moved(record: RunRecord) -> RunRecord:
+        elsewhere = {"environment": record.environment | {"fingerprint": "another"}}
+        return record.model_copy(update=elsewhere if record.spec.seed == 3 else {})
+
+    made = beside(lambda r: r.spec.seed == 3 or (r.spec.seed, r.spec.method.name) == (2, "lora"), 6)
+    results = load(tmp_path, [moved(record) for record in made])
+    assert "Costs of 3 of 18 compared runs don't count: other hardware" in said("cautions", results)
+    assert "Costs of 1 of 18 compared runs don't count: neighbours" in said("cautions", results)
+    assert "lora has no costs of seed 3: it ran in another environment." in said("summary", results)
+    assert "lora has no costs of seed 2: it had neighbours on its host." in said("summary", results)
+
+
+@pytest.mark.parametrize(("here", "there"), [((), ()), (("x",), ()), ((), ("x",))])
+def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_path: Path) -> None:
+    """Runs on another number of ranks are set beside those alone; of others it is said why they are not."""
+    one_rank = SETTINGS.model_copy(update={"world_size": 1})
+    other = made_records.by_jobs(sweep(THREE, 3, settings=one_rank))
+    records = [r.model_copy(update={"neighbours": here}) for r in beside(lambda _: False)]
+    results = load(tmp_path, [*records, *(r.model_copy(update={"neighbours": there}) for r in other)])
+    alone = not here and not there
+    assert (section("scaling", results) is not None) == alone
+    reasons = [one.reason for one in results.left_out.excluded]
+    assert any("of runs without others on their host" in reason for reason in reasons) != alone

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import report_sections
 
 from helpers import made_records
 from hpml_bench import statistics
 from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.builtin.scorers.exact import Exact
-from hpml_bench.builtin.sections import time_to_quality
+from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import POINTS, RECORD
@@ -23,9 +24,9 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, TextAnswers, write_predictions
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
-from hpml_bench.suite.registry import get
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
 from hpml_bench.suite.suite import Margin
 
@@ -101,8 +102,8 @@ def exact_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def section(name: str, results: Results) -> Section:
     """Return a section."""
-    found = get("sections", name).section(results)
-    assert isinstance(found, Section)
+    found = report_sections.section(name, results)
+    assert found is not None
     return found
 
 
@@ -202,7 +203,7 @@ def test_pefts_figures_stand_beside_scores_of_its_own_definition_alone(tmp_path:
     """On its data set; by another scorer the same answers would have another score."""
     for scorer, beside in (("peft_metamath", True), ("number", False)):
         found = Results.load(write(tmp_path / scorer, scorer, 1, dataset=DatasetSpec(name="metamath")))
-        assert (get("sections", "published").section(found) is not None) == beside
+        assert (report_sections.section("document", found) is not None) == beside
 
 
 def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
 def test_what_keeps_pefts_figures_from_being_compared_stands_beside_them(tmp_path: Path) -> None:
     """Other general text, perhaps drawn answers, rows without an end token, and other tokens at the answer's begin."""
     found = Results.load(write(tmp_path / "peft", "peft_metamath", 1, dataset=DatasetSpec(name="metamath")))
-    told = section("published", found).blocks[-1]
+    told = section("document", found).blocks[-1]
     assert isinstance(told, Text)
     for subject in ("FineWiki .* WikiText-2", "generation_config.json", "end token", "tokenises"):
         assert any(re.search(subject, sentence) for sentence in told.sentences), subject
@@ -239,9 +240,9 @@ def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:
     write(tmp_path / "loss", None)
     found = Results.load(tmp_path / "loss")
     assert found.quality == "test_loss"
-    assert "full has the lowest mean test loss" in section("takeaways", found).model_dump_json()
+    assert answer_of(found).methods[0].name == "full"
     assert found.ranks("test_loss")["none"] == (3, 3)
-    assert get("sections", "answers").section(found) is None
+    assert report_sections.section("answers", found) is None
 
 
 def test_forgetting_has_a_table(exact_results: Results) -> None:
@@ -281,9 +282,9 @@ COURSE = {"none": [0.4], "lora": [0.5, 0.8], "full": [0.6, 0.7]}
 def test_time_counts_from_the_base_model(tmp_path: Path) -> None:
     """Targets lie between what the base gets and the best; what it gets untrained is no target, and it has no row."""
     results = with_course(tmp_path, COURSE, 400)
-    assert time_to_quality.start(results) == pytest.approx(0.4)
-    assert time_to_quality.targets(results) == (0.6, 0.7, 0.75)
-    tables = [block for block in section("time_to_quality", results).blocks if isinstance(block, Table)]
+    assert Targets(results).start == pytest.approx(0.4)
+    assert Targets(results).levels == (0.6, 0.7, 0.75)
+    tables = [block for block in section("time-to-", results).blocks if isinstance(block, Table)]
     assert all({row[0] for row in table.rows} == {"lora", "full"} for table in tables)
     assert "Scores are of 400 validation rows." in tables[0].notes[0]
     assert "from the base model's 40.0 % to the best mean" in tables[0].notes[0]
@@ -292,14 +293,14 @@ def test_time_counts_from_the_base_model(tmp_path: Path) -> None:
 def test_without_the_base_model_the_page_says_that_time_counts_from_chance(tmp_path: Path) -> None:
     """No run shows what the base gets before training: that is said."""
     results = with_course(tmp_path, COURSE, 400, ("lora", "full"))
-    (table, *_) = (block for block in section("time_to_quality", results).blocks if isinstance(block, Table))
+    (table, *_) = (block for block in section("time-to-", results).blocks if isinstance(block, Table))
     assert "no run of the method none shows what the base model gets before training" in table.notes[0]
 
 
 def test_targets_within_the_noise_of_the_rows_are_left_out(tmp_path: Path) -> None:
     """Four validation rows don't tell 80 % from 60 %: no target is given, and the reason."""
     results = with_course(tmp_path, COURSE, 4)
-    assert time_to_quality.targets(results) == ()
-    (block,) = section("time_to_quality", results).blocks
+    assert Targets(results).levels == ()
+    (block,) = section("time-to-", results).blocks
     assert "on 4 validation rows the best mean" in block.model_dump_json()
     assert "the base model's 40.0 %" in block.model_dump_json()

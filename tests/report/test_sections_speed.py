@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_sections import load, with_metrics
+from report_sections import load, section, with_metrics
 
 from helpers import made_records
-from hpml_bench.builtin.sections import checkpointing, scaling, throughput, time_budget
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.records.run import Check, RunRecord
 from hpml_bench.report.render import facts
@@ -26,10 +25,10 @@ def runs(ranks: int = 2, **metrics: float | None) -> list[RunRecord]:
     return [run.model_copy(update={"seconds": 10.0, "metrics": {**run.metrics, **metrics}}) for run in found]
 
 
-def table(section: Section | None) -> Table:
+def table(made: Section | None) -> Table:
     """Return a section's only table."""
-    assert section is not None
-    (block,) = section.blocks
+    assert made is not None
+    (block,) = made.blocks
     assert isinstance(block, Table)
     return block
 
@@ -42,7 +41,7 @@ def without_intervals(found: Table) -> list[list[object]]:
 
 def test_the_budget_adds_up(tmp_path: Path) -> None:
     """Of ten seconds a run, the parts are their shares and the rest is what is left; all runs stand below."""
-    found = table(time_budget.section(load(tmp_path, runs(**PARTS))))
+    found = table(section("time-budget", load(tmp_path, runs(**PARTS))))
     assert [row[0] for row in found.rows] == ["full", "lora", "all"]
     assert found.values is not None
     assert found.values[-1][1:] == pytest.approx((4, 40, 10, 50, 20, 10, 10))
@@ -52,7 +51,7 @@ def test_the_budget_adds_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [None, 0.0])
 def test_no_budget_without_all_parts(tmp_path: Path, missing: float | None) -> None:
     """Runs that don't say how long they took to start, as torchrun's, are in no budget."""
-    assert time_budget.section(load(tmp_path, runs(**PARTS | {"first_step_seconds": missing}))) is None
+    assert section("time-budget", load(tmp_path, runs(**PARTS | {"first_step_seconds": missing}))) is None
 
 
 def both(**changes: Any) -> list[RunRecord]:
@@ -76,13 +75,13 @@ def test_methods_whose_frozen_weights_stay_in_float32_are_named(tmp_path: Path) 
             )
             for run in runs()
         ]
-        (blocks,) = [throughput.section(load(tmp_path / str(shares), found)).blocks]
+        (blocks,) = [section("throughput", load(tmp_path / str(shares), found)).blocks]
         assert any("those of lora in float32" in note for note in blocks[0].notes) == named
 
 
 def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
     """150 samples/s on two ranks against 100 on one: 1.5 times, 75 %; a single rank has no all-reduce to show."""
-    found = table(scaling.section(load(tmp_path, both())))
+    found = table(section("scaling", load(tmp_path, both())))
     assert found.values is not None
     assert [row[:2] for row in found.values] == [("full", 1), ("full", 2), ("lora", 1), ("lora", 2)]
     assert found.values[0][2:] == (2, 100, 1, "–", 100, None, None, None)
@@ -109,7 +108,7 @@ def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[Run
 
 def test_ranks_over_nodes_have_rows_of_their_own(tmp_path: Path) -> None:
     """Two nodes with a rank each are `2 × 1`, scaled from one rank on a machine like them; crossing bytes are told."""
-    found = table(scaling.section(load(tmp_path, over())))
+    found = table(section("scaling", load(tmp_path, over())))
     assert [row[1] for row in found.rows] == ["1", "2 × 1"] * 2
     assert found.values is not None
     assert without_intervals(found)[1][2:] == pytest.approx((2, 150, 1.5, 75, 4000, 2, 8, 0, 8000))
@@ -119,18 +118,18 @@ def test_ranks_over_nodes_have_rows_of_their_own(tmp_path: Path) -> None:
 
 def test_nodes_unlike_the_machine_are_not_scaled(tmp_path: Path) -> None:
     """Neither runs whose nodes are another machine, nor those whose nodes differ from each other."""
-    assert scaling.section(load(tmp_path / "other", over("another"))) is None
+    assert section("scaling", load(tmp_path / "other", over("another"))) is None
     unlike = over()
     for run in unlike:
         run.environment.pop("node_fingerprint", None)
-    assert scaling.section(load(tmp_path / "unlike", unlike)) is None
+    assert section("scaling", load(tmp_path / "unlike", unlike)) is None
 
 
 def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
     """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
     other = both(environment={**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"})
-    assert scaling.section(load(tmp_path / "other", other)) is None
-    assert scaling.section(load(tmp_path / "one", runs(2))) is None
+    assert section("scaling", load(tmp_path / "other", other)) is None
+    assert section("scaling", load(tmp_path / "one", runs(2))) is None
 
 
 def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
         for run in others
     ]
     results = load(tmp_path, [liar, *slow])
-    found = table(scaling.section(results))
+    found = table(section("scaling", results))
     assert found.values is not None
     assert {(row[0], row[1]): row[3] for row in found.values} == {
         ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
@@ -156,7 +155,9 @@ def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
     """A seed that only one number of ranks has enters no mean of the table."""
     extra = runs(2, samples_per_second=999.0)[0]
     spec = extra.spec.model_copy(update={"seed": 9})
-    found = table(scaling.section(load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})])))
+    found = table(
+        section("scaling", load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})]))
+    )
     assert found.values is not None
     assert {row[3] for row in found.values} == {100, 150}
 
@@ -167,7 +168,7 @@ def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
     moved, *others = runs(**PARTS, samples_per_second=100.0)
     moved = moved.model_copy(update=slow | {"metrics": moved.metrics | {"samples_per_second": 1.0}})
     results = load(tmp_path, [moved, *others])
-    found = table(time_budget.section(results))
+    found = table(section("time-budget", results))
     assert found.values is not None
     assert found.values[-1][1:3] == pytest.approx((3, 30))
     assert {v for of in results.values("samples_per_second").values() for v in of.values()} == {100.0}
@@ -184,7 +185,7 @@ def both_ways(**changes: Any) -> list[RunRecord]:
 
 def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> None:
     """Half as much time again for 200 MB less, of the method that ran both ways."""
-    found = table(checkpointing.section(load(tmp_path, both_ways())))
+    found = table(section("checkpointing", load(tmp_path, both_ways())))
     assert found.values is not None
     assert [row[0] for row in found.rows] == ["lora"]
     assert without_intervals(found)[0][1:] == pytest.approx((2, 4, 6, 1.5, 500, 300, 200))
@@ -200,21 +201,21 @@ def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> N
 )
 def test_checkpointing_is_compared_on_one_machine_and_of_sound_runs(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Nothing is said where the runs ran elsewhere or failed a check."""
-    assert checkpointing.section(load(tmp_path / "changed", both_ways(**changes))) is None
-    assert checkpointing.section(load(tmp_path / "one", runs(2))) is None
+    assert section("checkpointing", load(tmp_path / "changed", both_ways(**changes))) is None
+    assert section("checkpointing", load(tmp_path / "one", runs(2))) is None
 
 
 def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
     """A speed-up, or a price of checkpointing, of one seed has none and the page says so; of two it has one."""
     two, one = both(), [run for run in both() if run.spec.seed == 0]
     for records, count in ((two, 2), (one, 1)):
-        found = table(scaling.section(load(tmp_path / f"scaling {count}", records)))
+        found = table(section("scaling", load(tmp_path / f"scaling {count}", records)))
         rows = dict(zip(found.columns, found.rows[1], strict=True))
         assert rows["seeds"] == str(count)
         assert rows["95 % interval"] == ("[1.50, 1.50]" if count == 2 else "–")
         assert any("One seed gives no interval" in note for note in found.notes) == (count == 1)
     lone = [run for run in both_ways() if run.spec.seed == 0]
-    found = table(checkpointing.section(load(tmp_path / "checkpointing", lone)))
+    found = table(section("checkpointing", load(tmp_path / "checkpointing", lone)))
     assert (found.rows[0][1], found.rows[0][5], found.rows[0][9]) == ("1", "–", "–")
     assert any("One seed gives no interval" in note for note in found.notes)
 
@@ -225,7 +226,7 @@ def test_a_speed_up_is_paired_within_seeds(tmp_path: Path) -> None:
     records = [
         with_metrics(run, samples_per_second=rates[run.spec.settings.world_size or 1, run.spec.seed]) for run in both()
     ]
-    found = table(scaling.section(load(tmp_path, records)))
+    found = table(section("scaling", load(tmp_path, records)))
     assert found.values is not None
     assert found.values[1][4] == pytest.approx(1.5)
     logs = np.log([1.2, 1.875])

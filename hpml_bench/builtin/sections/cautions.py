@@ -1,36 +1,79 @@
-"""Cautions: what went well and what did not, a sentence each, with where more of it stands."""
+"""Problems: cautions, a sentence each with a mark of how it went; failed runs and those set apart, with reasons."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from hpml_bench.plugins.blocks import Section, Text
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.records.run import FAILED, RunRecord
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
 from hpml_bench.report.results import Results
-from hpml_bench.report.steady import unsteady
-from hpml_bench.report.tables import section_of, sentence_list
+from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
+from hpml_bench.suite.settings import identity
 from hpml_bench.system.text import sanitize
 
 order = 24
-question = "wrong"
-about = "what to keep in mind"
-folded = False
 WELL, MIND, BAD = "✓", "!", "✕"
+FEW = 5
+"""Seeds under which only large differences can be found."""
+MEANING = {
+    "failed": "ended with an error",
+    "unsupported": "the method can't run with this model",
+    "invalid": "an arithmetic self-check failed",
+    "diverged": "the loss became NaN or infinite",
+    "timeout": "ran into a time limit",
+    "killed": "ended by a signal",
+    "interrupted": "stopped by the user",
+    "oom_host": "ran out of the machine's memory",
+    "oom_cuda": "ran out of the GPU's memory",
+}
+TRACEBACKS = 5
+"""Number of different tracebacks that are shown."""
+TRACEBACK_LINES = 20
+TRACEBACK_WIDTH = 300
 
 
-def section(results: Results) -> Section | None:
-    """Return a sentence for each check of the runs, marked by how it went."""
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield a sentence for each check of the runs, and the runs that enter no mean."""
     answer = answer_of(results)
-    lines = (*_runs(results, answer), *_verdicts(answer), *_costs(results, answer))
-    return section_of("cautions", "Cautions", Text(sentences=tuple(f"{mark} {text}" for mark, text in lines)))
+    lines = (*_runs(results, answer), *_verdicts(results, answer), *_costs(results, answer))
+    text = Text(sentences=tuple(f"{mark} {sentence}" for mark, sentence in lines))
+    yield section_of("cautions", "Cautions", text, question="wrong", about="what to keep in mind", folded=False)
+    problems = results.left_out.problems
+    yield section_of(
+        "failures",
+        "Failures and runs set apart",
+        _not_ok(results),
+        *_tracebacks(results),
+        _again(results),
+        _excluded(results),
+        Text(sentences=problems) if problems else None,
+        question="wrong",
+        about="runs that did not end well, or are not compared",
+        folded=False,
+    )
+
+
+# Cautions
 
 
 def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     left = results.left_out
+    if not results.compared:
+        ended = "Every run that ended well was set apart" if left.excluded else "No run ended well"
+        yield BAD, f"{ended}, so there is nothing to compare."
     if answer.failures:
-        yield BAD, f"{len(answer.failures)} of {terms.count_of(answer.planned, 'run')} failed; they enter no mean."
+        late = any(failure.status == "timeout" for failure in answer.failures)
+        yield (
+            BAD,
+            f"Failed or stopped runs: {len(answer.failures)} of {answer.planned:,}{_by_method(results)}. They are not "
+            "in the means, so a method that often fails looks better here than it is."
+            + (" A time limit ends the slow runs, so the costs of the others are too low." if late else ""),
+        )
     elif answer.runs:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
@@ -43,29 +86,164 @@ def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     if answer.shared is not None:
         over = f"the {answer.shared} seeds that all methods share" if answer.shared else "each method's own seeds"
         yield MIND, f"Methods lack seeds: means are over {over}, differences over those that a pair shares."
+    if results.margin_edited:
+        yield MIND, "The suite's margins were edited after its first run; verdicts are by those declared before it."
     if any(record.checks for record in results.compared):
         yield WELL, "Every compared run passed its arithmetic self-checks."
 
 
-def _verdicts(answer: Answer) -> Iterator[tuple[str, str]]:
+def _by_method(results: Results) -> str:
+    """Return the methods with failed runs of the compared settings, and how these ended; empty without any."""
+    reference = identity(results.reference.spec.settings)
+    ended: dict[str, Counter[str]] = {}
+    for record in results.left_out.unfinished:
+        if record.status in FAILED and identity(record.spec.settings) == reference:
+            ended.setdefault(record.spec.method.name, Counter())[record.status] += 1
+    well = Counter(record.spec.method.name for record in results.compared)
+    named = [
+        f"{sanitize(method)} {of.total()} of {of.total() + well[method]} "
+        f"({', '.join(f'{status}: {n}' for status, n in sorted(of.items()))})"
+        for method, of in ended.items()
+    ]
+    return f", {sentence_list(named)}" if named else ""
+
+
+def _verdicts(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
+    tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
+    if tested and (least := min(c.difference.n for c in tested)) < FEW:
+        yield MIND, f"{least} seeds are few: only large differences can be found."
     if answer.guess and answer.guess.below:
         yield BAD, f"Not shown to beat guessing: {terms.several(answer, answer.guess.below)}."
     elif answer.guess and answer.guess.value is not None and answer.rows > 1:
         yield WELL, "Every method beats guessing."
+    if rows := [sanitize(method) for method, how in beside_guess(results).items() if how == "rows"]:
+        yield (
+            MIND,
+            f"Shown to beat guessing by each run's test rows alone, not over seeds: {terms.several(answer, rows)}.",
+        )
     if answer.under:
-        who = terms.several(answer, [method.name for method in answer.methods if method.name in answer.under])
-        yield MIND, f"Still improving at the end: {who}. More steps may change the order."
-    skewed = [f"{pair.a} and {pair.b}" for pairs in answer.pairs.values() for pair in pairs if pair.skew and pair.w]
+        late = [
+            f"{terms.label(answer, method.name)} ({answer.under[method.name]} of {terms.count_of(method.seeds, 'run')})"
+            for method in answer.methods
+            if method.name in answer.under
+        ]
+        named = sentence_list(late if len(late) < 3 else [*late[:2], terms.count_of(len(late) - 2, "other")])
+        yield (
+            MIND,
+            f"Still improving at the end: {named}. Their validation loss was lowest at the last step, over "
+            f"{100 * STILL_FALLING:.0f} % below the evaluation before. More steps may change the order.",
+        )
+    skewed = [
+        f"{sanitize(c.a)} and {sanitize(c.b)} in {Quantity.of(results, metric).title}"
+        for metric, pairs in results.family.items()
+        for c in pairs
+        if c.uncertain
+    ]
     if skewed:
-        pairs = sentence_list(list(dict.fromkeys(skewed))[: terms.NAMED])
-        yield MIND, f"Skewed noise: take these verdicts with care: {pairs}."
+        more = f" and {terms.count_of(len(skewed) - 1, 'more pair')}" if len(skewed) > 1 else ""
+        yield (
+            MIND,
+            f"Less certain: {skewed[0]}{more} (‡). The seeds' differences are skewed, or come from a few test rows. "
+            "The test then finds differences too often.",
+        )
 
 
 def _costs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
     if drifting := unsteady(results, "drifts"):
-        yield (
-            MIND,
-            f"Speed drifted by over 5 % within some runs: {terms.several(answer, list(map(sanitize, drifting)))}.",
-        )
+        who = terms.several(answer, list(map(sanitize, drifting)))
+        yield MIND, f"Speed drifted by over 5 % within some runs: {who}."
     if answer.unranked:
         yield MIND, f"Costs are shown, not ranked: {answer.unranked}."
+    if "hosts" in results.selection.unranked:
+        yield (
+            MIND,
+            "Hosts of one kind differ in speed too. The line unit: seed in the profile puts all runs of a seed on one "
+            "host. The line exclusive: true keeps others away from it.",
+        )
+    uncounted = {
+        "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),
+        "neighbours on their host, which slow each other (see Jobs and hosts)": (
+            0 if "neighbours" in results.selection.unranked else len(results.beside)
+        ),
+        "another host than most of their seed (see Runs)": len(results.astray) if results.costs_ranked else 0,
+    }
+    for why, n in uncounted.items():
+        if n:
+            yield MIND, f"Costs of {n} of {len(results.compared)} compared runs don't count: {why}."
+
+
+# Runs that enter no mean
+
+
+def _label(results: Results, record: RunRecord) -> str:
+    return results.labels.get(record.run_id, record.spec.method.name)
+
+
+def _not_ok(results: Results) -> Table:
+    rows: list[list[Cell]] = []
+    for run in results.left_out.unfinished:
+        rank = run.error.rank if run.error and run.error.rank is not None else 0
+        log = MISSING if run.status == "unsupported" else f"{run.run_id}/rank{rank}.log"
+        meaning = MEANING.get(run.status, "")
+        rows.append([_label(results, run), run.spec.seed, run.status, meaning, _reason(run), log])
+    columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
+    return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
+
+
+def _reason(record: RunRecord) -> str:
+    failed = [f"{check.name}: {check.detail}" for check in record.checks if not check.passed]
+    if record.error is None:
+        return "; ".join(failed) or MISSING
+    rank = "" if record.error.rank is None else f" (rank {record.error.rank})"
+    return f"{record.error.kind}: {_short(record.error.message)}{rank}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 400 else text[:399] + "…"
+
+
+def _tracebacks(results: Results) -> list[Text]:
+    """Return a list of lines for each different traceback, under the runs that ended with it."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for record in results.left_out.unfinished:
+        if lines := _raising_lines(record):
+            runs.setdefault(lines, []).append(f"{_label(results, record)}, seed {record.spec.seed}")
+    shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
+    more = len(shown) - TRACEBACKS
+    rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
+    return shown[:TRACEBACKS] + rest
+
+
+def _raising_lines(record: RunRecord) -> tuple[str, ...]:
+    """Return the end of a rank's traceback: the last calls, the line that raised, and the exception's first line."""
+    traceback = record.error.traceback if record.error else None
+    if not traceback or record.status == "timeout":  # which has the stacks of all ranks: too long for a page
+        return ()
+    lines = [line for line in traceback.splitlines() if line.strip(" ^~")]
+    calls = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    raised = calls[-1] + 2 if calls else 0  # a message of many lines must not push out the line that raised
+    chosen = [sanitize(line, TRACEBACK_WIDTH) for line in lines[: raised + 1][-TRACEBACK_LINES:]]
+    return tuple(line for line in chosen if line)
+
+
+def _again(results: Results) -> Table:
+    left = results.left_out
+    excluded = (record for group in left.excluded for record in group.records)
+    every = sorted((*results.compared, *left.unfinished, *excluded), key=lambda run: (run.started, run.run_id))
+    rows: list[list[Cell]] = [
+        [_label(results, run), run.spec.seed, len(earlier) + 1, run.status, "; ".join(map(_short, earlier))]
+        for run in every
+        if (earlier := run.earlier_attempts)
+    ]
+    columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
+    return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)
+
+
+def _excluded(results: Results) -> Table:
+    rows: list[list[Cell]] = []
+    for group in results.left_out.excluded:
+        methods = ", ".join(dict.fromkeys(record.spec.method.name for record in group.records))
+        seeds = ", ".join(map(str, sorted({record.spec.seed for record in group.records})))
+        rows.append([methods, seeds, len(group.records), group.records[0].protocol_id or MISSING, group.reason])
+    columns = ("method", "Seeds", "Runs", "Protocol", "Why it is not compared")
+    return table("apart", "Runs set apart: they enter no mean", columns, rows)

@@ -1,44 +1,56 @@
-"""Costs of each method in one table: time, memory, latency, size, share of the parameters trained."""
+"""Costs: time, memory, latency and size in one table, and against the score with the Pareto front."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from hpml_bench.plugins.blocks import Section, Text
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Answer, Axis
 from hpml_bench.report.results import MEMORY, Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, table
+from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, sentence_list, spreads, table
+from hpml_bench.statistics import Membership
 from hpml_bench.system.text import sanitize
 
 order = 38
-question = "cost"
-about = "time, memory, latency, size"
-folded = False
 ADDED = MEMORY[0]
-BESIDE = ("samples_per_second", "latency_ms_p50", "trainable_percent")
-"""Metrics beside the costs of the answer."""
-HEADERS = {
+BESIDE = {
     "samples_per_second": "Samples a second",
     "latency_ms_p50": "One answer (ms)",
     "trainable_percent": "Weights trained (%)",
 }
+"""Metrics beside the costs of the answer, and their headers."""
 Column = tuple[str, dict[str, Cell]]
 """Header, and the cells by method."""
 
 
-def section(results: Results) -> Section | None:
-    """Return the table with what it says in words; None where no cost was measured."""
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield the table of costs, and the score against each cost that is compared."""
+    yield _costs(results)
+    yield _against_score(results)
+
+
+# One table
+
+
+def _costs(results: Results) -> Section | None:
     answer = answer_of(results)
     columns = [*_columns(answer), *_beside(results)]
     if not columns:
         return None
     rows = [[method.name, *(cells.get(method.name) for _, cells in columns)] for method in answer.methods]
+    over = f"the {answer.shared} seeds that all methods share" if answer.shared else f"{answer.seeds} seeds"
+    over = "one seed" if answer.seeds == 1 else "each method's own seeds" if answer.shared == 0 else over
+    where = f", measured on {answer.setup.host}" if answer.setup.host else ""
+    notes = [f"Means over {over}{where}; other machines differ."]
     headers = ("Method", *(header for header, _ in columns))
-    shown = table("costs", "What each method costs", headers, rows, _notes(answer))
+    shown = table("costs", "What each method costs", headers, rows, notes)
     sentences = tuple(_sentences(answer))
-    return section_of("costs", "Costs in one table", Text(sentences=sentences) if sentences else None, shown)
+    text = Text(sentences=sentences) if sentences else None
+    about = "time, memory, latency, size"
+    return section_of("costs", "Costs in one table", text, shown, question="cost", about=about, folded=False)
 
 
 def _columns(answer: Answer) -> Iterator[Column]:
@@ -72,16 +84,9 @@ def _factors(answer: Answer, axis: Axis, fastest: str) -> dict[str, Cell]:
 
 def _beside(results: Results) -> Iterator[Column]:
     for name in results.measured(*BESIDE):
-        quantity = Quantity.of(results, name)
-        means = results.means(name)
-        digits = ".2g" if name == "trainable_percent" else ".3g"
-        yield (
-            HEADERS[name],
-            {
-                sanitize(method): (number(mean * quantity.scale, digits) if mean else "0", mean * quantity.scale)
-                for method, mean in means.items()
-            },
-        )
+        scale, digits = Quantity.of(results, name).scale, ".2g" if name == "trainable_percent" else ".3g"
+        means = {sanitize(method): mean * scale for method, mean in results.means(name).items()}
+        yield BESIDE[name], {method: (number(mean, digits) if mean else "0", mean) for method, mean in means.items()}
 
 
 def _sentences(answer: Answer) -> Iterator[str]:
@@ -95,12 +100,10 @@ def _sentences(answer: Answer) -> Iterator[str]:
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
             yield f"Which needs least memory is undecided: {terms.several(answer, least, 'or')}."
-        elif answer.winner("memory") is None:
-            pass
-        elif memory.id != ADDED and ADDED in answer.by_name[least[0]].v:
+        elif answer.winner("memory") and memory.id != ADDED and ADDED in answer.by_name[least[0]].v:
             added, peak = _cost(answer, least[0], ADDED), _cost(answer, least[0], memory.id)
             yield f"{terms.label(answer, least[0])} adds least memory in training: {added} of its {peak} peak."
-        else:
+        elif answer.winner("memory"):
             yield f"{terms.label(answer, least[0])} needs least memory: {_cost(answer, least[0], memory.id)}."
     if memory and memory.tested == ADDED != memory.id:
         yield "Verdicts are on what training adds; limits are on the total peak."
@@ -113,11 +116,63 @@ def _cost(answer: Answer, name: str, metric: str) -> str:
     return MISSING if value is None else terms.cost_text(answer, metric, value)
 
 
-def _notes(answer: Answer) -> list[str]:
-    over = f"the {answer.shared} seeds that all methods share" if answer.shared else f"{answer.seeds} seeds"
-    if answer.seeds == 1:
-        over = "one seed"
-    elif answer.shared == 0:
-        over = "each method's own seeds"
-    where = f", measured on {answer.setup.host}" if answer.setup.host else ""
-    return [f"Means over {over}{where}; other machines differ."]
+# Against the score
+
+
+def _against_score(results: Results) -> Section | None:
+    """Return a scatter per cost with the methods on its front, and the front over all compared metrics."""
+    if results.quality not in results.headline or len(results.headline) < 2:
+        return None
+    from hpml_bench.report.pictures.charts import trade_off
+
+    sentences: list[str] = []
+    figures: list[Picture] = []
+    for cost in results.headline[1:]:
+        front = results.front((results.quality, cost))
+        on = [method for method, of in front.items() if of.place == "on"]
+        figure = trade_off(results, cost, results.quality, f"{results.quality}_against_{cost}", on)
+        if figure is not None:
+            figures.append(figure)
+            sentences += [_of_front(results, cost, front)] if front else []
+    if not figures:
+        return None
+    text = Text(sentences=tuple(sentences)) if sentences else None
+    slug = f"cost-{Quantity.of(results, results.quality).slug}"
+    about = "the score against time and memory, and the Pareto front"
+    title = f"Cost against {results.score_title}"
+    return section_of(slug, title, text, _front(results), *figures, question="cost", about=about)
+
+
+def _of_front(results: Results, cost: str, front: Mapping[str, Membership]) -> str:
+    """Return a sentence on the front of score and one cost: methods on it, off it (dominated by which), undecided."""
+    title = f"{Quantity.of(results, results.quality).heading} against {Quantity.of(results, cost).title}"
+    off = [f"{method} (dominated by {sentence_list(of.by)})" for method, of in front.items() if of.place == "off"]
+    places = {
+        "on the front": [method for method, of in front.items() if of.place == "on"],
+        "undecided": [method for method, of in front.items() if of.place == "undecided"],
+        "off it": off,
+        "not placed, for lack of a cost,": [method for method in results.methods if method not in front],
+    }
+    if len(places["undecided"]) == len(results.methods):
+        return f"{title}: the places of all methods are undecided."
+    return f"{title}: {'; '.join(f'{place} {sentence_list(of)}' for place, of in places.items() if of)}."
+
+
+def _front(results: Results) -> Table | None:
+    """Return each method's place on the front over score, training time and memory."""
+    if len(results.methods) < 2:
+        return None
+    quantities = [Quantity.of(results, metric) for metric in results.headline]
+    front = results.front(results.headline)
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        place, by = (front[method].place, front[method].by) if method in front else (MISSING, ())
+        rows.append([method, place, ", ".join(by) or MISSING, *spreads(results, method, quantities)])
+    notes = [
+        "By the verdicts of this page. On: against each other method shown to be better in some column, so that none "
+        "can be as good in all. Off: some other method is shown to be better in one column and better or equivalent in "
+        "the others. Undecided: neither is shown, as where methods were not tested against each other."
+    ]
+    columns = ("method", "On the front", "Dominated by", *(quantity.header for quantity in quantities))
+    names = sentence_list([quantity.title for quantity in quantities])
+    return table("pareto", f"Pareto front over {names}", columns, rows, notes)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture, Series
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
+from hpml_bench.report.caveats import other_settings, other_starts
 from hpml_bench.report.comparability import differences
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
-from hpml_bench.report.tuned import other_settings, other_starts
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 

@@ -10,13 +10,11 @@ from hpml_bench.records.tuning import find
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Failure, Guess, Setup
 from hpml_bench.report.answer.summary import score_scale, summarize
+from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import untrained
-from hpml_bench.report.guessing import beside_guess
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import MethodFacts, SuiteFacts
 from hpml_bench.report.tables import option_list
-from hpml_bench.report.tuned import other_settings
-from hpml_bench.report.under_trained import under_trained
 from hpml_bench.system.text import sanitize
 
 

@@ -21,7 +21,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.steady import paused
+from hpml_bench.report.caveats import paused
 from hpml_bench.system import processes
 
 ROOT = Path(hpml_bench.__path__[0])

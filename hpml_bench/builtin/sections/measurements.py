@@ -1,0 +1,417 @@
+"""Measurements without a test: tables of methods x metrics with bar charts, by what they measure.
+
+A metric's `group` decides which table shows it. The harness's metrics have an order of their own; a plug-in's metric
+joins the table of its group, with a bar chart, and groups that no table shows get one each in "Other measurements".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hpml_bench.plugins.blocks import Question, Section, Table
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
+from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.report.tables import (
+    Cell,
+    Quantity,
+    by_method,
+    fact,
+    number,
+    rank,
+    section_of,
+    sentence_list,
+    spreads,
+    table,
+    unranked_because,
+)
+
+order = 56
+OVER_SEEDS = "mean ± standard deviation over seeds"
+Bars = tuple[Mapping[str, str], str, str, str]
+"""Labels of metrics, and name, caption and header of their bar chart."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A table of the metrics of some groups, as a section."""
+
+    slug: str
+    """Anchor of the section, and name of its table."""
+    title: str
+    question: Question
+    about: str
+    groups: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """The harness's own metrics in their order, also of other groups; other metrics of `groups` follow."""
+    caption: str = ""
+    """By the title where there is none."""
+    notes: Callable[[Results], list[str]] = lambda _: []
+    chart: Callable[[Results], Bars | None] = lambda _: None
+
+
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield the scores of the test rows, a section per group of metrics, and one for the groups of other packages."""
+    yield _scores(results)
+    for group in GROUPS:
+        if made := _table(results, group):
+            blocks = (
+                _speed(results, made) if group.slug == "throughput" else [made, *_bars(results, group.chart(results))]
+            )
+            more = _bar_charts(results, group.slug, added_to(results, group.groups))
+            yield section_of(group.slug, group.title, *blocks, *more, question=group.question, about=group.about)
+    yield _others(results)
+
+
+def _table(results: Results, group: Group) -> Table | None:
+    """Return the table of a group; None if only the columns borrowed from other groups have values."""
+    metrics = (*group.metrics, *added_to(results, group.groups)) if _of(results, group.groups) else ()
+    return by_method(
+        results, group.slug, group.caption or f"{group.title}, {OVER_SEEDS}", metrics, group.notes(results)
+    )
+
+
+def _of(results: Results, groups: Iterable[str]) -> tuple[str, ...]:
+    return results.measured(*(m.name for m in results.definitions.values() if m.group in groups))
+
+
+def added_to(results: Results, groups: Iterable[str]) -> tuple[str, ...]:
+    """Return the measured metrics of groups that are not the harness's own, in the order of definition."""
+    return tuple(name for name in _of(results, groups) if name not in _OWN)
+
+
+def other_groups(results: Results) -> tuple[str, ...]:
+    """Return the groups that no table shows, in the order of definition."""
+    known = {"quality"}.union(*(group.groups for group in GROUPS))
+    return tuple(dict.fromkeys(m.group for m in results.definitions.values() if m.group not in known))
+
+
+def _others(results: Results) -> Section | None:
+    blocks: list[Table | Picture] = []
+    for group in other_groups(results):
+        name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))
+        caption = f"{group.replace('-', ' ').capitalize()}, {OVER_SEEDS}"
+        if shown := by_method(results, name, caption, metrics):
+            blocks += [shown, *_bar_charts(results, group.replace("-", " "), metrics)]
+    return section_of("others", "Other measurements", *blocks, question="best", about="metrics of other packages")
+
+
+# Charts
+
+
+def _bars(results: Results, chart: Bars | None, scale: float = 1.0) -> tuple[Picture, ...]:
+    from hpml_bench.report.pictures.charts import bars
+
+    drawn = bars(results, *chart, scale) if chart else None
+    return (drawn,) if drawn else ()
+
+
+def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
+    """Return a bar chart for the metrics of each unit."""
+    by_unit: dict[tuple[str, float], list[Quantity]] = {}
+    for metric in metrics:
+        quantity = Quantity.of(results, metric)
+        by_unit.setdefault((quantity.unit, quantity.scale), []).append(quantity)
+    figures: list[Picture] = []
+    for (unit, scale), quantities in by_unit.items():
+        labels = {q.metric.name: q.title if len(quantities) > 1 else "" for q in quantities}
+        title = quantities[0].heading if len(quantities) == 1 else name.replace("_", " ").capitalize()
+        header = f"{title} ({unit})" if unit else title
+        chart = labels, f"bars_{quantities[0].metric.name}", f"{title}: mean over seeds", header
+        figures += _bars(results, chart, scale)
+    return tuple(figures)
+
+
+# Scores
+
+
+MOST_FACTS = 6
+COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
+"""Columns beside the scores."""
+
+
+def _scores(results: Results) -> Section | None:
+    """Return every score of the test rows, with each seed's score and training time drawn; None without a run."""
+    if not results.compared:
+        return None
+    from hpml_bench.report.pictures.charts import strip
+
+    figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
+    about = "every metric of the test rows, each seed drawn"
+    return section_of("summary", "All scores", scores_table(results), *figures, question="best", about=about)
+
+
+def scores_table(results: Results) -> Table:
+    """Return mean and spread of every score and of some costs, ranks by score, and places on the Pareto front."""
+    shown = results.measured(*results.test_metrics, *COSTS)
+    quantities = [Quantity.of(results, name) for name in shown]
+    decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
+    ranks = results.ranks(results.quality) if decided and results.quality in results.headline else {}
+    front = results.front(results.headline) if decided and len(results.headline) > 1 else {}
+    counts = {method: len(results.runs(method)) for method in results.methods}
+    unequal = len(set(counts.values())) > 1
+    score = Quantity.of(results, results.quality).heading if ranks else ""
+    columns = ["method", *(quantity.header for quantity in quantities)]
+    columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * unequal
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        place = front[method].place if method in front else "–"
+        ends = [rank(ranks.get(method))] * bool(ranks) + [place] * bool(front)
+        rows.append([method, *spreads(results, method, quantities), *ends, *[counts[method]] * unequal])
+    uneven: dict[str, list[str]] = {}  # seeds of a mean -> titles, where methods lack seeds
+    for quantity in quantities:
+        if results.uneven(name := quantity.metric.name):
+            shared = results.common_seeds(name)
+            over = f"seeds {', '.join(map(str, sorted(shared)))}" if shared else "each method's own seeds"
+            uneven.setdefault(over, []).append(quantity.title)
+    n = len(results.seeds)
+    caption = "One seed" if n == 1 else f"Mean ± standard deviation over {'up to ' if uneven else ''}{n} seeds"
+    notes = [results.guess.sentence] if results.guess else []
+    notes += [fact(f"{key[:1].upper()}{key[1:]}", value) for key, value in results.reference.notes.items()][:MOST_FACTS]
+    notes += [_of_ranks(results)] if ranks else []
+    notes += [*_of_methods(results), *(f"Means of {sentence_list(of)} are over {over}." for over, of in uneven.items())]
+    return table("summary", caption, columns, rows, [*notes, *_of_runs(results)])
+
+
+def _of_ranks(results: Results) -> str:
+    """Return the meaning of ranks, and of the Pareto front where costs rank methods."""
+    text = (
+        "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
+        "methods, by the verdicts of this page; overlapping ranks do not mean equal."
+    )
+    if not results.costs_ranked:
+        return text
+    front = sentence_list([results.definitions[metric].title for metric in results.headline])
+    return (
+        f"{text} Pareto front: on = shown to beat every other method in at least one of {front}; off = another method "
+        "is shown better in one and better or equal in the rest; undecided = neither."
+    )
+
+
+def _of_methods(results: Results) -> Iterator[str]:
+    """Yield notes on what methods lack: seeds, and costs of some seeds with the reason."""
+    if results.measured("trainable_percent"):
+        yield "The trainable share leaves out the head, which every method trains and which is counted apart."
+    for method in results.methods:
+        if lacking := sorted(set(results.seeds) - {run.spec.seed for run in results.runs(method)}):
+            yield f"{method} lacks seed {', '.join(map(str, lacking))}."
+    reasons = {run.run_id: "ran on another host than most of its seed" for run in results.astray}
+    reasons |= {run.run_id: "had neighbours on its host" for run in results.beside}
+    for method in results.methods:
+        without: dict[str, list[str]] = {}
+        for run in results.runs(method):
+            if run.run_id not in results.selection.costed:
+                why = reasons.get(run.run_id, "ran in another environment")
+                without.setdefault(why, []).append(str(run.spec.seed))
+        for why, seeds in without.items():
+            yield f"{method} has no costs of seed {', '.join(seeds)}: it {why}."
+
+
+def _of_runs(results: Results) -> Iterator[str]:
+    if results.unrun:
+        yield f"In the suite and never run: {', '.join(results.unrun)}."
+    if results.absent:
+        yield f"No comparable run: {', '.join(results.absent)} (see Failures)."
+    if drifting := unsteady(results, "drifts"):
+        yield f"Step times drift for {sentence_list(list(drifting))} (see Throughput)."
+    if not results.one_machine:
+        yield "Times and memory are of the runs in the environment that most share (see Environment)."
+    if not results.costs_ranked:
+        yield f"Times and memory are of runs that {unranked_because(results)}; they rank nothing (see Runs)."
+
+
+# Throughput
+
+
+MARKS: dict[Flag, str] = {"drifts": "†", "too short to tell": "§", "paused": "¶"}
+MEANING: dict[Flag, str] = {
+    "drifts": f"Not a steady state: the 95 % interval of the drift lies beyond {100 * MOST_DRIFT:.0f} %",
+    "too short to tell": "Too short to tell whether it was a steady state: the 95 % interval of the mean drift over "
+    f"the runs reaches beyond {100 * TELLING:.0f} %",
+    "paused": f"One step took over {100 * LONGEST_PAUSE:.0f} % of the time (CV / √n > {LONGEST_PAUSE:g})",
+}
+MOST_NAMED = 5
+"""Flagged runs of a method that the note names one by one."""
+STEADY = (
+    "timed_steps", "timed_seconds", "step_time_cv", "step_time_drift", "step_time_drift_low", "step_time_drift_high",
+    "step_time_outliers", "slowest_rank_share",
+)  # fmt: skip
+
+
+def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
+    """Return the table of training speed and that of the timed windows, with marks of what wasn't steady; a chart."""
+    from hpml_bench.report.pictures.charts import strip
+
+    flagged = {flag: found for flag in MARKS if (found := unsteady(results, flag))}
+    why = []
+    for flag, found in flagged.items():
+        more = {method: len(clauses) - MOST_NAMED for method, clauses in found.items()}
+        named = [
+            f"{method} ({'; '.join(clauses[:MOST_NAMED])}{f'; and {more[method]} more' if more[method] > 0 else ''})"
+            for method, clauses in found.items()
+        ]
+        why.append(f"{MARKS[flag]} {MEANING[flag]}: {'; '.join(named)}.")
+    again = [f"{', '.join(MARKS[flag] for flag in flagged)} As under the table of training speed."] if flagged else []
+    steady = by_method(results, "steady_state", f"The timed windows, {OVER_SEEDS}", STEADY)
+    figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
+    return [_marked(speed, flagged, why), _marked(steady, flagged, again) if steady else None, figure]
+
+
+def _marked(shown: Table, flagged: Mapping[Flag, Mapping[str, tuple[str, ...]]], notes: list[str]) -> Table:
+    """Return the table with the marks at the first figure of every flagged method, and the notes."""
+    marks = {row[0]: "".join(f" {MARKS[flag]}" for flag, of in flagged.items() if row[0] in of) for row in shown.rows}
+    rows = tuple((row[0], f"{row[1]}{marks[row[0]]}", *row[2:]) for row in shown.rows)
+    return shown.model_copy(update={"rows": rows, "notes": (*shown.notes, *notes)})
+
+
+def _throughput_notes(results: Results) -> list[str]:
+    """Return the definition, and a note on frozen weights in float32 where others have bf16: they cost more."""
+    notes = [
+        "Throughput is what all ranks consumed in the timed steps, divided by the slowest rank's wall time between "
+        "synchronised borders; warm-up steps, evaluation and the writing of records lie outside it. Virtual tokens a "
+        "method adds are not counted as tokens."
+    ]
+    shares = {method: max(of.values()) for method, of in results.values("frozen_bf16_percent").items()}
+    without = [method for method, share in shares.items() if not share]
+    if without and len(without) < len(shares):
+        notes.append(
+            f"Frozen weights are kept in bf16, but those of {', '.join(without)} in float32, with which it computes "
+            "outside the layers' own passes: they are cast at every step, and take twice the memory."
+        )
+    return notes
+
+
+# The other groups
+
+
+FEW = 200
+"""Examples under which a 99th percentile lies among the two slowest."""
+PHASES = {"setup": "set-up", "train": "training", "evaluation": "evaluation"}
+KINDS = {"cuda_allocated": "CUDA allocated", "cuda_reserved": "CUDA reserved", "host": "Host memory"}
+
+
+def _language_notes(results: Results) -> list[str]:
+    """Return a note on methods with answers cut before any scored part, as in reasoning, which score 0 for that."""
+    shares = {method: _cut_and_empty(results, method) for method in results.methods}
+    cut = [f"{method} {number(100 * share, '.1f')} %" for method, share in shares.items() if share]
+    if not cut:
+        return []
+    return [
+        "Share of the test rows whose answer was cut before anything that is scored, as in reasoning that doesn't end "
+        f"within max_new_tokens, and counts as empty: {', '.join(cut)}. A larger max_new_tokens may score otherwise."
+    ]
+
+
+def _cut_and_empty(results: Results, method: str) -> float:
+    """Return the share of a method's test rows with a cut and empty answer, the mean over seeds."""
+    answered = [results.selection.stored[record.run_id].texts for record in results.runs(method)]
+    shares = [
+        np.mean([cut and not text.strip() for cut, text in zip(one.cut, one.answer, strict=True)])
+        for one in answered
+        if one is not None and one.answer is not None and one.cut is not None
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _inference_notes(results: Results) -> list[str]:
+    notes = ["Merged: after the method's weights were folded into the backbone, where the method can do that."]
+    samples = results.reference.spec.settings.latency_samples
+    if samples and samples < FEW and results.measured("latency_ms_p99"):
+        notes.append(f"p99 of {samples} examples is nearly the slowest of them.")
+    return notes
+
+
+def _memory_chart(results: Results) -> Bars | None:
+    """Return the phases of the GPU's memory, else of the host's."""
+    kind = next((kind for kind in KINDS if results.measured(f"{kind}_train_mb")), None)
+    if kind is None:
+        return None
+    caption = f"{KINDS[kind]} by phase: peak of the largest rank, mean over seeds"
+    return {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}, "memory", caption, f"{KINDS[kind]} (MB)"
+
+
+GROUPS: Final = (
+    Group(
+        "language", "Language model", "best", "losses in other units, tokens right, answers cut", ("language",),
+        ("test_perplexity", "test_bits_per_byte", "test_token_accuracy", "test_cut_answers", "test_near_ties",
+         "answers_read_anew"),
+        notes=_language_notes,
+    ),
+    Group(
+        "forgetting", "Forgetting", "best", "loss on general text, after less before", ("forgetting",),
+        ("forgetting", "forgetting_error", "retention_loss", "base_retention_loss", "retention_texts"),
+        notes=lambda _: [
+            "Forgetting is the loss on general text after the training less the base model's; negative where the "
+            "training made it better."
+        ],
+        chart=lambda _: (
+            {"forgetting": ""}, "forgetting", "Forgetting: loss on general text after less before, mean over seeds",
+            "Forgetting (nats/token)",
+        ),
+    ),
+    Group(
+        "throughput", "Throughput", "cost", "samples, tokens, step times, drift", ("throughput", "time", "energy"),
+        ("samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens", "step_ms_p50",
+         "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules"),
+        f"Training speed, {OVER_SEEDS}", _throughput_notes,
+    ),
+    Group(
+        "memory", "Memory", "cost", "set-up, training, evaluation", ("memory",),
+        ("peak_memory_over_setup_mb", "peak_memory_mb", "host_before_training_mb",
+         *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)),
+        f"Peak memory by phase, {OVER_SEEDS}",
+        lambda _: [
+            "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the "
+            "whole process, libraries included; over set-up: the peak of training less what the process held right "
+            "before the first step, after giving back what was free. CUDA memory is what torch's allocator gave out "
+            "(allocated) or holds (reserved)."
+        ],
+        _memory_chart,
+    ),
+    Group(
+        "inference", "Inference", "cost", "test pass, and latency of one example", ("inference",),
+        ("inference_seconds", "inference_samples_per_second", "latency_ms_p50", "latency_ms_p99",
+         "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "first_token_ms_p50",
+         "generated_tokens_per_second"),
+        notes=_inference_notes,
+        chart=lambda _: (
+            {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"},
+            "latency", "Latency of one example: mean over seeds of each run's percentile",
+            "Latency of one example (ms)",
+        ),
+    ),
+    Group(
+        "merging", "Merging", "cost", "scores before and after", ("merging",),
+        ("test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
+         "merged_logit_difference", "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed",
+         "dequantized_bytes"),
+        notes=lambda _: ["Of methods that can be folded into the model's weights; what they score unmerged stands "
+                         "beside."],
+    ),
+    Group(
+        "parameters", "Parameters and gradients", "cost", "trained, saved, sent between processes",
+        ("parameters", "communication", "gradient"),
+        ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "frozen_bytes",
+         "saved_bytes", "allreduced_bytes_per_step", "within_nodes_bytes_per_step", "between_nodes_bytes_per_step",
+         "grad_norm", "grad_norm_per_sqrt_parameter", "skipped_steps"),
+        "Parameters and what they weigh",
+        lambda _: [
+            "The task's head is trained with every method and counted apart. Gradient norms of methods with different "
+            "numbers of parameters do not compare; the one per √parameter does better."
+        ],
+    ),
+)  # fmt: skip
+"""Tables in their order; the metrics of `quality` are columns of the scores."""
+ELSEWHERE = frozenset({
+    "first_step_seconds",  # the time budget
+    "train_seconds_second_clock",  # a self-check
+    "frozen_bf16_percent",  # a note on the throughput
+    "communication_ms", "communication_percent",  # scaling
+    "nvml_used_setup_mb", "nvml_used_train_mb", "nvml_used_evaluation_mb",  # the glossary: of the whole device
+})  # fmt: skip
+"""The harness's metrics that other tables show, or that serve as a check: no columns of their groups' tables."""
+_OWN = ELSEWHERE.union(STEADY, *(group.metrics for group in GROUPS))

@@ -1,0 +1,94 @@
+"""How to read the page: the words of its verdicts, and a glossary of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.deciding import turns
+from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Quantity, capitalized, section_of, sentence_list, table
+
+order = 149
+MOST_HOSTS = 8
+"""Number of hosts that are named."""
+
+
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield the words, and every metric as its probe declared it."""
+    words = table("definitions", "Words of this page", ("Word", "Meaning"), _words(results))
+    about = "may be best, behind, can't tell, equal, adjusted p"
+    yield section_of("definitions", "Definitions", words, question="reading", about=about)
+    rows = [
+        [
+            capitalized(m.title),
+            m.name,
+            m.unit or "1",
+            m.better,
+            m.phase,
+            f"{m.over_ranks} / {m.over_steps}",
+            m.definition,
+        ]
+        for m in results.definitions.values()
+    ]
+    columns = ("Metric", "Name", "Unit", "Better", "Phase", "Over ranks / steps", "Definition")
+    about = "every metric, as its probe defines it"
+    glossary = table("glossary", capitalized(about), columns, rows)
+    yield section_of("glossary", "Glossary", glossary, question="reading", about=about)
+
+
+def _words(results: Results) -> Iterator[tuple[str, str]]:
+    answer = answer_of(results)
+    margin = f"{answer.score.margin:.3g} {answer.score.difference_unit}".strip()
+    comparisons = terms.count_of(answer.tested, "comparison")
+    unit = "test row" if results.test_groups is None else "group of test rows"
+    yield "Score", "The mean over seeds, on the test rows."
+    yield "May be best", "No other method is shown to score better."
+    yield "Behind", "The methods named are shown to score better."
+    yield (
+        "Can't tell",
+        "The difference could be chance. It doesn't mean equal, and it doesn't pass on: a may tie with b, and b with "
+        "c, while a beats c.",
+    )
+    yield (
+        "Equal",
+        f"The difference is shown to be under {margin} of score, or {100 * results.margin.cost:g} % of a cost.",
+    )
+    yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
+    yield "p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."
+    yield (
+        "Scores are tested",
+        f"Within a seed and a {unit}, for {answer.judged}: two-way analysis of variance and paired t; the larger p "
+        f"counts. {_largest(results)}".strip(),
+    )
+    yield (
+        "Costs are tested",
+        "As factors within a seed (paired t of logarithms), for other seeds "
+        f"{_where(results)}. {turns(answer)}".strip(),
+    )
+    yield (
+        "A wrong verdict",
+        f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and a number of seeds fixed "
+        "before.",
+    )
+    yield "Seeds to decide", "How many would tell with a chance of 80 %, were the difference as measured."
+
+
+def _largest(results: Results) -> str:
+    """Return the largest difference of a row that the suite declares, as a sentence; empty where it declares none."""
+    if (largest := results.margin.largest_difference) is None:
+        return ""
+    shown = Quantity.of(results, results.quality).difference(largest)
+    unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
+    return f"Largest difference of a row: {shown}, declared in the suite{unused}."
+
+
+def _where(results: Results) -> str:
+    """Return the hosts for which claims on costs hold, the first of many."""
+    if not results.hosts:
+        return "on this machine (taken as one: not every record names its host)"
+    named, more = results.hosts[:MOST_HOSTS], len(results.hosts) - MOST_HOSTS
+    hosts = sentence_list([*named, f"{more} more"] if more > 0 else named)
+    return f"on {hosts}, where the runs of a seed share theirs" if len(results.hosts) > 1 else f"on {hosts}"

@@ -1,0 +1,294 @@
+"""Set-up: methods, protocol, jobs and hosts, environment, and every compared run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
+from hpml_bench.report.curves import LARGEST
+from hpml_bench.report.jobs import where
+from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.report.tables import (
+    MISSING,
+    Cell,
+    Quantity,
+    cell,
+    fact,
+    number,
+    option_list,
+    section_of,
+    sentence_list,
+    table,
+)
+from hpml_bench.suite.settings import Settings
+from hpml_bench.system.environment import Environment
+from hpml_bench.system.text import sanitize
+
+order = 110
+REPEATABILITY = (
+    "On the CPU of one machine, with the same versions, a specification run twice gives identical losses and "
+    "predictions; on cuda it differs in the last digits, since some backward kernels, attention's among them, add with "
+    "atomics, and NCCL's order of reduction varies."
+)
+
+
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield what was compared, under which protocol, where, and when."""
+    yield section_of("methods", "Methods", _methods(results), about="options and learning rates", folded=False)
+    protocol = (Text(sentences=_protocol(results)), _settings(results), _digests(results), _consumption(results))
+    about = "settings, digests, what was consumed, self-checks"
+    yield section_of("protocol", "Protocol", *protocol, _checks(results), about=about)
+    if results.times is not None or any(where(record) for record in results.compared):
+        text, blocks = Text(sentences=tuple(_jobs(results))), (_gantt(results), _hardware(results), _places(results))
+        yield section_of("jobs", "Jobs and hosts", text, *blocks, about="where each run ran, and when")
+    yield section_of("environment", "Environment", *_environment(results), about="machine and versions")
+    runs = _runs(results) if results.compared else None
+    yield section_of("runs", "Runs", runs, about="score, time and memory of each seed")
+
+
+def _methods(results: Results) -> Table:
+    """Return one row per compared method; with its optimizer, where any has one of its own."""
+    runs = [(label, results.runs(label)[0].spec) for label in results.methods]
+    own = any(spec.method.optimizer is not None for _, spec in runs)
+    rows: list[list[Cell]] = []
+    for label, spec in runs:
+        method, optimizer = spec.method, spec.method.optimizer or spec.settings.optimizer
+        used = ", ".join(part for part in (optimizer.name, option_list(optimizer.options)) if part)
+        rate: Cell = (f"{method.lr:g}", method.lr)
+        rows.append([label, method.method, rate, *([used] if own else []), option_list(method.options) or "none"])
+    columns = ("method", "Kind", "Learning rate", *(("Optimizer",) if own else ()), "Options")
+    return table("methods", "What differs between the methods; every other setting is the same", columns, rows)
+
+
+# Protocol
+
+
+def _protocol(results: Results) -> tuple[str, ...]:
+    name = results.reference.protocol_id or "not known: no run came far enough"
+    agrees = f"Protocol {name}: runs are compared only where it agrees, and where they consumed the same within a seed."
+    return agrees, *(fact(key, value) for key, value in results.reference.notes.items())
+
+
+def _settings(results: Results) -> Table:
+    meaning = {name: field.description or "" for name, field in Settings.model_fields.items()}
+    settings = results.reference.spec.settings.model_dump(mode="json")
+    if any(record.spec.method.optimizer is not None for record in results.compared):
+        del settings["optimizer"]  # it is listed with the differences between methods
+    rows = [[key, value, meaning.get(key.split(".")[0], "").replace("`", "")] for key, value in flat(settings)]
+    return table("settings", "Settings, identical for every method", ("Setting", "Value", "Meaning"), rows)
+
+
+def _digests(results: Results) -> Table:
+    digests = results.reference.digests
+    rows = [[key, value] for key, value in (digests.model_dump() if digests else {}).items() if value is not None]
+    return table("digests", "What the runs started from (SHA-256)", ("Part", "Digest"), rows)
+
+
+def _consumption(results: Results) -> Table:
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        used = [record.consumed for record in results.runs(method) if record.consumed]
+        fields = ("steps", "samples", "real_tokens", "padded_tokens")
+        ranges = (_range([getattr(one, field) for one in used]) for field in fields)
+        orders = " ".join(dict.fromkeys(one.order[:6] for one in used)) or MISSING
+        rows.append([method, *ranges, orders])
+    columns = ("method", "Steps", "Samples", "Real tokens", "Padded tokens", "Sample orders")
+    notes = [
+        "Per run, over all ranks; a range where seeds differ. Tokens before a method adds virtual ones. Orders: "
+        "digest of the sample order of each seed. Within a seed all compared runs consumed the same; those that "
+        "consumed something else are set apart and enter no mean."
+    ]
+    return table("consumption", "What the compared runs consumed", columns, rows, notes)
+
+
+def _range(values: list[int]) -> Cell:
+    low, high = min(values), max(values)
+    text = number(low, "d") if low == high else f"{number(low, 'd')}–{number(high, 'd')}"
+    return text, float(low) if low == high else text
+
+
+def _checks(results: Results) -> Table | None:
+    """Return one row per method: how many of its compared runs made and passed each check."""
+    examples = {check.name: check.detail for record in results.compared for check in record.checks}
+    if not examples:
+        return None
+    rows: list[list[Cell]] = []
+    for method in results.methods:
+        cells: list[Cell] = [method]
+        for name in examples:
+            made = [check.passed for run in results.runs(method) for check in run.checks if check.name == name]
+            cells.append(f"{sum(made)} of {len(made)}" if made else MISSING)
+        rows.append(cells)
+    notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
+    notes += [f"{name}, for example: {detail}." for name, detail in examples.items()]
+    return table("checks", "Arithmetic self-checks of the runs", ("method", *examples), rows, notes)
+
+
+# Jobs and hosts
+
+
+def _jobs(results: Results) -> Iterator[str]:
+    places = [place for record in results.compared if (place := where(record)) is not None]
+    if places:
+        hosts = len({host for place in places for host in place.hosts})
+        engines = sentence_list(sorted({place.engine for place in places}))
+        jobs = len({place.start for place in places})
+        done_by = f"{jobs} job{'s' * (jobs != 1)} of {engines} on {hosts} host{'s' * (hosts != 1)}"
+        yield f"{len(places)} compared runs were done by {done_by}."
+    if results.beside:
+        yield (
+            f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
+            "on their host. Neighbours slow each other by an unknown amount, so that scores are compared all the same, "
+            "and costs rank nothing."
+        )
+    if results.times is not None:
+        from hpml_bench.report.pictures.jobs import in_words
+
+        yield f"{in_words(results.times)}. Idle is start-up, preparation and attempts that are not kept."
+
+
+def _gantt(results: Results) -> Picture | None:
+    if results.times is None:
+        return None
+    from hpml_bench.report.pictures.jobs import gantt
+
+    return gantt(results, results.times)
+
+
+def _hardware(results: Results) -> Table | None:
+    """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
+    ordered = sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed)
+    groups = grouped(ordered, lambda record: (str(record.environment.get("fingerprint")), alone(record)))
+    quantities = [Quantity.of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
+    if len(groups) < 2 or not quantities:
+        return None
+    rows: list[list[Cell]] = []
+    for (fingerprint, quiet), records in groups.items():
+        title = f"{hardware(records[0])} ({sanitize(fingerprint, 12)})"
+        for method in results.methods:
+            own = [record for record in records if results.labels[record.run_id] == method]
+            cells = [_spread(quantity, own) for quantity in quantities]
+            rows += [[title, "none" if quiet else "some", method, len(own), *cells]] if own else []
+    notes = ["Mean ± standard deviation over the runs of a row; nothing is compared between rows of different groups."]
+    columns = ("Hardware", "Neighbours", "method", "Runs", *(quantity.header for quantity in quantities))
+    return table("costs_by_hardware", "Costs by hardware and neighbours", columns, rows, notes)
+
+
+def _spread(quantity: Quantity, records: Sequence[RunRecord]) -> Cell:
+    found = [record.metrics.get(quantity.metric.name) for record in records]
+    values = [value for value in found if value is not None and abs(value) < LARGEST]
+    return quantity.spread(statistics.mean_interval(values) if values else None)
+
+
+def hardware(record: RunRecord) -> str:
+    """Return a run's hardware in a few words: its GPUs, else its processor."""
+    given = record.environment.get("hardware")
+    parts = given if isinstance(given, dict) else {}
+    cards = parts.get("gpus")
+    names = [str(card.get("name")) for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
+    words = f"{len(names)} x {names[0]}" if names else f"{parts.get('cpu', 'unknown')}, {parts.get('cores', '?')} cores"
+    nodes = parts.get("nodes")
+    return sanitize(f"{nodes} nodes, {words}" if isinstance(nodes, int) and nodes > 1 else words, 60)
+
+
+def _places(results: Results) -> Table:
+    rows: list[list[Cell]] = []
+    for record in sorted(results.compared, key=lambda record: (record.started, record.run_id)):
+        if place := where(record):
+            label, seed, hosts = results.labels[record.run_id], record.spec.seed, ", ".join(place.hosts) or MISSING
+            rows.append([label, seed, hosts, place.engine, place.job, place.restart, _neighbours(record)])
+    columns = ("method", "Seed", "Hosts", "Engine", "Job", "Restart", "Neighbours")
+    notes = ["Restart: how often the engine had begun the job anew. Neighbours: other runs of this sweep on the host."]
+    return table("places", "Where the compared runs ran", columns, rows, notes)
+
+
+def _neighbours(record: RunRecord) -> int | None:
+    return None if record.neighbours is None else len(record.neighbours)
+
+
+# Environment
+
+
+def _environment(results: Results) -> tuple[Text | Table, ...]:
+    """Return the environment whose costs count, and the differences of the others."""
+    environments = list(results.machines.values())
+    if not environments or not any(record.environment for record in results.compared):
+        return ()
+    sentences = [REPEATABILITY]
+    if len(environments) > 1:
+        sentences.append(
+            f"The compared runs come from {len(environments)} environments of different hardware, versions or "
+            "settings. Scores are compared all the same; times, throughput and memory are of the first alone."
+        )
+    ignored = Environment.names("ignored")
+    shared = {key: value for key, value in environments[0][0].environment.items() if key not in ignored}
+    if results.hosts:
+        shared["hosts"] = ", ".join(results.hosts)
+    caption = "Environment of the runs that costs are of"
+    own = table("environment", caption, ("Item", "Value"), [[key, value] for key, value in flat(shared)])
+    first, rows = environment_of(environments[0][0]), []
+    for runs in environments[1:]:
+        other, by_method = environment_of(runs[0]), grouped(runs, lambda record: results.labels[record.run_id])
+        who = (f"{method}, seed {', '.join(str(run.spec.seed) for run in of)}" for method, of in by_method.items())
+        named = "; ".join(who)
+        keys = [key for key in dict.fromkeys([*first, *other]) if first.get(key) != other.get(key)]
+        rows += [[named, key, first.get(key, MISSING), other.get(key, MISSING)] for key in keys]
+    notes = ["All that costs are taken to depend on; where one of these differs, a run's costs enter nothing."]
+    columns = ("Runs", "Item", "Of the runs that costs are of", "Of these runs")
+    others = table("environments", "What differs in the other environments", columns, rows, notes)
+    return Text(sentences=tuple(sentences)), own, others
+
+
+# Runs
+
+
+def _runs(results: Results) -> Table:
+    """Return one row per compared run, in the order they ran; the others are listed among the failures."""
+    metrics = dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY))
+    quantities = [Quantity.of(results, name) for name in results.measured(*metrics)]
+    beside = any(not alone(record) for record in results.compared)
+    hosts = len({hosts_of(record) for record in results.compared}) > 1
+    rows: list[list[Cell]] = []
+    for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
+        costs = record.run_id in results.costs_shown
+        shown = {
+            q: record.metrics.get(q.metric.name) if costs or not q.metric.depends_on_machine else None
+            for q in quantities
+        }
+        row: list[Cell] = [results.labels[record.run_id], record.spec.seed, record.order, record.place]
+        row += [_neighbours(record)] if beside else []
+        row += [", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING] if hosts else []
+        row += [cell(record.seconds if costs else None, ".1f"), *(q.cell(value) for q, value in shown.items())]
+        rows.append([*row, record.run_id])
+    head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, *("Hosts",) * hosts, "Wall time (s)")
+    columns = (*head, *(q.header for q in quantities), "Run")
+    notes = ["Order: position in the plan of the sweep; place: within the seed. Wall time includes start-up."]
+    if beside:
+        notes.append("Neighbours: runs of this sweep on the same host meanwhile; costs of such a run rank nothing.")
+    return table("runs", "All compared runs", columns, rows, [*notes, *_turns(results)])
+
+
+def _turns(results: Results) -> list[str]:
+    """Return a note on whether the methods took turns within seeds, by their recorded places."""
+    if any(record.place is None for record in results.compared):
+        return []
+    apart = [seed for seed in results.seeds if not _in_order(results, seed)]
+    places = {method: {record.place for record in results.runs(method)} for method in results.methods}
+    fixed = [method for method, of in places.items() if len(of) == 1 and len(results.seeds) >= statistics.LEAST_SEEDS]
+    if not apart and not fixed:
+        return ["Within a seed the methods took turns: none had the same place in all seeds."]
+    findings = [f"in all seeds one place had {sentence_list(fixed)}"] if fixed else []
+    findings += [f"seeds {', '.join(map(str, apart))} did not run in the order of their places"] if apart else []
+    return [f"What the machine did over the sweep may lie on some methods more than on others: {'; '.join(findings)}."]
+
+
+def _in_order(results: Results, seed: int) -> bool:
+    """Whether a seed's runs began in the order of their places, with no other seed's between them."""
+    runs = sorted(results.compared, key=lambda r: (r.started, r.order or 0))
+    mine = [index for index, record in enumerate(runs) if record.spec.seed == seed]
+    places = [runs[index].place or 0 for index in mine]
+    return places == sorted(places) and mine[-1] - mine[0] == len(mine) - 1

@@ -1,0 +1,199 @@
+"""Speed: parts of the runs' time, scaling over ranks, and the price of gradient checkpointing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Section
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import method_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import MISSING, Cell, cell, limits, number, section_of, table
+
+order = 66
+PARTS = {
+    "start": "first_step_seconds",
+    "training": "train_seconds",
+    "validation": "evaluation_seconds",
+    "test": "inference_seconds",
+}
+"""Column and metric of the time budget."""
+Pair = tuple[RunRecord, RunRecord]
+"""Two runs of one method and seed."""
+Size = tuple[int, int]
+"""Numbers of ranks and of nodes."""
+ONE_SEED = "One seed gives no interval: it doesn't tell a factor from noise."
+
+
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield the time budget, scaling over ranks, and gradient checkpointing."""
+    yield _time_budget(results)
+    yield _scaling(results)
+    yield _checkpointing(results)
+
+
+def _time_budget(results: Results) -> Section | None:
+    """Return a table with one row per method and one for all runs; None if no run has its time to the first step."""
+    by_method = {method: [run for run in results.costed(method) if _timed(run)] for method in results.methods}
+    timed = [run for runs in by_method.values() for run in runs]
+    if not timed:
+        return None
+    rows = [[method, *_parts(runs)] for method, runs in by_method.items() if runs]
+    rows.append(["all", *_parts(timed)])
+    columns = ["method", "runs", "wall time (s)", *(f"{part} (%)" for part in PARTS), "rest (%)"]
+    spent = sum(run.metrics[metric] or 0.0 for run in timed for part, metric in PARTS.items() if part != "start")
+    notes = [
+        "Wall time as the sweep saw it, summed over the compared runs in one environment. Start: from the launch of "
+        "the processes to the first training step. Rest: probes that measure after training (latency, saved size), "
+        "logging, writing, and the end of the processes.",
+        f"Training and evaluation are {number(100 * spent / sum(run.seconds for run in timed), '.0f')} % of it.",
+    ]
+    budget = table("time_budget", "Where the time of the runs went", columns, rows, notes)
+    about = "start, training, validation, test"
+    return section_of("time-budget", "Time budget", budget, question="cost", about=about)
+
+
+def _timed(record: RunRecord) -> bool:
+    return bool(record.seconds) and all(record.metrics.get(metric) for metric in PARTS.values())
+
+
+def _parts(records: Sequence[RunRecord]) -> list[Cell]:
+    """Return number of runs, wall time, and the parts' percentages of it."""
+    wall = sum(record.seconds for record in records)
+    shares = [100 * sum(run.metrics[metric] or 0.0 for run in records) / wall for metric in PARTS.values()]
+    return [cell(len(records), "d"), cell(wall, ".1f"), *(cell(share, ".1f") for share in (*shares, 100 - sum(shares)))]
+
+
+# Factors between runs that differ in one setting, paired within seeds; they are outside the page's tests
+
+
+def _factor(pairs: Sequence[Pair], metric: str) -> statistics.Interval | None:
+    """Return the geometric mean of the second runs' values over the first ones', with its 95 % interval over seeds.
+
+    None where a run hasn't measured it, or a value isn't above 0.
+    """
+    values = [tuple(run.metrics.get(metric) or math.nan for run in pair) for pair in pairs]
+    if not values or not all(first > 0 and second > 0 for first, second in values):
+        return None
+    found = statistics.mean_interval([math.log(second / first) for first, second in values])
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return statistics.Interval(found.n, math.exp(found.mean), found.sd, low, high)
+
+
+def _between(interval: statistics.Interval | None, spec: str = ".2f") -> str:
+    return MISSING if interval is None else limits(interval.low, interval.high, spec)
+
+
+def _mean(runs: Sequence[RunRecord], metric: str) -> float:
+    """Return the mean of a metric over runs; NaN where one hasn't measured it."""
+    values = [run.metrics.get(metric) for run in runs]
+    return fmean(math.nan if value is None else value for value in values)
+
+
+def _scaling(results: Results) -> Section | None:
+    """Return a table with one row per method and number of ranks and nodes; None where all runs have the same."""
+    found = {method: by_size for method in results.methods if len(by_size := _matching(results, method)) > 1}
+    over = any(nodes > 1 for by_size in found.values() for _, nodes in by_size)
+    rows = [_of_size(method, size, by_size, over) for method, by_size in found.items() for size in sorted(by_size)]
+    columns = ["method", "ranks", "seeds", "samples/s", "speed-up", "95 % interval", "efficiency (%)",
+               "all-reduced (bytes/step)", "all-reduce time (ms)", "all-reduce share (%)",
+               *(["within nodes (bytes/step)", "between nodes (bytes/step)"] if over else [])]  # fmt: skip
+    notes = [
+        "Means over the seeds that every number of ranks has, with one global batch and the same threads a rank; runs "
+        "of one method and seed share a host. Speed-up: geometric mean of the factors within a seed, with its 95 % "
+        "interval for other seeds, not adjusted for the number of rows. Efficiency: speed-up divided by the ratio of "
+        "ranks. The all-reduce's time runs from a backward pass's first reduction to the end of its last; waiting for "
+        "slower ranks and work beside it are in it."
+    ]
+    notes += [ONE_SEED] if any(len(runs) < 2 for by_size in found.values() for runs in by_size.values()) else []
+    if over:
+        notes.append(
+            "2 × 1 is two nodes with one rank each, all like the machine of the other rows. Bytes within and between "
+            "nodes are those of a ring all-reduce, by its formula."
+        )
+    scaled = table("scaling", "The same training on more ranks", columns, rows, notes)
+    about = "the same training on more of them"
+    return section_of("scaling", "Scaling over ranks", scaled, question="cost", about=about)
+
+
+def _matching(results: Results, method: str) -> dict[Size, list[RunRecord]]:
+    """Return a method's runs by numbers of ranks and nodes, of the seeds that every pair has."""
+    by_size = results.scaled(method)
+    seeds = [{record.spec.seed for record in runs} for runs in by_size.values()]
+    shared = set.intersection(*seeds) if seeds else set()
+    found = {size: [record for record in runs if record.spec.seed in shared] for size, runs in by_size.items()}
+    return {size: runs for size, runs in found.items() if runs}
+
+
+def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over: bool) -> list[Cell]:
+    """Return the row of a method on so many ranks and nodes, beside its fewest."""
+    (ranks, nodes), fewest, runs = size, min(by_size), by_size[size]
+    base = {record.spec.seed: record for record in by_size[fewest]}
+    gain = _factor([(base[record.spec.seed], record) for record in runs], "samples_per_second")
+    up = gain.mean if gain else math.nan
+    reduced = [_mean(runs, name) for name in ("allreduced_bytes_per_step", "communication_ms", "communication_percent")]
+    values = [100 * up * fewest[0] / ranks, *(reduced if ranks > 1 else [math.nan] * 3)]
+    values += [_mean(runs, f"{where}_nodes_bytes_per_step") for where in ("within", "between")] if over else []
+    formats = (".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
+    return [
+        method,
+        (str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}", float(ranks)),
+        len(runs),
+        cell(_mean(runs, "samples_per_second"), ",.0f"),
+        cell(up, ".2f"),
+        MISSING if size == fewest else _between(gain),
+        *(cell(v, spec) for v, spec in zip(values, formats, strict=False)),
+    ]
+
+
+def _checkpointing(results: Results) -> Section | None:
+    """Return a table with one row per method that ran with and without gradient checkpointing; None where none did."""
+    found = {method: pairs for method in results.methods if (pairs := _kept_and_again(results, method))}
+    columns = ("method", "seeds", "time, kept (s)", "time, computed again (s)", "ratio", "95 % interval of the ratio",
+               "peak, kept (MB)", "peak, computed again (MB)", "saved (MB)", "95 % interval of saved (MB)")  # fmt: skip
+    notes = [
+        "Means over the seeds that a method ran with and without gradient checkpointing, all else equal and both on "
+        "one host. The same steps lead to the same model but for rounding. Time and peak are those of training. Ratio: "
+        "geometric mean of the factors within a seed. Intervals are for other seeds, not adjusted for their number."
+    ]
+    notes += [ONE_SEED] if any(len(pairs) < 2 for pairs in found.values()) else []
+    caption, about = "Activations kept, or computed again in the backward pass", "time that it costs, memory it saves"
+    rows = [_of_checkpointing(method, pairs) for method, pairs in found.items()]
+    shown = table("checkpointing", caption, columns, rows, notes)
+    return section_of("checkpointing", "Gradient checkpointing", shown, question="cost", about=about)
+
+
+def _kept_and_again(results: Results, method: str) -> list[Pair]:
+    """Return a method's runs of either kind by seed: one that keeps its activations, one that computes them again."""
+    own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
+    pairs = [
+        (record, other)
+        for other in results.selection.checkpointed
+        if (record := own.get((method_of(other), other.spec.seed)))
+    ]
+    return [(b, a) if a.spec.settings.gradient_checkpointing else (a, b) for a, b in pairs]
+
+
+def _of_checkpointing(method: str, pairs: Sequence[Pair]) -> list[Cell]:
+    kept, again = ([pair[side] for pair in pairs] for side in (0, 1))
+    (time, longer), (peak, lower) = (
+        [_mean(runs, name) for runs in (kept, again)] for name in ("train_seconds", "peak_memory_mb")
+    )
+    ratio = _factor(pairs, "train_seconds")
+    peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
+    saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
+    return [
+        method,
+        len(pairs),
+        cell(time, ".2f"),
+        cell(longer, ".2f"),
+        cell(ratio.mean if ratio else None, ".2f"),
+        _between(ratio),
+        cell(peak, ",.0f"),
+        cell(lower, ",.0f"),
+        cell(peak - lower, ",.0f"),
+        _between(statistics.mean_interval(saved) if len(saved) == len(pairs) else None, ",.0f"),
+    ]

@@ -1,0 +1,221 @@
+"""Training: curves over the steps, and time to quality (MLPerf's term): seconds and samples until target scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
+from statistics import median
+from typing import NamedTuple
+
+from hpml_bench import statistics
+from hpml_bench.plugins.blocks import Fold, Section, Table, Text
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import untrained
+from hpml_bench.report.curves import validation_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import Cell, Quantity, number, section_of, table
+
+order = 45
+SHARES = (0.5, 0.75, 0.9)
+"""Targets, as shares of the way from the score at the start to the best mean."""
+ERRORS = 2.0
+"""Standard errors of a score on the validation rows within which there is no target: noise alone may reach it."""
+Labels = tuple[str, str, float]
+"""Title, unit with a space before it, and what values are multiplied by."""
+
+
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield the time to target scores, and the curves."""
+    yield _time_to_quality(results)
+    yield _curves(results)
+
+
+# Curves
+
+
+def _curves(results: Results) -> Section | None:
+    """Return a chart per metric that was recorded: the harness's own, then others that have points."""
+    from hpml_bench.report.pictures.charts import line_chart
+
+    labels: dict[str, Labels] = {
+        "train_loss": ("Training loss", "", 1.0),
+        "validation_loss": ("Validation loss", "", 1.0),
+    }
+    if results.quality in results.definitions:
+        quantity = Quantity.of(results, results.quality)
+        labels[validation_of(results.quality)] = _labels(quantity, f"Validation {quantity.title}")
+    labels["grad_norm"] = ("Gradient norm before clipping", "", 1.0)
+    others = [name for name in results.curves if name in results.definitions and name not in labels]
+    labels |= {name: _labels(quantity := Quantity.of(results, name), quantity.heading) for name in others}
+    figures = {metric: line_chart(results, metric, *own) for metric, own in labels.items()}
+    norm = figures.pop("grad_norm")
+    fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
+    place = "mean over seeds, by step"
+    return section_of(
+        "curves", "Training curves", *figures.values(), fold, question="training", about=place, folded=False
+    )
+
+
+def _labels(quantity: Quantity, title: str) -> Labels:
+    return title, f" {quantity.unit}" if quantity.unit else "", quantity.scale
+
+
+# Time to quality
+
+
+class Reached(NamedTuple):
+    """Samples and seconds at which a run first reached a target."""
+
+    samples: float
+    seconds: float | None
+
+
+def _time_to_quality(results: Results) -> Section | None:
+    """Return samples, and seconds where one environment measured them; nothing without validation curves."""
+    if results.quality not in results.definitions:
+        return None
+    targets = Targets(results)
+    title, levels = targets.score.title, targets.levels
+    blocks: list[Text | Table | None] = []
+    if levels:
+        until = f"until a validation {title}"
+        timed = results.curves.get("step_seconds")
+        blocks = [
+            targets.table("seconds", f"Training seconds {until}", ".2f") if timed else None,
+            targets.table("samples", f"Samples trained on {until}", ",.0f"),
+        ]
+    elif targets.way:
+        why = (
+            f"No target is given: on {results.validation_rows:,} validation rows the best mean {title} is within their "
+            f"noise of {targets.start_in_words}, where training begins."
+        )
+        blocks = [Text(sentences=(why,))]
+    name, about = f"Time to {results.score_title}", "seconds and samples until a validation score"
+    return section_of(f"time-to-{targets.score.slug}", name, *blocks, question="training", about=about)
+
+
+class Targets:
+    """Target scores on the validation rows, and the times at which runs reach them."""
+
+    def __init__(self, results: Results) -> None:
+        self.results, self.score = results, Quantity.of(results, results.quality)
+        self.points = validation_of(results.quality)
+        self.curves = results.curves.get(self.points, {})
+        self.sign = 1 if self.score.metric.better == "higher" else -1
+        self.base = tuple(method for method in results.methods if all(map(untrained, results.runs(method))))
+        """Methods that train nothing: the base model."""
+
+    def _best(self, values: tuple[float, ...]) -> float:
+        return self.sign * max(self.sign * value for value in values)
+
+    @cached_property
+    def start(self) -> float | None:
+        """The score from which learning is counted: the untrained base model's, where it was run, else chance."""
+        if base := [self._best(curve.values) for method in self.base for curve in self.curves.get(method, ())]:
+            return statistics.mean_interval(base).mean
+        guessed = self.results.guess
+        return guessed.chance if guessed is not None and math.isfinite(guessed.chance) else None
+
+    @property
+    def start_in_words(self) -> str:
+        """The start with what it is."""
+        value = self.score.text(self.start, unit=True)
+        if self.base:
+            return f"the base model's {value}"
+        rows = self.results.test_set
+        if rows is None or rows.texts is None:
+            return f"chance ({value})"
+        return f"chance ({value}; no run of the method none shows what the base model gets before training)"
+
+    @cached_property
+    def way(self) -> float:
+        """How far the best mean over seeds of a method's best evaluation lies beyond the start; else 0."""
+        if not self.curves or self.start is None:
+            return 0.0
+        means = [statistics.mean_interval([self._best(c.values) for c in of]).mean for of in self.curves.values()]
+        return max(0.0, self.sign * (self._best(tuple(means)) - self.start))
+
+    @property
+    def noise(self) -> float:
+        """`ERRORS` standard errors of a score on the validation rows, by the test rows' spread in the median run.
+
+        Validation rows are taken to be in groups as large as those of the test rows.
+        """
+        results = self.results
+        groups = results.validation_rows * (results.test_groups or results.test_rows) / results.test_rows
+        scores = [of for method in results.methods for of in results.scores(method).values()]
+        spreads = [of.std(ddof=1) for of in scores if of.size > 1]
+        return ERRORS * (median(spreads) if spreads else 0.0) / math.sqrt(groups)
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """Target scores: half, three quarters and nine tenths of the way from the start to the best mean.
+
+        Rounded towards the start: percentages to 5 points, or to 1 where that way is short; other scores to a half or a
+        tenth of the power of ten below that way. Those that the noise of the validation rows may reach are left out.
+        """
+        if self.start is None or self.way <= 0:
+            return ()
+        power = math.floor(math.log10(self.way))
+        grid = float(f"{5 if self.way > 2 * 10.0**power else 1}e{power - 1}")
+        digits = max(0, 1 - power)
+        if self.score.unit == "%":
+            grid, digits = 0.05 if self.way > 0.2 else 0.01, 2
+        ways = (self.sign * share * self.way for share in SHARES)
+        levels = (self.sign * math.floor(self.sign * (self.start + way) / grid + 1e-9) * grid for way in ways)
+        least = self.noise
+        beyond = (level for level in levels if self.sign * (level - self.start) > least)
+        return tuple(dict.fromkeys(round(level, digits) for level in beyond))
+
+    def reached(self, record: RunRecord, target: float) -> Reached | None:
+        """Return when a run's validation score was first at `target` or beyond; None if never."""
+        method, seed = self.results.labels[record.run_id], record.spec.seed
+        curve = self.results.curve(self.points, method, seed)
+        steps = zip(curve.steps, curve.values, strict=True) if curve else ()
+        step = next((step for step, value in steps if self.sign * value >= self.sign * target), None)
+        if step is None:
+            return None
+        samples = step * record.spec.settings.global_batch
+        if record.consumed:
+            samples = min(samples, record.consumed.samples)  # the last batch of an epoch may be smaller
+        if samples == 0:  # a score before the first step
+            return Reached(0.0, 0.0)
+        timed = self.results.curve("step_seconds", method, seed)
+        whole = timed and timed.steps[:step] == tuple(range(1, step + 1))  # a missing step would shorten the sum
+        return Reached(float(samples), list(accumulate(timed.values))[step - 1] if timed and whole else None)
+
+    def table(self, what: str, caption: str, spec: str) -> Table:
+        """Return `seconds` or `samples` until each target, of the methods that train."""
+        results, rows = self.results, list[list[Cell]]()
+        for method in (method for method in results.methods if method not in self.base):
+            of = results.costed(method) if what == "seconds" else results.runs(method)
+            runs = [run for run in of if results.curve(self.points, method, run.spec.seed)]
+            rows.append(
+                [method, *(_cell([self.reached(run, level) for run in runs], what, spec) for level in self.levels)]
+            )
+        notes = [
+            f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three quarters and nine "
+            f"tenths of the way from {self.start_in_words} to the best mean; those within the noise of so many rows "
+            "are left out.",
+            "Mean ± standard deviation over the seeds that reach the target, at the first evaluation at it or "
+            f"{'above' if self.sign > 0 else 'below'}; times are rounded up to the next evaluation (eval_every). never "
+            "(k of n): k of n seeds didn't reach the target; the mean is of the others. Seconds are those of the "
+            "training steps, warm-up included, evaluation not.",
+        ]
+        percent = self.score.unit == "%"
+        shown = (f"{level * self.score.scale:.0f}" if percent else f"{level:g}" for level in self.levels)
+        columns = ("method", *(f"{text} {self.score.unit}".strip() for text in shown))
+        return table(f"{what}_to_{results.quality.removeprefix('test_')}", caption, columns, rows, notes)
+
+
+def _cell(found: list[Reached | None], what: str, spec: str) -> Cell:
+    values = [value for one in found if one and (value := getattr(one, what)) is not None]
+    never = sum(one is None for one in found)
+    missed = f"never ({never} of {len(found)})"
+    if not values:
+        return (missed, None) if never else ("–", None)
+    interval = statistics.mean_interval(values)
+    text = number(interval.mean, spec) + (f" ± {number(interval.sd, spec)}" if interval.sd else "")
+    return f"{text}, {missed}" if never else (text, interval.mean)

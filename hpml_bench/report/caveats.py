@@ -1,0 +1,176 @@
+"""Limits of a folder's claims: scores like a guess, under-trained runs, rates tuned elsewhere, unsteady speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpml_bench import statistics
+from hpml_bench.records.run import RunRecord
+from hpml_bench.records.tuning import TuningRecord
+from hpml_bench.report.comparability import settings_of
+from hpml_bench.report.results import Results
+
+# Guessing
+
+Shown = Literal["seeds", "rows", "not"]
+"""Scope for which a method is shown to beat guessing: other seeds and rows; other rows in each of its runs; none."""
+
+
+def beside_guess(results: Results) -> dict[str, Shown]:
+    """Return method -> scope for which it is shown to beat a constant answer; empty where that can't be tested.
+
+    One-sided, Holm over both tests of all methods at guessing's share of the page's 5 %: over other seeds and rows, or
+    their groups, from three seeds on; over other rows in each run.
+    """
+    found = results.guess
+    if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
+        return {}
+    sign = -1.0 if results.definitions[results.quality].better == "lower" else 1.0
+    guessed = results.by_group(found.scores)
+    gains = [
+        np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
+        for method in results.methods
+    ]
+    return dict(
+        zip(results.methods, beats_guess(gains, results.score_span, results.look, results.score_step), strict=True)
+    )
+
+
+def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[Shown]:
+    """Return for each method the scope for which it is shown to beat guessing.
+
+    `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
+    `statistics.crossed_evidence`.
+    """
+    tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}
+    in_each_run = [max(map(_p_above_over_rows, of)) for of in gains]
+    adjusted = statistics.holm([*tested.values(), *in_each_run])
+    level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
+    over_seeds = {at for at, p in zip(tested, adjusted, strict=False) if p < level}
+    in_each = [p < level for p in adjusted[len(tested) :]]
+    return ["seeds" if at in over_seeds else "rows" if better else "not" for at, better in enumerate(in_each)]
+
+
+def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
+    """Return the one-sided p of a run's gains [rows]: McNemar's exact test of right and wrong, else Student's t."""
+    if gains.mean() <= 0:
+        return 1.0
+    if set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
+        return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
+    evidence = statistics.rows_evidence(gains)
+    return statistics.p_different(evidence) / 2 if evidence else 1.0
+
+
+def _p_above(gains: NDArray[np.float64], span: float, step: float) -> float:
+    """Return the one-sided p of no gain over the constant answer, of [seeds, rows]."""
+    evidence = statistics.crossed_evidence(gains, span, step)
+    return max((statistics.p_different(one) / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)
+
+
+# Learning to the end
+
+STILL_FALLING = 0.02
+"""Share of the validation loss by which it fell between the last two evaluations, from which a run counts as
+under-trained. Learning rates that end at zero flatten a curve by themselves, so that a fall is the more telling."""
+
+
+def under_trained(results: Results) -> dict[str, tuple[int, ...]]:
+    """Return method -> seeds whose validation loss still fell at the last step; only methods that have some."""
+    found: dict[str, tuple[int, ...]] = {}
+    for method, curves in results.curves.get("validation_loss", {}).items():
+        for curve in (curve for curve in curves if len(curve.values) > 1):
+            before, last = curve.values[-2:]
+            if last == min(curve.values) and before - last > STILL_FALLING * abs(before):
+                found[method] = (*found.get(method, ()), curve.seed)
+    return found
+
+
+# Tuning
+
+TRAINS_NOTHING = frozenset(
+    {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
+     "threads"}
+)  # fmt: skip
+"""Settings that may differ between tuning and comparison without a note."""
+
+
+def other_settings(results: Results, record: TuningRecord) -> list[str]:
+    """Return the settings that bear on training and differ between tuning and comparison, defaults resolved."""
+    here, there = settings_of(record.settings), settings_of(results.reference.spec.settings)
+    return [key for key in here if here[key] != there[key] and key not in TRAINS_NOTHING]
+
+
+def other_starts(results: Results, record: TuningRecord) -> list[str]:
+    """Return the parts, of weights, tokenizer and data, that differ from the compared runs'; unrecorded ones do."""
+    compared = results.reference.digests
+    if compared is None:
+        return []
+    return [part for part in ("weights", "tokenizer", "data") if record.digests.get(part) != getattr(compared, part)]
+
+
+# Steady speed
+
+MOST_DRIFT, LONGEST_PAUSE = 0.05, 0.2
+TELLING = 0.1
+"""Drift that the windows of a method together must exclude; else they are too short to tell."""
+Flag = Literal["drifts", "too short to tell", "paused"]
+
+
+def unsteady(results: Results, flag: Flag) -> dict[str, tuple[str, ...]]:
+    """Return method -> clauses with evidence against a steady state in its timed windows; only flagged methods.
+
+    A run drifts where the whole interval of its drift lies beyond 5 %, and paused where one step took over a fifth of
+    the time. The windows of a method are too short to tell where the interval of their mean drift reaches beyond 10 %
+    and doesn't show one. Values that aren't recorded raise no flag.
+    """
+    found = {}
+    for method in results.methods:
+        runs = results.costed(method)
+        if flag == "too short to tell":
+            found[method] = _too_short(runs)
+        else:
+            why = ((run.spec.seed, _drifts(run) if flag == "drifts" else paused(run)) for run in runs)
+            found[method] = tuple(f"seed {seed}: {clause}" for seed, clause in why if clause)
+    return {method: clauses for method, clauses in found.items() if clauses}
+
+
+def _drifts(record: RunRecord) -> str | None:
+    low, high = (record.metrics.get(f"step_time_drift_{end}") for end in ("low", "high"))
+    if low is None or high is None or not (low > MOST_DRIFT or high < -MOST_DRIFT):
+        return None
+    return f"drift {_between(low, high)}"
+
+
+def paused(record: RunRecord) -> str | None:
+    """Return how much of a run's timed window one step took, where that is over a fifth of it."""
+    steps, variation = record.metrics.get("timed_steps"), record.metrics.get("step_time_cv")
+    # One step that takes the share f of n steps' time, as when the machine was suspended, makes the variation √n f.
+    if not steps or variation is None or variation / math.sqrt(steps) <= LONGEST_PAUSE:
+        return None
+    return f"one step took about {100 * variation / math.sqrt(steps):.0f} % of the time"
+
+
+def _too_short(runs: tuple[RunRecord, ...]) -> tuple[str, ...]:
+    """Return the interval of the runs' mean drift where it doesn't exclude a drift of `TELLING`.
+
+    Of logarithms d with half widths h over n runs: mean d ± √Σ h² / n.
+    """
+    known = [run for run in runs if any(metric.name == "step_time_drift_low" for metric in run.definitions)]
+    ends = [[run.metrics.get(f"step_time_drift_{end}") for end in ("low", "high")] for run in known]
+    logs = [(math.log1p(low), math.log1p(high)) for low, high in ends if low is not None and high is not None]
+    if not known or len(logs) < len(known):
+        return (f"too few steps in {len(known) - len(logs)} of {len(known)} runs",) if known else ()
+    mean = sum(low + high for low, high in logs) / 2 / len(logs)
+    half = math.sqrt(sum((high - low) ** 2 / 4 for low, high in logs)) / len(logs)
+    low, high = math.expm1(mean - half), math.expm1(mean + half)
+    tells = low > MOST_DRIFT or high < -MOST_DRIFT or (low >= -TELLING and high <= TELLING)
+    return () if tells else (f"drift {_between(low, high)} over its runs",)
+
+
+def _between(low: float, high: float) -> str:
+    return f"[{100 * low:+.1f} %, {100 * high:+.1f} %]".replace("-", "−")

@@ -1,0 +1,149 @@
+"""Made folders whose pages are kept: jobs, hosts, failures, looks, a tuning, and a page over suites; few metrics each.
+
+`GOLDEN=write python -m pytest tests/report/test_golden.py` writes the pages anew, as tests/files/golden/NAME.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from helpers import made_records, rich_records
+from helpers.made_records import METHODS, SETTINGS, failed, in_suite, record, sweep
+from hpml_bench.records.run import Declared, Metric, Point, RunRecord
+from hpml_bench.records.tuning import Trial, TunedMethod, TuningRecord
+from hpml_bench.report.render import load, page_over, write_page, write_report
+from hpml_bench.suite.settings import DatasetSpec
+from hpml_bench.suite.suite import Margin
+
+PAGES = Path(__file__).parents[1] / "files" / "golden"
+SHOWN = ("test_accuracy", "test_macro_f1", "test_loss", "train_seconds", "samples_per_second", "peak_memory_mb",
+         "saved_bytes", "trainable_percent")  # fmt: skip
+"""Metrics of the made runs: those of the tables that are compared, and one or two of the others."""
+TIME = "train_seconds"
+
+
+def few(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return records with the metrics of `SHOWN` alone."""
+    definitions = tuple(metric for metric in made_records.DEFINITIONS if metric.name in SHOWN)
+    return [
+        run.model_copy(
+            update={
+                "definitions": definitions,
+                "metrics": {name: value for name, value in run.metrics.items() if name in SHOWN},
+            }
+        )
+        for run in records
+    ]
+
+
+def course(method: str, seed: int) -> list[Point]:
+    """Return a course whose validation loss still falls at the end for lora alone."""
+    ends = {"lora": (0.50, 0.45), "full": (0.50, 0.52)}.get(method, (0.5, 0.5))
+    losses = zip((40, 70, 100), (1.0, *ends), strict=True)
+    made = [Point(metric="validation_loss", step=step, value=value) for step, value in losses]
+    return [*made, *(point for point in made_records.points(method, seed) if point.metric == "validation_accuracy")]
+
+
+def on_hosts(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return runs on hosts in turn by seed, but one elsewhere, one of another kernel and one with a neighbour."""
+    found = []
+    for run in records:
+        name, seed = run.spec.method.name, run.spec.seed
+        environment = run.environment | {"hosts": ["n9" if (name, seed) == ("full", 2) else f"n{seed % 2}"]}
+        if (name, seed) == ("head", 1):
+            environment |= {"kernel": "6.9"}
+        beside = ("another",) if (name, seed) == ("lora", 3) else ()
+        found.append(run.model_copy(update={"environment": environment, "neighbours": beside}))
+    return found
+
+
+def _jobs(folder: Path) -> Path:
+    return rich_records.write(folder)
+
+
+def _hosts(folder: Path) -> Path:
+    return made_records.write(folder, on_hosts(few(sweep(("lora", "full", "head"), 5))), course)
+
+
+def _failures(folder: Path) -> Path:
+    runs = few(sweep(("lora", "full", "head"), 4))
+    lost = {("full", 1), ("full", 3), ("head", 2)}
+    guess = [
+        run.model_copy(update={"metrics": run.metrics | {"test_accuracy": 0.27}})
+        if run.spec.method.name == "head"
+        else run
+        for run in runs
+        if (run.spec.method.name, run.spec.seed) not in lost
+    ]
+    broken = [
+        failed("full", 1, "diverged", "the loss is NaN"),
+        failed("full", 3, "timeout", "took over 60 s"),
+        failed("head", 2, "interrupted", "Ctrl-C"),
+        failed("peft", 0, "unsupported", "needs convolutions"),
+        record("adapter", 0, consumed=None),
+        record("lora", 0, 20, settings=SETTINGS.model_copy(update={"train_samples": 512})),
+    ]
+    place = made_records.write(folder, [*guess, *few(broken)], course)
+    (place / "torn").mkdir()
+    (place / "torn" / "run.json").write_text("{")
+    return place
+
+
+def _looks(folder: Path) -> Path:
+    margin = Margin(quality=0.02, cost=0.1)
+    runs = [
+        run.model_copy(update={"declared": Declared(seeds=4 if run.spec.seed < 4 else 6, margin=margin)})
+        for run in few(sweep(("lora", "full", "adapter"), 6))
+    ]
+    return made_records.write(folder, runs, course)
+
+
+def _tuned(folder: Path) -> Path:
+    accuracy: Metric = next(metric for metric in made_records.DEFINITIONS if metric.name == "test_accuracy")
+
+    def tuned(name: str, *scores: float | None) -> TunedMethod:
+        trials = [
+            Trial(number=at, lr=rate, seed=100 + at, status="diverged" if score is None else "ok", score=score,
+                  loss=None if score is None else 1 - score, seconds=2.0, samples=1600, parameters=9,
+                  run_id=f"{name}-{at}")
+            for at, (rate, score) in enumerate(zip((1e-3, 3e-3, 1e-2), scores, strict=True))
+        ]  # fmt: skip
+        return TunedMethod(spec=record(name).spec.method, low=3e-4, high=3e-2, trials=tuple(trials), better="higher")
+
+    place = made_records.write(folder, few(sweep(("lora", "full"), 2)), course)
+    found = TuningRecord(
+        suite="example", sampler="qmc", factor=10.0, settings=SETTINGS, validation_rows=500, headline=accuracy,
+        digests={key: value for key, value in made_records.DIGESTS if value},
+        methods=(tuned("lora", 0.7, 0.8, None), tuned("full", 0.6, 0.7, 0.75)),
+    )  # fmt: skip
+    (place / "tuning").mkdir()
+    (place / "tuning" / "trials.json").write_text(found.model_dump_json())
+    return place
+
+
+MADE: dict[str, Callable[[Path], Path]] = {
+    "jobs": _jobs,
+    "hosts": _hosts,
+    "failures": _failures,
+    "looks": _looks,
+    "tuned": _tuned,
+}
+
+
+def page(name: str, folder: Path) -> str:
+    """Return the Markdown of a made folder, or of nine made suites, without its charts and its glossary."""
+    out = folder / "out"
+    if name == "over_suites":
+        suites = []
+        for number in range(9):
+            data = DatasetSpec(name="newswire", options={"p": 0.6, "of": f"data {number}"})
+            runs = [in_suite(run, f"suite-{number}", data) for run in few(sweep(METHODS[:3], 3))]
+            suites.append(load(made_records.write(folder / f"suite-{number}", runs, lambda *_: [])))
+        write_page(page_over(suites, out), out, ("md",))
+    else:
+        write_report(MADE[name](folder / "records"), out, ("md",))
+    text = (out / "report.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[.*\n\n?", "", text, flags=re.MULTILINE)
+    return re.sub(r"<details><summary>Glossary.*?</details>\n", "", text, flags=re.DOTALL)

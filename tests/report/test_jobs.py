@@ -1,0 +1,170 @@
+"""Runs that jobs did: where they ran, their costs by hardware, and the jobs in time."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_sections import load, said, section, tables
+
+from helpers import made_records
+from helpers.made_records import by_jobs, failed, record, sweep
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.records.jobs import JOBS, Job, write_job
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.jobs import moment, sweep_times, where
+from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.render import write_report
+from hpml_bench.report.results import TIME, Results
+
+THREE = ("lora", "full", "head")
+QUEUED = "2026-01-02T03:00:00+00:00"
+
+
+def with_jobs(folder: Path, records: list[RunRecord]) -> Results:
+    """Write records with their jobs, and read them."""
+    made_records.write(folder, records)
+    made_records.write_jobs(folder, records)
+    return Results.load(folder)
+
+
+def job(number: int, began: int, ended: int | None, restart: int = 0, unit: int | None = None) -> Job:
+    """Return a job that began, and ended, so many seconds after it was queued."""
+    start = datetime.fromisoformat(QUEUED)
+    return Job(
+        engine="slurm", job=f"12_{number}", restart=restart, unit=number if unit is None else unit, host="n1", pid=3,
+        queued=QUEUED, began=(start + timedelta(seconds=began)).isoformat(),
+        ended=None if ended is None else (start + timedelta(seconds=ended)).isoformat(),
+    )  # fmt: skip
+
+
+def run_of(number: int, began: int, seconds: float, restart: int = 0) -> RunRecord:
+    """Return a run of a job, begun so many seconds after the job was queued."""
+    place = {"engine": "slurm", "job": f"12_{number}", "restart": restart, "unit": number, "host": "n1"}
+    started = (datetime.fromisoformat(QUEUED) + timedelta(seconds=began)).isoformat()
+    environment = made_records.ENVIRONMENT | {"where": place}
+    return record("lora", number, started=started, seconds=seconds, environment=environment)
+
+
+def test_the_page_tells_where_each_run_ran(tmp_path: Path) -> None:
+    """Hosts, engine, job, restart and neighbours of every compared run; the environment names no job."""
+
+    def change(run: RunRecord) -> dict[str, Any]:
+        place = run.environment["where"] | {"hosts": ["n1", "n2"], "restart": 1}
+        return {"environment": run.environment | {"where": place}} if run.spec.seed == 1 else {}
+
+    results = with_jobs(tmp_path, [run.model_copy(update=change(run)) for run in by_jobs(sweep(THREE, 4))])
+    places = tables("jobs", results)["places"]
+    assert len(places.rows) == 12
+    assert ("lora", "0", "n1", "slurm", "12_0", "0", "0") in places.rows
+    assert ("lora", "1", "n1, n2", "slurm", "12_1", "1", "0") in places.rows
+    assert not [row for row in tables("environment", results)["environment"].rows if row[0].startswith("where")]
+    assert len(results.machines) == 1, "hosts that are alike are one environment"
+
+
+def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
+    """A sweep in one process has nothing to say of jobs, also where a sweep before left one."""
+    results = load(tmp_path, sweep(THREE, 3))
+    assert section("jobs", results) is None
+    write_job(tmp_path, job(0, 10, 50))
+    assert section("jobs", Results.load(tmp_path)) is None
+
+
+def test_costs_are_grouped_by_hardware(tmp_path: Path) -> None:
+    """A row a hardware, neighbours or none, and method, each the mean of its own runs; of one group no table."""
+    whole = by_jobs(sweep(THREE, 4))
+    assert "costs_by_hardware" not in tables("jobs", with_jobs(tmp_path / "one", whole))
+    cards = {"gpus": [{"name": "NVIDIA H100", "memory_mb": 80000}] * 2, "nodes": 2}
+
+    def change(run: RunRecord) -> dict[str, Any]:
+        if run.spec.seed == 3:
+            hardware = run.environment["hardware"] | cards
+            return {"environment": run.environment | {"fingerprint": "ffff00001111", "hardware": hardware}}
+        return {"neighbours": ("x",)} if run.spec.seed == 2 else {}
+
+    records = [run.model_copy(update=change(run)) for run in whole]
+    found = tables("jobs", with_jobs(tmp_path / "two", records))["costs_by_hardware"]
+    assert [row[:2] for row in found.rows if row[2] == "full"] == [
+        ("Example CPU @ 2.0 GHz, 2 cores (0123456789ab)", "none"),
+        ("Example CPU @ 2.0 GHz, 2 cores (0123456789ab)", "some"),
+        ("2 nodes, 2 x NVIDIA H100 (ffff00001111)", "none"),
+    ]
+    times: list[float] = [r.metrics[TIME] or 0.0 for r in records if r.spec.method.name == "full"]
+    column = found.columns.index("Training time (s)")
+    shown = [row[column] for row in found.values or () if row[2] == "full"]
+    assert shown == pytest.approx([(times[0] + times[1]) / 2, times[2], times[3]])
+
+
+def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
+    """Queued, in runs, idle, and from the first submission to the last end; a preparation is no idle time."""
+    for one in (job(9, 10, 40, unit=-1), job(0, 50, 100), job(1, 60, 200)):
+        write_job(tmp_path, one)
+    times = sweep_times(tmp_path, [run_of(0, 55, 30.0), run_of(1, 70, 60.0), run_of(1, 140, 50.0)])
+    assert times is not None
+    assert times.sums == {"queued": 120.0, "preparing": 30.0, "in runs": 140.0, "idle": 50.0}
+    assert times.makespan == 200.0
+
+
+def test_a_restart_waits_since_its_job_ended(tmp_path: Path) -> None:
+    """It was submitted with the first start, and does not wait while that works."""
+    write_job(tmp_path, job(0, 10, 50))
+    write_job(tmp_path, job(0, 80, 120, restart=1))
+    times = sweep_times(tmp_path, [run_of(0, 90, 20.0, restart=1)])
+    assert times is not None
+    assert [one.began - one.queued for one in times.jobs] == [10.0, 30.0]
+
+
+def test_a_killed_job_ends_with_the_last_that_is_known_of_it(tmp_path: Path) -> None:
+    """It says no end: that of its last run stands for it, or where there is none its beginning."""
+    write_job(tmp_path, job(0, 10, None))
+    write_job(tmp_path, job(1, 10, None))
+    times = sweep_times(tmp_path, [run_of(0, 20, 15.0)])
+    assert times is not None
+    assert [one.ended - one.began for one in times.jobs] == [25.0, 0.0]
+
+
+def test_the_chart_has_a_row_a_job(tmp_path: Path) -> None:
+    """With queue, runs and idle time in the legend, and the sums in its alternative text; failed runs took time too."""
+    results = with_jobs(tmp_path / "four", by_jobs(sweep(THREE, 4)))
+    (chart,) = (block for block in section("jobs", results).leaves if isinstance(block, Picture))  # type: ignore[union-attr]
+    texts = {text.strip() for text in re.findall(r">([^<>]+)</text>", svg(chart))}
+    assert {f"12_{n} on n{n % 2 + 1}" for n in range(4)} <= texts
+    assert {"queued", "idle", *THREE} <= texts
+    assert "4 jobs, summed: 142.0 s queued" in chart.alt
+    assert chart.alt.partition("jobs. ")[2].rstrip(".") in said("jobs", results)
+    bad = [failed("head", seed, "failed", "?") for seed in range(40)]
+    many = with_jobs(tmp_path / "many", by_jobs([*sweep(("lora",), 40), *bad], began=QUEUED))
+    (chart,) = (block for block in section("jobs", many).leaves if isinstance(block, Picture))  # type: ignore[union-attr]
+    assert "methods not compared" in svg(chart)
+    assert "12_0 on" not in svg(chart)
+    assert "Pale runs did not end well" in chart.caption
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "9999-12-31T23:59:59+00:00", "2026-01-02", "\x1b[31m"])
+def test_times_and_places_of_any_kind_make_a_page(text: str, tmp_path: Path) -> None:
+    """What can't be read as a time is left out; names hold no control characters."""
+    odd = {"job": [text], "hosts": {"a": 1}, "host": text}
+    records = [r.model_copy(update={"environment": r.environment | {"where": odd}}) for r in by_jobs(sweep(THREE, 2))]
+    records += [run_of(7, 10, 1e300)]
+    load(tmp_path, [r.model_copy(update={"started": text}) if i % 2 else r for i, r in enumerate(records)])
+    write_job(tmp_path, job(7, 5, 30))
+    for key in ("began", "ended", "queued", "host"):
+        (tmp_path / JOBS / f"{key}.json").write_text(json.dumps(job(1, 5, 30).model_dump() | {key: text}))
+    (tmp_path / JOBS / "e.json").write_text("{")
+    write_report(tmp_path)
+    assert "\x1b" not in (tmp_path / "report.md").read_text()
+
+
+def test_odd_times_and_places_are_read_as_far_as_they_go() -> None:
+    """A time without a zone is UTC; a place of any JSON is none, or names nothing."""
+    assert moment("2026-01-02T03:00:00") == moment("2026-01-02T03:00:00+00:00")
+    assert moment("never") is None
+    assert where(record()) is None
+    assert where(record(environment={"where": "here"})) is None
+    odd = where(record(environment={"where": {"restart": "x"}}))
+    assert odd is not None
+    assert (odd.hosts, odd.job, odd.restart) == ((), "–", 0)

@@ -1,0 +1,204 @@
+"""Means, costs and cautions of folders that lack something: seeds, machines, luck, learning, or anything sound."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from report_sections import elsewhere, load, of, said, sections, tables, with_metrics, without
+
+from helpers import made_records
+from helpers.made_records import SETTINGS, failed, record, sweep
+from hpml_bench.plugins.picture import Picture
+from hpml_bench.records.run import Point
+from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import Margin, MethodEntry, Suite
+
+
+def test_costs_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
+    """Of runs of two machines scores are compared all the same; costs of the fewer enter no mean, pair or lead."""
+    results = load(tmp_path, [*sweep(["lora", "full"]), *map(elsewhere, sweep(["head"]))])
+    assert "Costs of 5 of 15 compared runs don't count: other hardware" in said("cautions", results)
+    for cost in ("train_seconds", "peak_memory_mb", "samples_per_second", "latency_ms_p50"):
+        assert set(results.values(cost)) == {"lora", "full"}
+        assert [{c.a, c.b} for c in results.comparisons(cost)] == [{"lora", "full"}]
+    assert set(results.values("trainable_parameters")) == {"lora", "full", "head"}
+    row = next(row for row in tables("summary", results)["summary"].rows if row[0] == "head")
+    assert row[4:7] == ("–", "–", "–")
+    assert "head, seed 0, 1, 2, 3, 4 | fingerprint | 0123456789ab | another" in said("environment", results)
+
+
+def test_ratios_are_over_shared_seeds(tmp_path: Path) -> None:
+    """A cost's factor compares two methods in the seeds both have: a slow seed that one lacks enters no number."""
+    seconds = {"lora": [9.0, 2.02, 1.98, 2.1, 2.0], "head": [0.0, 1.0, 1.0, 1.05, 1.0]}
+    made = of({method: {"train_seconds": values} for method, values in seconds.items()})
+    results = load(tmp_path, [r for r in made if (r.spec.method.name, r.spec.seed) != ("head", 0)])
+    assert results.interval("lora", "train_seconds").mean == pytest.approx(2.025)  # type: ignore[union-attr]
+    assert tables("comparisons", results)["pairs_train_seconds"].rows[0][2:4] == ("2.000", "[1.956, 2.045]")
+
+
+def test_means_are_over_the_seeds_that_all_share(tmp_path: Path) -> None:
+    """Where a method lacks seeds every mean is over those that all have, if three or more."""
+    lost = {("lora", 1), ("head", 3)}
+    results = load(tmp_path / "shared", [
+        r for r in sweep(["lora", "full", "head"]) if (r.spec.method.name, r.spec.seed) not in lost
+    ])  # fmt: skip
+    assert [set(seeds) for seeds in results.shown("test_accuracy").values()] == [{0, 2, 4}] * 3
+    assert results.interval("full", "test_accuracy").n == 3  # type: ignore[union-attr]
+    assert {(c.a, c.b): c.difference.n for c in results.comparisons("test_accuracy")} == {
+        ("full", "head"): 4, ("full", "lora"): 4, ("head", "lora"): 3
+    }  # fmt: skip
+    assert re.search(r"Means of accuracy, .* are over seeds 0, 2, 4\.", said("summary", results))
+    runs = [*(record("lora", s) for s in (0, 1, 2)), *(record("full", s) for s in (2, 3, 4))]
+    own = load(tmp_path / "own", runs)
+    assert own.interval("lora", "test_accuracy").n == 3  # type: ignore[union-attr]
+    assert re.search(r"Means of accuracy, .* are over each method's own seeds\.", said("summary", own))
+
+
+def test_seeds_are_lacking_in_the_metrics_that_lack_them(tmp_path: Path) -> None:
+    """Where costs alone lack seeds, no sentence says that of the score, whose means are over all seeds."""
+    made = [elsewhere(r) if (r.spec.method.name, r.spec.seed) in {("full", 1), ("full", 2)} else r for r in sweep()]
+    results = load(tmp_path, made)
+    assert results.interval("full", "test_accuracy").n == 5  # type: ignore[union-attr]
+    assert results.interval("lora", "train_seconds").n == 3  # type: ignore[union-attr]
+    assert re.search(r"Means of training time, .* are over seeds 0, 3, 4\.", said("summary", results))
+    assert "Methods lack seeds" not in said("cautions", results)
+
+
+def test_a_nan_leaves_its_seed_out(tmp_path: Path) -> None:
+    """A cost that is no number in one run leaves that seed out of every method's mean, and the summary says so."""
+    records = sweep(["lora", "full"])
+    records[2] = with_metrics(records[2], train_seconds=float("nan"))
+    results = load(tmp_path, records)
+    assert [results.interval(m, "train_seconds").n for m in results.methods] == [4, 4]  # type: ignore[union-attr]
+    assert [results.interval(m, "test_accuracy").n for m in results.methods] == [5, 5]  # type: ignore[union-attr]
+    assert "Means of training time are over seeds 0, 2, 3, 4." in said("summary", results)
+
+
+def test_the_margin_is_the_suites(tmp_path: Path) -> None:
+    """What counts as no difference is what the suite beside the runs says, in verdicts and in words."""
+    records = of({"lora": {"test_accuracy": [0.90, 0.91, 0.92]}, "full": {"test_accuracy": [0.91, 0.92, 0.91]}}, 3)
+    entries = {"lora": MethodEntry(), "full": MethodEntry()}
+    wide = Suite(name="example", settings=SETTINGS, methods=entries, margin=Margin(quality=0.1, cost=0.5))
+    before = load(tmp_path, records)
+    assert before.comparisons("test_accuracy")[0].verdict == "undecided"
+    (tmp_path / "suite.json").write_text(wide.model_dump_json())
+    results = Results.load(tmp_path)
+    assert results.comparisons("test_accuracy")[0].verdict == "equivalent"
+    assert re.search(
+        r"a difference of 10(\.0)? points of a score, 50 % of a cost or more", said("comparisons", results)
+    )
+    assert "lora / full | lora is better, within the margin |" in said("comparisons", results)
+
+
+def test_memory_over_set_up_is_compared_where_it_is_measured(tmp_path: Path) -> None:
+    """Net of set-up where that is measured, else the peak: one of the two memories is in the family."""
+    net = made_records._metric("peak_memory_over_setup_mb", "memory over set-up", "MB", "lower", spec=",.0f")
+    made = [
+        with_metrics(r, peak_memory_over_setup_mb=50.0 + r.spec.seed).model_copy(
+            update={"definitions": (*r.definitions, net)}
+        )
+        for r in sweep(["lora", "full"], 3)
+    ]
+    assert load(tmp_path / "net", made).headline == ("test_accuracy", "train_seconds", "peak_memory_over_setup_mb")
+    assert load(tmp_path / "peak", sweep(["lora"], 3)).headline == ("test_accuracy", "train_seconds", "peak_memory_mb")
+
+
+# The front
+
+
+def test_places_need_shared_seeds(tmp_path: Path) -> None:
+    """A method that shares two seeds with the others neither takes a place on the front nor denies one."""
+    few = load(tmp_path / "few", without("head", 0, 1, 2))
+    assert {of.place for of in few.front(few.headline).values()} == {"undecided"}
+    assert "places of all methods are undecided" in said("cost-", few)
+    enough = load(tmp_path / "enough", without("head", 0))
+    assert enough.front(enough.headline)["head"].place == "on"
+    noise = {"lora": [2.0, 2.1, 1.9, 2.05, 1.95], "full": [2.02, 1.95, 2.1, 1.9, 2.04]}
+    results = load(tmp_path / "noise", of({m: {"train_seconds": values} for m, values in noise.items()}))
+    assert {of.place for of in results.front(("test_accuracy", "train_seconds")).values()} == {"undecided"}
+
+
+def test_dominated_methods_are_named(tmp_path: Path) -> None:
+    """Of accuracy and a cost, who is on the front, who is off it and by whom, and who is undecided are named."""
+    assert (
+        "Accuracy against training time: on the front adapter, head and lora; undecided full; off it prompt_tuning "
+        "(dominated by adapter, full and lora)." in said("cost-", load(tmp_path / "five", sweep()))
+    )
+    alone = load(tmp_path / "one", sweep(["lora"]))
+    assert "on the front" not in said("cost-", alone)
+
+
+# Guessing, learning and failures
+
+
+@pytest.mark.parametrize(
+    ("scores", "by_rows", "below"),
+    [
+        ({"lora": [0.8, 0.81, 0.8], "full": [0.28, 0.27, 0.285]}, [], ["full"]),
+        ({"lora": [0.86, 0.85], "full": [0.28, 0.27]}, ["lora"], ["full"]),
+        ({"lora": [0.82, 0.86, 0.9], "full": [0.28, 0.27, 0.28], **{f"m{n}": [0.6, 0.75, 0.9] for n in range(3)}},
+         ["lora", "m0", "2 others"], ["full"]),
+        ({"lora": [0.86, 0.27], "full": [0.8, 0.8]}, ["full"], ["lora"]),
+        ({"lora": [0.86, 0.85, 0.86], "full": [0.8, 0.8, 0.81]}, [], []),
+    ],
+    ids=["over seeds", "two seeds", "seeds that differ", "one run at guessing", "all"],
+)  # fmt: skip
+def test_guessing_is_beaten_over_seeds_or_rows(
+    scores: dict[str, list[float]], by_rows: list[str], below: list[str], tmp_path: Path
+) -> None:
+    """From three like seeds on over seeds; else over the rows of each run; a method that isn't above it is named."""
+    seeds = len(scores["lora"])
+    text = said("cautions", load(tmp_path, of({m: {"test_accuracy": values} for m, values in scores.items()}, seeds)))
+    named = re.search(r"by each run's test rows alone, not over seeds: (.*)\.", text)
+    assert (re.split(", | and ", named[1]) if named else []) == by_rows
+    assert [name for name in scores if f"✕ Not shown to beat guessing: {name}." in text] == below
+    assert ("✓ Every method beats guessing." in text) == (not below)
+
+
+def test_under_trained_methods_are_named(tmp_path: Path) -> None:
+    """Methods whose validation loss still fell by over 2 % at the last step are named, with how many of their runs."""
+    ends = {"lora": [0.50, 0.49], "full": [0.50, 0.495], "head": [0.48, 0.50]}
+
+    def course(method: str, seed: int) -> list[Point]:
+        values = zip((5, 10, 15), [1.0, *(ends[method] if seed else [0.5, 0.5])], strict=True)
+        return [Point(metric="validation_loss", step=step, value=value) for step, value in values]
+
+    results = Results.load(made_records.write(tmp_path, sweep(list(ends), 3), course))
+    assert "Still improving at the end: lora (2 of 3 runs). Their" in said("cautions", results)
+
+
+def test_failures_are_counted_by_method_and_cause(tmp_path: Path) -> None:
+    """Timeouts bias the costs; interrupted runs and those of other settings say nothing of a method."""
+    others = SETTINGS.model_copy(update={"steps": 300})
+    bad = [
+        failed("full", 1, "timeout", "took over 60 s"),
+        failed("full", 2, "diverged", "NaN"),
+        failed("head", 1, "interrupted", "Ctrl-C"),
+        failed("lora", 1, "diverged", "NaN", settings=others),
+    ]
+    kept = [r for r in without("full", 1, 2) if (r.spec.method.name, r.spec.seed) != ("head", 1)]
+    text = said("cautions", load(tmp_path, [*kept, *bad]))
+    assert "✕ Failed or stopped runs: 3 of 25, full 2 of 5 (diverged: 1, timeout: 1). They" in text
+    assert "so the costs of the others are too low" in text
+    calm = said("cautions", load(tmp_path / "diverged", [*without("full", 2), bad[1]]))
+    assert "full 1 of 5 (diverged: 1)" in calm
+    assert "time limit" not in calm
+
+
+@pytest.mark.parametrize(("runs", "said_first"), [
+    (sweep(["lora"], 2, consumed=None), "✕ Every run that ended well was set apart, so there is nothing to compare."),
+    ([failed("lora", 0, "failed", "?")], "✕ No run ended well, so there is nothing to compare."),
+    (sweep(seeds=3)[:9], "✓ All 9 runs ended well and are compared."),
+])  # fmt: skip
+def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path: Path) -> None:
+    """Runs that ended well and were set apart are not called failed."""
+    assert said("cautions", load(tmp_path, runs)).startswith(said_first)
+
+
+def test_one_method_alone_has_no_rivals(tmp_path: Path) -> None:
+    """Every section copes with it, and no chart rings it as shown to be on a front."""
+    made = sections("costs", load(tmp_path, sweep(["lora"])))
+    captions = [block.caption for section in made for block in section.blocks if isinstance(block, Picture)]
+    assert not [caption for caption in captions if "shown to be on" in caption]
