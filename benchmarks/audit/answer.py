@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from audit.rows import flat, most_frequent
 from audit.runs import Run
-from audit.statistics import Pair, compare_rows, mean_interval
+from audit.statistics import Pair, compare_rows, interval_over_rows, mean_interval
 from audit.study import TIME, Study
 from audit.values import NUMBER, Audit, Json, Said, says
 
@@ -26,6 +27,11 @@ TESTS = (
     "Scores: differences of the first less the second within seed and row, in a two-way analysis of variance and a "
     "paired t test over seeds; p is the larger, the interval the wider."
 )
+OVER_ROWS = (
+    "Scores: differences within a row. Where all are one of two values: McNemar's exact test. Else Student's t, with "
+    "what few rows can't show: rare rows that carry the difference."
+)
+FEW_SEEDS = "ranks take three seeds that all methods share"
 NEIGHBOURS = "runs had neighbours on their host"
 HOSTS = "seeds were spread over hosts"
 TRAINS_NOTHING = frozenset(
@@ -91,7 +97,9 @@ def answer_of(study: Study) -> Json:
         "runs": len(study.compared),
         "planned": len(study.compared) + len(failures),
         "tested": study.tested,
-        "judged": f"other seeds, {rows} and other test rows",
+        "judged": "other test rows, these trained models"
+        if study.over_rows
+        else f"other seeds, {rows} and other test rows",
         "chance": 5.0,
         "setup": setup(study),
         "score": score(study),
@@ -105,13 +113,13 @@ def answer_of(study: Study) -> Json:
             "below": no_better_than_guessing(study),
         },
         "failures": failures,
-        "unranked": " and ".join(because) or None,
+        "unranked": " and ".join(because) or (FEW_SEEDS if study.shared_seeds < 3 else None),
         "untried": untried(study),
-        "over": "seed",
+        "over": "row" if study.over_rows else "seed",
         "least": 3,
         "noun": "method",
         "lacking": "",
-        "tests": TESTS,
+        "tests": OVER_ROWS if study.over_rows else TESTS,
         "look": study.looks,
         "untested": None,
     }
@@ -270,7 +278,14 @@ def values_of(study: Study, name: str, metric: str, scale: float) -> Json | None
         return None
     least, most = study.bounds(metric)  # where intervals are cut
     bounds = mean_interval(values, study.grid(metric))
-    if metric == study.score and len(values) > 1:  # for other seeds and rows
+    if metric == study.score and study.over_rows:
+        run, drawn = study.methods[name][0], study.by_row(name)
+        if study.binary and len(drawn) == len(run.scores) and len(study.methods[name]) == 1:
+            wilson = stats.binomtest(int(run.scores.sum()), len(drawn)).proportion_ci(0.95, method="wilson")
+            bounds = float(wilson.low), float(wilson.high)
+        else:
+            bounds = interval_over_rows(drawn, study.span or study.seen_span)
+    elif metric == study.score and len(values) > 1:  # for other seeds and rows
         shared, own = study.shared(metric), study.by_seed(metric)[name]
         runs = [run for run in study.methods[name] if run.seed in (shared if len(shared) > 2 else own)]
         bounds = compare_rows(np.array([run.drawn for run in runs], dtype=float), study.span, study.binary).interval
@@ -306,7 +321,7 @@ def pair_of(study: Study, pair: Pair) -> Json:
         "p": known(pair.p),
         "ph": known(pair.p_holm),
         "need": study.seeds_to_decide(pair),
-        "n": pair.n,
+        "n": len(study.compared[0].scores) if study.over_rows and pair.metric == study.score else pair.n,
         "small": bool(pair.better and pair.equivalent),
         "skew": bool(pair.erratic and (pair.better or pair.equivalent)),
         "p_margin": known(pair.p_margin),

@@ -102,7 +102,7 @@ class Over:
                 "v": ("different" if wins else "undecided") if self.tested else "untested",
                 "w": self.methods[min(i, j, key=d.__getitem__)] if wins else None,
                 "d": float(np.mean(self.ranks[:, i] - self.ranks[:, j])),
-                **dict.fromkeys(("lo", "hi", "wlo", "whi", "need")),
+                **dict.fromkeys(("lo", "hi", "wlo", "whi", "need", "p_margin", "p_margin_adjusted", "found")),
                 "p": one if self.tested else None, "ph": scaled if self.tested else None,
                 "n": len(self.suites), "small": False, "skew": False,
             })  # fmt: skip
@@ -190,7 +190,7 @@ def answer_over(over: Over) -> Json:
     n, names, fewest = len(answers), [suite.name for suite in over.suites], min(a["seeds"] for a in answers)
     late = {name: sum(answer["under"].get(name, 0) for answer in answers) for name in over.methods}
     keys = [key for key in TITLES if all(any(axis["key"] == key for axis in a["axes"]) for a in answers)]
-    axis = {"unit": "×", "tested": None, "exact": False}
+    axis = {"unit": "×", "tested": None, "exact": False, "margin": None}
     return {
         "v": 1, "suite": " + ".join(names), "description": f"Methods ranked in each of {n} suites.",
         "model": same(answer["model"] for answer in answers), "data": f"{n} suites",
@@ -209,7 +209,7 @@ def answer_over(over: Over) -> Json:
         "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
         "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
         "unranked": "they are means over suites" if keys else None, "untried": [], "over": "suite",
-        "least": over.least, "noun": "method", "lacking": "", "untested": None,
+        "least": over.least, "noun": "method", "lacking": "", "untested": None, "tests": "", "look": 1,
     }  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
     place = [1 + sum(one != name for one in won), len(over.methods) - won.count(name)]
     return {
         "name": name, "kind": first["kind"], "base": first["base"], "place": place if over.tested else None,
-        "front": None, "by": [], "seeds": len(over.suites), "v": values,
+        "front": None, "by": [], "seeds": len(over.suites), "settings": [], "v": values,
     }  # fmt: skip
 
 

@@ -107,6 +107,10 @@ class Comparison:
     prior: float = 0.0
     """Degrees of freedom of the variance that methods share."""
 
+    def rare(self, _: int) -> Squares | None:
+        """Return what tells rare rows, at a number of seeds or rows."""
+        return self.squares
+
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
         both = [
@@ -127,13 +131,13 @@ class Comparison:
 
     def errors_at(self, margin: float, n: int) -> list[tuple[float, float]]:
         """Return the errors of the tests of a margin: those over rows are no less than that of rare rows."""
-        rare = self.squares.rare(margin) if self.squares else 0.0
+        rare = of.rare(margin) if (of := self.rare(n)) else 0.0
         found = self.errors(n)
         return [*found[:-1], (max(found[-1][0], rare), found[-1][1])]
 
     def p(self, distance: float) -> float:
         """Return the one-sided p of a distance, the larger of the tests'; rare rows could make up for it."""
-        rare = self.squares.rare_rows(abs(distance)) if self.squares else 0.0
+        rare = of.rare_rows(abs(distance)) if (of := self.rare(self.n)) else 0.0
         return max(rare, *(tail(distance, error, df) for error, df in self.errors(self.n)))
 
     @property
@@ -159,7 +163,7 @@ class Comparison:
 
     def detectable(self, level: float) -> float:
         """Return the least true difference that the two-sided test at a level finds with a chance of 80 %."""
-        rare = self.squares.least(level / 2) if self.squares else 0.0
+        rare = of.least(level / 2) if (of := self.rare(self.n)) else 0.0
         beyond = rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0
         least = [beyond]
         for error, df in self.errors(self.n):
@@ -170,7 +174,7 @@ class Comparison:
     def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
         """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
         errors, near = self.errors(n), margin - abs(self.mean)
-        rare = self.squares.least(levels[0] / 2) if self.squares else 0.0
+        rare = of.least(levels[0] / 2) if (of := self.rare(n)) else 0.0
         beyond = not rare or abs(self.mean) >= rare + float(stats.norm.ppf(0.8)) * errors[-1][0]
         if beyond and all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
             return True
@@ -187,6 +191,83 @@ class Comparison:
             middle = (low + high) // 2
             low, high = (low, middle) if self.decided(middle, levels, margin) else (middle, high)
         return high
+
+
+@dataclass(frozen=True)
+class OverRows(Comparison):
+    """A mean difference over n rows for other rows: Student's t, and what few rows can't show."""
+
+    span: float = 0.0
+    opposed: int = 0
+    """Rows that lie against the mean by more than half the range."""
+
+    def rare(self, n: int) -> Squares:
+        """Return what tells rare rows, at a number of rows with this share of opposed ones."""
+        return Squares(0.0, 0.0, 0.0, 1, n, self.span, self.opposed * n // self.n)
+
+    def errors(self, n: int) -> list[tuple[float, float]]:
+        """Return standard error and degrees of freedom; no less than if one row changes by the range."""
+        return [(max(math.sqrt(self.variance / n), self.span / n), n - 1.0)]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval: what the test doesn't reject."""
+        return self.accepted(0.05) if self.spreads else None
+
+
+@dataclass(frozen=True)
+class RightAndWrong(OverRows):
+    """The same of rows that are right or wrong: McNemar's exact test."""
+
+    more: int = 0
+    """Rows that only the first gets right."""
+    less: int = 0
+
+    @property
+    def p_different(self) -> float:
+        """The two-sided p of no difference."""
+        differ = self.more + self.less
+        return min(1.0, 2 * float(stats.binom.cdf(min(self.more, self.less), differ, 0.5)))
+
+    def accepted(self, level: float) -> tuple[float, float]:
+        """Return the interval among the discordant rows times that of their share, both Clopper and Pearson's."""
+        differ = self.more + self.less
+        share = exact_share(differ, self.n, level)
+        low, high = (2 * end - 1 for end in (exact_share(self.more, differ, level) if differ else (0.0, 1.0)))
+        return self.span * low * share[low < 0], self.span * high * share[high > 0]
+
+
+def exact_share(k: int, n: int, level: float) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a share."""
+    found = stats.binomtest(k, n).proportion_ci(1 - level, method="exact")
+    return float(found.low), float(found.high)
+
+
+def two_ends(values: Floats, span: float) -> bool:
+    """Whether all values are one of two that lie the range apart."""
+    above = (values - values.min()) / span if span else np.full(1, 0.5)
+    return bool(np.isin(above.round(9), (0.0, 1.0)).all())
+
+
+def over_rows(one: Floats, other: Floats, span: float, right_or_wrong: bool) -> OverRows:
+    """Return the comparison of two systems by their scores of n rows, or of groups of rows."""
+    d = one - other
+    mean, variance = float(d.mean()), float(d.var(ddof=1))
+    if right_or_wrong:
+        more, less = int((d > span / 2).sum()), int((d < -span / 2).sum())
+        return RightAndWrong(mean, variance, len(d), None, 0.0, span, min(more, less), more, less)
+    return OverRows(mean, variance, len(d), None, 0.0, span, int((np.sign(mean) * d < -span / 2).sum()) if span else 0)
+
+
+def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean of rows for other ones: exact of two ends, else with rows that may lack."""
+    n, mean = len(scores), float(scores.mean())
+    if two_ends(scores, span) and np.ptp(scores) > span / 2:
+        low, high = exact_share(int((scores > mean).sum()), n, 0.05)
+        return float(scores.min()) + span * low, float(scores.min()) + span * high
+    error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
+    half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * exact_share(0, n, 0.05)[1])
+    return (mean - half, mean + half) if half else None
 
 
 def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
@@ -225,15 +306,15 @@ def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
     return {math.comb(size, 2) + rest for size in sizes for rest in equal_pairs(methods - size, size)}
 
 
-def shaffer(values: Sequence[float], methods: int) -> list[float]:
+def shaffer(values: Sequence[float], methods: int, least_share: float) -> list[float]:
     """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal.
 
-    By two thirds of the pairs at least, as methods share their variances.
+    By a share of the pairs at least: two thirds where methods share their variances.
     """
     adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         still = max(count for count in possible if count <= math.comb(methods, 2) - place)
-        factor = max(min(still, len(values) - place), 2 / 3 * len(values))
+        factor = max(min(still, len(values) - place), least_share * len(values))
         least = max(least, min(1.0, factor * values[index]))
         adjusted[index] = least
     return adjusted

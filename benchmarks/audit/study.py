@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,8 +45,14 @@ class Study:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The three metrics that are compared; the score alone where runs with neighbours have the costs."""
-        return (self.score, TIME, self.memory) if self.ranked else (self.score,)
+        """The three metrics that are compared; the score alone where costs rank nothing."""
+        return (self.score, TIME, self.memory) if self.ranked and self.shared_seeds > 2 else (self.score,)
+
+    @functools.cached_property
+    def shared_seeds(self) -> int:
+        """The most seeds that two methods share."""
+        seeds = [{run.seed for run in runs} for runs in self.methods.values()]
+        return max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=0)
 
     @property
     def ranked(self) -> bool:
@@ -85,13 +92,18 @@ class Study:
         return most - least if math.isfinite(most - least) else 0.0
 
     @functools.cached_property
-    def span(self) -> float:
-        """Range of the score times the weight of the heaviest row or group; F1 weighs a row by its entities."""
+    def heaviest(self) -> float:
+        """Weight of the heaviest row or group over the mean; F1 weighs a row by its entities."""
         run = (self.compared or self.runs)[0]
         weights = pd.Series(weigh(self.score, run.predictions["reference"], run.record["label_names"]))
         if "group" in run.predictions:
             weights = weights.groupby(run.predictions["group"]).sum()
-        return self.range * float(weights.max() / weights.mean())
+        return float(weights.max() / weights.mean())
+
+    @property
+    def span(self) -> float:
+        """Range of the score times the weight of the heaviest row or group."""
+        return self.range * self.heaviest
 
     @functools.cached_property
     def largest(self) -> tuple[float | None, str]:
@@ -111,6 +123,21 @@ class Study:
             by_seed.setdefault(run.seed, []).append(run.scores)
         seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
         return largest, f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
+
+    @functools.cached_property
+    def over_rows(self) -> bool:
+        """Whether pairs are judged for other rows alone: no two methods share three seeds, or seeds change nothing."""
+        alike = all((run.scores == runs[0].scores).all() for runs in self.methods.values() for run in runs)
+        return self.shared_seeds < 3 or alike
+
+    def by_row(self, name: str) -> Floats:
+        """Return a method's scores of what is drawn, a mean over its runs."""
+        return np.asarray(np.mean([run.drawn for run in self.methods[name]], axis=0))
+
+    @functools.cached_property
+    def seen_span(self) -> float:
+        """The same, of a score without a range by the scores that were seen."""
+        return (self.range or float(np.ptp([run.scores for run in self.compared]))) * self.heaviest
 
     @property
     def difference_span(self) -> float:
@@ -272,7 +299,11 @@ class Study:
         equal = self.level("equivalent", self.looks + 1) / max(1, spread)
         levels = (self.first_level(pair.metric, self.looks + 1), equal)
         needed = pair.comparison.seeds_to_decide(levels, self.log_margin(pair.metric))
-        return None if needed is None or needed > 10_000 else needed
+        rows = self.over_rows and pair.metric == self.score
+        if needed is None or needed > (10_000_000 if rows else 10_000):
+            return None
+        run = self.compared[0]
+        return math.ceil(needed * len(run.scores) / len(run.drawn)) if rows else needed
 
     def place(self, name: str, metrics: Sequence[str]) -> tuple[str, list[str]]:
         """Return a method's place towards the Pareto front, and the methods that dominate it."""

@@ -168,7 +168,7 @@ def test_it_knows_a_declared_largest_difference(largest: float, used: bool, tmp_
         margin = {"quality": None, "cost": 0.05, "largest_difference": largest}
         record = json.loads(path.read_text(encoding="utf-8")) | {"declared": {"seeds": 3, "margin": margin}}
         path.write_text(json.dumps(record), encoding="utf-8")
-    assert load(report(folder)).difference_span == pytest.approx(largest if used else 1.0)
+    assert load(report(folder)).aligned.difference_span == pytest.approx(largest if used else 1.0)
     assert problems_in(folder) == []
 
 
@@ -300,7 +300,7 @@ def test_it_reads_failures_and_two_seeds(tmp_path: Path) -> None:
     assert problems_in(folder) == []
     assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
     folder = page_of(tmp_path / "two", made_records.sweep(seeds=2), 2)
-    assert answer_in(folder)["tested"] == 0
+    assert (answer_in(folder)["tested"], answer_in(folder)["over"]) == (10, "row")
     assert problems_in(folder) == []
 
 
