@@ -207,7 +207,11 @@ def answer_over(suites: Suites) -> Answer:
     """Return the answer over suites."""
     found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
     least = min(suite.answer.seeds for suite in ranked)
-    axes = tuple(_relative_axis(axis) for axis in first.axes if all(suite.answer.axis(axis.key) for suite in ranked))
+    axes = tuple(
+        Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
+        for axis in first.axes
+        if all(suite.answer.axis(axis.key) for suite in ranked)
+    )
     lost = {name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b}) for name in found.ranks}
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []
@@ -257,10 +261,6 @@ def _late(suites: Suites) -> dict[str, int]:
     """Return method -> runs over all suites that were still improving when they ended."""
     runs = {name: sum(suite.answer.under.get(name, 0) for suite in suites.ranked) for name in suites.methods}
     return {name: n for name, n in runs.items() if n}
-
-
-def _relative_axis(axis: Axis) -> Axis:
-    return Axis(key=axis.key, id=f"relative_{axis.key}", title=axis.title, unit="×", tested=None)
 
 
 def _relative(suites: Suites, key: Key, name: str) -> Values | None:

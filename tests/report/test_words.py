@@ -203,7 +203,7 @@ def test_who_does_not_beat_guessing_is_named_and_never_best() -> None:
     guess = Guess(text="Guessing gets 25 %.", value=25.0, below=("full",))
     answer = an_answer(FIVE, guess=guess)
     assert words.verdict(answer, "full")[:2] == ("may be best", "not shown to beat guessing")
-    assert fact(answer, "Guessing") == "full isn't shown to beat guessing."
+    assert fact(answer, "Guessing") == "full is not shown to beat guessing."
 
 
 def test_unranked_costs_crown_nobody() -> None:

@@ -211,7 +211,8 @@ def _guessing(answer: Answer) -> str:
     if len(below) == len(answer.methods):
         return "No method is shown to beat guessing."
     who = several(answer, below)
-    return f"{capitalized(who) if answer.by_name[below[0]].base else who} {_isnt(below)} shown to beat guessing."
+    who = capitalized(who) if answer.by_name[below[0]].base else who
+    return f"{who} {'is' if len(below) == 1 else 'are'} not shown to beat guessing."
 
 
 def _care(answer: Answer) -> str:
@@ -271,10 +272,6 @@ def _to_decide(answer: Answer, opened: Sequence[Pair]) -> str:
     needs = [pair.need for pair in opened if pair.need]
     enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
     return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
-
-
-def _isnt(names: Sequence[str]) -> str:
-    return "isn't" if len(names) == 1 else "aren't"
 
 
 def _held(answer: Answer) -> str:

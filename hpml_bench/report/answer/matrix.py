@@ -46,7 +46,10 @@ def _table(answer: Answer, axis: Axis | None) -> Table | None:
         relations = [None if other == name else answer.relation(key, name, other) for other in names]
         own: list[Mark | None] = [None if r in {None, "untested"} else r for r in relations]  # type: ignore[misc]
         rows.append(
-            [_head(answer, name), *(_cell(answer, metric, name, o, m) for o, m in zip(names, own, strict=True))]
+            [
+                f"{answer.number[name]} {name}" if answer.numbered else name,
+                *(_cell(answer, metric, name, o, m) for o, m in zip(names, own, strict=True)),
+            ]
         )
         marks.append((None, *own))
     heads = [str(answer.number[name]) if answer.numbered else name for name in names]
@@ -54,10 +57,6 @@ def _table(answer: Answer, axis: Axis | None) -> Table | None:
     what = f"difference{unit}, row less column" if axis is None else "factor, row over column"
     made = table(f"matrix_{metric}", f"{_label(answer, axis)}: {what}", (capitalized(answer.noun), *heads), rows)
     return made.model_copy(update={"marks": tuple(marks)})
-
-
-def _head(answer: Answer, name: str) -> str:
-    return f"{answer.number[name]} {name}" if answer.numbered else name
 
 
 def _cell(answer: Answer, metric: str, name: str, other: str, mark: Mark | None) -> Cell:

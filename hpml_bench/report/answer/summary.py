@@ -12,11 +12,10 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
-from hpml_bench.report.answer.pairs import pair_of, plain
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
 from hpml_bench.report.tables import capitalized, sentence_list
-from hpml_bench.statistics import Comparison
+from hpml_bench.statistics import Better, Comparison
 from hpml_bench.system.text import sanitize
 
 TESTS: Mapping[Scope, str] = {
@@ -274,3 +273,37 @@ def _pair(found: Verdicts, c: Comparison, scale: float) -> Pair:
     if c.detectable is not None and scores.bounded and c.detectable > scores.range:
         update["found"] = None
     return made.model_copy(update=update)
+
+
+def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
+    """Return a pair with its numbers times `scale`, a cost's as factors."""
+
+    def shown(value: float | None) -> float | None:
+        return None if value is None else plain(math.exp(value) if c.ratio else scale * value)
+
+    (low, high), least = c.deciding or (None, None), c.detectable
+    return Pair(
+        a=c.a,
+        b=c.b,
+        v=c.verdict,
+        w=c.winner(better),
+        d=plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
+        lo=shown(c.difference.low),
+        hi=shown(c.difference.high),
+        wlo=shown(low),
+        whi=shown(high),
+        p=c.p,
+        ph=c.p_adjusted,
+        need=c.seeds_needed,
+        n=c.difference.n,
+        small=c.verdict == "different" and c.equivalent,
+        skew=c.uncertain,
+        p_margin=c.p_equivalent,
+        p_margin_adjusted=c.p_equivalent_adjusted,
+        found=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
+    )
+
+
+def plain(value: float) -> float:
+    """Return a value without the noise of its last binary digits: ten significant decimals."""
+    return float(f"{value:.10g}")

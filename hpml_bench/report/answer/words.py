@@ -111,18 +111,24 @@ def _several_best(answer: Answer) -> str:
     values = [value for name in top if (value := answer.value(name, "score")) is not None]
     low, high = min(values), max(values)
     near = high - low <= answer.score.margin
-    about = f"about {_rough(answer, (low + high) / 2)}" if near else _span(answer, low, high)
+    rough = number((low + high) / 2, f".{max(0, answer.score.digits - 1)}f")  # a digit less than scores
+    about = (
+        f"about {with_unit(rough, answer.score.unit)}"
+        if near
+        else (f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}")
+    )
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if all(answer.relation("score", *pair) == "equal" for pair in combinations(top, 2)):
         return _equal_best(answer, f"{about} {title}", doubtful=doubtful)
     if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
-        if _passed_over(answer):
+        if top != tuple(method.name for method in answer.methods[: len(top)]):  # one between them is shown to be worse
             ahead = f"{first} has the {_extreme(answer)}, {score_of(answer, top[0])}"
             return f"{ahead}; {other}, {score_of(answer, top[1])}, isn't shown to be worse."
         if len(answer.methods) == 2:
             return f"Neither {first} nor {other} is shown better: {about} {title}."
-    return f"{_top(answer, 'or')} may be best, at {about} {title}. {_these(answer)} can't tell which."
+    measured = "These rows" if answer.over == "row" else "These runs"
+    return f"{_top(answer, 'or')} may be best, at {about} {title}. {measured} can't tell which."
 
 
 def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
@@ -138,16 +144,6 @@ def _top(answer: Answer, last: str) -> str:
     if len(answer.top) <= 4:
         return sentence_list([_whole(answer, name) for name in answer.top], last)
     return f"{len(answer.top)} of {len(answer.methods)} {answer.noun}s"
-
-
-def _passed_over(answer: Answer) -> bool:
-    """Return whether a method with a mean between those that may be best is shown to be worse."""
-    return answer.top != tuple(method.name for method in answer.methods[: len(answer.top)])
-
-
-def _these(answer: Answer) -> str:
-    """Return what was measured, by which nothing more can be told."""
-    return "These rows" if answer.over == "row" else "These runs"
 
 
 def _whole(answer: Answer, name: str) -> str:
@@ -166,15 +162,6 @@ def _won(axis: Axis) -> str:
     return known.get(axis.key, f"has the lowest {axis.title.lower()}")
 
 
-def _span(answer: Answer, low: float, high: float) -> str:
-    return f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}"
-
-
-def _rough(answer: Answer, value: float) -> str:
-    """Return a middle of scores, with a digit less than theirs."""
-    return with_unit(number(value, f".{max(0, answer.score.digits - 1)}f"), answer.score.unit)
-
-
 # The set-up line
 
 
@@ -188,6 +175,7 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
         if answer.seeds and (answer.over == "seed" or (answer.noun == "method" and not answer.ranks))
         else ""
     )
+    equal = any(pair.v == "equivalent" for pair in answer.pairs.get("score", ()))
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,
@@ -195,15 +183,9 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
         where,
         setup.rates,
         setup.memory,
-        _margin(answer),
+        f"equal: within {margin_text(answer)}" if equal else "",
     )
     return tuple(part for part in parts if part)
-
-
-def _margin(answer: Answer) -> str:
-    """Return within what methods are equal; empty where no two are shown to be."""
-    shown = any(pair.v == "equivalent" for pair in answer.pairs.get("score", ()))
-    return f"equal: within {margin_text(answer)}" if shown else ""
 
 
 def _seeds(answer: Answer) -> str:
