@@ -86,14 +86,6 @@ class Mark:
     top: bool
 
 
-@dataclass(frozen=True)
-class Tie:
-    """Methods that can't be told apart: an upright line beside the vertical axis with a dot at each one's height."""
-
-    heights: tuple[float, ...]
-    top: bool
-
-
 class Picture(Frozen):
     """A chart with its text alternative."""
 
@@ -109,4 +101,3 @@ class Picture(Frozen):
     segments: tuple[Segment, ...] = ()
     series: tuple[Series, ...] = ()
     marks: tuple[Mark, ...] = ()
-    ties: tuple[Tie, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -25,7 +25,7 @@ from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
 from hpml_bench.report.pictures.paper import DPI, flat, paper
-from hpml_bench.report.pictures.screen import groups, pictures
+from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.pictures.svg import standalone
 from hpml_bench.report.render import page_of, pictures_of
 from hpml_bench.report.results import Results
@@ -61,9 +61,6 @@ def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
     return [of.text for of in shapes if of.css == "tick" and of.anchor == anchor]
 
 
-# Ties
-
-
 CASES = {
     "chain": an_answer(FIVE, open_=(("full", "lora"), ("lora", "prompt_tuning"), ("prompt_tuning", "adapter"))),
     "equal": an_answer(FIVE, equal=(("adapter", "head"),)),
@@ -72,41 +69,6 @@ CASES = {
     "untested": an_answer(FIVE, untested=tuple(combinations(FIVE, 2))),
     "no pairs": an_answer(FIVE, pairs={}),
 }
-
-
-@pytest.mark.parametrize("answer", CASES.values(), ids=CASES)
-def test_lines_cover_just_the_pairs_that_cannot_be_told_apart(answer: Answer) -> None:
-    """Two methods have dots on one line just where their pair is undecided or equal; lines stand left of all marks."""
-    names = list(answer.by_name)
-    tied = {frozenset(p) for p in combinations(names, 2) if answer.relation("score", *p) in {"open", "equal"}}
-    for picture in pictures(answer):
-        by_height = {mark.at[1]: names[mark.number - 1] for mark in picture.drawn.marks}
-        members = [{by_height[y] for y in tie.heights} for tie in picture.drawn.ties]
-        assert {frozenset(pair) for group in members for pair in combinations(group, 2)} == tied
-        assert [tie.top for tie in picture.drawn.ties] == [group <= {*answer.top} for group in members]
-        for width in SIZES:
-            shapes = layout(picture.drawn, width).shapes
-            lines = [of.inner for of in shapes if of.css.startswith("tie")]
-            boxes = map(box_of, marks_of(shapes, "lab").values())
-            right = min([dot.points[0][0] for dot in marks_of(shapes, "dot").values()] + [box[0] for box in boxes])
-            assert all(b[0].points[0][0] - a[0].points[0][0] >= 5 for a, b in pairwise(lines))
-            for line, *dots in lines:
-                assert {x for of in (line, *dots) for x, _ in of.points} == {line.points[0][0]}
-                assert line.points[0][0] < right - 3
-                assert sorted(y for _, y in line.points) == [f(of.points[0][1] for of in dots) for f in (min, max)]
-
-
-def test_few_lines_cover_many_ties() -> None:
-    """Methods of which no two can be told apart share one line; a chain of n has n - 1, of which eight stand."""
-    assert groups(CASES["all open"], list(FIVE)) == [tuple(FIVE)]
-    assert groups(CASES["chain"], list(FIVE)) == list(pairwise(list(FIVE)[:4]))
-    assert groups(CASES["all decided"], list(FIVE)) == []
-    for case, tied in (("all decided", ""), ("all open", "top"), ("chain", "others")):
-        assert {(picture.tied, picture.more) for picture in pictures(CASES[case])} == {(tied, 0)}
-    scores = {f"m{i:02d}": 90.0 - i for i in range(45)}
-    for picture in pictures(an_answer(scores, open_=tuple(pairwise(scores)))):
-        assert [max(tie.heights) for tie in picture.drawn.ties] == [90.0 - i for i in range(8)]
-        assert picture.more == 44 - 8
 
 
 # Places of marks
@@ -156,7 +118,7 @@ def test_methods_without_a_cost_are_not_drawn() -> None:
         costs={"lora": (65.0, 3500.0, 9.8), "full": (96.0, 5000.0, 538.0)},
     )  # fmt: skip
     for picture in pictures(answer):
-        assert (picture.lost, picture.tied) == (("none",), "")
+        assert picture.lost == ("none",)
         assert {mark.number for mark in picture.drawn.marks} == {1, 2}
     methods = (Method(name="a", kind="full", seeds=1, v={"score": Values(m=1.0)}),)
     assert pictures(an_answer({"a": 1.0}, methods=methods, pairs={})) == ()

@@ -64,8 +64,6 @@ class Legend(NamedTuple):
 
     best: str
     """What a blue mark means; empty where none is."""
-    ties: str
-    """What a line beside the axis means, or that there is none; empty where nothing was tested."""
     lost: str
     """Methods that the picture lacks."""
 
@@ -159,16 +157,8 @@ def legend(answer: Answer, picture: CostPicture) -> Legend:
     named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
     return Legend(
         best=(chips.pop() if len(chips) == 1 else "may be best") if chips else "",
-        ties=_ties(answer, picture),
         lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
     )
-
-
-def _ties(answer: Answer, picture: CostPicture) -> str:
-    if picture.tied:
-        more = f" ({picture.more} more such groups: see every pair)" if picture.more else ""
-        return f"dots on one line: not told apart{more}"
-    return "No two are tied." if {pair.v for pair in answer.pairs.get("score", ())} == {"different"} else ""
 
 
 def _row(answer: Answer, of: Bars, method: Method) -> Row:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
-from hpml_bench.plugins.picture import Axis, Dash, Mark, Picture, Point, Segment, Series, Tie, Tone
+from hpml_bench.plugins.picture import Axis, Dash, Mark, Picture, Point, Segment, Series, Tone
 from hpml_bench.report.pictures.labels import places
 from hpml_bench.system.text import sanitize
 
@@ -16,8 +16,6 @@ WIDE, NARROW = 456.0, 356.0
 """Widths of a picture on a page, and on a phone or in a column of a paper."""
 EM, CHARACTER, ROW = 12.0, 6.9, 17.0
 """Size of text, width of a character on average, and height of a row of the legend."""
-BESIDE = 9.0
-"""Distance between lines of ties."""
 MANY: Final = 7
 """Methods over which marks are smaller."""
 DASHES: dict[Dash, tuple[float, float]] = {"dotted": (2.0, 2.5), "dashed": (5.0, 3.0), "hatched": (1.2, 2.4)}
@@ -76,8 +74,6 @@ class Frame:
     axes: tuple[Axis, Axis]
     width: float
     height: float
-    edge: float
-    """Left end of the grid, from which lines of ties stand."""
     left: float
     right: float
     top: float
@@ -93,9 +89,9 @@ class Frame:
         ends = [14 + CHARACTER * len(segment.text) for segment in picture.segments if segment.text]
         height = picture.height * (min(1.0, 0.25 + 0.75 * width / WIDE) if y.grid else 1.0)
         below = 42.0 if x.title else 22.0 if x.ticks else 0.0
-        left, right = edge + BESIDE * len(picture.ties), width - max(min(edge, 22.0), *ends, 0.0)
+        right = width - max(min(edge, 22.0), *ends, 0.0)
         top = 34.0 if named else 8.0 if below else 0.0
-        return cls((x, y), width, height, edge, left, right, top, height - below)
+        return cls((x, y), width, height, edge, right, top, height - below)
 
     def at(self, point: Point) -> Point:
         """Return where a point lies; beyond an axis, at its end."""
@@ -121,7 +117,6 @@ def layout(picture: Picture, width: float = WIDE) -> Drawing:
     """Return the shapes of a picture, those behind first."""
     frame = Frame.of(picture, width)
     shapes = [*_axes(frame), *([Shape("g", css="limits")] if picture.marks else ())]
-    shapes += [_tie(frame, tie, frame.edge + BESIDE * (at + 0.5)) for at, tie in enumerate(picture.ties)]
     shapes += [shape for segment in picture.segments for shape in _segment(frame, segment)]
     shapes += [shape for series in picture.series for shape in _series(frame, series)]
     shapes += _marks(frame, picture.marks)
@@ -152,7 +147,7 @@ def _fitting(text: str, width: float) -> str:
 
 def _axes(frame: Frame) -> Iterator[Shape]:
     x, y = frame.axes
-    edge, right, top, bottom = frame.edge, frame.right, frame.top, frame.bottom
+    edge, right, top, bottom = frame.left, frame.right, frame.top, frame.bottom
     for at, text in _spaced([(frame.at((x.low, value))[1], text) for value, text in y.ticks], lambda _: 13.0):
         if y.grid and bottom - at >= 3:
             yield _line((edge, at), (right, at), "grid", css="grid")
@@ -186,13 +181,6 @@ def _spaced(ticks: Sequence[tuple[float, str]], size: Callable[[str], float]) ->
         if all(abs(b - a) >= (size(one) + size(other)) / 2 for (a, one), (b, other) in pairwise(shown)):
             return shown
     return ticks[:1]
-
-
-def _tie(frame: Frame, tie: Tie, x: float) -> Shape:
-    ys = [frame.at((frame.axes[0].low, height))[1] for height in tie.heights]
-    tone: Tone = "blue" if tie.top else "mark"
-    dots = (Shape("circle", ((x, y),), fill=tone, radius=2.5, css="at") for y in ys)
-    return Shape("g", css="tie top" if tie.top else "tie", inner=(_line((x, min(ys)), (x, max(ys)), tone, 2), *dots))
 
 
 def _segment(frame: Frame, of: Segment) -> Iterator[Shape]:

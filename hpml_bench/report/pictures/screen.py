@@ -1,19 +1,16 @@
-"""Pictures of the first screen: score against each cost, with a line beside the axis for each group of ties.
+"""Pictures of the first screen: score against each cost; up is better, left is cheaper.
 
-The lines are those of a critical-difference diagram (Demsar 2006, Statistical Comparisons of Classifiers over Multiple
-Data Sets, figure 1), upright because the score is. Lines from point to point look like a curve of score over cost.
-Up is better and left is cheaper.
+Who can't be told apart is in the table beside: lines here read as error bars, or as a curve of score over cost.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from hpml_bench.plugins.picture import Axis as Scale
-from hpml_bench.plugins.picture import Mark, Picture, Tie
+from hpml_bench.plugins.picture import Mark, Picture
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.model import Answer, Axis, Key
 from hpml_bench.report.pictures import axes
@@ -23,8 +20,6 @@ from hpml_bench.report.tables import capitalized
 
 LOG_FROM: Final = 25.0
 """Largest cost over least from which an axis is logarithmic."""
-LINES: Final = 8
-"""Most lines of ties: more would be a smear."""
 
 
 class CostPicture(NamedTuple):
@@ -33,10 +28,6 @@ class CostPicture(NamedTuple):
     key: Key
     title: str
     drawn: Picture
-    tied: Literal["", "top", "others"]
-    """Which methods are not told apart: none, the best only, or others too."""
-    more: int
-    """Groups of such methods without a line."""
     lost: tuple[str, ...]
     """Methods without the cost, which it doesn't show."""
 
@@ -59,29 +50,11 @@ def pictures(answer: Answer) -> tuple[CostPicture, ...]:
     return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, said)))
 
 
-def groups(answer: Answer, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return groups of which no two members can be told apart; each tied pair of the names is in one, few groups do.
-
-    Greedy: the first pair in no group yet starts one, which takes each further name that is tied with all of it.
-    """
-    tied = {frozenset(p) for p in combinations(names, 2) if answer.relation("score", *p) in ("open", "equal")}
-    found: list[tuple[str, ...]] = []
-    for pair in combinations(names, 2):
-        if frozenset(pair) in tied and not any({*pair} <= {*group} for group in found):
-            group = list(pair)
-            for name in names:
-                if name not in group and all(frozenset((name, of)) in tied for of in group):
-                    group.append(name)
-            found.append(tuple(name for name in names if name in group))
-    return found
-
-
 def _picture(answer: Answer, cost: Axis, said: Mapping[str, str]) -> CostPicture | None:
     v = {name: answer.by_name[name].v for name in said if cost.id in answer.by_name[name].v}
     if not v:
         return None
     at = {name: (of[cost.id].m, of["score"].m) for name, of in v.items()}
-    ties, further = (found := groups(answer, list(v)))[:LINES], found[LINES:]
     score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
     values = {
         name: f"{score.title} {terms.score_text(answer, y)}, {cost.title.lower()} {terms.cost_text(answer, cost.id, x)}"
@@ -101,13 +74,9 @@ def _picture(answer: Answer, cost: Axis, said: Mapping[str, str]) -> CostPicture
                  f"{_number(answer, name, ' ')}{name}: {text}. {said[name]}".strip(), name in top)
             for name, text in values.items()
         ),
-        ties=tuple(Tie(tuple(at[name][1] for name in group), {*group} <= top) for group in ties),
     )  # fmt: skip
     lost = tuple(method.name for method in answer.methods if method.name not in v)
-    tied: Literal["", "top", "others"] = (
-        "" if not ties else "top" if {n for group in ties for n in group} <= top else "others"
-    )
-    return CostPicture(cost.key, cost.title, drawn, tied, len(further), lost)
+    return CostPicture(cost.key, cost.title, drawn, lost)
 
 
 def _number(answer: Answer, name: str, end: str = "") -> str:
