@@ -51,7 +51,6 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
 
 
 def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
-    """Submit, then wait and report, or leave."""
     here = absolute_keeping_links(Path())
     shown = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
     complete = None
@@ -90,7 +89,6 @@ def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) ->
 
 
 def _wait(sweep: JobSweep, before: dict[tuple[str, str], Status]) -> bool:
-    """Wait, and show each new run; return whether all runs have a record."""
     with SweepProgress(terminal(), sum(len(unit.tasks) for unit in sweep.plan.units)) as progress:
         there = {(state.run_id, state.started) for state in sweep.watch.states()}  # damaged ones are set aside since
         progress.skip(sum(status in FINAL for key, status in before.items() if key in there))

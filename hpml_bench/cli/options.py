@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 Option = Callable[[Function], Function]
-FORMATS = "html,md,csv,tex,pdf,png"
-"""Formats of every page."""
+FORMATS = "html,md,csv,tex,pdf,png"  # formats of every page
 NPROC = click.option("--nproc", type=click.IntRange(1), metavar="N", help="Ranks of the process group.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
 VERBOSE = click.option("--verbose", is_flag=True, help="Show the log of rank 0.")
@@ -38,7 +37,6 @@ class RunOptions:
     verbose: bool
 
     def request(self, suite: Suite, limits: Limits, methods: tuple[str, ...] | None, **only: Any) -> SweepRequest:
-        """Return the request of a suite's runs under these options; `only` has its seeds and where a model is saved."""
         from hpml_bench.sweep.plan import SweepRequest
 
         return SweepRequest(suite, self.out, methods, limits=limits, fresh=self.fresh, verbose=self.verbose, **only)
@@ -55,7 +53,6 @@ class JobOptions:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated text."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -71,14 +68,12 @@ def page_formats(text: str, *others: str) -> tuple[str, ...]:
 
 
 def load(suite: str, overrides: tuple[str, ...] = (), **changes: Any) -> Suite:
-    """Return a suite, packaged or from a file, with changes."""
     from hpml_bench.suite.suite import load_suite
 
     return load_suite(suite, overrides, **changes)
 
 
 def out(text: str) -> Option:
-    """Return the option of the folder with the results."""
     folder = click.Path(path_type=Path)
     return click.option("--out", type=folder, default=Path("reports"), show_default=True, help=text, metavar="DIR")
 
@@ -93,7 +88,6 @@ METHODS = methods("Only these methods.")
 
 
 def overrides(text: str) -> Option:
-    """Return the option that changes a suite's settings."""
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)
 
 
@@ -118,10 +112,8 @@ def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
 
 
 def bundle(name: str, kind: Callable[[], Any], options: list[Option]) -> Option:
-    """Return what adds options, passed as one argument: what a function or class, given by `kind`, makes of them.
-
-    The class is imported when the command runs.
-    """
+    """Return what adds options, passed as one argument: what a function or class, given by `kind`, makes of them."""
+    # The class is imported when the command runs.
 
     def added(function: Function) -> Function:
         @functools.wraps(function)
@@ -136,7 +128,6 @@ def bundle(name: str, kind: Callable[[], Any], options: list[Option]) -> Option:
 
 
 def with_options(function: Function, options: list[Option]) -> Function:
-    """Add options, in the order in which --help shows them."""
     for option in reversed(options):
         function = option(function)
     return function

@@ -31,7 +31,6 @@ def result_folders(folder: Path) -> list[Path]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line per row, their columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -28,13 +28,10 @@ from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
-ROUNDS = 3
-"""Times each run goes through the batches of each method."""
-BY_HARDWARE = {"device", "precision"}
-"""Settings that `auto` resolves."""
+ROUNDS = 3  # times each run goes through the batches of each method
+BY_HARDWARE = {"device", "precision"}  # settings that `auto` resolves
 
-Counts = dict[str, dict[str, Any]]
-"""Method -> counts of a resident."""
+Counts = dict[str, dict[str, Any]]  # method -> counts of a resident
 
 
 class Baseline(Frozen):
@@ -135,7 +132,6 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
 
 
 def _disturbed(runs: Sequence[TimedRun], what: str) -> list[str]:
-    """Return a sentence on the runs that don't count, by number and reason, if there are any."""
     named = [f"{number} ({run.disturbed})" for number, run in enumerate(runs, 1) if run.disturbed is not None]
     count = f"{len(named)} of {len(runs)} {what} were disturbed and don't count"
     return [f"{count}: {', '.join(named)}"] if named else []
@@ -174,7 +170,6 @@ def _dumped(settings: Settings) -> dict[str, Any]:
 
 
 def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tuple[Counts, list[TimedRun]]:
-    """Count once, then make up to `number` runs while there is time."""
     installed = Installation("installed", sys.executable)
     made: list[TimedRun] = []
     longest = 0.0
@@ -198,7 +193,6 @@ def _runs(request: Request, number: int, deadline: float | None, say: Say) -> tu
 
 
 def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
-    """Time every method in turn, again and again, with a calibration before, after, and between rounds."""
     speed: Mapping[str, float] = resident.call("warm_up", core=shared_core())
     steps = {method: steps_of_piece(speed[method]) for method in methods}
     before, calibration = snapshot([resident.pid]), [resident.call("calibrate")]

@@ -29,19 +29,15 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment
 from hpml_bench.system.text import digest, utc_now
 
-USUAL = ("lora", "prompt_tuning", "adapter")
-"""The methods compared where none are named, if the suite has them."""
+USUAL = ("lora", "prompt_tuning", "adapter")  # the methods compared where none are named, if the suite has them
 MEASURING = (
     *("check", "machine", "rank_tests", "resident", "sides", "verdicts", "workload"),
     *("../statistics/paired_tests", "../statistics/intervals"),
 )
 """Files that decide the outcome of a check of given code."""
-REPEATS = 2
-"""Most repetitions of a disturbed round."""
-PIECE = 0.03
-"""Seconds that one of a block's four pieces should take at least."""
-BLOCKS = 8
-"""Blocks of a method in a round."""
+REPEATS = 2  # most repetitions of a disturbed round
+PIECE = 0.03  # seconds that one of a block's four pieces should take at least
+BLOCKS = 8  # blocks of a method in a round
 
 Say = Callable[[str], None]
 Order = Literal["ABBA", "BAAB"]
@@ -52,12 +48,10 @@ class Request:
     """Request of a check: the work, the rules, and what to measure."""
 
     suite: str
-    settings: Settings
-    """Resolved, with one rank."""
+    settings: Settings  # resolved, with one rank
     methods: tuple[MethodSpec, ...]
     rules: Rules = field(default_factory=Rules)
-    minutes: float | None = None
-    """Time limit, after which the check ends decided or not."""
+    minutes: float | None = None  # time limit, after which the check ends decided or not
     count: bool = True
     time: bool = True
 
@@ -129,7 +123,6 @@ class ProcessPair:
         self.both = (self.reference, self.candidate)
 
     def __enter__(self) -> Self:
-        """Start both processes, in either order."""
         with ExitStack() as stack:
             for side in self.rng.sample(self.both, 2):
                 stack.enter_context(side)
@@ -140,10 +133,8 @@ class ProcessPair:
         self._stack.close()
 
     def prepare(self) -> None:
-        """Let each installation's own code prepare model and data, unless it has.
-
-        Not in a pair that is timed: the side that prepared would have done more work than the other.
-        """
+        """Let each installation's own code prepare model and data, unless it has."""
+        # Not in a pair that is timed: the side that prepared would have done more work than the other.
         for side in self.both:
             key = side.installation.key
             if key not in self.work.prepared:
@@ -211,7 +202,6 @@ class ProcessPair:
 
 
 def steps_of_piece(seconds: float) -> int:
-    """Return the steps of a piece for a method of which one takes so long."""
     return max(1, math.ceil(PIECE / seconds))
 
 
@@ -259,7 +249,6 @@ def check(request: Request, compared: ComparedSides, say: Say, work: Work | None
 
 
 def gate_digest() -> str:
-    """Return a digest of the code that measures and decides, which tells its versions apart."""
     return digest([(Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in MEASURING], 12)
 
 
@@ -279,12 +268,10 @@ class _Measurement:
     notes: list[str]
     blocks: list[Block] = field(default_factory=list)
     counts: list[MethodCount] = field(default_factory=list)
-    uncounted: list[Verdict] = field(default_factory=list)
-    """INCOMPARABLE for each quantity that only one side counts."""
+    uncounted: list[Verdict] = field(default_factory=list)  # INCOMPARABLE for each quantity that only one side counts
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
-    late: str = ""
-    """Reason why the time was up within a pair."""
+    late: str = ""  # reason why the time was up within a pair
 
     def count(self) -> None:
         """Count on both sides in processes of their own, so that nothing of it is left in timed ones."""

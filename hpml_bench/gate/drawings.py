@@ -22,15 +22,12 @@ RED: Tone = "m4"
 GREY: Tone = "m7"
 TONES: dict[Status, Tone] = {"PASS": GREEN, "FAIL": RED, "INCONCLUSIVE": AMBER, "INCOMPARABLE": AMBER}
 CHANGE = "change of step time (%)"
-_MOST_METHODS = 40
-"""Methods drawn; a page of more would be too heavy to open."""
+_MOST_METHODS = 40  # methods drawn; a page of more would be too heavy to open
 
 
 def bounds(report: CheckReport) -> Picture | None:
-    """Return one row per method: estimate and bounds against the slowdown let through and that which must not pass.
-
-    A bound that too few pairs don't give reaches to the edge.
-    """
+    """Return one row per method: estimate and bounds against the slowdown let through and that which must not pass."""
+    # A bound that too few pairs don't give reaches to the edge.
     judged = [v for v in of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
     if not judged:
         return None
@@ -130,7 +127,6 @@ def runs(report: CheckReport) -> tuple[Picture, ...]:
 
 
 def _told(verdict: Verdict, shown: str) -> dict[str, Any]:
-    """Return the caption and the text alternative of a method's chart."""
     name = sanitize(verdict.method, 40)
     return {
         "caption": f"{name}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
@@ -139,7 +135,6 @@ def _told(verdict: Verdict, shown: str) -> dict[str, Any]:
 
 
 def _percent(ratio: float) -> float:
-    """Return a log ratio as a change in percent."""
     return 100 * math.expm1(ratio)
 
 

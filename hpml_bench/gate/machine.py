@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-STEAL = 0.02
-"""Share of the machine's time that the host may take away from a block that counts."""
+STEAL = 0.02  # share of the machine's time that the host may take away from a block that counts
 CROWD = 1.5
 """Other processes per core, on average, that may run beside a block that counts; their share of the time is known."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -53,11 +52,9 @@ def cores() -> set[int]:
 
 
 def shared_core() -> int | None:
-    """Return the core both sides are timed on, or None where a process may not choose.
-
-    Both sides share it, so that a difference between cores is none between sides. It is the last, since the first
-    serves most interrupts.
-    """
+    """Return the core both sides are timed on, or None where a process may not choose."""
+    # Both sides share it, so that a difference between cores is none between sides. It is the last, since the first
+    # serves most interrupts.
     return max(cores()) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -69,10 +66,8 @@ class Snapshot:
     total: float
     busy: float
     stolen: float
-    own: float
-    """Processor time of this process and the given ones, which are no others."""
-    throttled: int
-    """Periods in which the control group's quota ran out."""
+    own: float  # processor time of this process and the given ones, which are no others
+    throttled: int  # periods in which the control group's quota ran out
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,7 @@ class Disturbance:
 
     steal: float
     load: float
-    reason: str | None
-    """Why measurements meanwhile don't count; None where they do."""
+    reason: str | None  # why measurements meanwhile don't count; None where they do
 
 
 def snapshot(processes: Iterable[int]) -> Snapshot:
@@ -109,10 +103,9 @@ def between(before: Snapshot, after: Snapshot) -> Disturbance:
 
 
 def _cpu_times() -> list[float]:
-    """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds.
-
-    Others on a large host's other cores disturb nobody here. Where the kernel doesn't list those cores, all are summed.
-    """
+    """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds."""
+    # Others on a large host's other cores disturb nobody here. Where the kernel doesn't list those cores, all are
+    # summed.
     try:
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
     except OSError:

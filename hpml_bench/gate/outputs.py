@@ -18,12 +18,9 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.text import sanitize
 
-MARK = "<!-- hpml-bench check -->"
-"""Beginning of the Markdown, by which a bot finds and updates its own comment."""
-MOST = 10
-"""Most annotations of one kind that GitHub shows for a step."""
-LONGEST_SUMMARY = 1_000_000
-"""Bytes; GitHub drops the summary of a step that writes more than 1 MiB."""
+MARK = "<!-- hpml-bench check -->"  # beginning of the Markdown, by which a bot finds and updates its own comment
+MOST = 10  # most annotations of one kind that GitHub shows for a step
+LONGEST_SUMMARY = 1_000_000  # bytes; GitHub drops the summary of a step that writes more than 1 MiB
 
 
 def check_writable(**files: Path | None) -> None:
@@ -54,11 +51,9 @@ def _place(kind: str, path: Path) -> Iterator[None]:
 
 
 def junit(report: CheckReport) -> str:
-    """Return JUnit XML, which most CI systems show, with one test case per verdict.
-
-    It is valid against the schema of Jenkins' xUnit plugin (junit-10.xsd). FAIL is a failure; INCONCLUSIVE and
-    INCOMPARABLE are skipped, with the reason as message.
-    """
+    """Return JUnit XML, which most CI systems show, with one test case per verdict."""
+    # It is valid against the schema of Jenkins' xUnit plugin (junit-10.xsd). FAIL is a failure; INCONCLUSIVE and
+    # INCOMPARABLE are skipped, with the reason as message.
     failed = sum(verdict.status == "FAIL" for verdict in report.verdicts)
     skipped = sum(verdict.status not in {"PASS", "FAIL"} for verdict in report.verdicts)
     totals = {"tests": str(len(report.verdicts)), "failures": str(failed), "errors": "0", "time": str(report.seconds)}
@@ -113,7 +108,6 @@ FORMATS: dict[str, Callable[[CheckReport], str]] = {
 
 
 def on_github() -> bool:
-    """Return whether this runs in a GitHub workflow."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
@@ -136,7 +130,6 @@ def annotate(report: CheckReport) -> None:
 
 
 def annotate_error(sentence: str) -> None:
-    """Print an annotation with the error that ended a check, where it runs in a GitHub workflow."""
     if on_github():
         print(_command("error", "hpml-bench check", sanitize(redacted(sentence), 2000)), flush=True)
 

@@ -13,8 +13,7 @@ from hpml_bench.report.render import plain_page
 from hpml_bench.report.tables import Cell, p_value, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
-_WIDTH = 40
-"""Characters of a name or label; a longer one is cut."""
+_WIDTH = 40  # characters of a name or label; a longer one is cut
 ABOUT_BLOCKS = (
     "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B the candidate; a pair's "
     "value is the interquartile mean of its blocks. Blocks of one process pair share what that pair's processes "
@@ -147,7 +146,6 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
 
 
 def unchanged(report: CheckReport) -> str:
-    """Return a sentence on the unchanged counts; none where nothing was counted."""
     same = sum(count.reference == count.candidate for count in report.counts)
     return f"{same} of {len(report.counts)} counts without noise are unchanged." if report.counts else ""
 

@@ -11,8 +11,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from hpml_bench.suite.base import Frozen
 
-SCHEMA_VERSION = 2
-"""Schema of a report. Version 1 has `tainted` for `disturbed`."""
+SCHEMA_VERSION = 2  # schema of a report. Version 1 has `tainted` for `disturbed`.
 PROTOCOL = 1
 """Protocol of residents: counted up when requests or answers change. Versions that differ in it can't be compared.
 A self-test's own requests (`calibrate_delay`, `inject_delay`) never go to another version."""
@@ -114,7 +113,6 @@ class MethodCount(Frozen):
 
     @property
     def change(self) -> float | None:
-        """Relative change; None where there was nothing before."""
         if self.candidate == self.reference:
             return 0.0
         return self.candidate / self.reference - 1 if self.reference else None

@@ -52,7 +52,6 @@ class Resident:
             return {"error": f"{type(error).__name__}: {error}", "bug": True}
 
     def do_describe(self) -> dict[str, Any]:
-        """Return hardware and software of this process."""
         from hpml_bench.system import environment
 
         return environment.describe()
@@ -65,7 +64,6 @@ class Resident:
         return prepare(Settings.model_validate(settings)).model_dump(mode="json")
 
     def do_load(self, **arguments: Any) -> None:
-        """Build every method's model and optimizer; see `Workload`."""
         from hpml_bench.gate.workload import Workload
 
         self.workload = Workload(**arguments)

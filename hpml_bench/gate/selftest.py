@@ -28,8 +28,7 @@ from hpml_bench.system import disk, environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
-PER_SLOWED = 5
-"""A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power."""
+PER_SLOWED = 5  # A/A trials per slowed one: a false-alarm rate takes more trials to bound than a power
 STARTED = "begun.jsonl"
 
 
@@ -101,10 +100,8 @@ def refusal(minutes: float, began: float, longest: float) -> str:
 
 
 def injected_slowdown(report: CheckReport) -> dict[str, float]:
-    """Return for each method the slowdown really injected, the median over pairs; empty for an A/A trial.
-
-    It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
-    """
+    """Return for each method the slowdown really injected, the median over pairs; empty for an A/A trial."""
+    # It is the delay's seconds in a pair's candidate over the middle step of that pair's reference.
     by_method: dict[str, list[float]] = {}
     for pair, delays in enumerate(report.environment.get("delay_seconds") or ()):
         for method, delay in delays.items():
@@ -126,10 +123,8 @@ def rate_bounds(happened: int, of: int) -> tuple[float, float]:
 
 
 def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[str]]:
-    """Return the exit status, and rates with bounds in words, rounded to the side on which they claim less.
-
-    The status is 0 where all is well, 1 for a false alarm or a miss, 2 where one kind of trial wasn't made.
-    """
+    """Return the exit status, and rates with bounds in words, rounded to the side on which they claim less."""
+    # The status is 0 where all is well, 1 for a false alarm or a miss, 2 where one kind of trial wasn't made.
     alarms, caught = (
         [verdicts.overall(trial.report.verdicts) == "FAIL" for trial in trials if bool(trial.slowdown) == delayed]
         for delayed in (False, True)

@@ -35,8 +35,7 @@ PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-dep
 INSTALL_SECONDS = 600
 
 Key = tuple[str, str]
-Plugins = Collection[tuple[registry.Kind, str]]
-"""Kind and name of each plug-in."""
+Plugins = Collection[tuple[registry.Kind, str]]  # kind and name of each plug-in
 
 
 class Incomparable(Exception):  # noqa: N818 - a finding: the verdict is INCOMPARABLE
@@ -55,8 +54,7 @@ class Installation:
     python: str
     path: Path | None = None
     revision: str | None = None
-    dirty: bool = False
-    """See `Side`."""
+    dirty: bool = False  # see `Side`
 
     @property
     def key(self) -> Key:
@@ -64,7 +62,6 @@ class Installation:
         return self.python, str(self.path)
 
     def side(self, described: Mapping[str, Any]) -> Side:
-        """Return its record, with the packages' versions from a result of `environment.describe`."""
         return Side(
             label=self.label, revision=self.revision, dirty=self.dirty, python=self.python, versions=versions(described)
         )
@@ -87,16 +84,13 @@ class ComparedSides:
 
 
 def versions(described: Mapping[str, Any]) -> dict[str, str]:
-    """Return the packages' versions from a result of `environment.describe`."""
     return {name: version for name, version in described.get("packages", {}).items() if version}
 
 
 def settings_message(settings: Settings) -> dict[str, Any]:
-    """Return settings in the form that both sides read.
-
-    Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but `max_length`,
-    whose default follows the task in some versions.
-    """
+    """Return settings in the form that both sides read."""
+    # Defaults are left out: they are each side's own, and a key that a version doesn't know is refused; but
+    # `max_length`, whose default follows the task in some versions.
     return settings.model_dump(mode="json", exclude_defaults=True) | {"max_length": settings.max_length}
 
 
@@ -133,7 +127,6 @@ class ResidentProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it and its children, and wait for its end."""
         try:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -147,7 +140,6 @@ class ResidentProcess:
             self._stack.close()
 
     def call(self, what: str, **arguments: Any) -> Any:
-        """Send a request and wait for its result."""
         self.send(what, **arguments)
         return self.receive()
 
@@ -195,7 +187,6 @@ class ResidentProcess:
         return answer
 
     def _read(self) -> bytes:
-        """Return its output as soon as there is some."""
         assert self._process.stdout is not None  # noqa: S101
         label, poll = self.installation.label, select.poll()  # without a file's buffer, whose content poll doesn't see
         poll.register(self._process.stdout, select.POLLIN)
@@ -246,7 +237,6 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
 
 
 def _git(folder: Path, *arguments: str) -> bytes:
-    """Return what git prints."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)  # noqa: S603, S607
     except FileNotFoundError:
@@ -283,11 +273,9 @@ def _copy(top: Path, target: Path) -> None:
 
 
 def _installation(label: str, write_source: Callable[[Path], None], plugins: Plugins) -> Installation:
-    """Return the installation of a source in a cached folder, without its dependencies.
-
-    Both sides are installed in this one way, to paths of equal length. The key of the cache is the content of all files
-    and the interpreter, so that a revision is installed once.
-    """
+    """Return the installation of a source in a cached folder, without its dependencies."""
+    # Both sides are installed in this one way, to paths of equal length. The key of the cache is the content of all
+    # files and the interpreter, so that a revision is installed once.
     with tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
         write_source(source := Path(name))
         if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
@@ -326,7 +314,6 @@ def _check_part(label: str, path: Path, plugins: Plugins) -> None:
 
 
 def _pip(command: Sequence[str], label: str) -> None:
-    """Run pip; where it fails, raise a UserError with its first error."""
     try:
         status, output = child.run_pip(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:

@@ -19,21 +19,18 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
 STEP_TIME = "step_time"
-PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3
-"""Exit statuses."""
+PASSED, REGRESSION, ERROR, UNDECIDED = 0, 1, 2, 3  # exit statuses
 
 Effects = Mapping[str, Sequence[float]]
 """method -> log ratios of the candidate's step time to the reference's, one per process pair, as measured."""
 
 
 def levels(total: float, looks: Sequence[int], hypotheses: int = 1) -> tuple[float, ...]:
-    """Return the level of each look; together they are `total`, so that by Boole no correlation can exceed it.
-
-    Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at half of the pairs.
-    O'Brien and Fleming's function would leave the first look too little for a rank test: the least p of n pairs is
-    2^-n, and Holm's first step requires level / hypotheses. A look that can't reach that is passed over (its level is
-    0), and its share goes to the next.
-    """
+    """Return the level of each look; together they are `total`, so that by Boole no correlation can exceed it."""
+    # Spent in proportion to the pairs seen (Kim and DeMets 1987, with exponent 1): half of it at half of the pairs.
+    # O'Brien and Fleming's function would leave the first look too little for a rank test: the least p of n pairs is
+    # 2^-n, and Holm's first step requires level / hypotheses. A look that can't reach that is passed over (its level is
+    # 0), and its share goes to the next.
     spent, result = 0.0, []
     for look in looks:
         level = total * look / looks[-1] - spent
@@ -55,20 +52,16 @@ def alphas(rules: Rules, methods: int) -> tuple[float, ...]:
 
 
 def betas(rules: Rules) -> tuple[float, ...]:
-    """Return each look's level for PASS, of one method.
-
-    A check passes only where all methods do, so that none needs adjusting (Berger 1982).
-    """
+    """Return each look's level for PASS, of one method."""
+    # A check passes only where all methods do, so that none needs adjusting (Berger 1982).
     return levels(rules.beta, rules.looks)
 
 
 def looks_done(rules: Rules, pairs: int) -> int:
-    """Return the number of looks that so many pairs allow."""
     return sum(look <= pairs for look in rules.looks)
 
 
 def log_ratio(block: Block) -> float:
-    """Return the log ratio of the candidate's time to the reference's."""
     outer, inner = block.seconds[0] * block.seconds[3], block.seconds[1] * block.seconds[2]
     ratio = math.log(inner / outer) / 2
     return ratio if block.order == "ABBA" else -ratio
@@ -81,12 +74,10 @@ def middle(values: Sequence[float]) -> float:
 
 
 def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
-    """Return each method's log ratio per process pair, in the order of pairs, over its undisturbed blocks.
-
-    For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the block
-    cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a method has no
-    value there.
-    """
+    """Return each method's log ratio per process pair, in the order of pairs, over its undisturbed blocks."""
+    # For a block it is (ln B1 B2 - ln A1 A2) / 2, from which a drift of the machine's speed that is linear over the
+    # block cancels; for a pair it is the interquartile mean over blocks. A pair without an undisturbed block of a
+    # method has no value there.
     ratios: dict[str, dict[int, list[float]]] = {}
     for block in blocks:
         of_pair = ratios.setdefault(block.method, {}).setdefault(block.pair, [])
@@ -99,10 +90,8 @@ def pair_effects(blocks: Iterable[Block]) -> dict[str, list[float]]:
 
 
 def run_effects(runs: Iterable[TimedRun], methods: Iterable[str]) -> dict[str, list[float]]:
-    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time.
-
-    That is the mean log over all kinds of reference work, before, within and after the run.
-    """
+    """Return for each method the log of each undisturbed run's step time, in units of the calibration's time."""
+    # That is the mean log over all kinds of reference work, before, within and after the run.
     effects: dict[str, list[float]] = {method: [] for method in methods}
     for run in runs:
         if run.disturbed is None:
@@ -135,11 +124,9 @@ def verdicts_at(effects: Effects, rules: Rules, looks: int | None = None) -> tup
 
 
 def of_runs(reference: Effects, candidate: Effects, rules: Rules) -> tuple[Verdict, ...]:
-    """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now.
-
-    The values are those of `run_effects`. The looks of the rules don't count. `Verdict.pairs` is the number of the
-    candidate's runs.
-    """
+    """Return a verdict per method from separate runs of each side, looked at once: a stored baseline against now."""
+    # The values are those of `run_effects`. The looks of the rules don't count. `Verdict.pairs` is the number of the
+    # candidate's runs.
     tests = {
         method: rank_sum(values, candidate[method]) if values and candidate.get(method) else None
         for method, values in reference.items()
@@ -202,12 +189,10 @@ def detectable(test: RankTest, rules: Rules, alpha: float) -> float | None:
 
 
 def incomparable(method: str, reason: str) -> Verdict:
-    """Return the verdict on a method whose two sides can't be compared."""
     return Verdict(method=method, metric=STEP_TIME, status="INCOMPARABLE", detail=reason)
 
 
 def unmeasured(method: str, unit: str = "pairs") -> Verdict:
-    """Return the verdict on a method whose step time has no value; its counts stand."""
     return Verdict(method=method, metric=STEP_TIME, status="INCONCLUSIVE", detail=f"no {unit} were measured")
 
 
@@ -225,10 +210,8 @@ def overall(verdicts: Iterable[Verdict]) -> Status:
 
 
 def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
-    """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under `strict`.
-
-    A requested step time without any value is nothing measured, whatever the counts say, unless one grew.
-    """
+    """Return 0 for pass, 1 for a regression, 2 where nothing was measured, 3 for undecided under `strict`."""
+    # A requested step time without any value is nothing measured, whatever the counts say, unless one grew.
     verdicts = tuple(verdicts)
     status = overall(verdicts)
     if status == "FAIL":
@@ -240,18 +223,15 @@ def exit_status(verdicts: Iterable[Verdict], strict: bool) -> int:
 
 
 def of_step_time(report: CheckReport) -> tuple[Verdict, ...]:
-    """Return the verdicts on step times, in the order of the report's methods."""
     place = {method: index for index, method in enumerate(report.methods)}
     verdicts = [verdict for verdict in report.verdicts if verdict.metric == STEP_TIME]
     return tuple(sorted(verdicts, key=lambda verdict: place.get(verdict.method, len(place))))
 
 
 def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[MethodCount]:
-    """Return a `MethodCount` for each quantity that both sides count.
-
-    Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them. The smaller
-    tolerance holds, so that a change can't raise its own.
-    """
+    """Return a `MethodCount` for each quantity that both sides count."""
+    # Each side has name -> {title, unit, value, tolerance, parts: name -> amount}, as a resident counts them. The
+    # smaller tolerance holds, so that a change can't raise its own.
     return [
         MethodCount(
             method=method,

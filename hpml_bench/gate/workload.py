@@ -33,23 +33,16 @@ from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
 from hpml_bench.training.trainer import Trainer
 
-BATCHES = 8
-"""Number of batches, which are used again and again."""
-WARM_UP = 3
-"""Steps before those that count: the optimizer makes its state, DDP its buckets, the allocator its pools."""
+BATCHES = 8  # number of batches, which are used again and again
+WARM_UP = 3  # steps before those that count: the optimizer makes its state, DDP its buckets, the allocator its pools
 SEED = 0
-DELAY_REPEATS = 3
-"""Passes over the batches to time a step, or the busy work beside it."""
-DELAY_TURNS = 50_000
-"""Turns of busy work that are timed beside each of those steps: about a millisecond."""
+DELAY_REPEATS = 3  # passes over the batches to time a step, or the busy work beside it
+DELAY_TURNS = 50_000  # turns of busy work that are timed beside each of those steps: about a millisecond
 SYNCS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero")
 """Operators in which the host waits for a value; so it does in copies to it (`waits`)."""
-CALIBRATIONS = 15
-"""Repetitions of each kind of reference work, of which the median counts."""
-MATRIX = 384
-"""Rows of the square matrices multiplied as reference work."""
-MEGABYTES = 16
-"""Size of the copy; the all-reduce takes a quarter of it."""
+CALIBRATIONS = 15  # repetitions of each kind of reference work, of which the median counts
+MATRIX = 384  # rows of the square matrices multiplied as reference work
+MEGABYTES = 16  # size of the copy; the all-reduce takes a quarter of it
 
 os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # 0: any free one
@@ -71,11 +64,9 @@ class TimedMethod:
         self._index = 0
 
     def run(self, steps: int, first: int = 0) -> tuple[float, float]:
-        """Take optimizer steps from batch `first` on; return the seconds, and those in which others had the core.
-
-        Time is measured as in a run: by the loop's own clock, from the start of the window to the end of each step,
-        summed. The stopwatch covers the same steps and gives only the time waited, which the loop doesn't know.
-        """
+        """Take optimizer steps from batch `first` on; return the seconds, and those in which others had the core."""
+        # Time is measured as in a run: by the loop's own clock, from the start of the window to the end of each step,
+        # summed. The stopwatch covers the same steps and gives only the time waited, which the loop doesn't know.
         log = self.trainer.log
         log.begin_window()
         watch = Stopwatch()
@@ -88,7 +79,6 @@ class TimedMethod:
         return sum(step.seconds for step in taken), waited
 
     def step(self, indices: np.ndarray) -> None:
-        """Take one optimizer step on these rows."""
         self._index += 1
         self.trainer.step(self._index, indices)
 
@@ -141,10 +131,8 @@ class Delay:
         method.after_step = after_step  # type: ignore[method-assign, assignment]
 
     def calibrate(self, share: float) -> int:
-        """Return the turns that take this share of a step's time.
-
-        Steps and turns are timed alternately, so that both see the machine alike.
-        """
+        """Return the turns that take this share of a step's time."""
+        # Steps and turns are timed alternately, so that both see the machine alike.
         self.turns = 0
         ratios = []
         for _ in range(DELAY_REPEATS):
@@ -203,10 +191,8 @@ def count_inputs(job: TimedMethod) -> tuple[dict[str, int], int]:
 
 
 def count(job: TimedMethod) -> dict[str, Any]:
-    """Return name -> {title, unit, value, tolerance, parts}, per step unless the unit says otherwise.
-
-    Both sides count steps on the same first batches. `parts` is the same quantity, split by the names of its parts.
-    """
+    """Return name -> {title, unit, value, tolerance, parts}, per step unless the unit says otherwise."""
+    # Both sides count steps on the same first batches. `parts` is the same quantity, split by the names of its parts.
     job.run(WARM_UP)
     padding, real = count_inputs(job)
     flops = FlopCounterMode(display=False)
@@ -290,10 +276,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether an operator copies from a device to the host and waits for it.
-
-    Copies to a device from memory that isn't pinned wait too, but their data is ready: not counted.
-    """
+    """Return whether an operator copies from a device to the host and waits for it."""
+    # Copies to a device from memory that isn't pinned wait too, but their data is ready: not counted.
     if name == "aten::_to_copy":
         source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
         waited = not kwargs.get("non_blocking")
@@ -306,7 +290,6 @@ def waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _caller() -> str:
-    """Return the innermost function that is neither torch's nor of this module."""
     frame = sys._getframe(2)
     while frame.f_back and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
         frame = frame.f_back

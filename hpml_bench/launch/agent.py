@@ -39,26 +39,20 @@ REPORT_SECONDS = 5.0
 """Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
 FOLDER_SECONDS = 10.0
 """Seconds that a file of another host may take to appear here: NFS clients cache a folder's content."""
-LEAVE_SECONDS = 15.0
-"""Seconds after which an agent that was asked to end does so, whatever it waits for."""
+LEAVE_SECONDS = 15.0  # seconds after which an agent that was asked to end does so, whatever it waits for
 POLL_SECONDS = 0.2
-START_SECONDS = 600.0
-"""Seconds within which all agents must have begun."""
-OTHERS_SECONDS = 10.0
-"""Seconds that the engine may take to end the agents after one has failed."""
-END_SECONDS = 30.0
-"""Seconds that agents may take to end on request."""
+START_SECONDS = 600.0  # seconds within which all agents must have begun
+OTHERS_SECONDS = 10.0  # seconds that the engine may take to end the agents after one has failed
+END_SECONDS = 30.0  # seconds that agents may take to end on request
 
 
 class OverNodes:
     """Runs a run's ranks on several nodes."""
 
     def __init__(self, count: int, on_each_node: Callable[[list[str]], list[str]]) -> None:
-        """Keep the number of nodes, and the engine's function that makes a command one that runs it on each, once."""
         self.count, self._on_each_node = count, on_each_node
 
     def __call__(self, request: RunRequest, stop: Stop) -> Outcome:
-        """Run the ranks until all have ended; return the launcher."""
         from hpml_bench.launch.meeting import Meeting, NodeRequest
 
         key, folder = secrets.token_hex(32), request.folder
@@ -80,7 +74,6 @@ class OverNodes:
         return launcher.ended_as(*(cause or ("failed", launcher.no_outcome())))
 
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
-        """Run the agents, with more variables in their environment, until all have ended."""
         command = [sys.executable, *child.module("hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}")]
         with log.open("wb") as printed:
             step = subprocess.Popen(  # noqa: S603 - the engine's command
@@ -141,7 +134,6 @@ def main(address: str) -> int:
 
 
 def _run(meeting: Meeting, number: int, stop: Stop) -> Report:
-    """Run the ranks when all nodes are there, and report."""
     request, name = meeting.request(), socket.gethostname()
     check_folder(request.run.folder)
     # until the fork server has imported everything, which takes longer than a launch and is no part of it
@@ -170,7 +162,6 @@ def check_folder(folder: Path) -> None:
 
 
 def _ended(meeting: Meeting, request: NodeRequest, number: int, name: str, stop: Stop, beats: Path) -> Report:
-    """Run the ranks of this node and return how they ended."""
     nodes, run = Nodes(request.nodes, number, meeting.host, meeting.port, run_id="run"), request.run
 
     def late() -> None:

@@ -19,8 +19,7 @@ PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
 """Modules that don't initialise CUDA, even where bitsandbytes is installed: more than half of the import time."""
 SAFE_PATH = "PYTHONSAFEPATH"
-LONGEST_TMPDIR = 60
-"""A socket's path has 107 characters at most, of which ours and multiprocessing's names take 47."""
+LONGEST_TMPDIR = 60  # a socket's path has 107 characters at most, of which ours and multiprocessing's names take 47
 
 
 def start_fork_server() -> None:
@@ -64,10 +63,8 @@ def _own_modules() -> Iterator[None]:
 
 
 def preload() -> list[str]:
-    """Return the modules that the server imports; without PEFT where that would initialise CUDA.
-
-    PEFT imports bitsandbytes where it is installed, which queries the GPUs' capability, and processes that are forked
-    after CUDA was initialised can't use it. Each process then imports the rest itself.
-    """
+    """Return the modules that the server imports; without PEFT where that would initialise CUDA."""
+    # PEFT imports bitsandbytes where it is installed, which queries the GPUs' capability, and processes that are forked
+    # after CUDA was initialised can't use it. Each process then imports the rest itself.
     initialises = find_spec("bitsandbytes") is not None and gpus.visible_gpus()
     return WITHOUT_PEFT if initialises else PRELOAD

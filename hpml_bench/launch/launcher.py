@@ -37,8 +37,7 @@ from hpml_bench.training.request import RunRequest
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-RunRanks = Callable[[RunRequest, Stop], Outcome]
-"""Runs all ranks of a run until they have ended; returns the outcome."""
+RunRanks = Callable[[RunRequest, Stop], Outcome]  # runs all ranks of a run until they have ended; returns the outcome
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -101,10 +100,8 @@ def watched(
 
 
 def _silence() -> None:
-    """Let torch's launcher print nothing, once it is imported: what ranks say is in their logs.
-
-    Each of its modules may have a level of its own, and torch sets levels anew when it is imported.
-    """
+    """Let torch's launcher print nothing, once it is imported: what ranks say is in their logs."""
+    # Each of its modules may have a level of its own, and torch sets levels anew when it is imported.
     for name in tuple(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed", "torch.multiprocessing")):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -142,11 +139,9 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
 
 @contextmanager
 def _only_agent_signal() -> Iterator[dict[str, Any]]:
-    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that.
-
-    It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks that
-    hang.
-    """
+    """Let the agent handle AGENT_SIGNAL alone while the body runs; yields the arguments of LaunchConfig for that."""
+    # It has to handle at least one. Ctrl-C, SIGTERM and SIGHUP are handled here: the agent would wait 30 s for ranks
+    # that hang.
     from torch.distributed.launcher.api import LaunchConfig
 
     main = threading.current_thread() is threading.main_thread()
@@ -178,18 +173,12 @@ def _torch_2_9(main: bool) -> Iterator[None]:
 class ExitEvidence:
     """Evidence of a run's end besides its files."""
 
-    failure: ChildFailedError | None = None
-    """The first rank that failed, as the launcher saw it."""
-    broken: RunError | None = None
-    """Error that the launcher itself raised."""
-    verdict: tuple[Status, RunError] | None = None
-    """Status and reason where the watchdog ended it."""
-    peak_mb: dict[int, float] = field(default_factory=dict)
-    """Rank -> highest memory observed."""
-    oom_kill: bool = False
-    """Whether the kernel killed a process for lack of memory meanwhile."""
-    server: int | None = None
-    """Process id of the fork server at the start of the run."""
+    failure: ChildFailedError | None = None  # the first rank that failed, as the launcher saw it
+    broken: RunError | None = None  # error that the launcher itself raised
+    verdict: tuple[Status, RunError] | None = None  # status and reason where the watchdog ended it
+    peak_mb: dict[int, float] = field(default_factory=dict)  # rank -> highest memory observed
+    oom_kill: bool = False  # whether the kernel killed a process for lack of memory meanwhile
+    server: int | None = None  # process id of the fork server at the start of the run
 
     @property
     def well(self) -> bool:
@@ -204,7 +193,6 @@ def outcome_of(folder: Path, evidence: ExitEvidence) -> Outcome:
 
 
 def ended_as(status: Status, error: RunError) -> Outcome:
-    """Return the outcome of a run whose ranks wrote none."""
     return Outcome(status=status, error=error, environment=environment.of_run())
 
 
@@ -283,5 +271,4 @@ def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:
 
 
 def no_outcome() -> RunError:
-    """Return the error of ranks that ended well and wrote no outcome."""
     return RunError(kind="NoOutcome", message="the ranks ended without an outcome; see their logs")

@@ -34,19 +34,15 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
 BACKEND = "hpml_bench"
-WAITING = 1024
-"""Connections that may wait to be accepted: those of all ranks of a run at once."""
+WAITING = 1024  # connections that may wait to be accepted: those of all ranks of a run at once
 CONNECT = timedelta(seconds=60)
 FOREVER = timedelta(days=30)
-DIGITS = 64
-"""Hexadecimal digits of a signature."""
+DIGITS = 64  # hexadecimal digits of a signature
 
 
 def hosted(address: str, timeout: timedelta) -> TCPStore:
-    """Return a store that this process hosts on this address alone; `timeout` limits the wait for a key.
-
-    By itself a TCPStore listens on all addresses of the machine.
-    """
+    """Return a store that this process hosts on this address alone; `timeout` limits the wait for a key."""
+    # By itself a TCPStore listens on all addresses of the machine.
     listener = socket.create_server((address, 0), backlog=WAITING)
     port = listener.getsockname()[1]
     return TCPStore(
@@ -55,7 +51,6 @@ def hosted(address: str, timeout: timedelta) -> TCPStore:
 
 
 def joined(address: str, port: int, timeout: timedelta) -> TCPStore:
-    """Return a store that another process hosts."""
     return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
 
 
@@ -110,7 +105,6 @@ class Meeting:
         self.port = int(self._store.port)
 
     def give(self, request: NodeRequest) -> None:
-        """Write the request for the agents."""
         self._write("request", request.model_dump_json())
 
     def request(self) -> NodeRequest:
@@ -125,16 +119,13 @@ class Meeting:
         return NodeRequest.model_validate_json(text)
 
     def arrive(self, number: int, host: str) -> None:
-        """Announce that a node's agent is about to start its ranks."""
         self._write(f"host/{number}", host)
 
     def hosts(self, count: int) -> dict[int, str]:
-        """Return number -> host, of the nodes whose agents have arrived."""
         hosts = {number: self._read(f"host/{number}") for number in range(count)}
         return {number: host for number, host in hosts.items() if host is not None}
 
     def late(self, number: int) -> None:
-        """Announce that a node's ranks have reached a limit."""
         with suppress(DistError):
             self._store.set(f"late/{number}", "")
 
@@ -151,12 +142,10 @@ class Meeting:
             self._write(f"report/{report.node}", report.model_dump_json())
 
     def reports(self, count: int) -> list[Report]:
-        """Return the reports so far."""
         texts = [self._read(f"report/{number}") for number in range(count)]
         return [Report.model_validate_json(text) for text in texts if text is not None]
 
     def end(self) -> None:
-        """Ask the agents to end."""
         self._store.set("end", "")
 
     def await_end(self) -> None:

@@ -11,8 +11,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import lost_peer
 from hpml_bench.system.network import LOOPBACK
 
-LOG = "agents.log"
-"""File for the output of a run's agents and their starter, in the run's folder, which all nodes see."""
+LOG = "agents.log"  # file for the output of a run's agents and their starter, in the run's folder, which all nodes see
 KEY = "HPML_BENCH_MEETING_KEY"
 """Environment variable of a run's key for its agents; all users of a node could read an argument."""
 
@@ -22,17 +21,12 @@ class Nodes:
     """The nodes of a run as its launcher on one of them knows them; by default this machine alone."""
 
     count: int = 1
-    number: int = 0
-    """Number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`."""
-    host: str = LOOPBACK
-    """Address of the store by which the nodes meet."""
-    port: int = 0
-    """0: the store is this node's own, on a port that the kernel picks."""
-    run_id: str = ""
-    """Prefix of the store's keys; empty where the store serves one launch alone."""
+    number: int = 0  # number of this node, from 0; it has the ranks `number * ranks` to `(number + 1) * ranks - 1`
+    host: str = LOOPBACK  # address of the store by which the nodes meet
+    port: int = 0  # 0: the store is this node's own, on a port that the kernel picks
+    run_id: str = ""  # prefix of the store's keys; empty where the store serves one launch alone
 
     def ranks(self, world_size: int) -> range:
-        """Return the ranks of this node."""
         each = world_size // self.count
         return range(self.number * each, (self.number + 1) * each)
 
@@ -68,7 +62,6 @@ class Report(Frozen):
 
     @property
     def well(self) -> bool:
-        """Whether its ranks ended well."""
         return self.status is None
 
     @property

@@ -26,12 +26,10 @@ from hpml_bench.system.cache import check_space
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.products import Products
 
-STOPPED_SECONDS = 10
-"""Seconds after which a preparation, or its fork server, that a signal has stopped is given up."""
+STOPPED_SECONDS = 10  # seconds after which a preparation, or its fork server, that a signal has stopped is given up
 PREDICTION_SECONDS = 120
 """Seconds that a prediction of memory may take: a method of a model of 8 billion parameters takes some 15."""
-SERVER_LOST = 255
-"""Exit status that multiprocessing reports for a child whose fork server has ended."""
+SERVER_LOST = 255  # exit status that multiprocessing reports for a child whose fork server has ended
 
 End = Literal["over", "late", "stopped"]
 """Why the wait for the preparation ended: it is over, too late, or stopped by a signal."""
@@ -121,10 +119,8 @@ def _in_child(
 
 
 def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
-    """Start the preparation; return why the wait for the server's answer ended.
-
-    Multiprocessing waits for the answer without limit: without one, the server is ended, which ends that wait.
-    """
+    """Start the preparation; return why the wait for the server's answer ended."""
+    # Multiprocessing waits for the answer without limit: without one, the server is ended, which ends that wait.
     fork_server.start_fork_server()  # one that multiprocessing starts itself would not ignore Ctrl-C
     started = threading.Event()
     ends: list[End] = []
@@ -149,8 +145,6 @@ def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> 
 
 
 def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
-    """Wait for the preparation; return why the wait ended."""
-
     def ended(seconds: float) -> bool:
         child.join(seconds)
         return not child.is_alive()

@@ -22,15 +22,12 @@ from hpml_bench.system.signals import Stop
 AGENT_SIGNAL = signal.SIGUSR2
 """The signal at which torch's agent ends; ignored outside it, since one sent here may arrive late."""
 POLL_SECONDS = 0.2
-POLLS_PER_SCAN = 5
-"""Polls from one scan of the processes to the next: each scan takes CPU time from the ranks."""
-LONGEST_POLL = 1.0
-"""The most seconds that count between two polls: a suspended machine must not look like a hang."""
+POLLS_PER_SCAN = 5  # polls from one scan of the processes to the next: each scan takes CPU time from the ranks
+LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended machine must not look like a hang
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
-GRACE_SECONDS = 3.0
-"""Seconds after which a fork server that hasn't reported the end of its children is ended."""
+GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
 
 
 class Watchdog:
@@ -72,7 +69,6 @@ class Watchdog:
             heartbeat.remove(self._beats)
 
     def _watch(self) -> None:
-        """Poll until the run is over or has to be ended."""
         last, watched, idle = time.monotonic(), 0.0, 0.0
         counts: tuple[int, ...] = ()
         polls, gone = 0, 0.0
@@ -102,7 +98,6 @@ class Watchdog:
                 self.peak_mb[beat.rank] = peak
 
     def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
-        """Return status, kind of error and reason if the run has to be ended."""
         stall, most = self._limits.stall, self._limits.run_timeout
         if self._stop.requested:
             return "interrupted", "Interrupted", INTERRUPTED
@@ -113,7 +108,6 @@ class Watchdog:
         return None
 
     def _end(self, status: Status, kind: str, words: str, beats: tuple[Beat, ...]) -> None:
-        """Set the verdict, with the ranks' stacks after a timeout, and kill the run's processes until it is over."""
         if not self._done():  # else the run is done and only its exit hangs
             stopped = {beat.rank for beat in beats if processes.stopped(beat.pid)}
             self.verdict = status, RunError(kind=kind, message=words)
@@ -136,7 +130,6 @@ class Watchdog:
                 deadline += GRACE_SECONDS
 
     def _done(self) -> bool:
-        """Whether the ranks have written their outcome."""
         return (self._folder / OUTCOME).exists()
 
     def _stacks(self, beats: tuple[Beat, ...]) -> str:

@@ -15,17 +15,13 @@ from hpml_bench.system import temporary
 Model = TypeVar("Model", bound=BaseModel)
 
 RECORD = "run.json"
-SUITE = "suite.json"
-"""The suite as it was run, beside the runs; the report takes its description and order."""
-PLAN = "plan.json"
-"""Plan of a sweep by jobs."""
-MEASURED_SETTINGS = "definite.json"
-"""Measurements by which settings are decided that a suite leaves open."""
+SUITE = "suite.json"  # the suite as it was run, beside the runs; the report takes its description and order
+PLAN = "plan.json"  # plan of a sweep by jobs
+MEASURED_SETTINGS = "definite.json"  # measurements by which settings are decided that a suite leaves open
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
-SET_ASIDE = "set-aside"
-"""Folder beside the runs for damaged and outdated ones."""
+SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones
 TRACKING = frozenset({"wandb"})
 """Folders beside the runs in which trackers keep state of their own: no part of a result."""
 MAX_RECORD_BYTES = 50_000_000

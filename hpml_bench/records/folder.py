@@ -38,8 +38,7 @@ from hpml_bench.system.redaction import redact_files
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-STALE_TRIES = 8
-"""Tries of an operation that fails with a stale file handle; the wait doubles each time."""
+STALE_TRIES = 8  # tries of an operation that fails with a stale file handle; the wait doubles each time
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -110,11 +109,9 @@ class ResultsFolder:
             yield cls(path)
 
     def write_suite(self, content: str) -> None:
-        """Write the suite beside the runs."""
         write_atomically(self.path / SUITE, content)
 
     def run_folder(self, spec: RunSpec) -> RunFolder:
-        """Return a run's folder, named by its id."""
         return RunFolder(self.path / spec.run_id)
 
     def set_aside_unusable(self, plan: Plan, say: Say) -> None:
@@ -143,11 +140,9 @@ class ResultsFolder:
         return tuple(record for spec in specs if (record := self.run_folder(spec).record()))
 
     def states(self, specs: Iterable[RunSpec]) -> tuple[RunState, ...]:
-        """Return the states of those of these runs that have a record."""
         return tuple(map(RunState.of, self.records(specs)))
 
     def forget_measured(self) -> None:
-        """Remove the measurements by which open settings were decided."""
         (self.path / MEASURED_SETTINGS).unlink(missing_ok=True)
 
     def clear(self, specs: Iterable[RunSpec] | None = None) -> None:
@@ -163,7 +158,6 @@ class SharedResults(ResultsFolder):
     """The results of a suite to which a job writes beside others; holds no lock."""
 
     def __init__(self, path: Path, job: jobs.Job) -> None:
-        """Keep the path, and the job whose attempts these are."""
         super().__init__(path)
         self.job = job
 
@@ -174,7 +168,6 @@ class SharedResults(ResultsFolder):
         return self.attempt(spec)
 
     def attempt(self, spec: RunSpec) -> RunFolder:
-        """Return the folder of this job's attempt at a run, which was begun."""
         return RunFolder(self.path / jobs.ATTEMPTS / f"{spec.run_id}.{self.job.name}")
 
     def attempts(self, spec: RunSpec) -> list[RunRecord]:
@@ -278,10 +271,8 @@ def retry_stale_handle(work: Callable[[], T]) -> T:
 
 
 def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
-    """Rename an attempt to the run's folder; return False if that exists.
-
-    A network file system may do a rename and report a missing file: then the rename counts if our record is there.
-    """
+    """Rename an attempt to the run's folder; return False if that exists."""
+    # A network file system may do a rename and report a missing file: then the rename counts if our record is there.
     try:
         os.rename(attempt, own)  # noqa: PTH104 - pathlib's would look the same; this one is replaced in tests
     except FileNotFoundError:

@@ -37,10 +37,8 @@ CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running",
 
 Each run under way has a file, and beside it a list of the runs that have begun since."""
 NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE}) | TRACKING
-RESOLVED = "resolved.json"
-"""Settings as the first job resolved them."""
-OWNER = "owner.json"
-"""File in a claim's folder: the job that holds it."""
+RESOLVED = "resolved.json"  # settings as the first job resolved them
+OWNER = "owner.json"  # file in a claim's folder: the job that holds it
 
 
 class UnitRun(Frozen):
@@ -96,7 +94,6 @@ class JobPlan(Frozen):
         return self.same_units(other) and self.same_open_settings(other)
 
     def resolved(self, settings: Settings) -> Plan:
-        """Return the plan of the runs with resolved settings."""
         suite = self.suite.model_copy(update={"settings": settings})
         units = ([suite.runs([task.method], [task.seed]) for task in unit.tasks] for unit in self.units)
         return Plan(tuple(tuple(chain(*unit)) for unit in units), self.digests, self.call)
@@ -133,7 +130,6 @@ class Job(Frozen):
 
     @property
     def name(self) -> str:
-        """Name of the files of this start of the job."""
         return f"{self.job}.{self.restart}"
 
 
@@ -160,7 +156,6 @@ def read_plan(path: Path) -> JobPlan:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write a job's state."""
     (folder / JOBS).mkdir(exist_ok=True)
     write_atomically(folder / JOBS / f"{job.unit}.{job.name}.json", job.model_dump_json())
 

@@ -20,8 +20,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 
-MAX_DEPTH = 32
-"""Levels of nesting in a record."""
+MAX_DEPTH = 32  # levels of nesting in a record
 LARGEST_INTEGER = 2**63 - 1
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _LONG_NUMBER = re.compile(rb"(?<![\d.])\d{19,}(?![\d.])")
@@ -127,12 +126,9 @@ def changed(folder: Path, record: RunRecord) -> str | None:
 class LoadedRuns:
     """Runs of a results folder."""
 
-    records: tuple[RunRecord, ...]
-    """Readable records, oldest first."""
-    problems: tuple[str, ...]
-    """One sentence per record that is left out, naming the file."""
-    named: Mapping[str, str] = field(default_factory=dict)
-    """run_id (the folder's name) -> the id written in the record."""
+    records: tuple[RunRecord, ...]  # readable records, oldest first
+    problems: tuple[str, ...]  # one sentence per record that is left out, naming the file
+    named: Mapping[str, str] = field(default_factory=dict)  # run_id (the folder's name) -> the id written in the record
 
 
 def load_records(folder: Path) -> LoadedRuns:

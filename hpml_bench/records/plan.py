@@ -48,12 +48,10 @@ class RunState:
 
     spec: RunSpec
     status: Status
-    started: str
-    """UTC, ISO 8601: two records of a run differ in it."""
+    started: str  # UTC, ISO 8601: two records of a run differ in it
     digests: Digests | None
     protocol_id: str | None
-    call: int
-    """Number of the call of `run-all` whose job made the run; 0 where no job did."""
+    call: int  # number of the call of `run-all` whose job made the run; 0 where no job did
 
     @classmethod
     def of(cls, record: RunRecord, spec: RunSpec | None = None) -> Self:
@@ -62,7 +60,6 @@ class RunState:
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
         return self.spec.run_id
 
 

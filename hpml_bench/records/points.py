@@ -11,10 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from hpml_bench.records.files import POINTS, is_plain_file
 from hpml_bench.records.run import Point
 
-AT_ONCE_BYTES = 1_000_000
-"""Size up to which a file of points is read at once, several times as quickly as line by line."""
-MAX_LINE = 10_000
-"""Characters of a line of points.jsonl; a longer one is skipped."""
+AT_ONCE_BYTES = 1_000_000  # size up to which a file of points is read at once, several times as quickly as line by line
+MAX_LINE = 10_000  # characters of a line of points.jsonl; a longer one is skipped
 LARGEST_STEP = 2**63 - 1
 _POINTS = TypeAdapter(list[Point])
 
@@ -26,12 +24,10 @@ class PointWriter:
         self._file: IO[str] = (folder / POINTS).open("a", encoding="utf-8")
 
     def write(self, points: list[Point]) -> None:
-        """Append and flush."""
         self._file.write("".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points))
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -70,7 +66,6 @@ def _all_points(path: Path) -> list[Point] | None:
 
 
 def read_points(folder: Path) -> list[Point]:
-    """Return all points of a run."""
     return list(iterate_points(folder))
 
 
@@ -93,6 +88,5 @@ class Tail:
         return [line.decode(errors="replace") for line in whole]
 
     def close(self) -> None:
-        """Close the file."""
         if self._file:
             self._file.close()

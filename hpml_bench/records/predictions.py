@@ -145,7 +145,6 @@ def _answers(column: Any, order: NDArray[Any]) -> Answers:
 
 
 def same_answers(a: Answers, b: Answers) -> bool:
-    """Return whether two sets of answers are equal, row by row."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         return len(a) == len(b) and all(map(np.array_equal, a, b))
     return np.array_equal(a, b)

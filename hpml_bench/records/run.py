@@ -18,8 +18,7 @@ SCHEMA_VERSION = 2
 Status = Literal[
     "ok", "failed", "unsupported", "invalid", "diverged", "timeout", "killed", "interrupted", "oom_host", "oom_cuda"
 ]
-FINAL: frozenset[str] = frozenset({"ok", "unsupported"})
-"""The states of runs that are not done again."""
+FINAL: frozenset[str] = frozenset({"ok", "unsupported"})  # the states of runs that are not done again
 FAILED: frozenset[str] = frozenset(get_args(Status)) - FINAL - {"interrupted"}
 """The states of runs that failed: not of one that its user ended, nor of a method that can't run with the model."""
 
@@ -170,7 +169,6 @@ class RunRecord(Outcome):
 
     @property
     def shown(self) -> str:
-        """The headline metric's title and value, such as `accuracy 78.1%`; empty if there is none."""
         value = self.metrics.get(self.headline or "")
         defined = next((metric for metric in self.definitions if metric.name == self.headline), None)
         return "" if value is None or defined is None else in_words(defined.title, defined.format, value)
@@ -185,10 +183,8 @@ def in_words(title: str, form: str, value: float) -> str:
 
 
 def protocol_id(settings: Settings, digests: Digests) -> str:
-    """Return the id that two runs must share to be compared.
-
-    Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
-    the digests cover: the same files in another folder are the same protocol.
-    """
+    """Return the id that two runs must share to be compared."""
+    # Covers every setting and the digests of weights, tokenizer and data. Of a `path:` only the content counts, which
+    # the digests cover: the same files in another folder are the same protocol.
     placeless = map_texts(identity(settings), lambda text: "path:" if text.startswith("path:") else text)
     return digest([placeless, digests.model_dump(mode="json")], 12)

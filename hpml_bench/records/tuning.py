@@ -15,11 +15,9 @@ from hpml_bench.suite.suite import packaged
 
 SCHEMA_VERSION = 2
 Sampler = Literal["qmc", "tpe"]
-FOLDER = "tuning"
-"""Folder beside the runs in a suite's results folder."""
+FOLDER = "tuning"  # folder beside the runs in a suite's results folder
 RECORD = "trials.json"
-NEAR = 3.0
-"""Scores at rates within this factor of the best one show how much the choice matters."""
+NEAR = 3.0  # scores at rates within this factor of the best one show how much the choice matters
 
 
 class Trial(Frozen):
@@ -45,7 +43,6 @@ class Trial(Frozen):
 
     @property
     def ended(self) -> tuple[float, float] | None:
-        """Score and loss of a run that ended well."""
         return None if self.status != "ok" or self.score is None or self.loss is None else (self.score, self.loss)
 
 
@@ -63,12 +60,10 @@ class TunedMethod(Frozen):
 
     @property
     def name(self) -> str:
-        """Its name in the suite."""
         return self.spec.name
 
     @property
     def rated(self) -> bool:
-        """Whether any parameter is trained at the tuned rate."""
         return any(trial.parameters != 0 for trial in self.trials)
 
     @property
@@ -80,7 +75,6 @@ class TunedMethod(Frozen):
 
     @property
     def best_score(self) -> float | None:
-        """The score of the best trial."""
         return self.best.score if self.best else None
 
     @property
@@ -96,7 +90,6 @@ class TunedMethod(Frozen):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the method's trials."""
         return sum(trial.seconds for trial in self.trials)
 
     @property

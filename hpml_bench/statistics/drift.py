@@ -17,8 +17,7 @@ LEAST, MOST = 4, 300
 CONFIDENCE = 0.95
 OUTLYING = 3.0
 """Standard deviations, estimated from the median absolute one, beyond which a step doesn't count for the line."""
-MAD_TO_SD = 1 / NormalDist().inv_cdf(0.75)
-"""Standard deviation of a normal distribution per median absolute deviation."""
+MAD_TO_SD = 1 / NormalDist().inv_cdf(0.75)  # standard deviation of a normal distribution per median absolute deviation
 
 Array = NDArray[np.float64]
 
@@ -49,12 +48,10 @@ def step_time_drift(seconds: ArrayLike, tokens: ArrayLike) -> Drift:
 
 
 def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
-    """Return the shift from the first to the last sample and its 95 % interval (Hodges and Lehmann 1963).
-
-    The estimate is the median of the differences of all pairs. The interval's ends are the k-th smallest and the k-th
-    largest of them, k from the normal approximation of Mann and Whitney's statistic (Hollander, Wolfe and Chicken
-    2014, section 4.3).
-    """
+    """Return the shift from the first to the last sample and its 95 % interval (Hodges and Lehmann 1963)."""
+    # The estimate is the median of the differences of all pairs. The interval's ends are the k-th smallest and the k-th
+    # largest of them, k from the normal approximation of Mann and Whitney's statistic (Hollander, Wolfe and Chicken
+    # 2014, section 4.3).
     differences = np.sort(np.subtract.outer(last, first), axis=None)
     n, m = len(first), len(last)
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -63,10 +60,8 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 
 
 def _to_expected(seconds: Array, tokens: Array) -> Array:
-    """Return each time divided by the expected time of a batch of its size.
-
-    The expected time is a straight line in tokens; where no line with positive values fits, tokens take its place.
-    """
+    """Return each time divided by the expected time of a batch of its size."""
+    # The expected time is a straight line in tokens; where no line with positive values fits, tokens take its place.
     line = _line(seconds, tokens)
     if line is not None:
         near = _near(seconds - _at(line, tokens))
@@ -90,7 +85,6 @@ def _at(line: tuple[float, float], tokens: Array) -> Array:
 
 
 def _near(residuals: Array) -> NDArray[np.bool_]:
-    """Return which residuals are no outliers."""
     apart = np.abs(residuals - np.median(residuals))
     return np.asarray(apart <= OUTLYING * MAD_TO_SD * np.median(apart))
 

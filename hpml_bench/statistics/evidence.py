@@ -15,11 +15,9 @@ from numpy.typing import ArrayLike
 from hpml_bench.statistics.intervals import ALPHA, finite, t_quantile
 from hpml_bench.statistics.paired_tests import paired_sd
 
-POWER = 0.8
-"""Power at which a difference counts as detectable."""
+POWER = 0.8  # power at which a difference counts as detectable
 MOST_SEEDS = 10_000
-LEAST_SEEDS = 3
-"""Fewest seeds for a verdict: two differences show next to nothing of their spread."""
+LEAST_SEEDS = 3  # fewest seeds for a verdict: two differences show next to nothing of their spread
 
 
 class Evidence(ABC):
@@ -91,24 +89,19 @@ class OverSeeds(Evidence):
         return None if sd is None else cls(data.size, float(data.mean()), sd)
 
     def error(self, n: int) -> float:
-        """Return the standard error of the mean over n seeds, sd / √n."""
         return self.sd / math.sqrt(n)
 
     def freedom(self, n: int) -> float:
-        """Return the degrees of freedom of the error's estimate, n - 1 and those of the shared variance."""
         return n - 1 + self.prior
 
     @property
     def variance(self) -> float:
-        """Variance of a seed's difference."""
         return self.sd**2
 
     def moderated(self, variance: float, prior: float) -> OverSeeds:
-        """Return the same with another variance of a seed's difference, of `prior` degrees of freedom more."""
         return replace(self, sd=math.sqrt(variance), prior=prior)
 
     def cautious(self) -> OverSeeds:
-        """Return the same with the spread over seeds at its 80 % upper bound."""
         return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
 
 
@@ -151,29 +144,23 @@ class OverSeedsAndRows(Evidence):
         return cls(n, m, mean, squares, span, opposed)
 
     def error(self, n: int) -> float:
-        """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range.
-
-        An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds alone.
-        Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
-        """
+        """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range."""
+        # An interaction above a main effect's square is chance: the variance is no less than that of rows or seeds
+        # alone. Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
         return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds; no less than that of rare rows which carry all of `difference`.
-
-        A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
-        fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
-        test's error (Rao 1948), which no sample of few rows underestimates.
-        """
+        """Return the standard error over n seeds; no less than that of rare rows which carry all of `difference`."""
+        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
+        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
+        # test's error (Rao 1948), which no sample of few rows underestimates.
         return max(self.error(n), error_of_rare_rows(difference, self.m, self.span))
 
     def p_rare(self) -> float:
-        """Return twice the binomial chance of so few opposed rows, were the true mean 0.
-
-        Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
-        With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
-        """
+        """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
+        # Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
+        # With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
         return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
 
     def least_rare(self, alpha: float, _: int | None = None, /) -> float:
@@ -190,20 +177,16 @@ class OverSeedsAndRows(Evidence):
 
     @property
     def variance(self) -> float:
-        """Variance of a seed's mean difference."""
         return self.squares[0] / self.m
 
     def moderated(self, variance: float, prior: float) -> OverSeedsAndRows:
-        """Return the same with another variance of a seed's mean difference, of `prior` degrees of freedom more."""
         return replace(self, squares=(self.m * variance, *self.squares[1:]), prior=prior)
 
     def cautious(self) -> OverSeedsAndRows:
-        """Return the same with the upper bound of the seeds' mean square."""
         seeds, rows, rest = self.squares
         return replace(self, squares=(seeds * sd_upper_bound(1.0, self.n + self.prior) ** 2, rows, rest))
 
     def _squares(self, n: int) -> tuple[float, float, float]:
-        """Return the mean squares at n seeds."""
         seeds, rows, rest = self.squares
         return seeds, rows + (n - self.n) * max(0.0, rows - rest) / self.n, rest
 
@@ -217,14 +200,12 @@ LEAST_FACTOR = 2 / 3
 def share_variances(
     pairs: Mapping[tuple[str, str], tuple[Evidence, ...]], methods: int
 ) -> dict[tuple[str, str], tuple[Evidence, ...]]:
-    """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs.
-
-    Smyth's moderated t (2004): with the own variance s² of d = n - 1 degrees of freedom, and s0² the mean variance of
-    all pairs that have one of the pair's methods, the variance is (d s² + d0 s0²) / (d + d0) with d + d0 degrees of
-    freedom. d0 is `PRIOR`, less under five methods, none for two, and less where the pairs of one of the methods vary
-    more than those of the other, by the ratio of their mean variances. Over seeds alone, and over seeds and rows, are
-    shrunk apart.
-    """
+    """Return the evidence of a metric's pairs with each variance over seeds shrunk to that of its methods' pairs."""
+    # Smyth's moderated t (2004): with the own variance s² of d = n - 1 degrees of freedom, and s0² the mean variance of
+    # all pairs that have one of the pair's methods, the variance is (d s² + d0 s0²) / (d + d0) with d + d0 degrees of
+    # freedom. d0 is `PRIOR`, less under five methods, none for two, and less where the pairs of one of the methods vary
+    # more than those of the other, by the ratio of their mean variances. Over seeds alone, and over seeds and rows, are
+    # shrunk apart.
     moderated, prior = dict(pairs), PRIOR * min(1.0, max(0, methods - 2) / 3)
     for kind in (OverSeeds, OverSeedsAndRows) if prior else ():
         of = {pair: one for pair, evidence in pairs.items() for one in evidence if isinstance(one, kind)}
@@ -265,7 +246,6 @@ def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> f
 
 
 def p_different(evidence: Evidence) -> float:
-    """Return the two-sided p of no difference."""
     return evidence.p()
 
 
@@ -278,7 +258,6 @@ def p_equivalent(evidence: Evidence, margin: float) -> float:
 
 
 def ends(evidence: Evidence) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of the mean difference."""
     return evidence.ends(ALPHA)
 
 
@@ -304,12 +283,10 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
 
 
 def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Return the least true difference that a two-sided test over n seeds finds with this power.
-
-    Solves F(t(1 - α/2, n - 1); n - 1, δ / error) = 1 - power for δ, F being the noncentral t distribution; the chance
-    of a significant difference of the wrong sign is left out. No less than `least_rare` plus the normal quantile of
-    the power times the standard error.
-    """
+    """Return the least true difference that a two-sided test over n seeds finds with this power."""
+    # Solves F(t(1 - α/2, n - 1); n - 1, δ / error) = 1 - power for δ, F being the noncentral t distribution; the chance
+    # of a significant difference of the wrong sign is left out. No less than `least_rare` plus the normal quantile of
+    # the power times the standard error.
     from scipy.special import ndtri
 
     by_t = _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
@@ -334,10 +311,8 @@ def _noncentrality(freedom: float, quantile: float, power: float) -> float:
 def seeds_to_decide(
     evidence: Sequence[Evidence], margin: float | None, alpha: float, alpha_equivalent: float
 ) -> int | None:
-    """Return the least number of seeds that would decide if the mean difference is the true one; None above `most`.
-
-    To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
-    """
+    """Return the least number of seeds that would decide if the mean difference is the true one; None above `most`."""
+    # To decide is to find the difference, or to show that it lies within the margin, with a chance of 80 % each.
     to_find = seeds_to_find(evidence, abs(evidence[0].mean), alpha)
     if margin is None or abs(evidence[0].mean) >= margin:
         return to_find
@@ -371,11 +346,9 @@ def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int |
 
 
 def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:
-    """Return the one-sided upper confidence bound of a standard deviation estimated from n normal values.
-
-    sd · √((n - 1) / χ²(1 - confidence, n - 1)): a pilot of few seeds underestimates the spread half the time, and a
-    plan by this bound suffices in 80 % of pilots (Browne 1995).
-    """
+    """Return the one-sided upper confidence bound of a standard deviation estimated from n normal values."""
+    # sd · √((n - 1) / χ²(1 - confidence, n - 1)): a pilot of few seeds underestimates the spread half the time, and a
+    # plan by this bound suffices in 80 % of pilots (Browne 1995).
     from scipy.special import chdtri
 
     return sd * math.sqrt((n - 1) / float(chdtri(n - 1, confidence)))  # chdtri takes the upper tail's probability

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-ALPHA = 0.05
-"""Two-sided level of every test, and one minus the confidence of every interval."""
+ALPHA = 0.05  # two-sided level of every test, and one minus the confidence of every interval
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ def finite(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def t_quantile(probability: float, degrees: float) -> float:
-    """Return the quantile of Student's t."""
     from scipy.special import stdtrit  # scipy.stats takes 0.6 s to import
 
     return float(stdtrit(degrees, probability))

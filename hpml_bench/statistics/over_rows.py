@@ -25,10 +25,8 @@ from hpml_bench.statistics.rows import mcnemar
 from hpml_bench.statistics.verdicts import Comparison
 
 MOST_ROWS = 10_000_000
-ROUNDING = 1e-9
-"""Largest difference, as a share of the range, that is taken for rounding."""
-LEAST_ROWS = 3
-"""Fewest rows, or groups of rows, for a verdict."""
+ROUNDING = 1e-9  # largest difference, as a share of the range, that is taken for rounding
+LEAST_ROWS = 3  # fewest rows, or groups of rows, for a verdict
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,8 @@ class OverRows(Evidence):
     n: int
     mean: float
     sd: float
-    span: float = 1.0
-    """Range of a row's or group's score; 0 where all scores are equal."""
-    opposed: int = 0
-    """Rows on the other side of 0 than the mean, by more than half the range."""
+    span: float = 1.0  # range of a row's or group's score; 0 where all scores are equal
+    opposed: int = 0  # rows on the other side of 0 than the mean, by more than half the range
     most: ClassVar[int] = MOST_ROWS
 
     @classmethod
@@ -65,24 +61,19 @@ class OverRows(Evidence):
         return found if found.error(found.n) > 0 else None
 
     def error(self, n: int) -> float:
-        """Return the standard error over n rows, sd / √n; no less than that of one row that changes by the range."""
         return max(self.sd / math.sqrt(n), self.span / n)
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
         return max(self.error(n), error_of_rare_rows(difference, n, self.span))
 
     def p_rare(self) -> float:
-        """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
         return p_of_rare_rows(self.mean, self.n, self.span, self.opposed)
 
     def least_rare(self, alpha: float, n: int | None = None, /) -> float:
-        """Return the least mean for which `p_rare` is below alpha, at n rows with this share of opposed ones."""
         rows = n or self.n
         return least_beside_rare_rows(alpha, rows, self.span, self.opposed * rows // self.n)
 
     def freedom(self, n: int) -> float:
-        """Return the degrees of freedom of the error's estimate, n - 1."""
         return n - 1
 
     def ends(self, alpha: float) -> tuple[float, float]:
@@ -98,8 +89,7 @@ class RightAndWrong(OverRows):
     (1934), by that of their share, and by the range: without 0 just where the test rejects.
     """
 
-    only_a: int = 0
-    """Rows that only the first gets right."""
+    only_a: int = 0  # rows that only the first gets right
     only_b: int = 0
 
     @classmethod
@@ -111,7 +101,6 @@ class RightAndWrong(OverRows):
                    min(only_a, only_b), only_a, only_b)  # fmt: skip
 
     def p(self) -> float:
-        """Return McNemar's exact p."""
         return mcnemar(self.only_a, self.only_b)
 
     def ends(self, alpha: float) -> tuple[float, float]:
@@ -123,7 +112,6 @@ class RightAndWrong(OverRows):
         return self.span * low * share[low < 0], self.span * high * share[high > 0]
 
     def accepted(self, alpha: float) -> tuple[float, float]:
-        """Return `ends`: they invert the test."""
         return self.ends(alpha)
 
 
@@ -144,23 +132,18 @@ class TwoShares(Evidence):
     always-no, it claims too much. Scores between the ends of the range vary less than right and wrong.
     """
 
-    n: int
-    """Rows of each."""
+    n: int  # rows of each
     mean: float
-    a: float
-    """Mean of the first as a share of the range, of 0 to 1."""
+    a: float  # mean of the first as a share of the range, of 0 to 1
     b: float
-    span: float = 1.0
-    """The range."""
+    span: float = 1.0  # the range
     most: ClassVar[int] = MOST_ROWS
 
     def error(self, n: int) -> float:
-        """Return the standard error over n rows of each."""
         adjusted = [(share * n + 1) / (n + 2) for share in (self.a, self.b)]
         return self.span * math.sqrt(sum(share * (1 - share) for share in adjusted) / (n + 2))
 
     def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n rows; no less than that of rare rows which carry all of `difference`."""
         return max(self.error(n), error_of_rare_rows(difference, n, self.span))
 
     def freedom(self, n: int) -> float:  # noqa: ARG002 - the same for all
@@ -172,7 +155,6 @@ class TwoShares(Evidence):
         return self.span * (self.a - self.b) * self.n / (self.n + 2)
 
     def p(self) -> float:
-        """Return the two-sided p of equal means."""
         from scipy.special import ndtr
 
         return max(float(2 * ndtr(-abs(self._middle) / self.error(self.n))), self._exact)
@@ -192,7 +174,6 @@ class TwoShares(Evidence):
         return (min(low, 0.0), max(high, 0.0)) if self._exact >= alpha else (low, high)
 
     def accepted(self, alpha: float) -> tuple[float, float]:
-        """Return `ends`: they invert the test."""
         return self.ends(alpha)
 
 
@@ -234,11 +215,7 @@ def fisher(a: int, b: int, n: int) -> float:
 
 
 def compare_rows(
-    scores: Mapping[str, NDArray[Any]],
-    margin: float | None = None,
-    span: float = 1.0,
-    *,
-    bounded: bool = True,
+    scores: Mapping[str, NDArray[Any]], margin: float | None = None, span: float = 1.0, *, bounded: bool = True
 ) -> tuple[Comparison, ...]:
     """Compare every pair of systems by the mean of their rows' scores, for other rows; `decide` gives verdicts.
 

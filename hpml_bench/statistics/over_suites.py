@@ -108,11 +108,9 @@ def _interval(ranks: NDArray[np.float64], methods: int) -> tuple[float, float]:
 
 
 def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:
-    """Return the suites that show a method which is always so many places ahead of another; of all places if None.
-
-    2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs. Of all places: 6
-    suites for two methods, 8 for three, 9 for five, and fewer show nothing.
-    """
+    """Return the suites that show a method which is always so many places ahead of another; of all places if None."""
+    # 2 / (1 + places / (methods - 1))^n, the p of the guard, is below the look's level over the pairs. Of all places: 6
+    # suites for two methods, 8 for three, 9 for five, and fewer show nothing.
     level = ALPHA * spent_at(look) / (methods * (methods - 1) / 2)
     gain = 1.0 if places is None else places / (methods - 1)
     return math.floor(math.log(2 / level) / math.log1p(gain)) + 1
@@ -136,11 +134,9 @@ def ranked(costs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def friedman(table: NDArray[np.float64]) -> float:
-    """Return the p of Friedman's test of ranks [suites, methods], by Iman and Davenport's F.
-
-    F = (n - 1) Q / (n (k - 1) - Q) with k - 1 and (k - 1)(n - 1) degrees of freedom; Q is corrected for ties. 1 for one
-    suite, or ranks that are all tied.
-    """
+    """Return the p of Friedman's test of ranks [suites, methods], by Iman and Davenport's F."""
+    # F = (n - 1) Q / (n (k - 1) - Q) with k - 1 and (k - 1)(n - 1) degrees of freedom; Q is corrected for ties. 1 for
+    # one suite, or ranks that are all tied.
     from scipy.special import fdtrc
 
     n, k = table.shape
@@ -164,10 +160,8 @@ def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
 
 
 def sign_patterns(differences: NDArray[np.float64]) -> float:
-    """Return the exact two-sided p of differences of ranks: the share of the 2^n sign patterns whose |sum| is as large.
-
-    Ranks are halves, so that the patterns of any number of suites have few sums, which are counted.
-    """
+    """Return the exact two-sided p of differences of ranks: the share of the 2^n sign patterns whose |sum| is as large."""
+    # Ranks are halves, so that the patterns of any number of suites have few sums, which are counted.
     steps = np.rint(2 * differences).astype(int).tolist()
     sums = Counter({0: 1})
     for step in steps:

@@ -14,11 +14,9 @@ from hpml_bench.statistics.intervals import finite
 
 
 def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
-    """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom.
-
-    The sd is `paired_sd`'s. Where that is unknown since all differences are equal, p is 1 if they are zero, else the
-    sign-flip p. None with fewer than two differences.
-    """
+    """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom."""
+    # The sd is `paired_sd`'s. Where that is unknown since all differences are equal, p is 1 if they are zero, else the
+    # sign-flip p. None with fewer than two differences.
     data = finite(differences)
     if data.size < 2:
         return None
@@ -31,13 +29,11 @@ def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
 
 
 def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None:
-    """Return the standard deviation of differences in the paired t test, which decides what it can detect.
-
-    Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the variance
-    of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences are no less
-    sure than nearly equal ones, and no surer than their grid. None where the spread is unknown: fewer than two
-    differences, or all of them equal on no known grid.
-    """
+    """Return the standard deviation of differences in the paired t test, which decides what it can detect."""
+    # Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the
+    # variance of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences are
+    # no less sure than nearly equal ones, and no surer than their grid. None where the spread is unknown: fewer than
+    # two differences, or all of them equal on no known grid.
     data = finite(differences)
     if data.size < 2:
         return None
@@ -48,11 +44,9 @@ def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None
 
 
 def sign_flip(differences: ArrayLike) -> float:
-    """Return the exact two-sided p of the sign-flip test: the share of the 2^n sign patterns whose |sum| is as large.
-
-    Fisher 1935, The Design of Experiments, §21. Above 16 differences 20,000 patterns are drawn (seeded), and the
-    observed one is counted in (Phipson and Smyth 2010).
-    """
+    """Return the exact two-sided p of the sign-flip test: the share of the 2^n sign patterns whose |sum| is as large."""
+    # Fisher 1935, The Design of Experiments, §21. Above 16 differences 20,000 patterns are drawn (seeded), and the
+    # observed one is counted in (Phipson and Smyth 2010).
     data = finite(differences)
     observed = abs(data.sum()) * (1 - 1e-12)
     if data.size <= 16:
@@ -64,13 +58,11 @@ def sign_flip(differences: ArrayLike) -> float:
 
 @lru_cache(maxsize=4)
 def _all_patterns(n: int) -> NDArray[np.float64]:
-    """Return the 2^n patterns of n signs."""
     return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
 
 
 @lru_cache(maxsize=2)
 def _patterns(n: int) -> NDArray[np.int8]:
-    """Return 20,000 patterns of n signs, seeded."""
     return np.random.default_rng(0).choice(np.array([1, -1], dtype=np.int8), size=(20_000, n))
 
 

@@ -16,18 +16,15 @@ class Membership:
     """A method's place: on the front, off it, or undecided."""
 
     place: Place
-    by: tuple[str, ...] = ()
-    """The methods that dominate it, where it is off."""
+    by: tuple[str, ...] = ()  # the methods that dominate it, where it is off
 
 
 def pareto_membership(
     methods: Sequence[str], family: Mapping[str, Iterable[Comparison]], better: Mapping[str, Better]
 ) -> dict[str, Membership]:
-    """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts.
-
-    Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
-    method it is shown better in some metric, so that none can dominate it. Else undecided.
-    """
+    """Return each method's place on the front over the metrics of a decided family: metric -> pairs with verdicts."""
+    # Off: some method is shown better in one metric and better or equivalent in all others. On: against every other
+    # method it is shown better in some metric, so that none can dominate it. Else undecided.
     wins: set[tuple[str, str, str]] = set()
     even: set[tuple[str, str, str]] = set()
     for metric, comparisons in family.items():

@@ -9,12 +9,10 @@ from hpml_bench.statistics.intervals import ALPHA, t_quantile
 
 
 def paired_t_power(difference: float, sd: float, n: int, alpha: float = ALPHA) -> float:
-    """Return the chance that a two-sided paired t test over n seeds finds a true difference, in either direction.
-
-    1 - F(t) + F(-t) of the noncentral t distribution with n - 1 degrees of freedom and noncentrality
-    √n · difference / sd, at the critical value t = t(1 - α/2, n - 1) (Cohen 1988, chapter 2). Where scipy
-    gives NaN for F, at noncentralities that leave less than 1e-12 below the value, F is taken as 0.
-    """
+    """Return the chance that a two-sided paired t test over n seeds finds a true difference, in either direction."""
+    # 1 - F(t) + F(-t) of the noncentral t distribution with n - 1 degrees of freedom and noncentrality √n · difference
+    # / sd, at the critical value t = t(1 - α/2, n - 1) (Cohen 1988, chapter 2). Where scipy gives NaN for F, at
+    # noncentralities that leave less than 1e-12 below the value, F is taken as 0.
     from scipy.special import nctdtr
 
     critical, noncentrality = t_quantile(1 - alpha / 2, n - 1), math.sqrt(n) * abs(difference) / sd

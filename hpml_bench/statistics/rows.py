@@ -10,10 +10,8 @@ from hpml_bench.statistics.intervals import Interval
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947) from the rows that only one of two methods gets right.
-
-    Twice the binomial tail of the smaller count with p = 1/2, at most 1.
-    """
+    """Return the exact two-sided p of McNemar's test (1947) from the rows that only one of two methods gets right."""
+    # Twice the binomial tail of the smaller count with p = 1/2, at most 1.
     from scipy.special import bdtr
 
     return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
@@ -59,12 +57,10 @@ def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
 
 
 def rows_evidence(values: ArrayLike) -> OverSeeds | None:
-    """Return the evidence of one seed's scores [m rows], or of two methods' differences, for other rows alone.
-
-    Student's t over the rows with m - 1 degrees of freedom. Where a score is the linearised value of a metric that is
-    no mean of rows, the error is the infinitesimal jackknife's (Efron 1982, The Jackknife, the Bootstrap and Other
-    Resampling Plans, ch. 6). None where the rows show no spread.
-    """
+    """Return the evidence of one seed's scores [m rows], or of two methods' differences, for other rows alone."""
+    # Student's t over the rows with m - 1 degrees of freedom. Where a score is the linearised value of a metric that is
+    # no mean of rows, the error is the infinitesimal jackknife's (Efron 1982, The Jackknife, the Bootstrap and Other
+    # Resampling Plans, ch. 6). None where the rows show no spread.
     return OverSeeds.of(values)
 
 
@@ -75,10 +71,9 @@ def rows_interval(values: ArrayLike) -> tuple[float, float] | None:
 
 
 def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
-    """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows.
-
-    The wider of the intervals of `crossed_evidence`, none where that is empty; the spread is that of the seeds' means.
-    """
+    """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows."""
+    # The wider of the intervals of `crossed_evidence`, none where that is empty; the spread is that of the seeds'
+    # means.
     table = np.asarray(values, dtype=float)
     low, high = widest(crossed_evidence(table, span, step))
     return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)

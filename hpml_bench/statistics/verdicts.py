@@ -27,8 +27,7 @@ from hpml_bench.statistics.evidence import (
 from hpml_bench.statistics.intervals import ALPHA, Interval
 from hpml_bench.statistics.paired_tests import holm, paired_t, shaffer, sign_flip, sign_flip_floor
 
-Values = Mapping[str, Mapping[int, float]]
-"""method -> seed -> value; finite numbers only."""
+Values = Mapping[str, Mapping[int, float]]  # method -> seed -> value; finite numbers only
 Better = Literal["higher", "lower", "neither"]
 Verdict = Literal["different", "equivalent", "undecided", "untested"]
 FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
@@ -36,19 +35,15 @@ FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
 
 They can't share it as one list: a pair rightly called equivalent would raise the level at which the others are wrongly
 called different, to 9 % in the worst case."""
-OF_SCORE = 0.6
-"""Share of the differences' level that the score has beside costs, of three methods or more."""
-FIRST_LOOK = 0.9
-"""Share of the 5 % that the first look at a suite's results may use."""
+OF_SCORE = 0.6  # share of the differences' level that the score has beside costs, of three methods or more
+FIRST_LOOK = 0.9  # share of the 5 % that the first look at a suite's results may use
 
 
 def spent_at(look: int) -> float:
-    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
-
-    Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
-    is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how
-    many will follow isn't known.
-    """
+    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all."""
+    # Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
+    # is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how many will
+    # follow isn't known.
     return FIRST_LOOK if look <= 1 else (1 - FIRST_LOOK) / 2 ** (look - 1)
 
 
@@ -115,10 +110,8 @@ class Comparison:
 
     @cached_property
     def deciding(self) -> tuple[float, float] | None:
-        """Interval of the difference at the level at which the pair is decided: without 0 just where it differs.
-
-        None where no test decides.
-        """
+        """Interval of the difference at the level at which the pair is decided: without 0 just where it differs."""
+        # None where no test decides.
         if self.p is None or self.p_adjusted is None or self.first_levels is None or not self.evidence:
             return None
         clipped = self.p_adjusted >= 1 or self.p == 0
@@ -133,22 +126,18 @@ class Comparison:
 
     @cached_property
     def seeds_needed(self) -> int | None:
-        """Seeds that would decide at the next look with a chance of 80 % if the mean difference is the true one.
-
-        None above 10,000.
-        """
+        """Seeds that would decide at the next look with a chance of 80 % if the mean difference is the true one."""
+        # None above 10,000.
         if self.next_levels is None or not self.evidence:
             return None
         return seeds_to_decide(self.evidence, self.margin, *self.next_levels)
 
     @property
     def higher(self) -> str:
-        """The method with the higher mean."""
         return self.a if self.difference.mean > 0 else self.b
 
     @property
     def lower(self) -> str:
-        """The method with the lower mean."""
         return self.b if self.difference.mean > 0 else self.a
 
     def other(self, method: str) -> str:
@@ -251,12 +240,10 @@ def levels(
 
 
 def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> dict[Metric, float]:
-    """Return the share that the differences by each metric of a family have of what a look may spend.
-
-    Differences have `FOR_DIFFERENCES`, and `FOR_EQUIVALENCES` where no metric has a margin. Of three methods or more
-    the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Of two methods
-    all metrics share it whole.
-    """
+    """Return the share that the differences by each metric of a family have of what a look may spend."""
+    # Differences have `FOR_DIFFERENCES`, and `FOR_EQUIVALENCES` where no metric has a margin. Of three methods or more
+    # the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Of two methods
+    # all metrics share it whole.
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
     whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES)
@@ -271,7 +258,6 @@ def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | Non
 def _adjusted(
     family: Mapping[Metric, Sequence[Comparison]], look: int, score: Metric | None
 ) -> dict[Metric, Iterator[float]]:
-    """Return each metric's p of no difference of its tested pairs, adjusted and scaled."""
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
         every = iter(holm([one for of in p.values() for one in of]))
@@ -283,7 +269,6 @@ def _adjusted(
 
 
 def _tested(c: Comparison) -> bool:
-    """Return whether a pair takes part in a family's adjustment."""
     return c.p is not None and not c.exact
 
 
@@ -303,10 +288,8 @@ def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:
 def rank_intervals(
     comparisons: Iterable[Comparison], methods: Sequence[str], better: Better
 ) -> dict[str, tuple[int, int]]:
-    """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse].
-
-    Undecided is not transitive, so a single order would claim more than is known.
-    """
+    """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
+    # Undecided is not transitive, so a single order would claim more than is known.
     ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
     for c in comparisons:
         if winner := c.winner(better):

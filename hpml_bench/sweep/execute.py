@@ -157,19 +157,16 @@ class SweepProgress:
         self.say(f"{where}: {record.status} in {record.seconds:.1f} s  {numbers or message}{self._left()}")
 
     def _left(self) -> str:
-        """Return the time that the other runs will take at the pace of those that ended in this call."""
         remaining = self._total - self._done
         pace = (time.monotonic() - self._began) / self._ended
         return f"; about {in_words(remaining * pace)} left" if remaining > 0 else ""
 
     def finished_elsewhere(self, record: RunRecord) -> None:
-        """Count and print a run that another process did."""
         self._done += 1
         self._bars.update(self._overall, completed=self._done)
         self.finished(record)
 
     def again(self, number: int, most: int) -> None:
-        """Print that the run is retried; it is not counted twice."""
         self._done -= 1
         self.say(f"trying it again ({number} of {most})")
 
@@ -197,8 +194,7 @@ class Execution:
 
     limits: Limits
     progress: SweepProgress
-    began: float = field(default_factory=time.monotonic)
-    """time.monotonic() from which the hours of the limits count."""
+    began: float = field(default_factory=time.monotonic)  # time.monotonic() from which the hours of the limits count
     run_ranks: RunRanks = launcher.here
 
     def execute(self, queue: Queue[Any]) -> Ending:

@@ -42,15 +42,11 @@ from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
 from hpml_bench.training.request import Place, RunRequest
 
-LONGEST = "longest"
-"""File beside the jobs' states with the seconds of the longest run so far."""
-MARGIN = 1.1
-"""Safety factor on the longest run so far."""
+LONGEST = "longest"  # file beside the jobs' states with the seconds of the longest run so far
+MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
-EARLY = 60.0
-"""Seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)."""
-TRIES = 2
-"""Attempts that a time limit may end before a run counts as too long."""
+EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
+TRIES = 2  # attempts that a time limit may end before a run counts as too long
 KILL_WAIT = 60.0
 """Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
 
@@ -64,7 +60,6 @@ class JobResult:
 
     @property
     def ok(self) -> bool:
-        """Whether all runs of the unit are done."""
         return self.ending.how == "done" and all(record.status in FINAL for record in self.records)
 
 
@@ -115,7 +110,6 @@ def _write_end(folder: Path, job: Job, ending: Ending) -> None:
 
 
 def _this_job(plan: JobPlan, unit: int) -> Job:
-    """Return the job of this process, and set the variables that describe it to its ranks."""
     own = jobs.this_job()
     os.environ |= {jobs.ENGINE: own.engine, jobs.JOB: own.job, jobs.RESTART: str(own.restart), jobs.UNIT: str(unit)}
     os.environ[jobs.CALL] = str(plan.call)
@@ -124,7 +118,6 @@ def _this_job(plan: JobPlan, unit: int) -> Job:
 
 
 def _at_limit(until: float | None, warned: float) -> bool:
-    """Return whether a signal to end that arrives now is for the time limit."""
     return _left(until) <= warned + EARLY
 
 
@@ -250,10 +243,8 @@ class JobWork:
         return JobResult(ending, self.results.records(specs))
 
     def time_for(self, longest: float, first: bool) -> bool:
-        """Return whether a run as long as the longest so far ends before the job is signalled to end.
-
-        The first run starts even if it may not fit: a new job would have no more time.
-        """
+        """Return whether a run as long as the longest so far ends before the job is signalled to end."""
+        # The first run starts even if it may not fit: a new job would have no more time.
         needed = MARGIN * longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
         begun = time.monotonic() - self._execution.began
@@ -262,7 +253,6 @@ class JobWork:
 
 
 def _left(until: float | None) -> float:
-    """Return the seconds until a job's time limit."""
     return float("inf") if until is None else until - time.time()
 
 
@@ -317,13 +307,11 @@ class Neighbours:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """Read the runs that began meanwhile, and deregister this one."""
         if _arrivals(self._file).exists():
             self._others |= set(_arrivals(self._file).read_text(encoding="utf-8").split())
         _remove(self._file)
 
     def commit(self, record: RunRecord) -> RunRecord:
-        """Commit the run's record with its neighbours, and return it."""
         record = record.model_copy(update={"neighbours": tuple(sorted(self._others - {self._run}))})
         return self._results.attempt(record.spec).commit(record)
 

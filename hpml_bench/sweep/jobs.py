@@ -26,8 +26,7 @@ POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS = 2.0
 SUBMITTED_SECONDS = 2 * UNANSWERED_SECONDS
 """Seconds to wait for another process that submits to the same folder: neither would see the other's jobs."""
-OPENED_SECONDS = 10.0
-"""Seconds to wait for such a process without a message."""
+OPENED_SECONDS = 10.0  # seconds to wait for such a process without a message
 
 
 @dataclass
@@ -84,10 +83,8 @@ class JobSweep:
         return cls(folder, plan, engine, say, anew)
 
     def prepared(self) -> JobSweep:
-        """Prepare model and data in this process if the profile says so and jobs need them; return the sweep to submit.
-
-        The jobs then need no network.
-        """
+        """Prepare model and data in this process if the profile says so and jobs need them; return the sweep to submit."""
+        # The jobs then need no network.
         needed = self.plan.digests is None or (self.watch.left(again=True) and not self.watch.jobs())
         if self.plan.profile.prepare != "here" or not needed:
             return self
@@ -158,7 +155,6 @@ class JobSweep:
         return (JobBatch(self.plan, self.folder, (), (*work, "--prepare"), kind="prepare"), *batches)
 
     def _submit(self, batch: JobBatch) -> str:
-        """Submit a batch, print that, and return its name."""
         name = self.engine.submit(batch)
         self.watch.submitted(batch.units, name)
         if self.engine.starts and batch.kind == "units":
@@ -171,7 +167,6 @@ class JobSweep:
         return name
 
     def _report(self, names: Iterable[str]) -> JobBatch:
-        """Return the job that writes the report when jobs of these names have ended."""
         ended = tuple(dict.fromkeys(names))
         return JobBatch(self.plan, self.folder, (), ("report", str(self.folder)), kind="report", ended=ended)
 
@@ -265,7 +260,6 @@ class JobSweep:
             yield
 
     def _planned(self) -> JobPlan:
-        """Return the folder's plan; raises UserError if it is another sweep's."""
         planned = plans.read_plan(self.folder)
         if not planned.may_overlap(self.plan):
             raise UserError(

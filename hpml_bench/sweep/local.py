@@ -44,13 +44,11 @@ class SweepResult:
     """The result of a sweep."""
 
     folder: Path
-    records: tuple[RunRecord, ...]
-    """Records of the requested runs, made now or before."""
+    records: tuple[RunRecord, ...]  # records of the requested runs, made now or before
     ending: Ending
 
     @property
     def failed(self) -> int:
-        """Number of runs that did not end well."""
         return sum(record.status not in FINAL for record in self.records)
 
 

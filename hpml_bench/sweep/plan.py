@@ -25,42 +25,31 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
 
-BY_NODE = ("device", "world_size", "threads", "precision")
-"""Settings that a node decides where they are None or `auto`."""
+BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
 
 @dataclass(frozen=True)
 class SweepRequest:
     """Runs of a suite that a call requests."""
 
-    suite: Suite
-    """Suite as requested: settings may be left open."""
-    out: Path
-    """Parent of the suite's results folder."""
-    methods: tuple[str, ...] | None = None
-    """Names of methods; None for the suite's own."""
-    seeds: tuple[int, ...] | None = None
-    """Seeds; None for the suite's own."""
+    suite: Suite  # suite as requested: settings may be left open
+    out: Path  # parent of the suite's results folder
+    methods: tuple[str, ...] | None = None  # names of methods; None for the suite's own
+    seeds: tuple[int, ...] | None = None  # seeds; None for the suite's own
     limits: Limits = UNLIMITED
-    fresh: bool = False
-    """Whether earlier results are removed first."""
-    verbose: bool = False
-    """Whether the log of rank 0 is shown."""
-    save: Path | None = None
-    """Folder in which a single run saves its model."""
+    fresh: bool = False  # whether earlier results are removed first
+    verbose: bool = False  # whether the log of rank 0 is shown
+    save: Path | None = None  # folder in which a single run saves its model
 
     @property
     def folder(self) -> Path:
-        """The results folder."""
         return self.out / self.suite.name
 
     @property
     def whole(self) -> bool:
-        """Whether all methods and seeds of the suite are requested."""
         return self.methods is None and self.seeds is None
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
-        """Return the runs of the resolved suite, in the order of execution."""
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
 
     def check(self, settings: Settings) -> None:
@@ -74,11 +63,9 @@ class SweepRequest:
 
 
 def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
-    """Return the runs seed by seed, with another order of methods in each.
-
-    The order depends on the seed and the suite's name and methods alone, so that a sweep keeps it when it is resumed,
-    gets more seeds or runs only some methods. Methods that the suite doesn't have come last.
-    """
+    """Return the runs seed by seed, with another order of methods in each."""
+    # The order depends on the seed and the suite's name and methods alone, so that a sweep keeps it when it is resumed,
+    # gets more seeds or runs only some methods. Methods that the suite doesn't have come last.
     methods = list(suite.methods)
 
     def order_key(spec: RunSpec) -> tuple[int, int]:
@@ -99,11 +86,9 @@ def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
 
 
 def methods_of_seed(count: int, seed: int, lot: str) -> tuple[int, ...]:
-    """Return the numbers of `count` methods in the order of one seed; `lot` makes it differ between suites.
-
-    Two methods don't keep one order in three seeds, counted from 0: by chance they would in a quarter of suites, and a
-    disturbance of every second run would then meet the same method in all three.
-    """
+    """Return the numbers of `count` methods in the order of one seed; `lot` makes it differ between suites."""
+    # Two methods don't keep one order in three seeds, counted from 0: by chance they would in a quarter of suites, and
+    # a disturbance of every second run would then meet the same method in all three.
     if count == 2 and seed % 3 == 2 and _drawn(2, seed - 2, lot) == _drawn(2, seed - 1, lot):
         return _drawn(2, seed - 1, lot)[::-1]
     return _drawn(count, seed, lot)
@@ -152,7 +137,6 @@ def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:
 
 
 def _decided_as(suite: Suite, run: RunSpec) -> RunSpec:
-    """Return the suite's run with a recorded run's method, seed and values of the open settings."""
     requested = suite.settings
     left_open = [name for name in BY_NODE if getattr(requested, name) in {None, "auto"}]
     left_open += ["micro_batch"] if requested.micro_batch == "auto" else []

@@ -23,8 +23,7 @@ from hpml_bench.system.text import digest
 from hpml_bench.training.products import Products
 from hpml_bench.training.request import RunRequest
 
-BY_NODE = ("device", "world_size", "threads", "precision")
-"""Settings that a node decides where they are None or `auto`."""
+BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
 
 class ResolvedSuite(NamedTuple):
@@ -42,7 +41,6 @@ class Fitted(NamedTuple):
     never: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return both as a note."""
         but = f" but {', '.join(self.never)}, which ran out of memory with a single sample too" if self.never else ""
         return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
 
@@ -51,11 +49,9 @@ class Measurements:
     """Measurements by which settings are decided, in processes of their own on this machine."""
 
     def __init__(self, limits: Limits = UNLIMITED) -> None:
-        """Keep the limits of the sweep, which hold for measurements too."""
         self._limits = limits
 
     def products(self, settings: Settings) -> Products:
-        """Time matrix products of the backbone's shape in fp32 and bf16."""
         return preparation.products(settings, self._limits.max_seconds)
 
     def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:

@@ -25,8 +25,7 @@ from hpml_bench.system.errors import UserError
 
 Row = tuple[str, ...]
 HEAD: Row = ("unit", "runs", "state", "job", "host", "done")
-STEP_SECONDS = "step_seconds"
-"""Metric of the points that holds the seconds of a step."""
+STEP_SECONDS = "step_seconds"  # metric of the points that holds the seconds of a step
 LOCAL_HEAD: Row = ("method", "done", "failed", "seconds per run", "under way")
 
 
@@ -130,10 +129,8 @@ def _lives(beat: heartbeat.Beat) -> bool:
 
 
 def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs: Sequence[RunSpec]) -> float | None:
-    """Return the seconds of remaining runs, each taken as long as its method's runs so far; None before the first.
-
-    A method without a run counts with the mean of the others.
-    """
+    """Return the seconds of remaining runs, each taken as long as its method's runs so far; None before the first."""
+    # A method without a run counts with the mean of the others.
     seconds: dict[str, list[float]] = {}
     for spec in specs:
         if spec.run_id in recorded and recorded[spec.run_id].status in FINAL:

@@ -41,29 +41,21 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from rich.console import Console
 
-FIRST_SEED = 10_000
-"""Trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)."""
-FACTOR = 10.0
-"""The range: a tenth to ten times a method's rate, two decades for all."""
-UNBOUNDED = 1e30
-"""Value beyond any score, finite as samplers require."""
-END_ONLY = 10**9
-"""Steps between evaluations, so that there is none before the last step."""
+FIRST_SEED = 10_000  # trial k of every method has the seed 10,000 + k, beyond any seed of a comparison (at most 1,000)
+FACTOR = 10.0  # the range: a tenth to ten times a method's rate, two decades for all
+UNBOUNDED = 1e30  # value beyond any score, finite as samplers require
+END_ONLY = 10**9  # steps between evaluations, so that there is none before the last step
 
 
 @dataclass(frozen=True)
 class TuningRequest:
     """Trials that a call of `tune` requests."""
 
-    sweep: SweepRequest
-    """The suite, its methods, limits."""
-    trials: int
-    """Number of trials of each method."""
-    write: Path | None = None
-    """File for the suite with the chosen rates; None for one beside the trials."""
+    sweep: SweepRequest  # the suite, its methods, limits
+    trials: int  # number of trials of each method
+    write: Path | None = None  # file for the suite with the chosen rates; None for one beside the trials
     sampler: Sampler = "qmc"
-    factor: float = FACTOR
-    """Rates are tried from a method's rate / factor to its rate x factor."""
+    factor: float = FACTOR  # rates are tried from a method's rate / factor to its rate x factor
 
     def methods(self) -> tuple[MethodSpec, ...]:
         """Return the methods that have a rate; raises UserError if there is none, or one can't be run here."""
@@ -82,8 +74,7 @@ class TuningResult:
 
     folder: Path
     record: TuningRecord
-    suite_file: Path | None
-    """The suite with the chosen rates; None if the tuning ended early."""
+    suite_file: Path | None  # the suite with the chosen rates; None if the tuning ended early
     ending: Ending
 
 
@@ -151,10 +142,8 @@ def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
 
 
 def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
-    """Yield number and method of each trial: all first trials, then all second ones, methods shuffled in each round.
-
-    A tuning that is cut short has spent the same on every method, up to one trial.
-    """
+    """Yield number and method of each trial: all first trials, then all second ones, methods shuffled in each round."""
+    # A tuning that is cut short has spent the same on every method, up to one trial.
     for number in range(trials):
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
 
@@ -241,7 +230,6 @@ class TrialQueue(Queue[tuple[int, str]]):
         self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Give the rate back to the study, which will choose it again."""
         self._studies.by_name[request.spec.method.name].give_back(self._handles.pop(request.spec.run_id))
         return Ending("interrupted")
 
@@ -286,13 +274,7 @@ class Study:
     """Trials of one method. The first takes the suite's own rate, so that it can be chosen too."""
 
     def __init__(
-        self,
-        storage: BaseStorage,
-        name: str,
-        sampler: Sampler,
-        default: float,
-        factor: float,
-        metric: Metric,
+        self, storage: BaseStorage, name: str, sampler: Sampler, default: float, factor: float, metric: Metric
     ) -> None:
         """Open or create the study; `metric` is the score by which trials are ranked."""
         import optuna
@@ -334,7 +316,6 @@ class Study:
 
     @property
     def _worst(self) -> float:
-        """Worst possible score; if it has no bound, one beyond all measured scores."""
         least, most = self._metric.bounds
         bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
         return beyond if bound is None else bound
@@ -352,10 +333,8 @@ class Study:
 
 
 def _make_sampler(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler whose rate for a trial depends on the trials before it alone, as in an uninterrupted tuning.
-
-    Sobol's sequence is one for all methods: each is tried at the same multiples of its own rate.
-    """
+    """Return a sampler whose rate for a trial depends on the trials before it alone, as in an uninterrupted tuning."""
+    # Sobol's sequence is one for all methods: each is tried at the same multiples of its own rate.
     import optuna
 
     if sampler == "tpe":

@@ -29,12 +29,9 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
-UNANSWERED_SECONDS = 600.0
-"""Seconds for which an engine may fail to list its jobs, or refuse further ones."""
-FRUITLESS_LIMIT = 2
-"""Further submissions of a unit in a row without a new run before it is given up."""
-AGAIN_SECONDS = 60.0
-"""Seconds between two further submissions while other jobs live."""
+UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
+FRUITLESS_LIMIT = 2  # further submissions of a unit in a row without a new run before it is given up
+AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
 SUBMITTED = "submitted.json"
 """Last submissions, in the results folder: unit -> name of its job, and when: seconds of time.time(), and UTC."""
 NEVER = -float("inf")
@@ -132,11 +129,9 @@ class Watcher:
     # Runs
 
     def refresh(self) -> Plan | None:
-        """Read records that are new since the last call; return the resolved plan, None before a job resolved it.
-
-        The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
-        folder (new inode), others in place.
-        """
+        """Read records that are new since the last call; return the resolved plan, None before a job resolved it."""
+        # The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
+        # folder (new inode), others in place.
         if self._runs is None and self._resolved and (settings := read_resolved(self._folder)):
             self._runs = self._plan.resolved(settings)
             self._specs = {spec.run_id: spec for spec in self._runs.runs}
@@ -160,7 +155,6 @@ class Watcher:
         return self._runs
 
     def states(self) -> tuple[RunState, ...]:
-        """Return the states of the plan's recorded runs, in its order."""
         self.refresh()
         return tuple(self._known[run][1] for run in self._specs if run in self._known)
 
@@ -175,10 +169,8 @@ class Watcher:
     # Progress
 
     def due(self, left: Mapping[int, int], others: bool) -> tuple[int, ...]:
-        """Return the units to submit again, of `left`: unit without a job -> its runs left; `others`: other jobs live.
-
-        While others live, some time passes between two answers that aren't empty.
-        """
+        """Return the units to submit again, of `left`: unit without a job -> its runs left; `others`: other jobs live."""
+        # While others live, some time passes between two answers that aren't empty.
         if others and time.monotonic() - self._resubmitted < AGAIN_SECONDS:
             return ()
         self._resubmitted = time.monotonic()
@@ -192,7 +184,6 @@ class Watcher:
             self._tries[unit] = left[unit], fruitless + 1 if runs == left[unit] else 1
 
     def exhausted(self, left: Mapping[int, int]) -> bool:
-        """Return whether all of these units make no progress."""
         return all(self._is_fruitless(unit, runs) for unit, runs in left.items())
 
     def _is_fruitless(self, unit: int, left: int) -> bool:
@@ -247,16 +238,13 @@ class Claim:
         return True
 
     def release(self) -> None:
-        """Release the unit if it is still held."""
         if self.held:
             discard(self.path, self.job)
 
 
 def discard(path: Path, owner: Job | None) -> None:
-    """Remove a claim that was seen with this owner; None if its owner's record was unreadable.
-
-    Another job may have removed it and taken the unit since: then that job's claim is put back.
-    """
+    """Remove a claim that was seen with this owner; None if its owner's record was unreadable."""
+    # Another job may have removed it and taken the unit since: then that job's claim is put back.
     away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here

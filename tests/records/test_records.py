@@ -43,8 +43,7 @@ def test_the_digest_is_of_the_content() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [tiny.spec(seed=1), tiny.spec("head"), tiny.spec(lr=0.5), tiny.spec(max_length=16), tiny.spec(eps=1e-7)],
+    "changed", [tiny.spec(seed=1), tiny.spec("head"), tiny.spec(lr=0.5), tiny.spec(max_length=16), tiny.spec(eps=1e-7)]
 )
 def test_a_run_id_stands_for_the_whole_specification(changed: RunSpec) -> None:
     """Any difference in seed, method, learning rate or settings is another folder."""

@@ -17,8 +17,7 @@ from hpml_bench.system import job as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
-STOP_SECONDS = 30.0
-"""Seconds to wait for a job signalled to end before it is killed."""
+STOP_SECONDS = 30.0  # seconds to wait for a job signalled to end before it is killed
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,7 @@ class Slot:
     """Part of this machine for one job at a time."""
 
     cores: tuple[int, ...]
-    cards: tuple[str, ...]
-    """GPUs, as CUDA_VISIBLE_DEVICES names them."""
+    cards: tuple[str, ...]  # GPUs, as CUDA_VISIBLE_DEVICES names them
 
 
 class Local(Engine):
@@ -85,7 +83,6 @@ class Local(Engine):
         return ended_here(owner)
 
     def _begin(self) -> None:
-        """Free the slots of jobs that have ended, and begin others in free ones."""
         for unit, (slot, process) in list(self._running.items()):
             if process.poll() is not None:
                 del self._running[unit]
@@ -112,10 +109,8 @@ class Local(Engine):
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
-    """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few.
-
-    Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
-    """
+    """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few."""
+    # Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
     cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
     cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
     own_cores = _each(count, cores_each, len(cores), "CPU cores")

@@ -23,7 +23,6 @@ class Manual(Engine):
         return ""
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return nothing: live jobs aren't known."""
         return ()
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:

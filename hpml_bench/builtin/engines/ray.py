@@ -33,8 +33,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.signals import SIGNALS
 from hpml_bench.system.text import utc_now
 
-STOP_SECONDS = 30.0
-"""Seconds to wait for a job signalled to end before it is killed."""
+STOP_SECONDS = 30.0  # seconds to wait for a job signalled to end before it is killed
 
 
 class RayOptions(Frozen):
@@ -53,8 +52,7 @@ class NodeNeed:
     cpus: float
     cards: float
     memory: int | None
-    alone: bool
-    """Whether that is all cores of any node."""
+    alone: bool  # whether that is all cores of any node
 
 
 class Ray(Engine):
@@ -96,7 +94,6 @@ class Ray(Engine):
         return ""
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return the jobs that wait or run, as far as this process has submitted them."""
         self._more()
         found = [EngineJob(name, unit, "SUBMITTED", running=True) for unit, name in self._running.values()]
         return (*found, *(EngineJob(f"unit {unit}", unit, "WAITING", running=False) for _, unit, _ in self._waiting))
@@ -148,7 +145,6 @@ class Ray(Engine):
                 signal.signal(number, handler)
 
     def _more(self) -> None:
-        """Forget ended tasks, and begin waiting ones while there is room."""
         if self._running:
             import ray
 
@@ -159,7 +155,6 @@ class Ray(Engine):
             self._begin(*self._waiting.pop(0))
 
     def _begin(self, batch: JobBatch, unit: int | None, after: Any) -> Any:
-        """Submit a task; one `after` another begins when that has ended well."""
         import ray
 
         name = f"ray-{secrets.token_hex(4)}-{'prepare' if unit is None else unit}"

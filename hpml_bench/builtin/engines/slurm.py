@@ -39,8 +39,7 @@ REFUSED = frozenset(
 ENDED = frozenset(
     {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 )
-SECONDS = 60
-"""Seconds after which a Slurm command is given up."""
+SECONDS = 60  # seconds after which a Slurm command is given up
 RESERVED = frozenset(
     {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
 )
@@ -48,8 +47,7 @@ RESERVED = frozenset(
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 """A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;` stands the cluster."""
-OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")
-"""Prefixes of variables by which a user's shell changes Slurm's commands."""
+OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")  # prefixes of variables by which a user's shell changes Slurm's commands
 
 
 class SlurmOptions(Frozen):
@@ -101,10 +99,8 @@ class Slurm(Engine):
         return f"{', '.join(missing)} can't be found; submit from a login node of a Slurm cluster" if missing else None
 
     def parts(self, batch: JobBatch) -> tuple[JobBatch, ...]:
-        """Return a batch in parts, one array each; each begins after the one before.
-
-        Slurm limits the parallel tasks within one array only.
-        """
+        """Return a batch in parts, one array each; each begins after the one before."""
+        # Slurm limits the parallel tasks within one array only.
         groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
         return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
 
@@ -230,7 +226,6 @@ class Slurm(Engine):
         }
 
     def _is_young(self, owner: Job) -> bool:
-        """Tell whether a job began after the oldest answer that squeue may give."""
         began = datetime.fromisoformat(owner.began).timestamp()
         return datetime.now(UTC).timestamp() - began <= self.lag
 
@@ -281,10 +276,8 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _call(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a Slurm command without variables of the user's shell or an outer job that change what it does.
-
-    The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit options of that one.
-    """
+    """Run a Slurm command without variables of the user's shell or an outer job that change what it does."""
+    # The one variable of a job that it needs is SLURM_CONF; by the others a new job would inherit options of that one.
     without = (*OVERRIDES, "SLURM_") if "SLURM_JOB_ID" in os.environ else OVERRIDES
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(without)}
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False, env=kept)

@@ -105,7 +105,6 @@ def _self_test(request: Request, trials: int, slowdown: float, out: Path) -> int
 
 
 def _hand_over(report: CheckReport, strict: bool, **files: Path | None) -> int:
-    """Show the report, write it, and return the exit status."""
     from hpml_bench.gate import outputs, verdicts
     from hpml_bench.report.terminal import terminal
 

@@ -11,8 +11,7 @@ import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 
-STATES = 4
-"""Characters of the longest state."""
+STATES = 4  # characters of the longest state
 
 
 @click.command()

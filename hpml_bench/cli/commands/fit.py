@@ -87,7 +87,6 @@ def _print_table(prediction: Prediction) -> None:
 
 
 def _cells(need: Need) -> list[str]:
-    """Return a method's row."""
     from hpml_bench.fit.predict import gigabytes
 
     sizes = [getattr(need, name) for name in BYTES]

@@ -54,7 +54,6 @@ def suites() -> list[Row]:
 
 
 def plugins(kind: Kind) -> list[Row]:
-    """Return name and one line on each registered plug-in of a kind."""
     from hpml_bench.suite import registry
 
     return [(name, _first_line(kind, name)) for name in registry.names(kind)]

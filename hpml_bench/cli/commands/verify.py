@@ -18,8 +18,7 @@ from hpml_bench.cli.reporting import result_folders
 if TYPE_CHECKING:
     from hpml_bench.verify.verify import Check
 
-SHOWN = 5
-"""Findings of a check that are printed; verified.json has them all."""
+SHOWN = 5  # findings of a check that are printed; verified.json has them all
 
 
 @click.command()
@@ -58,7 +57,6 @@ def verify(context: click.Context, folder: Path) -> None:
 
 
 def _show(checks: Sequence[Check], width: int) -> None:
-    """Print a line for each finding, `SHOWN` of a check at most, with its advice beneath the last."""
     from hpml_bench.system.checklist import lines
     from hpml_bench.verify.folder import VERIFIED
 

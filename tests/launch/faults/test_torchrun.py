@@ -37,10 +37,7 @@ def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
 
 @pytest.mark.parametrize(
     ("fault", "rank", "status", "kind"),
-    [
-        ("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"),
-        ("raise", 0, "failed", "ArithmeticError"),
-    ],
+    [("memory, and peers wait", 1, "oom_cuda", "OutOfMemoryError"), ("raise", 0, "failed", "ArithmeticError")],
 )
 def test_a_rank_that_raises_leaves_a_record(
     fault: str, rank: int, status: str, kind: str, plug_in: Path, tmp_path: Path
