@@ -97,11 +97,7 @@ def tracked(default: str, text: str) -> Option:
     wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
     other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
                          help="Another tracker (hpml-bench list trackers). Repeatable.")  # fmt: skip
-    return bundle("trackers", lambda: _modes, [wandb, other])
-
-
-def _modes(wandb_mode: str, others: dict[str, str]) -> dict[str, str]:
-    return {"wandb": wandb_mode} | others
+    return bundle("trackers", lambda: lambda wandb_mode, others: {"wandb": wandb_mode} | others, [wandb, other])
 
 
 def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

@@ -160,7 +160,7 @@ def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
 
 
 def sign_patterns(differences: NDArray[np.float64]) -> float:
-    """Return the exact two-sided p of differences of ranks: the share of the 2^n sign patterns whose |sum| is as large."""
+    """Return the exact two-sided p of differences of ranks: the share of sign patterns with as large a |sum|."""
     # Ranks are halves, so that the patterns of any number of suites have few sums, which are counted.
     steps = np.rint(2 * differences).astype(int).tolist()
     sums = Counter({0: 1})

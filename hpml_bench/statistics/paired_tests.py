@@ -44,7 +44,7 @@ def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None
 
 
 def sign_flip(differences: ArrayLike) -> float:
-    """Return the exact two-sided p of the sign-flip test: the share of the 2^n sign patterns whose |sum| is as large."""
+    """Return the exact two-sided p of the sign-flip test: the share of the 2^n sign patterns with as large a |sum|."""
     # Fisher 1935, The Design of Experiments, §21. Above 16 differences 20,000 patterns are drawn (seeded), and the
     # observed one is counted in (Phipson and Smyth 2010).
     data = finite(differences)

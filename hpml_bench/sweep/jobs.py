@@ -42,10 +42,10 @@ class JobSweep:
     """Whether settings, runs and a preparation in the folder don't count: in a preview of a sweep that begins anew."""
 
     def __post_init__(self) -> None:
-        self.watch = Watcher(self.folder, self.plan, self.engine, self._print, not self.anew)
+        def say(text: str) -> None:
+            self.say(text)  # which may be replaced
 
-    def _print(self, text: str) -> None:
-        self.say(text)
+        self.watch = Watcher(self.folder, self.plan, self.engine, say, not self.anew)
 
     @classmethod
     def open(cls, request: SweepRequest, profile: Profile, folder: Path, say: Say) -> JobSweep:
@@ -83,7 +83,7 @@ class JobSweep:
         return cls(folder, plan, engine, say, anew)
 
     def prepared(self) -> JobSweep:
-        """Prepare model and data in this process if the profile says so and jobs need them; return the sweep to submit."""
+        """Prepare model and data here if the profile says so and jobs need them; return the sweep to submit."""
         # The jobs then need no network.
         needed = self.plan.digests is None or (self.watch.left(again=True) and not self.watch.jobs())
         if self.plan.profile.prepare != "here" or not needed:

@@ -230,7 +230,7 @@ class TrialQueue(Queue[tuple[int, str]]):
         self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        self._studies.by_name[request.spec.method.name].give_back(self._handles.pop(request.spec.run_id))
+        self._studies.by_name[request.spec.method.name].again(self._handles.pop(request.spec.run_id).number)
         return Ending("interrupted")
 
 
@@ -292,7 +292,7 @@ class Study:
         if not self._study.trials:
             self._study.enqueue_trial({"lr": default})
         for unfinished in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-            self._again(unfinished)
+            self.again(unfinished.number)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -320,14 +320,12 @@ class Study:
         bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
         return beyond if bound is None else bound
 
-    def give_back(self, handle: optuna.Trial) -> None:
+    def again(self, number: int) -> None:
         """Discard a trial; its rate will be tried again."""
-        self._again(self._study.trials[handle.number])
-
-    def _again(self, trial: optuna.trial.FrozenTrial) -> None:
         import optuna
 
-        self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        trial = self._study.trials[number]
+        self._study.tell(number, state=optuna.trial.TrialState.FAIL)
         if rate := trial.params or trial.system_attrs.get("fixed_params"):
             self._study.enqueue_trial(rate)
 

@@ -169,7 +169,7 @@ class Watcher:
     # Progress
 
     def due(self, left: Mapping[int, int], others: bool) -> tuple[int, ...]:
-        """Return the units to submit again, of `left`: unit without a job -> its runs left; `others`: other jobs live."""
+        """Return the units to submit again, of `left`: unit without a job -> its runs left; `others`: others live."""
         # While others live, some time passes between two answers that aren't empty.
         if others and time.monotonic() - self._resubmitted < AGAIN_SECONDS:
             return ()

@@ -35,8 +35,6 @@ NOBODY = 65534
 
 
 def named(name: str, found: machine.Result) -> Callable[[], machine.Result]:
-    """Return a check with a result."""
-
     def check() -> machine.Result:
         return found
 
@@ -52,7 +50,6 @@ STOPS = named("results_folder", machine.Result("fail", "it can't be written to",
 def call(
     monkeypatch: pytest.MonkeyPatch, *options: str, of: tuple[Callable[[], machine.Result], ...], width: int = 80
 ) -> Result:
-    """Call the command in this process, with these checks in a terminal of a width."""
     monkeypatch.setattr(checks, "CHECKS", of)
     return CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["doctor", *options])
 

@@ -35,12 +35,10 @@ TURNS = [
 
 
 def call(*arguments: str) -> Result:
-    """Call the command in this process."""
     return CliRunner().invoke(main, ["preview", *arguments])
 
 
 def shown(*arguments: str) -> str:
-    """Return what the command prints, after checking that all is well."""
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     return result.output
@@ -73,7 +71,6 @@ def letters(folder: Path, *, like_llama: bool = False) -> None:
 
 
 def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any) -> str:
-    """Write a model, rows, and a suite that learns to answer them."""
     letters(folder / "model", like_llama=like_llama)
     for name in ("train", "test"):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")

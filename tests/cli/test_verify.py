@@ -20,19 +20,16 @@ WIDTH = 80
 
 
 def call(folder: Path, width: int = WIDTH) -> Result:
-    """Call the command in a terminal of a width."""
     return CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["verify", str(folder)])
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of three methods and three seeds, and no page."""
     return of_quickstart(tmp_path_factory.mktemp("honest") / "quickstart").folder
 
 
 @pytest.fixture
 def folder(honest: Path, tmp_path: Path) -> Path:
-    """Return a copy of it to edit."""
     return Path(shutil.copytree(honest, tmp_path / "quickstart"))
 
 

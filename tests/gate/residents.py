@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 import hpml_bench
 from hpml_bench.gate.check import Request, request
@@ -82,17 +85,29 @@ def copy(folder: Path, label: str = "copy", **changes: tuple[str, str]) -> Insta
 
 
 def compared(reference: Installation, candidate: Installation) -> ComparedSides:
-    """Return the comparison of two installations."""
     return ComparedSides("revision", reference, candidate)
 
 
 def asked(*methods: str, rules: Rules | None = None, minutes: float | None = None) -> Request:
-    """Return a request over the quickstart model on few rows."""
     return request(load_suite("quickstart", REDUCED), list(methods) or ["lora"], rules or Rules(), minutes)
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a repository of the test's own, as somebody."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended, read by its parent or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from residents import git
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -23,7 +24,6 @@ exit "${FAKE_STATUS:-0}"
 
 
 def bash(step: str, folder: Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a step's script as the runner does, with its variables."""
     environment = {"PATH": os.environ["PATH"], "RUNNER_TEMP": str(folder), "GITHUB_OUTPUT": str(folder / "output")}
     command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", STEPS[step]["run"]]
     return subprocess.run(
@@ -51,14 +51,7 @@ def checked(runner: Path, **changes: str) -> list[str]:
     return (runner / "arguments").read_text().splitlines()
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a repository of the test's own."""
-    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def check_command() -> click.Command:
-    """Return the command that the action calls."""
     from hpml_bench.cli import main
 
     command = main.get_command(click.Context(main), "check")
@@ -170,7 +163,6 @@ def pull_request(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clone(tmp_path: Path, pull_request: dict[str, str]) -> Path:
-    """Return a whole clone of it, pull requests and all."""
     git(tmp_path, "clone", "-q", (tmp_path / "origin").as_uri(), "clone")
     git(tmp_path / "clone", "fetch", "-q", "origin", "refs/pull/*:refs/pull/*")
     return tmp_path / "clone"

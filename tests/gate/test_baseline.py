@@ -40,13 +40,11 @@ def edit(saved: Path, **changes: Any) -> None:
 
 
 def statuses(report: CheckReport) -> list[str]:
-    """Return the statuses of step time and counts."""
     return [verdict.status for verdict in report.verdicts]
 
 
 @pytest.fixture(scope="module")
 def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A baseline of ten runs, of which each test has a copy."""
     folder = tmp_path_factory.mktemp("saved")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baseline, "between", lambda *_: machine.Disturbance(0.0, 0.0, None))
@@ -57,7 +55,6 @@ def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def saved(saved_once: Path, tmp_path: Path) -> Path:
-    """A baseline of ten runs."""
     return Path(shutil.copy(saved_once, tmp_path / "base.json"))
 
 

@@ -30,7 +30,6 @@ STOLEN, NOTHING = Disturbance(0.5, 0.0, "the host took it"), Disturbance(0.0, 0.
 
 
 def run(tmp_path: Path, request: Request, candidate: str = NOISY, extra: int = 0) -> CheckReport:
-    """Check a candidate's step time and number of operators against the reference's."""
     sides = compared(fake(tmp_path / "a", NOISY), fake(tmp_path / "b", candidate, extra, label="candidate"))
     return check(request, sides, lambda _: None)
 

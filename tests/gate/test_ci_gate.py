@@ -8,18 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from residents import git
 
 GATE = Path(__file__).parents[2] / ".ci" / "gate"
 FAKE = """#!/usr/bin/env bash
 echo "$@"
 exit "${FAKE_STATUS:-0}"
 """
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a repository of the test's own."""
-    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def commit(folder: Path, name: str) -> str:
@@ -44,7 +39,6 @@ def gate(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    """Return a tree with the gate in it, without git."""
     project = tmp_path / "project"
     (project / ".ci").mkdir(parents=True)
     shutil.copy(GATE, project / ".ci")
@@ -56,7 +50,6 @@ def exported(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(exported: Path) -> Path:
-    """Return a repository on main with two commits."""
     git(exported, "init", "-q", "-b", "main")
     git(exported, "add", "-A")
     commit(exported, "first")

@@ -14,7 +14,6 @@ from hpml_bench.gate import baseline, outputs
 
 
 def invoke(*arguments: str) -> Result:
-    """Run hpml-bench."""
     return CliRunner().invoke(main, list(arguments))
 
 

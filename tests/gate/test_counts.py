@@ -54,7 +54,6 @@ def counts(installation: Installation, *methods: str) -> dict[str, dict[str, Any
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, dict[str, Any]]:
-    """What the installed version counts."""
     return counts(Installation("installed", sys.executable), "head", "lora")
 
 
@@ -132,7 +131,6 @@ def test_counts_have_no_noise(reference: dict[str, Any]) -> None:
 
 
 def on(device: str) -> Any:
-    """Return what stands for a tensor there."""
     return SimpleNamespace(device=torch.device(device))
 
 

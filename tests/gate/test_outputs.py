@@ -39,7 +39,6 @@ def printed(report: CheckReport, width: int = 140) -> str:
 
 
 def mixed(*given: str) -> CheckReport:
-    """Return a report with every status, or with these."""
     made = (Verdict(method=f"m{i}", metric="step_time", status=s, detail=f"why {s}", pairs=3)
             for i, s in enumerate(given or STATUSES))  # fmt: skip
     return made_checks.report(verdicts=tuple(made))
@@ -58,11 +57,9 @@ class Outline(HTMLParser):
         self.ids = [attrs["id"] for _, attrs in self.tags if "id" in attrs]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep a tag."""
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        """Keep text."""
         self.text += data
 
 
@@ -210,7 +207,6 @@ def test_the_page_against_a_baseline_draws_runs() -> None:
 
 
 def cases(report: CheckReport) -> list[TestCase]:
-    """Return the test cases that a CI system reads."""
     return list(next(iter(JUnitXml.fromstring(outputs.junit(report).encode()))))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from residents import asked, fake, wait_for
+from residents import asked, fake, gone, wait_for
 
 from hpml_bench.gate.records import PROTOCOL
 from hpml_bench.gate.sides import Incomparable, Installation, OutOfTime, ResidentProcess
@@ -23,16 +23,7 @@ pytestmark = pytest.mark.serial
 INSTALLED = Installation("installed", sys.executable)
 
 
-def ended(process: psutil.Process) -> bool:
-    """Tell whether a process is gone, or waits for nothing but to be buried."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def residents_below(pid: int) -> list[psutil.Process]:
-    """Return the residents among a process's children."""
     try:
         children = psutil.Process(pid).children(recursive=True)
         return [child for child in children if "hpml_bench.gate.resident" in child.cmdline()]
@@ -92,7 +83,7 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
     child = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    wait_for(lambda: ended(child), 10)
+    wait_for(lambda: gone(child.pid), 10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -109,7 +100,7 @@ def test_a_check_that_is_ended_midway_leaves_nothing_running(number: signal.Sign
         check.kill()
     assert check.returncode == 130
     assert said.strip() == "hpml-bench: interrupted"
-    wait_for(lambda: all(map(ended, left)), 10)
+    wait_for(lambda: all(gone(side.pid) for side in left), 10)
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"begun.jsonl"}
 
 
@@ -147,7 +138,7 @@ def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sen
     with ResidentProcess(broken) as resident:
         process = psutil.Process(resident.pid)
         if wait:
-            wait_for(lambda: ended(process))
+            wait_for(lambda: gone(process.pid))
         with pytest.raises(UserError, match=sentence):
             resident.call("describe")
 
@@ -174,5 +165,5 @@ def test_what_a_side_started_ends_with_it(tmp_path: Path) -> None:
     with ResidentProcess(side) as process:
         process.call("describe")
         child = psutil.Process(int(note.read_text()))
-        assert not ended(child)
-    wait_for(lambda: ended(child), 10)
+        assert not gone(child.pid)
+    wait_for(lambda: gone(child.pid), 10)

@@ -52,7 +52,6 @@ def test_bounds_are_exact(happened: int, of: int) -> None:
 
 
 def trials_of(slowdown: float, caught: bool, number: int) -> list[CheckTrial]:
-    """Return so many trials, all with the same outcome, FAIL or not."""
     found = report({"lora": 0.05 if caught else 0.0})
     return [CheckTrial(number=n, slowdown=slowdown, report=found) for n in range(1, number + 1)]
 

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
-from residents import wait_for
+from residents import git, gone, wait_for
 
 from hpml_bench.gate import sides
 from hpml_bench.gate.sides import against_environment, against_revision
@@ -30,27 +29,14 @@ py-modules = ["tiny_module"]
 """
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git as somebody."""
-    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def change(folder: Path, value: object) -> None:
     """Commit another value, so that nothing installed before is used."""
     (folder / "tiny_module.py").write_text(f"value = {value!r}\n")
     git(folder, "commit", "-qam", "changed")
 
 
-def gone(pid: int) -> bool:
-    """Tell whether a process has ended, read by its parent or not."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository with one commit of a project of one module."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "pyproject.toml").write_text(PROJECT)

@@ -22,7 +22,6 @@ LEVELS = st.sampled_from([0.3, 0.05, 0.01, 0.001])
 
 
 def effects(slowdown: float, pairs: int = 24, sd: float = 0.005, methods: int = 3, seed: int = 0) -> verdicts.Effects:
-    """Return normal log ratios about a slowdown for methods m0, m1, ..."""
     generator = np.random.default_rng(seed)
     return {f"m{i}": list(math.log1p(slowdown) + sd * generator.standard_normal(pairs)) for i in range(methods)}
 
@@ -261,7 +260,6 @@ def test_a_candidate_cannot_let_itself_through() -> None:
 
 
 def verdict(status: str, pairs: int = 12, metric: str = "step_time") -> Verdict:
-    """Return a verdict with nothing but a status."""
     return Verdict(method="lora", metric=metric, status=status, pairs=pairs, detail="x")
 
 

@@ -29,7 +29,6 @@ DATA = bytes(1 << 20)
 
 @pytest.fixture
 def core() -> Iterator[int]:
-    """Keep this thread, and what it starts, on one core."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(allowed)})
     yield max(allowed)
@@ -37,7 +36,6 @@ def core() -> Iterator[int]:
 
 
 def work(seconds: float) -> None:
-    """Use so much of this thread's processor time, without holding Python's lock."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         hashlib.sha256(DATA)

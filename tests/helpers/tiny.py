@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.group import Group
 
 VOCABULARY = 200
+NOTHING = Prepared(
+    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
+)
+"""Stands for what was prepared where no rank reads it."""
 
 
 def gpt2(folder: Path) -> Path:

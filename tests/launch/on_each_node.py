@@ -12,7 +12,6 @@ WAIT_SECONDS = 2.0
 
 
 def main(count: int, command: list[str]) -> int:
-    """Run the command on each node and return the first bad exit status."""
     nodes = [WarmProcess(command, os.environ | {"HPML_BENCH_NODE": str(k)}, output=1) for k in range(count)]
     while any(node.poll() is None for node in nodes) and not any(node.poll() for node in nodes):
         time.sleep(0.02)

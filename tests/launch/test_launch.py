@@ -13,19 +13,13 @@ from typing import Any
 import pytest
 
 from helpers import tiny
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.records.load import read_record
-from hpml_bench.records.run import Check, Digests, Outcome, RunError, RunRecord
+from hpml_bench.records.run import Check, Outcome, RunError, RunRecord
 from hpml_bench.training.request import Place, RunRequest
-
-PREPARED = Prepared(
-    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
-)
 
 
 def died(exitcode: int, rank: int = 1) -> Any:
-    """Return the launcher's error of a rank that ended so."""
     return SimpleNamespace(get_first_failure=lambda: (rank, SimpleNamespace(exitcode=exitcode)))
 
 
@@ -42,7 +36,7 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, failure: Any = None, **
         return failure
 
     monkeypatch.setattr(launcher, "_launch", ranks)
-    return tiny.run(tiny.spec(), PREPARED, folder / "run", place=Place(in_sweep=4))
+    return tiny.run(tiny.spec(), tiny.NOTHING, folder / "run", place=Place(in_sweep=4))
 
 
 def test_an_outcome_becomes_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,23 +68,6 @@ def test_the_ranks_own_error_is_the_reason(
     assert (record.status, record.error) == (status, error)
 
 
-def test_the_first_rank_that_failed_is_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others fail because it is gone: the oldest error counts, whatever its rank."""
-    run = tmp_path / "run"
-
-    def ranks(*_: object) -> Any:
-        for age, rank in ((10, 1), (5, 0)):
-            path = run / f"error-rank{rank}.json"
-            path.write_text(RunError(kind="E", message=f"of rank {rank}", rank=rank).model_dump_json())
-            os.utime(path, (1_000_000 - age, 1_000_000 - age))
-        return died(1)
-
-    monkeypatch.setattr(launcher, "_launch", ranks)
-    record = tiny.run(tiny.spec(), PREPARED, run)
-    assert record.error is not None
-    assert record.error.message == "of rank 1"
-
-
 @pytest.mark.parametrize(
     ("exitcode", "status", "words"),
     [(-signal.SIGKILL, "killed", "SIGKILL"), (-signal.SIGSEGV, "killed", "SIGSEGV"), (3, "failed", "status 3")],
@@ -117,22 +94,12 @@ def test_a_torn_outcome_is_a_failure(outcome: str, tmp_path: Path, monkeypatch: 
     assert "outcome" in record.error.message
 
 
-def test_an_interrupted_run_is_recorded_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller must stop, and the record says why the run is not there."""
+@pytest.mark.parametrize("status", ["ok", "interrupted"])
+def test_an_interrupted_run_is_recorded_and_told(status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller learns that nothing more may begin; a run that was done when the end was requested is `ok`."""
+    files = {"outcome": Outcome(status="ok").model_dump_json()} if status == "ok" else {}
     with pytest.raises(launcher.Interrupted) as caught:
-        ended(tmp_path, monkeypatch, KeyboardInterrupt)
+        ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
     assert caught.value.record is not None
-    assert caught.value.record.status == "interrupted"
-    assert read_record(tmp_path / "run") == caught.value.record
-
-
-def test_a_run_that_was_done_when_the_end_was_asked_for_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its record is `ok`, and the caller still learns that nothing more may begin."""
-    outcome = Outcome(status="ok", metrics={"test_accuracy": 0.5})
-    with pytest.raises(launcher.Interrupted) as caught:
-        ended(tmp_path, monkeypatch, KeyboardInterrupt, outcome=outcome.model_dump_json())
-    assert caught.value.record is not None
-    assert caught.value.record.status == "ok"
+    assert caught.value.record.status == status
     assert read_record(tmp_path / "run") == caught.value.record

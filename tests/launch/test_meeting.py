@@ -19,18 +19,13 @@ import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from helpers import skips, tiny
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import agent
 from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.meeting import KnownNodes, Meeting, NodeRequest
 from hpml_bench.launch.nodes import LOG, Report
 from hpml_bench.system.errors import UserError
 
-NOTHING = Prepared.model_validate(
-    {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
-     "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
-)  # fmt: skip
-REQUEST = NodeRequest(run=tiny.request(tiny.spec(), NOTHING, Path("/results/run")), nodes=2)
+REQUEST = NodeRequest(run=tiny.request(tiny.spec(), tiny.NOTHING, Path("/results/run")), nodes=2)
 
 
 def listening(port: int) -> set[str]:
@@ -40,7 +35,6 @@ def listening(port: int) -> set[str]:
 
 
 def stranger(meeting: Meeting) -> TCPStore:
-    """Return the store as somebody without the key has it."""
     return TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=10))
 
 
@@ -108,7 +102,7 @@ def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
 
     keys = set()
     for _ in range(2):
-        record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
+        record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
         assert record.error is not None
         (key,) = re.findall(r"hpml-bench: ([0-9a-f]{64})\b", record.error.message)
         assert not any(key in word for word in commands[-1])

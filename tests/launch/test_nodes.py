@@ -30,10 +30,6 @@ from hpml_bench.system import heartbeat, network
 EACH = ["env", f"PYTHONPATH={os.pathsep.join(filter(None, sys.path))}"]
 EACH += [sys.executable, str(Path(__file__).parent / "on_each_node.py"), "2"]
 TWO = OverNodes(2, lambda command: [*EACH, *command])
-NOTHING = Prepared.model_validate(
-    {"backbone": "b", "data": "d", "label_names": ("x", "y"), "pad_id": 0,
-     "digests": {"weights": "w", "tokenizer": "t", "data": "d"}}
-)  # fmt: skip
 ENDLESS = tiny.spec("head", steps=1_000_000, eval_every=1_000_000, log_every=5)
 
 
@@ -92,13 +88,11 @@ def ended(prepared: Prepared, folder: Path, limits: Limits, spec: RunSpec = ENDL
 
 
 def losses(folder: Path) -> list[tuple[object, ...]]:
-    """Return all losses and norms of a run's points."""
     points = read_points(folder)
     return [(p.step, p.metric, p.value) for p in points if "loss" in p.metric or "norm" in p.metric]
 
 
 def accuracy_and_loss(record: RunRecord) -> list[float | None]:
-    """Return what the test rows say."""
     assert record.status == "ok", record.error
     return [record.metrics[name] for name in ("test_accuracy", "test_loss")]
 
@@ -178,30 +172,24 @@ def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, t
     assert parent.wait(10) == -signal.SIGKILL
 
 
-def test_agents_that_cannot_begin_are_told_with_their_words(tmp_path: Path) -> None:
-    """An agent's own sentence stands in the record, else what its starter says."""
-    for said, found in (
-        ("echo srun: error: no nodes; echo done", "srun: error: no nodes"),
-        ("echo srun: error: exit 2; echo hpml-bench: TMPDIR is too long", "hpml-bench: TMPDIR is too long"),
-    ):
-        failing = OverNodes(2, lambda _, said=said: ["sh", "-c", f"{said}; exit 1"])  # type: ignore[misc]
-        record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=failing)
-        assert record.status == "killed"
-        assert record.error is not None
-        assert "node 0, whose agent had not begun" in record.error.message
-        assert found in record.error.message
-
-
-def test_a_missing_starter_is_a_failure(tmp_path: Path) -> None:
-    """Where there is no srun the record says so, and the sweep goes on."""
-    record = tiny.run(tiny.spec(), NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: ["no-such-srun"]))
-    assert record.status == "failed"
+@pytest.mark.parametrize(("command", "status", "words"), [
+    (["sh", "-c", "echo srun: error: no nodes; echo done; exit 1"], "killed", "srun: error: no nodes"),
+    (["sh", "-c", "echo srun: error: exit 2; echo hpml-bench: TMPDIR is too long; exit 1"], "killed",
+     "hpml-bench: TMPDIR is too long"),
+    (["no-such-srun"], "failed", "no-such-srun"),
+])  # fmt: skip
+def test_agents_that_cannot_begin_are_told_with_their_words(
+    command: list[str], status: str, words: str, tmp_path: Path
+) -> None:
+    """An agent's own sentence stands in the record, else what its starter says; one that is missing is named."""
+    record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: command))
+    assert record.status == status
     assert record.error is not None
-    assert "no-such-srun" in record.error.message
+    assert words in record.error.message
+    assert ("node 0, whose agent had not begun" in record.error.message) == (status == "killed")
 
 
 def bad(node: int, status: Status, kind: str, message: str, rank: int | None = None) -> Report:
-    """Return the report of a node whose ranks ended badly."""
     return Report(node=node, host=f"n{node + 1}", status=status, error=RunError(kind=kind, message=message, rank=rank))
 
 

@@ -102,7 +102,6 @@ def test_a_task_says_how_long_texts_are_where_a_suite_does_not() -> None:
 
 
 def defaults() -> dict[str, Any]:
-    """Return every default that ids leave out."""
     kinds: tuple[registry.Kind, ...] = ("methods", "optimizers", "tasks", "datasets")
     found = {
         f"{kind}.{name}": registry.plugin(kind, name).Options.model_construct().model_dump(mode="json")

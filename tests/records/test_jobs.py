@@ -41,19 +41,16 @@ ELSEWHERE = "another-host"
 
 
 def dead() -> int:
-    """Return the number of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     return process.pid
 
 
 def job(unit: int, host: str, pid: int) -> Job:
-    """Return a job that works on a unit."""
     return Job(engine="slurm", job=f"12_{unit}", restart=0, unit=unit, host=host, pid=pid, began=BEGAN)
 
 
 def claim(folder: Path, owner: Job) -> Path:
-    """Let a job hold its unit."""
     place = folder / CLAIMS / str(owner.unit)
     place.mkdir(parents=True)
     (place / OWNER).write_text(owner.model_dump_json())

@@ -23,13 +23,11 @@ rename = os.rename
 
 
 def results(folder: Path, job: str = "7_0", restart: int = 0) -> SharedResults:
-    """Return a results folder as a job sees it."""
     own = Job(engine="slurm", job=job, restart=restart, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
     return SharedResults(folder, own)
 
 
 def attempt(own: SharedResults, record: RunRecord, points: str = "{}\n") -> RunRecord:
-    """Write an attempt at a run with its record, and return that."""
     folder = own.begin(record.spec)
     folder.begin()
     (folder.path / POINTS).write_text(points)
@@ -54,12 +52,10 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: int | None, does: bool 
 
 
 def committed(folder: Path, record: RunRecord) -> RunRecord | None:
-    """Return the record that a results folder has of a run."""
     return RunFolder(folder / record.spec.run_id).record()
 
 
 def aside(folder: Path) -> list[str]:
-    """Return what was set aside."""
     return sorted(path.name for path in (folder / SET_ASIDE).glob("*"))
 
 

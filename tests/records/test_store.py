@@ -20,7 +20,6 @@ from hpml_bench.records.run import SCHEMA_VERSION, Point
 
 
 def folder_with(tmp_path: Path, *methods: str) -> Path:
-    """Write a results folder with a record a method."""
     return made_records.write(tmp_path, [made_records.record(method, order=i) for i, method in enumerate(methods)])
 
 

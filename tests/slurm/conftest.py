@@ -68,7 +68,6 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 @pytest.fixture(scope="session")
 def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of an undisturbed local sweep of the suite."""
     from rich.console import Console
 
     from hpml_bench.suite.suite import load_suite
@@ -85,13 +84,11 @@ def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def truth(local: Path) -> dict[str, Any]:
-    """What the local sweep computes, by run."""
     return soak.content(local)
 
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder for results, which all nodes see."""
     with tempfile.TemporaryDirectory(prefix="hpml-cluster-", dir="/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)
 

@@ -60,7 +60,6 @@ class Disturbed:
         return sweep
 
     def begin(self, **asked: Any) -> str:
-        """Submit it with the gate closed, and return the job that has come to it."""
         self.close()
         assert self.open(**asked).submit(again=True)
         return self.arrived()
@@ -75,15 +74,12 @@ class Disturbed:
     # The gate
 
     def close(self) -> None:
-        """Let runs stay at the gate."""
         (self.gate / "closed").touch()
 
     def pass_on(self) -> None:
-        """Let all pass."""
         (self.gate / "closed").unlink()
 
     def at_gate(self) -> set[str]:
-        """Return the starts of jobs, JOB.RESTART, of which both ranks have come to the gate."""
         names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*") if path.stat().st_size]
         return {name for name in names if names.count(name) == 2}
 
@@ -105,7 +101,6 @@ class Disturbed:
         return those()[0]
 
     def node(self, job: str) -> str:
-        """Return where a job runs."""
         return self.cluster.jobs()[job][1]
 
     # The end
@@ -121,35 +116,27 @@ class Disturbed:
 
     @property
     def folder(self) -> Path:
-        """The results."""
         return self.sweep.folder
 
     def content(self) -> dict[str, Any]:
-        """Return what was computed, by run."""
         return soak.content(self.folder)
 
     def record(self, method: str = "held", seed: int = 0) -> RunRecord:
-        """Return the record of a run."""
         (found,) = [r for r in load_records(self.folder).records if (r.spec.method.name, r.spec.seed) == (method, seed)]
         return found
 
     def starts(self) -> list[tuple[str, str | None]]:
-        """Return each start of a job, JOB.RESTART, and how it ended."""
         return [(job.name, job.how) for job in read_jobs(self.folder)]
 
     def left(self) -> tuple[Job, ...]:
-        """Return the claims that nobody has given up."""
         return claims(self.folder)
 
     def aside(self) -> list[str]:
-        """Return the attempts that were set aside."""
         return sorted(path.name for path in (self.folder / SET_ASIDE).glob("*/"))
 
     def attempts(self) -> list[str]:
-        """Return the attempts that were not committed."""
         return sorted(path.name for path in (self.folder / "attempts").glob("*/"))
 
     def rank(self, job: str, number: int) -> tuple[str, str]:
-        """Return the node of a rank at its gate, and its process number there."""
         host, pid = (self.gate / f"{job}.0.{number}").read_text().split()
         return host, pid

@@ -32,7 +32,6 @@ def equal(sweep: Disturbed, truth: dict[str, Any]) -> None:
 
 
 def first_run_was_kept(sweep: Disturbed, job: str) -> None:
-    """The run before the fault is the one that this job made in its first start."""
     where = sweep.record("lora").environment["where"]
     assert (where["job"], where["restart"]) == (job, 0)
 
@@ -239,7 +238,7 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     assert [how for _, how in sweep.starts()] == ["time", "done"]
 
 
-@pytest.mark.cluster_slow  # the same with a real limit is in test_slurm_slow.py
+@pytest.mark.cluster_slow
 def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluster: TwoNodes) -> None:
     """Two jobs are asked to end by their time limit during the same run: it is a timeout, and a third does the others.
 

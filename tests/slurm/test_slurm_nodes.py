@@ -18,7 +18,6 @@ Make = Callable[..., Disturbed]
 
 @pytest.fixture
 def over(disturbed: Make, shared_folder: Path) -> Disturbed:
-    """A sweep whose runs have a rank on each node."""
     return disturbed(nodes=2, cpus_per_node=1, scratch=str(shared_folder / "s/$SLURMD_NODENAME"))
 
 

@@ -49,21 +49,3 @@ def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, tru
     assert sweep.content() == {run: truth[run] for run in sweep.content()}
     assert sweep.record("lora").environment["where"]["job"] == job
     assert [how for _, how in sweep.starts()] == ["time", "done"]
-
-
-def test_a_limit_shorter_than_a_run_is_named_and_not_tried_for_ever(disturbed: Make) -> None:
-    """A run that takes longer than two minutes, in jobs of two minutes: a timeout after two of them.
-
-    Protection: attempts that a limit ended are counted (job.TRIES).
-    """
-    sweep = disturbed(time="0:02:00")
-    sweep.begin(methods=("held",))
-    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
-    assert len(sweep.sweep.submit(again=False)) == 1
-    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the second job has ended")
-    assert sweep.complete()
-    assert [how for _, how in sweep.starts()] == ["time", "time"]
-    record = sweep.record()
-    assert record.status == "timeout"
-    assert record.error is not None
-    assert "time limit of 0:02:00, 2 times" in record.error.message

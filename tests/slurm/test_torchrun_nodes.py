@@ -60,7 +60,6 @@ def torchrun(out: Path, suite: Path, *options: str, before: tuple[str, ...] = ()
 
 
 def ended(processes: list[subprocess.Popen[str]], out: Path) -> tuple[RunRecord, Path]:
-    """Return the one record of processes that end well, and its folder."""
     for process in processes:
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said[-3000:]

@@ -22,12 +22,10 @@ from hpml_bench.training.products import Products
 
 
 def figures(fp32: float, bf16: float) -> Products:
-    """Return what was measured."""
     return Products(shape=(64, 32, 128), threads=1, fp32_seconds=fp32, bf16_seconds=bf16)
 
 
 def suite_of(folder: Path, **changes: object) -> Suite:
-    """Return a suite that leaves the precision open."""
     return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
 
 
@@ -39,16 +37,13 @@ class Arranged(resolving.Measurements):
         self._measure, self._fits = measure, fits
 
     def products(self, settings: Settings) -> Products:
-        """Return the given times."""
         return self._measure(settings) if self._measure else super().products(settings)
 
     def fits(self, suite: Suite) -> Any:
-        """Return the given function."""
         return self._fits or super().fits(suite)
 
 
 def resolve(suite: Suite, folder: Path, here: int | None = None, **arranged: Any) -> ResolvedSuite:
-    """Resolve a suite by what a folder holds, and by measurements with these results."""
     return resolving.resolve(suite, MeasuredSettings(folder, Arranged(**arranged)), here)
 
 
@@ -57,8 +52,14 @@ def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> Res
     return resolving.resolve(suite, MeasuredSettings(folder), here)
 
 
+ON_TWO = {"micro_batch": "auto", "device": "cuda", "world_size": 2, "global_batch": 24}
+
+
+def never(_: object) -> Any:
+    pytest.fail("measured, or tried out, again")
+
+
 def with_flags(flags: str, patch: pytest.MonkeyPatch) -> None:
-    """Make this a processor with some flags."""
     patch.setattr(environment, "_cpu", lambda: {"model name": "CPU", "flags": flags})
 
 
@@ -83,9 +84,6 @@ def test_a_second_call_takes_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     suite = suite_of(tmp_path)
     first = resolve(suite, tmp_path, measure=lambda _: figures(2, 1))
 
-    def never(_: Settings) -> Products:
-        raise AssertionError("measured again")
-
     assert resolve(suite, tmp_path, measure=never) == first
     again = resolve(suite, tmp_path, measure=never).suite
     assert [spec.run_id for spec in again.runs()] == [spec.run_id for spec in first.suite.runs()]
@@ -106,9 +104,6 @@ def test_nothing_is_measured_where_nothing_is_open(
     with_flags(flags, monkeypatch)
     suite = suite_of(tmp_path)
     suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=changes)})
-
-    def never(_: Settings) -> Products:
-        raise AssertionError("measured")
 
     (tmp_path / "definite.json").unlink(missing_ok=True)
     found, notes = resolve(suite, tmp_path, measure=never)
@@ -146,7 +141,6 @@ def test_shapes_are_the_feed_forward_layers(config: dict[str, object], shape: tu
 
 
 def on_gpus(patch: pytest.MonkeyPatch) -> None:
-    """Make this a machine with two cards."""
     gpu = {"name": "GPU", "memory_mb": 80_000, "capability": "9.0"}
     patch.setattr(gpus, "visible_gpus", lambda: ({**gpu, "index": 0}, {**gpu, "index": 1}))
 
@@ -156,7 +150,7 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
 ) -> None:
     """Divisors of a rank's share, from the largest; what one method can't have no later one is tried with."""
     on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    suite = suite_of(tmp_path, **ON_TWO)
     most = {"head": 5, "lora": 3}
     tried: list[tuple[str, int]] = []
 
@@ -170,35 +164,32 @@ def test_the_largest_micro_batch_that_fits_every_method_is_taken(
     assert found.settings.micro_batch == 3
     assert tried == [("head", 12), ("head", 6), ("head", 4), ("lora", 4), ("lora", 3)]
 
-    def never(_: RunSpec) -> bool:
-        raise AssertionError("tried again")
-
     assert resolve(suite, tmp_path, fits=never).suite == found
     assert {spec.settings.micro_batch for spec in found.runs()} == {3}
     assert resolve(suite_of(tmp_path, micro_batch="auto"), tmp_path).suite.settings.micro_batch is None
 
 
-@pytest.mark.parametrize("never", ["head", "lora"])
+@pytest.mark.parametrize("large", ["head", "lora"])
 def test_a_method_that_fits_with_no_size_is_left_out(
-    never: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others don't get its size; the note names it, also in a second call, and its own run lacks memory."""
     on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    suite = suite_of(tmp_path, **ON_TWO)
     tried: list[tuple[str, int]] = []
 
     def fits(spec: RunSpec) -> bool:
         assert isinstance(spec.settings.micro_batch, int)
         tried.append((spec.method.name, spec.settings.micro_batch))
-        return spec.method.name != never and spec.settings.micro_batch <= 4
+        return spec.method.name != large and spec.settings.micro_batch <= 4
 
     first = resolve(suite, tmp_path, fits=fits)
     assert first.suite.settings.micro_batch == 4
     assert first.notes["micro_batch"] == (
-        f"4, the largest that fitted for all methods but {never}, which ran out of memory with a single sample too "
+        f"4, the largest that fitted for all methods but {large}, which ran out of memory with a single sample too "
         "when it was tried out"
     )
-    assert (never, 1) in tried
+    assert (large, 1) in tried
     assert {spec.method.name for spec in first.suite.runs()} == {"head", "lora"}
     assert resolve(suite, tmp_path, fits=lambda _: False) == first
     assert resolve_as_known(suite, tmp_path).suite == first.suite
@@ -207,7 +198,7 @@ def test_a_method_that_fits_with_no_size_is_left_out(
 def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As folders of before methods could be left out hold it."""
     on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, micro_batch="auto", device="cuda", world_size=2, global_batch=24)
+    suite = suite_of(tmp_path, **ON_TWO)
     resolve(suite, tmp_path, fits=lambda _: True)
     file = tmp_path / "definite.json"
     (key,) = json.loads(file.read_text())

@@ -19,12 +19,10 @@ SCHEMA = json.loads((Path(__file__).parent / "job-batch-v1.json").read_text())
 
 
 def manifest() -> Any:
-    """Return the manifest."""
     return yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
 
 
 def errors(document: Any) -> list[str]:
-    """Return what Kubernetes' strict schema of a Job has against a document."""
     jsonschema = pytest.importorskip("jsonschema")
     return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(document)]
 

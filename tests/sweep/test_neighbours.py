@@ -21,7 +21,6 @@ RECORDS = made_records.sweep(("lora", "full", "head"), 1)
 
 
 def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
-    """Return a run of a job of its own on these hosts."""
     name = record.spec.method.name
     unit = RECORDS.index(record)
     job = Job(engine="x", job=name, restart=0, unit=unit, host=hosts[0], pid=os.getpid(), began="2026-01-01T00:00:00Z")
@@ -30,7 +29,6 @@ def under_way(folder: Path, record: RunRecord, *hosts: str) -> Neighbours:
 
 
 def told(folder: Path, run: Neighbours, record: RunRecord) -> tuple[str, ...]:
-    """Return the neighbours in a run's record."""
     SharedResults(folder, run._results.job).begin(record.spec).path.mkdir()
     return run.commit(record).neighbours
 
@@ -55,15 +53,8 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     left = tmp_path / RUNNING / "killed.json"
     pid = 2**22 + 1 if where == "gone" else os.getpid()  # above the kernel's largest
     host = "n2" if where == "its job holds no unit" else HERE
-    there = {
-        "run": killed.spec.run_id,
-        "host": host,
-        "hosts": ["n2", HERE],
-        "pid": pid,
-        "process": "x:1:2:3",
-        "job": "k.0",
-    }
-    left.write_text(json.dumps(there))
+    there = {"run": killed.spec.run_id, "host": host, "hosts": ["n2", HERE], "pid": pid, "process": "x:1:2:3"}
+    left.write_text(json.dumps(there | {"job": "k.0"}))
     run = under_way(tmp_path, first, HERE)
     with run:
         assert not left.exists()

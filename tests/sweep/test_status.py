@@ -20,6 +20,7 @@ from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import UserError
 
 METHODS = ("lora", "full")
+BEAT = heartbeat.PATTERN.replace("*", "0")
 
 
 @pytest.fixture
@@ -37,9 +38,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run_of(folder: Path, method: str, seed: int) -> tuple[RunRecord, Path]:
-    """Return a made record and its folder."""
     item = next(r for r in sweep(METHODS, 3) if (r.spec.method.name, r.spec.seed) == (method, seed))
     return item, folder / item.run_id
+
+
+def begin(folder: Path, pid: int | None = None) -> Path:
+    """Let a process, by default this one, work on the last run; return the run's folder."""
+    _, place = run_of(folder, "full", 2)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / BEAT).write_text(f"{pid or os.getpid()}\t7\ttraining step 40\n")
+    return place
 
 
 def test_a_complete_sweep_is_done(folder: Path) -> None:
@@ -51,48 +60,29 @@ def test_a_complete_sweep_is_done(folder: Path) -> None:
 
 def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
     """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far."""
-    _, place = run_of(folder, "full", 2)
-    shutil.rmtree(place)
-    place.mkdir()
-    (place / POINTS).write_text(
+    (begin(folder) / POINTS).write_text(
         '{"metric":"step_seconds","step":39,"value":0.5}\n{"metric":"train_loss","step":40,"value":1.0}\n'
     )
-    (place / heartbeat.PATTERN.replace("*", "0")).write_text(f"{os.getpid()}\t7\ttraining step 40\n")
     said, rows = local_state(folder)
     assert said.startswith("5 of 6 runs are done; about ")
     assert said.endswith(" left")
     assert rows[2][-1] == "seed 2, step 40 of 100, 32 samples/s"
 
 
-def test_a_run_of_a_dead_process_is_not_under_way(folder: Path) -> None:
-    """After a kill nothing is under way, and the line says how the sweep goes on."""
-    _, place = run_of(folder, "full", 2)
-    shutil.rmtree(place)
-    place.mkdir()
-    (place / heartbeat.PATTERN.replace("*", "0")).write_text("4194305\t7\ttraining step 40\n")  # above any pid
+@pytest.mark.parametrize(("pid", "since"), [(4194305, None), (os.getpid(), 1e9)], ids=["gone", "a later process"])
+def test_a_run_of_a_dead_process_is_not_under_way(pid: int, since: float | None, folder: Path) -> None:
+    """After a kill, also where a later process has its number: the line says how the sweep goes on."""
+    beat = begin(folder, pid) / BEAT
+    if since is not None:
+        os.utime(beat, (since, since))
     said, rows = local_state(folder)
     assert said == "5 of 6 runs are done; none is under way, and the same run-all goes on"
     assert rows[2][-1] == ""
 
 
-def test_a_later_process_with_the_number_of_a_dead_one_is_not_its_run(folder: Path) -> None:
-    """Numbers of processes are given again: a beat from before this process began isn't its."""
-    _, place = run_of(folder, "full", 2)
-    shutil.rmtree(place)
-    place.mkdir()
-    beat = place / heartbeat.PATTERN.replace("*", "0")
-    beat.write_text(f"{os.getpid()}\t7\ttraining step 40\n")
-    assert "left" in local_state(folder)[0]
-    os.utime(beat, (1e9, 1e9))
-    assert "none is under way" in local_state(folder)[0]
-
-
 def test_failed_runs_take_no_time_of_this_call(folder: Path) -> None:
     """Whether this call tries them again isn't known, so the time left is that of the others, and says so."""
-    _, place = run_of(folder, "full", 2)
-    shutil.rmtree(place)
-    place.mkdir()
-    (place / heartbeat.PATTERN.replace("*", "0")).write_text(f"{os.getpid()}\t7\ttraining step 40\n")
+    begin(folder)
     before = local_state(folder)[0].partition("about ")[2]
     item, place = run_of(folder, "lora", 1)
     shutil.rmtree(place)

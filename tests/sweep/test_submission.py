@@ -34,7 +34,6 @@ Requested = tuple[SweepRequest, Profile]
 
 
 def asked(**changes: object) -> Requested:
-    """Return what a call of run-all requests, and its profile."""
     values: dict[str, Any] = {"suite": load_suite("quickstart", seeds=1), "methods": ("head",), **changes}
     profile = values.pop("profile", load_profile("manual"))
     return SweepRequest(out=Path("reports"), **values), profile
@@ -75,14 +74,12 @@ def on_slurm(lag: float = 0, **changes: object) -> Requested:
 
 
 def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
-    """Return the runs of each unit, whose settings are resolved."""
     runs = sweep.watch.refresh()
     assert runs is not None
     return runs.units
 
 
 def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
-    """Return how squeue shows a job of a sweep."""
     array, _, task = job.partition("_")
     shown, _, reason = state.partition("|")
     return f"{job}|{array}|{task or 'N/A'}|{shown}|{sweep.plan.id}:{kind}|{reason}\n"
@@ -422,7 +419,6 @@ def in_turn(slurm: Path, *answers: str) -> None:
 
 
 def publish_ok(sweep: JobSweep, number: int) -> None:
-    """Commit the runs of a unit as a job does."""
     results = SharedResults(sweep.folder, JOB)
     for spec in observed_units(sweep)[number]:
         attempt = results.begin(spec)

@@ -28,7 +28,6 @@ from hpml_bench.system.errors import UserError
 
 
 def planned(folder: Path, settings: dict[str, Any] | None = None, **profile: Any) -> JobPlan:
-    """Return a plan of one run of the quickstart."""
     suite = load_suite("quickstart", seeds=1)
     suite = suite.model_copy(update={"settings": suite.settings.model_copy(update=settings or {})})
     request = SweepRequest(suite, folder, ("head",))
@@ -36,7 +35,6 @@ def planned(folder: Path, settings: dict[str, Any] | None = None, **profile: Any
 
 
 def work(folder: Path, plan: JobPlan, name: str = "j") -> JobWork:
-    """Return a job's work on its unit."""
     job = Job(engine="x", job=name, restart=0, unit=0, host="n1", pid=os.getpid(), began="2026-01-01T00:00:00Z")
     return JobWork(plan, folder, job, Claim(folder, job), make_engine(plan.profile))
 
@@ -72,7 +70,6 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     prepared = Prepared(backbone="b", data="d", digests=made_records.DIGESTS, pad_id=0)
 
     def late(name: str, call: int) -> RunRecord | None:
-        """Let a job be ended by a limit, and return the run's record then."""
         record = made.model_copy(update={"environment": made.environment | {"where": {"call": call}}})
         found = work(tmp_path, planned(tmp_path).model_copy(update={"call": call}), name)
         found.until = time.time() + 30

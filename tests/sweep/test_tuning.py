@@ -48,7 +48,6 @@ ACCURACY = next(metric for metric in made_records.DEFINITIONS if metric.name == 
 
 
 def tune(suite: Path, out: Path, *options: str) -> Result:
-    """Call the command."""
     return CliRunner().invoke(main, ["tune", str(suite), "--out", str(out), *options])
 
 
@@ -61,19 +60,16 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 def read(folder: Path) -> TuningRecord:
-    """Return the record, which must be there."""
     record = records.load(folder / "trials.json")
     assert record is not None
     return record
 
 
 def rate(method: str) -> float:
-    """Return the learning rate that quickstart has for a method."""
     return load_suite("quickstart").method(method).lr
 
 
 def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any) -> Trial:
-    """Return a made-up trial."""
     values = {
         "seed": FIRST_SEED + number,
         "status": "ok",
@@ -86,18 +82,15 @@ def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss:
 
 
 def method(*trials: Trial, name: str = "lora") -> TunedMethod:
-    """Return a method with these trials."""
     return TunedMethod(
         spec=MethodSpec(name=name, method=name, lr=1e-3), low=1e-4, high=1e-2, trials=trials, better="higher"
     )
 
 
 def made_up(*methods: TunedMethod) -> TuningRecord:
-    """Return a made-up record of the suite that made_records.py writes."""
     return TuningRecord(
         suite=made_records.sweep(("lora",), 1)[0].spec.suite, sampler="qmc", factor=10, settings=made_records.SETTINGS,
-        digests={}, methods=methods,
-        validation_rows=500, headline=ACCURACY,
+        digests={}, methods=methods, validation_rows=500, headline=ACCURACY,
     )  # fmt: skip
 
 
@@ -132,13 +125,11 @@ class Launcher:
 
     @property
     def rates(self) -> list[tuple[str, float, int]]:
-        """What was tried."""
         return [(spec.method.name, spec.method.lr, spec.seed) for spec in self.specs]
 
 
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launcher:
-    """A launcher that trains nothing."""
     return Launcher(monkeypatch, tmp_path)
 
 
@@ -206,7 +197,6 @@ def test_a_second_call_runs_nothing(tuned: Tuned, tmp_path: Path) -> None:
 
 
 def go(tmp_path: Path, **more: Any) -> Any:
-    """Tune the suite quickstart with a launcher that trains nothing."""
     values: dict[str, Any] = {"trials": 4, "methods": ("lora", "full")} | more
     request = SweepRequest(load_suite("quickstart"), tmp_path / "out", values.pop("methods"))
     return run_tuning(TuningRequest(request, **values), Console(quiet=True))
@@ -323,7 +313,6 @@ def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def shown(folder: Path, *methods: TunedMethod) -> Any:
-    """Return the section of a results folder with this tuning."""
     made_records.write(folder, made_records.sweep(("lora", "full"), 2))
     (folder / "tuning").mkdir()
     (folder / "tuning/trials.json").write_text(made_up(*methods).model_dump_json())
@@ -388,10 +377,11 @@ def test_a_default_that_is_written_out_is_no_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "rates tuned alike, 1 trials each"),
-        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})}, "rates tuned alike, 1 trials each"),
+        ({}, "learning rates tuned alike, 1 trials each"),
+        ({"settings": made_records.SETTINGS.model_copy(update={"eval_batch": 3})},
+         "learning rates tuned alike, 1 trials each"),
         ({"settings": made_records.SETTINGS.model_copy(update={"max_length": 48})},
-         "rates tuned in other settings, 1 trials each"),
+         "learning rates tuned in other settings, 1 trials each"),
     ],
 )  # fmt: skip
 def test_the_first_screen_says_that_the_tuning_was_in_other_settings(

@@ -24,32 +24,26 @@ class Knowing(Engine):
     gone: tuple[str, ...] = ()
 
     def submit(self, batch: JobBatch) -> str:
-        """Submit nothing."""
         return ""
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return nothing."""
         return ()
 
     def dead(self, owner: Job) -> bool:
-        """Tell whether it was said to be dead."""
         return owner.job in self.gone
 
 
 def engine(*gone: str) -> Knowing:
-    """Return an engine that knows that these jobs have ended."""
     made = Knowing(Profile(engine="manual"))
     made.gone = gone
     return made
 
 
 def job(name: str, restart: int = 0) -> Job:
-    """Return a job on unit 0."""
     return Job(engine="x", job=name, restart=restart, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
 
 
 def held(folder: Path) -> list[str]:
-    """Return the names of those who hold units."""
     return [owner.name for owner in claims(folder)]
 
 

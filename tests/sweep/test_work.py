@@ -25,7 +25,6 @@ Unit = Callable[..., WarmProcess]
 
 
 def planned(suite: Path, room: Path) -> str:
-    """Let run-all plan a sweep, and return what it says."""
     asked = ["run-all", str(suite), "--on", "manual", "--out", str(room), "--wandb", "off"]
     found = CliRunner().invoke(main, asked)
     assert found.exit_code == 0, found.output
@@ -44,27 +43,23 @@ def work_in(room: Path) -> Unit:
 
 @pytest.fixture
 def unit(one_rank_suite: Path, room: Path) -> Unit:
-    """Begins the work on a unit of a planned sweep."""
     planned(one_rank_suite, room)
     return work_in(room)
 
 
 @pytest.fixture
 def held_unit(gates: Gates, room: Path) -> Unit:
-    """The same of a sweep whose runs stay at their gates."""
     planned(gates.suite, room)
     gates.close("a", "b")
     return work_in(room)
 
 
 def ended(work: WarmProcess) -> tuple[int, str]:
-    """Return exit status and what was said."""
     said, _ = work.communicate(timeout=300)
     return work.returncode, said
 
 
 def training(room: Path, work: WarmProcess) -> None:
-    """Wait until a run takes steps."""
     deadline = time.monotonic() + 240
     while not any("step" in beat.where for one in room.glob("*/attempts/*/") for beat in heartbeat.read(one)):
         assert work.poll() is None, work.communicate()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -52,14 +53,11 @@ def fit(
     from hpml_bench.fit.predict import predict
 
     prediction = predict(loaded, given, methods)
-    (_print_json if as_json else _print_table)(prediction)
+    if as_json:
+        click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
+    else:
+        _print_table(prediction)
     ctx.exit(OK if all(need.fits for need in prediction.needs) else FAILED)
-
-
-def _print_json(prediction: Prediction) -> None:
-    import json
-
-    click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
 
 
 def _print_table(prediction: Prediction) -> None:

@@ -37,7 +37,6 @@ def prepared_for_faults(tmp_path_factory: pytest.TempPathFactory, plug_in: Path)
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No test leaves a process of a run."""
     yield
     deadline = time.monotonic() + 5
     while processes.descendants() and time.monotonic() < deadline:

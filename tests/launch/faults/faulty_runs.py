@@ -91,14 +91,12 @@ class Faulty(Head):
 
 
 def faulty(fault: str, rank: int = 1, step: int = 2, **settings: object) -> RunSpec:
-    """Return the specification of a run that breaks so."""
     options = {"fault": fault, "rank": rank, "step": step}
     method = MethodSpec(name="faulty", method="faulty", options=options, lr=1e-3)
     return RunSpec(suite="tiny", settings=tiny.settings(**settings), method=method, seed=0)
 
 
 def endless(method: str = "head") -> RunSpec:
-    """Return the specification of a run that doesn't end by itself."""
     return tiny.spec(method, steps=1_000_000, eval_every=1_000_000, log_every=5)
 
 
@@ -132,5 +130,4 @@ def when_training(
 
 
 def send(number: signal.Signals, rank: int = 1) -> Callable[[dict[int, int]], None]:
-    """Return an action that sends a signal to a rank."""
     return lambda pids: os.kill(pids[rank], number)

@@ -72,7 +72,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(wheel: Path) -> Iterator[Index]:
-    """Serve a wheel."""
     with Index(wheel) as index:
         threading.Thread(target=index.serve_forever, daemon=True).start()
         try:

@@ -19,12 +19,10 @@ from hpml_bench.records.load import load_records
 
 
 def mount(folder: Path, options: str) -> None:
-    """Mount a disk in memory, or mount it anew with other options."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
 
 
 def go(name: str, suite: str, folder: Path) -> None:
-    """Run the command and tell how it went."""
     options = ["--out", str(folder), "--wandb", "off", "--seeds", "1"]
     result = CliRunner().invoke(main, ["run-all", suite, *options])
     loaded = load_records(folder / "colours")

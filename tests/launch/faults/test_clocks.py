@@ -49,7 +49,6 @@ def test_a_stepped_wall_clock(prepared_for_faults: Prepared, tmp_path: Path, mon
 
 
 def _wall(tree: ast.AST) -> list[str]:
-    """Return the calls that read the wall clock."""
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [call for call in calls if call in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}]
 

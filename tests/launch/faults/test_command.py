@@ -55,7 +55,6 @@ def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def statuses(out: Path) -> list[str]:
-    """Return the recorded statuses in the order of the runs."""
     return [record.status for record in load_records(out / "colours").records]
 
 
@@ -72,12 +71,10 @@ def held(command: Command) -> tuple[set[int], set[int]]:
 
 
 def segments_there() -> set[int]:
-    """Return the inodes of the shared memory that has a name."""
     return {path.stat().st_ino for path in soak.SHARED_MEMORY.glob("*") if path.exists()}
 
 
 def listening() -> set[int]:
-    """Return the inodes of all sockets that wait for connections."""
     inet = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     accepting = {int(words[6]) for words in unix if words[3] == "00010000"}

@@ -14,18 +14,15 @@ from soak import content
 from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.files import SET_ASIDE
-from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records
 
 
 def run_all(suite: Path, out: Path, *options: str) -> Result:
-    """Call the command."""
     return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *options])
 
 
 @pytest.fixture(scope="module")
 def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A suite and the results folder of six runs that went well."""
     folder = tmp_path_factory.mktemp("colours")
     suite = tiny.local_suite(folder)
     result = run_all(suite, folder / "out", "--seeds", "3")
@@ -34,12 +31,10 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
 
 def truncate(path: Path) -> None:
-    """Cut a file in the middle."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def later_version(path: Path) -> None:
-    """Let a record be of a version that this one doesn't know."""
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
 
 
@@ -81,17 +76,6 @@ def test_damaged_runs_are_set_aside_and_done_again(finished_runs: tuple[Path, Pa
         copy = folder / SET_ASIDE / f"{run}.1" / (name if name != "run.json" else "run.json.damaged")
         assert copy.read_bytes() == then
     assert load_records(folder).problems == ()
-
-
-def test_damage_twice_keeps_both(tmp_path: Path) -> None:
-    """A second damaged record of a run doesn't take the place of the first."""
-    for number in (1, 2):
-        run = tmp_path / "lora-s0"
-        run.mkdir()
-        (run / "run.json").write_text(f"damaged {number}")
-        assert RunFolder(run).set_aside() == tmp_path / SET_ASIDE / f"lora-s0.{number}"
-    texts = {path.read_text() for path in tmp_path.glob(f"{SET_ASIDE}/*/run.json.damaged")}
-    assert texts == {"damaged 1", "damaged 2"}
 
 
 def test_a_record_is_read_with_its_own_files_alone(finished_runs: tuple[Path, Path], tmp_path: Path) -> None:

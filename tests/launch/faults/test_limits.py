@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +12,11 @@ from rich.console import Console
 
 from helpers import tiny
 from hpml_bench.cli import main
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
-from hpml_bench.records.run import Digests, Outcome, RunError, RunRecord
+from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
@@ -31,9 +26,6 @@ from hpml_bench.sweep.tune import TuningRequest, run_tuning
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
-PREPARED = Prepared(
-    backbone="b", data="d", label_names=("x", "y"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
-)
 Arrange = Callable[[dict[str, list[str]]], list[str]]
 
 
@@ -55,19 +47,22 @@ def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
             return RunFolder(request.folder).commit(launcher.record_of(request, ended, began, 1.0))
 
         monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
-        monkeypatch.setattr(preparation, "prepare", lambda *_: PREPARED)
+        monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.NOTHING)
         monkeypatch.setattr(launcher, "run", run)
         return ran
 
     return arrange
 
 
-def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
-    """Run a sweep of one seed."""
+def suite_of(*methods: str) -> Suite:
     entries = {name: {"method": "head"} for name in methods}
     values = {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": entries}
+    return Suite.model_validate(values)
+
+
+def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     chosen = Limits(**limits)  # type: ignore[arg-type]
-    return sweep.run_sweep(SweepRequest(Suite.model_validate(values), out, limits=chosen), Console(quiet=True))
+    return sweep.run_sweep(SweepRequest(suite_of(*methods), out, limits=chosen), Console(quiet=True))
 
 
 @pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
@@ -112,13 +107,7 @@ def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
 
 def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
     """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
-    values = {
-        "name": "quick",
-        "seeds": 1,
-        "settings": tiny.settings().model_dump(),
-        "methods": {"a": {"method": "head"}},
-    }
-    suite, limits = Suite.model_validate(values), Limits(fail_fast=True)
+    suite, limits = suite_of("a"), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
         quick_attempts({"a": ["failed"]})
         request = SweepRequest(suite, tmp_path / str(trials), limits=limits)
@@ -139,9 +128,6 @@ def test_no_attempt_begins_after_the_hours(
     tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run or a trial that fails each time; it's recorded as it ended last, and nothing follows it."""
-    suite = Suite.model_validate(
-        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
-    )
     limits = Limits(retries=50, max_hours=4 / 3600)
     load_libraries()  # which would take some of the hours
     pytest.importorskip("optuna")
@@ -153,7 +139,7 @@ def test_no_attempt_begins_after_the_hours(
         at_once = launcher.run
         monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
-        command(SweepRequest(suite, tmp_path / name, limits=limits))
+        command(SweepRequest(suite_of("a"), tmp_path / name, limits=limits))
         assert 1 <= len(ran) <= 5, name
         assert 4 <= time.monotonic() - began < 30
         (path,) = (tmp_path / name).rglob("run.json")
@@ -166,11 +152,8 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(
 ) -> None:
     """As those of a sweep do: a preparation that takes them leaves none for trials."""
     ran = quick_attempts({})
-    monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), PREPARED)[1])
-    suite = Suite.model_validate(
-        {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": {"a": {"method": "head"}}}
-    )
-    request = SweepRequest(suite, tmp_path, limits=Limits(max_hours=1 / 3600))
+    monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), tiny.NOTHING)[1])
+    request = SweepRequest(suite_of("a"), tmp_path, limits=Limits(max_hours=1 / 3600))
     result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
     assert ran == []
     assert str(result.ending.why).startswith("--max-hours")
@@ -205,31 +188,3 @@ def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) 
     result = call(tmp_path, "--max-hours", "0")
     assert result.exit_code == 1, result.output
     assert "ended by --max-hours 0" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "options", [["--stall", "-1"], ["--run-timeout", "0"], ["--retries", "-2"], ["--retries", "x"]]
-)
-def test_limits_that_make_no_sense_are_refused(options: list[str], tmp_path: Path) -> None:
-    """Status 2 before anything begins."""
-    assert call(tmp_path, *options).exit_code == 2
-    assert list(tmp_path.iterdir()) == []
-
-
-HOLD = "import sys,time; from pathlib import Path; from hpml_bench.records.folder import locked\n"
-HOLD += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-
-
-def test_a_lock_goes_with_its_killed_holder(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """While it lives, a second sweep is told its number and ends with status 2; after its SIGKILL it goes on."""
-    quick_attempts({})
-    (tmp_path / "quickstart").mkdir()
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "quickstart")], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    result = call(tmp_path, "--methods", "lora", "--seeds", "1")
-    assert result.exit_code == 2
-    assert f"in use by process {holder.pid}" in result.stderr
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.communicate()
-    assert call(tmp_path, "--methods", "lora", "--seeds", "1").exit_code == 0

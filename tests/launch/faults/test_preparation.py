@@ -36,11 +36,9 @@ class Download:
 
     @property
     def settings(self) -> Settings:
-        """The suite's."""
         return load_suite(str(self.suite), [f"backbone={self.uri}"]).settings
 
     def fresh_folders(self) -> list[Path]:
-        """Return what is in the cache and not whole."""
         return list(cache.cache_folder().rglob(".new-*"))
 
     def is_repeated(self) -> bool:
@@ -52,7 +50,6 @@ class Download:
 
 @pytest.fixture
 def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Download]:
-    """A download that drips, in the environment of this test's processes."""
     suite = tiny.local_suite(tmp_path)
     wheel, uri = package_index.make_wheel(tmp_path, tmp_path / "model")
     with package_index.serving(wheel) as index, tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
@@ -102,7 +99,6 @@ def until_noted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def pips(processes: set[psutil.Process]) -> list[psutil.Process]:
-    """Return those that are pip's."""
     found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):

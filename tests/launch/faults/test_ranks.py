@@ -92,18 +92,15 @@ class Stall(Limits):
 
 
 def run(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = ENDED_AT_LAST) -> RunRecord:
-    """Do a run."""
     return tiny.run(spec, prepared, folder, limits)
 
 
 def told(record: RunRecord) -> str:
-    """Return a record's reason."""
     assert record.error is not None
     return record.error.message
 
 
 def the_next_is_ok(prepared: Prepared, tmp_path: Path) -> None:
-    """What went before leaves no trace in the next run."""
     assert tiny.run(tiny.spec("head"), prepared, tmp_path / "next").status == "ok"
 
 
@@ -192,7 +189,6 @@ def test_the_launcher_does_not_wait_when_no_rank_is_left(prepared_for_faults: Pr
 
 
 def _give_up(ended: threading.Event, seconds: float) -> None:
-    """Interrupt a test that would hang."""
     if not ended.wait(seconds):
         free_launcher()
 
@@ -290,7 +286,6 @@ def test_the_kernels_kill_for_memory(
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group below this process's own whose memory is limited, made for real."""
     with control_groups.limited(GROUP_BYTES) as group:
         yield group
 

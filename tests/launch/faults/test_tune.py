@@ -36,11 +36,9 @@ class Tuning(Command):
 
     @property
     def logs(self) -> list[Path]:
-        """The ranks' logs."""
         return list(self.out.glob("*/tuning/*/rank*.log"))
 
     def trains(self) -> bool:
-        """Tell whether both ranks take steps, and said so in their logs."""
         beats = [beat for folder in self.out.glob("*/tuning/*/") for beat in heartbeat.read(folder)]
         said = [log for log in self.logs if SECRET in log.read_text()]
         return len(beats) == len(said) == 2 and all("step" in beat.where for beat in beats)
