@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -73,12 +73,7 @@ def sign_flip_floor(n: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's step-down adjusted p values: max over j <= i of min(1, (m - j + 1) p_(j)) (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(order), 0.0
-    for position, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - position) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    return _step_down(p_values, lambda position: len(p_values) - position)
 
 
 def shaffer(p_values: Sequence[float], methods: int, least: float = 0.0) -> list[float]:
@@ -88,11 +83,15 @@ def shaffer(p_values: Sequence[float], methods: int, least: float = 0.0) -> list
     transitive, so that of three methods no two, and of five after one no seven to nine, of the pairs can be. The factor
     is at least a share `least` of the pairs.
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(order), 0.0
-    for position, index in enumerate(order):
-        factor = max(most_equal(methods, position, len(order)), least * len(order))
-        largest = max(largest, min(1.0, factor * p_values[index]))
+    tested = len(p_values)
+    return _step_down(p_values, lambda position: max(most_equal(methods, position, tested), least * tested))
+
+
+def _step_down(p_values: Sequence[float], factor: Callable[[int], float]) -> list[float]:
+    """Return p adjusted by a factor of their position in ascending order, none less than one before it."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for position, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, factor(position) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 
