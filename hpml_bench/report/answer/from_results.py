@@ -38,7 +38,7 @@ def facts_of(results: Results) -> SuiteFacts:
         model=results.reference.spec.settings.backbone.partition("#")[0],
         data=results.reference.spec.settings.dataset.name,
         setup=_setup(results),
-        methods={sanitize(name): _method(results, name) for name in results.methods},
+        methods={name: _method(results, name) for name in results.methods},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
         guess=Guess(text=guess.sentence, value=scale * guess.chance, below=below) if guess else None,
         failures=_failures(results),
