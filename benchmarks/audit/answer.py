@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from audit.over_rows import interval_over_rows, wilson
 from audit.rows import flat, most_frequent
 from audit.runs import Run
-from audit.statistics import Pair, compare_rows, interval_over_rows, mean_interval
+from audit.statistics import Pair, compare_rows, mean_interval
 from audit.study import TIME, Study
 from audit.values import NUMBER, Audit, Json, Said, says
 
@@ -31,9 +31,6 @@ OVER_ROWS = (
     "Scores: differences within a row. Where all are one of two values: McNemar's exact test. Else Student's t, with "
     "what few rows can't show: rare rows that carry the difference."
 )
-FEW_SEEDS = "ranks take three seeds that all methods share"
-NEIGHBOURS = "runs had neighbours on their host"
-HOSTS = "seeds were spread over hosts"
 TRAINS_NOTHING = frozenset(
     {"test_samples", "eval_batch", "eval_every", "log_every", "warmup_steps", "latency_samples", "device", "world_size",
      "threads"}
@@ -76,14 +73,13 @@ def same(shown: Any, expected: Any, near: float = 0.0) -> bool:
 def answer_of(study: Study) -> Json:
     """Return the answer as nested mappings and lists; a text that holds figures may be a pattern with its values."""
     metrics = [metric for metric in study.metrics if study.measured(metric)]
-    axes = [axis for key in TITLES if (axis := axis_of(study, key, metrics))]
+    axes = [axis for key in TITLES if (axis := axis_of(study, key))]
     tested = {"score": study.score} | {axis["tested"]: axis["tested"] for axis in axes if axis["tested"]}
     own = list(study.by_seed(study.score).values())
-    shared = len(study.shared(study.score))
+    shared, alike_in_seeds = len(study.shared(study.score)), len({frozenset(of) for of in own if of}) < 2
     failures = [failure(run) for run in study.runs if run.record["status"] not in {"ok", "interrupted", "unsupported"}]
     settings = study.newest.settings
-    rows = "other training rows" if settings["vary_data"] else "these training rows"
-    because = [NEIGHBOURS] * any(run.neighbours for run in study.home) + [HOSTS] * study.over_hosts
+    seeds_and_rows = f"other seeds, {'other' if settings['vary_data'] else 'these'} training rows and other test rows"
     return {
         "v": 1,
         "suite": study.newest.record["spec"]["suite"],
@@ -93,13 +89,11 @@ def answer_of(study: Study) -> Json:
         "rows": len(study.compared[0].scores),
         "rows_text": study.rows,
         "seeds": len({run.seed for run in study.compared}),
-        "shared": (shared if shared > 2 else 0) if len({frozenset(of) for of in own if of}) > 1 else None,
+        "shared": None if study.over_rows or alike_in_seeds else shared if shared > 2 else 0,
         "runs": len(study.compared),
         "planned": len(study.compared) + len(failures),
         "tested": study.tested,
-        "judged": "other test rows, these trained models"
-        if study.over_rows
-        else f"other seeds, {rows} and other test rows",
+        "judged": "other test rows, these trained models" if study.over_rows else seeds_and_rows,
         "chance": 5.0,
         "setup": setup(study),
         "score": score(study),
@@ -113,7 +107,7 @@ def answer_of(study: Study) -> Json:
             "below": no_better_than_guessing(study),
         },
         "failures": failures,
-        "unranked": " and ".join(because) or (FEW_SEEDS if study.shared_seeds < 3 else None),
+        "unranked": unranked(study),
         "untried": untried(study),
         "over": "row" if study.over_rows else "seed",
         "least": 3,
@@ -215,17 +209,25 @@ def score(study: Study) -> Json:
     }
 
 
-def axis_of(study: Study, key: str, metrics: list[str]) -> Json | None:
+def axis_of(study: Study, key: str) -> Json | None:
     """Return a cost, if it was measured: of memory the whole peak where there is one."""
     name = {"time": TIME, "memory": PEAK if has(study, PEAK) else OVER, "size": SAVED}[key]
     if not has(study, name):
         return None
     exact = not study.definitions[name]["noisy"]
     stands = study.memory if key == "memory" else name
-    positive = all(value > 0 for of in study.values(stands).values() for value in of) if stands else True
-    tested = stands if stands in metrics and not exact and positive else None
+    tested = stands if stands in study.metrics and not exact else None
     of = {"key": key, "id": name, "title": TITLES[key]}
     return of | {"unit": shown_in(study, name)[1], "tested": tested, "exact": exact, "margin": study.margin(stands)}
+
+
+def unranked(study: Study) -> str | None:
+    """Return why no cost ranks methods, as the end of a sentence and sentences after it."""
+    costs = [of for of in (TIME, study.memory) if has(study, of)]
+    first, *more = dict.fromkeys(map(study.unranked, costs)) or [""]
+    if not first or any(of in study.metrics for of in costs):
+        return None
+    return ". ".join([first, *(why[0].upper() + why[1:] for why in more)])
 
 
 def has(study: Study, metric: str) -> bool:
@@ -277,21 +279,21 @@ def values_of(study: Study, name: str, metric: str, scale: float) -> Json | None
     if not values:
         return None
     least, most = study.bounds(metric)  # where intervals are cut
-    bounds = mean_interval(values, study.grid(metric))
-    if metric == study.score and study.over_rows:
-        run, drawn = study.methods[name][0], study.by_row(name)
-        if study.binary and len(drawn) == len(run.scores) and len(study.methods[name]) == 1:
-            wilson = stats.binomtest(int(run.scores.sum()), len(drawn)).proportion_ci(0.95, method="wilson")
-            bounds = float(wilson.low), float(wilson.high)
-        else:
-            bounds = interval_over_rows(drawn, study.span or study.seen_span)
-    elif metric == study.score and len(values) > 1:  # for other seeds and rows
-        shared, own = study.shared(metric), study.by_seed(metric)[name]
-        runs = [run for run in study.methods[name] if run.seed in (shared if len(shared) > 2 else own)]
-        bounds = compare_rows(np.array([run.drawn for run in runs], dtype=float), study.span, study.binary).interval
+    bounds = own_interval(study, name) if metric == study.score else mean_interval(values, study.grid(metric))
     low, high = (max(least, bounds[0]), min(most, bounds[1])) if bounds else (math.nan, math.nan)
     mean = scale * float(np.mean(values))
     return {"m": mean, "lo": known(scale * low), "hi": known(scale * high), "runs": [scale * value for value in values]}
+
+
+def own_interval(study: Study, name: str) -> tuple[float, float] | None:
+    """Return a method's own interval of the score, for what its verdicts hold for."""
+    shared, runs = study.shared(study.score), study.methods[name]
+    if not study.over_rows:
+        kept = [run.drawn for run in runs if run.seed in shared or len(shared) < 3]
+        return compare_rows(np.array(kept, dtype=float), study.span, study.binary).interval
+    if study.binary and len(runs) == 1 and "group" not in runs[0].predictions:
+        return wilson(float(runs[0].scores.mean()), len(runs[0].scores))
+    return interval_over_rows(study.drawn[name], study.span)
 
 
 def known(value: float) -> float | None:

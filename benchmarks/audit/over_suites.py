@@ -209,7 +209,7 @@ def answer_over(over: Over) -> Json:
         "pairs": {"score": over.pairs}, "under": {name: count for name, count in late.items() if count},
         "guess": None, "failures": [failure for answer in answers for failure in answer["failures"]],
         "unranked": "they are means over suites" if keys else None, "untried": [], "over": "suite",
-        "least": over.least, "noun": "method", "lacking": "", "untested": None, "tests": "", "look": 1,
+        "least": over.least, "noun": "method", "lacking": "", "tests": "", "look": 1, "untested": None,
     }  # fmt: skip
 
 

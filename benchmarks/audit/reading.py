@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from audit.over_rows import compare_over_rows, of_two_values
 from audit.runs import Run, compared_of, most, one_host, read_run
-from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, over_rows, shaffer, share, two_ends
+from audit.statistics import Comparison, Pair, compare_rows, erratic, holm, shaffer, share
 from audit.study import Study
+from audit.values import Floats
 
 
 def read_study(folder: Path) -> Study:
@@ -70,15 +72,46 @@ def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
     return found
 
 
+def compared_over_seeds(study: Study, metric: str, first: str, second: str) -> tuple[Floats, Comparison, bool]:
+    """Return two methods' differences by seed, their comparison, and whether they look like skewed noise."""
+    found = study.by_seed(metric)
+    seeds = sorted(set(found[first]) & set(found[second]))
+    values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
+    if not seeds:
+        return np.array([]), Comparison(math.nan, math.nan, 0), False
+    if metric == study.score:
+        one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
+        table, d = np.array(one) - np.array(other), values[0] - values[1]
+        few_rows = study.range == 0 and carried_by_few(table.mean(axis=0))
+        return d, compare_rows(table, study.difference_span, study.binary), few_rows or erratic(d, values)
+    logs = [np.log(x) for x in values]
+    d, grid = logs[0] - logs[1], study.grid(metric) / min(map(np.min, values))
+    variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
+    return d, Comparison(float(d.mean()), variance, len(seeds)), erratic(d, logs)
+
+
+def compared_over_rows(study: Study, first: str, second: str) -> tuple[Floats, Comparison, bool]:
+    """Return two methods' differences of scores by row or group, their comparison, and whether few rows carry it."""
+    exact = of_two_values(study.drawn.values(), study.difference_span)
+    one, other = study.drawn[first], study.drawn[second]
+    made = compare_over_rows(one, other, study.difference_span, exact=exact)
+    return one - other, made, study.range == 0 and carried_by_few(one - other)
+
+
+def carried_by_few(differences: Floats) -> bool:
+    """Whether few rows carry the mean of differences; equal ones nothing does."""
+    return bool(np.ptp(differences)) and abs(float(stats.skew(differences))) > 3
+
+
 def compare_all(study: Study) -> None:
-    """Test all pairs of methods on the three metrics, as one family."""
-    for metric, (first, second) in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
+    """Test all pairs of methods on the metrics that rank them, as one family."""
+    for metric, both in itertools.product(study.metrics, itertools.combinations(study.methods, 2)):
         by_rows = metric == study.score and study.over_rows
-        study.pairs[metric, first, second] = (pair_over_rows if by_rows else pair_over_seeds)(
-            study, metric, first, second
-        )
+        d, made, marked = compared_over_rows(study, *both) if by_rows else compared_over_seeds(study, metric, *both)
+        scale = study.scale(metric) if metric == study.score else None
+        study.pairs[metric, *both] = Pair(metric, *both, d, made, marked, study.sign(metric), scale)
     for metric in study.metrics:
-        if not (metric == study.score and study.over_rows):
+        if metric != study.score or not study.over_rows:
             share([pair for pair in study.pairs.values() if pair.metric == metric], len(study.measured(metric)))
     tested = [pair for pair in study.pairs.values() if pair.n >= 3]
     for pair in tested:
@@ -88,41 +121,12 @@ def compare_all(study: Study) -> None:
     for metric in study.metrics:
         of = tested if study.of_two else study.tested_by(metric)
         measured = len({method for pair in of for method in (pair.first, pair.second)})
-        p_values, least = [pair.p for pair in of], 0.0 if metric == study.score and study.over_rows else 2 / 3
-        adjusted = holm(p_values) if study.of_two else shaffer(p_values, measured, least)
+        p_values = [pair.p for pair in of]
+        sharing = metric != study.score or not study.over_rows
+        adjusted = holm(p_values) if study.of_two else shaffer(p_values, measured, sharing=sharing)
         for pair, p in zip(of, adjusted, strict=True):
             if pair.metric == metric:
                 pair.p_holm = min(1.0, 0.05 * p / (study.level("different", study.looks) * study.share(metric)))
     spread = [pair for pair in tested if pair.comparison.spreads]
     for pair, p in zip(spread, holm([pair.p_margin for pair in spread]), strict=True):
         pair.p_margin_holm = min(1.0, 0.05 * p / study.level("equivalent", study.looks))
-
-
-def pair_over_seeds(study: Study, metric: str, first: str, second: str) -> Pair:
-    """Return a pair, tested for other seeds; by the score for other rows too."""
-    found, few_rows = study.by_seed(metric), False
-    seeds = sorted(set(found[first]) & set(found[second]))
-    values = [np.array([found[name][seed] for seed in seeds]) for name in (first, second)]
-    if not seeds:
-        made, d = Comparison(math.nan, math.nan, 0), np.array([])
-    elif metric == study.score:
-        one, other = ([run.drawn for run in study.methods[m] if run.seed in seeds] for m in (first, second))
-        table = np.array(one) - np.array(other)
-        made, d = compare_rows(table, study.difference_span, study.binary), values[0] - values[1]
-        few_rows = study.span == 0 and abs(float(stats.skew(table.mean(axis=0)))) > 3
-    else:
-        d = np.log(values[0]) - np.log(values[1])
-        grid = study.grid(metric) / min(map(np.min, values))
-        variance = float(d.var(ddof=1)) + grid**2 / 12 if len(seeds) > 1 else math.nan
-        made, values = Comparison(float(d.mean()), variance, len(seeds)), [np.log(x) for x in values]
-    scale = study.scale(metric) if metric == study.score else None
-    return Pair(metric, first, second, d, made, few_rows or erratic(d, values), study.sign(metric), scale)
-
-
-def pair_over_rows(study: Study, metric: str, first: str, second: str) -> Pair:
-    """Return a pair by the score, tested for other rows."""
-    one, other = study.by_row(first), study.by_row(second)
-    binary = two_ends(np.concatenate([study.by_row(name) for name in study.methods]), study.difference_span)
-    made = over_rows(one, other, study.difference_span or study.seen_span, binary)
-    few_rows = study.span == 0 and abs(float(stats.skew(one - other))) > 3
-    return Pair(metric, first, second, one - other, made, few_rows, study.sign(metric), study.scale(metric))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from scipy import optimize, stats
@@ -22,32 +23,27 @@ def mean_interval(values: Sequence[float], grid: float) -> tuple[float, float] |
 
 
 @dataclass(frozen=True)
-class Squares:
-    """Mean squares of a table of n seeds x m rows, in the two-way random-effects analysis of variance."""
+class Guard:
+    """What m rows, or groups, can't show: rare ones of them that carry a difference."""
 
-    seeds: float
-    rows: float
-    interaction: float
-    n: int
     m: int
     span: float = 1.0
     """Range of a row's score; 0 where it has none."""
     opposed: int = 0
     """Rows that lie against the mean by more than half the range."""
-    prior: float = 0.0
-    """Degrees of freedom of the variance over seeds that methods share."""
 
-    def at(self, n: int) -> Squares:
-        """Return what is expected of them at another number of seeds."""
-        rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
-        return replace(self, rows=rows, n=n)
+    @classmethod
+    def of(cls, rows: Floats, span: float) -> Guard:
+        """Return the guard of differences by row."""
+        against = -rows if rows.mean() < 0 else rows
+        return cls(len(rows), span, int((against < -span / 2).sum()) if span else 0)
 
-    def rare(self, margin: float) -> float:
+    def error(self, margin: float) -> float:
         """Return the standard error where rows that differ by the whole range make up the margin."""
         share = margin / self.span if self.span > margin else 0.0
         return self.span * math.sqrt(share * (1 - share) / self.m)
 
-    def rare_rows(self, distance: float) -> float:
+    def p(self, distance: float) -> float:
         """Return the chance of no more opposed rows than there are, if unseen ones made up for a distance.
 
         The share s of such rows loses the range while the others gain: s range = (1 - s) gain, where rows are opposed
@@ -59,18 +55,36 @@ class Squares:
 
     def least(self, level: float) -> float:
         """Return the distance at which that chance is the level."""
-        if self.rare_rows(0.0) <= level:
+        if self.p(0.0) <= level:
             return 0.0  # also without a range
         far = self.span
-        while self.rare_rows(far) > level:
+        while self.p(far) > level:
             far *= 2
-        return float(optimize.brentq(lambda d: self.rare_rows(float(d)) - level, 0.0, far, xtol=1e-13))
+        return float(optimize.brentq(lambda d: self.p(float(d)) - level, 0.0, far, xtol=1e-13))
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Mean squares of a table of n seeds x m rows, in the two-way random-effects analysis of variance."""
+
+    seeds: float
+    rows: float
+    interaction: float
+    n: int
+    guard: Guard
+    prior: float = 0.0
+    """Degrees of freedom of the variance over seeds that methods share."""
+
+    def at(self, n: int) -> Squares:
+        """Return what is expected of them at another number of seeds."""
+        rows = self.rows + (n - self.n) * max(0.0, self.rows - self.interaction) / self.n
+        return replace(self, rows=rows, n=n)
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the mean and its degrees of freedom."""
-        n, m = self.n, self.m
+        n, m = self.n, self.guard.m
         largest = max(self.seeds + self.rows - self.interaction, self.seeds, self.rows)
-        variance = max(largest / (n * m), (self.span / m) ** 2)
+        variance = max(largest / (n * m), (self.guard.span / m) ** 2)
         seeds = n - 1 + self.prior
         parts = ((self.seeds, seeds), (self.rows, m - 1), (self.interaction, (n - 1) * (m - 1)))
         spread = sum((square / (n * m)) ** 2 / df for square, df in parts)
@@ -106,10 +120,12 @@ class Comparison:
     squares: Squares | None = None
     prior: float = 0.0
     """Degrees of freedom of the variance that methods share."""
+    most: ClassVar[int] = 10_000
+    """The largest number that is planned."""
 
-    def rare(self, _: int) -> Squares | None:
-        """Return what tells rare rows, at a number of seeds or rows."""
-        return self.squares
+    def guard(self, n: int) -> Guard | None:  # noqa: ARG002 - rows are as many at any number of seeds
+        """Return the guard against rare rows at a number of seeds, if there are rows."""
+        return self.squares.guard if self.squares else None
 
     def errors(self, n: int) -> list[tuple[float, float]]:
         """Return standard error and degrees of freedom of the tests that show a spread, at a number of seeds."""
@@ -131,14 +147,13 @@ class Comparison:
 
     def errors_at(self, margin: float, n: int) -> list[tuple[float, float]]:
         """Return the errors of the tests of a margin: those over rows are no less than that of rare rows."""
-        rare = of.rare(margin) if (of := self.rare(n)) else 0.0
-        found = self.errors(n)
-        return [*found[:-1], (max(found[-1][0], rare), found[-1][1])]
+        guard, found = self.guard(n), self.errors(n)
+        return [*found[:-1], (max(found[-1][0], guard.error(margin) if guard else 0.0), found[-1][1])]
 
     def p(self, distance: float) -> float:
         """Return the one-sided p of a distance, the larger of the tests'; rare rows could make up for it."""
-        rare = of.rare_rows(abs(distance)) if (of := self.rare(self.n)) else 0.0
-        return max(rare, *(tail(distance, error, df) for error, df in self.errors(self.n)))
+        guard = self.guard(self.n)
+        return max(guard.p(abs(distance)) if guard else 0.0, *(tail(distance, *error) for error in self.errors(self.n)))
 
     @property
     def p_different(self) -> float:
@@ -163,7 +178,7 @@ class Comparison:
 
     def detectable(self, level: float) -> float:
         """Return the least true difference that the two-sided test at a level finds with a chance of 80 %."""
-        rare = of.least(level / 2) if (of := self.rare(self.n)) else 0.0
+        rare = guard.least(level / 2) if (guard := self.guard(self.n)) else 0.0
         beyond = rare + float(stats.norm.ppf(0.8)) * self.errors(self.n)[-1][0] if rare else 0.0
         least = [beyond]
         for error, df in self.errors(self.n):
@@ -171,103 +186,32 @@ class Comparison:
             least.append(float(root) * error)
         return max(least)
 
-    def decided(self, n: int, levels: Sequence[float], margin: float) -> bool:
-        """Whether n seeds would tell, were the difference as measured, at the levels of both kinds of claim."""
-        errors, near = self.errors(n), margin - abs(self.mean)
-        rare = of.least(levels[0] / 2) if (of := self.rare(n)) else 0.0
+    def found(self, n: int, level: float) -> bool:
+        """Whether n seeds would find the difference, were it as measured."""
+        errors, guard = self.errors(n), self.guard(n)
+        rare = guard.least(level / 2) if guard else 0.0
         beyond = not rare or abs(self.mean) >= rare + float(stats.norm.ppf(0.8)) * errors[-1][0]
-        if beyond and all(power(abs(self.mean) / error, df, levels[0] / 2) >= 0.8 for error, df in errors):
-            return True
-        return near > 0 and all(power(near / e, df, levels[1]) >= 0.9 for e, df in self.errors_at(margin, n))
+        return beyond and all(power(abs(self.mean) / error, df, level / 2) >= 0.8 for error, df in errors)
 
-    def seeds_to_decide(self, levels: Sequence[float], margin: float) -> int | None:
-        """Return the least number of seeds that decide, if any does."""
-        if not self.decided(10**7, levels, margin):
-            return None
-        low, high = 2, 3
-        while not self.decided(high, levels, margin):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.decided(middle, levels, margin) else (middle, high)
-        return high
+    def shown_equal(self, n: int, level: float, margin: float) -> bool:
+        """Whether n seeds would show equivalence, were the difference as measured."""
+        near = margin - abs(self.mean)
+        return near > 0 and all(power(near / error, df, level) >= 0.9 for error, df in self.errors_at(margin, n))
 
+    def needed(self, levels: Sequence[float], margin: float) -> int | None:
+        """Return the least number of seeds that decide, at the levels of both kinds of claim; none above the most."""
 
-@dataclass(frozen=True)
-class OverRows(Comparison):
-    """A mean difference over n rows for other rows: Student's t, and what few rows can't show."""
+        def least(enough: Callable[[int], bool]) -> float:
+            low, high = 2, self.most
+            if not enough(high):
+                return math.inf
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if enough(middle) else (middle, high)
+            return high
 
-    span: float = 0.0
-    opposed: int = 0
-    """Rows that lie against the mean by more than half the range."""
-
-    def rare(self, n: int) -> Squares:
-        """Return what tells rare rows, at a number of rows with this share of opposed ones."""
-        return Squares(0.0, 0.0, 0.0, 1, n, self.span, self.opposed * n // self.n)
-
-    def errors(self, n: int) -> list[tuple[float, float]]:
-        """Return standard error and degrees of freedom; no less than if one row changes by the range."""
-        return [(max(math.sqrt(self.variance / n), self.span / n), n - 1.0)]
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval: what the test doesn't reject."""
-        return self.accepted(0.05) if self.spreads else None
-
-
-@dataclass(frozen=True)
-class RightAndWrong(OverRows):
-    """The same of rows that are right or wrong: McNemar's exact test."""
-
-    more: int = 0
-    """Rows that only the first gets right."""
-    less: int = 0
-
-    @property
-    def p_different(self) -> float:
-        """The two-sided p of no difference."""
-        differ = self.more + self.less
-        return min(1.0, 2 * float(stats.binom.cdf(min(self.more, self.less), differ, 0.5)))
-
-    def accepted(self, level: float) -> tuple[float, float]:
-        """Return the interval among the discordant rows times that of their share, both Clopper and Pearson's."""
-        differ = self.more + self.less
-        share = exact_share(differ, self.n, level)
-        low, high = (2 * end - 1 for end in (exact_share(self.more, differ, level) if differ else (0.0, 1.0)))
-        return self.span * low * share[low < 0], self.span * high * share[high > 0]
-
-
-def exact_share(k: int, n: int, level: float) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval of a share."""
-    found = stats.binomtest(k, n).proportion_ci(1 - level, method="exact")
-    return float(found.low), float(found.high)
-
-
-def two_ends(values: Floats, span: float) -> bool:
-    """Whether all values are one of two that lie the range apart."""
-    above = (values - values.min()) / span if span else np.full(1, 0.5)
-    return bool(np.isin(above.round(9), (0.0, 1.0)).all())
-
-
-def over_rows(one: Floats, other: Floats, span: float, right_or_wrong: bool) -> OverRows:
-    """Return the comparison of two systems by their scores of n rows, or of groups of rows."""
-    d = one - other
-    mean, variance = float(d.mean()), float(d.var(ddof=1))
-    if right_or_wrong:
-        more, less = int((d > span / 2).sum()), int((d < -span / 2).sum())
-        return RightAndWrong(mean, variance, len(d), None, 0.0, span, min(more, less), more, less)
-    return OverRows(mean, variance, len(d), None, 0.0, span, int((np.sign(mean) * d < -span / 2).sum()) if span else 0)
-
-
-def interval_over_rows(scores: Floats, span: float) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean of rows for other ones: exact of two ends, else with rows that may lack."""
-    n, mean = len(scores), float(scores.mean())
-    if two_ends(scores, span) and np.ptp(scores) > span / 2:
-        low, high = exact_share(int((scores > mean).sum()), n, 0.05)
-        return float(scores.min()) + span * low, float(scores.min()) + span * high
-    error = max(float(scores.std(ddof=1)) / math.sqrt(n), span / n)
-    half = max(float(stats.t.ppf(0.975, n - 1)) * error, span * exact_share(0, n, 0.05)[1])
-    return (mean - half, mean + half) if half else None
+        either = min(least(lambda n: self.found(n, levels[0])), least(lambda n: self.shown_equal(n, levels[1], margin)))
+        return int(either) if math.isfinite(either) else None
 
 
 def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
@@ -282,9 +226,7 @@ def compare_rows(table: Floats, span: float, binary: bool) -> Comparison:
         n * float(((rows - mean) ** 2).sum()) / (m - 1),
         float((rest**2).sum()) / ((n - 1) * (m - 1)),
         n,
-        m,
-        span,
-        int((np.sign(mean) * rows < -span / 2).sum()) if span else 0,
+        Guard.of(rows, span),
     )
     return Comparison(mean, float(seeds.var(ddof=1)) + (binary / m) ** 2 / 12, n, squares)
 
@@ -306,15 +248,15 @@ def equal_pairs(methods: int, largest: int | None = None) -> set[int]:
     return {math.comb(size, 2) + rest for size in sizes for rest in equal_pairs(methods - size, size)}
 
 
-def shaffer(values: Sequence[float], methods: int, least_share: float) -> list[float]:
+def shaffer(values: Sequence[float], methods: int, *, sharing: bool) -> list[float]:
     """Return p adjusted by Shaffer's procedure: at each step by the most pairs that can still be equal.
 
-    By a share of the pairs at least: two thirds where methods share their variances.
+    By two thirds of the pairs at least where methods share their variances.
     """
     adjusted, least, possible = [0.0] * len(values), 0.0, equal_pairs(methods)
     for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         still = max(count for count in possible if count <= math.comb(methods, 2) - place)
-        factor = max(min(still, len(values) - place), least_share * len(values))
+        factor = max(min(still, len(values) - place), 2 / 3 * len(values) if sharing else 0)
         least = max(least, min(1.0, factor * values[index]))
         adjusted[index] = least
     return adjusted
@@ -387,7 +329,7 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
         return ((pair.n - 1) * variances[pair] + prior * shared) / (pair.n - 1 + prior), prior
 
     seeds = {pair: pair.comparison.variance for pair in pairs if pair.n > 2 and pair.comparison.variance > 0}
-    rows = {pair: of.seeds / of.m for pair in pairs
+    rows = {pair: of.seeds / of.guard.m for pair in pairs
             if pair.n > 2 and (of := pair.comparison.squares) and of.error()[0] > 0}  # fmt: skip
     for pair in pairs:
         made = pair.comparison
@@ -396,5 +338,5 @@ def share(pairs: Sequence[Pair], methods: int) -> None:
             made = replace(made, variance=variance, prior=prior)
         if pair in rows and made.squares:
             variance, prior = between(pair, rows)
-            made = replace(made, squares=replace(made.squares, seeds=made.squares.m * variance, prior=prior))
+            made = replace(made, squares=replace(made.squares, seeds=made.squares.guard.m * variance, prior=prior))
         pair.comparison = made

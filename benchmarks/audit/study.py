@@ -45,19 +45,30 @@ class Study:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The three metrics that are compared; the score alone where costs rank nothing."""
-        return (self.score, TIME, self.memory) if self.ranked and self.shared_seeds > 2 else (self.score,)
+        """The metrics that are compared: the score, and of time and memory those that rank methods."""
+        return (self.score, *(of for of in (TIME, self.memory) if of in self.definitions and not self.unranked(of)))
 
     @functools.cached_property
-    def shared_seeds(self) -> int:
-        """The most seeds that two methods share."""
-        seeds = [{run.seed for run in runs} for runs in self.methods.values()]
-        return max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=0)
+    def over_rows(self) -> bool:
+        """Whether verdicts on the score are for other rows alone: no seeds to judge by, or runs all alike."""
+        seeds = [set(of) for of in self.by_seed(self.score).values()]
+        few = max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=0) < 3
+        return few or all(np.array_equal(run.drawn, runs[0].drawn) for runs in self.methods.values() for run in runs)
 
-    @property
-    def ranked(self) -> bool:
-        """Whether methods are ranked by costs."""
-        return not any(run.neighbours for run in self.home) and not self.over_hosts
+    def unranked(self, metric: str) -> str:
+        """Return why a cost ranks nothing, as the end of a sentence; empty where it does."""
+        neighbours = "runs had neighbours on their host" if any(run.neighbours for run in self.home) else ""
+        hosts = "seeds were spread over hosts" if self.over_hosts else ""
+        found = [of for of in self.by_seed(metric).values() if of]
+        title = {TIME: "training time", "peak_memory_mb": "peak memory"}.get(metric, self.definitions[metric]["title"])
+        if neighbours or hosts:
+            return " and ".join(filter(None, [neighbours, hosts]))
+        if len(found) < 2:
+            return f"under two methods have {title}"
+        if max(len(one.keys() & other.keys()) for one, other in itertools.combinations(found, 2)) < 3:
+            return "ranks take three seeds that all methods share"
+        least = min(value for of in found for value in of.values())
+        return "" if least > 0 else f"ranks compare factors, and {title} is 0 in some runs"
 
     @property
     def over_hosts(self) -> bool:
@@ -92,6 +103,17 @@ class Study:
         return most - least if math.isfinite(most - least) else 0.0
 
     @functools.cached_property
+    def drawn(self) -> dict[str, Floats]:
+        """Each method's scores by row or group, as means over its runs."""
+        return {name: np.mean([run.drawn for run in runs], axis=0) for name, runs in self.methods.items()}
+
+    @property
+    def span(self) -> float:
+        """Range of a row's or group's score; over rows alone that of the scores seen, where none is known."""
+        seen = float(np.ptp([run.scores for run in self.compared])) if self.over_rows else 0.0
+        return (self.range or seen) * self.heaviest
+
+    @functools.cached_property
     def heaviest(self) -> float:
         """Weight of the heaviest row or group over the mean; F1 weighs a row by its entities."""
         run = (self.compared or self.runs)[0]
@@ -99,11 +121,6 @@ class Study:
         if "group" in run.predictions:
             weights = weights.groupby(run.predictions["group"]).sum()
         return float(weights.max() / weights.mean())
-
-    @property
-    def span(self) -> float:
-        """Range of the score times the weight of the heaviest row or group."""
-        return self.range * self.heaviest
 
     @functools.cached_property
     def largest(self) -> tuple[float | None, str]:
@@ -124,26 +141,11 @@ class Study:
         seen = max(float(np.ptp(np.array(rows), axis=0).max()) for rows in by_seed.values())
         return largest, f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
 
-    @functools.cached_property
-    def over_rows(self) -> bool:
-        """Whether pairs are judged for other rows alone: no two methods share three seeds, or seeds change nothing."""
-        alike = all((run.scores == runs[0].scores).all() for runs in self.methods.values() for run in runs)
-        return self.shared_seeds < 3 or alike
-
-    def by_row(self, name: str) -> Floats:
-        """Return a method's scores of what is drawn, a mean over its runs."""
-        return np.asarray(np.mean([run.drawn for run in self.methods[name]], axis=0))
-
-    @functools.cached_property
-    def seen_span(self) -> float:
-        """The same, of a score without a range by the scores that were seen."""
-        return (self.range or float(np.ptp([run.scores for run in self.compared]))) * self.heaviest
-
     @property
     def difference_span(self) -> float:
         """The span of a difference: by the range, or by the largest difference of a row."""
         largest, why = self.largest
-        return self.span if largest is None or why else self.span * largest / self.range
+        return self.span if largest is None or why else self.heaviest * largest
 
     @property
     def looks(self) -> int:
@@ -253,8 +255,11 @@ class Study:
         return sorted(set.intersection(*seeds)) if seeds else []
 
     def values(self, metric: str) -> dict[str, list[float]]:
-        """Return the values that means are over: of the seeds that all methods have, if there are three or more."""
-        shared = self.shared(metric)
+        """Return the values that means are over: of the seeds that all methods have, if there are three or more.
+
+        Over rows alone a method's score is the mean over its own runs.
+        """
+        shared = [] if metric == self.score and self.over_rows else self.shared(metric)
         return {
             name: [values[seed] for seed in sorted(values) if len(shared) < 3 or seed in shared]
             for name, values in self.by_seed(metric).items()
@@ -292,18 +297,16 @@ class Study:
 
     @functools.cache  # noqa: B019 - a study lives as long as the program
     def seeds_to_decide(self, pair: Pair) -> int | None:
-        """Return how many seeds would decide a pair at the next look; none over 10,000 or where nothing is tested."""
+        """Return how many seeds, or rows, would decide a pair at the next look; none where nothing is tested."""
         if pair.n < 3 or not pair.comparison.spreads:
             return None
         spread = sum(other.n >= 3 and other.comparison.spreads for other in self.pairs.values())
         equal = self.level("equivalent", self.looks + 1) / max(1, spread)
         levels = (self.first_level(pair.metric, self.looks + 1), equal)
-        needed = pair.comparison.seeds_to_decide(levels, self.log_margin(pair.metric))
-        rows = self.over_rows and pair.metric == self.score
-        if needed is None or needed > (10_000_000 if rows else 10_000):
-            return None
-        run = self.compared[0]
-        return math.ceil(needed * len(run.scores) / len(run.drawn)) if rows else needed
+        needed = pair.comparison.needed(levels, self.log_margin(pair.metric))
+        if needed is None or pair.metric != self.score or not self.over_rows:
+            return needed
+        return math.ceil(needed * len(self.compared[0].scores) / pair.n)
 
     def place(self, name: str, metrics: Sequence[str]) -> tuple[str, list[str]]:
         """Return a method's place towards the Pareto front, and the methods that dominate it."""

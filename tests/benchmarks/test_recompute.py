@@ -141,30 +141,54 @@ def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: p
     assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("seeds", [5, 1])
-def test_it_knows_groups_of_rows(tmp_path: Path, seeds: int) -> None:
-    """A page whose test rows are in groups is recomputed by group, with one seed too."""
-    folder = made_records.write(tmp_path / "grouped", made_records.sweep(seeds=seeds))
-    (folder / "suite.json").write_text((ROOT / "reports/reference/quickstart/suite.json").read_text())
-    for place in sorted(path.parent for path in folder.glob("*/predictions.parquet")):
-        frame = pd.read_parquet(place / "predictions.parquet")
-        frame["group"] = np.repeat(np.arange(200), np.resize((1, 9), 200)).astype(np.int32)
-        frame.to_parquet(place / "predictions.parquet", index=False)
-        record = json.loads((place / "run.json").read_text())
-        record["files"]["predictions.parquet"] = hashlib.sha256(
-            (place / "predictions.parquet").read_bytes()
-        ).hexdigest()
-        (place / "run.json").write_text(json.dumps(record))
-    assert problems_in(report(folder)) == []
-    assert "groups" in answer_in(folder)["rows_text"]
+SHARED = "ranks take three seeds that all methods share"
+ALONE = "under two methods have training time. Under two methods have peak memory"
+UNEQUAL, SINGLE = np.repeat(np.arange(200), np.resize((1, 9), 200)), np.arange(1000)
 
 
-@pytest.mark.parametrize(("largest", "used"), [(0.3, True), (0.2, False)])
-def test_it_knows_a_declared_largest_difference(largest: float, used: bool, tmp_path: Path) -> None:
-    """Rows of ROUGE-L that keep to it are tested by it; where a row doesn't, by the range."""
+def without_memory() -> list[RunRecord]:
+    """Return three seeds of five methods, of which one has no memory."""
+    return [
+        item.model_copy(update={"metrics": item.metrics | {"peak_memory_mb": 0.0, "peak_memory_over_setup_mb": 0.0}})
+        if item.spec.method.name == "lora"
+        else item
+        for item in made_records.sweep(seeds=3)
+    ]
+
+
+@pytest.mark.parametrize(("records", "groups", "tested", "unranked"), [
+    pytest.param(lambda: made_records.sweep(seeds=2), None, 10, SHARED, id="means over two runs"),
+    pytest.param(lambda: made_records.sweep(seeds=1), UNEQUAL, 10, SHARED, id="groups"),
+    pytest.param(lambda: made_records.sweep(seeds=1), SINGLE, 10, SHARED, id="groups right or wrong"),
+    pytest.param(lambda: made_records.sweep(["lora", "head"], seeds=1), None, 1, SHARED, id="two methods"),
+    pytest.param(lambda: made_records.sweep(["lora"], seeds=4), None, 0, ALONE, id="one method"),
+    pytest.param(lambda: made_records.sweep(seeds=5), UNEQUAL, 30, None, id="groups over seeds"),
+    pytest.param(without_memory, None, 20, None, id="a cost of zero"),
+])  # fmt: skip
+def test_it_recomputes_a_page(
+    records: Callable[[], list[RunRecord]], groups: Any, tested: int, unranked: str | None, tmp_path: Path
+) -> None:
+    """Over rows alone, over groups of rows and over seeds: no leaf disagrees, and any change of one is found."""
+    made = records()
+    folder = made_records.write(tmp_path / "page", made)
+    methods = dict.fromkeys(sorted({item.spec.method.name for item in made}))
+    (folder / "suite.json").write_text(json.dumps({"name": "example", "seeds": 5, "methods": methods}))
+    found = answer_in(report(folder if groups is None else made_records.grouped(folder, groups)))
+    assert (found["tested"], found["unranked"]) == (tested, unranked)
+    assert found["over"] == ("seed" if tested > 10 else "row")
+    assert problems_in(folder) == []
+    assert unfound_leaves(reading.read_study(folder), found) == []
+
+
+@pytest.mark.parametrize(("largest", "used", "seeds"), [(0.3, True, 3), (0.2, False, 3), (0.3, True, 1)])
+def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seeds: int, tmp_path: Path) -> None:
+    """Rows of ROUGE-L that keep to it are tested by it; where a row doesn't, by the range. Over rows alone, too."""
     folder = tmp_path / "faq"
     shutil.copytree(REFERENCE.parent / "faq", folder, ignore=shutil.ignore_patterns("figures", "tables", "report.*"))
     for path in folder.glob("*/run.json"):
+        if int(path.parent.name.rsplit("-s", 1)[1][0]) >= seeds:
+            shutil.rmtree(path.parent)
+            continue
         margin = {"quality": None, "cost": 0.05, "largest_difference": largest}
         record = json.loads(path.read_text(encoding="utf-8")) | {"declared": {"seeds": 3, "margin": margin}}
         path.write_text(json.dumps(record), encoding="utf-8")
@@ -292,16 +316,13 @@ def test_it_leaves_out_runs_of_other_ranks_and_with_checkpointing(tmp_path: Path
     assert problems_in(folder) == []
 
 
-def test_it_reads_failures_and_two_seeds(tmp_path: Path) -> None:
+def test_it_reads_failures(tmp_path: Path) -> None:
     """The runs that ended otherwise than well, and what is not shown to be above guessing."""
     bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
     folder = page_of(tmp_path / "failed", [*made_records.sweep(seeds=4), *bad], 4)
     assert len(answer_in(folder)["failures"]) == 2
     assert problems_in(folder) == []
     assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
-    folder = page_of(tmp_path / "two", made_records.sweep(seeds=2), 2)
-    assert (answer_in(folder)["tested"], answer_in(folder)["over"]) == (10, "row")
-    assert problems_in(folder) == []
 
 
 def test_drift() -> None:
@@ -315,11 +336,12 @@ def test_drift() -> None:
     assert estimate == pytest.approx(1.1, abs=0.01)
 
 
-@pytest.fixture(scope="module", params=["rating", "naming"])
+@pytest.fixture(scope="module", params=["rating", "naming", "rating over rows"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
     with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
-        folder = made_task_records.write(tmp_path_factory.mktemp("page") / request.param, request.param)
+        task, _, over_rows = request.param.partition(" ")
+        folder = made_task_records.write(tmp_path_factory.mktemp("page") / task, task, seeds=2 if over_rows else 5)
         (folder / "suite.json").write_text(
             json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))})
         )
