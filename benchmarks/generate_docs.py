@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, QuantizationSpec, Settings, TaskSpec
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
@@ -40,7 +40,7 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "of a le
 
 def documents() -> dict[str, str]:
     """Return the text of each page by its file name in docs/."""
-    schemas: dict[str, type[BaseModel]] = {"record.schema.json": RunRecord, "report.schema.json": Answer}
+    schemas: dict[str, type[BaseModel]] = {"record.schema.json": RunRecord, "report.schema.json": PageSummary}
     found = {
         name: json.dumps(model.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
         for name, model in schemas.items()

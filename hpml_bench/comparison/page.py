@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hpml_bench.comparison.sections import sections_of
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.over_suites import OfSuite, Suites
@@ -56,7 +56,7 @@ def _folders(compared: Sequence[Verdicts]) -> list[str]:
     return found
 
 
-def _suite(one: Verdicts, answer: Answer, folder: str) -> OfSuite:
+def _suite(one: Verdicts, answer: PageSummary, folder: str) -> OfSuite:
     about: dict[str, Cell] = {
         "Data set": one.scores.title, "Score": answer.score.title, "Rows": answer.rows_text,
         "Runs": answer.runs, "Systems": len(answer.methods), "Verdicts hold for": answer.judged,

@@ -12,7 +12,7 @@ from hpml_bench.plugins.blocks import Question, Section, Table, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.deciding import deciding_section, turns
 from hpml_bench.report.answer.matrix import matrix_section
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import each_section, pair_tables, places
 from hpml_bench.report.answer.summary import cost_scale
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts
@@ -21,7 +21,7 @@ from hpml_bench.report.tables import MISSING, Cell, capitalized, section_of, tab
 from hpml_bench.system.text import sanitize
 
 
-def sections_of(found: Verdicts, answer: Answer) -> Iterator[Section]:
+def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
@@ -40,7 +40,7 @@ def sections_of(found: Verdicts, answer: Answer) -> Iterator[Section]:
             yield section.model_copy(update={"question": question, "folded": section.slug == "pairs"})
 
 
-def _costs(found: Verdicts, answer: Answer) -> Table | None:
+def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
     """Return all costs of each system, also those that the first screen leaves out."""
     scores, named = found.scores, {sanitize(name): name for name in found.scores.systems}
     shown = [(cost, *cost_scale(scores, cost)) for cost in scores.costs]
@@ -66,7 +66,7 @@ def _read(found: Verdicts) -> Iterator[Table | Text]:
         yield Text(sentences=scores.remarks)
 
 
-def _problems(scores: AlignedScores, answer: Answer) -> Iterator[Table | Text]:
+def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Text]:
     if scores.unshared:
         yield Text(sentences=(answer.lacking, "Rows may be missing because a system failed there."))
         yield table("lacking", "Rows that a system lacks", ("System", "Rows"), list(scores.lacking.items()))
@@ -101,7 +101,7 @@ def _fewest_seeds(scores: AlignedScores) -> list[str]:
     return [f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}."]
 
 
-def _reading(found: Verdicts, answer: Answer) -> tuple[str, ...]:
+def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:
     sentences = [answer.tests, "All pairs of a page, by score and tested cost, share 5 % of error."]
     if found.scores.groups is not None:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")

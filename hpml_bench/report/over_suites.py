@@ -1,6 +1,6 @@
 """Several suites, or data sets, on one page: methods by rank in each, mean ranks over all, and which of them differ.
 
-The first screen says it from an `Answer` whose score is the mean rank, whose costs are multiples of each suite's
+The first screen says it from an `PageSummary` whose score is the mean rank, whose costs are multiples of each suite's
 cheapest method, and whose verdicts are those of `statistics.over_suites`. Verdicts within a suite are its own page's.
 """
 
@@ -20,7 +20,7 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer, Axis, Key, Method, Pair, Score, Setup, Values
+from hpml_bench.report.answer.model import Axis, Key, Method, PageSummary, Pair, Score, Setup, Values
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import (
@@ -43,7 +43,7 @@ from hpml_bench.system.text import sanitize
 class OfSuite:
     """A suite, or a data set, among several: its own answer, and what ranks and names it."""
 
-    answer: Answer
+    answer: PageSummary
     values: statistics.Values
     """Method -> seed -> score, of the seeds that enter the means."""
     source: tuple[str, ...]
@@ -194,7 +194,7 @@ def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]
     why: dict[str, str] = {}
     for name in names:
         lacking = [suite.name for suite in suites if suite.answer.by_name.get(name) is None
-                   or "score" not in suite.answer.by_name[name].v]  # fmt: skip
+                   or "score" not in suite.answer.by_name[name].values]  # fmt: skip
         kinds = {suite.kinds[name] for suite in suites if name in suite.kinds}
         if lacking:
             why[name] = f"{sentence_list(lacking)} {'has' if len(lacking) == 1 else 'have'} no score of it"
@@ -203,7 +203,7 @@ def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]
     return tuple(name for name in names if name not in why), why
 
 
-def answer_over(suites: Suites) -> Answer:
+def answer_over(suites: Suites) -> PageSummary:
     """Return the answer over suites."""
     found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
     least = min(suite.answer.seeds for suite in ranked)
@@ -217,13 +217,15 @@ def answer_over(suites: Suites) -> Answer:
     methods = []
     for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
         low, high = suites.interval(name)
-        v = {"score": Values(m=found.ranks[name], lo=low, hi=high, runs=found.by_suite[name])}
+        v = {"score": Values(mean=found.ranks[name], low=low, high=high, runs=found.by_suite[name])}
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
         place = (1 + lost[name], len(suites.methods) - won[name]) if suites.tested else None
         own = first.by_name[name]
-        methods.append(Method(name=name, kind=own.kind, base=own.base, place=place, seeds=len(suites.titles), v=v))
+        methods.append(
+            Method(name=name, kind=own.kind, base=own.base, rank_range=place, seeds=len(suites.titles), values=v)
+        )
     failures = tuple(failure for suite in ranked for failure in suite.answer.failures)
-    return Answer(
+    return PageSummary(
         suite=" + ".join(suite.name for suite in ranked) if suites.noun == "suite" else f"{len(ranked)} data sets",
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
@@ -274,16 +276,22 @@ def _relative(suites: Suites, key: Key, name: str) -> Values | None:
         if not cost or least is None:
             return None
         factors.append(cost / least)
-    return Values(m=math.exp(math.fsum(map(math.log, factors)) / len(factors)), runs=tuple(factors))
+    return Values(mean=math.exp(math.fsum(map(math.log, factors)) / len(factors)), runs=tuple(factors))
 
 
 def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
     decided: statistics.Verdict = "different" if pair.winner else "undecided"
-    p, adjusted = (pair.p, pair.p_adjusted) if suites.tested else (None, None)
+    tested = suites.tested
     return Pair(
-        a=pair.a, b=pair.b, v=decided if suites.tested else "untested", w=pair.winner if suites.tested else None,
-        d=pair.difference, lo=None, hi=None, wlo=None, whi=None, p=p, ph=adjusted, need=None, n=len(suites.titles),
-    )  # fmt: skip
+        a=pair.a,
+        b=pair.b,
+        verdict=decided if tested else "untested",
+        winner=pair.winner if tested else None,
+        difference=pair.difference,
+        p=pair.p if tested else None,
+        p_adjusted=pair.p_adjusted if tested else None,
+        shared=len(suites.titles),
+    )
 
 
 # The sections
@@ -311,7 +319,7 @@ def _places(suites: Suites) -> Table:
             method = suite.answer.by_name.get(name)
             value = suite.answer.value(name, "score") if method else None
             shown = MISSING if value is None else terms.score_text(suite.answer, value)
-            place = f"{rank(method.place)}: " if method and method.place else ""
+            place = f"{rank(method.rank_range)}: " if method and method.rank_range else ""
             cells.append((f"{place}{shown}", value))
         rows.append([name, *cells])
     columns = [suites.ranked[0].answer.noun, *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
@@ -406,14 +414,14 @@ def _folds(suites: Suites) -> Iterator[Fold]:
         for suite, block in zip(suites.ranked, suites.blocks, strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
             costs = [_cost(answer, key, name) for key in titles]
-            score = terms.score_text(answer, method.v["score"].m)
-            rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.place), score, *costs])
+            score = terms.score_text(answer, method.values["score"].mean)
+            rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.rank_range), score, *costs])
         columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
         shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")
 
 
-def _cost(answer: Answer, key: Key, name: str) -> Cell:
+def _cost(answer: PageSummary, key: Key, name: str) -> Cell:
     axis = answer.axis(key)
     value = answer.value(name, axis.id) if axis else None
     return MISSING if axis is None or value is None else terms.cost_text(answer, axis.id, value)

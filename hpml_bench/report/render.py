@@ -19,7 +19,7 @@ from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.pictures.screen import pictures
@@ -71,7 +71,7 @@ def write_report(
 class Page:
     """What a page shows: of one suite, or of several."""
 
-    answer: Answer
+    answer: PageSummary
     """The first screen, also in report.json."""
     sections: tuple[Section, ...]
     facts: Mapping[str, str]

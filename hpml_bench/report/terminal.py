@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpml_bench.plugins.blocks import Table
-    from hpml_bench.report.answer.model import Answer
+    from hpml_bench.report.answer.model import PageSummary
 
 WIDE = 140
 """Characters per line where the output is no terminal."""
@@ -25,7 +25,7 @@ def terminal() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def show_answer(answer: Answer, console: Console) -> None:
+def show_answer(answer: PageSummary, console: Console) -> None:
     """Print the answer: which methods are best, the set-up, a row per method."""
     from hpml_bench.report.answer.lines import lines
 

@@ -24,7 +24,7 @@ from audit.values import Audit
 from helpers import made_records, made_task_records, plugin_tasks
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.render import load, page_over, write_page, write_report
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import DatasetSpec
@@ -196,7 +196,7 @@ def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seed
     assert problems_in(folder) == []
 
 
-@pytest.mark.parametrize("field", Answer.model_fields)
+@pytest.mark.parametrize("field", PageSummary.model_fields)
 def test_it_finds_a_changed_leaf(field: str, remade_quickstart: Path, study: Study) -> None:
     """Every leaf of the answer is held: a change of any is found, of real numbers one of a hundred thousandth."""
     assert unfound_leaves(study, {field: answer_in(remade_quickstart)[field]}) == []

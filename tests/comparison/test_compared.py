@@ -25,7 +25,7 @@ from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.render import Page, all_tables
@@ -41,7 +41,7 @@ def compared(lines: list[Row], margin: float | None = None, **options: Any) -> V
     return judge(found, margin)
 
 
-def answer(lines: list[Row], margin: float | None = None, **options: Any) -> Answer:
+def answer(lines: list[Row], margin: float | None = None, **options: Any) -> PageSummary:
     """Return the answer to some lines."""
     return summarize(compared(lines, margin, **options))
 
@@ -67,11 +67,11 @@ def test_one_run_each_holds_for_other_rows() -> None:
         a, b = frame[pair.a], frame[pair.b]
         only = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
         assert pair.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
-        assert pair.n == 200
-        assert pair.wlo is not None
-        assert pair.whi is not None
-        assert (pair.wlo > 0 or pair.whi < 0) == (pair.v == "different")
-    assert {p.v for p in found.pairs["score"]} == {"different", "undecided"}
+        assert pair.shared == 200
+        assert pair.decided_low is not None
+        assert pair.decided_high is not None
+        assert (pair.decided_low > 0 or pair.decided_high < 0) == (pair.verdict == "different")
+    assert {p.verdict for p in found.pairs["score"]} == {"different", "undecided"}
 
 
 @pytest.mark.parametrize("coded", ["0 and 100", "-1 and 1", "two seeds", "three seeds", "groups"])
@@ -93,16 +93,16 @@ def test_two_values_are_right_and_wrong_however_coded(coded: str) -> None:
     (pair,) = answer(lines, bounds=(low, high)).pairs["score"]
     assert pair.p == pytest.approx(stats.binomtest(5, 5).pvalue)
     most = 100 if (low, high) == (0, 1) else high - low  # per cent
-    assert pair.lo is not None
-    assert pair.hi is not None
-    assert -most <= pair.lo <= 0 < pair.hi <= most
+    assert pair.ci_low is not None
+    assert pair.ci_high is not None
+    assert -most <= pair.ci_low <= 0 < pair.ci_high <= most
 
 
 def test_three_shared_seeds_hold_for_other_seeds_too() -> None:
     """As a suite's page: seeds and rows, in one family."""
     found = answer(right_and_wrong(SYSTEMS, seeds=(0, 1, 2)))
     assert (found.over, found.judged, found.seeds) == ("seed", "other seeds and other rows", 3)
-    assert found.pair("score", "alpha", "gamma").v == "different"  # type: ignore[union-attr]
+    assert found.pair("score", "alpha", "gamma").verdict == "different"  # type: ignore[union-attr]
     assert words.setup_line(found) == ("200 rows", "3 seeds")
 
 
@@ -149,7 +149,7 @@ def test_groups_are_what_another_sample_replaces() -> None:
     assert taken_apart < alone / 10 < grouped
     found = answer(copies)
     assert found.rows_text == "200 rows in 40 groups"
-    assert found.pairs["score"][0].n == 200
+    assert found.pairs["score"][0].shared == 200
 
 
 def test_means_of_known_rows_are_tested_unpaired() -> None:
@@ -157,11 +157,11 @@ def test_means_of_known_rows_are_tested_unpaired() -> None:
     found = answer(means(a=0.5, b=0.52, c=0.9), bounds=(0.0, 1.0), independent=True)
     assert found.score.unit == "%"
     for pair in found.pairs["score"]:
-        assert pair.wlo is not None
-        assert pair.whi is not None
-        assert (pair.wlo > 0 or pair.whi < 0) == (pair.v == "different")
-    assert found.pair("score", "a", "b").v == "undecided"  # type: ignore[union-attr]
-    assert found.pair("score", "a", "c").v == "different"  # type: ignore[union-attr]
+        assert pair.decided_low is not None
+        assert pair.decided_high is not None
+        assert (pair.decided_low > 0 or pair.decided_high < 0) == (pair.verdict == "different")
+    assert found.pair("score", "a", "b").verdict == "undecided"  # type: ignore[union-attr]
+    assert found.pair("score", "a", "c").verdict == "different"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ def test_means_of_known_rows_are_tested_unpaired() -> None:
 def test_what_can_t_be_tested_says_why(lines: list[Row], options: dict[str, Any], why: str) -> None:
     """Nothing is guessed: no verdict, and what would make one possible."""
     found = answer(lines, **options)
-    assert {pair.v for pair in found.pairs["score"]} == {"untested"}
+    assert {pair.verdict for pair in found.pairs["score"]} == {"untested"}
     assert why in (found.untested or "")
     assert why in words.headline(found)
-    assert {method.place for method in found.methods} == {None}
+    assert {method.rank_range for method in found.methods} == {None}
 
 
 def test_means_alone_claim_nothing_of_systems_that_may_err_apart() -> None:
@@ -219,9 +219,9 @@ def test_ties_are_data() -> None:
     """Two systems with the same answers can't be told apart; with a margin and rows enough they are equal."""
     lines = right_and_wrong({"a": 0.5}, 3000)
     both = [*lines, *(line | {"system": "b"} for line in lines)]
-    assert answer(both).pairs["score"][0].v == "undecided"
+    assert answer(both).pairs["score"][0].verdict == "undecided"
     found = answer(both, 0.05)
-    assert found.pairs["score"][0].v == "equivalent"
+    assert found.pairs["score"][0].verdict == "equivalent"
     assert found.score.margin == 5.0
     assert words.headline(found).startswith("a and b score best and equal")
 
@@ -366,7 +366,7 @@ def test_the_page_of_one_run_each_speaks_of_no_training(tmp_path: Path) -> None:
     for anchor in re.findall(r'href="#([^"]+)"', html):
         assert f'id="{anchor}"' in html, anchor
     assert ".pic:has(#x-cost-dollars:checked) .p-cost-dollars" in html
-    assert Answer.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == page.answer
+    assert PageSummary.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == page.answer
     names = {table.name for table in all_tables(page)}
     assert {"answer", "places", "costs", "matrix_score", "pairs_score", "sources"} <= names
 
@@ -462,11 +462,11 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
     root = Path(__file__).parents[2]
     done = CliRunner().invoke(main, ["compare", *(str(root / one) for one in inputs), "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    answers = [Answer.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
+    answers = [PageSummary.model_validate_json(path.read_bytes()) for path in tmp_path.glob("*/report.json")]
     assert {f"{one.suite.partition(',')[0]}, {one.score.title}" for one in answers} == scores
     text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("*/report.md"))
     assert all(re.search(rf"{one} \(\d+ files\)", text) for one in inputs)
-    over = Answer.model_validate_json((tmp_path / "report.json").read_bytes())
+    over = PageSummary.model_validate_json((tmp_path / "report.json").read_bytes())
     assert over.over == "data set"
     assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))
 
@@ -501,7 +501,7 @@ def test_a_count_without_noise_takes_no_share_of_the_error() -> None:
     rows = right_and_wrong(SYSTEMS, 100, seeds=(0, 1, 2))
     counted = [line | {"parameters": len(str(line["system"])) * 10} for line in rows]
     alone, beside = answer(rows), answer(counted)
-    assert [pair.ph for pair in alone.pairs["score"]] == [pair.ph for pair in beside.pairs["score"]]
+    assert [pair.p_adjusted for pair in alone.pairs["score"]] == [pair.p_adjusted for pair in beside.pairs["score"]]
     (axis,) = beside.axes
     assert axis.exact
     assert beside.relation(axis.key, "beta", "alpha") == "better"
@@ -522,7 +522,7 @@ def test_small_scores_keep_their_digits() -> None:
     lines = [line | {"score": 1e-9 * (1 + float(line["score"]))} for line in right_and_wrong(SYSTEMS)]
     shown = answer(lines)
     assert shown.score.unit == "× 10⁻⁹"
-    assert 1 < shown.methods[0].v["score"].m < 2
+    assert 1 < shown.methods[0].values["score"].mean < 2
 
 
 def test_a_shown_difference_is_never_shown_as_none() -> None:
@@ -533,7 +533,7 @@ def test_a_shown_difference_is_never_shown_as_none() -> None:
     lines = [{"system": name, "row": at, "score": x} for name, of in (("a", score), ("b", other))
              for at, x in enumerate(of)]  # fmt: skip
     found = answer(lines)
-    assert found.pairs["score"][0].v == "different"
+    assert found.pairs["score"][0].verdict == "different"
     assert re.fullmatch(r"b scores best: 12,345\.0\d\d score; a follows with 12,34\d\.\d\d\d\.", words.headline(found))
     assert re.fullmatch(r"b − a: 0\.0[12]\d+, 0\.0[12]\d+ to 0\.02\d+ at the level of its test\.", facts(found)[0].text)
     assert answer([*lines, *({**line, "system": "c"} for line in lines[:500])]).score.digits == found.score.digits
@@ -548,7 +548,7 @@ def test_decimals_grow_with_what_is_shown_and_end_at_six(gap: float, digits: int
     lines = [{"system": "a", "seed": at, "score": 0.5} for at in range(6)]
     lines += [{"system": "b", "seed": at, "score": 0.5 + gap + x} for at, x in enumerate(noise)]
     found = answer(lines, bounds=(0.0, 1.0))
-    assert (found.pairs["score"][0].v, found.score.digits) == ("different", digits)
+    assert (found.pairs["score"][0].verdict, found.score.digits) == ("different", digits)
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -600,11 +600,11 @@ def test_python_gives_a_row_per_pair() -> None:
         "rows", "seeds", "skewed",
     ]  # fmt: skip
     for row, pair in zip(found.itertuples(), of.pairs["score"], strict=True):
-        assert (row.a, row.b, row.verdict) == (pair.a, pair.b, pair.v)
-        assert 100 * row.difference == pytest.approx(pair.d)
-        assert (row.p, row.p_adjusted) == pytest.approx((pair.p, pair.ph))
+        assert (row.a, row.b, row.verdict) == (pair.a, pair.b, pair.verdict)
+        assert 100 * row.difference == pytest.approx(pair.difference)
+        assert (row.p, row.p_adjusted) == pytest.approx((pair.p, pair.p_adjusted))
         assert row.rows == 200
-        assert (row.better if isinstance(row.better, str) else None) == pair.w
+        assert (row.better if isinstance(row.better, str) else None) == pair.winner
     assert frame.columns.tolist() == ["system", "row", "score"]
 
 

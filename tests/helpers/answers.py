@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from hpml_bench.report.answer.model import Answer, Axis, Method, Pair, Score, Setup, Values
+from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair, Score, Setup, Values
 
 TIME = Axis(key="time", id="train_seconds", title="Training time", unit="s", tested="train_seconds")
 MEMORY = Axis(
@@ -35,7 +35,7 @@ def an_answer(
     bases: tuple[str, ...] = (),
     score: Score = ACCURACY,
     **fields: Any,
-) -> Answer:
+) -> PageSummary:
     """Return an answer in which the better score wins every pair but those listed as undecided, equal or not tested.
 
     `costs` is method -> (seconds, MB, saved MB), all differences of which are real; by default the better score costs
@@ -52,8 +52,8 @@ def an_answer(
             pairs["train_seconds"].append(_factor(a, b, costs[a][0] / costs[b][0]))
             added = [costs[name][1] - ADDED for name in (a, b)]
             pairs["peak_memory_over_setup_mb"].append(_factor(a, b, added[0] / added[1]))
-    lost = {name: sum(c.w == c.other(name) for c in pairs["score"] if name in {c.a, c.b}) for name in scores}
-    won = {name: sum(c.w == name for c in pairs["score"]) for name in scores}
+    lost = {name: sum(c.winner == c.other(name) for c in pairs["score"] if name in {c.a, c.b}) for name in scores}
+    won = {name: sum(c.winner == name for c in pairs["score"]) for name in scores}
     methods = tuple(
         _method(name, scores[name], costs.get(name), name in bases, (1 + lost[name], len(scores) - won[name]))
         for name in better_first
@@ -65,29 +65,44 @@ def an_answer(
         "setup": SETUP, "score": score, "axes": (TIME, MEMORY, SIZE), "methods": methods, "pairs": pairs, "under": {},
         "guess": None, "failures": (), "unranked": None,
     }  # fmt: skip
-    return Answer.model_validate(made | fields)
+    return PageSummary.model_validate(made | fields)
 
 
 def _method(name: str, score: float, costs: tuple[float, float, float] | None, base: bool, place: Any) -> Method:
-    v = {"score": Values(m=score, lo=score - 0.5, hi=score + 0.5, runs=(score,) * 5)}
+    v = {"score": Values(mean=score, low=score - 0.5, high=score + 0.5, runs=(score,) * 5)}
     if costs is not None:
         seconds, memory, saved = costs
-        v |= {"train_seconds": Values(m=seconds), "peak_memory_mb": Values(m=memory, runs=(memory,) * 5)}
-        v |= {"peak_memory_over_setup_mb": Values(m=memory - ADDED)} | (
-            {} if base else {"saved_bytes": Values(m=saved)}
+        v |= {"train_seconds": Values(mean=seconds), "peak_memory_mb": Values(mean=memory, runs=(memory,) * 5)}
+        v |= {"peak_memory_over_setup_mb": Values(mean=memory - ADDED)} | (
+            {} if base else {"saved_bytes": Values(mean=saved)}
         )
-    return Method(name=name, kind="full", base=base, place=place, seeds=5, v=v)
+    return Method(name=name, kind="full", base=base, rank_range=place, seeds=5, values=v)
 
 
 def _score(a: str, b: str, d: float, v: Any) -> Pair:
     half = {"different": abs(d) / 2, "untested": None}.get(v, abs(d) + 1)
     low, high = (None, None) if half is None else (d - half, d + half)
     w = a if v == "different" else None
-    return Pair(a=a, b=b, v=v, w=w, d=d, lo=low, hi=high, wlo=low, whi=high, p=0.01, ph=0.02, need=78, n=5)
+    return Pair(
+        a=a,
+        b=b,
+        verdict=v,
+        winner=w,
+        difference=d,
+        ci_low=low,
+        ci_high=high,
+        decided_low=low,
+        decided_high=high,
+        p=0.01,
+        p_adjusted=0.02,
+        need=78,
+        shared=5,
+    )
 
 
 def _factor(a: str, b: str, d: float) -> Pair:
     w = None if d == 1 else a if d < 1 else b
     v: Any = "different" if w else "undecided"
-    return Pair(a=a, b=b, v=v, w=w, d=d, lo=0.99 * d, hi=1.01 * d, wlo=0.98 * d, whi=1.02 * d, p=0.01, ph=0.02,
-                need=5, n=5)  # fmt: skip
+    return Pair(
+        a=a, b=b, verdict=v, winner=w, difference=d, ci_low=0.99 * d, ci_high=1.01 * d, decided_low=0.98 * d,
+        decided_high=1.02 * d, p=0.01, p_adjusted=0.02, need=5, shared=5)  # fmt: skip

@@ -14,54 +14,54 @@ from helpers.made_records import SETTINGS, failed, record, sweep
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 
 
 @pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, object]:
+def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[PageSummary, object]:
     """Return the answer of five methods and five seeds, and the results that it is of."""
     results = load(tmp_path_factory.mktemp("five"), sweep())
     return answer_of(results), results
 
 
-def test_methods_are_by_score_with_means_of_their_seeds(five: tuple[Answer, object]) -> None:
+def test_methods_are_by_score_with_means_of_their_seeds(five: tuple[PageSummary, object]) -> None:
     """Scores are in per cent, memory in MB, sizes in MB; each mean is that of the values listed with it."""
     answer, results = five
-    scores = [method.v["score"].m for method in answer.methods]
+    scores = [method.values["score"].mean for method in answer.methods]
     assert scores == sorted(scores, reverse=True)
     for method in answer.methods:
-        for name, values in method.v.items():
-            assert values.m == pytest.approx(float(np.mean(values.runs)), rel=1e-9), name
+        for name, values in method.values.items():
+            assert values.mean == pytest.approx(float(np.mean(values.runs)), rel=1e-9), name
         accuracy = results.means("test_accuracy")[method.name]  # type: ignore[attr-defined]
-        assert method.v["score"].m == pytest.approx(100 * accuracy, rel=1e-9)
+        assert method.values["score"].mean == pytest.approx(100 * accuracy, rel=1e-9)
     assert answer.score.unit == "%"
     assert [(axis.key, axis.unit) for axis in answer.axes] == [("time", "s"), ("memory", "MB"), ("size", "MB")]
 
 
-def test_verdicts_are_those_of_the_page(five: tuple[Answer, object]) -> None:
+def test_verdicts_are_those_of_the_page(five: tuple[PageSummary, object]) -> None:
     """Pairs carry the verdicts of the page's one family, of scores in points and of costs as factors."""
     answer, results = five
     family: Mapping[str, tuple[statistics.Comparison, ...]] = results.family  # type: ignore[attr-defined]
     assert answer.tested == sum(c.verdict != "untested" for pairs in family.values() for c in pairs)
     for name, metric in (("score", "test_accuracy"), ("train_seconds", "train_seconds")):
-        assert [(p.a, p.b, p.v, p.ph) for p in answer.pairs[name]] == [
+        assert [(p.a, p.b, p.verdict, p.p_adjusted) for p in answer.pairs[name]] == [
             (c.a, c.b, c.verdict, c.p_adjusted) for c in family[metric]
         ]
     first, second = answer.pairs["train_seconds"][0], family["train_seconds"][0]
-    assert first.d == pytest.approx(np.exp(second.difference.mean))
+    assert first.difference == pytest.approx(np.exp(second.difference.mean))
 
 
-def test_the_deciding_interval_leaves_out_zero_just_where_a_pair_differs(five: tuple[Answer, object]) -> None:
+def test_the_deciding_interval_leaves_out_zero_just_where_a_pair_differs(five: tuple[PageSummary, object]) -> None:
     """A bar that clears the line and the verdict beside it never contradict each other."""
     answer, _ = five
     verdicts = set()
     for name, pairs in answer.pairs.items():
         nothing = 0.0 if name == "score" else 1.0
         for pair in pairs:
-            assert pair.wlo is not None
-            assert pair.whi is not None
-            assert (not pair.wlo <= nothing <= pair.whi) == (pair.v == "different")
-            verdicts.add(pair.v)
+            assert pair.decided_low is not None
+            assert pair.decided_high is not None
+            assert (not pair.decided_low <= nothing <= pair.decided_high) == (pair.verdict == "different")
+            verdicts.add(pair.verdict)
     assert {"different", "undecided"} <= verdicts
 
 
@@ -76,7 +76,7 @@ def test_deciding_intervals_agree_with_holm_on_any_noise(seed: int) -> None:
         assert (not low <= 0 <= high) == c.differs
 
 
-def test_relations_follow_winners(five: tuple[Answer, object]) -> None:
+def test_relations_follow_winners(five: tuple[PageSummary, object]) -> None:
     """A relation is seen from both sides alike, and sizes that are exact decide themselves."""
     answer, _ = five
     mirrored = {"better": "worse", "worse": "better", "open": "open", "equal": "equal", "untested": "untested"}
@@ -85,7 +85,7 @@ def test_relations_follow_winners(five: tuple[Answer, object]) -> None:
         for a in names:
             for b in (n for n in names if n != a):
                 assert answer.relation(by, b, a) == mirrored[answer.relation(by, a, b)]
-    assert answer.best("size") == (min(names, key=lambda n: answer.by_name[n].v["saved_bytes"].m),)
+    assert answer.best("size") == (min(names, key=lambda n: answer.by_name[n].values["saved_bytes"].mean),)
 
 
 def test_no_compared_run_leaves_an_answer_without_methods(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> 
     kept = [r for r in sweep(["lora", "full"]) if (r.spec.method.name, r.spec.seed) != ("lora", 4)]
     answer = answer_of(load(tmp_path, kept))
     assert answer.shared == 4
-    assert all(len(method.v["score"].runs) == 4 for method in answer.methods)
+    assert all(len(method.values["score"].runs) == 4 for method in answer.methods)
     assert "5 seeds, means over the 4 that all share" in words.setup_line(answer)
     assert "4 of 5 seeds" in words.verdict(answer, "lora").more
     assert not any("seeds" in text for text in words.verdict(answer, "full").more)
@@ -139,17 +139,17 @@ def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:
     assert {axis.id: axis.unit for axis in answer.axes if axis.key != "size"} == {
         "train_seconds": "min", "peak_memory_mb": "GB",
     }  # fmt: skip
-    assert answer.by_name["lora"].v["peak_memory_mb"].m == 20.0
-    assert answer.by_name["lora"].v["train_seconds"].m == pytest.approx(710 / 60)
+    assert answer.by_name["lora"].values["peak_memory_mb"].mean == 20.0
+    assert answer.by_name["lora"].values["train_seconds"].mean == pytest.approx(710 / 60)
 
 
-def test_the_answer_is_one_json_value(five: tuple[Answer, object]) -> None:
+def test_the_answer_is_one_json_value(five: tuple[PageSummary, object]) -> None:
     """What is written is read back as the same answer, and unknown fields are refused."""
     answer, _ = five
     text = answer.model_dump_json()
-    assert Answer.model_validate_json(text) == answer
+    assert PageSummary.model_validate_json(text) == answer
     with pytest.raises(ValueError, match="extra"):
-        Answer.model_validate(json.loads(text) | {"more": 1})
+        PageSummary.model_validate(json.loads(text) | {"more": 1})
 
 
 def test_a_gpu_is_named(tmp_path: Path) -> None:

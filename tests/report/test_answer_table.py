@@ -17,7 +17,7 @@ from helpers import made_records
 from helpers.answers import RMSE, an_answer
 from hpml_bench.report import export
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer, Failure, Pair, Relation
+from hpml_bench.report.answer.model import Failure, PageSummary, Pair, Relation
 from hpml_bench.report.answer.screen import context
 from hpml_bench.report.answer.table import answer_table
 from hpml_bench.report.pictures.differences import bars, difference, to_best
@@ -33,7 +33,7 @@ HOSTILE = "</script><b>&\"'"
 class Screen(HTMLParser):
     """What is read off a first screen."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: PageSummary) -> None:
         super().__init__()
         environment = Environment(
             loader=FileSystemLoader(packaged("templates", "templates")), autoescape=True, undefined=StrictUndefined
@@ -67,7 +67,7 @@ def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bo
     return float(zero["x1"]), interval, float(dot["cx"]), float(dot["r"]), bool(ring)
 
 
-def of_every_kind(scores: dict[str, float], **fields: Any) -> list[Answer]:
+def of_every_kind(scores: dict[str, float], **fields: Any) -> list[PageSummary]:
     """Return answers with some pairs undecided, equal and untested."""
     pairs = tuple(combinations(scores, 2))
     return [
@@ -81,7 +81,7 @@ def of_every_kind(scores: dict[str, float], **fields: Any) -> list[Answer]:
 
 
 @pytest.mark.parametrize("answer", [*of_every_kind(FIVE), *of_every_kind(ERRORS, score=RMSE)])
-def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer: Answer) -> None:
+def test_a_bar_is_clear_of_zero_just_where_the_method_is_shown_to_differ(answer: PageSummary) -> None:
     """Worse lies left of the line, in both directions of the score; hollow marks are those without a verdict."""
     found = bars(answer)
     best = answer.methods[0].name
@@ -113,7 +113,19 @@ def test_a_tiny_difference_that_is_shown_stays_clear_of_the_line() -> None:
 def test_the_interval_is_the_one_that_decides() -> None:
     """The bar spans the levels that decide, not the narrower 95 % interval."""
     one = Pair(
-        a="a", b="b", v="undecided", w=None, d=1.0, lo=0.5, hi=1.5, wlo=-1.0, whi=3.0, p=0.03, ph=0.2, need=9, n=5
+        a="a",
+        b="b",
+        verdict="undecided",
+        winner=None,
+        difference=1.0,
+        ci_low=0.5,
+        ci_high=1.5,
+        decided_low=-1.0,
+        decided_high=3.0,
+        p=0.03,
+        p_adjusted=0.2,
+        need=9,
+        shared=5,
     )
     answer = an_answer({"a": 80.0, "b": 79.0}, pairs={"score": (one,)})
     of = difference(answer, "b", "a")
@@ -177,7 +189,7 @@ def test_pictures_switch_without_a_script() -> None:
     ],
     ids=["hostile", "one", "none", "many"],
 )
-def test_the_screen_is_safe_and_whole(answer: Answer) -> None:
+def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
     screen = Screen(answer)
     assert not set("<>&") & set(screen.data)

@@ -12,7 +12,7 @@ import pytest
 from helpers.made_records import failed, sweep, write
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.export import markdown_text
 from hpml_bench.report.render import all_sections, load, tables_of, write_report
 from hpml_bench.suite.suite import packaged
@@ -106,7 +106,7 @@ def test_a_table_too_long_for_a_page_stands_beside_it(tmp_path: Path) -> None:
 def test_the_answer_stands_beside_the_page(folder: Path, tmp_path: Path) -> None:
     """report.json is the answer, one value a line; tables alone bring none, nor do runs none of which is compared."""
     text = (folder / "report.json").read_text(encoding="utf-8")
-    assert Answer.model_validate_json(text) == answer_of(load(folder))
+    assert PageSummary.model_validate_json(text) == answer_of(load(folder))
     assert text.endswith("\n}\n")
     assert '\n "suite": ' in text
     write_report(folder, tmp_path, ("csv",))

@@ -20,7 +20,7 @@ from helpers.answers import RMSE, an_answer
 from hpml_bench.cli import main
 from hpml_bench.plugins.picture import Axis, Picture, Series
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer, Method, Values
+from hpml_bench.report.answer.model import Method, PageSummary, Values
 from hpml_bench.report.pictures import charts
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.layout import NARROW, WIDE, Shape, layout
@@ -39,7 +39,7 @@ Box = tuple[float, float, float, float]
 SIZES = (WIDE, NARROW)
 
 
-def shapes_of(answer: Answer, width: float = WIDE, key: str = "") -> list[tuple[Shape, ...]]:
+def shapes_of(answer: PageSummary, width: float = WIDE, key: str = "") -> list[tuple[Shape, ...]]:
     """Return the shapes of an answer's pictures, or of that of one cost."""
     return [layout(of.drawn, width).shapes for of in pictures(answer) if key in ("", of.key)]
 
@@ -86,8 +86,8 @@ def test_the_scale_lets_a_script_find_every_mark(key: str, score: Any) -> None:
     scale = math.log if log else float
     dots = {of.attrib["data-m"]: next(e for e in of if e.get("class") == "dot") for of in root if "data-m" in of.attrib}
     for method in answer.methods:
-        x = left + (scale(method.v[cost.id].m) - scale(x0)) / (scale(x1) - scale(x0)) * (right - left)
-        share = (method.v["score"].m - y0) / (y1 - y0)
+        x = left + (scale(method.values[cost.id].mean) - scale(x0)) / (scale(x1) - scale(x0)) * (right - left)
+        share = (method.values["score"].mean - y0) / (y1 - y0)
         y = top + (1 - share if sign > 0 else share) * (bottom - top)
         dot = dots[str(answer.number[method.name])]
         assert (float(dot.attrib["cx"]), float(dot.attrib["cy"])) == pytest.approx((x, y), abs=0.06)
@@ -120,7 +120,7 @@ def test_methods_without_a_cost_are_not_drawn() -> None:
     for picture in pictures(answer):
         assert picture.lost == ("none",)
         assert {mark.number for mark in picture.drawn.marks} == {1, 2}
-    methods = (Method(name="a", kind="full", seeds=1, v={"score": Values(m=1.0)}),)
+    methods = (Method(name="a", kind="full", seeds=1, values={"score": Values(mean=1.0)}),)
     assert pictures(an_answer({"a": 1.0}, methods=methods, pairs={})) == ()
     assert pictures(an_answer({"a": 1.0}, methods=(), pairs={})) == ()
 
@@ -175,7 +175,7 @@ def test_any_number_of_methods_is_drawn_alike_each_time(n: int) -> None:
                 mark = marks[answer.number[method.name]]
                 assert mark["href"] == f"#m-{answer.number[method.name]}"
                 assert method.name in mark["aria-label"]
-                assert f"accuracy {method.v['score'].m:.1f} %" in mark["aria-label"]
+                assert f"accuracy {method.values['score'].mean:.1f} %" in mark["aria-label"]
             assert n == 1 or "can't tell from" in marks[1]["aria-label"]
 
 

@@ -277,10 +277,12 @@ def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
     """The first screen says that verdicts are for these trained models; costs of one seed rank nothing."""
     answer = answer_of(load(tmp_path, sweep(seeds=1)))
     assert (answer.over, answer.judged) == ("row", "other test rows, these trained models")
-    assert {pair.v for pair in answer.pairs["score"]} <= {"different", "equivalent", "undecided"}
+    assert {pair.verdict for pair in answer.pairs["score"]} <= {"different", "equivalent", "undecided"}
     assert set(answer.pairs) == {"score"}
     assert answer.unranked == "ranks take three seeds that all methods share"
-    assert any("these trained models" in fact.text for fact in screen_facts(answer))
+    assert next(fact.text for fact in screen_facts(answer) if fact.label == "Sure?").startswith(
+        "Only for these trained models: another seed may order the methods otherwise."
+    )
     assert "1 seed" in words.setup_line(answer)
 
 
@@ -313,14 +315,14 @@ def test_a_pair_has_one_interval(tmp_path: Path) -> None:
                 pair = f"{of} − {row[0]}" if turned else row[0]
                 intervals.setdefault(pair, []).append(row[table.columns.index("Interval")])
     for pair in answer_of(results).pairs["score"]:
-        assert pair.wlo is not None
-        assert pair.whi is not None
+        assert pair.decided_low is not None
+        assert pair.decided_high is not None
         shown = intervals[f"{pair.a} − {pair.b}"]
         assert len(shown) == 2
         for text in shown:
             ends = tuple(map(float, text.strip("[]").replace("−", "-").split(", ")))
-            assert ends == pytest.approx((pair.wlo, pair.whi), abs=0.06)
-        assert (pair.lo, pair.hi) != pytest.approx((pair.wlo, pair.whi), abs=0.06)
+            assert ends == pytest.approx((pair.decided_low, pair.decided_high), abs=0.06)
+        assert (pair.ci_low, pair.ci_high) != pytest.approx((pair.decided_low, pair.decided_high), abs=0.06)
 
 
 def test_never_reached_is_said(tmp_path: Path) -> None:

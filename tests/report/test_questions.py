@@ -14,7 +14,7 @@ from helpers.made_records import failed, sweep
 from hpml_bench.builtin.sections import costs, deciding, matrix
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.report.answer.deciding import turns
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.render import all_sections, tables_of, write_report
 from hpml_bench.system.errors import UserError
@@ -22,7 +22,7 @@ from hpml_bench.system.errors import UserError
 THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
 
 
-def of(module: ModuleType, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Section:
+def of(module: ModuleType, answer: PageSummary, monkeypatch: pytest.MonkeyPatch) -> Section:
     """Return a module's section of an answer."""
     monkeypatch.setattr(module, "answer_of", lambda _: answer)
     results: Any = SimpleNamespace(measured=lambda *_: (), means=lambda _: {}, comparisons=lambda _: ())
@@ -112,7 +112,7 @@ def test_nothing_open_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_claim_says_what_so_few_seeds_miss(seeds: int, chance: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chance that n seeds show none of a fault in a fifth of them, 0.8^n, stands beside the claim on pages."""
     answer = an_answer(THREE, seeds=seeds)
-    pairs = {of: tuple(p.model_copy(update={"n": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
+    pairs = {of: tuple(p.model_copy(update={"shared": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
     told = sentences(of(deciding, answer.model_copy(update={"pairs": pairs}), monkeypatch))
     assert f"For seeds like these: {seeds} show no fault of 20 % of seeds with a chance of {chance} %." in told
 
@@ -121,7 +121,7 @@ def test_the_claim_says_what_so_few_seeds_miss(seeds: int, chance: str, monkeypa
 def test_orders_of_two_methods_over_three_seeds_bound_no_rhythm(methods: str, seeds: int, said: bool) -> None:
     """Said of ranked costs alone."""
     answer = an_answer({name: 80.0 - at for at, name in enumerate(methods)})
-    pairs = {of: tuple(p.model_copy(update={"n": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
+    pairs = {of: tuple(p.model_copy(update={"shared": seeds}) for p in pairs) for of, pairs in answer.pairs.items()}
     answer = answer.model_copy(update={"pairs": pairs})
     sentence = "No order of two methods over three seeds bounds a disturbance that returns every few runs."
     assert turns(answer) == (sentence if said else "")
@@ -132,7 +132,7 @@ def test_a_base_model_has_no_turns_of_its_own() -> None:
     """Two trained methods beside the base model, which has no costs, are two."""
     answer = an_answer({"a": 80.0, "b": 79.0, "none": 60.0})
     pairs = {
-        of: tuple(p.model_copy(update={"n": 3}) for p in pairs if of == "score" or "none" not in {p.a, p.b})
+        of: tuple(p.model_copy(update={"shared": 3}) for p in pairs if of == "score" or "none" not in {p.a, p.b})
         for of, pairs in answer.pairs.items()
     }
     assert turns(answer.model_copy(update={"pairs": pairs})) != ""
@@ -153,7 +153,7 @@ def test_undecided_costs_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the fastest method nor the one with least memory is named where several may be."""
     answer = an_answer({"a": 80.0, "b": 79.0})
     tied = {
-        metric: tuple(pair.model_copy(update={"v": "undecided", "w": None}) for pair in pairs)
+        metric: tuple(pair.model_copy(update={"verdict": "undecided", "winner": None}) for pair in pairs)
         for metric, pairs in answer.pairs.items()
     }
     said = sentences(of(costs, answer.model_copy(update={"pairs": tied}), monkeypatch))

@@ -42,9 +42,9 @@ def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
     answer = answer_over(suites)
     assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 8 or more."
     assert [method.name for method in answer.methods] == ["full", "lora", "head"]
-    assert {pair.v for pair in answer.pairs["score"]} == {"untested"}
+    assert {pair.verdict for pair in answer.pairs["score"]} == {"untested"}
     assert answer.top == ()
-    assert {(method.v["score"].lo, method.v["score"].hi) for method in answer.methods} == {(None, None)}
+    assert {(method.values["score"].low, method.values["score"].high) for method in answer.methods} == {(None, None)}
     ranks = tables(suites)["ranks"]
     assert {row[2:4] for row in ranks.rows} == {("–", "–")}
     assert "none under 8 suites" in ranks.notes[0]
@@ -56,7 +56,7 @@ def test_enough_suites_decide(tmp_path: Path) -> None:
     suites = Suites.of([suite(tmp_path, n) for n in range(13)])
     answer = answer_over(suites)
     assert answer.relation("score", "full", "head") == "better"
-    assert answer.by_name["head"].place == (3, 3)
+    assert answer.by_name["head"].rank_range == (3, 3)
     row = next(row for row in tables(suites)["wins"].rows if row[0] == "full against head")
     assert row[1:5] == ("13", "0", "0", "0")
     assert row[-1] == "full"
@@ -90,7 +90,7 @@ def test_suites_of_a_group_count_as_one(tmp_path: Path) -> None:
     assert not grouped.tested
     answer = answer_over(grouped)
     assert (answer.seeds, answer.rows_text) == (3, "3 suites: suite-0, suite-1, mmlu (7 tasks as one)")
-    assert {len(method.v["score"].runs) for method in answer.methods} == {3}
+    assert {len(method.values["score"].runs) for method in answer.methods} == {3}
     assert "7 tasks of mmlu count as one: methods are ranked by their mean rank over these." in said(grouped)
     assert tables(grouped)["ranks"].columns[4:] == ("suite-0", "suite-1", "mmlu (7 tasks as one)")
 

@@ -9,19 +9,19 @@ import pytest
 from helpers.answers import ACCURACY, RMSE, an_answer
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Answer, Failure, Guess, Score
+from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Score
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 
 
-def every_sentence(answer: Answer) -> list[str]:
+def every_sentence(answer: PageSummary) -> list[str]:
     """Return all sentences of a first screen."""
     texts = [words.headline(answer), words.banner(answer), *(fact.text for fact in facts(answer))]
     texts += [words.verdict(answer, method.name).text for method in answer.methods]
     return [sentence for text in texts for sentence in re.split(r"(?<=[.;:?])\s", text) if sentence]
 
 
-def fact(answer: Answer, label: str) -> str:
+def fact(answer: PageSummary, label: str) -> str:
     """Return the text of a fact; empty where there is none."""
     return next((found.text for found in facts(answer) if found.label == label), "")
 
@@ -81,7 +81,7 @@ def test_a_method_that_wins_in_costs_too_has_the_counts_named() -> None:
 def test_a_cycle_of_verdicts_has_no_best_method() -> None:
     """Methods that each lose to another, as pairs over different seeds may show, have none that is best."""
     answer = an_answer({"a": 3.0, "b": 2.0, "c": 1.0})
-    pairs = [pair.model_copy(update={"w": "c"}) if {pair.a, pair.b} == {"a", "c"} else pair
+    pairs = [pair.model_copy(update={"winner": "c"}) if {pair.a, pair.b} == {"a", "c"} else pair
              for pair in answer.pairs["score"]]  # fmt: skip
     answer = answer.model_copy(update={"pairs": answer.pairs | {"score": tuple(pairs)}})
     assert words.headline(answer) == "Each method loses to another: none is best."
@@ -134,8 +134,11 @@ def test_some_methods_that_beat_the_base_model_are_named() -> None:
 def test_a_cost_is_won_only_against_every_method() -> None:
     """A method that was tested against some others alone isn't called the fastest."""
     answer = an_answer(FIVE)
-    pairs = tuple(pair.model_copy(update={"v": "untested", "w": None}) if "lora" in {pair.a, pair.b} else pair
-                  for pair in answer.pairs["train_seconds"])  # fmt: skip
+    untested = {"verdict": "untested", "winner": None}
+    pairs = tuple(
+        pair.model_copy(update=untested) if "lora" in {pair.a, pair.b} else pair
+        for pair in answer.pairs["train_seconds"]
+    )
     answer = answer.model_copy(update={"pairs": answer.pairs | {"train_seconds": pairs}})
     assert "fastest" not in words.verdict(answer, "head").more
     assert words.verdict(an_answer(FIVE), "head").more == ("fastest", "training adds least memory", "smallest file")
@@ -257,7 +260,7 @@ def test_ordinals() -> None:
 def test_a_real_difference_within_the_margin_is_called_so() -> None:
     """Both verdicts hold; a difference whose interval reaches beyond the margin is not called so."""
     plain = an_answer({"full": 79.0, "lora": 78.4})
-    both = tuple(pair.model_copy(update={"small": True}) for pair in plain.pairs["score"])
+    both = tuple(pair.model_copy(update={"within_margin": True}) for pair in plain.pairs["score"])
     small = plain.model_copy(update={"pairs": {"score": both}})
     assert fact(small, "Difference").endswith(". Shown to lie within the margin of 1.0 point.")
     assert "margin" not in fact(plain, "Difference")
@@ -288,7 +291,7 @@ ALL_EQUAL = (("full", "lora"), ("full", "prompt_tuning"), ("lora", "prompt_tunin
         ),
     ],
 )  # fmt: skip
-def test_any_number_of_methods_shown_equal_are_called_equal(answer: Answer, said: str) -> None:
+def test_any_number_of_methods_shown_equal_are_called_equal(answer: PageSummary, said: str) -> None:
     """Where each two of the best are shown equal the headline says so; where one pair is open it doesn't."""
     assert words.headline(answer) == said
 

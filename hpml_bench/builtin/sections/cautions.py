@@ -9,7 +9,7 @@ from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import FAILED, RunRecord
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
@@ -61,7 +61,7 @@ def sections(results: Results) -> Iterator[Section | None]:
 # Cautions
 
 
-def _runs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
+def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     left = results.left_out
     if not results.compared:
         ended = "Every run that ended well was set apart" if left.excluded else "No run ended well"
@@ -108,7 +108,7 @@ def _by_method(results: Results) -> str:
     return f", {sentence_list(named)}" if named else ""
 
 
-def _verdicts(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
+def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
     if tested and (least := min(c.difference.n for c in tested)) < FEW:
         yield MIND, f"{least} seeds are few: only large differences can be found."
@@ -148,7 +148,7 @@ def _verdicts(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
         )
 
 
-def _costs(results: Results, answer: Answer) -> Iterator[tuple[str, str]]:
+def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     if drifting := unsteady(results, "drifts"):
         who = terms.several(answer, list(map(sanitize, drifting)))
         yield MIND, f"Speed drifted by over 5 % within some runs: {who}."

@@ -8,7 +8,7 @@ from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.model import Answer, Axis
+from hpml_bench.report.answer.model import Axis, PageSummary
 from hpml_bench.report.results import MEMORY, Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, number, section_of, sentence_list, spreads, table
 from hpml_bench.statistics import Membership
@@ -53,7 +53,7 @@ def _costs(results: Results) -> Section | None:
     return section_of("costs", "Costs in one table", text, shown, question="cost", about=about, folded=False)
 
 
-def _columns(answer: Answer) -> Iterator[Column]:
+def _columns(answer: PageSummary) -> Iterator[Column]:
     for axis in answer.axes:
         yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
         fastest = answer.winner("time") if axis.key == "time" and axis.tested else None
@@ -63,14 +63,14 @@ def _columns(answer: Answer) -> Iterator[Column]:
             yield f"Of it by training ({axis.unit})", added
 
 
-def _values(answer: Answer, metric: str) -> dict[str, Cell]:
+def _values(answer: PageSummary, metric: str) -> dict[str, Cell]:
     """Return the means of a cost; a base model saves nothing."""
     size = next((axis.key == "size" for axis in answer.axes if axis.id == metric), False)
-    found = {m.name: m.v[metric].m for m in answer.methods if metric in m.v and not (size and m.base)}
+    found = {m.name: m.values[metric].mean for m in answer.methods if metric in m.values and not (size and m.base)}
     return {name: (terms.cost_text(answer, metric, value, unit=False), value) for name, value in found.items()}
 
 
-def _factors(answer: Answer, axis: Axis, fastest: str) -> dict[str, Cell]:
+def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
     """Return how many times as long as the fastest each method trains, with its interval."""
     cells: dict[str, Cell] = {fastest: ("1", 1.0)}
     for method in answer.methods:
@@ -89,7 +89,7 @@ def _beside(results: Results) -> Iterator[Column]:
         yield BESIDE[name], {method: (number(mean, digits) if mean else "0", mean) for method, mean in means.items()}
 
 
-def _sentences(answer: Answer) -> Iterator[str]:
+def _sentences(answer: PageSummary) -> Iterator[str]:
     """Yield which method trains fastest and which takes least memory, as far as that is shown."""
     time, memory = answer.axis("time"), answer.axis("memory")
     if time and (fastest := answer.best("time")):
@@ -100,7 +100,7 @@ def _sentences(answer: Answer) -> Iterator[str]:
     if memory and (least := answer.best("memory")):
         if len(least) > 1:
             yield f"Which needs least memory is undecided: {terms.several(answer, least, 'or')}."
-        elif answer.winner("memory") and memory.id != ADDED and ADDED in answer.by_name[least[0]].v:
+        elif answer.winner("memory") and memory.id != ADDED and ADDED in answer.by_name[least[0]].values:
             added, peak = _cost(answer, least[0], ADDED), _cost(answer, least[0], memory.id)
             yield f"{terms.label(answer, least[0])} adds least memory in training: {added} of its {peak} peak."
         elif answer.winner("memory"):
@@ -111,7 +111,7 @@ def _sentences(answer: Answer) -> Iterator[str]:
         yield f"Costs are shown, not ranked: {answer.unranked}."
 
 
-def _cost(answer: Answer, name: str, metric: str) -> str:
+def _cost(answer: PageSummary, name: str, metric: str) -> str:
     value = answer.value(name, metric)
     return MISSING if value is None else terms.cost_text(answer, metric, value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer, Axis, Key, Pair
+from hpml_bench.report.answer.model import Axis, Key, PageSummary, Pair
 from hpml_bench.report.answer.terms import (
     cost_text,
     count_of,
@@ -34,7 +34,7 @@ class Fact(NamedTuple):
     """Anchor of the section that says more; empty where none does."""
 
 
-def facts(answer: Answer) -> tuple[Fact, ...]:
+def facts(answer: PageSummary) -> tuple[Fact, ...]:
     """Return difference, cost, methods still improving, what is cheaper, and how sure that is; those that there are."""
     found = (
         Fact("Difference", _difference(answer), "#sure"),
@@ -50,7 +50,7 @@ def facts(answer: Answer) -> tuple[Fact, ...]:
     return tuple(fact for fact in found if fact.text)
 
 
-def _difference(answer: Answer) -> str:
+def _difference(answer: PageSummary) -> str:
     if len(answer.methods) < 2:
         return ""
     first, second = answer.methods[0].name, answer.methods[1].name
@@ -63,12 +63,12 @@ def _difference(answer: Answer) -> str:
     if low is not None and high is not None:
         ends = [gap_text(answer, end, unit=False) for end in (low, high)]
         text += f", {' to '.join(ends)} at the level of its test"
-    own = f" (their {count_of(pair.n, 'shared seed')})" if answer.shared is not None else ""
-    within = f" Shown to lie within the margin of {margin_text(answer)}." if pair.small else ""
+    own = f" (their {count_of(pair.shared, 'shared seed')})" if answer.shared is not None else ""
+    within = f" Shown to lie within the margin of {margin_text(answer)}." if pair.within_margin else ""
     return f"{text}{own}.{within}"
 
 
-def _cost(answer: Answer) -> str:
+def _cost(answer: PageSummary) -> str:
     names = answer.top or tuple(method.name for method in answer.methods[:1])
     if len(names) == 1:
         return _price(answer, names[0], [axis.key for axis in answer.axes], words=True)
@@ -80,7 +80,7 @@ def _cost(answer: Answer) -> str:
     return _range_of_costs(answer, names)
 
 
-def _price(answer: Answer, name: str, keys: Sequence[Key], *, words: bool = False) -> str:
+def _price(answer: PageSummary, name: str, keys: Sequence[Key], *, words: bool = False) -> str:
     said = {"time": " training", "memory": " memory", "size": " saved"}
     parts = []
     for axis in filter(None, map(answer.axis, keys)):
@@ -94,7 +94,7 @@ def _price(answer: Answer, name: str, keys: Sequence[Key], *, words: bool = Fals
     return f"{', '.join(parts)}." if parts else ""
 
 
-def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
+def _range_of_costs(answer: PageSummary, names: Iterable[str]) -> str:
     parts = []
     for axis in answer.axes:
         values = [value for name in names if (value := answer.value(name, axis.id)) is not None]
@@ -107,7 +107,7 @@ def _range_of_costs(answer: Answer, names: Iterable[str]) -> str:
     return f"{', '.join(parts)}." if parts else ""
 
 
-def _improving(answer: Answer) -> str:
+def _improving(answer: PageSummary) -> str:
     late = _late(answer)
     if not late:
         return ""
@@ -119,17 +119,17 @@ def _improving(answer: Answer) -> str:
     return f"{share} {kind}{who}{', in some runs' if some else ''}."
 
 
-def _late(answer: Answer) -> list[str]:
+def _late(answer: PageSummary) -> list[str]:
     """Return the methods that were still improving when a run of theirs ended."""
     return [method.name for method in answer.methods if method.name in answer.under]
 
 
-def _opening(answer: Answer, names: str) -> str:
+def _opening(answer: PageSummary, names: str) -> str:
     """Return names as the first words of a sentence: those of methods keep their case."""
     return capitalized(names) if answer.numbered else names
 
 
-def _worth_it(answer: Answer) -> str:
+def _worth_it(answer: PageSummary) -> str:
     """Return which methods are shown to beat the base model, where not all are."""
     base = next((method.name for method in answer.methods if method.base), None)
     if base is None or not answer.tested_by_score:
@@ -142,7 +142,7 @@ def _worth_it(answer: Answer) -> str:
     return f"Only {several(answer, over)} {'is' if len(over) == 1 else 'are'} shown to beat the base model."
 
 
-def _cheaper(answer: Answer) -> str:
+def _cheaper(answer: PageSummary) -> str:
     """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
     if answer.unranked:
         return f"Costs are shown, not ranked: {answer.unranked}."
@@ -166,7 +166,7 @@ def _cheaper(answer: Answer) -> str:
     return text
 
 
-def _cheapest_tied(answer: Answer, lead: str, time: Axis, quicker: Sequence[str]) -> str:
+def _cheapest_tied(answer: PageSummary, lead: str, time: Axis, quicker: Sequence[str]) -> str:
     """Return of those that may be best the cheapest on average, where it isn't shown to be cheaper than the first."""
     costs = {name: value for name in answer.top if (value := answer.value(name, time.id)) is not None}
     least = min(costs, key=costs.__getitem__, default=lead)
@@ -176,17 +176,17 @@ def _cheapest_tied(answer: Answer, lead: str, time: Axis, quicker: Sequence[str]
     return f"{_opening(answer, label(answer, least))} may be best too: {less} % less {time.title.lower()} on average. "
 
 
-def _far(answer: Answer, name: str, lead: str) -> str:
+def _far(answer: PageSummary, name: str, lead: str) -> str:
     relation, pair = answer.relation("score", name, lead), answer.pair("score", lead, name)
     if pair is None or relation == "untested":
         return "scores not tested"
-    gap = gap_text(answer, abs(pair.d))
+    gap = gap_text(answer, abs(pair.difference))
     if relation in {"open", "equal"}:
         return f"equal by {answer.score.title}" if relation == "equal" else f"can't tell by {answer.score.title}"
     return f"{gap} {'lower' if answer.score.better == 'higher' else 'higher'}"
 
 
-def _nothing_cheaper(answer: Answer, lead: str, cost: Axis) -> str:
+def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
     if cost.key != "time":
         return f"No {answer.noun} is shown to have a lower {cost.title.lower()}."
     memory, size = answer.axis("memory"), answer.axis("size")
@@ -200,11 +200,11 @@ def _nothing_cheaper(answer: Answer, lead: str, cost: Axis) -> str:
                 f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
             )
         return text
-    n = min((pair.n for pair in answer.pairs.get(cost.tested or "", ()) if pair.v != "untested"), default=0)
+    n = min((pair.shared for pair in answer.pairs.get(cost.tested or "", ()) if pair.verdict != "untested"), default=0)
     return f"No method is shown to train faster: times vary too much over {n} seeds."
 
 
-def _guessing(answer: Answer) -> str:
+def _guessing(answer: PageSummary) -> str:
     below = answer.guess.below if answer.guess else ()
     if not below:
         return ""
@@ -215,14 +215,14 @@ def _guessing(answer: Answer) -> str:
     return f"{who} {'is' if len(below) == 1 else 'are'} not shown to beat guessing."
 
 
-def _care(answer: Answer) -> str:
-    names = {name for pair in answer.pairs.get("score", ()) if pair.skew for name in (pair.a, pair.b)}
+def _care(answer: PageSummary) -> str:
+    names = {name for pair in answer.pairs.get("score", ()) if pair.uncertain for name in (pair.a, pair.b)}
     skewed = [method.name for method in answer.methods if method.name in names]
     return f"Skewed noise: take these verdicts with care: {several(answer, skewed)}." if skewed else ""
 
 
-def _sure(answer: Answer) -> str:
-    tested = [pair for pair in answer.pairs.get("score", ()) if pair.v != "untested"]
+def _sure(answer: PageSummary) -> str:
+    tested = [pair for pair in answer.pairs.get("score", ()) if pair.verdict != "untested"]
     if not tested:
         short = answer.methods[1:] and not answer.untested
         return f"No: no two {answer.noun}s share {answer.least} {answer.over}s." if short else ""
@@ -230,17 +230,17 @@ def _sure(answer: Answer) -> str:
     if answer.ranks:
         return f"For {answer.over}s like these: {few} over them."
     if answer.over == "row":
-        return _sure_over_rows(answer, few, marked=any(pair.skew for pair in tested))
-    if (seeds := min(answer.seeds, *(pair.n for pair in tested))) < FEW_SEEDS:
+        return _sure_over_rows(answer, few, marked=any(pair.uncertain for pair in tested))
+    if (seeds := min(answer.seeds, *(pair.shared for pair in tested))) < FEW_SEEDS:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
-        found = any(pair.v == "different" for pair in tested)
+        found = any(pair.verdict == "different" for pair in tested)
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
     if answer.winner("score"):
         return f"Yes, {_held(answer)}: {few} here."
     return f"Not {_unsure(answer)}. Verdicts hold {_held(answer)}: {few} here."
 
 
-def _sure_over_rows(answer: Answer, few: str, *, marked: bool) -> str:
+def _sure_over_rows(answer: PageSummary, few: str, *, marked: bool) -> str:
     rows = f" {capitalized(answer.rows_text)} are few." if answer.rows < FEW_ROWS else ""
     sure = f"{few}.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
     if answer.noun != "method":
@@ -248,7 +248,7 @@ def _sure_over_rows(answer: Answer, few: str, *, marked: bool) -> str:
     return f"Only for these trained models: another seed may order the methods otherwise. For other test rows, {sure}"
 
 
-def _next(answer: Answer) -> str:
+def _next(answer: PageSummary) -> str:
     """Return what to do next: what decides most of what is open, else what to take."""
     if len(answer.methods) < 2 or answer.noun != "method" or answer.ranks:
         return ""
@@ -258,14 +258,16 @@ def _next(answer: Answer) -> str:
     late = _late(answer)
     if len(late) > len(trained) / 2:
         return f"Train longer: {len(late)} of {len(trained)} were still improving."
-    opened = [pair for pair in answer.pairs["score"] if pair.v == "undecided" and {pair.a, pair.b} <= set(answer.top)]
+    opened = [
+        pair for pair in answer.pairs["score"] if pair.verdict == "undecided" and {pair.a, pair.b} <= set(answer.top)
+    ]
     if opened:
         return _to_decide(answer, opened)
     take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
     return "Repeat the runs one at a time to rank costs." if answer.unranked else take
 
 
-def _to_decide(answer: Answer, opened: Sequence[Pair]) -> str:
+def _to_decide(answer: PageSummary, opened: Sequence[Pair]) -> str:
     """Return what would tell those apart that may be best."""
     if answer.rows < FEW_ROWS:
         return f"Use more test rows: {answer.rows_text} leave much open."
@@ -274,12 +276,12 @@ def _to_decide(answer: Answer, opened: Sequence[Pair]) -> str:
     return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
 
 
-def _held(answer: Answer) -> str:
+def _held(answer: PageSummary) -> str:
     """Return under what the verdicts of seeds hold."""
     return "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
 
 
-def _unsure(answer: Answer) -> str:
+def _unsure(answer: PageSummary) -> str:
     """Return between which methods nothing is sure."""
     if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
         return f"for {several(answer, untested)}, which shares too few seeds"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Answer, Failure, Guess, Setup
+from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Setup
 from hpml_bench.report.answer.summary import score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import untrained
@@ -18,12 +18,12 @@ from hpml_bench.report.tables import option_list
 from hpml_bench.system.text import sanitize
 
 
-def answer_of(results: Results) -> Answer:
+def answer_of(results: Results) -> PageSummary:
     """Return the answer of the compared runs; sections share it, so it is built once."""
     return results.once(_answer)
 
 
-def _answer(results: Results) -> Answer:
+def _answer(results: Results) -> PageSummary:
     found = results.verdicts
     return summarize(replace(found, scores=replace(found.scores, facts=facts_of(results))))
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.model import Answer
+from hpml_bench.report.answer.model import PageSummary
 
 NARROWEST = 40
 """Characters below which nothing is narrowed any more."""
@@ -18,7 +18,7 @@ LONGEST_NAME = 40
 SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 
 
-def lines(answer: Answer, width: int) -> list[str]:
+def lines(answer: PageSummary, width: int) -> list[str]:
     """Return what the first screen says, in lines of at most `width` characters."""
     width = max(NARROWEST, width)
     said = (words.banner(answer), words.headline(answer), ", ".join(words.setup_line(answer)))
@@ -26,7 +26,7 @@ def lines(answer: Answer, width: int) -> list[str]:
     return [*found, "", *_table(answer, width)] if answer.methods else found
 
 
-def _table(answer: Answer, width: int) -> Iterator[str]:
+def _table(answer: PageSummary, width: int) -> Iterator[str]:
     """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself."""
     columns = _columns(answer, min(LONGEST_NAME, width // 3))
     while len(columns) > 2 and width - _taken(columns) < VERDICT:
@@ -40,7 +40,7 @@ def _table(answer: Answer, width: int) -> Iterator[str]:
         yield from (" " * last + line for line in more)
 
 
-def _columns(answer: Answer, longest: int) -> list[list[str]]:
+def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
     """Return the columns but the verdict: a header, then a cell per method."""
     unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
@@ -56,7 +56,7 @@ def _columns(answer: Answer, longest: int) -> list[list[str]]:
     return columns
 
 
-def _name(answer: Answer, name: str, longest: int) -> str:
+def _name(answer: PageSummary, name: str, longest: int) -> str:
     """Return a method's name, with its number where sentences use that."""
     shown = terms.row_name(answer, name)
     shown = shown if len(shown) <= longest else f"{shown[: longest - 3]}..."

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Mark, Section, Table, Tabs, Text
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Answer, Axis
+from hpml_bench.report.answer.model import Axis, PageSummary
 from hpml_bench.report.tables import MISSING, Cell, capitalized, number, section_of, table
 
 SIGNS: dict[Mark, str] = {"better": "▲", "worse": "▼", "open": "?", "equal": "="}
 LEGEND = "Read a row: its {} against each column. ▲ shown better, ▼ shown worse, ? can't tell, = equal."
 
 
-def matrix_section(answer: Answer) -> Section | None:
+def matrix_section(answer: PageSummary) -> Section | None:
     """Return a table of differences per score and tested cost, one shown at a time; None where no pair was tested."""
     if not answer.decided:
         return None
@@ -26,13 +26,13 @@ def matrix_section(answer: Answer) -> Section | None:
     )
 
 
-def _label(answer: Answer, axis: Axis | None) -> str:
+def _label(answer: PageSummary, axis: Axis | None) -> str:
     if axis is None:
         return capitalized(answer.score.title)
     return axis.title if axis.tested == axis.id else "Memory added"
 
 
-def _table(answer: Answer, axis: Axis | None) -> Table | None:
+def _table(answer: PageSummary, axis: Axis | None) -> Table | None:
     """Return the differences by score, or factors by a cost, row against column; None where none was compared."""
     key, metric = ("score", "score") if axis is None else (axis.key, axis.tested or "")
     pairs = answer.pairs.get(metric, ())
@@ -59,7 +59,7 @@ def _table(answer: Answer, axis: Axis | None) -> Table | None:
     return made.model_copy(update={"marks": tuple(marks)})
 
 
-def _cell(answer: Answer, metric: str, name: str, other: str, mark: Mark | None) -> Cell:
+def _cell(answer: PageSummary, metric: str, name: str, other: str, mark: Mark | None) -> Cell:
     pair = None if name == other else answer.pair(metric, name, other)
     if pair is None:
         return (MISSING if name != other else " ", None)

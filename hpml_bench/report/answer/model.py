@@ -7,9 +7,9 @@ of the first method less the second, of costs the factor first / second.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from hpml_bench.suite.base import Frozen, Line
 
@@ -20,71 +20,80 @@ Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Relation = Literal["better", "worse", "equal", "open", "untested"]
 
 
-class Values(Frozen):
+def Short(key: str, default: Any = ...) -> Any:  # noqa: N802 - a field, as pydantic's Field
+    """Return a field that is short in report.json, which repeats it by the thousand."""
+    return Field(default, validation_alias=AliasChoices(key), serialization_alias=key)
+
+
+class _Short(Frozen):
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+
+class Values(_Short):
     """A method's values of one metric."""
 
-    m: float
+    mean: float = Short("m")
     """Mean over the seeds that all methods share, else over the method's own."""
-    lo: float | None = None
-    hi: float | None = None
+    low: float | None = Short("lo", None)
+    high: float | None = Short("hi", None)
     """Ends of the mean's own 95 % interval; none under two seeds."""
     runs: tuple[float, ...] = ()
     """Value of each seed that the mean is over, by seed."""
 
 
-class Method(Frozen):
+class Method(_Short):
     """A method's place among the others, and its values."""
 
     name: Line
     kind: Line
     base: bool = False
     """Whether it trains nothing: the base model as it is."""
-    place: tuple[int, int] | None = None
+    rank_range: tuple[int, int] | None = Short("place", None)
     """Ranks by score that the verdicts leave possible, from 1; none without a test."""
     front: Literal["on", "off", "undecided"] | None = None
     """Place on the Pareto front over score and costs."""
-    by: tuple[Line, ...] = ()
+    dominated_by: tuple[Line, ...] = Short("by", ())
     """Methods that are shown to be better in one of these and better or equal in the others."""
     seeds: int
     """Seeds with a compared run."""
     settings: tuple[tuple[Line, Line], ...] = ()
     """Title and value of what a suite sets for it: kind, learning rate, options."""
-    v: dict[str, Values]
+    values: dict[str, Values] = Short("v")
     """Values of `score`, and of the costs by their axes' id."""
 
 
-class Pair(Frozen):
+class Pair(_Short):
     """The comparison of two methods on one metric, over the seeds both have."""
 
     a: Line
     b: Line
-    v: Literal["different", "equivalent", "undecided", "untested"]
-    w: Line | None
+    verdict: Literal["different", "equivalent", "undecided", "untested"] = Short("v")
+    winner: Line | None = Short("w")
     """The method that is shown to be better."""
-    d: float
+    difference: float = Short("d")
     """Mean difference a - b; of costs the factor a / b."""
-    lo: float | None
-    hi: float | None
+    ci_low: float | None = Short("lo", None)
+    ci_high: float | None = Short("hi", None)
     """Ends of its 95 % interval, the widest where several tests decide; no page shows it."""
-    wlo: float | None
-    whi: float | None
-    """Ends at the level at which the page decides the pair: without 0 (1 of a factor) just where `v` is different."""
-    p: float | None
-    ph: float | None
+    decided_low: float | None = Short("wlo", None)
+    decided_high: float | None = Short("whi", None)
+    """Interval at the adjusted level of this pair; excludes 0 (a factor: 1) exactly when the verdict is `different`."""
+    p: float | None = None
+    p_adjusted: float | None = Short("ph", None)
     """p adjusted over the page; below 0.05 is a verdict."""
-    need: int | None
+    need: int | None = None
     """Seeds, fixed before, that would decide with a chance of 80 % if the difference is as measured; none if over
     10,000 or unknown."""
-    n: int
-    """Seeds that both have."""
-    small: bool = False
+    shared: int = Short("n")
+    """Seeds, or rows, that both have."""
+    within_margin: bool = Short("small", False)
     """Whether it is shown to be both different and within the margin."""
-    skew: bool = False
+    uncertain: bool = Short("skew", False)
     """Whether the noise looks skewed, where tests claim too much."""
     p_margin: float | None = None
     p_margin_adjusted: float | None = None
     """p of a difference as large as the margin or larger, alone and adjusted over the page."""
-    found: float | None = None
+    detectable: float | None = Short("found", None)
     """Least true difference that so many seeds find with a chance of 80 %; of costs in per cent."""
 
     def other(self, name: str) -> str:
@@ -148,7 +157,7 @@ class Failure(Frozen):
     status: Line
 
 
-class Answer(Frozen):
+class PageSummary(Frozen):
     """Everything that the first screen says; the methods by score, best mean first."""
 
     v: Literal[1] = VERSION
@@ -230,8 +239,8 @@ class Answer(Frozen):
 
     def value(self, name: str, metric: str) -> float | None:
         """Return a method's mean of a metric."""
-        found = self.by_name[name].v.get(metric)
-        return None if found is None else found.m
+        found = self.by_name[name].values.get(metric)
+        return None if found is None else found.mean
 
     @cached_property
     def _pairs(self) -> dict[tuple[str, str, str], Pair]:
@@ -249,11 +258,11 @@ class Answer(Frozen):
             p, q = self.value(one, axis.id), self.value(other, axis.id)
             return "untested" if p is None or q is None else "better" if p < q else "worse" if p > q else "equal"
         pair = self.pair("score" if by == "score" else (axis.tested if axis else None) or "", one, other)
-        if pair is None or pair.v == "untested":
+        if pair is None or pair.verdict == "untested":
             return "untested"
-        if pair.w:
-            return "better" if pair.w == one else "worse"
-        return "equal" if pair.v == "equivalent" else "open"
+        if pair.winner:
+            return "better" if pair.winner == one else "worse"
+        return "equal" if pair.verdict == "equivalent" else "open"
 
     def related(self, name: str, relation: Relation, by: str = "score") -> tuple[str, ...]:
         """Return the methods to which a method stands in a relation, in the table's order."""
@@ -273,7 +282,9 @@ class Answer(Frozen):
     def _unbeaten(self, by: str) -> tuple[str, ...]:
         axis = next((axis for axis in self.axes if axis.key == by), None)
         metric = "score" if by == "score" else axis.id if axis else ""
-        names = [method.name for method in self.methods if metric in method.v and not (method.base and by == "size")]
+        names = [
+            method.name for method in self.methods if metric in method.values and not (method.base and by == "size")
+        ]
         stands = {one: [self.relation(by, one, other) for other in names if other != one] for one in names}
         return tuple(name for name, to in stands.items() if set(to) - {"untested"} and "worse" not in to)
 
@@ -283,7 +294,7 @@ class Answer(Frozen):
         axis = next((axis for axis in self.axes if axis.key == by), None)
         metric = "score" if by == "score" else axis.id if axis else ""
         rivals = [
-            m.name for m in self.methods if metric in m.v and m.name not in best and not (m.base and by == "size")
+            m.name for m in self.methods if metric in m.values and m.name not in best and not (m.base and by == "size")
         ]
         alone = len(best) == 1 and rivals and all(self.relation(by, best[0], other) == "better" for other in rivals)
         return best[0] if alone else None
@@ -296,12 +307,12 @@ class Answer(Frozen):
     @cached_property
     def decided(self) -> bool:
         """Whether any pair was tested."""
-        return any(pair.v != "untested" for pairs in self.pairs.values() for pair in pairs)
+        return any(pair.verdict != "untested" for pairs in self.pairs.values() for pair in pairs)
 
     @cached_property
     def tested_by_score(self) -> frozenset[str]:
         """Methods with a test of their score."""
-        return frozenset(n for c in self.pairs.get("score", ()) if c.v != "untested" for n in (c.a, c.b))
+        return frozenset(n for c in self.pairs.get("score", ()) if c.verdict != "untested" for n in (c.a, c.b))
 
     def unproven(self, name: str) -> bool:
         """Return whether a method is not shown to beat guessing, or the base model where that is among the methods."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
-from hpml_bench.report.answer.model import Answer, Axis, Method, Relation
+from hpml_bench.report.answer.model import Axis, Method, PageSummary, Relation
 from hpml_bench.report.pictures.differences import Bars, bars
 from hpml_bench.report.pictures.layout import MANY
 from hpml_bench.report.pictures.screen import CostPicture, pictures
@@ -68,7 +68,7 @@ class Legend(NamedTuple):
     """Methods that the picture lacks."""
 
 
-def context(answer: Answer) -> dict[str, object]:
+def context(answer: PageSummary) -> dict[str, object]:
     """Return what answer.html.j2 shows."""
     drawn = pictures(answer)
     of = bars(answer, 84 if answer.numbered else 96)
@@ -97,7 +97,7 @@ def context(answer: Answer) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _data(answer: Answer) -> str:
+def _data(answer: PageSummary) -> str:
     """Return what the page's script reads: report.json, with the pairs' relations in place of their numbers.
 
     `relations` has for the score and each cost a text per method, with a letter per method: how the one stands to the
@@ -112,7 +112,7 @@ def _data(answer: Answer) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def sheets(answer: Answer) -> list[str]:
+def sheets(answer: PageSummary) -> list[str]:
     """Return the rules by which a page shows the chosen one of costs that answer.css doesn't know; none without one."""
     keys = [axis.key for axis in answer.axes if axis.key not in OF_SUITES]
     if not keys:
@@ -128,18 +128,18 @@ def _unit(axis: Axis) -> str:
     return "" if terms.own_units(axis) else axis.unit
 
 
-def _best(answer: Answer) -> str:
+def _best(answer: PageSummary) -> str:
     """Return how the first method is named in the head of the differences."""
     return terms.label(answer, answer.methods[0].name) if answer.methods else ""
 
 
-def _caption(answer: Answer) -> tuple[str, ...]:
+def _caption(answer: PageSummary) -> tuple[str, ...]:
     """Return the sentences that explain the bars; none where there is nothing to compare."""
     if len(answer.methods) < 2:
         return ()
     if not answer.tested_by_score:
         return (f"Hollow dot: difference to {_best(answer)}, not tested.",)
-    drawn = any(pair.wlo is not None for pair in answer.pairs["score"])
+    drawn = any(pair.decided_low is not None for pair in answer.pairs["score"])
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
         f"Bar: difference to {_best(answer)}.",
@@ -149,10 +149,10 @@ def _caption(answer: Answer) -> tuple[str, ...]:
     )
 
 
-def legend(answer: Answer, picture: CostPicture) -> Legend:
+def legend(answer: PageSummary, picture: CostPicture) -> Legend:
     """Return what a picture's colours and lines mean."""
     chips = {words.verdict(answer, name).chip for name in answer.top}
-    lost = [name for name in picture.lost if "score" in answer.by_name[name].v]
+    lost = [name for name in picture.lost if "score" in answer.by_name[name].values]
     untrained = all(answer.by_name[name].base for name in lost)
     named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
     return Legend(
@@ -161,16 +161,16 @@ def legend(answer: Answer, picture: CostPicture) -> Legend:
     )
 
 
-def _row(answer: Answer, of: Bars, method: Method) -> Row:
-    name, score = method.name, method.v.get("score")
+def _row(answer: PageSummary, of: Bars, method: Method) -> Row:
+    name, score = method.name, method.values.get("score")
     verdict = words.verdict(answer, name)
     return Row(
         at=answer.number[name],
         name=name,
         pieces=_pieces(terms.row_name(answer, name)),
         top=name in answer.top,
-        score=MISSING if score is None else terms.score_text(answer, score.m, unit=False),
-        value=None if score is None else score.m,
+        score=MISSING if score is None else terms.score_text(answer, score.mean, unit=False),
+        value=None if score is None else score.mean,
         difference=of.value.get(name),
         bar=of.svg.get(name, ""),
         said=of.said.get(name, ""),
@@ -183,11 +183,11 @@ def _row(answer: Answer, of: Bars, method: Method) -> Row:
     )
 
 
-def _cell(answer: Answer, axis: Axis, method: Method) -> Cell:
-    found = method.v.get(axis.id)
+def _cell(answer: PageSummary, axis: Axis, method: Method) -> Cell:
+    found = method.values.get(axis.id)
     if found is None:
         return Cell(axis.key, MISSING, None)
-    return Cell(axis.key, terms.cost_text(answer, axis.id, found.m, unit=False), found.m)
+    return Cell(axis.key, terms.cost_text(answer, axis.id, found.mean, unit=False), found.mean)
 
 
 def _pieces(name: str) -> tuple[str, ...]:

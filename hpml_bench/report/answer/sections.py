@@ -8,7 +8,7 @@ from itertools import combinations
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.model import Answer, Axis, Method, Pair
+from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
 from hpml_bench.report.tables import MISSING, Cell, capitalized, number, p_cell, rank, sentence_list, table
 
 SAID = {"better": "better", "worse": "worse", "open": "can't tell", "equal": "equal", "untested": "not tested"}
@@ -27,18 +27,18 @@ MOST = 20
 LIKE_FIRST = "The columns are those of the first table of pairs."
 
 
-def places(answer: Answer) -> Table:
+def places(answer: PageSummary) -> Table:
     """Return a row per method with its place, its score and the score's interval."""
     unit = f" ({answer.score.unit})" if answer.score.unit else ""
     rows: list[list[Cell]] = []
     for method in answer.methods:
-        if (score := method.v.get("score")) is None:
+        if (score := method.values.get("score")) is None:
             continue
         ends = [
-            None if end is None else (terms.score_text(answer, end, unit=False), end) for end in (score.lo, score.hi)
+            None if end is None else (terms.score_text(answer, end, unit=False), end) for end in (score.low, score.high)
         ]
-        shown = (terms.score_text(answer, score.m, unit=False), score.m)
-        rows.append([method.name, rank(method.place), shown, *ends, len(score.runs)])
+        shown = (terms.score_text(answer, score.mean, unit=False), score.mean)
+        rows.append([method.name, rank(method.rank_range), shown, *ends, len(score.runs)])
     notes = [
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
         f"worse. Low and high: 95 % of the mean, for {answer.judged}."
@@ -50,7 +50,7 @@ def places(answer: Answer) -> Table:
 # Every pair in numbers
 
 
-def pair_tables(answer: Answer) -> Iterator[Table]:
+def pair_tables(answer: PageSummary) -> Iterator[Table]:
     """Yield a table of pairs for the score and each tested cost; the first explains the columns of all."""
     notes = list(_reading(answer))
     tested: list[Axis | None] = [None, *(axis for axis in answer.axes if axis.tested)]
@@ -60,14 +60,16 @@ def pair_tables(answer: Answer) -> Iterator[Table]:
             notes = [LIKE_FIRST]
 
 
-def _pairs(answer: Answer, axis: Axis | None, notes: list[str]) -> Table:
+def _pairs(answer: PageSummary, axis: Axis | None, notes: list[str]) -> Table:
     metric = "score" if axis is None else axis.tested or ""
     pairs, by_rows = answer.pairs[metric], answer.over == "row"
     margin = answer.score.margin if axis is None else axis.margin
-    if any(pair.skew for pair in pairs):
+    if any(pair.uncertain for pair in pairs):
         notes = [*notes, f"{MARK} {UNCERTAIN}"]
-    value = "score" if axis is None else metric if any(metric in method.v for method in answer.methods) else axis.id
-    named = [method.name for method in answer.methods if value in method.v]
+    value = (
+        "score" if axis is None else metric if any(metric in method.values for method in answer.methods) else axis.id
+    )
+    named = [method.name for method in answer.methods if value in method.values]
     never = [f"{a} and {b}" for a, b in combinations(named, 2) if answer.pair(metric, a, b) is None]
     if never:
         notes = [*notes, f"Never compared, since they share no seed: {sentence_list(never)}."]
@@ -85,43 +87,51 @@ def _pairs(answer: Answer, axis: Axis | None, notes: list[str]) -> Table:
     return table(f"pairs_{name}", f"Pairs by {title}", columns, rows, notes)
 
 
-def _row(answer: Answer, axis: Axis | None, pair: Pair, *, margin: bool) -> list[Cell]:
+def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) -> list[Cell]:
     by_rows = answer.over == "row" and axis is None
     detectable: Cell = MISSING
-    if pair.found is not None:
-        shown = f"{number(pair.found, '.2g' if pair.found < 100 else '.0f')} %" if axis else _gap(answer, pair.found)
-        detectable = (shown, pair.found)
+    if pair.detectable is not None:
+        shown = (
+            f"{number(pair.detectable, '.2g' if pair.detectable < 100 else '.0f')} %"
+            if axis
+            else _gap(answer, pair.detectable)
+        )
+        detectable = (shown, pair.detectable)
     needed: Cell = MISSING
-    if pair.v == "undecided":
-        beyond = MISSING if pair.wlo is None else "none" if axis is None else "> 10,000"
+    if pair.verdict == "undecided":
+        beyond = MISSING if pair.decided_low is None else "none" if axis is None else "> 10,000"
         needed = (number(pair.need, "d"), float(pair.need)) if pair.need else beyond
-    verdict = f"{pair.w} is better{', within the margin' if pair.small else ''}" if pair.w else VERDICTS[pair.v]
+    verdict = (
+        f"{pair.winner} is better{', within the margin' if pair.within_margin else ''}"
+        if pair.winner
+        else VERDICTS[pair.verdict]
+    )
     return [
         f"{pair.a} {'−' if axis is None else '/'} {pair.b}",
-        verdict + (f" {MARK}" if pair.skew else ""),
-        (_gap(answer, pair.d) if axis is None else number(pair.d, ".3f"), pair.d),
-        _between(answer, pair.wlo, pair.whi, ratio=axis is not None),
+        verdict + (f" {MARK}" if pair.uncertain else ""),
+        (_gap(answer, pair.difference) if axis is None else number(pair.difference, ".3f"), pair.difference),
+        _between(answer, pair.decided_low, pair.decided_high, ratio=axis is not None),
         p_cell(pair.p),
-        p_cell(pair.ph),
+        p_cell(pair.p_adjusted),
         *([p_cell(pair.p_margin), p_cell(pair.p_margin_adjusted)] if margin else []),
         *([] if answer.over == "row" else [detectable]),
         needed,
-        *([] if by_rows else [pair.n]),
+        *([] if by_rows else [pair.shared]),
     ]
 
 
-def _gap(answer: Answer, value: float) -> str:
+def _gap(answer: PageSummary, value: float) -> str:
     return terms.gap_text(answer, value, unit=False)
 
 
-def _between(answer: Answer, low: float | None, high: float | None, *, ratio: bool = False) -> str:
+def _between(answer: PageSummary, low: float | None, high: float | None, *, ratio: bool = False) -> str:
     """Return an interval of a difference, or of a factor, as `[low, high]`."""
     if low is None or high is None:
         return MISSING
     return f"[{', '.join(number(end, '.3f') if ratio else _gap(answer, end) for end in (low, high))}]"
 
 
-def _reading(answer: Answer) -> Iterator[str]:
+def _reading(answer: PageSummary) -> Iterator[str]:
     """Yield how the tables of pairs are read."""
     costs = [axis for axis in answer.axes if axis.tested]
     factors = " Costs: factors first / second within a seed, paired t of logarithms." if costs else ""
@@ -156,7 +166,7 @@ def _reading(answer: Answer) -> Iterator[str]:
 # Each method, or system
 
 
-def each_section(answer: Answer) -> Section | None:
+def each_section(answer: PageSummary) -> Section | None:
     """Return a fold per method, the best mean first; None without one."""
     if not answer.methods:
         return None
@@ -169,7 +179,7 @@ def each_section(answer: Answer) -> Section | None:
     )
 
 
-def _fold(answer: Answer, method: Method) -> Fold:
+def _fold(answer: PageSummary, method: Method) -> Fold:
     n, noun = answer.number[method.name], "options" if answer.noun == "method" else "runs"
     facts = table(f"method_{n}", f"{method.name}: scores, costs, {noun}", ("What", "Value"), _facts(answer, method))
     blocks = [facts, *([_against(answer, method)] if 1 < len(answer.methods) <= MOST else [])]
@@ -181,20 +191,20 @@ def _fold(answer: Answer, method: Method) -> Fold:
     )
 
 
-def _facts(answer: Answer, method: Method) -> Iterator[list[Cell]]:
-    score, run = method.v.get("score"), "seed" if answer.noun == "method" else "run"
+def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
+    score, run = method.values.get("score"), "seed" if answer.noun == "method" else "run"
     if score is not None:
         unit = f" ({answer.score.unit})" if answer.score.unit else ""
-        ends = [terms.score_text(answer, end, unit=False) for end in (score.lo, score.hi) if end is not None]
+        ends = [terms.score_text(answer, end, unit=False) for end in (score.low, score.high) if end is not None]
         own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
         yield [
             f"{capitalized(answer.score.title)}{unit}, {terms.count_of(len(score.runs), run)}",
-            terms.score_text(answer, score.m, unit=False) + own,
+            terms.score_text(answer, score.mean, unit=False) + own,
         ]
         each = [terms.score_text(answer, value, unit=False) for value in score.runs]
         yield [f"{capitalized(run)} by {run}", ", ".join(each)]
     for axis in answer.axes:
-        if axis.id in method.v:
+        if axis.id in method.values:
             yield [axis.title, _cost(answer, axis, method)]
     for title, value in method.settings:
         yield [title, value]
@@ -202,19 +212,19 @@ def _facts(answer: Answer, method: Method) -> Iterator[list[Cell]]:
         yield ["At the end", f"still improving in {late} of {terms.count_of(method.seeds, 'run')}"]
 
 
-def _cost(answer: Answer, axis: Axis, method: Method) -> str:
-    values = method.v[axis.id]
-    text = terms.cost_text(answer, axis.id, values.m)
-    if not axis.exact and values.lo is not None and values.hi is not None:
-        ends = [terms.cost_text(answer, axis.id, end, unit=False) for end in (values.lo, values.hi)]
+def _cost(answer: PageSummary, axis: Axis, method: Method) -> str:
+    values = method.values[axis.id]
+    text = terms.cost_text(answer, axis.id, values.mean)
+    if not axis.exact and values.low is not None and values.high is not None:
+        ends = [terms.cost_text(answer, axis.id, end, unit=False) for end in (values.low, values.high)]
         text += f"; 95 % interval {' to '.join(ends)}"
-    added = [key for key in method.v if key not in {"score", *(other.id for other in answer.axes)}]
+    added = [key for key in method.values if key not in {"score", *(other.id for other in answer.axes)}]
     if axis.key == "memory" and added:
-        text += f"; training adds {terms.cost_text(answer, added[0], method.v[added[0]].m)}"
+        text += f"; training adds {terms.cost_text(answer, added[0], method.values[added[0]].mean)}"
     return text
 
 
-def _against(answer: Answer, method: Method) -> Table:
+def _against(answer: PageSummary, method: Method) -> Table:
     """Return the method's difference to each other one, its interval, and the verdicts by score and tested cost."""
     tested = [axis for axis in answer.axes if axis.tested]
     unit = f" ({answer.score.difference_unit})" if answer.score.difference_unit else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Answer, Axis, Failure, Method, Pair, Score, Setup, Values
+from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, Score, Setup, Values
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
 from hpml_bench.report.tables import capitalized, sentence_list
@@ -34,7 +34,7 @@ LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
 Costs = Mapping[CostDefinition, Axis]
 
 
-def summarize(found: Verdicts) -> Answer:
+def summarize(found: Verdicts) -> PageSummary:
     """Return the answer of one data set."""
     scores, facts = found.scores, found.scores.facts
     scale, score_unit = score_scale(scores)
@@ -42,7 +42,7 @@ def summarize(found: Verdicts) -> Answer:
     names = [sanitize(name) for name in scores.systems]  # an answer's names are of one printable line
     methods = [_method(found, name, axes, scale) for name in scores.systems]
     sign = -1.0 if scores.score.better == "higher" else 1.0
-    methods.sort(key=lambda method: sign * method.v["score"].m if "score" in method.v else math.inf)
+    methods.sort(key=lambda method: sign * method.values["score"].mean if "score" in method.values else math.inf)
     pairs = {"score": tuple(_pair(found, c, scale) for c in found.score)}
     pairs |= {
         axis.tested: tuple(pair_of(c, "lower") for c in found.costs[ranking_cost(scores, cost).column])
@@ -56,7 +56,7 @@ def summarize(found: Verdicts) -> Answer:
     untried = facts.untried if facts else [one.system for one in scores.failed if one.system not in names]
     runs = sum(m.runs for m in facts.methods.values()) if facts else sum(len(of) for of in scores.means.values())
     most = max((len(of) for of in scores.means.values()), default=0)
-    return Answer(
+    return PageSummary(
         suite=facts.suite if facts else scores.title,
         description=facts.description if facts else "",
         model=facts.model if facts else "",
@@ -163,10 +163,10 @@ def _runs_text(scores: AlignedScores) -> str:
 
 def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], pairs: Sequence[Pair]) -> Score:
     score = found.scores.score
-    means = {method.name: method.v["score"].m for method in methods if "score" in method.v}
+    means = {method.name: method.values["score"].mean for method in methods if "score" in method.values}
     largest = max(map(abs, means.values()), default=1.0)
     digits = 1 if unit == "%" else terms.decimals(largest, 3) if largest else 2
-    alike = [p for p in pairs if p.w and round(means[p.a], digits) == round(means[p.b], digits)]
+    alike = [p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)]
     digits = max([digits, *(terms.resolving(p, digits) for p in alike)])  # no two shown to differ print alike
     return Score(
         id=_slug(score.name, "_") or "score",
@@ -222,15 +222,15 @@ def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:
             v[key] = _values(by_run, cost_scale(scores, cost)[0], low, interval.high)
     place = found.front.get(name)
     return Method(
-        name=name, kind=own.kind, base=own.base, place=found.ranks.get(name), front=place.place if place else None,
-        by=place.by if place else (), seeds=own.runs, settings=own.settings, v=v,
+        name=name, kind=own.kind, base=own.base, rank_range=found.ranks.get(name), front=place.place if place else None,
+        dominated_by=place.by if place else (), seeds=own.runs, settings=own.settings, values=v,
     )  # fmt: skip
 
 
 def _values(runs: Mapping[int, float], scale: float, low: float | None, high: float | None) -> Values:
     ends = [None if end is None else plain(scale * end) for end in (low, high)]
     each = tuple(plain(scale * runs[run]) for run in sorted(runs))
-    return Values(m=plain(scale * float(np.mean(list(runs.values())))), lo=ends[0], hi=ends[1], runs=each)
+    return Values(mean=plain(scale * float(np.mean(list(runs.values())))), low=ends[0], high=ends[1], runs=each)
 
 
 def _own_interval(found: Verdicts, name: str, runs: Mapping[int, float]) -> tuple[float | None, float | None]:
@@ -269,9 +269,9 @@ def _pair(found: Verdicts, c: Comparison, scale: float) -> Pair:
     made = pair_of(c, scores.score.better, scale)
     update: dict[str, object] = {"need": needed(found, c)}
     if found.by_rows:
-        update["n"] = scores.count or 0
+        update["shared"] = scores.count or 0
     if c.detectable is not None and scores.bounded and c.detectable > scores.range:
-        update["found"] = None
+        update["detectable"] = None
     return made.model_copy(update=update)
 
 
@@ -285,22 +285,22 @@ def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
     return Pair(
         a=c.a,
         b=c.b,
-        v=c.verdict,
-        w=c.winner(better),
-        d=plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
-        lo=shown(c.difference.low),
-        hi=shown(c.difference.high),
-        wlo=shown(low),
-        whi=shown(high),
+        verdict=c.verdict,
+        winner=c.winner(better),
+        difference=plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
+        ci_low=shown(c.difference.low),
+        ci_high=shown(c.difference.high),
+        decided_low=shown(low),
+        decided_high=shown(high),
         p=c.p,
-        ph=c.p_adjusted,
+        p_adjusted=c.p_adjusted,
         need=c.seeds_needed,
-        n=c.difference.n,
-        small=c.verdict == "different" and c.equivalent,
-        skew=c.uncertain,
+        shared=c.difference.n,
+        within_margin=c.verdict == "different" and c.equivalent,
+        uncertain=c.uncertain,
         p_margin=c.p_equivalent,
         p_margin_adjusted=c.p_equivalent_adjusted,
-        found=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
+        detectable=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
     )
 
 

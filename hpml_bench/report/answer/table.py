@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.model import Answer, Axis, Method
+from hpml_bench.report.answer.model import Axis, Method, PageSummary
 from hpml_bench.report.pictures.differences import difference
 from hpml_bench.report.tables import MISSING, capitalized, number
 
 
-def answer_table(answer: Answer) -> Table:
+def answer_table(answer: PageSummary) -> Table:
     """Return a row per method, the best mean first: score, difference to the best mean, verdict, costs."""
     score = answer.score
     best = answer.methods[0].name if answer.methods else ""
@@ -34,8 +34,8 @@ _Cell = tuple[str, float | str | None]
 """A cell's text and the value behind it."""
 
 
-def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
-    name, score = method.name, method.v.get("score")
+def _row(answer: PageSummary, method: Method, best: str) -> tuple[_Cell, ...]:
+    name, score = method.name, method.values.get("score")
     gap = difference(answer, name, best) if name != best else None
 
     def shown(value: float | None) -> _Cell:
@@ -43,7 +43,7 @@ def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
 
     return (
         (name, name),
-        (MISSING, None) if score is None else (terms.score_text(answer, score.m, unit=False), score.m),
+        (MISSING, None) if score is None else (terms.score_text(answer, score.mean, unit=False), score.mean),
         shown(gap.d if gap else None),
         shown(gap.low if gap else None),
         shown(gap.high if gap else None),
@@ -53,7 +53,7 @@ def _row(answer: Answer, method: Method, best: str) -> tuple[_Cell, ...]:
     )
 
 
-def _verdict(answer: Answer, name: str) -> str:
+def _verdict(answer: PageSummary, name: str) -> str:
     behind = answer.related(name, "worse")
     return words.verdict(answer, name).chip or (f"behind {', '.join(behind)}" if behind else "")
 
@@ -62,9 +62,9 @@ def _text(text: str) -> _Cell:
     return text or MISSING, text or None
 
 
-def _cost(answer: Answer, axis: Axis, method: Method) -> _Cell:
-    found = method.v.get(axis.id)
+def _cost(answer: PageSummary, axis: Axis, method: Method) -> _Cell:
+    found = method.values.get(axis.id)
     if found is None:
         return MISSING, None
-    text = number(found.m) if terms.own_units(axis) else terms.cost_text(answer, axis.id, found.m, unit=False)
-    return text, found.m
+    text = number(found.mean) if terms.own_units(axis) else terms.cost_text(answer, axis.id, found.mean, unit=False)
+    return text, found.mean

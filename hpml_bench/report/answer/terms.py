@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hpml_bench.report.answer.model import Answer, Axis, Pair
+from hpml_bench.report.answer.model import Axis, PageSummary, Pair
 from hpml_bench.report.tables import number, sentence_list
 
 NAMED = 3
@@ -16,30 +16,30 @@ ABOUT_NONE = 0.1
 BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
 
 
-def score_text(answer: Answer, value: float, *, unit: bool = True) -> str:
+def score_text(answer: PageSummary, value: float, *, unit: bool = True) -> str:
     """Return a score in its digits, with its unit."""
     return with_unit(number(value, f".{answer.score.digits}f"), answer.score.unit if unit else "")
 
 
-def score_of(answer: Answer, name: str) -> str:
+def score_of(answer: PageSummary, name: str) -> str:
     """Return a method's mean score with its unit."""
     value = answer.value(name, "score")
     return "no score" if value is None else score_text(answer, value)
 
 
-def gap_text(answer: Answer, value: float, *, unit: bool = True) -> str:
+def gap_text(answer: PageSummary, value: float, *, unit: bool = True) -> str:
     """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
     return _gap(answer, value, gap_digits(answer), unit=unit)
 
 
-def margin_text(answer: Answer) -> str:
+def margin_text(answer: PageSummary) -> str:
     """Return the margin of equality as declared: a rounded one would claim more, or less."""
     margin, most = answer.score.margin, gap_digits(answer) + 6
     exact = (digits for digits in range(1, most) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
     return _gap(answer, margin, next(exact, most), unit=True)
 
 
-def _gap(answer: Answer, value: float, digits: int, *, unit: bool) -> str:
+def _gap(answer: PageSummary, value: float, digits: int, *, unit: bool) -> str:
     text = number(value, f".{digits}f")
     if not unit or not answer.score.difference_unit:
         return text
@@ -47,7 +47,7 @@ def _gap(answer: Answer, value: float, digits: int, *, unit: bool) -> str:
     return f"{text} {'point' if of == 'points' and text in {'1', '1.0', '1.00'} else of}"
 
 
-def gap_digits(answer: Answer) -> int:
+def gap_digits(answer: PageSummary) -> int:
     """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off.
 
     And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
@@ -56,10 +56,14 @@ def gap_digits(answer: Answer) -> int:
     pairs = answer.pairs.get("score", ())
     for pair in pairs:
         p, q = answer.value(pair.a, "score"), answer.value(pair.b, "score")
-        if p is not None and q is not None and abs(round(p, digits) - round(q, digits) - pair.d) > 0.05 * 10**-digits:
+        if (
+            p is not None
+            and q is not None
+            and abs(round(p, digits) - round(q, digits) - pair.difference) > 0.05 * 10**-digits
+        ):
             digits += 1
             break
-    return max([digits, *(resolving(pair, digits) for pair in pairs if pair.v == "different")])
+    return max([digits, *(resolving(pair, digits) for pair in pairs if pair.verdict == "different")])
 
 
 def resolving(pair: Pair, digits: int) -> int:
@@ -67,9 +71,19 @@ def resolving(pair: Pair, digits: int) -> int:
 
     Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
     """
-    near = [end for end in (pair.wlo, pair.whi) if end is not None and abs(end) > ABOUT_NONE * abs(pair.d)]
+    near = [
+        end
+        for end in (pair.decided_low, pair.decided_high)
+        if end is not None and abs(end) > ABOUT_NONE * abs(pair.difference)
+    ]
     needed = [decimals(abs(end), 1) for end in near if end and not round(end, digits)]
-    return max([digits, *needed, *([decimals(abs(pair.d), 2)] if pair.d and not round(pair.d, digits) else [])])
+    return max(
+        [
+            digits,
+            *needed,
+            *([decimals(abs(pair.difference), 2)] if pair.difference and not round(pair.difference, digits) else []),
+        ]
+    )
 
 
 def decimals(value: float, significant: int) -> int:
@@ -77,7 +91,7 @@ def decimals(value: float, significant: int) -> int:
     return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))
 
 
-def cost_text(answer: Answer, axis_id: str, value: float, *, unit: bool = True) -> str:
+def cost_text(answer: PageSummary, axis_id: str, value: float, *, unit: bool = True) -> str:
     """Return a cost in three digits with its unit; sizes of files in the unit that suits each, so always with it."""
     axis = next((axis for axis in answer.axes if axis.id == axis_id), None)
     if axis is not None and own_units(axis):
@@ -104,19 +118,19 @@ def own_units(axis: Axis) -> bool:
     return axis.key == "size" and axis.unit == "MB"
 
 
-def label(answer: Answer, name: str) -> str:
+def label(answer: PageSummary, name: str) -> str:
     """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model` where that is one."""
     if answer.by_name[name].base:
         return "the base model"
     return f"no. {answer.number[name]}" if answer.numbered else name
 
 
-def row_name(answer: Answer, name: str) -> str:
+def row_name(answer: PageSummary, name: str) -> str:
     """Return a method's name for its row: `none (base model)`."""
     return f"{name} (base model)" if answer.by_name[name].base else name
 
 
-def several(answer: Answer, names: Sequence[str], last: str = "and") -> str:
+def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str:
     """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
     base = [label(answer, name) for name in names if answer.by_name[name].base]
     trained = [name for name in names if not answer.by_name[name].base]
@@ -142,9 +156,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 def seen_from(pair: Pair, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
     """Return difference (or factor) of a pair, of `name` against the other, and its interval at its test's level."""
     if pair.a == name:
-        return pair.d, pair.wlo, pair.whi
-    low, high = (None if end is None else 1 / end if ratio else -end for end in (pair.whi, pair.wlo))
-    return 1 / pair.d if ratio else -pair.d, low, high
+        return pair.difference, pair.decided_low, pair.decided_high
+    low, high = (None if end is None else 1 / end if ratio else -end for end in (pair.decided_high, pair.decided_low))
+    return 1 / pair.difference if ratio else -pair.difference, low, high
 
 
 def ordinal(n: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import NamedTuple
 
-from hpml_bench.report.answer.model import Answer, Axis
+from hpml_bench.report.answer.model import Axis, PageSummary
 from hpml_bench.report.answer.terms import (
     count_of,
     margin_text,
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 # The headline
 
 
-def headline(answer: Answer) -> str:
+def headline(answer: PageSummary) -> str:
     """Return the sentences that name the best method, or those that may be best."""
     if not answer.methods:
         return "No run ended well, so there is nothing to compare."
@@ -73,7 +73,7 @@ def headline(answer: Answer) -> str:
     return _several_best(answer)
 
 
-def _nothing_tested(answer: Answer) -> str:
+def _nothing_tested(answer: PageSummary) -> str:
     first, what = answer.methods[0].name, answer.over
     named = _whole(answer, first)
     have = f"One {what} can't" if answer.seeds == 1 else f"{answer.seeds} {what}s can't"
@@ -82,7 +82,7 @@ def _nothing_tested(answer: Answer) -> str:
         ask = f"Nothing is tested: {answer.untested}."
     elif answer.seeds >= answer.least:
         ask = f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be ranked."
-    tied = [method.name for method in answer.methods if "score" in method.v and answer.value(method.name, "score")
+    tied = [method.name for method in answer.methods if "score" in method.values and answer.value(method.name, "score")
             == answer.value(first, "score")]  # fmt: skip
     if len(tied) > 1:
         who = several(answer, tied)
@@ -92,7 +92,7 @@ def _nothing_tested(answer: Answer) -> str:
     return f"{who} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
 
 
-def _one_best(answer: Answer, best: str) -> str:
+def _one_best(answer: PageSummary, best: str) -> str:
     value, title = score_of(answer, best), answer.score.title
     named = _whole(answer, best)
     if answer.winner("score") != best or best != answer.methods[0].name:
@@ -106,7 +106,7 @@ def _one_best(answer: Answer, best: str) -> str:
     return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
 
 
-def _several_best(answer: Answer) -> str:
+def _several_best(answer: PageSummary) -> str:
     top, title = answer.top, answer.score.title
     values = [value for name in top if (value := answer.value(name, "score")) is not None]
     low, high = min(values), max(values)
@@ -131,7 +131,7 @@ def _several_best(answer: Answer) -> str:
     return f"{_top(answer, 'or')} may be best, at {about} {title}. {measured} can't tell which."
 
 
-def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
+def _equal_best(answer: PageSummary, at: str, *, doubtful: bool) -> str:
     """Return that the methods which may be best are shown equal, and best where each is shown to beat the others."""
     who, others = _top(answer, "and"), len(answer.methods) - len(answer.top)
     if doubtful or any(len(answer.related(name, "better")) < others for name in answer.top):
@@ -139,19 +139,19 @@ def _equal_best(answer: Answer, at: str, *, doubtful: bool) -> str:
     return f"{who} score best and equal: {at}."
 
 
-def _top(answer: Answer, last: str) -> str:
+def _top(answer: PageSummary, last: str) -> str:
     """Return the methods that may be best, or how many of more than four."""
     if len(answer.top) <= 4:
         return sentence_list([_whole(answer, name) for name in answer.top], last)
     return f"{len(answer.top)} of {len(answer.methods)} {answer.noun}s"
 
 
-def _whole(answer: Answer, name: str) -> str:
+def _whole(answer: PageSummary, name: str) -> str:
     """Return a method's own name, also where sentences number methods."""
     return "the base model" if answer.by_name[name].base else name
 
 
-def _extreme(answer: Answer) -> str:
+def _extreme(answer: PageSummary) -> str:
     return f"{'highest' if answer.score.better == 'higher' else 'lowest'} {answer.score.title}"
 
 
@@ -165,7 +165,7 @@ def _won(axis: Axis) -> str:
 # The set-up line
 
 
-def setup_line(answer: Answer) -> tuple[str, ...]:
+def setup_line(answer: PageSummary) -> tuple[str, ...]:
     """Return the circumstances of the runs, and the margin of those shown equal; a few words each."""
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
@@ -175,7 +175,7 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
         if answer.seeds and (answer.over == "seed" or (answer.noun == "method" and not answer.ranks))
         else ""
     )
-    equal = any(pair.v == "equivalent" for pair in answer.pairs.get("score", ()))
+    equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,
@@ -188,7 +188,7 @@ def setup_line(answer: Answer) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def _seeds(answer: Answer) -> str:
+def _seeds(answer: PageSummary) -> str:
     seeds = count_of(answer.seeds, "seed")
     if answer.shared is None:
         return seeds
@@ -198,7 +198,7 @@ def _seeds(answer: Answer) -> str:
 # The banner and the rows
 
 
-def banner(answer: Answer) -> str:
+def banner(answer: PageSummary) -> str:
     """Return how many runs failed and why, and who lacks rows; empty where nothing is missing."""
     if not answer.failures:
         return answer.lacking
@@ -208,7 +208,7 @@ def banner(answer: Answer) -> str:
     return f"{failed} {answer.lacking}".strip()
 
 
-def verdict(answer: Answer, name: str) -> Verdict:
+def verdict(answer: PageSummary, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
     more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
@@ -225,20 +225,20 @@ def _won_shortly(axis: Axis) -> str:
     return {"time": "fastest", "size": "smallest file"}.get(axis.key, f"lowest {axis.title.lower()}")
 
 
-def _chip(answer: Answer, name: str) -> str:
+def _chip(answer: PageSummary, name: str) -> str:
     if name not in answer.top:
         return ""
     every = len(answer.tested_by_score) == len(answer.methods)
     return "best" if every and not answer.unproven(name) and answer.winner("score") == name else "may be best"
 
 
-def _standing(answer: Answer, name: str) -> str:
+def _standing(answer: PageSummary, name: str) -> str:
     """Return a method's relations by score, in the row's words."""
-    if "score" not in answer.by_name[name].v:
+    if "score" not in answer.by_name[name].values:
         return "not measured"
     behind, open_ = answer.related(name, "worse"), answer.related(name, "open")
     equal, untested = answer.related(name, "equal"), answer.related(name, "untested")
-    place = answer.by_name[name].place
+    place = answer.by_name[name].rank_range
     if not (open_ or equal or untested) and place and name not in answer.top:
         parts = [f"{ordinal(place[0])} of {len(answer.methods)}"]
     else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Answer, Relation
+from hpml_bench.report.answer.model import PageSummary, Relation
 from hpml_bench.report.pictures.layout import Shape, layout
 from hpml_bench.report.pictures.svg import small
 
@@ -40,22 +40,22 @@ class Bars(NamedTuple):
     """A small bar for the caption; empty where nothing was tested."""
 
 
-def difference(answer: Answer, name: str, other: str) -> Difference | None:
+def difference(answer: PageSummary, name: str, other: str) -> Difference | None:
     """Return the difference of a method's score to another's; none where they share no seed."""
     pair = answer.pair("score", name, other)
-    if pair is None or not math.isfinite(pair.d):
+    if pair is None or not math.isfinite(pair.difference):
         return None
     return Difference(*terms.seen_from(pair, name), answer.relation("score", name, other))
 
 
-def to_best(answer: Answer) -> dict[str, Difference]:
+def to_best(answer: PageSummary) -> dict[str, Difference]:
     """Return the differences to the best mean, of the methods that were compared with it."""
     best = answer.methods[0].name if answer.methods else ""
     others = [method.name for method in answer.methods[1:]]
     return {name: found for name in others if (found := difference(answer, name, best))}
 
 
-def bars(answer: Answer, width: int = 96) -> Bars:
+def bars(answer: PageSummary, width: int = 96) -> Bars:
     """Return the bars: worse lies left of the line at zero, whichever direction of the score is better."""
     found = to_best(answer)
     sign = 1 if answer.score.better == "higher" else -1
@@ -114,7 +114,7 @@ def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
     return small(texts, width, 12, "scale")
 
 
-def _said(answer: Answer, of: Difference) -> str:
+def _said(answer: PageSummary, of: Difference) -> str:
     mean = terms.gap_text(answer, of.d)
     if of.low is None or of.high is None:
         return mean

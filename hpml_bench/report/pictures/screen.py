@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from hpml_bench.plugins.picture import Axis as Scale
 from hpml_bench.plugins.picture import Mark, Picture
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.model import Answer, Axis, Key
+from hpml_bench.report.answer.model import Axis, Key, PageSummary
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.layout import MANY, NARROW
 from hpml_bench.report.pictures.svg import svg
@@ -42,19 +42,19 @@ class CostPicture(NamedTuple):
         return svg(self.drawn, NARROW)
 
 
-def pictures(answer: Answer) -> tuple[CostPicture, ...]:
+def pictures(answer: PageSummary) -> tuple[CostPicture, ...]:
     """Return a picture for each cost that some method with a score has."""
-    names = [method.name for method in answer.methods if "score" in method.v]
+    names = [method.name for method in answer.methods if "score" in method.values]
     verdicts = {name: words.verdict(answer, name) for name in names}
     said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}
     return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, said)))
 
 
-def _picture(answer: Answer, cost: Axis, said: Mapping[str, str]) -> CostPicture | None:
-    v = {name: answer.by_name[name].v for name in said if cost.id in answer.by_name[name].v}
+def _picture(answer: PageSummary, cost: Axis, said: Mapping[str, str]) -> CostPicture | None:
+    v = {name: answer.by_name[name].values for name in said if cost.id in answer.by_name[name].values}
     if not v:
         return None
-    at = {name: (of[cost.id].m, of["score"].m) for name, of in v.items()}
+    at = {name: (of[cost.id].mean, of["score"].mean) for name, of in v.items()}
     score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
     values = {
         name: f"{score.title} {terms.score_text(answer, y)}, {cost.title.lower()} {terms.cost_text(answer, cost.id, x)}"
@@ -79,11 +79,11 @@ def _picture(answer: Answer, cost: Axis, said: Mapping[str, str]) -> CostPicture
     return CostPicture(cost.key, cost.title, drawn, lost)
 
 
-def _number(answer: Answer, name: str, end: str = "") -> str:
+def _number(answer: PageSummary, name: str, end: str = "") -> str:
     return f"{answer.number[name]}{end}" if answer.numbered else ""
 
 
-def _costs(answer: Answer, cost: Axis, values: Sequence[float]) -> Scale:
+def _costs(answer: PageSummary, cost: Axis, values: Sequence[float]) -> Scale:
     log = min(values) > 0 and max(values) / min(values) >= LOG_FROM
 
     def text(value: float) -> str:
