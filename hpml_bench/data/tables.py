@@ -241,12 +241,7 @@ def _index(
 
 
 def _by_row(
-    batch: Mapping[str, list[Any]],
-    positions: list[int],
-    file: str,
-    columns: Columns,
-    row: Row,
-    names: tuple[str, ...],
+    batch: Mapping[str, list[Any]], positions: list[int], file: str, columns: Columns, row: Row, names: tuple[str, ...]
 ) -> dict[str, list[Any]]:
     """Return a batch converted row by row: the label's cell and those of the text become two values."""
     converted = []

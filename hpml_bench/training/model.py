@@ -121,10 +121,7 @@ def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Mod
 
 
 def load_backbone(
-    folder: Path,
-    settings: Settings,
-    kind_of_model: ModelKind = "encoder",
-    device: torch.device = CPU,
+    folder: Path, settings: Settings, kind_of_model: ModelKind = "encoder", device: torch.device = CPU
 ) -> PreTrainedModel:
     """Load a bare backbone, or a whole causal language model, from safetensors in a local folder.
 

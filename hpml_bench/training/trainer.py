@@ -102,11 +102,7 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self,
-        run: Assembly,
-        probes: Sequence[Probe] = (),
-        write: Write = lambda _: None,
-        wrap: Wrap = wrap,
+        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap = wrap
     ) -> None:
         """Wrap the model by `wrap`, and make optimizer, schedule and log; other arguments as `Evaluator`."""
         super().__init__(run, probes, write)

@@ -202,8 +202,7 @@ def test_thinking_is_learnt_with_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "tokenizer", "contents"),
-    [(T.QWEN_3, chatml, TWO), (T.DEEPSEEK_R1, mistral, TWO)],
+    ("template", "tokenizer", "contents"), [(T.QWEN_3, chatml, TWO), (T.DEEPSEEK_R1, mistral, TWO)]
 )
 def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
     template: str, tokenizer: Callable[[], Any], contents: tuple[str, ...]

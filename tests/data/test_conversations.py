@@ -395,11 +395,7 @@ def test_general_text_is_of_lines_or_rows(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("a.txt", "\n \n", "a.txt holds no text"),
-        (
-            "a.pdf",
-            "x",
-            "a.pdf is no file that can be read; it must end in .txt, .csv, .tsv, .tab, .json, .json",
-        ),
+        ("a.pdf", "x", "a.pdf is no file that can be read; it must end in .txt, .csv, .tsv, .tab, .json, .json"),
         ("a.jsonl", "{", "a.jsonl: can't be read as jsonl: line 1 is no JSON"),
         ("a.jsonl", lines({"prompt": "a", "completion": "b"}, {"prompt": ""}), "a.jsonl: row 2 has no text in column"),
         ("a.jsonl", lines({"text": ""}), "a.jsonl holds no text"),

@@ -425,10 +425,7 @@ def test_checkpointing_keeps_fewer_activations(language_model_folders: dict[str,
 
 BF16 = {"precision": "bf16", "weights": "bfloat16", "micro_batch": 6, "gradient_checkpointing": True}
 FP16 = {"precision": "fp16", "weights": "float16", "micro_batch": 3, "gradient_checkpointing": True}
-HALF = [
-    *((BF16, method, WORDS) for method in LR),
-    *((FP16, method, CLASSES) for method in LR),
-]
+HALF = [*((BF16, method, WORDS) for method in LR), *((FP16, method, CLASSES) for method in LR)]
 
 
 @pytest.mark.parametrize(("changes", "method", "task"), HALF)
@@ -454,10 +451,7 @@ def test_every_method_trains_in_half_precision(
 
 @pytest.mark.parametrize(
     ("changes", "method", "task"),
-    [
-        ({"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS),
-        ({"precision": "fp16"}, "lora", CLASSES),
-    ],
+    [({"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS), ({"precision": "fp16"}, "lora", CLASSES)],
 )
 def test_all_of_it_goes_together(
     changes: dict[str, Any],

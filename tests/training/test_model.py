@@ -18,8 +18,7 @@ MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("pooling", "expected"),
-    [("last", [[4, 5], [8, 9]]), ("first", [[0, 1], [6, 7]]), ("mean", [[2, 3], [7, 8]])],
+    ("pooling", "expected"), [("last", [[4, 5], [8, 9]]), ("first", [[0, 1], [6, 7]]), ("mean", [[2, 3], [7, 8]])]
 )
 def test_pool_reads_real_tokens_only(pooling, expected):
     """Worked out by hand: padding is never pooled."""

@@ -367,8 +367,7 @@ def test_bytes_of_floats_are_four_each(model_folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "options"),
-    [("nf4", "qlora", {}), ("nf4", "peft", {"type": "VERA"}), ("int8", "lora", {})],
+    ("kind", "method", "options"), [("nf4", "qlora", {}), ("nf4", "peft", {"type": "VERA"}), ("int8", "lora", {})]
 )
 def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
     kind: str, method: str, options: dict[str, Any], model_folders: dict[str, Path]

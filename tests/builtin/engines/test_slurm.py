@@ -87,11 +87,7 @@ def test_a_setup_line_that_fails_ends_the_job(lines: list[str], tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("given", "cores"),
-    [
-        ({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"),
-        ({"SLURM_CPUS_ON_NODE": "32"}, "32"),
-        ({}, ""),
-    ],
+    [({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, "")],
 )
 def test_a_job_takes_the_cores_that_it_was_given(given: dict[str, str], cores: str, tmp_path: Path) -> None:
     """Also where nothing binds it to them: the harness reads their number from HPML_BENCH_CORES."""

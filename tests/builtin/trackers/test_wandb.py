@@ -394,10 +394,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 @pytest.mark.parametrize("fault", ["silent", pytest.param("dying", marks=pytest.mark.suites)])
 def test_a_faulty_server_leaves_the_results_as_they_are(
-    fault: str,
-    undisturbed: tuple[Path, dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    fault: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses, norms, predictions and accuracy of a sweep of two ranks are to the bit those without wandb."""
     suite, expected = undisturbed
