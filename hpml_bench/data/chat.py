@@ -55,16 +55,14 @@ class _KnownTokens(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """A rendered conversation in tokens; lists are [tokens]."""
+    """A rendered conversation in tokens; lists are [tokens], `prompt` and `content` as of `Example`."""
 
     ids: list[int]
     targets: list[bool]
     sizes: list[int]
     """UTF-8 bytes."""
     prompt: int
-    """Tokens before the last answer."""
     content: int
-    """Tokens before the content of the last answer."""
     first: int
     """Place of the first target token of an answer; before it the prompt may be cut."""
     counts: dict[str, int]
@@ -192,10 +190,7 @@ class Conversations:
         return ids[: self._tail(ids, 0, len(ids))]
 
     def _encoded(self, rendered: Rendered) -> tuple[list[int], list[TextSpan], int]:
-        """Return token ids, the characters of each, and the number of prompt tokens; none crosses an answer's border.
-
-        The prompt tokenised alone has the same ids.
-        """
+        """Return token ids, the characters of each, and the prompt's tokens: those of the prompt tokenised alone."""
         text, last = rendered.text, rendered.prompt
         ids, offsets = self._tokens(text, rendered.stand_ins)
         uncut = ids
@@ -291,10 +286,7 @@ class Conversations:
         return ids, targets, sum(not targets[end] for end in unended)
 
     def _end(self, ids: Sequence[int], start: int, end: int) -> int | None:
-        """Return the place of the special token that ends an answer, the first after its content; None without one.
-
-        Of several in succession it is the first that ends a generation, else the last.
-        """
+        """Return the place of the special token that ends an answer: the first to end a generation, else the last."""
         place = self._tail(ids, start, end)
         if place is None:
             return None

@@ -186,10 +186,7 @@ class ChatTemplate:
         return _Whole(text, len(prompt), content, marks if text == whole else None)
 
     def _joined(self, writer: _Writer, turns: Turns, prompt: str, before: str, whole: str) -> str:
-        """Return a generation prompt, followed by the finished conversation `whole` from the same place on.
-
-        `before` is the finished conversation up to the content of its last answer.
-        """
+        """Return a generation prompt and `whole` from the same place on; `before` is `whole` up to the last content."""
         in_prompt, in_whole = self._parting(writer, turns, prompt, before)
         rest, begun = prompt[in_prompt:], before[in_whole:]
         if not in_whole or not whole.startswith(before[:in_whole]):
@@ -224,7 +221,7 @@ class ChatTemplate:
         """Return the span of an earlier answer in the whole, including its end where both renderings agree on it."""
         before = writer(turns[:place], prompt=True)[0] if place else self._before_content(writer, turns[:1])
         until = writer(turns[: place + 1])[0]
-        answered = before + self._ends.sub("", until[len(before) :])
+        answered = before + re.sub(rf"(?:\s|{self.special.pattern})*\Z", "", until[len(before) :])
         if not (
             until.startswith(before) and whole.text[: whole.prompt].startswith(answered) and len(answered) > len(before)
         ):
@@ -239,7 +236,6 @@ class ChatTemplate:
         return self._narrowed(TextSpan(len(before), end), whole, place)
 
     def _before_content(self, writer: _Writer, turns: Turns) -> str:
-        """Return the text before the content of the last turn, which is an answer."""
         before, written, _ = self._around(writer, turns)
         if not written:
             raise UserError(f"{self.name} leaves out an answer's content; give another with task.options.template")
@@ -266,10 +262,6 @@ class ChatTemplate:
             )
         start = span.start if "add_generation_prompt" in self.template else max(span.start, inside[0].start)
         return TextSpan(start, min(span.end, inside[-1].end))
-
-    @cached_property
-    def _ends(self) -> re.Pattern[str]:
-        return re.compile(rf"(?:\s|{self.special.pattern})*\Z")
 
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, str]], dict[str, str], int]:
         """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.

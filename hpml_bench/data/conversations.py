@@ -211,10 +211,7 @@ def _convert(
 
 
 def _row(row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[str]) -> Conversation:
-    """Return the conversation of a row; a ValueError of this function and of those below continues `FILE: row 3`.
-
-    A cell that is no text is refused in a column of several types, where `datasets` reads a text "01" as a number.
-    """
+    """Return a row's conversation; a ValueError of this function and of those below continues `FILE: row 3`."""
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))

@@ -59,10 +59,7 @@ def whole_groups(groups: NDArray[np.int64], count: int, random: np.random.Genera
 
 
 def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Dataset, Dataset]:
-    """Return training rows and the test rows drawn from them with `data_seed`: `test_samples`, or a tenth.
-
-    Groups of rows are drawn whole, so that there may be a few more test rows.
-    """
+    """Return training rows and test rows drawn from them: whole groups, `test_samples` or a tenth, with `data_seed`."""
     count = settings.test_samples or max(1, len(train) // SHARE)
     if count >= len(train):
         raise UserError(f"{where}: has {len(train)} rows, too few to split off {count} test rows; lower test_samples")

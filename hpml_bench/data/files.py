@@ -71,7 +71,6 @@ def file_of(uri: str) -> Path:
 
 
 def _layout(file: Path, form: Format) -> Layout:
-    """Find column names and header lines from the first rows."""
     first = _first_rows(file, form)
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
@@ -124,7 +123,6 @@ def _separated_by(separator: str, file: Path) -> UserError:
 
 
 def _unreadable(file: Path, error: BaseException) -> UserError:
-    """Return the error for a file that a library can't read."""
     suffix, problem, advice = file.suffix.lower(), first_line(error), ""
     if "corresponds to no data" in problem:
         return UserError(f"{file}: has no rows; give a file with some")

@@ -31,8 +31,7 @@ from hpml_bench.data.newswire_world import (
 )
 from hpml_bench.suite.settings import Settings
 
-SPLITS = ("train", "validation", "test", "stream", "check")
-"""Splits; each draws its rows with its own random generator."""
+SPLITS = ("train", "validation", "test", "stream", "check")  # each with its own random generator
 POOL = 8
 """Multiple of `train_samples` to generate where each seed draws its own rows."""
 
@@ -157,18 +156,13 @@ TAG_OF_KIND = {"person": "PER", "organisation": "ORG", "place": "LOC"}
 TAGS = ("O", *(f"{part}-{tag}" for tag in TAG_OF_KIND.values() for part in "BI"))
 TWO_WORDS = 0.3
 """Share of the names that have a second word."""
-
 Tagged = tuple[str, str]
-"""A word and its tag."""
 
 
 def second_words(
     world: World, documents: Documents, seed: int, split: str, share: float = TWO_WORDS
 ) -> NDArray[np.int64]:
-    """Return the second word of each name, shape [N, slots]: an index into the names of its kind, -1 for none.
-
-    It is any name of the same kind, whatever its beat.
-    """
+    """Return the second word of each name, of any beat: an index into the names of its kind, or -1; [N, slots]."""
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 1])
     longer, drawn = rng.random(documents.kinds.shape), rng.random(documents.kinds.shape)
     second = np.full(documents.kinds.shape, -1)
@@ -180,10 +174,7 @@ def second_words(
 
 
 def tagged(world: World, documents: Documents, second: NDArray[np.int64]) -> tuple[list[list[str]], list[list[int]]]:
-    """Return the words of each document, punctuation left on them, and their tags, indices into TAGS.
-
-    Joined by spaces the words are the text of `render`, but for the second words of names.
-    """
+    """Return each document's words, punctuation left on them, and their tags, indices into TAGS."""
     words, tags = [], []
     chosen = zip(documents.kinds.tolist(), documents.words.tolist(), second.tolist(), strict=True)
     for (headline, sentence), (kinds, first, then) in zip(documents.frames.tolist(), chosen, strict=True):

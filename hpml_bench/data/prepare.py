@@ -172,7 +172,6 @@ def silence() -> None:
 
 
 def _load(settings: Settings, where: str) -> tuple[LoadedData, Task]:
-    """Return the data set's rows and the task that learns from them."""
     loader, task = make_loader(settings), make_task(settings.task)
     target = task.target
     if target not in loader.targets:
@@ -260,7 +259,6 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 
 def _intact(folder: Path) -> bool:
-    """Return whether a cache entry exists, with every file as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest
@@ -294,7 +292,6 @@ class SeenRow:
     prompt: int
     """Tokens of its prompt; 0 for a row without one."""
     prompt_end: str
-    """Last characters of the prompt."""
 
 
 def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[str], list[SeenRow]]:

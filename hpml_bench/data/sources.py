@@ -117,10 +117,7 @@ def resolve_model(uri: str) -> Resolved:
 
 
 def describe_model(uri: str) -> Resolved:
-    """Return a model's folder with config.json and, where there is one, a tokenizer; of a hub model no weights.
-
-    A GGUF file and a wheel hold both in one, and are fetched whole.
-    """
+    """Return a model's folder with config.json and a tokenizer, if any; of a hub model without weights."""
     if uri.startswith("hub:"):
         source = hub_snapshot(uri, "model", tuple(name for name in MODEL_PATTERNS if "safetensors" not in name))
     elif not (source := fetch(uri)).folder_or_file.joinpath("config.json").is_file():
@@ -276,10 +273,7 @@ def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
 
 
 def _from_gguf(file: Path) -> Path:
-    """Return a folder with the weights dequantised to float32, as safetensors, and the tokenizer.
-
-    Converted once, since dequantising takes many seconds, in every rank of every run otherwise.
-    """
+    """Return a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow."""
     if find_spec("gguf") is None:
         raise UserError(f"{file}: GGUF weights need one more package: pip install 'hpml-bench[gguf]'")
     target = cache_folder() / "converted" / f"{file.stem}-{file_sha256(file)[:16]}"

@@ -106,7 +106,6 @@ def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
 
 
 def differences(before: Settings, after: Settings) -> list[str]:
-    """Return the options of the command line that change settings into others."""
     old, new = before.model_dump(), after.model_dump()
     changed = {key: value for key, value in new.items() if value != old[key]}
     if isinstance(quantization := changed.get("quantization"), dict):

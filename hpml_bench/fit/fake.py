@@ -44,7 +44,6 @@ PRODUCTS = {"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"}
 
 
 def _scalar(tensor: Tensor) -> float:
-    """Return 1.0, true, or the first place."""
     if tensor.dtype == torch.bool:
         return not hasattr(tensor, NONE)
     return 1.0 if tensor.is_floating_point() else 0
@@ -57,17 +56,11 @@ def _any(tensor: Tensor, *_: Any) -> Tensor:
     return found
 
 
-def _bincount(tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:  # noqa: ARG001
-    return tensor.new_empty(minlength)
-
-
 def _places(tensor: Tensor) -> Tensor:
-    """Return the most places that a mask can have."""
     return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.int64)
 
 
 def _unmasked(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Return indices with masks as places."""
     masks = [index is not None and index.dtype == torch.bool for index in indices]
     found = [list(_places(cast(Tensor, i)).unbind(1)) if m else [i] for i, m in zip(indices, masks, strict=True)]
     return [part for parts in found for part in parts]
@@ -87,7 +80,7 @@ def _quantized_product(
 MADE_UP: dict[str, Callable[..., Any]] = {
     "aten::_local_scalar_dense": _scalar,
     "aten::any": _any,
-    "aten::bincount": _bincount,
+    "aten::bincount": lambda tensor, _weights=None, minlength=0: tensor.new_empty(minlength),
     "aten::nonzero": _places,
     "aten::index.Tensor": lambda tensor, indices: torch.ops.aten.index(tensor, _unmasked(indices)),
     "aten::index_put_": lambda tensor, indices, *rest: torch.ops.aten.index_put_(tensor, _unmasked(indices), *rest),
@@ -148,7 +141,6 @@ class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operator, or what stands in for it."""
         inside = self._inside(func, args)
         result = MADE_UP.get(func.name(), func)(*args, **(kwargs or {}))
         del inside
@@ -182,7 +174,6 @@ class Buckets(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the gradients of all trained parameters."""
         return sum(weight.nbytes for weight in self._trained)
 
     def _buffer(self) -> dict[Tensor, Tensor]:
@@ -191,7 +182,6 @@ class Buckets(nn.Module):
         return dict(zip(self._trained, views, strict=True))
 
     def forward(self, *inputs: Any) -> Tensor:
-        """Return the model's outputs."""
         if self._exchanged and self._again and torch.is_grad_enabled():
             self._again = False
             self._views = {}
@@ -203,7 +193,6 @@ class Buckets(nn.Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Leave gradients where they are."""
         self._exchanges = False
         yield
         self._exchanges = True
@@ -221,7 +210,6 @@ class Buckets(nn.Module):
 
 
 def wrap(model: TaskModel, _: Group) -> DistributedDataParallel:
-    """Return a model with DDP's buckets and no process group."""
     return cast(DistributedDataParallel, Buckets(model))
 
 

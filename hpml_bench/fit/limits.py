@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from hpml_bench.data.sources import weight_files
+from hpml_bench.suite.devices import default_ranks, with_decided
 from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.system import cgroups, environment, gpus
 from hpml_bench.system.errors import UserError
@@ -83,17 +84,13 @@ def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
     device = settings.device if settings.device != "auto" else "cuda" if cards or memory else "cpu"
     if device == "cuda" and not cards and memory is None:
         raise UserError("the suite's device is cuda and no GPU is visible here; give a card's memory, as --memory 24GB")
-    world = settings.world_size or (max(1, cards) if device == "cuda" else min(2, environment.cores()))
+    world = settings.world_size or (1 if device == "cuda" and not cards else default_ranks(device))
     decided: dict[str, Any] = {"device": device, "world_size": world}
     if settings.precision == "auto":
         decided["precision"] = NEEDED.get(settings.weights, "bf16" if device == "cuda" else "fp32")
     if settings.micro_batch == "auto":
         decided["micro_batch"] = None
-    try:
-        return Settings.model_validate({**settings.model_dump(), **decided})
-    except ValueError as error:
-        message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
-        raise UserError(f"settings: {message or error}") from None
+    return with_decided(settings, decided)
 
 
 def limit_of(settings: Settings, memory: int | None) -> Limit:

@@ -67,7 +67,6 @@ def find_rows(settings: Settings, model: Resolved, folder: Path) -> RowsFound:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let hub and package index be used from their caches alone."""
     with mock.patch.object(constants, "HF_HUB_OFFLINE", new=True), mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
         yield
 
@@ -136,7 +135,6 @@ class Prediction(Frozen):
 
     @property
     def here(self) -> str:
-        """Memory that a rank may take, in words."""
         return f"{gigabytes(self.memory)} for each rank{f' ({self.shared})' if self.shared else ''}"
 
 
@@ -159,7 +157,6 @@ class Predictor:
         return find_rows(changed, self.model, self.folder / f"{length}-{batch}")
 
     def limit(self, settings: Settings) -> Limit:
-        """Return a rank's memory."""
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
@@ -220,7 +217,6 @@ class Predictor:
 
 
 def _faster(settings: Settings, model: Resolved) -> str:
-    """Return the precision that a sweep on this CPU would choose; fp32 where config.json is strange."""
     threads = settings.threads or default_threads(settings.world_size or 1)
     with suppress(Exception):  # the trace says what is strange
         return products.measure_for(settings, model.folder_or_file, threads).precision

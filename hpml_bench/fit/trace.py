@@ -43,7 +43,6 @@ class Peak:
     logits: int = 0
 
     def reach(self, live: int, logits: int) -> None:
-        """Take a new state, if it is higher."""
         if live > self.bytes:
             self.bytes, self.logits = live, logits
 
@@ -71,7 +70,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def phase(self) -> Iterator[Peak]:
-        """Yield the peak of the body, which is complete after it."""
         peak = Peak(self.live, self.logits)
         self._peaks.append(peak)
         try:
@@ -106,7 +104,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operator, and count what it returns."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -123,7 +120,6 @@ class Footprint:
     gradients: int
     """Gradients of all trained parameters, which are in DDP's buckets."""
     optimizer: int
-    """State of the optimizer."""
     buckets: int
     """Second copy of the gradients while DDP makes its buckets anew, where a step adds up micro-batches: before the
     step's first pass, so that activations are not there at the same time."""
@@ -138,13 +134,11 @@ class Footprint:
 
     @property
     def activations(self) -> int:
-        """The rest of the step's peak."""
         held = self.weights + self.gradients + self.optimizer + self.logits
         return max(0, self.step - held)
 
     @property
     def peak(self) -> int:
-        """The largest of all peaks."""
         return max(self.step, self.evaluation, self.generation)
 
 
@@ -189,7 +183,6 @@ def _assembled(spec: RunSpec, prepared: Prepared) -> Assembly:
 
 
 def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | None:
-    """Return the settings of generation; nothing is decoded."""
     if task.decoding is None:
         return None
     return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
@@ -224,7 +217,6 @@ def trace_training(run: Assembly, tracker: Tracker) -> Footprint:
 
 
 def trace_evaluation(run: Assembly, tracker: Tracker) -> Footprint:
-    """Return the footprint of a run that trains nothing."""
     weights = tracker.live
     evaluated, generated = _evaluated(run, tracker)
     peaks = (_with_scratch(peak, weights) for peak in (evaluated, generated))
@@ -237,7 +229,6 @@ def _with_scratch(peak: Peak, held: int) -> int:
 
 
 def _evaluated(run: Assembly, tracker: Tracker) -> tuple[Peak, Peak]:
-    """Return the peaks of the largest evaluation and generation batches."""
     with tracker.phase() as evaluated:
         evaluation.rehearse_losses(run)
     if run.generator is None:

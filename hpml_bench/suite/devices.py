@@ -11,7 +11,6 @@ from hpml_bench.system.errors import UserError
 
 
 def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
-    """Return the suite with its settings resolved by `resolve_devices`."""
     return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
 
 
@@ -51,8 +50,13 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     resolved: dict[str, Any] = {"device": device, "world_size": world, "threads": threads, "precision": precision}
     if settings.micro_batch == "auto" and device == "cpu":
         resolved["micro_batch"] = None
+    return with_decided(settings, resolved)
+
+
+def with_decided(settings: Settings, decided: dict[str, Any]) -> Settings:
+    """Return settings with what was left open decided; a UserError where it doesn't go with the others."""
     try:
-        return Settings.model_validate({**settings.model_dump(), **resolved})
+        return Settings.model_validate({**settings.model_dump(), **decided})
     except ValueError as error:
         message = str(error).partition("Value error, ")[2].partition(" [type=")[0]
         raise UserError(f"settings: {message or error}") from None
@@ -68,7 +72,6 @@ def measures_precision(settings: Settings, device: str) -> bool:
 
 
 def _precision(settings: Settings, device: str) -> str:
-    """Return the precision to train in; a UserError if the device doesn't support the requested one."""
     requested: str = settings.precision
     if requested == "auto":
         requested = NEEDED.get(settings.weights, requested)

@@ -69,7 +69,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the field names of the model nested at `path`, as far as it can be followed."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None:

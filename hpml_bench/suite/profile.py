@@ -79,7 +79,6 @@ class Profile(Frozen):
 
     @property
     def seconds(self) -> float | None:
-        """The time limit of a job in seconds; None without one."""
         match = TIME.match(self.time or "")
         if match is None:
             return None
@@ -108,7 +107,6 @@ class Profile(Frozen):
 
 
 def profiles_folder() -> Path:
-    """Return the folder of the user's own profiles."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "hpml-bench" / "clusters"
 
 
@@ -139,7 +137,6 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
 
 
 def _content(name: str) -> tuple[str, dict[str, Any]]:
-    """Return a profile's name in messages, and its content."""
     path = next((p for p in (Path(name), profiles_folder() / f"{name}.yaml") if p.is_file()), None)
     if path is None:
         if name in registry.names("engines"):

@@ -29,7 +29,6 @@ ONE: Mapping[Kind, str] = {
 
 
 def package(kind: Kind) -> str:
-    """Return the package of a kind's built-in plug-ins."""
     return f"hpml_bench.builtin.{kind}"
 
 

@@ -41,7 +41,6 @@ class Windows:
 
     settings: Settings
     steps: int
-    """Optimizer steps of the run."""
 
     def evaluates(self, step: int) -> bool:
         """Whether the validation rows are evaluated after this step."""
@@ -53,7 +52,6 @@ class Windows:
         return step % self.settings.log_every == 0 or step == self.settings.warmup_steps or self.evaluates(step)
 
     def count(self) -> int:
-        """Return the number of windows."""
         return sum(self.ends_window(step) for step in range(1, self.steps + 1))
 
     def first_timed(self) -> int:

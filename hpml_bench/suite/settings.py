@@ -171,7 +171,6 @@ class Settings(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, value: Any) -> Any:
-        """Set the task's own `max_length` where none is given."""
         if not isinstance(value, dict) or "max_length" in value:
             return value
         named = value.get("task", CLASSIFICATION)

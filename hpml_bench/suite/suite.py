@@ -124,14 +124,12 @@ def suites_folder() -> Path:
 
 
 def packaged(in_wheel: str, in_repository: str) -> Path:
-    """Return a data folder: the packaged copy first, the repository's second."""
     package = Path(str(files("hpml_bench")))
     inside = package / in_wheel
     return inside if inside.is_dir() else package.parent / in_repository
 
 
 def packaged_suites() -> tuple[str, ...]:
-    """Return the names of the packaged suites."""
     return tuple(sorted(path.stem for path in suites_folder().glob("*.yaml")))
 
 

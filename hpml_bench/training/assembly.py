@@ -45,7 +45,6 @@ class Assembly:
 
     @property
     def settings(self) -> Settings:
-        """The suite's settings."""
         return self.spec.settings
 
     @property
@@ -61,7 +60,6 @@ class Assembly:
         )  # fmt: skip
 
     def order(self) -> Iterator[np.ndarray]:
-        """Yield the global batches' row indices."""
         return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
 
 
@@ -74,7 +72,6 @@ def open_rows(spec: RunSpec, prepared: Prepared, task: Task) -> dict[str, Rows]:
 
 
 def initialise(run: Assembly) -> None:
-    """Let a method that trains initialise its encoder from the run's data."""
     if run.method.trains:
         batches = (run.train_rows.batch(indices).to(run.group.device) for indices in run.order())
         with kernels.autocast(run.settings):
@@ -83,7 +80,6 @@ def initialise(run: Assembly) -> None:
 
 
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
-    """Open the rows, build the model, and let the method initialise it from data."""
     settings = spec.settings
     method = make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts)

@@ -76,7 +76,6 @@ class LanguageModel(nn.Module):
         return 0 if prefix is None else prefix.length
 
     def release(self) -> None:
-        """Remove the hook, so that the output layer computes all logits again."""
         self._hook.remove()
 
     def _choose(self, hidden: Tensor) -> Tensor:
@@ -106,7 +105,6 @@ class LanguageModel(nn.Module):
         return cast(Tensor, output.logits)
 
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
-        """Return a model's output, with logits at the chosen positions alone."""
         self._chosen = chosen
         try:
             return model(**inputs)
@@ -152,7 +150,6 @@ class LanguageModel(nn.Module):
         return self._go_on(base, mask, state.positions[:, None], inputs)
 
     def _whole(self, texts: list[Tensor]) -> State:
-        """Read whole texts, padded on the right."""
         ids = pad_sequence(texts, batch_first=True)
         lengths = torch.tensor([len(text) for text in texts], device=ids.device)
         mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
@@ -170,7 +167,6 @@ class LanguageModel(nn.Module):
         return State(output.logits, output.past_key_values if cache is None else cache, mask, positions[:, -1] + 1)
 
     def keep(self, state: State, rows: Tensor) -> State:
-        """Return the state of some of the rows."""
         cache = state.cache
         if self.caches:
             cache.batch_select_indices(rows)
@@ -180,7 +176,6 @@ class LanguageModel(nn.Module):
 
 
 def _every_row(batch: Tensor) -> Tensor:
-    """Return the indices of a batch's rows, [B]."""
     return torch.arange(len(batch), device=batch.device)
 
 
@@ -221,7 +216,6 @@ class _Prefix:
 
 
 def _has_prefix(encoder: Any) -> bool:
-    """Return whether a method puts positions before each text, as PEFT's prompt methods do."""
     return isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
 
 

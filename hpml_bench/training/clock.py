@@ -79,7 +79,6 @@ class CudaClock(Clock):
         return [begin.elapsed_time(end) / 1000 for begin, end in laps]
 
     def window(self) -> float:
-        """Return the seconds from `start` until the device has ended the last lap, by the second clock."""
         torch.cuda.synchronize()
         return second_clock() - self._began
 
@@ -91,7 +90,6 @@ class CudaClock(Clock):
 
 
 def clock(device: torch.device) -> Clock:
-    """Return the clock for a device."""
     return CudaClock() if device.type == "cuda" else CpuClock()
 
 
@@ -167,7 +165,6 @@ class StepLog:
         return steps
 
     def _step(self, ranks: np.ndarray, seconds: float) -> Step:
-        """Reduce a step's values of all ranks, [world, columns]."""
         loss, norm, own_seconds, lr, *counted, _ = ranks.T
         self.steps += 1
         samples, real, padded, virtual = (int(column.sum()) for column in counted)

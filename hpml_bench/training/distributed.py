@@ -140,7 +140,6 @@ def over_nodes(group: Group) -> environment.NodeLayout | None:
 
 
 def _gathered(group: Group, text: str) -> list[str]:
-    """Return the texts of all ranks."""
     row = torch.zeros(LENGTH, dtype=torch.uint8)
     own = list(text.encode()[:LENGTH])
     row[: len(own)] = torch.tensor(own, dtype=torch.uint8)

@@ -165,7 +165,6 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
 def _losses_and_answers(
     model: TaskModel, task: Task, rows: Rows, part: np.ndarray, group: Group
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return loss [n] and answers [n, width] of some rows."""
     batch = rows.batch(part).to(group.device)
     outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).float()
     answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
@@ -179,7 +178,6 @@ def _order(rows: Rows, group: Group) -> np.ndarray:
 
 
 def _batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    """Yield this rank's rows in batches of at most `eval_batch` rows."""
     return pieces(_order(rows, group), rows.targets, settings.eval_batch, _most_targets(model))
 
 

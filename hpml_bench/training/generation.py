@@ -231,7 +231,6 @@ def generate(
 
 
 def _positions(model: LanguageModel) -> float:
-    """Return the number of a model's positions, virtual ones included."""
     config: Any = cast(Any, model.encoder).config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or math.inf
 
@@ -299,10 +298,7 @@ class ChoicePair(NamedTuple):
 
 @torch.no_grad()
 def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int) -> Chosen:
-    """Return the likeliest choices of all rows on all ranks; of equally likely ones the first.
-
-    A batch has at most `most` targets, unless a choice alone has more.
-    """
+    """Return the likeliest choices of all rows on all ranks, the first of equal ones; a batch has `most` targets."""
     choices = rows.column("choices")
     mine = range(group.rank, len(rows), group.world)
     local = torch.full((math.ceil(len(rows) / group.world), 1 + max(map(len, choices))), math.inf, dtype=torch.float64)
@@ -322,7 +318,6 @@ def choose(model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, g
 def rehearse_choices(
     model: torch.nn.Module, task: Task, rows: Rows, settings: Settings, group: Group, most: int
 ) -> None:
-    """Compare the choices of the largest batches of `choose`."""
     passes = (
         (MemoryNeed(len(part) * max(pair.length for pair in part), sum(len(pair.answer) for pair in part)), part)
         for part in _choice_batches(rows, settings, group, most)
@@ -332,7 +327,6 @@ def rehearse_choices(
 
 
 def _choice_batches(rows: Rows, settings: Settings, group: Group, most: int) -> Iterator[list[ChoicePair]]:
-    """Yield the choices of this rank's rows in batches of similar length."""
     tokens, prompts = rows.column("choice_ids"), rows.column("prompt")
     pairs = [
         ChoicePair(place, number, rows.tokens(row)[: prompts[row]].tolist(), answer)
@@ -348,7 +342,6 @@ def _choice_batches(rows: Rows, settings: Settings, group: Group, most: int) -> 
 def _choice_losses(
     model: torch.nn.Module, task: Task, part: list[ChoicePair], pad_id: int, device: torch.device
 ) -> Tensor:
-    """Return the summed loss of each choice's tokens."""
     ids, mask, labels = padded([(pair.prompt, pair.answer) for pair in part], pad_id, device)
     return task.row_losses(model(ids, mask, labels).float(), labels).double().cpu()
 

@@ -34,7 +34,6 @@ WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def speed_up(encoder: nn.Module, device: str) -> None:
-    """Fuse activations, and on a CPU draw dropout's random numbers quickly."""
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
             if isinstance(child, NewGELUActivation):
@@ -143,7 +142,6 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
 
 
 def autocast(settings: Settings) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: autocast, or nothing."""
     if settings.precision not in AUTOCAST:
         return nullcontext()
     return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision])
@@ -156,10 +154,7 @@ def autocast_of(model: nn.Module) -> AbstractContextManager[object]:
 
 
 def make_scaler(settings: Settings) -> torch.amp.GradScaler:
-    """Return the scaler of the loss in fp16, where small gradients would be 0 (Micikevicius et al. 2018); else a no-op.
-
-    A step whose gradients overflow is skipped, and the scale halved.
-    """
+    """Return the loss scaler of fp16, where small gradients would be 0 (Micikevicius et al. 2018); else a no-op."""
     return torch.amp.GradScaler(settings.device, enabled=settings.precision == "fp16")
 
 

@@ -110,7 +110,6 @@ def build_model(
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
-    """Let the method change the backbone, with random numbers that don't depend on its loading."""
     with seeded(spec.seed), quantization.refusing(backbone, method):
         try:
             return cast(nn.Module, method.build(backbone))
@@ -169,7 +168,6 @@ def describe_backbone(folder: Path, settings: Settings, kind_of_model: ModelKind
 
 
 def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[PretrainedConfig, dict[str, Any]]:
-    """Return a model's configuration as the settings change it, and further arguments of its class."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # missing weights, of which it warns, are checked by `load_backbone`
     config, kind = _read_config(folder, kind_of_model)
@@ -184,7 +182,6 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
 
 
 def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    """Return a model's configuration, and its class in transformers."""
     mapping = KINDS[kind_of_model][0]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

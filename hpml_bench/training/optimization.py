@@ -39,7 +39,6 @@ class Combined(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Give all parts the state of the whole, and each its own groups."""
         groups = iter(self.param_groups)
         for part, size in zip(self.parts, self._sizes, strict=True):
             part.state = self.state

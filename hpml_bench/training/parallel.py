@@ -13,7 +13,6 @@ Wrap = Callable[[TaskModel, Group], DistributedDataParallel]
 
 
 def wrap(model: TaskModel, group: Group) -> DistributedDataParallel:
-    """Return a model whose backward pass takes the mean of the gradients over the ranks of a group."""
     return DistributedDataParallel(
         model,
         device_ids=[group.device.index] if group.device.type == "cuda" else None,

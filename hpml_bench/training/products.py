@@ -46,11 +46,9 @@ class Products(Frozen):
 
     @property
     def precision(self) -> str:
-        """The precision to take."""
         return "bf16" if self.fp32_seconds >= FASTER * self.bf16_seconds else "fp32"
 
     def __str__(self) -> str:
-        """Return the figures as a note shows them."""
         rows, inner, columns = self.shape
         return (
             f"{self.precision}, as a product of {rows} x {inner} x {columns} took {1e3 * self.fp32_seconds:.3g} ms in "
@@ -120,7 +118,6 @@ def measure(shape: tuple[int, int, int], threads: int) -> Products:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Let torch use a number of threads in the body."""
     import torch
 
     before = torch.get_num_threads()
@@ -160,7 +157,6 @@ def _version() -> str:
 
 
 def _gpus() -> list[dict[str, str]]:
-    """Return name and UUID of each GPU."""
     import torch
 
     found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
@@ -202,7 +198,6 @@ def _gpu_seconds(product: Callable[[], Any]) -> float:
 
 
 def _worker() -> bool:
-    """Import what a rank imports: torch, transformers, PEFT, datasets."""
     import_module("hpml_bench.training.worker")
     return True
 

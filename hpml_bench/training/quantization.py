@@ -82,7 +82,6 @@ def refusing(backbone: nn.Module, method: Method) -> Iterator[None]:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Return whether any layer of a model has quantised weights."""
     return any(_is_quantized(layer) for layer in model.modules())
 
 

@@ -18,7 +18,6 @@ class Place(NamedTuple):
     in_sweep: int | None = None
     in_seed: int | None = None
     declared: Declared | None = None
-    """Declaration of their suite."""
 
 
 class RunRequest(Frozen):

@@ -85,12 +85,10 @@ def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; an empty one where there is no file."""
     return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def _amend(file: Path, values: dict[str, Any]) -> None:
-    """Change values of a JSON file, where there is one."""
     if file.exists():
         file.write_text(json.dumps({**_read(file), **values}, indent=2) + "\n", encoding="utf-8")
 

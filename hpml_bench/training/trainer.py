@@ -73,7 +73,6 @@ class Evaluator:
         self.settings, self.steps, self.generator = run.settings, run.steps, run.generator
 
     def evaluate(self, rows: Rows, phase: str, step: int) -> Evaluation:
-        """Evaluate every row exactly once and give the result to the probes."""
         for probe in self.probes:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
@@ -125,11 +124,9 @@ class Trainer(Evaluator):
 
     @classmethod
     def build(cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Self:
-        """Assemble a run and return its trainer; errors as `assemble`."""
         return cls(assemble(spec, prepared, group), probes)
 
     def order(self) -> Iterator[np.ndarray]:
-        """Yield the global batches' row indices."""
         return self.assembly.order()
 
     def step(self, index: int, indices: np.ndarray) -> None:
@@ -203,11 +200,7 @@ class Trainer(Evaluator):
         return setting if isinstance(setting, int) else share
 
     def _clear_gradients(self) -> None:
-        """Clear the gradients.
-
-        With several micro-batches they stay in DDP's buckets, set to 0: new ones would take memory beside the buckets
-        until the last micro-batch. Else autograd hands over its own, which saves a pass over them.
-        """
+        """Set gradients to 0, in DDP's buckets, if micro-batches follow; else to none, which saves a pass over them."""
         share = self.settings.global_batch // self.group.world
         self.optimizer.zero_grad(set_to_none=self._micro_batch(share) == share)
 
@@ -317,7 +310,6 @@ class Trainer(Evaluator):
 
 
 def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | BaseModelRun:
-    """Return the trainer of an assembled run, or a `BaseModelRun` where its method trains nothing."""
     return (Trainer if run.method.trains else BaseModelRun)(run, probes, write)
 
 

@@ -27,7 +27,6 @@ LARGE = 1_000_000_000
 """Number of parameters above which no pass is computed on a CPU."""
 
 POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
-"""Names of tables of learned positions."""
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
@@ -48,7 +47,6 @@ def unused_parameters(module: nn.Module) -> list[str]:
 
 
 def freeze_unused(module: nn.Module) -> None:
-    """Freeze the parameters that no backward pass reaches, so that DDP doesn't wait for them."""
     for name in unused_parameters(module):
         module.get_parameter(name).requires_grad_(False)
 
@@ -124,10 +122,7 @@ def _is_large(module: nn.Module) -> bool:
 
 @contextmanager
 def _trial(module: nn.Module) -> Iterator[tuple[Callable[[int, int], Any], dict[str, Tensor]]]:
-    """Yield a function from the rows and length of made-up texts to a module's output, and the parameters it takes.
-
-    For a large module these are fake ones, inside their mode.
-    """
+    """Yield a function from rows and length of made-up texts to the output, and its parameters, fake if large."""
     own = dict(module.named_parameters())
     if not _is_large(module):
         with autocast_of(module):
@@ -158,7 +153,6 @@ def _learned_positions(module: nn.Module) -> float:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for the body."""
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -170,7 +164,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """Restore torch's generators after the body."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):
         yield
@@ -178,7 +171,6 @@ def kept_generators() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators in the body, and restore them afterwards."""
     with kept_generators():
         torch.manual_seed(seed)
         yield

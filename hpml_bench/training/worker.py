@@ -23,7 +23,6 @@ import torch
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
@@ -142,13 +141,14 @@ def execute(request: RunRequest, launched: float | None = None) -> Outcome:
 def _measured(
     request: RunRequest, group: Group, began: float, launched: float | None, nodes: environment.NodeLayout | None
 ) -> Outcome:
-    """Build, train, evaluate and measure."""
     spec, prepared, folder = request.spec, request.prepared, request.folder
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
     writer = PointWriter(folder) if group.main else None
     with heartbeat.busy():
         run = assemble(spec, prepared, group)
-    trainable = _trainable(run.model)
+    if unused := unused_parameters(run.model):  # DDP would wait for ever for their gradients
+        raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
+    trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     if request.try_out:
         trial_steps(run)
         return Outcome(status="ok")
@@ -220,21 +220,12 @@ def reduce_over_ranks(
 def _checks(
     folder: Path, run: Assembly, metrics: Mapping[str, float | None], trained: Trained, trainable: int
 ) -> tuple[Check, ...]:
-    """Check the run's figures against the files on disk."""
     predictions = read_predictions(folder)
     assert predictions is not None  # noqa: S101 - written by this process just now
     parameters = {"trainable": trainable, "in the optimizer": trained.optimized, "with a gradient": trained.reached}
     points, rows = read_points(folder), len(run.test)
     settings, consumed = run.settings, trained.consumed
     return self_checks(RunFigures(metrics, points, consumed, settings, predictions, rows, run.task, parameters))
-
-
-def _trainable(model: TaskModel) -> int:
-    """Return the number of trainable parameters; refuse a model where DDP would wait for ever for a gradient."""
-    unused = unused_parameters(model)
-    if unused:
-        raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _ended(reason: Exception, nodes: environment.NodeLayout | None) -> Outcome:
@@ -265,7 +256,6 @@ def run_error(error: BaseException, rank: int) -> RunError:
 
 
 def _log_to(path: Path) -> None:
-    """Send this process's standard output and error to a file, C++ included."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -75,5 +75,4 @@ def _ask_of_names(world: World, n: int, rng: np.random.Generator) -> list[list[s
 
 
 def _desk(beat: int) -> str:
-    """Return a subtopic's name as an answer: with a capital, as in the stream."""
     return f" {BEAT_NAMES[beat].capitalize()}"

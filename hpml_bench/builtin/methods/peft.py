@@ -96,12 +96,10 @@ class Peft(Method):
 
     @property
     def peft_type(self) -> str:
-        """The type; of an alias that of which it is an option."""
         kind: str = self.options.type.upper()
         return "LORA" if kind in ALIASES else kind
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone wrapped by PEFT, with what the type trains."""
         from hpml_bench.training.peft import keep_input_type, wrap
         from hpml_bench.training.quantization import is_quantized
         from hpml_bench.training.trial import freeze_unused
@@ -131,7 +129,6 @@ class Peft(Method):
 
     @property
     def given(self) -> dict[str, Any]:
-        """PEFT's options, those that an alias stands for among them."""
         return ALIASES.get(self.options.type.upper(), {}) | (self.options.model_extra or {})
 
     @property
@@ -156,7 +153,6 @@ class Peft(Method):
                 raise Unsupported(f"PEFT: {error}") from error
 
     def after_step(self, model: Any, step: int) -> None:
-        """Let AdaLoRA reallocate its ranks; `step` counts from 1."""
         allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
         if allocate:
             allocate(step)
@@ -181,7 +177,6 @@ class Peft(Method):
         return config.orth_reg_weight * torch.stack(errors).mean()
 
     def merge(self, model: Any) -> Any:
-        """Return the backbone with the method folded into its weights, or None where that is impossible."""
         if model.active_peft_config.peft_type == "XLORA":
             return None  # mixes its adapters anew for every token
         try:

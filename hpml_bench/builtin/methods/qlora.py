@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
+from hpml_bench.builtin.methods.lora import Updates
 from hpml_bench.plugins.method import Method
-from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import QuantizationSpec
 
 
@@ -18,15 +16,9 @@ class QLoRA(Method):
     lr = 1e-3
     peft_type = "LORA"
 
-    class Options(Frozen):
+    class Options(Updates):
         """QLoRA's options; the update of a weight is `alpha / r` * B A."""
 
-        r: int = Field(default=8, ge=1)
-        """Rank of the updates."""
-        alpha: float = Field(default=16, gt=0)
-        """Scale of the updates, before division by the rank."""
-        dropout: float = Field(default=0.0, ge=0, lt=1)
-        """Dropout on the input of the updates."""
         double_quantization: bool = True
         """The scales of the 4-bit blocks are quantised too, to 8 bits."""
         compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -34,7 +26,6 @@ class QLoRA(Method):
 
     @property
     def quantization(self) -> QuantizationSpec:
-        """NF4, also where the suite doesn't quantise other methods' backbones."""
         chosen = self.options
         return QuantizationSpec(
             name="nf4", double_quantization=chosen.double_quantization, compute_dtype=chosen.compute_dtype

@@ -30,7 +30,6 @@ class LoRAPlus(Optimizer):
         """Rate of LoRA's matrices on embeddings."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return the groups of A, of matrices on embeddings, and of B."""
         trained = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
         if trained and not any("lora_B" in name for name in trained):
             raise Unsupported("LoRA+ gives the B matrices of LoRA a rate of their own, and the method trains none")

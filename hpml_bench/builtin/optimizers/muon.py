@@ -40,7 +40,6 @@ class Muon(Optimizer):
         """Rate of those of the method's parameters that AdamW trains; empty for the method's."""
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
-        """Return the groups of hidden matrices, and of the rest."""
         trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
         token_weights = _token_weights(encoder)
         matrices = {

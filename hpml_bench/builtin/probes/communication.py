@@ -51,17 +51,14 @@ OVER_NODES = tuple(
         ("between", "N of them lead from one of the N nodes to the next"),
     )
 )  # fmt: skip
-"""Metrics of runs over several nodes."""
 
 
 class DdpLog(NamedTuple):
-    """Record of DDP's logger on the all-reduces so far."""
+    """Record of DDP's logger so far: the last pass, and the recorded steps with the sum of their all-reduces' time."""
 
     last: int = 0
-    """The last pass recorded."""
     steps: int = 0
     nanoseconds: float = 0.0
-    """Sum over these steps."""
 
 
 def read_log(model: DistributedDataParallel) -> DdpLog:
@@ -95,7 +92,6 @@ class CommunicationProbe(Probe):
             self._counting = model.register_forward_pre_hook(self._count)
 
     def _count(self, model: Any, _: object) -> None:
-        """Count a pass whose gradients are reduced, as DDP does."""
         self.rehearsed += model.require_backward_grad_sync
 
     def before_training(self) -> None:
@@ -125,7 +121,6 @@ class CommunicationProbe(Probe):
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions, those about nodes where there are several."""
         return self.metrics if self.run.group.nodes > 1 else METRICS
 
     def stop(self) -> dict[str, Any]:

@@ -41,7 +41,6 @@ class DequantizedProbe(Probe):
         self.applies = run.task.model_kind == "language_model" and is_quantized(run.model)
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions for quantised language models; the score's where rows are answered."""
         if not self.applies:
             return ()
         return self.metrics if self.run.answers else (LOSS, BYTES)

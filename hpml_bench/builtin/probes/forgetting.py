@@ -48,7 +48,6 @@ class ForgettingProbe(Probe):
     metrics = METRICS
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions where the run has a retention text."""
         return METRICS if self.run.retention is not None else ()
 
     def after_training(self) -> None:

@@ -44,13 +44,11 @@ class GenerationProbe(Probe):
         return []
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions where the task generates answers."""
         if self.run.task.decoding is None:
             return ()
         return METRICS if self.run.model.caches else self.metrics
 
     def stop(self) -> dict[str, Any]:
-        """Time the first token of single prompts."""
         run = self.run
         if READ_ANEW in self.definitions():
             self.values[READ_ANEW.name] = 1.0
@@ -62,7 +60,6 @@ class GenerationProbe(Probe):
 
 
 def first_token_seconds(run: Run) -> list[float]:
-    """Return the time to the first token of each of the first prompts."""
     import torch
 
     from hpml_bench.training.evaluation import time_single_rows

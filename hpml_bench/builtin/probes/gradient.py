@@ -45,7 +45,6 @@ class GradientProbe(Probe):
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the mean of the points' norms, raw and per root of the number of parameters."""
         trained = run.value("trainable_parameters") + run.value("head_parameters")
         return _means([step.grad_norm for step in run.steps if not step.overflowed], trained) if run.steps else {}
 

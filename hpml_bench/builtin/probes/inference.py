@@ -50,7 +50,6 @@ class InferenceProbe(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Time single examples as the method left the model, then merged."""
         if self.run.group.main and self.run.settings.latency_samples:
             self._latencies(self.run.model, "")
             if self.run.merged is not None:

@@ -23,7 +23,6 @@ class LossScalingProbe(Probe):
         self.values = {"skipped_steps": 0} if run.settings.precision == "fp16" else {}
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definition in fp16, where steps can be skipped."""
         return self.metrics if self.values else ()
 
     def after_steps(self, window: list[Step]) -> list[Point]:

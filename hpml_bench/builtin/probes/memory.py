@@ -52,21 +52,18 @@ def _metric(name: str, title: str, definition: str, grid: float | None = HUGE_PA
 
 METRICS = (
     _metric(
-        "peak_memory_mb",
-        "peak memory",
+        "peak_memory_mb", "peak memory",
         "Peak of the training phase: on a GPU memory held by tensors (torch.cuda.max_memory_allocated), on a CPU "
         "resident memory of the process (VmHWM), libraries included.",
     ),
     _metric(
-        "peak_memory_over_setup_mb",
-        "peak memory over set-up",
+        "peak_memory_over_setup_mb", "peak memory over set-up",
         "Peak of the training phase less what the process held right before the first step: what training itself "
         "needs, such as activations, gradients and the optimizer's state, and whatever it touches for the first time. "
         "Weights, and libraries as far as they were loaded, are not in it. On a CPU only.",
     ),
     _metric(
-        "host_before_training_mb",
-        "host memory before training",
+        "host_before_training_mb", "host memory before training",
         "Resident memory of a rank's process (VmRSS) right before the first step, with model, optimizer and DDP ready "
         "and what was free given back to the kernel. On a CPU only.",
     ),
@@ -75,7 +72,7 @@ METRICS = (
         for kind, (title, grid, definition) in _KINDS.items()
         for phase in PHASES
     ),
-)
+)  # fmt: skip
 
 
 class MemoryProbe(Probe):
@@ -98,10 +95,9 @@ class MemoryProbe(Probe):
         """The highest peak of a validation, whose memory the allocator may have kept."""
 
     def before_training(self) -> None:
-        """End of the set-up phase."""
         was_reset = self._take("setup", trim=True)
         if self.device.type == "cpu" and was_reset:
-            self._start_mb = host_held_mb()
+            self._start_mb = memory_mb("self", "VmRSS") or math.nan
 
     def before_eval(self, phase: str) -> None:
         """End of a stretch of training; before the test evaluation freed memory goes back to the kernel."""
@@ -113,7 +109,6 @@ class MemoryProbe(Probe):
             self._take("between", trim=True)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """End of an evaluation."""
         if evaluation.phase == "validation":
             self._validation_peak = max(self._validation_peak, host_peak_mb())
             self._take("evaluation", keep_host=False)
@@ -133,7 +128,6 @@ class MemoryProbe(Probe):
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the peak of training, and what of it was not held before, by the ranks' own values."""
         names = ("host_train_mb", "host_before_training_mb")
         peaks, held = (run.per_rank.get(name, (run.metrics.get(name),)) for name in names)  # one rank's are the run's
         over = [math.nan if a is None or b is None else a - b for a, b in zip(peaks, held, strict=False)]
@@ -172,11 +166,6 @@ class MemoryProbe(Probe):
 def host_peak_mb() -> float:
     """Return the peak resident memory of this process since the last reset, in MB; NaN where /proc doesn't say."""
     return memory_mb("self", "VmHWM") or math.nan
-
-
-def host_held_mb() -> float:
-    """Return the resident memory of this process now, likewise."""
-    return memory_mb("self", "VmRSS") or math.nan
 
 
 def trim_heap() -> None:

@@ -46,13 +46,11 @@ class MergingProbe(Probe):
     unmerged: Evaluation | None = None
 
     def definitions(self) -> tuple[Metric, ...]:
-        """Return the definitions for language models; the score's where rows are answered."""
         if self.run.task.model_kind != "language_model":
             return ()
         return self.metrics if self.run.answers else (LOSS, LOGITS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Keep the test result, and some logits, where the method may be merged."""
         method = self.run.method
         merges = method.trains and type(method).merge is not Method.merge
         if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and merges:
@@ -61,7 +59,6 @@ class MergingProbe(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Evaluate the test rows again with the method merged into the model, which `Run.merged` changes for good."""
         run = self.run
         if self.unmerged is None or run.merged is None:
             return {}

@@ -68,7 +68,6 @@ class ParametersProbe(Probe):
         }
 
     def after_training(self) -> None:
-        """Measure the saved size, on rank 0, and the size and type of frozen weights."""
         import torch
 
         from hpml_bench.training.quantization import frozen_bytes, weights_in

@@ -23,7 +23,6 @@ class QualityProbe(Probe):
         return [Point(metric="train_loss", step=step.index, value=step.loss) for step in window]
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Return validation points of the loss and the headline metric; keep the test result."""
         if evaluation.phase == "validation":
             names = ("loss", self.run.task.headline.removeprefix("test_"))
             return [
@@ -42,7 +41,6 @@ class QualityProbe(Probe):
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        """Return the final training loss of the points."""
         return _final([step.loss for step in run.steps])
 
 

@@ -52,20 +52,17 @@ class RuntimeProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
-        """Begin the sums; set-up goes on, with other probes, DDP and the optimizer."""
         super().start(run)
         self.values = dict.fromkeys((metric.name for metric in METRICS), 0.0)
         self.values |= {"setup_seconds": None, "first_step_seconds": None}
 
     def before_training(self) -> None:
-        """End the set-up; a run without steps has no first one."""
         now, run = time.monotonic(), self.run
         self.values["setup_seconds"] = now - run.began
         if run.launched is not None and run.method.trains:
             self.values["first_step_seconds"] = now - run.launched
 
     def after_steps(self, window: list[Step]) -> list[Point]:
-        """Sum the steps; keep each one's time with the numbers from which rates and drift are computed."""
         self.values["train_seconds"] += sum(step.seconds for step in window)
         self.values["train_seconds_second_clock"] += sum(step.second_clock or 0.0 for step in window)
         return [
@@ -77,7 +74,6 @@ class RuntimeProbe(Probe):
         ]  # fmt: skip
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Sum the validations; the test evaluation ends the run."""
         if evaluation.phase == "validation":
             self.values["evaluation_seconds"] += evaluation.seconds
         else:

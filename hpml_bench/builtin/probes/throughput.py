@@ -94,7 +94,6 @@ class ThroughputProbe(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        """Return rates and percentiles; a run shorter than the warm-up is timed whole."""
         timed = self.steps[self.run.settings.warmup_steps :] or self.steps
         virtual = sum(step.virtual_tokens for step in timed) / sum(step.samples for step in timed)
         return {"virtual_tokens": virtual, **_rates(timed)}

@@ -33,10 +33,7 @@ class Number(Scorer):
 
 
 def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
-    """Return the number that a text gives: the first after the last `####`, else the last; None without any.
-
-    A time, a ratio or a date gives the numbers of its parts.
-    """
+    """Return a text's number, or those of a time, ratio or date: the first after the last `####`, else the last."""
     text = LATEX.sub(_in_a_line, text.replace("\N{MINUS SIGN}", "-"))
     text = MIXED.sub(_improper, text)
     _, mark, behind = text.rpartition("####")

@@ -34,7 +34,6 @@ def final_answer(text: str) -> str | None:
 
 
 def _value(text: str) -> float | str:
-    """Return a decimal number or a fraction of two as a number, anything else as it is."""
     parts = text.split("/")
     try:
         numbers = [Decimal(part.strip()) for part in parts]

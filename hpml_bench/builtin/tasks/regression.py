@@ -62,7 +62,6 @@ class Regression(TextTask):
     )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Refuse a target that is no finite number."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -91,11 +90,9 @@ class Regression(TextTask):
         return (outputs.squeeze(-1) - (labels - self.found["mean"]) / self.found["sd"]).square().sum()
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the squared error of each row, in the target's unit, float64."""
         return (self.predict(outputs, labels) - labels).square()
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the numbers [B], float64."""
         return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
@@ -110,7 +107,6 @@ class Regression(TextTask):
         }
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
-        """Return the linearised RMSE of each row, in the target's unit."""
         return linearised_rmse(np.asarray(predictions.reference), np.asarray(predictions.prediction))
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:

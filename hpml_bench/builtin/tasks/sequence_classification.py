@@ -47,7 +47,6 @@ class SequenceClassification(TextTask):
     )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Refuse a label that is no index into the names."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -61,7 +60,6 @@ class SequenceClassification(TextTask):
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        """Refuse rows that are all of one class."""
         seen = train.unique("label")
         if len(seen) < 2:
             only = self.label_names[seen[0]]
@@ -95,7 +93,6 @@ class SequenceClassification(TextTask):
         }
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
-        """Return whether each row is right."""
         return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:

@@ -58,7 +58,6 @@ class TokenClassification(Task):
     )
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Refuse names that are no BIO tags, tags without a name, and rows with more or fewer tags than words."""
         for name in self.label_names:
             if not re.fullmatch(r"O|[BI]-.+", name):
                 raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; rename it")
@@ -71,7 +70,6 @@ class TokenClassification(Task):
             )
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        """Refuse rows in which nothing is tagged."""
         outside = {index for index, name in enumerate(self.label_names) if name == OUTSIDE}
         for row in train.with_format("arrow").iter(1000):
             if set(row.column("tags").combine_chunks().flatten().unique().to_pylist()) - outside:
@@ -125,7 +123,6 @@ class TokenClassification(Task):
         return linearised_ratio(2 * counts.right, counts.reference + counts.predicted)
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
-        """Return the number of entities of each row, by which the row weighs in F1."""
         entities = self._counts(reference, reference).reference.astype(np.float64)
         return entities if entities.any() else np.ones(len(entities))
 
@@ -187,10 +184,7 @@ class _Entities(NamedTuple):
 
     @classmethod
     def of(cls, answers: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> _Entities:
-        """Return the entities by the rules of conlleval (Tjong Kim Sang and Buchholz 2000), for tags O, B- and I-.
-
-        An entity begins at B-, and at I- after O or after another type; it ends before the next one or before O.
-        """
+        """Return the entities by the rules of conlleval (Tjong Kim Sang and Buchholz 2000), for tags O, B- and I-."""
         kinds = sorted({name[2:] for name in names})
         types = np.array([*(-1 if name == OUTSIDE else kinds.index(name[2:]) for name in names), -1])
         begins = np.array([*(name.startswith("B-") for name in names), False])

@@ -127,7 +127,6 @@ class CausalLM(Task):
         """Most rows of the retention text."""
 
     def __init__(self, options: Any, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None):
-        """Take the scorer's metric as the headline, where there is one."""
         super().__init__(options, label_names, facts)
         self.scorer = make_scorer(options.scorer) if options.scorer else None
         if self.scorer is not None:
@@ -154,7 +153,6 @@ class CausalLM(Task):
         return (options.retention, options.retention_samples) if options.retention else None
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
-        """Refuse a row without a turn, and without a choice where choices are scored."""
         import pyarrow.compute as pc
 
         if pc.min(pc.list_value_length(labels)).as_py() == 0:
@@ -176,7 +174,6 @@ class CausalLM(Task):
                 )
 
     def facts(self, train: Dataset) -> dict[str, float]:
-        """Return nothing; a scorer that can't score is refused."""
         if self.scorer is not None:
             self.scorer.check()
         return {}
@@ -200,7 +197,6 @@ class CausalLM(Task):
         return texts
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return token ids, labels (the token's own id for target tokens), and columns for generation and scoring."""
         from hpml_bench.data.chat_template import RefusedError
 
         chat = self.conversations(encoder)
@@ -238,10 +234,6 @@ class CausalLM(Task):
         return encoded
 
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
-        """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target.
-
-        Neither template nor end token is added, as where PEFT's method comparison measures forgetting.
-        """
         return encode_texts([contents[-1] for contents in rows["contents"]], encoder)
 
     def conversations(self, encoder: Encoder) -> Conversations:
@@ -263,7 +255,6 @@ class CausalLM(Task):
         return self.conversations(encoder).stop_ids
 
     def chat_template(self, encoder: Encoder) -> str:
-        """Return the template used in training, with its options and the system prompt as defaults."""
         from hpml_bench.data.chat_template import chat_template, standing_template
 
         options = self.options
@@ -287,7 +278,6 @@ class CausalLM(Task):
         return {**numbers, **texts, "choices": pa.list_(pa.string()), **ids}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
-        """Return notes: on rows that are too long, split by split, and on every other count."""
         parts = [f"{split} {note}" for split, count in counts.items() if (note := note_on_lengths(count))]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
         total: Counter[str] = Counter()
@@ -298,7 +288,6 @@ class CausalLM(Task):
     # Model
 
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
-        """Return the language model; outputs are logits [N, vocabulary] of the target tokens, row by row."""
         from hpml_bench.training.causal_lm import LanguageModel
 
         return LanguageModel(encoder, virtual_tokens)
@@ -324,7 +313,6 @@ class CausalLM(Task):
     # Scores
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
-        """Return loss, perplexity, bits per byte and token accuracy; with answers, their score and the share cut."""
         reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss, texts = nats / max(1, len(reference)), texts_of(predictions)
@@ -345,7 +333,6 @@ class CausalLM(Task):
         return metrics
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
-        """Return each row's score; without a scorer its linearised loss."""
         if self.scorer is None:
             return linearised_loss(predictions.reference, predictions.loss)
         texts = texts_of(predictions)
