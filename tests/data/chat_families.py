@@ -123,20 +123,17 @@ def chatml() -> Any:
 
 @cache
 def llama_3() -> Any:
-    """Llama 3's kind: BOS by the tokenizer and by the template."""
     names = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     return byte_level(*names, bos="<|begin_of_text|>", words=LLAMA_3_WORDS, eos_token="<|end_of_text|>")
 
 
 @cache
 def llama_2() -> Any:
-    """Llama 2's kind: a space before every text."""
     return sentence_piece("old", eos_token="</s>")
 
 
 @cache
 def mistral() -> Any:
-    """Mistral's kind: a space before the first text."""
     return sentence_piece("first", eos_token="</s>")
 
 
@@ -176,17 +173,14 @@ names = pytest.mark.parametrize("name", FAMILIES)
 
 
 def conversations(tokenizer: Any, template: str, max_length: int = 10_000, **rules: Any) -> Conversations:
-    """Return what writes conversations as token ids."""
     return Conversations(Encoder(tokenizer, max_length, None, "path:model"), template, **rules)
 
 
 def of(name: str, **rules: Any) -> Conversations:
-    """Return the conversations of a family."""
     return conversations(FAMILIES[name].tokenizer(), FAMILIES[name].template, **rules)
 
 
 def example(writer: Conversations, *contents: str, first: str = "user") -> Example:
-    """Return turns that alternate as the model sees them."""
     found = writer.example(roles(*contents, first=first), contents)
     assert found is not None
     return found
@@ -212,12 +206,10 @@ def runs(writer: Conversations, found: Example) -> list[tuple[str, bool]]:
 
 
 def decoded(writer: Conversations, ids: Sequence[int]) -> str:
-    """Return the text of token ids, special ones too."""
     return str(writer.encoder.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def messages(*contents: str, first: str = "user") -> list[dict[str, str]]:
-    """Return turns as transformers takes them."""
     return [{"role": r, "content": c} for r, c in zip(roles(*contents, first=first), contents, strict=True)]
 
 
@@ -233,7 +225,6 @@ HAND = ["<unk>", "<s>", "</s>", "<user>", "<bot>", "<end>", "two", "and", "is", 
 
 @cache
 def by_hand() -> Any:
-    """Whole words, whose ids stand in a list."""
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(HAND)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     return finished(backend, ("<unk>", "<s>", "</s>", "<user>", "<bot>", "<end>"), (), "<s>", eos_token="</s>")
@@ -269,7 +260,6 @@ class Published(NamedTuple):
 
     @property
     def template(self) -> str:
-        """Its text."""
         return (FOLDER / f"{self.file}.jinja").read_text(encoding="utf-8")
 
 
@@ -285,5 +275,4 @@ def published_tokenizer(family: Published) -> Any:
 
 
 def end_ids(family: Published) -> tuple[int, ...]:
-    """Return the end tokens of a family's generation_config.json."""
     return tuple(published_tokenizer(family).convert_tokens_to_ids([family.end, *family.ends]))

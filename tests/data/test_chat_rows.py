@@ -69,7 +69,6 @@ def test_a_text_that_is_too_long_is_dropped() -> None:
 def encode(
     tokenizer: Any, rows: dict[str, list[Any]], max_length: int = 200, **options: Any
 ) -> tuple[Any, Counter[str]]:
-    """Encode rows as the preparation does."""
     encoder = Encoder(tokenizer, max_length, None, "path:model")
     task = make_task(TaskSpec(name="causal_lm", options=options))
     return task.encode({"choices": [[] for _ in rows["roles"]]} | rows, encoder), encoder.counts

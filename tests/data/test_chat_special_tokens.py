@@ -78,7 +78,6 @@ CHANGED = "rows whose text the template or the tokenizer changes"
 
 
 def skeleton(writer: Conversations, found: Example) -> list[int]:
-    """Return the special tokens of a row, in order."""
     special = {number for number, token in writer.encoder.tokenizer.added_tokens_decoder.items() if token.special}
     return [token for token in found.ids if token in special - {writer.encoder.tokenizer.unk_token_id}]
 

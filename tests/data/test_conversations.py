@@ -47,7 +47,6 @@ ALPACA_BARE: Row = {"instruction": "Say hi.", "input": "", "output": "hi"}
 
 
 def said(*turns: str) -> Row:
-    """Return a loaded row of `role: content` turns."""
     pairs = [turn.split(": ", 1) for turn in turns]
     return {"contents": [content for _, content in pairs], "roles": [role for role, _ in pairs], "choices": []}
 
@@ -77,18 +76,15 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 
 def converted(table: Dataset) -> Dataset:
-    """Return the conversations of a table."""
     found = as_conversations(table, "f", find_shape(table, "f"))
     return found.select_columns(["contents", "roles", "choices"])
 
 
 def loaded(path: Path, rows: list[Row], **options: Any) -> list[Row]:
-    """Write rows and load them."""
     return list(load(write(path, rows), **options).train)
 
 
 def refused(path: Path, text: str, **options: Any) -> str:
-    """Return the one sentence that a file's text ends in."""
     path.write_text(text)
     with pytest.raises(UserError) as raised:
         load(path, **options)
@@ -97,7 +93,6 @@ def refused(path: Path, text: str, **options: Any) -> str:
 
 
 def lines(*rows: Any) -> str:
-    """Return rows as lines of JSON."""
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 
@@ -242,9 +237,7 @@ def test_turns_come_as_they_stand(texts: list[str]) -> None:
 def test_a_cell_whose_text_is_lost_is_refused(cell: Any, kind: str) -> None:
     """A number with decimals may have had more zeros, a date another form; a whole number is its digits."""
     table = Dataset.from_list([{"prompt": "a", "completion": cell}])
-    with pytest.raises(
-        UserError, match=rf"^f: row 1 holds .* as a {kind} in column 'completion', so that its own text"
-    ):
+    with pytest.raises(UserError, match=rf"^f: row 1 holds .* as a {kind} in column 'completion', so that its own tex"):
         converted(table)
     whole = Dataset.from_list([{"prompt": 2, "completion": 12345678901}])
     assert converted(whole)[0]["contents"] == ["2", "12345678901"]
@@ -372,7 +365,6 @@ def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
 
 
 def general(path: Path, content: str | bytes, most: int = 100) -> list[list[str]]:
-    """Return the texts of a file, in its order."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     empty = LoadedData(*[Dataset.from_dict({})] * 3)
     rows = retention_rows(f"path:{path}", most, empty, tiny.settings())
@@ -469,7 +461,6 @@ def letters(folder: Path, *, eos: str | None = "<|end|>") -> Path:
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that reads bytes and knows turns."""
     return letters(tmp_path_factory.mktemp("model"))
 
 
@@ -495,7 +486,6 @@ def prepare_rows(byte_model: Path, tmp_path: Path) -> Callable[..., Prepared]:
 
 
 def rows_of(number: int, **changes: Any) -> list[Row]:
-    """Return short rows that differ."""
     return [{"prompt": f"q{n}", "completion": f"a{n}"} | changes for n in range(number)]
 
 

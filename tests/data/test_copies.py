@@ -14,12 +14,10 @@ WORDS = np.array([f"word{number}" for number in range(3000)])
 
 
 def random_texts(number: int, seed: int, words: int = 40) -> list[str]:
-    """Return texts that share no five words."""
     return [" ".join(row) for row in np.random.default_rng(seed).choice(WORDS, (number, words))]
 
 
 def changed(text: str, *places: int) -> str:
-    """Return a text with other words at some places."""
     words = text.split()
     for place in places:
         words[place] = f"other{place}"

@@ -21,7 +21,6 @@ ASSET = Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 
 
 def settings(**changes: int) -> Settings:
-    """Return small settings of the task."""
     sizes = {"train_samples": 64, "validation_samples": 32, "test_samples": 48, "global_batch": 16} | changes
     return Settings.model_validate({"backbone": "embedded:newswire-gpt2", "dataset": "newswire", "steps": 1} | sizes)
 
@@ -192,7 +191,6 @@ def test_the_tokenizer_loses_nothing() -> None:
 
 
 def load(name: str, target: str, **changes: Any) -> LoadedData:
-    """Load a generated data set."""
     asked = settings().model_copy(update={"dataset": DatasetSpec(name=name, options=changes)})
     return make_loader(asked).load(asked, target)
 

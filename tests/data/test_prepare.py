@@ -43,7 +43,6 @@ def save_tokenizer(folder: Path, *, like_bert: bool = False, **special: str) -> 
 
 
 def csv(rows: int, label: Callable[[int], str] = lambda i: "ab"[i % 2]) -> str:
-    """Return rows whose texts tell their number."""
     return "label,text\n" + "".join(f"{label(i)},row {i} {'good' if i % 2 else 'bad'}\n" for i in range(rows))
 
 
@@ -65,13 +64,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def rows(prepared: Prepared, split: str) -> list[list[int]]:
-    """Return a split's token ids."""
     ids: list[list[int]] = read_rows(Path(prepared.data) / split).column("input_ids").to_pylist()
     return ids
 
 
 def texts(prepared: Prepared, split: str) -> list[str]:
-    """Return a split's texts, as far as the vocabulary goes."""
     return [" ".join(WORDS[i] for i in ids) for ids in rows(prepared, split)]
 
 
@@ -120,7 +117,6 @@ def test_a_tokenizer_without_an_end_token_appends_none(tmp_path: Path) -> None:
 
 
 def numbers(prepared: Prepared, split: str) -> list[int]:
-    """Return which rows a split holds."""
     return [int(text.split()[1]) for text in texts(prepared, split)]
 
 

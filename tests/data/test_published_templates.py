@@ -28,14 +28,12 @@ def writer_of(family: Published, **rules: Any) -> Conversations:
 
 
 def example(writer: Conversations, case: str) -> Example:
-    """Return a conversation as the model sees it."""
     found = writer.example(roles(*CASES[case], first="system" if "system" in case else "user"), CASES[case])
     assert found is not None
     return found
 
 
 def generator(writer: Conversations) -> Generator:
-    """Return how answers are cut and decoded."""
     decode = decoder(writer.encoder.tokenizer, writer.scaffold)
     return Generator(Decoding(10_000), writer.stop_ids, decode, pad_id=0, batch=1, seed=0)
 

@@ -30,7 +30,6 @@ SIZES = (1, 2, 7, 3, 1, 5, 4, 9, 2, 6)
 
 
 def documents(rows: int) -> list[str]:
-    """Return the document of each row, in the file's order mixed."""
     named = np.repeat(np.arange(rows), np.resize(SIZES, rows))[:rows]
     return [f"document {number}" for number in np.random.default_rng(1).permutation(named)]
 
@@ -45,7 +44,6 @@ def write(path: Path, target: str, rows: int = 160, of: Sequence[str] | None = N
 
 
 def settings(folder: Path, task: str, options: dict[str, Any], **changes: Any) -> Settings:
-    """Return settings of a task on rows with groups."""
     dataset = {"name": "text_files", "options": {"group": "document"} | options}
     return tiny.task_settings(
         folder, task, **{"dataset": dataset, "validation_samples": 16, "test_samples": 25} | changes
@@ -53,7 +51,6 @@ def settings(folder: Path, task: str, options: dict[str, Any], **changes: Any) -
 
 
 def drawn(asked: Settings) -> dict[str, list[int]]:
-    """Return the groups of each split's rows."""
     loaded = make_loader(asked).load(asked, make_task(asked.task).target)
     found = {split: groups_of(rows) for split, rows in draw(loaded, asked).items()}
     return {split: of.tolist() for split, of in found.items() if of is not None}
@@ -223,9 +220,7 @@ def test_a_test_file_without_the_column_is_told(tmp_path: Path) -> None:
 def test_groups_too_large_for_validation_rows_are_told(tmp_path: Path) -> None:
     """Where too few training rows are left beside whole groups."""
     given = {"train": write(tmp_path / "rows.jsonl", "class", 40, ["a"] * 30 + ["b"] * 10)}
-    with pytest.raises(
-        UserError, match=r"training rows are too few for \d+ validation_samples split off them by whole g"
-    ):
+    with pytest.raises(UserError, match=r"training rows are too few for \d+ validation_samples split off them by whol"):
         drawn(settings(tmp_path, "sequence_classification", given, validation_samples=12, test_samples=2))
 
 

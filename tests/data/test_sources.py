@@ -33,7 +33,6 @@ PART_ONLY = (
 
 @pytest.fixture(autouse=True)
 def no_hub(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has caches of its own, and no hub."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
@@ -149,7 +148,6 @@ def test_offline_a_missing_model_names_the_alternatives() -> None:
 
 @pytest.fixture
 def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that takes connections and never answers."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -202,7 +200,6 @@ def test_a_reachable_hub_is_asked_for_one_commit(tmp_path: Path, monkeypatch: py
 
 
 def ask(hub: Hub, patch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub ask this hub."""
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "ENDPOINT", hub.address)
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")

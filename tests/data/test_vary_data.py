@@ -47,7 +47,6 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
 
 
 def of_seed(selection: Selection, seed: int) -> list[RunRecord]:
-    """Return the compared runs of a seed."""
     return [record for record in selection.compared if record.spec.seed == seed]
 
 
@@ -107,7 +106,6 @@ def test_other_rows_are_another_order(tmp_path: Path) -> None:
 
 
 def data(rows: int) -> LoadedData:
-    """Return as many training rows, and ten test rows."""
     train, test = (
         Dataset.from_dict({"text": [f"{name} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]})
         for name, n in (("train", rows), ("test", 10))

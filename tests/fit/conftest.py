@@ -9,5 +9,4 @@ import pytest
 
 @pytest.fixture(scope="session")
 def case_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models and rows, written at first use."""
     return tmp_path_factory.mktemp("cases")

@@ -35,12 +35,10 @@ KEYS = {
 
 
 def fit(*words: str) -> Result:
-    """Run the command in this process."""
     return CliRunner().invoke(main, ["fit", *words])
 
 
 def needs(*words: str) -> dict[str, dict[str, Any]]:
-    """Return what the command prints as JSON, by method."""
     return {need["method"]: need for need in json.loads(fit(*words, "--json").stdout)}
 
 

@@ -22,7 +22,6 @@ ASSETS = Path(limits.__file__).parents[1] / "assets"
 
 
 def lacking(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this machine have so many bytes."""
     for module in (limits, local):
         monkeypatch.setattr(module, "machine", lambda _: memory)
 

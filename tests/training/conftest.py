@@ -11,7 +11,6 @@ from helpers import language_models, tiny
 
 @pytest.fixture(scope="module")
 def language_model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Language models of four kinds."""
     return language_models.save_models(tmp_path_factory.mktemp("models"))
 
 

@@ -51,17 +51,14 @@ class Recorder(Probe):
         self.backwards = 0
 
     def after_backward(self, index: int) -> None:
-        """Count."""
         self.backwards += 1
 
     def after_steps(self, window: list[Step]) -> list[Any]:
-        """Keep."""
         self.steps += window
         return []
 
 
 def spec_of(folder: Path, task: str, method: str = "lora", **changes: Any) -> RunSpec:
-    """Return a run of six steps of 12 rows of different lengths."""
     settings = tiny.task_settings(folder / task, task, world_size=1, **changes)
     kind = registry.plugin("methods", method)
     chosen = MethodSpec(name=method, method=method, options=kind.Options().model_dump(), lr=LR[method])
@@ -69,7 +66,6 @@ def spec_of(folder: Path, task: str, method: str = "lora", **changes: Any) -> Ru
 
 
 def trained(spec: RunSpec, group: Group) -> tuple[Trainer, Recorder]:
-    """Train a run."""
     recorder = Recorder()
     trainer = Trainer.build(spec, prepare(spec.settings), group, [recorder])
     trainer.train()
@@ -473,7 +469,6 @@ def test_all_of_it_goes_together(
 
 
 def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
-    """Let the loss of fp16 be scaled by so much at first."""
     patch.setattr(trainer_module, "make_scaler", lambda _: torch.amp.GradScaler("cpu", init_scale=scale))
 
 
@@ -530,7 +525,6 @@ class Reads(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and count it."""
         self.count += func._schema.name == "aten::_local_scalar_dense"
         return func(*args, **(kwargs or {}))
 
@@ -597,7 +591,6 @@ def test_a_card_without_bf16_is_told_before_the_sweep(changes: dict[str, Any], m
 
 
 def out_of_memory(*_: Any, **__: Any) -> None:
-    """Raise what torch does on a GPU whose memory is full."""
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 

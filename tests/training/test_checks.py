@@ -47,7 +47,6 @@ def sound() -> dict[str, Any]:
 
 
 def failed(**changes: Any) -> list[str]:
-    """Return the names of the checks that fail."""
     return [check.name for check in self_checks(RunFigures(**(sound() | changes))) if not check.passed]
 
 

@@ -24,11 +24,9 @@ class Event:
         assert enable_timing
 
     def record(self) -> None:
-        """Take the time of the stream."""
         self.at = next(self.stream)
 
     def elapsed_time(self, end: Event) -> float:
-        """Return milliseconds."""
         return 1000.0 * (end.at - self.at)
 
 

@@ -27,7 +27,6 @@ CARD = torch.zeros(8, 8)
 
 
 def sentence(ranks: int = 1, own: int | None = None) -> str:
-    """Return what the check says."""
     with pytest.raises(UserError) as caught:
         distributed.check_gpus(ranks, own)
     return str(caught.value)

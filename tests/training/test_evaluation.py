@@ -29,7 +29,6 @@ class Copies(TorchDispatchMode):
         self.count: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and note it."""
         result = func(*args, **(kwargs or {}))
         tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
         if len({tensor.device.type for tensor in tensors}) > 1:
@@ -45,7 +44,6 @@ class Plain(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.ones(3))
 
     def forward(self, input_ids: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
         return input_ids.float().mean(1, keepdim=True) * self.weight
 
 

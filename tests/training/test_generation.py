@@ -59,7 +59,6 @@ BY_TWO = [("GPT-2", "none"), ("GPT-2", "PREFIX_TUNING"), ("Gemma 2", "lora")]
 
 
 def letters(tokens: list[int]) -> str:
-    """Return a character for each token, from `A` on."""
     return "".join(chr(65 + token) for token in tokens)
 
 
@@ -87,7 +86,6 @@ def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def model_of(folder: Path, kind: str, method: str) -> LanguageModel:
-    """Return the model after a few steps of a method."""
     return language_models.trained(folder / kind, *language_models.METHODS[method])[0]
 
 
@@ -128,14 +126,12 @@ def ties(model: LanguageModel, prompts: list[list[int]], found: list[list[int]],
 
 
 def answered(model: LanguageModel, rows: Rows, generator: Generator, group: Group) -> list[list[int]]:
-    """Return every row's answer as tokens."""
     return [
         [ord(character) - 65 for character in text] for text in answer_all(model, rows, generator, group, "t").texts
     ]
 
 
 def chosen(folder: Path, name: str, group: Group) -> Chosen:
-    """Return the likeliest choices of the rows."""
     settings = tiny.settings(task={"name": "causal_lm", "options": {"scorer": "choice"}}, eval_batch=5)
     rows = Rows(folder / name, 1)
     return choose(model_of(folder, "GPT-2", "none"), make_task(settings.task), rows, settings, group, most=100)
@@ -268,7 +264,6 @@ def test_answers_are_read_anew_where_the_cache_is_wrong(
 
 
 def free(folder: Path, kind: str = "GPT-2") -> list[GeneratedText]:
-    """Return answers that nothing but the most tokens ends."""
     return generate(model_of(folder, kind, "none"), language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
 
 
@@ -445,7 +440,6 @@ def test_the_rehearsal_of_answers_fills_the_cache(
 
 
 def drawing(temperature: float = 1.0, top_p: float = 1.0, tokens: int = TOKENS, seed: int = 0) -> Generator:
-    """Return a generator that draws."""
     decoding = Decoding(tokens, temperature=temperature, top_p=top_p)
     return replace(GENERATOR, decoding=decoding, seed=seed)
 

@@ -18,7 +18,6 @@ from hpml_bench.training.trial import unused_parameters
 
 
 def plain(folder: Path) -> Any:
-    """Return the model as transformers loads it."""
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
@@ -40,7 +39,6 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_f
 
 @pytest.fixture(scope="module")
 def composite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Gemma 3 with a vision tower beside its text model."""
     return language_models.save_composite(tmp_path_factory.mktemp("composite") / "gemma3")
 
 

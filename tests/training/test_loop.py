@@ -32,13 +32,11 @@ class Recorder(Probe):
         self.steps: list[Step] = []
 
     def after_steps(self, window: list[Step]) -> list:
-        """Keep the steps."""
         self.steps.extend(window)
         return []
 
 
 def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Trainer:
-    """Return the trainer of a fresh model."""
     return Trainer.build(spec, prepared, group, probes)
 
 
@@ -140,11 +138,9 @@ class Times(CpuClock):
         """Do nothing."""
 
     def take(self) -> list[float]:
-        """Return what was told."""
         return self.told
 
     def window(self) -> float:
-        """Return their sum."""
         return sum(self.told)
 
 
@@ -202,20 +198,16 @@ class Sleeper(Recorder):
         self.sleeps = before_step, after_steps, before_training
 
     def before_step(self, index: int) -> None:
-        """Sleep."""
         time.sleep(self.sleeps[0])
 
     def after_steps(self, window: list[Step]) -> list:
-        """Sleep, and keep the steps."""
         time.sleep(self.sleeps[1])
         return super().after_steps(window)
 
     def before_training(self) -> None:
-        """Sleep."""
         time.sleep(self.sleeps[2])
 
     def after_eval(self, evaluation: object) -> list:
-        """Sleep."""
         time.sleep(self.sleeps[1])
         return []
 

@@ -29,7 +29,6 @@ class TwoVirtualTokens(nn.Module):
     """Puts two states of 99 before the given ids as states."""
 
     def forward(self, input_ids, attention_mask):
-        """Return itself as the output."""
         real = input_ids.unsqueeze(-1).float()
         self.last_hidden_state = torch.cat([torch.full((len(real), 2, 1), 99.0), real], 1)
         return self

@@ -24,7 +24,6 @@ TWO = environment.NodeLayout(hosts=("n1", "n2"), ranks_per_node=(1, 1), intercon
 
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is known."""
     parts = {"cpu": "Z80", "architecture": "z80", "cores": 1, "memory_gb": 1, "gpus": []}
     monkeypatch.setattr(environment, "hardware", lambda: dict(parts))
 
@@ -58,7 +57,6 @@ def test_where_names_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def row(text: str) -> torch.Tensor:
-    """Return a text as ranks tell it."""
     return torch.tensor([*text.encode(), *bytes(LENGTH - len(text))], dtype=torch.uint8)
 
 

@@ -50,7 +50,6 @@ OTHERS = 2 * language_models.VOCABULARY * 32 + 5 * 32
 
 
 def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Method, RunSpec]:
-    """Build a classifier of three classes."""
     spec = tiny.spec(method, backbone=f"path:{folder}", **changes)
     made = make_method(spec.method)
     return build_model(folder, spec, made, make_task(spec.settings.task, tuple("abc"))), made, spec

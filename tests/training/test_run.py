@@ -30,7 +30,6 @@ def prepared_for_ranks(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="module")
 def record(prepared_for_ranks: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
-    """A LoRA run on two ranks."""
     folder = tmp_path_factory.mktemp("runs") / "lora"
     return tiny.run(tiny.spec(), prepared_for_ranks, folder, place=Place(in_sweep=1)), folder
 
@@ -78,7 +77,6 @@ def test_consumption_is_what_the_settings_ask(record: tuple[RunRecord, Path]) ->
 
 
 def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
-    """Return the training losses of a run."""
     result = tiny.run(tiny.spec("full", **changes), prepared, folder)
     assert result.status == "ok", result.error
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]

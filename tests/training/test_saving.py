@@ -68,7 +68,6 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
-    """Hold that two models are the same to rounding."""
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

@@ -29,7 +29,6 @@ class Products(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        """Run the operator and count it."""
         result = func(*args, **(kwargs or {}))
         named = func._schema.name in {"aten::mm", "aten::addmm", "aten::bmm"}
         self.count += named and result.device.type != "meta" and not isinstance(result, FakeTensor)

@@ -32,7 +32,6 @@ A card.
 
 @pytest.fixture(autouse=True)
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has caches of its own, and no hub."""
     monkeypatch.setenv("HPML_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -58,7 +57,6 @@ def repository(tmp_path: Path) -> Path:
 
 
 def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any) -> LoadedData:
-    """Load a dataset with the fewest options."""
     given = {"config": "default"} | options
     asked = settings(test_samples=samples)
     return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(asked, "class")

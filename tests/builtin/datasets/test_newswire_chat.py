@@ -22,13 +22,11 @@ from hpml_bench.training.trainer import Trainer
 
 
 def loaded(**changes: Any) -> LoadedData:
-    """Return the rows of the suite `chat`."""
     settings = load_suite("chat", settings=changes).settings
     return make_loader(settings).load(settings, "answer")
 
 
 def desk_of(name: str) -> str:
-    """Return the desk of a name, by the world's own list."""
     for kind, names in make_world().words.items():
         if kind in ENTITIES and name in names:
             return BEAT_NAMES[names.index(name) // ENTITIES[kind]].capitalize()

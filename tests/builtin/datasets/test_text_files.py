@@ -25,7 +25,6 @@ HEADERLESS = "".join(
 
 
 def read(asked: Settings, target: Target = "class", **options: Any) -> LoadedData:
-    """Load files with some options."""
     return text_files.TextFiles(text_files.TextFiles.Options(**options)).load(asked, target)
 
 
@@ -56,7 +55,6 @@ class Read(NamedTuple):
 
 
 def lines(*rows: dict[str, Any]) -> str:
-    """Return rows as lines of JSON."""
     return "\n".join(map(json.dumps, rows))
 
 

@@ -21,7 +21,6 @@ CHANGES: tuple[tuple[str, Any], ...] = (
 
 
 def loaded(**options: Any) -> LoadedData:
-    """Return 300 training rows, 16 of validation and 200 test rows."""
     dataset = {"name": "word_problems", "options": options}
     settings = tiny.settings(dataset=dataset, train_samples=300, validation_samples=16, test_samples=200)
     return make_loader(settings).load(settings, "answer")

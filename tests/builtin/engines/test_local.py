@@ -180,7 +180,6 @@ def test_what_no_job_can_do_is_told_once(tmp_path: Path, room: Path, monkeypatch
 
 
 def cards(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
-    """Let these GPUs be visible, and four cores."""
     found = tuple({"uuid": uuid, "index": index} for index, uuid in enumerate(uuids))
     monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
     monkeypatch.setattr(environment, "cores", lambda: 4)
@@ -221,7 +220,6 @@ class Printing(Local):
     """Jobs that print what they were given."""
 
     def command(self, batch: JobBatch, unit: int) -> list[str]:
-        """Return words of Python's."""
         shown = "os.environ['CUDA_VISIBLE_DEVICES'], *os.sched_getaffinity(0), os.environ['HPML_BENCH_JOB']"
         return ["-c", f"import os, time; print({shown}, flush=True); time.sleep(0.5)"]
 

@@ -48,14 +48,12 @@ def ray_profile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def working(out: Path) -> tuple[Job, ...]:
-    """Return the jobs under way once two take steps, else nothing."""
     beats = [beat for folder in out.glob("*/attempts/*/") for beat in heartbeat.read(folder)]
     found = claims(out / "colours")
     return found if len(found) == 2 and sum("step" in beat.where for beat in beats) >= 2 else ()
 
 
 def family(jobs: tuple[Job, ...]) -> set[psutil.Process]:
-    """Return the processes of jobs."""
     own = [psutil.Process(job.pid) for job in jobs]
     return {*own, *(child for process in own for child in process.children(recursive=True))}
 

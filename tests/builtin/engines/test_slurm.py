@@ -22,7 +22,6 @@ from hpml_bench.system.errors import UserError
 
 
 def engine(**changes: Any) -> Slurm:
-    """Return an engine with a profile."""
     return Slurm(Profile.model_validate({"engine": "slurm", **changes}))
 
 
@@ -37,7 +36,6 @@ def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **chang
 
 
 def options(script: str) -> dict[str, str]:
-    """Return sbatch's options in a script."""
     lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
@@ -67,7 +65,6 @@ def test_a_script_has_all_that_the_profile_says(tmp_path: Path) -> None:
 
 
 def as_bash_does(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in which the job's command only prints itself."""
     printing = script.replace("exec ", "exec printf '%s\\n' ", 1)
     given = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", **variables}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | given

@@ -34,17 +34,14 @@ ALWAYS_TRIED = {"IA3", "OFT", "XLORA"}
 
 @pytest.fixture(scope="module")
 def language_models(tmp_path_factory):
-    """Return the folders of the small causal language models."""
     return support_trial.save_language_models(tmp_path_factory.mktemp("language_models"))
 
 
 def trained(module):
-    """Return the number of trained parameters."""
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
 
 
 def committed_rows():
-    """Return the cells of the committed table by type."""
     lines = support_table.TABLE.read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
     return {row[0]: row[1:] for row in rows[1:]}

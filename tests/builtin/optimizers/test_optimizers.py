@@ -51,7 +51,6 @@ def small() -> tuple[Small, nn.Linear]:
 
 
 def trained(*modules: nn.Module) -> dict[str, Tensor]:
-    """Return the trained parameters by name."""
     named = (item for module in modules for item in module.named_parameters())
     return {name: weight for name, weight in named if weight.requires_grad}
 
@@ -75,7 +74,6 @@ def ours(name: str, options: dict[str, Any] | None = None, **changes: Any) -> to
 
 
 def path(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Take steps with an optimizer; return where its parameters are."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     return moved(weights, optimizer.step)
 
@@ -236,7 +234,6 @@ TRAINED = [
 
 @cache
 def spec_of(folder: Path, task: str) -> RunSpec:
-    """Return a run of three steps of a task."""
     settings = tiny.task_settings(folder, task, world_size=1, steps=3, validation_samples=8, test_samples=8)
     return tiny.spec().model_copy(update={"settings": settings})
 

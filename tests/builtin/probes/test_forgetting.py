@@ -33,7 +33,6 @@ GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in r
 
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with general text."""
     folder = tmp_path_factory.mktemp("forgetting")
     (folder / "general.txt").write_text("\n".join(GENERAL) + "\n")
     return folder

@@ -43,7 +43,6 @@ from hpml_bench.training.trainer import Trainer
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run of rank 0."""
     return make_run(tmp_path)
 
 
@@ -295,7 +294,6 @@ def test_quality_is_of_the_test_rows(run: Run) -> None:
 
 
 def nine_rows(classes: int) -> st.SearchStrategy[tuple[int, list[int], list[int]]]:
-    """Draw labels and predictions of nine rows."""
     rows = st.lists(st.integers(0, classes - 1), min_size=9, max_size=9)
     return st.tuples(st.just(classes), rows, rows)
 
@@ -416,7 +414,6 @@ def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkey
 
 
 def kept_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Return the frozen weights of a linear layer of GPT-2."""
     return [p for p in layer.parameters(recurse=False) if type(layer) is Conv1D and not p.requires_grad]
 
 
@@ -525,13 +522,11 @@ def test_rapl_packages_add_up(tmp_path: Path) -> None:
 
 
 def metric(over_ranks: str) -> Metric:
-    """Return a metric called after its reduction."""
     fields = {"title": "t", "unit": "", "better": "lower", "over_steps": "once", "phase": "run", "definition": "d"}
     return Metric.model_validate({"name": over_ranks, "over_ranks": over_ranks} | fields)
 
 
 def reduced(*ranks: dict[str, float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the ranks' values become."""
     definitions = tuple(metric(name) for name in ("sum", "mean", "max", "same", "rank0"))
     rows = [[math.nan if rank.get(m.name) is None else rank[m.name] for m in definitions] for rank in ranks]
     group = SimpleNamespace(gather=lambda local: torch.tensor(rows, dtype=torch.float64))

@@ -30,7 +30,6 @@ ASCII = st.text(st.sampled_from([*map(chr, range(9, 14)), *map(chr, range(32, 12
 
 
 def score(name: str, answer: str, expected: str) -> float:
-    """Return a scorer's score."""
     return make_scorer(name).score(answer, expected)
 
 

@@ -38,7 +38,6 @@ from hpml_bench.training.trainer import Trainer
 
 
 def settings_of(folder: Path, options: dict[str, Any], **changes: Any) -> Settings:
-    """Return settings of a run with some options of the task."""
     made = tiny.task_settings(folder, "causal_lm", world_size=1, steps=4, **changes)
     return made.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
 
@@ -197,7 +196,6 @@ class ByValue(TorchDispatchMode):
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and note it."""
         name, indices = func._schema.name, args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
         masked = any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
         if name in {"aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"} or masked:
@@ -235,7 +233,6 @@ def test_answers_that_are_not_there_are_not_scored() -> None:
 
 
 def check(options: dict[str, Any], split: str, contents: list[list[str]], choices: list[list[str]]) -> None:
-    """Check rows by a task with some options."""
     task = CausalLM(CausalLM.Options(**options))
     table = pa.table({"contents": contents, "choices": choices})
     task.check(split, table.column("contents").combine_chunks(), table)
@@ -366,7 +363,6 @@ class Watch(Probe):
         self.scored: dict[int, bool] = {}
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """Note the step."""
         self.scored[evaluation.step] = "score" in evaluation.metrics
         assert "loss" in evaluation.metrics
         assert (evaluation.generated is not None) == self.scored[evaluation.step]

@@ -23,12 +23,10 @@ NUMBERS = st.integers(-50, 50).map(lambda n: n / 4)
 
 
 def task(**facts: float) -> Regression:
-    """Return the task with its default options."""
     return Regression(Regression.Options(), (), facts)
 
 
 def predictions(reference: list[float], prediction: list[float]) -> Predictions:
-    """Return predictions with their squared errors."""
     there, answered = np.array(reference, dtype=float), np.array(prediction, dtype=float)
     return Predictions(np.arange(len(there)), there, answered, (answered - there) ** 2)
 
@@ -98,7 +96,6 @@ def test_answers_are_in_the_targets_unit(tmp_path: Path) -> None:
 
     class Encoder(nn.Module):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
-            """Return itself as the output, ids as states."""
             self.last_hidden_state = input_ids.unsqueeze(-1).float()
             return self
 

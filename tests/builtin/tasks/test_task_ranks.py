@@ -64,7 +64,6 @@ def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of(folder: Path, task: str) -> list[dict[str, Any]]:
-    """Return what a task came to, by number of ranks."""
     return [torch.load(folder / f"{task}-{world}.pt", weights_only=False) for world in WORLDS]
 
 

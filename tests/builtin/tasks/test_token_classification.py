@@ -30,18 +30,15 @@ ROW = st.lists(st.tuples(TAG, TAG), max_size=9)
 
 
 def task(names: tuple[str, ...] = NAMES) -> TokenClassification:
-    """Return the task with these tags."""
     return TokenClassification(TokenClassification.Options(), names)
 
 
 def predictions(rows: list[list[tuple[int, int]]]) -> Predictions:
-    """Return predictions from pairs of reference and answer."""
     sides = (tuple(np.array([pair[side] for pair in row], dtype=np.int32) for row in rows) for side in (0, 1))
     return Predictions(np.arange(len(rows)), *sides, np.ones(len(rows)))
 
 
 def tags(text: str) -> list[int]:
-    """Return the indices of tags."""
     return [NAMES.index(tag) for tag in text.split()]
 
 
@@ -189,7 +186,6 @@ def metaspace(folder: Path) -> Path:
 
 
 def embedded(folder: Path) -> Path:
-    """Return the folder of the embedded backbone's own."""
     return Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
 
 
@@ -204,7 +200,6 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
-    """Each kind of tokenizer."""
     return load_tokenizer(KINDS[request.param](tmp_path_factory.mktemp("tokenizer")))
 
 

@@ -45,7 +45,6 @@ class Notebook(Tracker):
 
 @pytest.fixture
 def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install a tracker of another package."""
     install(monkeypatch, tmp_path / "package", "trackers", notebook=NOTEBOOK)
     yield
     monkeypatch.undo()
@@ -53,7 +52,6 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def spec(seed: int) -> RunSpec:
-    """Return a run."""
     return made_records.record("lora", seed).spec
 
 

@@ -59,7 +59,6 @@ def retry_stale_handle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def planted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put secrets into the environment, once it has none of its own."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 
@@ -77,7 +76,6 @@ def spec(method: str = "lora", seed: int = 0, **settings: Any) -> RunSpec:
 
 
 def points(steps: int) -> list[Point]:
-    """Return two metrics' points."""
     return [Point(metric=name, step=s, value=1 / (s + 1)) for s in range(steps) for name in ("train_loss", "grad_norm")]
 
 
@@ -95,12 +93,10 @@ def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) 
 
 
 def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows without what wandb adds."""
     return [{key: value for key, value in row.items() if not key.startswith("_")} for row in history]
 
 
 def tables() -> tuple[Table, ...]:
-    """Return the comparison's tables."""
     return TABLES
 
 

@@ -24,13 +24,11 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def listening() -> Iterator[str]:
-    """Yield the address of something that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def closed_port() -> str:
-    """Return an address where nothing listens."""
     with listening() as url:
         return url
 
