@@ -328,7 +328,6 @@ def test_turns_of_weight_0_are_not_learnt() -> None:
         writer = of("chatml", system=system)
         for weights, learnt in {(1, 0, 1, 1): [3], (1, 1, 1, 0): [1], (1, 1, 1, 1): [1, 3], (): [1, 3]}.items():
             found = writer.example(roles(*TWO), TWO, weights=weights)
-            assert found is not None
             assert [text for text, one in runs(writer, found) if one] == [f"{TWO[place]}<|im_end|>" for place in learnt]
             assert found.expected == TWO[3]
         assert writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 0)) is None
@@ -349,7 +348,6 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     writer = conversations(chatml(), template)
     tools = [{"type": "function", "function": {"name": "add"}}]
     found = writer.example(roles(*ONE), ONE, tools=tools)
-    assert found is not None
     assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
     with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, and a row has some; remov"):
         of("chatml").example(roles(*ONE), ONE, tools=tools)

@@ -44,7 +44,6 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
             assert writer.counts["dropped rows"] == 1
             assert writer.counts["dropped tokens"] == len(full.ids)
             continue
-        assert found is not None
         assert found.ids == full.ids[:front] + full.ids[front + cut :]
         assert found.ids[found.prompt :] == full.ids[full.prompt :]
         assert (found.cut, writer.counts["cut rows"], writer.counts["cut tokens"]) == (cut, int(cut > 0), cut)

@@ -46,7 +46,6 @@ def test_a_sweep_that_will_not_fit_begins_with_a_warning(tmp_path: Path, monkeyp
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     warning = re.search(r"memory won't be enough for (.*): there are (.*) for each rank; ", said)
-    assert warning is not None
     process = 88 if limits._torch_has_cuda() else 50
     assert sorted(warning[1].split(", ")) == sorted(re.findall(rf"(?:lora|head) \({process}\d MB\)", warning[1]))
     assert warning[1].count("lora") == warning[1].count("head") == 1

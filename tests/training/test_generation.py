@@ -363,7 +363,6 @@ def test_a_model_answers_up_to_the_end_that_its_template_writes(tmp_path: Path) 
     assert set(stops) == {end, turn}
     prepared = Prepared(backbone=str(folder), data="", digests=digests, pad_id=0, stop_ids=stops)
     generator = make_generator(task, prepared, settings, seed=3)
-    assert generator is not None
     assert text_of([5, 7, turn], generator) == text_of([5, 7, end], generator) == "w5 w7"
     assert (generator.seed, generator.pad_id, generator.batch) == (3, 0, settings.eval_batch)
     silent = tiny.settings(task="causal_lm")

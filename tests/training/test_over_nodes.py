@@ -84,7 +84,6 @@ def test_nodes_are_found_through_the_group(alike: bool, monkeypatch: pytest.Monk
         return [own, own, *[own if alike else "another"] * 2]
 
     found = over_nodes(ranks(tell))
-    assert found is not None
     assert (found.hosts, found.ranks_per_node, found.interconnect) == (("n1", "n2"), (2, 2), "to n2")
     assert bool(found.unlike) != alike
     assert over_nodes(Group(0, 2, torch.device("cpu"))) is None

@@ -313,7 +313,6 @@ def test_a_setting_is_overridden_by_its_parts(tmp_path: Path) -> None:
     """A name alone is spelled out first; and a run without quantisation keeps its id."""
     suite = tiny.local_suite(tmp_path, quantization="nf4")
     found = load_suite(str(suite), ["quantization.double_quantization=false"]).settings.quantization
-    assert found is not None
     assert (found.name, found.double_quantization) == ("nf4", False)
     assert load_suite(str(suite), ["quantization=null"]).settings.quantization is None
     assert tiny.spec().run_id == tiny.spec(quantization=None).run_id != tiny.spec(quantization="nf4").run_id

@@ -302,7 +302,6 @@ def test_the_command_saves_what_it_evaluated(by_command: Path) -> None:
 
     (path,) = by_command.glob("out/words/*/run.json")
     record, stored = load_record(path), read_predictions(path.parent)
-    assert stored is not None
     model = load_trained(by_command / "saved")
     test = Rows(Path(prepare(record.spec.settings).data) / "test", 0)
     batch = test.batch(stored.index)

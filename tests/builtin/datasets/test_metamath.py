@@ -85,7 +85,6 @@ def test_rows_are_theirs(local_sources: dict[str, Any]) -> None:
     np.random.seed(0)
     order = np.arange(QUESTIONS)
     np.random.shuffle(order)
-    assert loaded.validation is not None
     asked = [contents[0] for contents in loaded.validation["contents"]]
     assert asked == [f"Question: train {n}? Think step by step.\nAnswer:" for n in order[:5]]
     assert len(loaded.test) == 7
@@ -101,7 +100,6 @@ def test_the_loss_is_on_question_and_answer(local_sources: dict[str, Any]) -> No
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] == tokenizer.eos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
-    assert rows.token_labels is not None
     assert rows.token_labels[0].tolist() == [-100, *ids[1:]]
     assert tokenizer.decode(ids[: rows.column("prompt")[0]]).endswith("\nAnswer:")
 
@@ -121,7 +119,6 @@ def test_a_tiny_llama_runs_the_suite(local_sources: dict[str, Any], method: str)
         trainer.train()
         evaluation = trainer.evaluate(Rows(Path(prepared.data) / "test", prepared.pad_id), "test", 3)
     said = evaluation.predictions.texts
-    assert said is not None
     assert said.answer is not None
     assert len(said.answer) == 7
     assert said.expected[0].startswith("So\n#### ")

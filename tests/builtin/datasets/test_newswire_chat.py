@@ -69,7 +69,6 @@ def test_rows_are_the_same_each_time_and_splits_differ() -> None:
 def test_the_general_text_is_no_chat() -> None:
     """The retention text is the stream that the backbone was pretrained on, drawn anew; a turn each."""
     data = loaded()
-    assert data.retention is not None
     assert set(map(len, data.retention["contents"])) == {1}
     assert set(map(tuple, data.retention["roles"])) == {("assistant",)}
 

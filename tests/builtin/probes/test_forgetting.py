@@ -106,7 +106,6 @@ def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group:
     """The first `max_length` tokens of `retention_samples` texts, and no end token; their number is in the record."""
     options = {"retention": f"path:{text_folder / 'general.txt'}", "retention_samples": 15}
     found, encoder, run, _ = measured(text_folder, group, "full", ForgettingProbe, options, max_length=6)
-    assert run.retention is not None
     assert max(run.retention.lengths) == 6
     tokenizer = AutoTokenizer.from_pretrained(text_folder / "model")
     ends = [int(run.retention.tokens(row)[-1]) for row in range(len(run.retention))]
@@ -230,9 +229,6 @@ def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder
     options = {"scorer": "exact", "max_new_tokens": 3}
     found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, options)
     generated = evaluation.generated
-    assert generated is not None
-    assert evaluation.predictions.texts is not None
-    assert evaluation.predictions.texts.tokens is not None
     assert generated.tokens == evaluation.predictions.texts.tokens.sum()
     assert found["generated_tokens_per_second"] == generated.tokens / generated.seconds
     assert 0 < found["first_token_ms_p50"] < 1000

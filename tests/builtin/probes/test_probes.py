@@ -33,7 +33,7 @@ from hpml_bench.builtin.probes import (
 )
 from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Run
+from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.training import worker
@@ -46,10 +46,15 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path)
 
 
+def started(kind: type[Probe], run: Run) -> Any:
+    probe = kind()
+    probe.start(run)
+    return probe
+
+
 def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
     """Warm-up steps don't count; the time is the sum of the steps', 4 s, which the mean rank's 3.5 s are less than."""
-    probe = throughput.ThroughputProbe()
-    probe.start(make_run(tmp_path, warmup_steps=2))
+    probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=2))
     probe.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
     last = step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)  # 2 s after the other rank ended step 3
     probe.after_steps([step(3, 1.0, 2.0), last])
@@ -66,8 +71,7 @@ def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("warmup", "samples", "p90"), [(1, 16 / 5, 2900), (9, 24 / 9, 3800)])
 def test_step_percentiles_are_of_the_slowest_rank(warmup: int, samples: float, p90: float, tmp_path: Path) -> None:
     """Of the slower rank's 2 and 3 s by linear interpolation; a run shorter than the warm-up is timed whole."""
-    probe = throughput.ThroughputProbe()
-    probe.start(make_run(tmp_path, warmup_steps=warmup))
+    probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=warmup))
     probe.after_steps([step(1, 4.0, 4.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)])
     found = probe.stop()
     assert (found["samples_per_second"], found["step_ms_p90"]) == pytest.approx((samples, p90))
@@ -76,8 +80,7 @@ def test_step_percentiles_are_of_the_slowest_rank(warmup: int, samples: float, p
 def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
     """Of 24 steps that take 1 s until the last third takes 2 s the drift is +100 %, exactly; of 11 it is unknown."""
     for steps, expected in ((24, [1.0] * 3), (11, [math.nan] * 3)):
-        probe = throughput.ThroughputProbe()
-        probe.start(make_run(tmp_path, warmup_steps=2))
+        probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=2))
         probe.after_steps([step(1, 50.0), step(2, 70.0)])
         probe.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
         found = probe.stop()
@@ -87,8 +90,7 @@ def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
 
 def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows."""
-    probe = runtime.RuntimeProbe()
-    probe.start(replace(run, launched=98.0))
+    probe = started(runtime.RuntimeProbe, replace(run, launched=98.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
     probe.before_training()
     points = probe.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
@@ -107,8 +109,7 @@ def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.Monke
 
 def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
     """Norms 3 and 5 give 4; per root of the 4 + 25 trained parameters, 4 / sqrt(29)."""
-    probe = gradient.GradientProbe()
-    probe.start(run)
+    probe = started(gradient.GradientProbe, run)
     points = probe.after_steps([step(1, grad_norm=3.0)]) + probe.after_steps([step(2, grad_norm=5.0, lr=0.2)])
     assert probe.stop() == pytest.approx({"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)})
     assert [p.value for p in points if p.metric == "learning_rate"] == [0.1, 0.2]
@@ -116,8 +117,7 @@ def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
 
 def test_bytes_are_those_of_trained_parameters(run: Run) -> None:
     """29 trained parameters of 4 bytes; a trained parameter of half precision counts half."""
-    probe = communication.CommunicationProbe()
-    probe.start(run)
+    probe = started(communication.CommunicationProbe, run)
     assert probe.stop()["allreduced_bytes_per_step"] == 29 * 4
     run.model.head.half()
     probe.start(run)
@@ -144,8 +144,7 @@ def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
 
     Recorded are steps 1 to 10 and 20; the warm-up has three, of 300, 5 and 5 ms, and the eight others take 7 ms each.
     """
-    probe = communication.CommunicationProbe()
-    probe.start(make_run(tmp_path, warmup_steps=3))
+    probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=3))
     probe.wrapped(ddp_log((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)))
     for index in range(1, 31):
         probe.after_backward(index)
@@ -164,8 +163,7 @@ def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(t
         ((nothing, nothing, nothing), math.nan),
         (((9e6, 2), (9e6, 2), (9e6, 2)), math.nan),
     ):
-        probe = communication.CommunicationProbe()
-        probe.start(make_run(tmp_path, warmup_steps=2))
+        probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=2))
         probe.wrapped(ddp_log(*readings))
         for index in (1, 2, 3):
             probe.after_backward(index)
@@ -178,8 +176,7 @@ def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> No
 
     Steps 1 to 8 are then noted, and step 18; the warm-up has four.
     """
-    probe = communication.CommunicationProbe()
-    probe.start(make_run(tmp_path, warmup_steps=4))
+    probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=4))
     with tiny.alone():
         model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
         probe.wrapped(model)
@@ -204,8 +201,7 @@ def test_one_rank_has_no_all_reduce_time(tmp_path: Path) -> None:
     """There is nobody to exchange with, and DDP's clocks make the host wait for a GPU."""
     run = make_run(tmp_path)
     run.group.world = 1  # type: ignore[misc]
-    probe = communication.CommunicationProbe()
-    probe.start(run)
+    probe = started(communication.CommunicationProbe, run)
     probe.wrapped(SimpleNamespace())  # type: ignore[arg-type]
     probe.before_training()
     probe.after_backward(1)
@@ -218,8 +214,7 @@ def test_one_rank_has_no_all_reduce_time(tmp_path: Path) -> None:
 
 def test_parameters_are_counted_without_the_head(run: Run) -> None:
     """4 of the encoder's 16 are trained, 25 %; the head's 25 stand apart and are in the total."""
-    probe = parameters.ParametersProbe()
-    probe.start(run)
+    probe = started(parameters.ParametersProbe, run)
     probe.after_training()
     found = probe.stop()
     size = found.pop("saved_bytes")
@@ -240,8 +235,7 @@ def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
     for frozen, expected in ((True, 50.0), (False, None)):
         for parameter in encoder.parameters():
             parameter.requires_grad_(parameter.requires_grad or not frozen)
-        probe = parameters.ParametersProbe()
-        probe.start(run)
+        probe = started(parameters.ParametersProbe, run)
         probe.after_training()
         assert probe.stop()["frozen_bf16_percent"] == expected
 
@@ -261,8 +255,7 @@ def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
 
 def test_one_rank_saves(tmp_path: Path) -> None:
     """The others have nothing to say of the size."""
-    probe = parameters.ParametersProbe()
-    probe.start(make_run(tmp_path, rank=1))
+    probe = started(parameters.ParametersProbe, make_run(tmp_path, rank=1))
     probe.after_training()
     assert probe.stop()["saved_bytes"] is None
 
@@ -270,8 +263,7 @@ def test_one_rank_saves(tmp_path: Path) -> None:
 def test_the_training_loss_is_of_the_last_steps(run: Run) -> None:
     """Of losses 1 to 25, the mean of the last twenty (6 to 25) is 15.5; a shorter run takes all it has."""
     for steps, expected in ((25, 15.5), (3, 2.0)):
-        probe = quality.QualityProbe()
-        probe.start(run)
+        probe = started(quality.QualityProbe, run)
         for index in range(1, steps + 1):
             (point,) = probe.after_steps([step(index, loss=float(index))])
             assert (point.metric, point.step, point.value) == ("train_loss", index, index)
@@ -280,8 +272,7 @@ def test_the_training_loss_is_of_the_last_steps(run: Run) -> None:
 
 def test_quality_is_of_the_test_rows(run: Run) -> None:
     """Three of five are right; mean loss 0.4; F1 of the classes 1, 2/3, 2/3, 0, 0, whose mean is 7/15."""
-    probe = quality.QualityProbe()
-    probe.start(run)
+    probe = started(quality.QualityProbe, run)
     probe.after_steps([step(1)])
     validation = probe.after_eval(evaluation("validation", step=3))
     assert probe.after_eval(evaluation("test")) == []
@@ -309,8 +300,7 @@ def test_macro_f1_is_scikit_learns(drawn: tuple[int, list[int], list[int]]) -> N
 
 def test_inference_is_the_test_pass(tmp_path: Path) -> None:
     """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
-    probe = inference.InferenceProbe()
-    probe.start(make_run(tmp_path, latency_samples=0))
+    probe = started(inference.InferenceProbe, make_run(tmp_path, latency_samples=0))
     probe.after_eval(evaluation("test", 0.5))
     probe.after_eval(evaluation("validation", 7.0))
     assert probe.stop() == {"inference_seconds": 0.5, "inference_samples_per_second": 10.0}
@@ -328,8 +318,7 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
         return [i / (2000 if model.encoder is folded else 1000) for i in range(1, 101)]
 
     monkeypatch.setattr(inference, "latencies", latencies)
-    probe = inference.InferenceProbe()
-    probe.start(make_run(tmp_path, method=Folding(None)))
+    probe = started(inference.InferenceProbe, make_run(tmp_path, method=Folding(None)))
     found = probe.stop()
     assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
     assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])
@@ -340,8 +329,7 @@ def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(inference, "latencies", lambda run, model: [0.001])
     names = []
     for rank in (0, 1):
-        probe = inference.InferenceProbe()
-        probe.start(make_run(tmp_path, rank=rank))
+        probe = started(inference.InferenceProbe, make_run(tmp_path, rank=rank))
         names.append(set(probe.stop()))
     assert names == [{"latency_ms_p50", "latency_ms_p99"}, set()]
 
@@ -376,8 +364,7 @@ def resettable() -> None:
 @pytest.mark.usefixtures("resettable")
 def test_each_phase_has_its_own_peak(run: Run) -> None:
     """200 MB held only while training are in the training peak; what saving needs belongs to no phase."""
-    probe = memory.MemoryProbe()
-    probe.start(run)
+    probe = started(memory.MemoryProbe, run)
     probe.before_training()
     block = np.ones(200_000_000 // 8)
     del block
@@ -420,8 +407,7 @@ def kept_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
 @pytest.mark.usefixtures("resettable")
 def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
     """Of 300 MB held since the set-up and 200 MB more in training, 200 MB; the parts add up."""
-    probe = memory.MemoryProbe()
-    probe.start(run)
+    probe = started(memory.MemoryProbe, run)
     held = np.ones(300_000_000 // 8)
     probe.before_training()
     block = np.ones(200_000_000 // 8)
@@ -438,8 +424,7 @@ def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
 def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peak would be the set-up's, and the difference would be taken for what training needs."""
     monkeypatch.setattr(memory, "reset_host_peak", lambda: False)
-    probe = memory.MemoryProbe()
-    probe.start(run)
+    probe = started(memory.MemoryProbe, run)
     probe.before_training()
     probe.before_eval("validation")
     found = probe.stop()
@@ -449,8 +434,7 @@ def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, mon
 
 def test_memory_moves_in_known_steps(run: Run) -> None:
     """The host's in huge pages of 2 MiB, that of tensors on CUDA in blocks of 512 bytes; NVML's is not known."""
-    probe = memory.MemoryProbe()
-    probe.start(run)
+    probe = started(memory.MemoryProbe, run)
     grids = {m.name: m.grid for m in probe.definitions()}
     page, block = 2 * 2**20 / 1e6, 512 / 1e6
     assert {grid for name, grid in grids.items() if name.startswith(("host", "peak"))} == {page}
@@ -469,8 +453,7 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
         block = np.ones(megabytes * 1_000_000 // 8)
         del block
 
-    probe = memory.MemoryProbe()
-    probe.start(run)
+    probe = started(memory.MemoryProbe, run)
     probe.before_training()
     before = memory.host_peak_mb()
     hold(100)
@@ -491,8 +474,7 @@ def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     for readings, expected in (((10.0, 14.5), 4.5), ((10.0, 2.0), math.nan), ((math.nan, math.nan), math.nan)):
         counter = iter(readings)
         monkeypatch.setattr(energy, "rapl_joules", lambda counter=counter: next(counter))
-        probe = energy.EnergyProbe()
-        probe.start(run)
+        probe = started(energy.EnergyProbe, run)
         probe.before_training()
         probe.after_training()
         assert probe.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
@@ -502,8 +484,7 @@ def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest
     """The counter is the whole machine's: the second rank adds nothing to the sum."""
     counter: Iterator[float] = iter([10.0, 14.5])
     monkeypatch.setattr(energy, "rapl_joules", lambda: next(counter))
-    probe = energy.EnergyProbe()
-    probe.start(make_run(tmp_path, rank=1))
+    probe = started(energy.EnergyProbe, make_run(tmp_path, rank=1))
     probe.before_training()
     probe.after_training()
     assert probe.stop()["energy_joules"] == 0

@@ -91,7 +91,6 @@ def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, gro
     assert metrics["perplexity"] == pytest.approx(math.exp(nats / targets), rel=1e-4)
     assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     assert metrics["token_accuracy"] == right / targets
-    assert evaluation.predictions.texts is not None
     assert evaluation.predictions.texts.answer is None
     assert evaluation.generated is None
 
@@ -163,10 +162,6 @@ def test_answers_are_those_of_transformers_and_scored(scorer: str, task_folder: 
     trainer, test, evaluation = run(settings, group)
     model, tokenizer = plain(task_folder, trainer), AutoTokenizer.from_pretrained(task_folder / "model")
     texts = evaluation.predictions.texts
-    assert texts is not None
-    assert texts.answer is not None
-    assert texts.cut is not None
-    assert texts.tokens is not None
     for row, prompt in enumerate(test.column("prompt")):
         ids = torch.tensor(test.tokens(row)[:prompt][None].astype(np.int64))
         found = model.generate(
@@ -183,7 +178,6 @@ def test_answers_are_those_of_transformers_and_scored(scorer: str, task_folder: 
     scores = trainer.task.scores(evaluation.predictions)
     assert (scores.dtype == bool) == trainer.task.binary == (scorer == "exact")
     assert scores.mean() == evaluation.metrics["score"]
-    assert evaluation.generated is not None
     assert evaluation.generated.tokens == texts.tokens.sum()
     assert evaluation.generated.seconds > 0
 
@@ -281,7 +275,6 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
         per_character = [total / len(choice.strip()) for total, choice in zip(sums, choices, strict=True)]
         normalised.append(choices[int(np.argmax(per_character))])
     texts = evaluation.predictions.texts
-    assert texts is not None
     assert texts.answer == tuple(likeliest)
     assert texts.normalised == tuple(normalised)
     assert likeliest != normalised
@@ -292,7 +285,6 @@ def test_choices_are_compared_by_their_log_likelihood(task_folder: Path, group: 
     assert trainer.generator is None
     assert evaluation.generated is None
     assert texts.tokens is None
-    assert texts.choices is not None
     assert texts.choices.tolist() == [len(choices) for choices in test.column("choices")]
 
 
@@ -325,7 +317,6 @@ def test_answers_come_back_from_disk(more: dict[str, Any], tmp_path: Path) -> No
     written = Predictions(np.arange(5), tokens, tokens[::-1], np.linspace(0, 1, 5, dtype=np.float32), texts)
     write_predictions(tmp_path, written, np.ones(5))
     found = read_predictions(tmp_path)
-    assert found is not None
     assert found.texts is not None
     assert same_answers(found.reference, tokens)
     assert found.loss.tolist() == written.loss.tolist()
@@ -346,8 +337,6 @@ def test_answers_follow_their_rows(tmp_path: Path) -> None:
     tokens = (np.array([1]), np.array([2, 2]), np.array([3]))
     write_predictions(tmp_path, Predictions(np.array([2, 0, 1]), tokens, tokens, np.ones(3), texts), np.ones(3))
     found = read_predictions(tmp_path)
-    assert found is not None
-    assert found.texts is not None
     assert found.texts.answer == ("y", "z", "x")
     assert found.texts.bytes.tolist() == [2, 3, 1]
     table = pq.read_table(tmp_path / PREDICTIONS)
@@ -406,11 +395,9 @@ def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[Ru
     """All checks pass, every test row is answered, and validation counts as after a last step."""
     record, folder, settings = untrained
     assert record.status == "ok", record.error
-    assert record.consumed is not None
     assert (record.consumed.steps, record.consumed.samples, record.consumed.real_tokens) == (0, 0, 0)
     assert all(check.passed for check in record.checks), record.checks
     predictions = read_predictions(folder)
-    assert predictions is not None
     assert predictions.texts is not None
     assert predictions.index.tolist() == list(range(settings.test_samples or 0))
     assert {(point.metric, point.step) for point in read_points(folder)} == {
@@ -442,5 +429,4 @@ def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> 
     fork_server.start_fork_server()
     record = tiny.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
     assert record.status == "unsupported"
-    assert record.error is not None
     assert "head" in record.error.message
