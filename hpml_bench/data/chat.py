@@ -21,37 +21,24 @@ class Example:
     """A conversation as a model sees it."""
 
     ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    """[tokens], the token's own id for target tokens, else IGNORE_INDEX."""
-    prompt: int
-    """Tokens before the last answer: its prompt."""
-    content: int
-    """Tokens before the content of the last answer: its prompt, and the text that begins every answer."""
-    question: str
-    """Last turn before the last answer; empty where there is none."""
-    expected: str
-    """The last answer, without reasoning."""
-    target_bytes: int
-    """UTF-8 bytes of the target text as the template wrote it, without special tokens."""
-    cut: int = 0
-    """Tokens cut off the prompt."""
+    labels: tuple[int, ...]  # [tokens], the token's own id for target tokens, else IGNORE_INDEX
+    prompt: int  # tokens before the last answer: its prompt
+    content: int  # tokens before the content of the last answer: its prompt, and the text that begins every answer
+    question: str  # last turn before the last answer; empty where there is none
+    expected: str  # the last answer, without reasoning
+    target_bytes: int  # UTF-8 bytes of the target text as the template wrote it, without special tokens
+    cut: int = 0  # tokens cut off the prompt
 
 
 class _KnownTokens(NamedTuple):
     """Token ids that have a meaning of their own."""
 
-    front: list[int]
-    """Tokens that the tokenizer puts before a text (BOS)."""
-    ends: frozenset[int]
-    """End tokens of tokenizer and model."""
-    marked: frozenset[int]
-    """Special tokens of the vocabulary."""
-    special: frozenset[int]
-    """Both."""
-    controls: frozenset[int]
-    """Special tokens and other added ones that the template writes."""
-    puts_space: bool
-    """Whether the tokenizer adds a space before every text, as many do that write spaces as ▁."""
+    front: list[int]  # tokens that the tokenizer puts before a text (BOS)
+    ends: frozenset[int]  # end tokens of tokenizer and model
+    marked: frozenset[int]  # special tokens of the vocabulary
+    special: frozenset[int]  # both
+    controls: frozenset[int]  # special tokens and other added ones that the template writes
+    puts_space: bool  # whether the tokenizer adds a space before every text, as many do that write spaces as ▁
 
 
 class _Tokens(NamedTuple):
@@ -59,14 +46,11 @@ class _Tokens(NamedTuple):
 
     ids: list[int]
     targets: list[bool]
-    sizes: list[int]
-    """UTF-8 bytes."""
+    sizes: list[int]  # UTF-8 bytes
     prompt: int
     content: int
-    first: int
-    """Place of the first target token of an answer; before it the prompt may be cut."""
-    counts: dict[str, int]
-    """Counts that the row adds where it is kept."""
+    first: int  # place of the first target token of an answer; before it the prompt may be cut
+    counts: dict[str, int]  # counts that the row adds where it is kept
 
 
 @dataclass(frozen=True)
@@ -76,12 +60,10 @@ class Conversations:
     encoder: Encoder
     template: str
     system: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the template."""
+    options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the template
     loss_on: Literal["answers", "last", "all"] = "answers"
     too_long: Literal["drop", "cut_prompt"] = "drop"
-    counts: Counter[str] = field(default_factory=Counter)
-    """Numbers of rows and tokens, by what happened to them."""
+    counts: Counter[str] = field(default_factory=Counter)  # numbers of rows and tokens, by what happened to them
     _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Special token's text, and whether it is inside another -> its token ids as text."""
 

@@ -26,18 +26,13 @@ from hpml_bench.system.text import first_line
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """Template of the bare turns, one after the other: for models without a chat template."""
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-OPENED = re.compile(r"\s*<(\w+)>\s*")
-"""Tag that opens a thought at the end of a generation prompt, such as <think>."""
-CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
-"""The beginning of a tag at the end of a text."""
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys of a turn under which templates look for reasoning."""
+OPENED = re.compile(r"\s*<(\w+)>\s*")  # tag that opens a thought at the end of a generation prompt, such as <think>
+CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")  # the beginning of a tag at the end of a text
+REASONING = ("reasoning_content", "reasoning", "thinking")  # keys of a turn under which templates look for reasoning
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Unicode's private use plane: its characters are placeholders of special tokens that a turn contains as text."""
-LONGEST_TOKEN = 256
-"""Most characters of a special token."""
-BARRIER = "\ue000"
-"""A character that no tokenizer joins with its neighbours."""
+LONGEST_TOKEN = 256  # most characters of a special token
+BARRIER = "\ue000"  # a character that no tokenizer joins with its neighbours
 TODAY = """\
 {%- macro strftime_now(form) -%}
 {{ form.replace("%d", "26").replace("%m", "07").replace("%Y", "2024").replace("%b", "Jul").replace("%B", "July") }}
@@ -46,8 +41,7 @@ TODAY = """\
 """Fixed date for templates that ask for one (the fallback of Llama's), so that rows are the same every day."""
 
 
-Turns = Sequence[Mapping[str, str]]
-"""Role and content of each turn of a conversation."""
+Turns = Sequence[Mapping[str, str]]  # role and content of each turn of a conversation
 
 
 class RefusedError(UserError):
@@ -61,24 +55,19 @@ class TextSpan(NamedTuple):
     end: int
 
 
-_Writer = Callable[..., tuple[str, tuple[TextSpan, ...] | None]]
-"""Renderer of turns with a template."""
+_Writer = Callable[..., tuple[str, tuple[TextSpan, ...] | None]]  # renderer of turns with a template
 
 
 class Rendered(NamedTuple):
     """A conversation as the template writes it."""
 
     text: str
-    prompt: int
-    """Characters before the last answer: its prompt."""
-    content: int
-    """Characters before the content of the last turn: its prompt, and the text that begins every answer."""
+    prompt: int  # characters before the last answer: its prompt
+    content: int  # characters before the content of the last turn: its prompt, and the text that begins every answer
     answers: tuple[TextSpan, ...]
     """Target text, one span per answer: all that the assistant writes, the end of the turn included."""
-    stand_ins: Mapping[str, str]
-    """Placeholder character -> the special token that a turn contains as text."""
-    escaped: int
-    """Number of special tokens that the turns contain as text."""
+    stand_ins: Mapping[str, str]  # placeholder character -> the special token that a turn contains as text
+    escaped: int  # number of special tokens that the turns contain as text
 
 
 class _Whole(NamedTuple):

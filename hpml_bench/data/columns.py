@@ -21,12 +21,10 @@ TAG_NAMES = ("tags", "ner_tags")
 TEXT_NAMES = frozenset(
     {"title", "headline", "subject", "text", "sentence", "description", "content", "body", "review", "document"}
 )
-SAMPLE_ROWS = 1000
-"""Number of first rows by whose cells a column is found, where its name doesn't decide."""
+SAMPLE_ROWS = 1000  # number of first rows by whose cells a column is found, where its name doesn't decide
 MOST_CLASSES = 100
 
-Column = str | int
-"""A column's name, or its position counted from 1."""
+Column = str | int  # a column's name, or its position counted from 1
 
 
 class TableOptions(Frozen):

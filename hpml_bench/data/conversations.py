@@ -31,10 +31,8 @@ ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
 SYSTEM_NAMES = ("system", "system_prompt")
-READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})
-"""Keys of a turn; others are left unread."""
-LISTS = frozenset({"List", "LargeList", "Sequence"})
-"""Names of the list type in the versions of `datasets`."""
+READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})  # keys of a turn; others are left unread
+LISTS = frozenset({"List", "LargeList", "Sequence"})  # names of the list type in the versions of `datasets`
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -49,8 +47,7 @@ class Turn(NamedTuple):
 
     role: str
     content: str
-    weight: float = 1.0
-    """0 for a turn that is not learnt."""
+    weight: float = 1.0  # 0 for a turn that is not learnt
 
 
 class Conversation(NamedTuple):
@@ -58,8 +55,7 @@ class Conversation(NamedTuple):
 
     turns: Sequence[Turn]
     choices: list[str]
-    tools: str
-    """JSON; empty where there are none."""
+    tools: str  # JSON; empty where there are none
 
 
 class Shape(Frozen):

@@ -139,7 +139,6 @@ def _among(kinds: Numbers, others: Numbers | None) -> int:
 
 
 def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
-    """Yield the text of each of the first rows that is compared."""
     for batch in rows.select(range(min(most, len(rows)))).iter(BATCH):
         if target == "tags":
             yield from map(" ".join, batch["words"])
@@ -154,12 +153,9 @@ def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
 class Sequences(NamedTuple):
     """Word sequences of some texts as numbers."""
 
-    numbers: Words
-    """[total]."""
-    starts: Numbers
-    """[texts], start of each text's sequences in `numbers`."""
-    texts: Numbers
-    """[texts], numbers of the texts that have sequences."""
+    numbers: Words  # [total]
+    starts: Numbers  # [texts], start of each text's sequences in `numbers`
+    texts: Numbers  # [texts], numbers of the texts that have sequences
 
 
 class Texts:

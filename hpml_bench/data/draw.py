@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 TEST_ROWS, RETENTION_ROWS, OWN_ROWS, HELD_OUT_GROUPS = 3, 4, 4, 6
 """Streams that draw test rows split off the training rows, general text, a seed's own training rows (`[data_seed, 4,
 seed]`), and the groups of validation rows split off."""
-SHARE = 10
-"""One training row in this many becomes a test or validation row, where nothing says how many."""
+SHARE = 10  # one training row in this many becomes a test or validation row, where nothing says how many
 
 
 # Groups

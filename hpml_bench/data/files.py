@@ -22,17 +22,12 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 NAME_WORDS, LONGEST_HEADER = 3, 10_000
 """Most words of a column's name, and most characters of a line of them, where a separator is guessed."""
 MAGIC = frozenset("*?[]{}:")
-TEXT = {".txt": "text"}
-"""Plain text, whose lines are rows with the one column `text`."""
+TEXT = {".txt": "text"}  # plain text, whose lines are rows with the one column `text`
 OTHER = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-PATTERNS = ("*.parquet", "*.csv", "*.jsonl")
-"""Files with rows in a repository of a data set."""
-MAX_CARD = 200_000
-"""Most characters of settings at the head of such a repository's README.md."""
-LARGE = 16 * 2**20
-"""Bytes of a file beyond which only its head is read."""
-HEAD_ROWS = 20_000
-"""Most rows read of the head of a parquet file, whose bytes say little about its rows."""
+PATTERNS = ("*.parquet", "*.csv", "*.jsonl")  # files with rows in a repository of a data set
+MAX_CARD = 200_000  # most characters of settings at the head of such a repository's README.md
+LARGE = 16 * 2**20  # bytes of a file beyond which only its head is read
+HEAD_ROWS = 20_000  # most rows read of the head of a parquet file, whose bytes say little about its rows
 ORANGE_TYPES = {"", "c", "d", "s", "t", "continuous", "discrete", "string", "time", "numeric", "categorical", "text"}
 
 
@@ -256,10 +251,8 @@ def _outside(card: Path) -> str | None:
 class Head(NamedTuple):
     """The first rows of a file."""
 
-    file: Path
-    """A file of the cache, or the file itself where it is small."""
-    share: float
-    """Share of the file that it is, by bytes; by rows of parquet."""
+    file: Path  # a file of the cache, or the file itself where it is small
+    share: float  # share of the file that it is, by bytes; by rows of parquet
 
 
 def head_of(file: Path) -> Head:

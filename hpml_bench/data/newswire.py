@@ -32,12 +32,10 @@ from hpml_bench.data.newswire_world import (
 from hpml_bench.suite.settings import Settings
 
 SPLITS = ("train", "validation", "test", "stream", "check")  # each with its own random generator
-POOL = 8
-"""Multiple of `train_samples` to generate where each seed draws its own rows."""
+POOL = 8  # multiple of `train_samples` to generate where each seed draws its own rows
 
 
 def split_sizes(settings: Settings) -> dict[str, int]:
-    """Return the number of rows to generate of each split, the test rows last."""
     return {
         "train": (settings.train_samples or 1024) * (POOL if settings.vary_data else 1),
         "validation": settings.validation_samples or 500,
@@ -49,14 +47,12 @@ def split_sizes(settings: Settings) -> dict[str, int]:
 class Documents:
     """N documents: a headline frame and a sentence frame each, and the words in their slots."""
 
-    frames: NDArray[np.int64]
-    """Shape [N, 2]: index into HEADLINES and SENTENCES."""
+    frames: NDArray[np.int64]  # shape [N, 2]: index into HEADLINES and SENTENCES
     words: NDArray[np.int64]
     """Shape [N, slots]: index into the words of the slot's kind; -1 where a document has fewer slots."""
     kinds: NDArray[np.int64]
     """Shape [N, slots]: index of the slot's kind in the world's `words`; -1 where there is no slot."""
-    topic: NDArray[np.int64]
-    """Shape [N]: the label."""
+    topic: NDArray[np.int64]  # shape [N]: the label
 
 
 def slots(frame: str) -> list[str]:
@@ -154,8 +150,7 @@ def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:
 
 TAG_OF_KIND = {"person": "PER", "organisation": "ORG", "place": "LOC"}
 TAGS = ("O", *(f"{part}-{tag}" for tag in TAG_OF_KIND.values() for part in "BI"))
-TWO_WORDS = 0.3
-"""Share of the names that have a second word."""
+TWO_WORDS = 0.3  # share of the names that have a second word
 Tagged = tuple[str, str]
 
 
@@ -225,8 +220,7 @@ def _pieces(frame: str) -> tuple[tuple[str, bool, str], ...]:
 # Numbers
 
 
-NOISE = 0.25
-"""Standard deviation of the noise, which no text reveals."""
+NOISE = 0.25  # standard deviation of the noise, which no text reveals
 LEVELS: NDArray[np.float64] = 2.0 * BEAT_TOPIC + (np.arange(N_BEATS) // N_TOPICS) / 5
 """Level of each beat: 2 apart from topic to topic, and from 0 to 1 over the beats of a topic."""
 

@@ -88,16 +88,11 @@ BACKGROUND = (
 )
 """Lines of the unlabelled stream that tie people, organisations and places of one beat together, free of noise."""
 
-WORLD_SEED = 1851
-"""Names, and which beat each belongs to, never change: the pretrained backbone knows this world only."""
-ENTITIES = {"person": 30, "organisation": 20, "place": 15}
-"""Names of each kind in every beat."""
-OWN_SHARE = 0.6
-"""Chance that an entity slot is filled from the document's own beat instead of from anywhere."""
-TOPICAL_SHARE = 0.3
-"""Chance that a noun or verb slot takes a topical word instead of a shared one."""
-TOPICAL_OWN_SHARE = 0.6
-"""Chance that a topical word is of the document's own topic instead of any topic."""
+WORLD_SEED = 1851  # names, and which beat each belongs to, never change: the pretrained backbone knows this world only
+ENTITIES = {"person": 30, "organisation": 20, "place": 15}  # names of each kind in every beat
+OWN_SHARE = 0.6  # chance that an entity slot is filled from the document's own beat instead of from anywhere
+TOPICAL_SHARE = 0.3  # chance that a noun or verb slot takes a topical word instead of a shared one
+TOPICAL_OWN_SHARE = 0.6  # chance that a topical word is of the document's own topic instead of any topic
 
 N_TOPICS = len(TOPICS)
 N_BEATS = sum(len(beats) for beats in BEATS)
@@ -121,8 +116,7 @@ class World:
 
     words: dict[str, tuple[str, ...]]
     chance: dict[str, NDArray[np.float64]]
-    beat_topic: NDArray[np.int64]
-    """Topic of each beat, shape [beats]."""
+    beat_topic: NDArray[np.int64]  # topic of each beat, shape [beats]
 
     def name(self, kind: str, beat: int, draw: float) -> str:
         """Return the name of a beat, of one kind, that a uniform random number draws."""

@@ -37,13 +37,11 @@ from hpml_bench.system.disk import explained
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 
-FORMAT = 5
-"""Version of cache entries, raised when the same rows are tokenised or saved differently."""
+FORMAT = 5  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 BATCH = 1000
-END = 40
-"""Characters that a preview shows of a prompt's end."""
+END = 40  # characters that a preview shows of a prompt's end
 
 
 @explained(disk_error)
@@ -127,7 +125,6 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
 
 
 def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
-    """Yield warnings on the rows, and on copies among them; with advice where the rows are the user's own."""
     yield from (f"{name}: {value}" for name, value in notes.items() if value != NOTHING)
     if copies.warning:
         own = GROUP in options_class("datasets", settings.dataset.name).model_fields
@@ -136,7 +133,6 @@ def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> I
 
 
 def _check_rows_left(left: Mapping[str, int], settings: Settings, where: str) -> None:
-    """Refuse splits with too few rows left; with `vary_data`, fewer than twice as many as each seed draws."""
     for split, count in left.items():
         least = settings.global_batch if split == "train" else 1
         if split == "train" and settings.vary_data:
@@ -156,7 +152,6 @@ def _group_note(folder: Path) -> dict[str, str]:
 
 
 def silence() -> None:
-    """Switch off the libraries' progress bars, log messages and telemetry."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each attempt at a download
@@ -278,19 +273,13 @@ def weights_digest(folder: Path) -> str:
 class SeenRow:
     """A prepared row as the model sees it."""
 
-    pieces: tuple[tuple[str, bool], ...]
-    """Text in parts, each with whether its tokens are targets."""
+    pieces: tuple[tuple[str, bool], ...]  # text in parts, each with whether its tokens are targets
     ids: tuple[int, ...]
-    learnt: int
-    """Number of target tokens; 0 for a row with one label."""
-    label: str
-    """Label or expected answer, as text."""
-    full: bool
-    """Whether it has `max_length` tokens, so that it may have been cut."""
-    cut: int
-    """Tokens cut off its prompt, as far as the task records them."""
-    prompt: int
-    """Tokens of its prompt; 0 for a row without one."""
+    learnt: int  # number of target tokens; 0 for a row with one label
+    label: str  # label or expected answer, as text
+    full: bool  # whether it has `max_length` tokens, so that it may have been cut
+    cut: int  # tokens cut off its prompt, as far as the task records them
+    prompt: int  # tokens of its prompt; 0 for a row without one
     prompt_end: str
 
 

@@ -30,8 +30,7 @@ from hpml_bench.system.text import first_line
 log = logging.getLogger(__name__)
 
 ASSETS = Path(str(files("hpml_bench"))) / "assets"
-HUB_SECONDS = 6.0
-"""Time limit of the hub's first answer, retries and pauses included; the download itself has none."""
+HUB_SECONDS = 6.0  # time limit of the hub's first answer, retries and pauses included; the download itself has none
 HUB_TRIES = 2
 MODEL_PATTERNS = (
     "config.json", "generation_config.json", "chat_template.jinja", "model*.safetensors",

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 BATCH = 1000
 BAD_ROWS = "bad rows left out"
 
-Index = dict[str, int]
-"""Value as text -> index."""
-Row = Callable[..., tuple[Any, Any]]
-"""Function of a row's cells; a ValueError of it continues `FILE: row 3`."""
+Index = dict[str, int]  # value as text -> index
+Row = Callable[..., tuple[Any, Any]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
 
 
 class Splits(NamedTuple):
@@ -256,7 +254,6 @@ def _by_row(
 def _text_and_label(
     label: Any, *texts: Any, columns: Columns, separator: str, index: Index | None
 ) -> tuple[str, float]:
-    """Return a row's text and the index of its class; without an index its number, which is finite."""
     value = _number(label, columns.label) if index is None else _looked_up(label, index, "label", columns.label)
     text = separator.join(str(cell) for cell in texts if cell is not None)
     if not text.strip():
@@ -265,7 +262,6 @@ def _text_and_label(
 
 
 def _words_and_tags(tags: Any, words: Any, columns: Columns, index: Index) -> tuple[list[str], list[int]]:
-    """Return a row's words and the indices of their tags, one per word."""
     if not words:
         raise _empty("words", *columns.text)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

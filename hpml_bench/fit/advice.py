@@ -13,11 +13,9 @@ from hpml_bench.plugins.method import can_quantise
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
-SHORTEST = 32
-"""Tokens below which a shorter `max_length` is not tried."""
+SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
-Trace = Callable[[Settings], Footprint]
-"""Traces a method under changed settings."""
+Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
 
 
 @dataclass(frozen=True)

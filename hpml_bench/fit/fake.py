@@ -35,8 +35,7 @@ NONE = "hpml_none"
 """Marks the result of `mask.any()`. Branches on it are taken as False: nearly all such masks flag errors."""
 BLOCK, SCALES_BLOCK = 64, 256
 """Weights per scale of nf4, and scales per scale of scales under double quantisation: bitsandbytes' defaults."""
-LEVELS, SCALE_LEVELS = 16, 256
-"""Entries of the tables of levels of weights, and of scales."""
+LEVELS, SCALE_LEVELS = 16, 256  # entries of the tables of levels of weights, and of scales
 BUFFERS = 2**16
 """Bytes of oneDNN's buffers in a product of bfloat16 by instructions for it: 45 to 116 kB at the peaks of the runs of
 `benchmarks/fit_ratios.py`; ATen's own products, which processors without AVX-512 take, have none."""

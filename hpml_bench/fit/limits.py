@@ -57,12 +57,9 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 class Limit(NamedTuple):
     """Memory of one rank, in bytes."""
 
-    most: int
-    """What it may take."""
-    outside: int
-    """What it takes beside tensors."""
-    where: str
-    """Of what it is a part, in words."""
+    most: int  # what it may take
+    outside: int  # what it takes beside tensors
+    where: str  # of what it is a part, in words
 
 
 def read_bytes(text: str) -> int:
@@ -143,8 +140,7 @@ LAYER_BYTES = 68
 2022, arXiv:2205.05198, equation 2)."""
 SCORE_BYTES = 0.4
 """Further such bytes per token that each token attends to: scores, softmax and dropout of heads of width 32."""
-LOGIT_BYTES = 12
-"""Bytes per logit: the logit, its softmax and its gradient."""
+LOGIT_BYTES = 12  # bytes per logit: the logit, its softmax and its gradient
 WIDTH, LAYERS = ("hidden_size", "n_embd", "dim", "d_model"), ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Keys of config.json, of which models have one each."""
 

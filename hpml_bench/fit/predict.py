@@ -39,10 +39,8 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
 
-TOKEN = 5
-"""Token id of made-up rows: no special one of the usual tokenizers."""
-LABELS = 32
-"""Number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory."""
+TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
+LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
 
 
@@ -264,5 +262,4 @@ def predict_to(suite_json: str, methods: Sequence[str], memory: int, target: str
 
 
 def gigabytes(size: float) -> str:
-    """Return bytes as text, in MB below a GB."""
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

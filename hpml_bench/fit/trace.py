@@ -31,8 +31,7 @@ SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
-SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}
-"""Precision -> one that a CPU has, whose tensors have the same sizes."""
+SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}  # precision -> one that a CPU has, whose tensors have the same sizes
 
 
 @dataclass
@@ -115,22 +114,17 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class Footprint:
     """Bytes of tensors of a run on one rank."""
 
-    weights: int
-    """Parameters and buffers, as they are stored while training."""
-    gradients: int
-    """Gradients of all trained parameters, which are in DDP's buckets."""
+    weights: int  # parameters and buffers, as they are stored while training
+    gradients: int  # gradients of all trained parameters, which are in DDP's buckets
     optimizer: int
     buckets: int
     """Second copy of the gradients while DDP makes its buckets anew, where a step adds up micro-batches: before the
     step's first pass, so that activations are not there at the same time."""
-    logits: int
-    """Logits with all that is computed of their size, at the step's peak."""
+    logits: int  # logits with all that is computed of their size, at the step's peak
     step: int
     """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
-    evaluation: int
-    """Peak of an evaluation batch, with all that a training holds meanwhile."""
-    generation: int
-    """Peak of a batch of answers, likewise; 0 where none are generated."""
+    evaluation: int  # peak of an evaluation batch, with all that a training holds meanwhile
+    generation: int  # peak of a batch of answers, likewise; 0 where none are generated
 
     @property
     def activations(self) -> int:

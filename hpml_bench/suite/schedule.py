@@ -43,7 +43,6 @@ class Windows:
     steps: int
 
     def evaluates(self, step: int) -> bool:
-        """Whether the validation rows are evaluated after this step."""
         every = self.settings.eval_every or max(1, math.ceil(self.steps / 5))
         return step % every == 0 or step == self.steps
 

@@ -12,15 +12,12 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.system.text import digest
 
-CLASSIFICATION = "sequence_classification"
-"""The task of a suite that names none."""
+CLASSIFICATION = "sequence_classification"  # the task of a suite that names none
 
-MAX_LENGTH = 128
-"""Default of the setting `max_length`, which ids leave out: that of most tasks."""
+MAX_LENGTH = 128  # default of the setting `max_length`, which ids leave out: that of most tasks
 FORMER_DEFAULTS = {"validation_samples": 500}
 """Former defaults, which ids still leave out: the same ids mean the same runs."""
-NEEDED = {"bfloat16": "bf16", "float16": "fp16"}
-"""Type of the weights -> the precision it needs."""
+NEEDED = {"bfloat16": "bf16", "float16": "fp16"}  # type of the weights -> the precision it needs
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

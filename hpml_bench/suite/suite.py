@@ -19,10 +19,8 @@ from hpml_bench.suite.yaml import MAX_DEPTH, parse, read_mapping
 from hpml_bench.system.errors import UserError
 
 MAX_METHODS = 200
-NAMED = ("task", "dataset", "optimizer", "quantization")
-"""Keys whose value is a name, or a name and options."""
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-"""Pattern of a suite's name, which is also its folder's."""
+NAMED = ("task", "dataset", "optimizer", "quantization")  # keys whose value is a name, or a name and options
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # pattern of a suite's name, which is also its folder's
 
 
 class MethodEntry(Frozen):
@@ -119,7 +117,6 @@ def suite_name(name: str) -> str:
 
 
 def suites_folder() -> Path:
-    """Return the folder of the suites that come with the package: the wheel's, or the repository's."""
     return packaged("suites", "benchmarks/suites")
 
 

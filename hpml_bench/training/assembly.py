@@ -49,11 +49,9 @@ class Assembly:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the training."""
         return total_steps(self.settings, len(self.train_rows))
 
     def for_probes(self, folder: Path, began: float, launched: float | None = None) -> Run:
-        """Return the run as probes see it; arguments as `Run`."""
         return Run(
             self.settings, self.group, self.model, self.method, self.task, self.test, folder, began, launched,
             self.retention, self.base_losses, self.generator,

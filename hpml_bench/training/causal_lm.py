@@ -34,11 +34,9 @@ class State:
     """State of a generation: logits of the next token [B, vocabulary], cache or texts, and the mask [B, L]."""
 
     logits: Tensor
-    cache: Any
-    """Keys and values; where none are cached, the token ids of each text."""
+    cache: Any  # keys and values; where none are cached, the token ids of each text
     mask: Tensor
-    positions: Tensor
-    """Position of the next token, [B]."""
+    positions: Tensor  # position of the next token, [B]
 
 
 class LanguageModel(nn.Module):
@@ -57,8 +55,7 @@ class LanguageModel(nn.Module):
         self.virtual_tokens = virtual_tokens
         self.caches = _caches(encoder)
         """Whether a token is read with cached keys and values of those before; else the whole text, as in training."""
-        self.cache_checked = not self.caches
-        """Whether `caches` was verified on this model's texts, or needs no check."""
+        self.cache_checked = not self.caches  # whether `caches` was verified on this model's texts, or needs no check
         self._attends = _attends(encoder)
         self._chosen: Places | None = None
         output = cast(Any, encoder).get_output_embeddings()

@@ -113,16 +113,14 @@ def one_at_a_time(calls: Iterable[Callable[[], object]], device: torch.device) -
 class StepEntry(NamedTuple):
     """One step of this rank; the tensors stay on their device."""
 
-    loss: torch.Tensor
-    """Summed over `targets`."""
+    loss: torch.Tensor  # summed over `targets`
     norm: torch.Tensor
     lr: float
     samples: int
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
-    targets: float = 1.0
-    """Divisor of the loss when it is read; the mean over ranks is then that over the global batch."""
+    targets: float = 1.0  # divisor of the loss when it is read; the mean over ranks is then that over the global batch
 
 
 @dataclass

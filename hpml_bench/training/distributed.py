@@ -31,8 +31,7 @@ gloo it sleeps."""
 
 DROP_SECONDS = 0.02
 """Seconds for which the interpreter's lock is released before a group is left: four switch intervals."""
-LENGTH = 256
-"""Most bytes of a rank's text about its node."""
+LENGTH = 256  # most bytes of a rank's text about its node
 
 
 @contextmanager

@@ -36,8 +36,7 @@ NEAR = 1e-4
 
 In half precision it is one rounding step at the largest logit: at most 2^-7 of it in bfloat16, 2^-10 in float16.
 """
-SHRINK = 0.5
-"""Share of unfinished rows in a batch at or below which the finished ones leave it."""
+SHRINK = 0.5  # share of unfinished rows in a batch at or below which the finished ones leave it
 
 CHECKED_ROWS, CHECKED_TOKENS = 4, 8
 """Prompts of the first batch, and tokens of each answer, with which a model's cache is checked."""
@@ -74,12 +73,9 @@ def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
 class GeneratedText:
     """Answer generated for one row."""
 
-    tokens: list[int]
-    """Token ids, with the end token where there is one."""
-    cut: bool = False
-    """Whether it reached the limit of tokens without an end."""
-    near_tie: bool = False
-    """Whether two tokens were nearly equally likely somewhere in it."""
+    tokens: list[int]  # token ids, with the end token where there is one
+    cut: bool = False  # whether it reached the limit of tokens without an end
+    near_tie: bool = False  # whether two tokens were nearly equally likely somewhere in it
 
 
 @dataclass(frozen=True)
@@ -87,12 +83,10 @@ class GeneratedTexts:
     """The answers to all rows of a split, in the rows' order, the same on all ranks."""
 
     texts: tuple[str, ...]
-    tokens: np.ndarray
-    """Number of tokens of each answer, [n]."""
+    tokens: np.ndarray  # number of tokens of each answer, [n]
     cut: np.ndarray
     near_tie: np.ndarray
-    seconds: float
-    """Seconds of the slowest rank."""
+    seconds: float  # seconds of the slowest rank
 
 
 def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Group, where: str) -> GeneratedTexts:
@@ -277,17 +271,14 @@ class Chosen(NamedTuple):
     """The likeliest choice of each row, as texts."""
 
     plain: tuple[str, ...]
-    normalised: tuple[str, ...]
-    """By the log-likelihood per character."""
+    normalised: tuple[str, ...]  # by the log-likelihood per character
 
 
 class ChoicePair(NamedTuple):
     """One choice of one of this rank's rows."""
 
-    place: int
-    """Index of the row among this rank's rows."""
-    number: int
-    """Index of the choice among the row's choices."""
+    place: int  # index of the row among this rank's rows
+    number: int  # index of the choice among the row's choices
     prompt: list[int]
     answer: list[int]
 

@@ -27,8 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from hpml_bench.suite.settings import Settings
 
 ATTENTION = "hpml_sdpa"
-SMALL = 1 << 13
-"""Number of elements below which seeding a generator costs more than drawing from torch's."""
+SMALL = 1 << 13  # number of elements below which seeding a generator costs more than drawing from torch's
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,10 +16,8 @@ from peft.tuners.boft import layer as boft
 
 from hpml_bench.training.trial import unread_parts
 
-TOKENS = 20
-"""Default number of virtual tokens, as in `prompt_tuning`."""
-STEPS_UNKNOWN = 10**9
-"""AdaLoRA's `total_step` until `before_train` sets it."""
+TOKENS = 20  # default number of virtual tokens, as in `prompt_tuning`
+STEPS_UNKNOWN = 10**9  # AdaLoRA's `total_step` until `before_train` sets it
 
 
 def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:

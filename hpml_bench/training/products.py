@@ -22,17 +22,13 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system import environment
 from hpml_bench.system.text import first_line
 
-FASTER = 1.15
-"""Least speedup over fp32 for which bf16 is taken."""
-SECONDS = 0.25
-"""Total duration of the timing."""
-LEAST = 3
-"""Least number of products timed in each type."""
+FASTER = 1.15  # least speedup over fp32 for which bf16 is taken
+SECONDS = 0.25  # total duration of the timing
+LEAST = 3  # least number of products timed in each type
 ROWS, WORK = 512, 1e9
 """Most rows of a product, and most multiplications, so that it takes milliseconds. Columns are left out rather than
 rows: with few rows, reading the weights would take most of the time."""
-GPU_TIMES, GPU_SIZE = 8, 4096
-"""Products timed on a GPU in each precision, and the size of their square factors."""
+GPU_TIMES, GPU_SIZE = 8, 4096  # products timed on a GPU in each precision, and the size of their square factors
 
 
 class Products(Frozen):

@@ -143,7 +143,6 @@ def _base(layer: nn.Module) -> nn.Module:
 
 
 def _forward_in_floats(layer: Any, states: Tensor) -> Tensor:
-    """Return a layer's output with its weight dequantised and the updates of its adapters added."""
     base: Any = _base(layer)
     weight = dequantize_bnb_weight(base.weight, getattr(base, "state", None)).detach().float()
     if isinstance(layer, BaseTunerLayer):

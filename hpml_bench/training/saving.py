@@ -66,7 +66,6 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
 
 
 def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
-    """Copy the tokenizer, and write the run's chat template and end tokens."""
     backbone = Path(prepared.backbone)
     if not (backbone / "tokenizer.json").exists():
         return

@@ -34,8 +34,7 @@ from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05
 """Share of a GPU's memory that a try-out must leave: fragmentation differs between runs, and shapes between steps."""
-LOOKED_AT = 10_000
-"""Most global batches that are searched for the largest ones before the first step."""
+LOOKED_AT = 10_000  # most global batches that are searched for the largest ones before the first step
 MOST_SKIPPED = 30
 """Most consecutive steps whose gradient may overflow in fp16: the loss scale, halved each time, begins at 2^16."""
 
@@ -45,10 +44,8 @@ class Trained:
     """Samples and tokens that a training consumed, and parameters that it reached."""
 
     consumed: Consumed
-    optimized: int
-    """Number of parameters in the optimizer."""
-    reached: int
-    """Number of parameters that got a gradient, and so have a state in the optimizer."""
+    optimized: int  # number of parameters in the optimizer
+    reached: int  # number of parameters that got a gradient, and so have a state in the optimizer
 
 
 @contextmanager
@@ -87,7 +84,7 @@ class BaseModelRun(Evaluator):
     """A run that trains nothing."""
 
     def train(self) -> Trained:
-        """Train nothing, and evaluate the validation rows once, as after a last step."""
+        """Evaluate the validation rows once, as after a last step."""
         for probe in self.probes:
             probe.before_training()
         self.evaluate(self.validation, "validation", self.steps)
@@ -103,7 +100,6 @@ class Trainer(Evaluator):
     def __init__(
         self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap = wrap
     ) -> None:
-        """Wrap the model by `wrap`, and make optimizer, schedule and log; other arguments as `Evaluator`."""
         super().__init__(run, probes, write)
         device = self.group.device
         if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
@@ -254,7 +250,6 @@ class Trainer(Evaluator):
         self.optimizer.state.clear()
 
     def train(self) -> Trained:
-        """Train, and evaluate on the validation rows along the way."""
         order = hashlib.sha256()
         windows = Windows(self.settings, self.steps)
         self.model.train()

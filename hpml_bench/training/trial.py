@@ -23,8 +23,7 @@ from transformers import PreTrainedModel
 from hpml_bench.system.errors import of_machine
 from hpml_bench.training.kernels import autocast_of
 
-LARGE = 1_000_000_000
-"""Number of parameters above which no pass is computed on a CPU."""
+LARGE = 1_000_000_000  # number of parameters above which no pass is computed on a CPU
 
 POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
 

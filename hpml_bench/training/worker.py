@@ -183,7 +183,6 @@ def _measured(
 
 
 def _stopped(probes: dict[str, Probe], trains: bool) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
-    """End the probes and return the definitions of their metrics, and this rank's values."""
     definitions = tuple(metric for probe in probes.values() for metric in probe.definitions())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():

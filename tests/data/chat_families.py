@@ -25,8 +25,7 @@ from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
 
 TABLE = json.loads((Path(__file__).parents[1] / "files/chat_families.json").read_text(encoding="utf-8"))
-T = SimpleNamespace(PLAIN=PLAIN, **TABLE["templates"])
-"""Templates by name."""
+T = SimpleNamespace(PLAIN=PLAIN, **TABLE["templates"])  # templates by name
 
 # Tokenizers
 
@@ -158,10 +157,8 @@ class Family(NamedTuple):
 
     template: str
     tokenizer: Callable[[], Any]
-    end: str
-    """What ends an answer."""
-    turns: bool = True
-    """Whether it lets the answers of longer conversations be told."""
+    end: str  # what ends an answer
+    turns: bool = True  # whether it lets the answers of longer conversations be told
     system: bool = True
 
 
@@ -244,17 +241,12 @@ SPECIAL = re.compile(
 class Published(NamedTuple):
     """A template of a family."""
 
-    models: str
-    """Whose it is."""
+    models: str  # whose it is
     file: str
-    end: str
-    """The tokenizer's end token."""
-    ends: tuple[str, ...] = ()
-    """Further end tokens, of generation_config.json."""
-    several: bool = True
-    """Whether all answers of a conversation can be learnt; else the last one."""
-    system: bool = True
-    """Whether it knows system prompts."""
+    end: str  # the tokenizer's end token
+    ends: tuple[str, ...] = ()  # further end tokens, of generation_config.json
+    several: bool = True  # whether all answers of a conversation can be learnt; else the last one
+    system: bool = True  # whether it knows system prompts
     system_last: bool = False
     """Whether it writes a system prompt into the last question, so that only the last answer can be learnt with one."""
 

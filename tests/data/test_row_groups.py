@@ -25,8 +25,7 @@ from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 
-SIZES = (1, 2, 7, 3, 1, 5, 4, 9, 2, 6)
-"""Rows of each document, over and over."""
+SIZES = (1, 2, 7, 3, 1, 5, 4, 9, 2, 6)  # rows of each document, over and over
 
 
 def documents(rows: int) -> list[str]:

@@ -26,8 +26,7 @@ from hpml_bench.system import environment
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.products import Products, shape_of
 
-CONFIGS = Path(__file__).parents[1] / "files" / "configs"
-"""config.json of published models, without weights."""
+CONFIGS = Path(__file__).parents[1] / "files" / "configs"  # config.json of published models, without weights
 KEYS = {
     "method", "fits", "weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation",
     "generation", "peak", "largest_micro_batch", "advice",

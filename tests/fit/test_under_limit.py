@@ -15,8 +15,7 @@ from helpers import control_groups, tiny
 from hpml_bench.fit.limits import THRESHOLD
 
 LIMIT = 1_500_000_000
-WORDS = 500
-"""Words of a text: their activations are nearly all of a step's memory."""
+WORDS = 500  # words of a text: their activations are nearly all of a step's memory
 
 
 def long_texts(folder: Path) -> Path:

@@ -45,8 +45,7 @@ LINEAR = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": 
 }  # fmt: skip
 """Shapes [out, in] of a block's linear layers in the small Llama; there are two blocks."""
 IN_LINEAR = 2 * sum(math.prod(shape) for shape in LINEAR.values())
-OTHERS = 2 * language_models.VOCABULARY * 32 + 5 * 32
-"""Embeddings, output layer and norms of it."""
+OTHERS = 2 * language_models.VOCABULARY * 32 + 5 * 32  # embeddings, output layer and norms of it
 
 
 def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Method, RunSpec]:

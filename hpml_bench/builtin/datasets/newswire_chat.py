@@ -13,8 +13,7 @@ from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
-KINDS = 3
-"""Kinds of questions in equal parts: on one name, on three names, on a document."""
+KINDS = 3  # kinds of questions in equal parts: on one name, on three names, on a document
 RETENTION_ROWS = 1000
 
 

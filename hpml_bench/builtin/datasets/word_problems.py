@@ -26,8 +26,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
 """Operation -> sentences that describe it."""
 FIRST, CHANGED, TIMES = (5, 40), (2, 20), (2, 4)
 """Bounds of the first amount, of changes, and of factors; the upper ones excluded."""
-MOST = 100
-"""Upper bound of amounts, excluded."""
+MOST = 100  # upper bound of amounts, excluded
 
 
 class WordProblems(DatasetLoader):
@@ -53,7 +52,6 @@ class WordProblems(DatasetLoader):
         return LoadedData(**{split: self._rows(known, size, rng) for split, size in split_sizes(settings).items()})
 
     def _rows(self, known: dict[str, str], size: int, rng: np.random.Generator) -> Dataset:
-        """Return `size` problems that are not in `known`, and add them to it."""
         pairs: list[list[str]] = []
         while len(pairs) < size:
             question, answer = problem(rng, self.options.steps)

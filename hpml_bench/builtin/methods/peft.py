@@ -53,12 +53,10 @@ SINCE = {
 FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
 """Initialisations of LoRA that decompose frozen weights, which quantised weights don't allow."""
 
-CALIBRATION_BATCHES = 8
-"""Number of batches for data-driven initialisations."""
+CALIBRATION_BATCHES = 8  # number of batches for data-driven initialisations
 
 
 def config_class(name: str) -> Any:
-    """Return PEFT's configuration class of a type or alias."""
     from peft import PeftType, __version__
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

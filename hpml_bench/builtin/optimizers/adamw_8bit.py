@@ -17,8 +17,7 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-LOWEST = (0, 50)
-"""The first version of bitsandbytes whose optimizers run on a CPU too."""
+LOWEST = (0, 50)  # the first version of bitsandbytes whose optimizers run on a CPU too
 
 
 class AdamW8bit(Optimizer):

@@ -24,7 +24,6 @@ class Lion(Optimizer):
         """Weight of the momentum in a step, and the momentum's decay rate."""
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        """Return our own implementation: torch has none."""
         from hpml_bench.training.optimization import LionSteps
 
         return LionSteps(groups, betas=self.options.betas, weight_decay=settings.weight_decay)

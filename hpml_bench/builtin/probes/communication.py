@@ -110,7 +110,6 @@ class CommunicationProbe(Probe):
         return []
 
     def after_training(self) -> None:
-        """Read DDP's log; without a record after the warm-up, all records count."""
         if self.model is None:
             return
         last, self.model = read_log(self.model), None

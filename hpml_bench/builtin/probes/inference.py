@@ -67,7 +67,6 @@ class InferenceProbe(Probe):
 
 
 def latencies(run: Run, model: TaskModel) -> list[float]:
-    """Return the seconds of each forward pass at batch 1."""
     from hpml_bench.training.evaluation import time_single_rows
 
     batches = (run.test.batch(np.array([row])).to(run.group.device) for row in run.timed_rows)

@@ -16,8 +16,7 @@ from hpml_bench.system.processes import memory_mb
 PHASES = ("setup", "train", "evaluation")
 HUGE_PAGE_MB = 2.097152
 """2 MiB: the kernel gives a process memory in huge pages where it can, and the allocator asks for them."""
-CUDA_BLOCK_MB = 0.000512
-"""512 bytes: torch's allocator rounds the sizes of tensors up to multiples of this."""
+CUDA_BLOCK_MB = 0.000512  # 512 bytes: torch's allocator rounds the sizes of tensors up to multiples of this
 _KINDS: dict[str, tuple[str, float | None, str]] = {
     "host": (
         "host memory", HUGE_PAGE_MB,
@@ -91,8 +90,7 @@ class MemoryProbe(Probe):
         self.device = run.group.device
         self.peaks: dict[str, float] = {}
         self._start_mb: float | None = None
-        self._validation_peak = 0.0
-        """The highest peak of a validation, whose memory the allocator may have kept."""
+        self._validation_peak = 0.0  # the highest peak of a validation, whose memory the allocator may have kept
 
     def before_training(self) -> None:
         was_reset = self._take("setup", trim=True)

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 
 _metric = partial(Metric.define, phase="run", group="merging")
-COMPARED = 8
-"""Most test rows whose logits are compared."""
-OUTPUTS = 2**26
-"""Most logits compared, unless one row alone has more: 268 MB in float32, twice on the host."""
+COMPARED = 8  # most test rows whose logits are compared
+OUTPUTS = 2**26  # most logits compared, unless one row alone has more: 268 MB in float32, twice on the host
 AFTER = "after the method was folded into the model's weights"
 LOSS = _metric(
     "merged_test_loss", "test loss, merged", "nats/token", "lower", ".3f",

@@ -7,8 +7,7 @@ from typing import Any
 from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
-LAST_WINDOW = 20
-"""Last steps whose mean is the final training loss."""
+LAST_WINDOW = 20  # last steps whose mean is the final training loss
 
 
 class QualityProbe(Probe):

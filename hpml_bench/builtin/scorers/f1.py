@@ -30,6 +30,5 @@ class F1(Scorer):
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text as SQuAD's evaluation normalises them."""
     bare = "".join(character for character in text.lower() if character not in string.punctuation)
     return ARTICLES.sub(" ", bare).split()

@@ -43,7 +43,6 @@ def number_of(text: str) -> Fraction | tuple[Fraction, ...] | None:
 
 
 def _in_a_line(latex: re.Match[str]) -> str:
-    """Return a LaTeX fraction written with a slash, separated from a number before it."""
     behind_a_number = latex.string[: latex.start()][-1:].isdigit()
     return f"{' ' if behind_a_number else ''}{latex[1]}/{latex[2]}"
 

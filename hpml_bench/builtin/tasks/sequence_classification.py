@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-MOST_CLASSES = 1_000_000
-"""Most classes of macro-F1, whose counts take memory for every class."""
+MOST_CLASSES = 1_000_000  # most classes of macro-F1, whose counts take memory for every class
 
 _metric = partial(Metric.define, phase="test", group="quality")
 

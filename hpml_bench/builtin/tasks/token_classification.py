@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.tokenizer import Encoder
 
-OUTSIDE = "O"
-"""Tag of a word that belongs to no entity."""
+OUTSIDE = "O"  # tag of a word that belongs to no entity
 
 
 _share = partial(Metric.define, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
@@ -176,11 +175,9 @@ class _Entities(NamedTuple):
     """The entities of all rows, by place in the words of all rows; one empty place follows each row."""
 
     starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    """Place of the last word."""
+    ends: NDArray[np.int64]  # place of the last word
     types: NDArray[np.int64]
-    type_at: NDArray[np.int64]
-    """Type at every place, -1 outside."""
+    type_at: NDArray[np.int64]  # type at every place, -1 outside
 
     @classmethod
     def of(cls, answers: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> _Entities:

@@ -44,11 +44,9 @@ class Read(NamedTuple):
     """A file, and what is read from it."""
 
     content: str
-    rows: dict[str, list[Any]]
-    """Columns of the first training rows."""
+    rows: dict[str, list[Any]]  # columns of the first training rows
     names: tuple[str, ...] = ()
-    columns: str = ""
-    """Note on the columns, where it matters."""
+    columns: str = ""  # note on the columns, where it matters
     suffix: str = ".csv"
     target: Target = "class"
     options: Mapping[str, Any] = {}

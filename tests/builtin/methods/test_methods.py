@@ -150,8 +150,7 @@ def test_table_lists_every_type_of_peft():
     assert all(bool(row[-1]) == (row[:4] != ["yes"] * 4) for row in rows.values())
 
 
-NEEDS = {"ADAMSS": "sklearn", "CORDA": "attr"}
-"""Packages of types that PEFT does not install."""
+NEEDS = {"ADAMSS": "sklearn", "CORDA": "attr"}  # packages of types that PEFT does not install
 
 
 def rows_to_try() -> list[Any]:

@@ -50,16 +50,14 @@ if TYPE_CHECKING:
     from hpml_bench.data.chat import Conversations
     from hpml_bench.plugins.tokenizer import Encoder
 
-NO_LIMIT = 10**9
-"""`max_length` of rows whose length doesn't matter."""
+NO_LIMIT = 10**9  # `max_length` of rows whose length doesn't matter
 OF_LENGTHS = ("rows", "dropped rows", "dropped tokens", "cut rows", "cut tokens")
 """Counts of rows by their length; every other count has a note of its own."""
 GIVEN = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template"}
 )
 """Arguments of a chat template that a suite can't set."""
-LARGEST_EXPONENT = 700.0
-"""Largest loss whose perplexity a float can represent."""
+LARGEST_EXPONENT = 700.0  # largest loss whose perplexity a float can represent
 
 
 class CausalLM(Task):

@@ -22,12 +22,10 @@ class ConversationRow(NamedTuple):
     weights: list[float] | None
     tools: str | None
     place: str | None
-    messages: bool | None
-    """Whether the data set gives it as turns, not as a prompt and a completion."""
+    messages: bool | None  # whether the data set gives it as turns, not as a prompt and a completion
 
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
-    """Yield the rows of a batch; fields of missing columns are None."""
     nothing = [None] * len(batch["roles"])
     return map(ConversationRow._make, zip(*(batch.get(name, nothing) for name in ConversationRow._fields), strict=True))
 

@@ -70,7 +70,6 @@ def linearised_loss(reference: Answers, losses: NDArray[Any]) -> NDArray[np.floa
 
 
 def guess_tokens(reference: Answers) -> Guess:
-    """Guess each token by its frequency in these rows."""
     tokens = flat(reference)
     kinds, counts = np.unique(tokens, return_counts=True)
     cost = dict(zip(kinds.tolist(), (-np.log(counts / counts.sum())).tolist(), strict=True))
