@@ -91,14 +91,6 @@ def test_a_row_that_a_template_refuses_is_named_by_its_beginning() -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_choices_are_the_tokens_of_the_answer_alone() -> None:
-    """Without the end of the turn and the line break behind it."""
-    rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "yes"]], "choices": [["yes", "no and no"]]}
-    found, _ = encode(chatml(), rows, template=T.CHATML, scorer="choice")
-    assert [chatml().decode(ids) for ids in found["choice_ids"][0]] == ["yes", "no and no"]
-    assert found["input_ids"][0][found["prompt"][0] :][: len(found["choice_ids"][0][0])] == found["choice_ids"][0][0]
-
-
 @pytest.mark.parametrize("too_long", ["drop", "cut_prompt"])
 def test_every_choice_fits_behind_the_prompt(too_long: str) -> None:
     """A choice longer than the right answer makes the row too long, or its prompt shorter: counted, never cut."""

@@ -111,7 +111,8 @@ def test_a_frame_around_all_rows_makes_no_copies() -> None:
 
 
 def test_short_texts_are_copies_where_they_are_equal() -> None:
-    """Under five words the whole text counts."""
+    """Under five words the whole text counts, one without any too."""
+    assert found(["", " "], [""]).in_train["test"] == CopyCount(near=2, equal=2)
     counted = found(["good", "Good", "bad", "not bad"], ["not good", "fine"])
     assert counted.within["test"] == CopyCount(near=2, equal=2)
     assert counted.in_train["test"] == CopyCount()
@@ -152,8 +153,3 @@ def test_what_is_looked_at_is_bounded_and_told(monkeypatch: pytest.MonkeyPatch) 
     counted = found([*texts[:9], texts[0]], [*texts[20:], texts[0]])
     assert counted.looked_at == {"test": 10, "validation": 1, "train": 1}
     assert counted.note == "test 2 of 10 (2 equal) (12 of 32 rows looked at)"
-
-
-def test_rows_without_words_are_equal() -> None:
-    """Nothing fails where a text is empty, or all are."""
-    assert found(["", " "], [""]).in_train["test"] == CopyCount(near=2, equal=2)

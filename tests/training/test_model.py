@@ -71,14 +71,9 @@ def test_head_and_method_start_from_the_seed_alone(backbone_folders):
 
 def test_dropout_setting_overrides_every_dropout(backbone_folders):
     """All dropout probabilities follow the setting; empty leaves the configuration's."""
-    drops = [
-        m.p
-        for m in load_backbone(backbone_folders["BERT"], settings(dropout=0.25)).modules()
-        if isinstance(m, nn.Dropout)
-    ]
-    assert set(drops) == {0.25}
-    drops = [m.p for m in load_backbone(backbone_folders["BERT"], settings()).modules() if isinstance(m, nn.Dropout)]
-    assert set(drops) == {0.1}
+    for asked, expected in ({"dropout": 0.25}, 0.25), ({}, 0.1):
+        modules = load_backbone(backbone_folders["BERT"], settings(**asked)).modules()
+        assert {module.p for module in modules if isinstance(module, nn.Dropout)} == {expected}
 
 
 def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
@@ -90,8 +85,8 @@ def test_backbone_is_bare_and_keeps_no_cache(backbone_folders):
     assert output.last_hidden_state.dtype == torch.float32
 
 
-def test_file_without_all_weights_is_refused(backbone_folders, tmp_path):
-    """Weights that are missing would be drawn at random in silence; the user hears of it instead."""
+def test_weights_that_are_missing_or_pickled_are_refused(backbone_folders, tmp_path):
+    """They would be drawn at random in silence, or run code; the user hears of it instead."""
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(backbone_folders["GPT-2"], tmp_path / "gpt2")
@@ -100,11 +95,6 @@ def test_file_without_all_weights_is_refused(backbone_folders, tmp_path):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks weights.*h\.1\.mlp\.c_fc\.weight"):
         load_backbone(folder, settings())
-
-
-def test_pickled_weights_are_refused(backbone_folders, tmp_path):
-    """A folder with only a pickle is not read."""
-    folder = shutil.copytree(backbone_folders["GPT-2"], tmp_path / "gpt2")
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):

@@ -18,6 +18,7 @@ from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training.request import Place
 
 
@@ -105,18 +106,20 @@ def test_methods_consume_the_same(prepared_for_ranks: Prepared, record: tuple[Ru
     assert other.consumed == record[0].consumed
 
 
-def test_divergence_is_a_status(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
-    """A loss that is no number ends the run on all ranks together; the record names the step."""
-    result = tiny.run(tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_ranks, tmp_path / "diverged")
-    assert result.status == "diverged"
-    assert "at step" in result.error.message
-
-
-def test_unsupported_is_a_finding(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
-    """A method that can't run with a model is recorded with the reason."""
-    result = tiny.run(tiny.spec("prompt_tuning", max_length=64), prepared_for_ranks, tmp_path / "unsupported")
-    assert result.status == "unsupported"
-    assert "positions" in result.error.message
+@pytest.mark.parametrize(
+    ("spec", "status", "says"),
+    [
+        (tiny.spec("full", lr=1e30, clip_norm=None), "diverged", "at step"),
+        (tiny.spec("prompt_tuning", max_length=64), "unsupported", "positions"),
+    ],
+)
+def test_a_run_that_cannot_end_well_has_a_status(
+    spec: RunSpec, status: str, says: str, prepared_for_ranks: Prepared, tmp_path: Path
+) -> None:
+    """A loss that is no number ends the run on all ranks together; a method may not run with a model."""
+    result = tiny.run(spec, prepared_for_ranks, tmp_path / status)
+    assert result.status == status
+    assert says in result.error.message
 
 
 WITHOUT_NAMES = """

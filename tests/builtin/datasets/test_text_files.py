@@ -142,15 +142,20 @@ def test_a_file_is_read(tmp_path: Path, name: str) -> None:
     assert not case.columns or data.notes["columns"] == case.columns
 
 
-def test_parquet_rows_are_read_and_a_class_label_knows_its_names(tmp_path: Path) -> None:
+def test_parquet_rows_know_the_names_of_classes_and_tags(tmp_path: Path) -> None:
     """The names that `datasets` stores in a parquet file are taken."""
     from datasets import ClassLabel, Dataset, Features, Value
 
-    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    uri, kind = f"path:{tmp_path / 't.parquet'}", ClassLabel(names=["bad", "good"])
+    features = Features({"sentence": Value("string"), "label": kind})
     Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "t.parquet")
-    uri = f"path:{tmp_path / 't.parquet'}"
     data = read(settings(), train=uri, test=uri)
     assert (data.label_names, data.train[0]) == (("bad", "good"), {"text": "a", "label": 1})
+    features = Features({"tokens": [Value("string")], "ner_tags": [ClassLabel(names=["O", "B-PER", "I-PER"])]})
+    content = {"tokens": [["Anna", "left"]], "ner_tags": [[1, 0]]}
+    Dataset.from_dict(content, features=features).to_parquet(tmp_path / "t.parquet")
+    data = read(settings(), "tags", train=uri, test=uri)
+    assert (data.label_names, data.train[0]["tags"]) == (("O", "B-PER", "I-PER"), [1, 0])
 
 
 def test_float_labels_that_are_whole_are_integers(tmp_path: Path) -> None:
@@ -171,6 +176,24 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
     assert "split off" in one.notes["test"]
 
 
+NUMBERS = {
+    "": "no number in column 'score'", " ": "no number in column 'score'", "1_000": "'1_000'", "True": "'True'",
+    "many": "'many' in column 'score', which is no finite number", "inf": "'inf'", "1e999": "'1e999'", "nan": "'nan'",
+}  # fmt: skip
+TAGGED = [
+    (lines(ANNA, {"tokens": [], "ner_tags": []}), "", r"train\.jsonl: row 2 has no words in column 'tokens'"),
+    (lines(ANNA, ROME | {"ner_tags": ["O", "O"]}), "", r"row 2 has 1 words and 2 tags; give one tag per word"),
+    (lines(ANNA, ROME | {"ner_tags": None}), "", r"row 2 has 1 words and 0 tags"),
+    (lines(ANNA), lines(ROME), r"test\.jsonl: row 1 has the tag 'B-LOC', which is not among the 2 known ones"),
+    (lines(ANNA, ROME | {"ner_tags": [None]}), "", r"row 2 has the tag '', which is not among"),
+    (lines(ANNA, ROME | {"tokens": [None]}), "", r"row 2 holds no list of words in column 'tokens'"),
+    (lines({"tokens": "Anna", "ner_tags": ["O"]}), "", r"row 1 holds no list of words"),
+    (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' has no lists of tags"),
+    (lines({"text": "Anna", "ner_tags": ["O"]}), "", r"no column is called words or tokens; name the one with lists"),
+    (lines({"tokens": ["Anna"], "label": ["O"]}), "", r"called tags or ner_tags.* with dataset\.options\.label"),
+]
+
+
 @pytest.mark.parametrize(
     ("train", "test", "options", "says"),
     [
@@ -189,6 +212,10 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
         ("words,n,m\none,1,5\ntwo,2,6\n", "", {"target": "number"}, r"2 columns hold numbers; name the one"),
         ("text,score\none,1\n", "", {"target": "number", "label_names": ("a",)}, r"numbers have none"),
         ('{"text": "one", "score": true}', "", {"target": "number", "suffix": ".jsonl"}, r"row 1 has 'True' in"),
+        *((f"text,score\none,1\ntwo,{cell}\n", "", {"target": "number"}, rf"train\.csv: row 2 has {says}")
+          for cell, says in NUMBERS.items()),
+        *((train, test, {"target": "tags", "suffix": ".jsonl"}, says) for train, test, says in TAGGED),
+        ("tokens,tags\nAnna left,B-PER O\n", "", {"target": "tags", "header": True}, r"has no lists of tags; give a"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict[str, Any], says: str) -> None:
@@ -230,73 +257,3 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
     """The cache of rows follows the file's content."""
     assert load(tmp_path, "label,text\na,one\nb,two\n").train["text"][0] == "one"
     assert load(tmp_path, "label,text\na,ONE\nb,two\n").train["text"][0] == "ONE"
-
-
-# Numbers
-
-
-@pytest.mark.parametrize(
-    ("cell", "says"),
-    [
-        ("", r"row 2 has no number in column 'score'"),
-        (" ", r"row 2 has no number in column 'score'"),
-        ("many", r"row 2 has 'many' in column 'score', which is no finite number"),
-        ("nan", r"row 2 has 'nan' in column 'score', which is no finite number"),
-        ("inf", r"row 2 has 'inf'"),
-        ("1e999", r"row 2 has '1e999'"),
-        ("1_000", r"row 2 has '1_000'"),
-        ("True", r"row 2 has 'True'"),
-    ],
-)
-def test_what_is_no_number_is_named_by_its_row(tmp_path: Path, cell: str, says: str) -> None:
-    """With the file, the row and the cell."""
-    with pytest.raises(UserError, match=rf"train\.csv: {says}") as raised:
-        load(tmp_path, f"text,score\none,1\ntwo,{cell}\n", target="number")
-    assert "\n" not in str(raised.value)
-
-
-# Words and tags
-
-
-def test_tags_of_parquet_know_their_names(tmp_path: Path) -> None:
-    """The names that `datasets` stores in a parquet file are taken."""
-    from datasets import ClassLabel, Dataset, Features, Value
-
-    features = Features({"tokens": [Value("string")], "ner_tags": [ClassLabel(names=["O", "B-PER", "I-PER"])]})
-    content = {"tokens": [["Anna", "left"]], "ner_tags": [[1, 0]]}
-    Dataset.from_dict(content, features=features).to_parquet(tmp_path / "t.parquet")
-    uri = f"path:{tmp_path / 't.parquet'}"
-    data = read(settings(), "tags", train=uri, test=uri)
-    assert (data.label_names, data.train[0]["tags"]) == (("O", "B-PER", "I-PER"), [1, 0])
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "says"),
-    [
-        (lines(ANNA, {"tokens": [], "ner_tags": []}), "", r"train\.jsonl: row 2 has no words in column 'tokens'"),
-        (lines(ANNA, ROME | {"ner_tags": ["O", "O"]}), "", r"row 2 has 1 words and 2 tags; give one tag per word"),
-        (lines(ANNA, ROME | {"ner_tags": None}), "", r"row 2 has 1 words and 0 tags"),
-        (lines(ANNA), lines(ROME), r"test\.jsonl: row 1 has the tag 'B-LOC', which is not among the 2 known ones"),
-        (lines(ANNA, ROME | {"ner_tags": [None]}), "", r"row 2 has the tag '', which is not among"),
-        (lines(ANNA, ROME | {"tokens": [None]}), "", r"row 2 holds no list of words in column 'tokens'"),
-        (lines({"tokens": "Anna", "ner_tags": ["O"]}), "", r"row 1 holds no list of words"),
-        (lines({"tokens": ["Anna"], "ner_tags": "O"}), "", r"column 'ner_tags' has no lists of tags"),
-        (
-            lines({"text": "Anna", "ner_tags": ["O"]}),
-            "",
-            r"no column is called words or tokens; name the one with lists",
-        ),
-        (lines({"tokens": ["Anna"], "label": ["O"]}), "", r"called tags or ner_tags.* with dataset\.options\.label"),
-    ],
-)
-def test_a_mistake_in_words_or_tags_is_named(tmp_path: Path, train: str, test: str, says: str) -> None:
-    """One sentence with the file and the row or column."""
-    with pytest.raises(UserError, match=says) as raised:
-        load(tmp_path, train, test, suffix=".jsonl", target="tags")
-    assert "\n" not in str(raised.value)
-
-
-def test_csv_holds_no_tags(tmp_path: Path) -> None:
-    """Its cells are text."""
-    with pytest.raises(UserError, match="has no lists of tags; give a json, jsonl or parquet file with lists"):
-        load(tmp_path, "tokens,tags\nAnna left,B-PER O\n", target="tags", header=True)

@@ -109,12 +109,6 @@ def test_lora_reaches_every_linear_layer(backbone_folders):
     assert trained(build(backbone_folders["BERT"], "lora").encoder) == 2 * 8 * (4 * 128 + 2 * 192)
 
 
-def test_lora_refuses_layers_that_are_not_there(backbone_folders):
-    """A target that matches nothing is said, with PEFT's own words."""
-    with pytest.raises(UserError, match=r"method lora: .*nowhere"):
-        build(backbone_folders["BERT"], "lora", options={"target": ["nowhere"]})
-
-
 def test_prompt_starts_from_the_vocabulary(backbone_folders):
     """Every virtual token starts as the embedding of some token."""
     encoder = build(backbone_folders["GPT-2"], "prompt_tuning", options={"tokens": 5}).encoder
@@ -269,10 +263,12 @@ def test_options_without_a_valid_result_are_refused(backbone_folders, options, m
         build(backbone_folders["BERT"], "peft", options=options)
 
 
-def test_options_peft_refuses_are_a_reason(backbone_folders):
-    """What PEFT doesn't take is `Unsupported`, with PEFT's own words."""
+def test_options_that_peft_refuses_are_told_in_its_words(backbone_folders):
+    """Of a type as `Unsupported`; a target that matches nothing is the user's mistake."""
     with pytest.raises(Unsupported, match="divisible"):
         build(backbone_folders["GPT-2"], "peft", options={"type": "VBLORA", "vector_length": 7})
+    with pytest.raises(UserError, match=r"method lora: .*nowhere"):
+        build(backbone_folders["BERT"], "lora", options={"target": ["nowhere"]})
 
 
 def step(model, method, optimizer, index):

@@ -115,12 +115,15 @@ def test_long_texts_are_cut_and_none_ends_with_a_token(text_folder: Path, group:
     assert found["retention_loss"] == pytest.approx(loss_of_texts(encoder, text_folder, texts, 6), rel=1e-5)
 
 
-def test_without_general_text_there_is_no_forgetting(text_folder: Path, group: Group) -> None:
-    """No figure and no definition of one."""
-    _, probe, _ = run_of(text_folder, group, "lora", ForgettingProbe, {})
+@pytest.mark.parametrize("kind", [ForgettingProbe, GenerationProbe])
+def test_without_general_text_or_answers_there_are_no_figures(
+    kind: type[Probe], text_folder: Path, group: Group
+) -> None:
+    """And no definitions."""
+    trainer, probe, run = run_of(text_folder, group, "lora", kind, {})
     probe.after_training()
-    assert probe.stop() == {}
-    assert probe.definitions() == ()
+    trainer.evaluate(run.test, "test", 0)
+    assert (probe.stop(), probe.definitions()) == ({}, ())
 
 
 def test_looking_at_the_base_model_changes_no_training(
@@ -243,11 +246,3 @@ def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Gro
         defined, found = {metric.name for metric in probe.definitions()}, probe.stop()
         assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
         assert found.get("answers_read_anew", 1.0) == 1.0
-
-
-def test_where_nothing_is_generated_nothing_is_timed(text_folder: Path, group: Group) -> None:
-    """No figure, and no definition."""
-    trainer, probe, run = run_of(text_folder, group, "lora", GenerationProbe, {})
-    trainer.evaluate(run.test, "test", 0)
-    assert probe.stop() == {}
-    assert probe.definitions() == ()

@@ -119,21 +119,16 @@ def test_numbers_with_one_end_are_not_the_same(one: str, other: str) -> None:
     assert score("number", f"It is {one}.", one) == 1
 
 
-@pytest.mark.parametrize("name", ["peft_metamath"])
-def test_answers_are_right_where_peft_says_so(name: str) -> None:
-    """PEFT's own function, run on each of these answers to each of these expected ones, gave the table."""
-    theirs = json.loads((FILES / f"{name}.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("name", "file", "right"),
+    [("peft_metamath", "peft_metamath", "right"),
+     *((name, "lm_eval_gsm8k", name) for name in ("gsm8k_strict", "gsm8k_flexible"))],
+)  # fmt: skip
+def test_answers_are_right_where_others_say_so(name: str, file: str, right: str) -> None:
+    """PEFT's function, and lm-evaluation-harness's filters, run on each of these answers, gave the tables."""
+    theirs = json.loads((FILES / f"{file}.json").read_text(encoding="utf-8"))
     ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
-    assert ours == theirs["right"]
-    assert {0, 1} == {right for row in ours for right in row}
-
-
-@pytest.mark.parametrize("name", ["gsm8k_strict", "gsm8k_flexible"])
-def test_gsm8k_is_that_of_lm_eval(name: str) -> None:
-    """lm-evaluation-harness's filter and exact match, run on each of these answers, gave the table."""
-    theirs = json.loads((FILES / "lm_eval_gsm8k.json").read_text(encoding="utf-8"))
-    ours = [[score(name, answer, expected) for answer in theirs["answers"]] for expected in theirs["expected"]]
-    assert ours == theirs[name]
+    assert ours == theirs[right]
     assert {0, 1} == {right for row in ours for right in row}
 
 
