@@ -369,7 +369,7 @@ def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_whe
     spec = tiny.spec("lora").model_copy(update={"settings": settings})
     watch, quality, points = Watch(), QualityProbe(), list[Point]()
     run = assemble(spec, prepare(settings), group)
-    quality.task, quality.losses = run.task, []
+    quality.run, quality.losses = run, []
     Trainer(run, [watch, quality], points.extend).train()
     assert watch.scored == scored
     losses = {point.step for point in points if point.metric == "validation_loss"}
