@@ -10,17 +10,6 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.suite.base import Frozen
 
 
-class Updates(Frozen):
-    """Options of low-rank updates; the update of a weight is `alpha / r` * B A."""
-
-    r: int = Field(default=8, ge=1)
-    """Rank of the updates."""
-    alpha: float = Field(default=16, gt=0)
-    """Scale of the updates, before division by the rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the input of the updates."""
-
-
 class LoRA(Method):
     """Updates `alpha / r` * B A beside frozen weights, by PEFT."""
 
@@ -28,9 +17,15 @@ class LoRA(Method):
     lr = 1e-3
     peft_type = "LORA"
 
-    class Options(Updates):
+    class Options(Frozen):
         """LoRA's options; the update of a weight is `alpha / r` * B A."""
 
+        r: int = Field(default=8, ge=1)
+        """Rank of the updates."""
+        alpha: float = Field(default=16, gt=0)
+        """Scale of the updates, before division by the rank."""
+        dropout: float = Field(default=0.0, ge=0, lt=1)
+        """Dropout on the input of the updates."""
         target: str | list[str] = "all-linear"
         """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
 

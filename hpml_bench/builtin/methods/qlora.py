@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hpml_bench.builtin.methods.lora import Updates
+from pydantic import Field
+
 from hpml_bench.plugins.method import Method
+from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import QuantizationSpec
 
 
@@ -16,9 +18,15 @@ class QLoRA(Method):
     lr = 1e-3
     peft_type = "LORA"
 
-    class Options(Updates):
+    class Options(Frozen):
         """QLoRA's options; the update of a weight is `alpha / r` * B A."""
 
+        r: int = Field(default=8, ge=1)
+        """Rank of the updates."""
+        alpha: float = Field(default=16, gt=0)
+        """Scale of the updates, before division by the rank."""
+        dropout: float = Field(default=0.0, ge=0, lt=1)
+        """Dropout on the input of the updates."""
         double_quantization: bool = True
         """The scales of the 4-bit blocks are quantised too, to 8 bits."""
         compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
