@@ -134,7 +134,6 @@ def holder(small: str) -> Iterator[subprocess.Popen[str]]:
     folder.mkdir(parents=True)
     command = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

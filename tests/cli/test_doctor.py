@@ -94,10 +94,8 @@ def test_lines_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.Monke
 
 
 def test_a_user_who_owns_nothing_gets_an_answer() -> None:
-    """Not root, without home, variables and a folder of its own: no traceback, and every check has its line.
-
-    Without a folder for results and for the cache quickstart can't run; the advice says what to set.
-    """
+    """Not root, without home, variables and a folder of its own: no traceback, and every check has its line."""
+    # Without a folder for results and for the cache quickstart can't run; the advice says what to set.
     if os.geteuid():
         skips.only_as_root("the user can't be changed")
     variables = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}

@@ -126,11 +126,9 @@ def compared_with(clone: Path, folder: Path, base: str, **variables: str) -> str
 
 @pytest.fixture
 def pull_request(tmp_path: Path) -> dict[str, str]:
-    """Return the commits of a pull request in the repository `origin`.
-
-    A branch left main at `left`, has a commit `first`, merged `feature` into itself at `head`, while main went on to
-    `base`; `merge` is GitHub's own merge of both, and `pulled` that of the branch with main by hand.
-    """
+    """Return the commits of a pull request in the repository `origin`."""
+    # A branch left main at `left`, has a commit `first`, merged `feature` into itself at `head`, while main went on to
+    # `base`; `merge` is GitHub's own merge of both, and `pulled` that of the branch with main by hand.
     origin = tmp_path / "origin"
     origin.mkdir()
     git(origin, "init", "-q", "-b", "main")

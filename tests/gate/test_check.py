@@ -43,10 +43,8 @@ def pair(tmp_path: Path, *methods: str) -> ProcessPair:
 
 
 def test_every_pair_measures_all_methods_in_blocks_of_both_orders(tmp_path: Path) -> None:
-    """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is the candidate's.
-
-    It doesn't finish what nobody waits for.
-    """
+    """As many blocks of each method, in shuffled order; A is the reference, so that the ratio is the candidate's."""
+    # It doesn't finish what nobody waits for.
     with pair(tmp_path, "lora", "adapter") as both:
         both.load()
         both.warm_up()
@@ -178,10 +176,8 @@ def test_versions_that_speak_otherwise_are_incomparable(tmp_path: Path) -> None:
 
 
 def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
-    """The suite's own ranks, threads and schedule would make pieces differ; three methods are the default.
-
-    Too many methods are refused before anything is measured.
-    """
+    """The suite's own ranks, threads and schedule would make pieces differ; three methods are the default."""
+    # Too many methods are refused before anything is measured.
     request = checks.request(load_suite("quickstart"), None, Rules(), None)
     assert (request.settings.world_size, request.settings.threads) == (1, 1)
     assert (request.settings.schedule, request.settings.lr_warmup) == ("constant", 0.0)

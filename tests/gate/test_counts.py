@@ -65,10 +65,8 @@ def failures(reference: dict[str, Any], installation: Installation) -> dict[str,
 
 
 def test_flops_are_those_counted_by_hand(reference: dict[str, Any]) -> None:
-    """Of `head`: a forward pass through GPT-2's blocks over B x L tokens, then forward and weight gradient of the head.
-
-    A block multiplies matrices of 12 d^2 weights with each token, and has two products of L x L x d for attention.
-    """
+    """Of `head`: a forward pass through GPT-2's blocks over B x L tokens, then forward and weight gradient of it."""
+    # A block multiplies matrices of 12 d^2 weights with each token, and has two products of L x L x d for attention.
     config = json.loads((Path(hpml_bench.__path__[0]) / "assets" / "newswire-gpt2" / "config.json").read_text())
     width, layers, batch, classes = config["n_embd"], config["n_layer"], 16, 4
     rows = Rows(Path(prepare(asked().settings).data) / "train", pad_id=1)
@@ -79,10 +77,8 @@ def test_flops_are_those_counted_by_hand(reference: dict[str, Any]) -> None:
 
 
 def test_counts_of_lora(reference: dict[str, Any]) -> None:
-    """Rank 8 at every linear layer, and the head, reduced once by one collective in four bytes; no division; memory.
-
-    The gradient begins at one over the number of targets: a division and its derivative would be two operators more.
-    """
+    """Rank 8 at every linear layer, and the head, reduced once by one collective in four bytes; no division; memory."""
+    # The gradient begins at one over the number of targets: a division and its derivative would be two operators more.
     width, layers, rank = 128, 4, 8
     linears = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
     expected = layers * sum(rank * (rows + columns) for rows, columns in linears) + 4 * width + 4
@@ -110,10 +106,8 @@ def test_a_slowdown_of_our_own_loop_is_caught_and_named(name: str, reference: di
 
 
 def test_slowdowns_of_our_own_loop_are_told_apart(reference: dict[str, Any], tmp_path: Path) -> None:
-    """A needless item(), an extra all-reduce and a part computed again, all in one step: each fails its own count.
-
-    A comment beside them changes nothing: the other counts are equal.
-    """
+    """A needless item(), an extra all-reduce and a part computed again, all in one step: each fails its own count."""
+    # A comment beside them changes nothing: the other counts are equal.
     again, step, names = *SLOWDOWNS["recomputed"][2].split(STEP), ("item", "all_reduce", "recomputed")
     added = "".join(SLOWDOWNS[name][2].removeprefix(STEP) for name in names[:2]) + "        # a remark\n"
     failed = failures(reference, copy(tmp_path, **{TRAINER: (STEP, again + STEP + step + added)}))

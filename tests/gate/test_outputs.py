@@ -178,7 +178,6 @@ def test_pages_of_counts_alone_of_times_alone_and_of_few_pairs() -> None:
     assert "counts" not in Outline(made_checks.report(counts=())).ids
     verdict = Verdict(method="lora", metric="step_time", status="INCONCLUSIVE", estimate=0.01, upper=0.02, detail="x")
     figure = drawings.bounds(made_checks.report(verdicts=(verdict,)))
-    assert figure is not None
     assert "[−∞, +2.00 %]" in figure.alt
 
 
@@ -283,7 +282,6 @@ def test_commands_of_github() -> None:
     assert len(list(outputs.commands(mixed(*["FAIL"] * 30)))) == 10
     (line,) = outputs.commands(made_checks.report({HOSTILE + "\r\n::error::a,b": 0.05}))
     found = COMMAND.fullmatch(line)
-    assert found is not None
     assert "%250A" in found[2], "a name's own %0A stays text"
     assert outputs._command("error", "a:b,c", "50 %\r\n::x") == "::error title=a%3Ab%2Cc::50 %25%0D%0A::x"
 

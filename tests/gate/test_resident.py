@@ -32,10 +32,8 @@ def residents_below(pid: int) -> list[psutil.Process]:
 
 
 def test_it_trains_and_takes_a_delay_that_is_no_more_than_asked() -> None:
-    """Steps take time, and busy work calibrated to half a step makes them about half as long again.
-
-    What it can't do is said in its own words, with the side's name.
-    """
+    """Steps take time, and busy work calibrated to half a step makes them about half as long again."""
+    # What it can't do is said in its own words, with the side's name.
     request = asked("lora")
     settings = request.settings.model_dump(mode="json")
     methods = [method.model_dump(mode="json") for method in request.methods]
@@ -79,7 +77,6 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
         "    time.sleep(99)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
@@ -129,10 +126,8 @@ def test_versions_without_this_resident_are_incomparable(tmp_path: Path) -> None
     ],
 )
 def test_a_side_that_dies_is_told_with_its_last_words(code: str, wait: bool, sentence: str, tmp_path: Path) -> None:
-    """An error of that side, not a hang, also where it died before a request could be written to it.
-
-    A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE, and the check green.
-    """
+    """An error of that side, not a hang, also where it died before a request could be written to it."""
+    # A module that its code lacks is no older version: a broken candidate would be INCOMPARABLE, and the check green.
     broken = fake(tmp_path, label="broken")
     (tmp_path / "hpml_bench" / "gate" / "resident.py").write_text(code)
     with ResidentProcess(broken) as resident:

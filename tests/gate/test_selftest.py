@@ -57,10 +57,8 @@ def trials_of(slowdown: float, caught: bool, number: int) -> list[CheckTrial]:
 
 
 def test_the_outcome_of_trials() -> None:
-    """0 good; 1 a false alarm, of whatever session, or a miss; 2 where a kind of trial is lacking.
-
-    Printed bounds claim no more than they give: 0 of 298 isn't rounded down to 1 %, nor 58 of 58 up to 95 %.
-    """
+    """0 good; 1 a false alarm, of whatever session, or a miss; 2 where a kind of trial is lacking."""
+    # Printed bounds claim no more than they give: 0 of 298 isn't rounded down to 1 %, nor 58 of 58 up to 95 %.
     good, alarm = trials_of(0.0, False, 298), trials_of(0.0, True, 1)
     caught, missed = trials_of(0.03, True, 58), trials_of(0.03, False, 1)
     status, told = summary([*good, *caught], 0.03)
@@ -99,10 +97,8 @@ def test_trials_are_kept_and_not_repeated(tmp_path: Path, calls: list[float]) ->
 
 
 def test_time_that_is_up_keeps_what_is_done(tmp_path: Path, calls: list[float]) -> None:
-    """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is.
-
-    The reports say that 12 pairs took 321 s: 36 would take 963. The minutes that are named go on from there.
-    """
+    """No trial is begun that might end too late, by the slowest pair so far and the most pairs; the first one is."""
+    # The reports say that 12 pairs took 321 s: 36 would take 963. The minutes that are named go on from there.
     said: list[str] = []
     for _ in range(2):
         assert len(run(asked(), 2, 0.03, 8.0, tmp_path, said.append)) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +15,11 @@ from typing import Any
 import pytest
 
 from helpers import tiny
-from hpml_bench.launch import launcher
+from hpml_bench.launch import launcher, watchdog
 from hpml_bench.records.load import read_record
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Check, Outcome, RunError, RunRecord
+from hpml_bench.system.signals import Stop
 from hpml_bench.training.request import Place, RunRequest
 
 
@@ -78,7 +82,6 @@ def test_a_rank_that_left_no_word(
     """A signal, as from the kernel when memory runs out, is named, and so is a status; with the rank."""
     record = ended(tmp_path, monkeypatch, died(exitcode))
     assert record.status == status
-    assert record.error is not None
     assert words in record.error.message
     assert "rank 1" in record.error.message
     assert record.environment["hardware"]
@@ -90,7 +93,6 @@ def test_a_torn_outcome_is_a_failure(outcome: str, tmp_path: Path, monkeypatch: 
     """Ranks that ended well but left nothing readable did not do the run."""
     record = ended(tmp_path, monkeypatch, None, outcome=outcome)
     assert record.status == "failed"
-    assert record.error is not None
     assert "outcome" in record.error.message
 
 
@@ -100,6 +102,51 @@ def test_an_interrupted_run_is_recorded_and_told(status: str, tmp_path: Path, mo
     files = {"outcome": Outcome(status="ok").model_dump_json()} if status == "ok" else {}
     with pytest.raises(launcher.Interrupted) as caught:
         ended(tmp_path, monkeypatch, KeyboardInterrupt, **files)
-    assert caught.value.record is not None
     assert caught.value.record.status == status
     assert read_record(tmp_path / "run") == caught.value.record
+
+
+def test_the_peak_is_read_on_each_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that grows after it was first seen has its peak known two polls later, however rare other looks are."""
+    monkeypatch.setattr(watchdog, "POLLS_PER_SCAN", 10**6)
+    program = "input(); kept = b'x' * 200_000_000; print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as child:
+        (tmp_path / "heartbeat-rank0").write_text(f"{child.pid}\t1\tstep 1\n")
+        with watchdog.Watchdog(tmp_path, Limits(), Stop()) as watching:
+            deadline = time.monotonic() + 30
+            while 0 not in watching.peak_mb and time.monotonic() < deadline:
+                time.sleep(0.01)
+            before = watching.peak_mb[0]
+            child.stdin.write("\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            while watching.peak_mb[0] <= before + 150 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            child.kill()
+    assert watching.peak_mb[0] > before + 150
+
+
+def test_time_in_which_nobody_looked_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the clock is 1,000 s further at the next look, the machine slept; 30 s without progress have not gone by."""
+    clock, slept = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + slept[0])
+    with watchdog.Watchdog(tmp_path, Limits(stall=30, run_timeout=60), Stop()) as watching:
+        time.sleep(3 * watchdog.POLL_SECONDS)
+        slept[0] = 1000.0
+        time.sleep(3 * watchdog.POLL_SECONDS)
+    assert watching.verdict is None
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("oldest", [0, 1, 2])
+def test_a_lost_peer_is_not_the_cause(first: int, oldest: int, tmp_path: Path) -> None:
+    """Whichever rank the launcher saw end first, and whichever wrote first: the error of a rank's own is the cause."""
+    lost = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
+    for rank, message in enumerate((lost, "division by zero", lost)):
+        path = tmp_path / f"error-rank{rank}.json"
+        path.write_text(RunError(kind="Error", message=message, rank=rank).model_dump_json())
+        os.utime(path, (1_000_000 + (rank - oldest) % 3,) * 2)
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (first, SimpleNamespace(exitcode=1)))
+    ended = launcher.outcome_of(tmp_path, launcher.ExitEvidence(failure))
+    assert (ended.status, ended.error.rank, ended.error.message) == ("failed", 1, "division by zero")

@@ -103,7 +103,6 @@ def test_the_key_is_in_the_agents_environment_alone(tmp_path: Path) -> None:
     keys = set()
     for _ in range(2):
         record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, starter))
-        assert record.error is not None
         (key,) = re.findall(r"hpml-bench: ([0-9a-f]{64})\b", record.error.message)
         assert not any(key in word for word in commands[-1])
         keys.add(key)

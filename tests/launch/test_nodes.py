@@ -83,7 +83,6 @@ def when_training(scratch: Path, action: Callable[[dict[int, psutil.Process]], N
 def ended(prepared: Prepared, folder: Path, limits: Limits, spec: RunSpec = ENDLESS) -> RunError:
     """Run over two nodes, and return the error of the record, with the status before its message."""
     record = tiny.run(spec, prepared, folder, limits, run_ranks=TWO)
-    assert record.error is not None
     return record.error.model_copy(update={"message": f"{record.status}: {record.error.message}"})
 
 
@@ -104,8 +103,6 @@ def test_two_nodes_compute_what_two_ranks_do(prepared: Prepared, scratch: Path, 
     assert accuracy_and_loss(over) == accuracy_and_loss(here)
     assert losses(tmp_path / "over") == losses(tmp_path / "here") != []
     found, expected = read_predictions(tmp_path / "over"), read_predictions(tmp_path / "here")
-    assert found is not None
-    assert expected is not None
     assert found.loss.tolist() == expected.loss.tolist()
     assert (tmp_path / "over/agents.log").read_text() == ""
     hardware = over.environment["hardware"]
@@ -155,7 +152,6 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
     when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(launcher.Interrupted) as caught:
         tiny.run(ENDLESS, prepared, tmp_path / "run", run_ranks=TWO)
-    assert caught.value.record is not None
     assert caught.value.record.status == "interrupted"
 
 
@@ -184,7 +180,6 @@ def test_agents_that_cannot_begin_are_told_with_their_words(
     """An agent's own sentence stands in the record, else what its starter says; one that is missing is named."""
     record = tiny.run(tiny.spec(), tiny.NOTHING, tmp_path / "run", run_ranks=OverNodes(2, lambda _: command))
     assert record.status == status
-    assert record.error is not None
     assert words in record.error.message
     assert ("node 0, whose agent had not begun" in record.error.message) == (status == "killed")
 
@@ -208,8 +203,6 @@ WELL = Report(node=0, host="n1")
 def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) -> None:
     """A lost peer, a request to end and a node that ended well never hide what happened on the other node."""
     found = merged([symptom, cause], {0: "n1", 1: "n2"}, 2)
-    assert found is not None
-    assert cause.error is not None
     assert found[0] == cause.status
     assert cause.error.message in found[1].message
     assert "node 1" in found[1].message
@@ -219,13 +212,11 @@ def test_a_symptom_elsewhere_is_not_the_cause(symptom: Report, cause: Report) ->
 def test_a_missing_report_is_a_cause_where_nothing_better_is_known(report: Report) -> None:
     """It outranks what follows from a lost node, and nothing else."""
     found = merged([report], {0: "n1", 1: "n2"}, 2, "srun: error: n2: task 1: Killed")
-    assert found is not None
     assert found[1].message == (
         "no report from node 1 (n2): its agent or the node was lost (srun: error: n2: task 1: Killed)"
     )
     assert report.well or report.priority > CausePriority.LOST
     own = merged([OWN.model_copy(update={"node": 0})], {0: "n1"}, 2)
-    assert own is not None
     assert "the reason" in own[1].message
 
 
@@ -233,7 +224,6 @@ def test_two_stalls_are_one() -> None:
     """Both nodes' words and stacks stand in the error; its rank is the one that was stopped."""
     first = bad(0, "timeout", "Stall", "no progress for 5 s (--stall): rank 0 at training step 3")
     found = merged([STALL, first], {}, 2)
-    assert found is not None
     assert found[1].message.startswith("node 1 (n2): no progress; node 0 (n1): no progress for 5 s")
     assert found[1].rank == 1
 
@@ -242,7 +232,6 @@ def test_nodes_that_all_end_well_have_no_cause() -> None:
     """None; where all were asked to end by somebody else, that is said."""
     assert merged([WELL, WELL.model_copy(update={"node": 1})], {}, 2) is None
     found = merged([ASKED, ASKED.model_copy(update={"node": 1})], {}, 2)
-    assert found is not None
     assert "not by this job" in found[1].message
 
 

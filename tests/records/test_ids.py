@@ -115,10 +115,8 @@ def defaults() -> dict[str, Any]:
 
 
 def test_a_changed_default_counts_the_schema_up() -> None:
-    """The same id would mean another run: raise SCHEMA_VERSION, and note the digest here.
-
-    A new setting or option changes the digest too; it needs no new version: note the new digest for the present one.
-    """
+    """The same id would mean another run: raise SCHEMA_VERSION, and note the digest here."""
+    # A new setting or option changes the digest too; it needs no new version: note the new digest for the present one.
     assert digest(defaults()) == DEFAULTS[SCHEMA_VERSION]
 
 

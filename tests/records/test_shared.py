@@ -95,10 +95,8 @@ def test_a_file_system_that_goes_on_failing_is_told(
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE])
 def test_a_rename_that_was_done_and_denied_counts(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENOENT after the server did it, as NFS answers a request that was sent twice, or after ESTALE: ours is there.
-
-    Protection: folders._renamed looks whose record lies there.
-    """
+    """ENOENT after the server did it, as NFS answers a request that was sent twice, or after ESTALE: ours is there."""
+    # Protection: folders._renamed looks whose record lies there.
     own = results(tmp_path)
     record = attempt(own, made_records.record())
     answering(monkeypatch, number, does=True)
@@ -122,10 +120,8 @@ def test_a_rename_of_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("number", [None, errno.EEXIST])
 def test_the_first_complete_attempt_counts(number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The later one, of whichever start, is set aside with its record renamed, and its job is told which counts.
-
-    Protection: a folder is never renamed onto one that isn't empty, whether the file system says ENOTEMPTY or EEXIST.
-    """
+    """The later one, of whichever start, is set aside with its record renamed, and its job is told which counts."""
+    # Protection: a folder is never renamed onto one that isn't empty, whether the file system says ENOTEMPTY or EEXIST.
     zombie, newer = results(tmp_path, restart=0), results(tmp_path, restart=1)
     first = attempt(newer, made_records.record(), "1\n")
     second = attempt(zombie, made_records.record(started="2026-01-02T00:00:00+00:00"), "2\n")
@@ -157,10 +153,8 @@ def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> N
 def test_a_disk_that_is_full_when_files_are_synced_commits_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A late ENOSPC, as NFS gives it at fsync: the attempt isn't renamed.
-
-    Protection: an attempt's files are synced before the rename (folders._sync).
-    """
+    """A late ENOSPC, as NFS gives it at fsync: the attempt isn't renamed."""
+    # Protection: an attempt's files are synced before the rename (folders._sync).
     own = results(tmp_path)
     record = attempt(own, made_records.record())
 

@@ -84,10 +84,8 @@ class Disturbed:
         return {name for name in names if names.count(name) == 2}
 
     def arrived(self, restart: int = 0, not_yet: tuple[str, ...] = ()) -> str:
-        """Wait until a job that isn't one of `not_yet` is at the gate in this start or a later one; return its name.
-
-        Slurm may begin a job more than once anew, such as for a slurmd that is silent and a node that is marked down.
-        """
+        """Wait until a job that isn't one of `not_yet` is at the gate in this start or a later one; return its name."""
+        # Slurm may begin a job more than once anew, such as for a slurmd that is silent and a node that is marked down.
 
         def those() -> list[str]:
             found = (name.rsplit(".", 1) for name in sorted(self.at_gate()))

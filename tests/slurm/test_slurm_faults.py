@@ -37,11 +37,9 @@ def first_run_was_kept(sweep: Disturbed, job: str) -> None:
 
 
 def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept.
-
-    Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
-    gone on with, since it has a name of its own (SharedResults.begin).
-    """
+    """`scontrol requeue`: the run under way is interrupted, the same job begins anew, and what was done is kept."""
+    # Protection: a record in its place settles a run (ResultsFolder.settled); the attempt of another start is never
+    # gone on with, since it has a name of its own (SharedResults.begin).
     sweep = disturbed()
     job = sweep.begin()
     slurm("scontrol", "requeue", job)
@@ -56,11 +54,9 @@ def test_a_requeued_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cl
 
 @pytest.mark.cluster_slow
 def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A job of a partition of higher priority takes the node, and the preempted one is done after it.
-
-    Protection: as for a requeue; and the job that was asked to end waits for its kill (job._await_kill): where it
-    leaves by itself, some versions of Slurm don't begin it anew.
-    """
+    """A job of a partition of higher priority takes the node, and the preempted one is done after it."""
+    # Protection: as for a requeue; and the job that was asked to end waits for its kill (job._await_kill): where it
+    # leaves by itself, some versions of Slurm don't begin it anew.
     sweep = disturbed()
     job = sweep.begin()
     high = ("--partition=high", f"--nodelist={sweep.node(job)}", "--exclusive")
@@ -77,11 +73,10 @@ def test_a_preempted_job_goes_on(disturbed: Make, truth: dict[str, Any], slurm_c
 
 @pytest.mark.cluster_slow
 def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more.
-
-    Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
-    (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run (Claim.held).
-    """
+    """A killed slurmd, and its node is down for the controller: the job goes on there, and elsewhere once more."""
+    # Both finish the first run. Protection: an attempt is committed by a rename onto a name that must be free
+    # (SharedResults.publish), and the later one is set aside; a job whose claim is another's begins no run
+    # (Claim.held).
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     lost = sweep.node(job)
@@ -102,10 +97,8 @@ def test_of_a_job_and_its_zombie_one_counts(disturbed: Make, truth: dict[str, An
 
 
 def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A node is gone at once; its job is done on the other, which has no command of Slurm's, and the node comes back.
-
-    Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
-    """
+    """A node is gone at once; its job is done on the other, which has no command of Slurm's; the node comes back."""
+    # Protection: a job takes back the claim of its earlier start (claims.claimed), for which it needs to ask nobody.
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     lost = sweep.node(job)
@@ -125,10 +118,8 @@ def test_a_lost_node_is_made_good(disturbed: Make, truth: dict[str, Any], slurm_
 
 
 def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
-    """`scancel`, then the same command: what was done is kept, the rest is done by a new job.
-
-    Protection: what is missing is known from records (Sweep.missing), not from jobs.
-    """
+    """`scancel`, then the same command: what was done is kept, the rest is done by a new job."""
+    # Protection: what is missing is known from records (Sweep.missing), not from jobs.
     sweep = disturbed()
     job = sweep.begin()
     slurm("scancel", job)
@@ -141,11 +132,9 @@ def test_a_cancelled_job_is_submitted_again(disturbed: Make, truth: dict[str, An
 
 
 def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody.
-
-    Protection: the submitter removes the claims of jobs that Slurm knows to have ended (watch.holders); the nodes
-    have no command of Slurm's here to ask.
-    """
+    """SIGKILL of the job's process, as the kernel does for want of memory: its claim is in the way of nobody."""
+    # Protection: the submitter removes the claims of jobs that Slurm knows to have ended (watch.holders); the nodes
+    # have no command of Slurm's here to ask.
     sweep = disturbed(setup=["export PATH=/nowhere"])
     job = sweep.begin()
     (own,) = read_jobs(sweep.folder)
@@ -159,11 +148,9 @@ def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any],
 
 
 def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it.
-
-    Protection: the run's process group is watched in the job as on one machine; a run that did not end well is replaced
-    (SharedResults.publish).
-    """
+    """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it."""
+    # Protection: the run's process group is watched in the job as on one machine; a run that did not end well is
+    # replaced (SharedResults.publish).
     sweep = disturbed()
     job = sweep.begin(methods=("held", "lora"))
     host, pid = sweep.rank(job, 1)
@@ -194,10 +181,8 @@ def fill(folder: Path) -> Path:
 def test_a_full_disk_commits_nothing_by_halves(
     slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], small_disk: Path
 ) -> None:
-    """The disk of the results is full when a run ends: it has no record, and is done again when there is room.
-
-    Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
-    """
+    """The disk of the results is full when a run ends: it has no record, and is done again when there is room."""
+    # Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
     sweep = Disturbed(slurm_cluster, held_suite, small_disk / "out")
     job = sweep.begin()
     filler = fill(small_disk)
@@ -215,11 +200,9 @@ def test_a_full_disk_commits_nothing_by_halves(
 def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     disturbed: Make, truth: dict[str, Any], local: Path
 ) -> None:
-    """A job with ten minutes left begins no run of half an hour; another job does it.
-
-    The first run is one made before, whose record says that it took so long; the time limit is a variable's.
-    Protection: the longest run so far is compared with what is left (job.JobWork.time_for).
-    """
+    """A job with ten minutes left begins no run of half an hour; another job does it."""
+    # The first run is one made before, whose record says that it took so long; the time limit is a variable's.
+    # Protection: the longest run so far is compared with what is left (job.JobWork.time_for).
     sweep = disturbed(time="1:00:00")
     later = sweep.out / "later"
     limit = f"[ -e {later} ] || export HPML_BENCH_UNTIL=$(($(date +%s) + 600))"
@@ -240,12 +223,10 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
 
 @pytest.mark.cluster_slow
 def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Two jobs are asked to end by their time limit during the same run: it is a timeout, and a third does the others.
-
-    The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit.
-    Protection: attempts that a limit ended are counted (job.TRIES), and a run that failed since it was asked for is
-    not begun again by a further job (Plan.settles).
-    """
+    """Two jobs are asked to end by their time limit during the same run: a timeout, and a third does the others."""
+    # The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit. Protection: attempts that
+    # a limit ended are counted (job.TRIES), and a run that failed since it was asked for is not begun again by a
+    # further job (Plan.settles).
     sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 179))"])
     jobs: list[str] = [sweep.begin(methods=("held", "lora"))]
     for number in (1, 2):
@@ -260,5 +241,40 @@ def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluste
     assert sweep.record("lora").status == "ok"
     record = sweep.record()
     assert record.status == "timeout"
-    assert record.error is not None
     assert "not done in the job's time limit of 1:00:00, 2 times; give the profile more time" in record.error.message
+
+
+@pytest.mark.cluster_slow
+def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+    """A node's link is down until its job is requeued, then up again, while both starts of the job finish the run."""
+    # Exactly one is committed, the other set aside; the first start is told that it was begun anew, or is killed as the
+    # node is back. Protection: the commit's rename, and the claim (SharedResults.publish, Claim.held).
+    sweep = disturbed()
+    job = sweep.begin(methods=("held", "lora"))
+    lost = sweep.node(job)
+    slurm_cluster.do("link", lost, "down")
+    assert sweep.arrived(restart=1) == job
+    assert sweep.node(job) != lost
+    sweep.pass_on()
+    until(lambda: len(list(sweep.folder.glob("held-*/run.json"))) == 1 and sweep.aside(), "one counts, one is aside")
+    slurm_cluster.do("link", lost, "up")
+    assert sweep.complete()
+    assert sweep.content() == {run: truth[run] for run in sweep.content()}
+    assert len(sweep.content()) == 2
+    assert len(sweep.aside()) == 1
+    until(lambda: not slurm_cluster.unwell(), "the node is back")
+    assert not sweep.left()
+
+
+@pytest.mark.cluster_slow
+def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
+    """A limit of two minutes, of Slurm's own: TERM comes before it, the run is interrupted, and a new job does it."""
+    # Protection: sbatch's --signal, and SLURM_JOB_END_TIME, which tells a limit from a preemption.
+    sweep = disturbed(time="0:02:00")
+    job = sweep.begin()
+    until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job was asked to end")
+    sweep.pass_on()
+    assert sweep.complete()
+    assert sweep.content() == {run: truth[run] for run in sweep.content()}
+    assert sweep.record("lora").environment["where"]["job"] == job
+    assert [how for _, how in sweep.starts()] == ["time", "done"]

@@ -27,10 +27,8 @@ Make = Callable[..., Disturbed]
 
 
 def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> None:
-    """A job a seed, each on its node; all losses, norms and predictions are those of a sweep without a cluster.
-
-    Protection: settings are resolved once (resolved.json), and runs are what the plan says, wherever they run.
-    """
+    """A job a seed, each on its node; all losses, norms and predictions are those of a sweep without a cluster."""
+    # Protection: settings are resolved once (resolved.json), and runs are what the plan says, wherever they run.
     sweep = disturbed()
     assert len(sweep.open(seeds=2).submit(again=True)) == 2
     assert sweep.complete()
@@ -43,10 +41,8 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
 
 
 def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice.
-
-    Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
-    """
+    """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice."""
+    # Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
     sweep = disturbed()
     job = sweep.begin(methods=("held",))
     second = sweep.open(methods=("held",), again=True)
@@ -62,10 +58,8 @@ def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], sl
 
 
 def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that command ends them.
-
-    Protection: cli/on.py stops jobs only of an engine whose jobs end with it (Engine.outlives).
-    """
+    """Ctrl-C ends the waiting with status 130 and the command that ends the jobs, which go on; that ends them."""
+    # Protection: cli/on.py stops jobs only of an engine whose jobs end with it (Engine.outlives).
     sweep = disturbed()
     sweep.close()
     command = [sys.executable, "-m", "hpml_bench", *sweep.command()]
@@ -85,10 +79,8 @@ def test_a_waiter_that_is_interrupted_leaves_the_jobs(disturbed: Make, slurm_clu
 
 
 def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended.
-
-    Protection: the report's job depends on the others (afterany).
-    """
+    """`--detach` returns at once; `status` shows the jobs; a last job writes the page when the others have ended."""
+    # Protection: the report's job depends on the others (afterany).
     sweep = disturbed()
     sweep.close()
     begun = CliRunner().invoke(main, sweep.command("--detach"))
@@ -110,10 +102,8 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
 
 
 def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """What `--dry-run` prints is what Slurm is given afterwards, up to the time at which it is submitted.
-
-    Protection: Slurm.submit gives Slurm.script to sbatch, and no option beside it.
-    """
+    """What `--dry-run` prints is what Slurm is given afterwards, up to the time at which it is submitted."""
+    # Protection: Slurm.submit gives Slurm.script to sbatch, and no option beside it.
     sweep = disturbed(options={"sbatch": {"partition": "low", "hold": True}})
     printed = CliRunner().invoke(main, sweep.command("--dry-run"))
     assert printed.exit_code == 0, printed.output
@@ -130,10 +120,8 @@ def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNod
 
 
 def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """`hpml-bench stop` names the arrays, not their tasks, of which scancel would send each by itself.
-
-    Protection: Slurm.stop.
-    """
+    """`hpml-bench stop` names the arrays, not their tasks, of which scancel would send each by itself."""
+    # Protection: Slurm.stop.
     sweep = disturbed(options={"array": 100, "sbatch": {"partition": "low", "hold": True}})
     assert len(sweep.open(seeds=300, methods=("held",)).submit(again=True)) == 300
     began = time.monotonic()
@@ -143,10 +131,8 @@ def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: Tw
 
 
 def test_a_time_above_the_partitions_limit_ends_the_sweep(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Slurm takes such a job and never begins it; the command ends with Slurm's reason, and the job is cancelled.
-
-    Protection: reasons that never clear (slurm.REFUSED).
-    """
+    """Slurm takes such a job and never begins it; the command ends with Slurm's reason, and the job is cancelled."""
+    # Protection: reasons that never clear (slurm.REFUSED).
     slurm("scontrol", "update", "partition=low", "maxtime=1")
     try:
         sweep = disturbed(time="0:05:00")
@@ -160,10 +146,8 @@ def test_a_time_above_the_partitions_limit_ends_the_sweep(disturbed: Make, slurm
 
 
 def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:
-    """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well.
-
-    Protection: the others depend on it (afterok).
-    """
+    """`prepare: job` with an empty cache: a first job fills it, and the others begin when it has ended well."""
+    # Protection: the others depend on it (afterok).
     cache = shared_folder / "cache"
     sweep = disturbed(prepare="job", env={"HPML_BENCH_CACHE": str(cache)})
     assert len(sweep.open().submit(again=True)) == 1

@@ -83,8 +83,6 @@ def test_two_namespaces_compute_what_two_ranks_do(tmp_path: Path, namespaces: tu
     ]
     assert losses[0] == losses[1] != []
     predicted, expected = read_predictions(folder), read_predictions(there)
-    assert predicted is not None
-    assert expected is not None
     assert predicted.loss.tolist() == expected.loss.tolist()
     hardware = over.environment["hardware"]
     assert (hardware["nodes"], hardware["ranks_per_node"]) == (2, [1, 1])

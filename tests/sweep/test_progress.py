@@ -92,8 +92,6 @@ def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdin is not None
-        assert child.stdout is not None
-        assert child.stderr is not None
         child.stdout.close()
         child.stdin.close()
         assert child.stderr.read() == "went on\n"

@@ -48,10 +48,8 @@ def record(status: Status, call: int | None) -> RunRecord:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-ins for Slurm's commands, in a folder: `queue` holds the lines of squeue, `given` the scripts for sbatch.
-
-    A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
-    """
+    """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the scripts for sbatch."""
+    # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
     folder = tmp_path / "slurm"
     folder.mkdir()
     answers = {
@@ -75,7 +73,6 @@ def on_slurm(lag: float = 0, **changes: object) -> Requested:
 
 def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
     runs = sweep.watch.refresh()
-    assert runs is not None
     return runs.units
 
 

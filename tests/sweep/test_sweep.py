@@ -9,6 +9,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,19 @@ from scipy.stats import chisquare
 
 import hpml_bench
 from helpers import tiny
+from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
-from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch import preparation
 from hpml_bench.records.files import SET_ASIDE
-from hpml_bench.records.folder import RunFolder, make_folder
+from hpml_bench.records.folder import make_folder
 from hpml_bench.records.load import load_record, load_records
-from hpml_bench.records.run import Digests, Outcome, RunRecord
+from hpml_bench.records.run import Digests, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
-from hpml_bench.sweep.plan import SweepRequest, shuffled
+from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
 
@@ -184,33 +186,7 @@ def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished_sweep: Finished, copy: 
 
 @pytest.fixture
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[str]]:
-    """Let runs end at once with the status given for their method; returns the list of what ran."""
-
-    def arrange(statuses: dict[str, str]) -> list[str]:
-        ran: list[str] = []
-
-        def run(request: RunRequest, *_: object) -> RunRecord:
-            name = request.spec.method.name
-            ran.append(f"{name}-{request.spec.seed}")
-            RunFolder(request.folder).begin()
-            if statuses.get(name) == "interrupt":
-                raise launcher.Interrupted
-            ended = Outcome.model_validate({"status": statuses.get(name, "ok")})
-            record = launcher.record_of(request, ended, f"2026-01-01T00:00:{len(ran):02d}+00:00", 1.0)
-            return RunFolder(request.folder).commit(record)
-
-        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
-        monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.NOTHING)
-        monkeypatch.setattr(launcher, "run", run)
-        return ran
-
-    return arrange
-
-
-def suite_of(*methods: str, seeds: int = 2) -> Suite:
-    entries = {name: {"method": "head"} for name in methods}
-    settings = tiny.settings().model_dump()
-    return Suite.model_validate({"name": "quick", "seeds": seeds, "settings": settings, "methods": entries})
+    return partial(arrange, monkeypatch)
 
 
 def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
@@ -303,3 +279,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         make_folder(tmp_path / "file/deep")
     make_folder(tmp_path / "new/deep")
     assert (tmp_path / "new/deep").is_dir()
+
+
+def test_each_method_follows_each_other_as_often() -> None:
+    """Over many seeds the 20 pairs of neighbours of five methods are equally frequent."""
+    rows = [methods_of_seed(5, seed, "some") for seed in range(1000)]
+    neighbours = Counter(pair for row in rows for pair in pairwise(row))
+    assert len(neighbours) == 20
+    assert chisquare(list(neighbours.values())).pvalue > 0.001
+
+
+def test_no_methods_have_an_order() -> None:
+    """Of a suite that names none, with methods given on the command line."""
+    assert methods_of_seed(0, 3, "some") == ()
+
+
+def test_two_methods_never_keep_one_order() -> None:
+    """In three seeds that follow each other both orders come; over many seeds each is as frequent."""
+    orders = [methods_of_seed(2, seed, "some") for seed in range(3000)]
+    assert all(len({*three}) == 2 for three in zip(orders[::3], orders[1::3], orders[2::3], strict=True))
+    assert 1400 < orders.count((0, 1)) < 1600

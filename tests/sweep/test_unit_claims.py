@@ -118,7 +118,6 @@ def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monke
     monkeypatch.setattr(processes, "home", lambda: "machine:4026531836")
     own = processes.identity(os.getpid())
     here = job("a").model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": own})
-    assert own is not None
     home, boot, began = own.rsplit(":", 2)
     assert not ended_here(here)
     assert not ended_here(here.model_copy(update={"process": None}))

@@ -54,10 +54,8 @@ def _wall(tree: ast.AST) -> list[str]:
 
 
 def test_durations_come_from_clocks_that_do_not_jump() -> None:
-    """The wall clock is read only to name a moment (the start of a run) or to compare with one that is given as such.
-
-    These are time stamps of files, and the moments at which a job was submitted and a time limit ends it.
-    """
+    """The wall clock is read only to name a moment (the start of a run) or to compare with a given one."""
+    # These are time stamps of files, and the moments at which a job was submitted and a time limit ends it.
     assert _wall(ast.parse("import time\nx = time.time() - 1")) == ["time.time"]
     reads = {
         str(path.relative_to(ROOT)): calls

@@ -127,10 +127,8 @@ def test_a_signal_to_the_terminal(number: signal.Signals, two_rank_suite: Path, 
 def test_a_signal_before_the_first_run(
     seconds: float, number: signal.Signals, two_rank_suite: Path, lasting: list[str], room: Path
 ) -> None:
-    """While processes start, or model and data are prepared: status 130, no traceback, nothing left.
-
-    A fast machine is further after the same seconds, and has its second run to do for minutes.
-    """
+    """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
+    # A fast machine is further after the same seconds, and has its second run to do for minutes.
     command = Command(two_rank_suite, room / "out", *lasting, cold=True)
     command.until(lambda: soak.servers(command.process))
     time.sleep(seconds)

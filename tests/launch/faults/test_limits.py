@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,58 +12,29 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from helpers import tiny
+from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
-from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.records.folder import RunFolder
+from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
-from hpml_bench.records.run import Outcome, RunError, RunRecord
 from hpml_bench.report.render import load_libraries, write_report
-from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep import tune
 from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.tune import TuningRequest, run_tuning
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.request import RunRequest
 
 Arrange = Callable[[dict[str, list[str]]], list[str]]
 
 
 @pytest.fixture
 def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
-    """Let the attempts of each method end at once with the statuses given, then `ok`; returns the list of what ran."""
-
-    def arrange(statuses: dict[str, list[str]]) -> list[str]:
-        ran: list[str] = []
-
-        def run(request: RunRequest, *_: object) -> RunRecord:
-            name, earlier = request.spec.method.name, request.earlier_attempts
-            ran.append(name)
-            RunFolder(request.folder).begin()
-            status = (statuses.get(name, [])[len(earlier) :] or ["ok"])[0]
-            error = None if status == "ok" else RunError(kind="Fault", message="as arranged")
-            ended = Outcome.model_validate({"status": status, "error": error})
-            began = f"2026-01-01T00:00:{len(ran):02d}+00:00"
-            return RunFolder(request.folder).commit(launcher.record_of(request, ended, began, 1.0))
-
-        monkeypatch.setattr(fork_server, "start_fork_server", lambda: None)
-        monkeypatch.setattr(preparation, "prepare", lambda *_: tiny.NOTHING)
-        monkeypatch.setattr(launcher, "run", run)
-        return ran
-
-    return arrange
-
-
-def suite_of(*methods: str) -> Suite:
-    entries = {name: {"method": "head"} for name in methods}
-    values = {"name": "quick", "seeds": 1, "settings": tiny.settings().model_dump(), "methods": entries}
-    return Suite.model_validate(values)
+    return partial(arrange, monkeypatch)
 
 
 def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     chosen = Limits(**limits)  # type: ignore[arg-type]
-    return sweep.run_sweep(SweepRequest(suite_of(*methods), out, limits=chosen), Console(quiet=True))
+    return sweep.run_sweep(SweepRequest(suite_of(*methods, seeds=1), out, limits=chosen), Console(quiet=True))
 
 
 @pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
@@ -70,7 +42,7 @@ def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick_attemp
     """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
     ran = quick_attempts({"a": [status, status]})
     result = go(tmp_path, "a", retries=2)
-    assert ran == ["a", "a", "a"]
+    assert ran == ["a-0"] * 3
     (record,) = result.records
     assert record.status == "ok"
     assert record.earlier_attempts == (f"{status}: as arranged",) * 2
@@ -92,7 +64,7 @@ def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path,
     """A loss that diverged, a failed check and a method that can't run are results."""
     ran = quick_attempts({"a": [status]})
     go(tmp_path, "a", retries=5)
-    assert ran == ["a"]
+    assert ran == ["a-0"]
 
 
 def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
@@ -107,7 +79,7 @@ def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
 
 def test_fail_fast_with_the_last_trial_leaves_none(tmp_path: Path, quick_attempts: Arrange) -> None:
     """A tuning whose last trial fails is done; one with trials left says by what it was ended."""
-    suite, limits = suite_of("a"), Limits(fail_fast=True)
+    suite, limits = suite_of("a", seeds=1), Limits(fail_fast=True)
     for trials, ended_by in ((2, "--fail-fast"), (1, None)):
         quick_attempts({"a": ["failed"]})
         request = SweepRequest(suite, tmp_path / str(trials), limits=limits)
@@ -139,7 +111,7 @@ def test_no_attempt_begins_after_the_hours(
         at_once = launcher.run
         monkeypatch.setattr(launcher, "run", lambda *args, run=at_once: (time.sleep(0.8), run(*args))[1])
         began = time.monotonic()
-        command(SweepRequest(suite_of("a"), tmp_path / name, limits=limits))
+        command(SweepRequest(suite_of("a", seeds=1), tmp_path / name, limits=limits))
         assert 1 <= len(ran) <= 5, name
         assert 4 <= time.monotonic() - began < 30
         (path,) = (tmp_path / name).rglob("run.json")
@@ -153,7 +125,7 @@ def test_the_hours_of_a_tuning_begin_before_its_preparation(
     """As those of a sweep do: a preparation that takes them leaves none for trials."""
     ran = quick_attempts({})
     monkeypatch.setattr(preparation, "prepare", lambda *_: (time.sleep(1.1), tiny.NOTHING)[1])
-    request = SweepRequest(suite_of("a"), tmp_path, limits=Limits(max_hours=1 / 3600))
+    request = SweepRequest(suite_of("a", seeds=1), tmp_path, limits=Limits(max_hours=1 / 3600))
     result = run_tuning(TuningRequest(request, 1), Console(quiet=True))
     assert ran == []
     assert str(result.ending.why).startswith("--max-hours")

@@ -45,6 +45,5 @@ def test_a_rank_that_raises_leaves_a_record(
     """As under our launcher: with that rank's own status and traceback, and not what the other says of a lost peer."""
     record = run(tmp_path, plug_in, fault, rank)
     assert record.status == status, record.error
-    assert record.error is not None
     assert (record.error.kind, record.error.rank) == (kind, rank)
     assert "after_step" in (record.error.traceback or "")
