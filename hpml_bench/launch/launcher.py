@@ -99,14 +99,6 @@ def watched(
     return ExitEvidence(failure, broken, watch.verdict, watch.peak_mb, cgroups.oom_kills() > kills, server)
 
 
-def _silence() -> None:
-    """Let torch's launcher print nothing, once it is imported: what ranks say is in their logs."""
-    # Each of its modules may have a level of its own, and torch sets levels anew when it is imported.
-    for name in tuple(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed", "torch.multiprocessing")):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError | None:
     """Run the ranks to their end; return the error of failed ranks, if any failed."""
     launched = time.monotonic()
@@ -116,7 +108,10 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
 
     from hpml_bench.launch import meeting
 
-    _silence()
+    # Its modules print nothing, once imported, each with a level of its own: what ranks say is in their logs.
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed", "torch.multiprocessing")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = request.spec.settings
     os.environ["OMP_NUM_THREADS"] = str(settings.threads or 1)
     logs_folder = tempfile.TemporaryDirectory(dir=temporary.folder(), ignore_cleanup_errors=True)

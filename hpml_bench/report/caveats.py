@@ -63,13 +63,13 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
     if set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
         return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
     evidence = statistics.rows_evidence(gains)
-    return statistics.p_different(evidence) / 2 if evidence else 1.0
+    return evidence.p() / 2 if evidence else 1.0
 
 
 def _p_above(gains: NDArray[np.float64], span: float, step: float) -> float:
     """Return the one-sided p of no gain over the constant answer, of [seeds, rows]."""
     evidence = statistics.crossed_evidence(gains, span, step)
-    return max((statistics.p_different(one) / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)
+    return max((one.p() / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)
 
 
 # Learning to the end

@@ -245,10 +245,6 @@ def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> f
     return span * (share - opposed / m) / (1 - share)
 
 
-def p_different(evidence: Evidence) -> float:
-    return evidence.p()
-
-
 def p_equivalent(evidence: Evidence, margin: float) -> float:
     """Return the larger p of the two one-sided t tests of a difference of `margin` or more (Schuirmann 1987)."""
     from scipy.special import stdtr
@@ -264,7 +260,7 @@ def ends(evidence: Evidence) -> tuple[float, float]:
 def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float]:
     """Return the ends of the mean differences that a two-sided test at `alpha` of each evidence does not reject.
 
-    Without 0 just where the largest `p_different` is below `alpha`: it inverts that test.
+    Without 0 just where the largest `p` is below `alpha`: it inverts that test.
 
     Raises:
         ValueError: no evidence.

@@ -18,7 +18,6 @@ from hpml_bench.statistics.evidence import (
     OverSeeds,
     acceptance,
     detectable,
-    p_different,
     p_equivalent,
     seeds_to_decide,
     share_variances,
@@ -188,7 +187,7 @@ def _tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
         return c
     low, high = widest(evidence)
     near = max(p_equivalent(one, c.margin) for one in evidence) if c.margin else None
-    p = max(map(p_different, evidence))
+    p = max(one.p() for one in evidence)
     return replace(c, difference=replace(c.difference, low=low, high=high), p=p, p_equivalent=near, evidence=evidence)
 
 
@@ -329,7 +328,7 @@ def _compare(
         a,
         b,
         _interval(differences, found),
-        p=(max(map(p_different, found)) if found else paired_t(differences, grid)) if enough else None,
+        p=(max(one.p() for one in found) if found else paired_t(differences, grid)) if enough else None,
         p_equivalent=max(p_equivalent(one, margin) for one in found) if enough and margin and found else None,
         margin=margin,
         ratio=ratio,

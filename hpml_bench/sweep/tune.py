@@ -311,14 +311,11 @@ class Study:
 
     def tell(self, handle: optuna.Trial, trial: Trial) -> None:
         """Keep the result of a trial; one that did not end well counts with the worst value."""
-        handle.set_user_attr("trial", trial.model_dump(mode="json"))
-        self._study.tell(handle, trial.ended[0] if trial.ended else self._worst)
-
-    @property
-    def _worst(self) -> float:
         least, most = self._metric.bounds
         bound, beyond = (least, -UNBOUNDED) if self._metric.better == "higher" else (most, UNBOUNDED)
-        return beyond if bound is None else bound
+        worst = beyond if bound is None else bound
+        handle.set_user_attr("trial", trial.model_dump(mode="json"))
+        self._study.tell(handle, trial.ended[0] if trial.ended else worst)
 
     def again(self, number: int) -> None:
         """Discard a trial; its rate will be tried again."""

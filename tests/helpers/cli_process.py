@@ -86,6 +86,14 @@ class Command:
         said, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, said
 
+    def ends(self, expected: int, seconds: float = 60) -> str:
+        """Wait for its end with this status, no traceback and no process left; return what was said."""
+        status, said = self.ended(seconds)
+        assert status == expected, said
+        assert "Traceback" not in said
+        assert self.left() == []
+        return said
+
     def left(self) -> list[psutil.Process]:
         """Return the processes of it that still live after a moment."""
         deadline = time.monotonic() + 5

@@ -19,7 +19,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
-from hpml_bench.statistics import OverSeeds, p_different
+from hpml_bench.statistics import OverSeeds
 from hpml_bench.statistics.paired_tests import shaffer
 
 METHODS = ("lora", "full", "adapter", "head")
@@ -197,8 +197,8 @@ def test_equal_differences_are_no_less_sure(tmp_path: Path) -> None:
     equal, nearly = (OverSeeds.of(np.array(rows) / 1000, grid=1 / 1000) for rows in ([10] * 5, [10] * 4 + [9]))
     assert equal
     assert nearly
-    assert p_different(equal) <= p_different(nearly)
-    assert p_different(equal) < 0.001
+    assert equal.p() <= nearly.p()
+    assert equal.p() < 0.001
     same = {"lora": {"test_accuracy": [0.9] * 5}, "full": {"test_accuracy": [0.82] * 5}}
     (pair,) = load(tmp_path, of(same)).comparisons("test_accuracy")
     assert pair.difference.high - pair.difference.low > 0.001  # type: ignore[operator]

@@ -35,7 +35,6 @@ from hpml_bench.statistics import (
     looks_skewed,
     mcnemar,
     mean_interval,
-    p_different,
     p_equivalent,
     paired_sd,
     paired_t,
@@ -138,7 +137,7 @@ def test_a_gain_in_every_seed_is_no_less_sure_than_a_smaller_one(gain: int) -> N
 
     p = {
         less: [paired_t([gain / 200] * 4 + [(gain - less) / 200], grid=1 / 200)]
-        + [p_different(one) for one in crossed_evidence(table([gain] * 4 + [gain - less]))]
+        + [one.p() for one in crossed_evidence(table([gain] * 4 + [gain - less]))]
         for less in (0, 1)
     }
     assert p[0][0] == pytest.approx(p[0][2])
@@ -178,7 +177,7 @@ def test_evidence_over_seeds_is_scipys_and_statsmodels(n: int) -> None:
     a, b = random.normal(0.3, 1, n), random.normal(0, 1, n)
     evidence = OverSeeds.of(a - b)
     assert evidence
-    assert p_different(evidence) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert evidence.p() == pytest.approx(stats.ttest_rel(a, b).pvalue)
     for margin in (0.1, 1.0, 3.0):
         assert p_equivalent(evidence, margin) == pytest.approx(ttost_paired(a, b, -margin, margin)[0])
     assert (evidence.n, evidence.mean) == (n, pytest.approx((a - b).mean()))
@@ -229,7 +228,7 @@ def test_evidence_over_seeds_and_rows_by_hand() -> None:
     assert evidence.error(n) == pytest.approx(math.sqrt(variance))
     assert evidence.freedom(n) == pytest.approx(freedom)
     t = stats.t(freedom)
-    assert p_different(evidence) == pytest.approx(2 * t.sf(8 / 18 / math.sqrt(variance)))
+    assert evidence.p() == pytest.approx(2 * t.sf(8 / 18 / math.sqrt(variance)))
     for margin in (0.1, 0.6, 2.0):
         assert p_equivalent(evidence, margin) == pytest.approx(t.sf((margin - 8 / 18) / math.sqrt(variance)))
 
@@ -274,11 +273,11 @@ def test_a_claim_needs_both_evidences() -> None:
         }
         (pair,) = compare_scores(right, 0.01)
         both = crossed_evidence([right["a"][seed].astype(float) - right["b"][seed] for seed in range(4)])
-        assert pair.p == max(map(p_different, both))
+        assert pair.p == max(one.p() for one in both)
         assert pair.p_equivalent == max(p_equivalent(one, 0.01) for one in both)
         alone = OverSeeds.of([right["a"][s].mean() - right["b"][s].mean() for s in range(4)], grid=1 / rows)
         assert alone
-        assert pair.p >= p_different(alone) - 1e-12
+        assert pair.p >= alone.p() - 1e-12
         assert pair.difference.low is not None
         assert pair.difference.low <= alone.mean - stats.t.ppf(0.975, 3) * alone.error(4) + 1e-12
 
@@ -364,7 +363,7 @@ def test_what_is_detectable_over_seeds_is_found_in_simulations(n: int, alpha: fl
     """Of 4,000 samples of differences with the detectable mean, four in five have a p below the level."""
     random = np.random.default_rng(n)
     size = detectable(OverSeeds(n, 0.0, 1.0), n, alpha)
-    found = [p_different(OverSeeds.of(random.normal(size, 1, n))) < alpha for _ in range(4000)]  # type: ignore[arg-type]
+    found = [OverSeeds.of(random.normal(size, 1, n)).p() < alpha for _ in range(4000)]  # type: ignore[arg-type]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
 
 
@@ -378,7 +377,7 @@ def test_what_is_detectable_over_seeds_and_rows_is_found_in_simulations(n: int) 
 
     def p() -> float:
         effects = random.normal(0, s_seeds, (n, 1)) + random.normal(0, s_rows, (1, m))
-        return p_different(OverSeedsAndRows.of(size + effects + random.normal(0, s_rest, (n, m))))
+        return OverSeedsAndRows.of(size + effects + random.normal(0, s_rest, (n, m))).p()
 
     assert np.mean([p() < alpha for _ in range(1500)]) == pytest.approx(0.8, abs=0.06)
 
@@ -399,7 +398,7 @@ def test_rare_rows_may_make_up_for_a_small_difference(opposed: int, span: float)
     expected = 2 * stats.binom.cdf(evidence.opposed, m, (evidence.opposed / m + gain) / (1 + gain))
     assert evidence.opposed == (opposed if table.mean() > 0 else 0)
     assert evidence.p_rare() == pytest.approx(min(1.0, expected))
-    assert p_different(evidence) >= evidence.p_rare()
+    assert evidence.p() >= evidence.p_rare()
     size = evidence.least_rare(0.01)
     assert replace(evidence, mean=size).p_rare() == pytest.approx(0.01)
     assert detectable(evidence, n, 0.01) >= size

@@ -136,7 +136,9 @@ class Ray(Engine):
         address = self.options.address or os.environ.get("RAY_ADDRESS") or "local"
         here = {"include_dashboard": False} if address == "local" else {}
         try:
-            _reach(address)
+            if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
+                # Ray would try for minutes
+                socket.create_connection((match[1], int(match[2])), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"Ray's cluster at {address} can't be reached: {str(error).splitlines()[0]}") from None
@@ -230,12 +232,6 @@ def _connected() -> bool:
     """Return whether this process is connected to a cluster; loads nothing."""
     ray: Any = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
-
-
-def _reach(address: str) -> None:
-    """Open a connection to an address with a port, and close it: Ray would try for minutes."""
-    if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+)\]?:(\d{1,5})", address):
-        socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
 def _gone(owner: Job) -> bool:

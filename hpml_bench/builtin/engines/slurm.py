@@ -202,7 +202,9 @@ class Slurm(Engine):
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
         """Return the names of the starts that Slurm knows to have ended, by one call of squeue."""
-        own = [owner for owner in owners if owner.engine == "slurm" and not self._is_young(owner)]
+        oldest = datetime.now(UTC).timestamp() - self.lag  # jobs that have begun since may be missing in the answer
+        own = [owner for owner in owners if owner.engine == "slurm"]
+        own = [owner for owner in own if datetime.fromisoformat(owner.began).timestamp() < oldest]
         names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in own}
         if not names or shutil.which("squeue") is None:
             return set()
@@ -224,10 +226,6 @@ class Slurm(Engine):
             if (job := names.get(owner.name)) is not None
             and (job not in states or states[job][0] in ENDED or states[job][1] > owner.restart)
         }
-
-    def _is_young(self, owner: Job) -> bool:
-        began = datetime.fromisoformat(owner.began).timestamp()
-        return datetime.now(UTC).timestamp() - began <= self.lag
 
     def hosts(self) -> tuple[str, ...]:
         if self.profile.nodes == 1:
