@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import hpml_bench
-from helpers import made_records
 
 ROOT = Path(hpml_bench.__path__[0])
 ORDER = (
@@ -216,16 +213,3 @@ def test_statistics_know_no_records() -> None:
     for name in FILES:
         if within(name, "statistics"):
             assert {other for other in OWN[name] if not within(other, "statistics")} == set(), name
-
-
-def test_a_report_is_written_without_training_libraries(tmp_path: Path) -> None:
-    """`hpml-bench report` works in an interpreter that has none of them."""
-    made_records.write(tmp_path, made_records.sweep(("lora", "full"), 2))
-    block = "".join(f"sys.modules['{name}'] = None; " for name in TRAINING)
-    words = ["report", str(tmp_path), "--format", "html,md,peft"]
-    script = f"import sys; {block}from hpml_bench.cli import main; main({words!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report.html").stat().st_size > 10_000
-    assert (tmp_path / "report.md").is_file()
-    assert len(list((tmp_path / "peft").iterdir())) == 4

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from helpers import tiny
+from hpml_bench.starter import start
+from hpml_bench.starter.estimates import Memory
+
+if TYPE_CHECKING:
+    import pytest
 
 CHAT = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|>\n{% endfor %}"
@@ -57,6 +62,12 @@ def llama(folder: Path, template: str | None = CHAT) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     _tokenizer(folder, template)
     return folder
+
+
+def leave_out_estimates(patch: pytest.MonkeyPatch) -> None:
+    """Let `init` predict no memory and time no product, which take most of its time."""
+    patch.setattr(start, "predict_memory", lambda *_: Memory("Memory: not predicted."))
+    patch.setattr(start, "time_in_words", lambda *_: "Time: not estimated.")
 
 
 def texts(count: int, seed: int = 0) -> list[str]:

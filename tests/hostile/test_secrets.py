@@ -85,6 +85,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     out = place / "out"
     out.mkdir()
     settings = {"methods.loud": "{method: leaky}", "methods.quiet": "{method: leaky, options: {quietly: true}}"}
+    settings |= {"steps": "1", "latency_samples": "0"}
     command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out / "reports")]
     command += ["--seeds", "1", "--methods", "lora,loud,quiet", "--wandb", "offline", "--verbose"]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

@@ -23,12 +23,17 @@ METHODS = ("lora", "full", "head")
 
 
 def suite(tmp_path: Path, number: int, methods: tuple[str, ...] = METHODS, data: str = "", **method: str) -> Results:
-    """Return the results of a suite of three methods and five seeds on data of its own."""
+    """Return the results of a suite of three methods and three seeds on data of its own."""
     dataset = DatasetSpec(name="newswire", options={"p": 0.6, "of": data or f"data {number}"})
-    records = [in_suite(run, f"suite-{number}", dataset, **method) for run in sweep(methods)]
-    folder = tmp_path / f"suite-{number}"
-    made_records.write(folder, records)
-    return Results.load(folder)
+    records = [in_suite(run, f"suite-{number}", dataset, **method) for run in sweep(methods, 3)]
+    return Results.load(made_records.write(tmp_path / f"suite-{number}", records, rows=200))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """Return thirteen such suites, of which tests take the first."""
+    place = tmp_path_factory.mktemp("suites")
+    return [suite(place, number) for number in range(13)]
 
 
 def tables(suites: Suites) -> dict[str, Table]:
@@ -36,9 +41,9 @@ def tables(suites: Suites) -> dict[str, Table]:
     return {block.name: block for s in sections_over(suites) for block in s.blocks if isinstance(block, Table)}
 
 
-def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
+def test_under_six_suites_nothing_is_tested(made: list[Results]) -> None:
     """Mean ranks of two suites are shown, and the headline says what a verdict takes."""
-    suites = Suites.of([suite(tmp_path, n) for n in range(2)])
+    suites = Suites.of(made[:2])
     answer = answer_over(suites)
     assert words.headline(answer) == "full has the lowest mean rank, 1.00. 2 suites can't rank methods: take 8 or more."
     assert [method.name for method in answer.methods] == ["full", "lora", "head"]
@@ -51,9 +56,9 @@ def test_under_six_suites_nothing_is_tested(tmp_path: Path) -> None:
     assert words.setup_line(answer)[0] == "2 suites: suite-0, suite-1"
 
 
-def test_enough_suites_decide(tmp_path: Path) -> None:
+def test_enough_suites_decide(made: list[Results]) -> None:
     """Where one method is last in each of thirteen suites, the page says so, by the test over suites."""
-    suites = Suites.of([suite(tmp_path, n) for n in range(13)])
+    suites = Suites.of(made[:13])
     answer = answer_over(suites)
     assert answer.relation("score", "full", "head") == "better"
     assert answer.by_name["head"].rank_range == (3, 3)
@@ -70,9 +75,9 @@ def said(suites: Suites) -> str:
     return " ".join(s for block in section.blocks if isinstance(block, Text) for s in block.sentences)
 
 
-def test_a_page_without_a_verdict_says_how_many_suites_show_one(tmp_path: Path) -> None:
+def test_a_page_without_a_verdict_says_how_many_suites_show_one(made: list[Results]) -> None:
     """By the guard: one place apart among three methods 13 suites, two places 8; none where a pair is shown."""
-    folders = [suite(tmp_path, n) for n in range(8)]
+    folders = made[:8]
     assert said(Suites.of(folders[:2])).endswith(
         "One place apart in each suite takes 13 suites to show; 2.00 apart, as lora and head are here, 8."
         if answer_over(Suites.of(folders[:2])).methods[0].name == "lora"
@@ -81,9 +86,9 @@ def test_a_page_without_a_verdict_says_how_many_suites_show_one(tmp_path: Path) 
     assert "to show" not in said(Suites.of(folders))
 
 
-def test_suites_of_a_group_count_as_one(tmp_path: Path) -> None:
+def test_suites_of_a_group_count_as_one(made: list[Results]) -> None:
     """Nine suites of which seven are one group are three: too few for a test, and the page says so."""
-    alone = Suites.of([suite(tmp_path, n) for n in range(9)])
+    alone = Suites.of(made[:9])
     members = [replace(one, block="mmlu" if n >= 2 else "") for n, one in enumerate(alone.ranked)]
     grouped = Suites.among(members)
     assert alone.tested
@@ -95,9 +100,9 @@ def test_suites_of_a_group_count_as_one(tmp_path: Path) -> None:
     assert tables(grouped)["ranks"].columns[4:] == ("suite-0", "suite-1", "mmlu (7 tasks as one)")
 
 
-def test_later_suites_are_a_later_look(tmp_path: Path) -> None:
+def test_later_suites_are_a_later_look(made: list[Results], tmp_path: Path) -> None:
     """A page of nine suites, then ten in the same folder: the second has 5 % of the 5 %; nine again are the first."""
-    folders, out = [suite(tmp_path, n) for n in range(10)], tmp_path / "over"
+    folders, out = made[:10], tmp_path / "over"
     assert not (page_over(folders[:2], out), out.exists())[1]  # without a test nothing can err
     looks = []
     for n in (9, 10, 9):
@@ -112,15 +117,15 @@ def test_later_suites_are_a_later_look(tmp_path: Path) -> None:
     assert second.least > first.least
 
 
-def test_places_within_a_suite_are_marked_as_its_own(tmp_path: Path) -> None:
+def test_places_within_a_suite_are_marked_as_its_own(made: list[Results]) -> None:
     """The page's 5 % don't cover them, and the table of places says so."""
-    note = tables(Suites.of([suite(tmp_path, n) for n in range(2)]))["places"].notes[0]
+    note = tables(Suites.of(made[:2]))["places"].notes[0]
     assert "Places hold at 5 % in each suite alone: one in 20 may have a false one." in note
 
 
-def test_costs_are_multiples_of_each_suites_cheapest(tmp_path: Path) -> None:
+def test_costs_are_multiples_of_each_suites_cheapest(made: list[Results]) -> None:
     """A geometric mean over suites of the cost over that of the suite's cheapest method, which ranks nothing."""
-    suites = Suites.of([suite(tmp_path, n) for n in range(2)])
+    suites = Suites.of(made[:2])
     answer = answer_over(suites)
     of = suites.ranked[0].answer
     expected = of.value("full", "train_seconds") / of.value("head", "train_seconds")  # type: ignore[operator]
@@ -130,30 +135,30 @@ def test_costs_are_multiples_of_each_suites_cheapest(tmp_path: Path) -> None:
     assert {axis.unit for axis in answer.axes} == {"×"}
 
 
-def test_the_same_data_counts_once(tmp_path: Path) -> None:
+def test_the_same_data_counts_once(made: list[Results], tmp_path: Path) -> None:
     """A second suite of one model, data and task is no further evidence: it is named and enters no rank."""
-    found = Suites.of([suite(tmp_path, 0), suite(tmp_path, 1), suite(tmp_path, 2, data="data 1")])
+    found = Suites.of([made[0], made[1], suite(tmp_path, 2, data="data 1")])
     assert [one.name for one in found.ranked] == ["suite-0", "suite-1"]
     assert found.apart == {"suite-2": "it has the model, data and task of suite-1, and would count them twice"}
     assert tables(found)["apart"].rows[0][0] == "suite-2"
 
 
-def test_methods_that_a_suite_lacks_are_shown_and_not_ranked(tmp_path: Path) -> None:
+def test_methods_that_a_suite_lacks_are_shown_and_not_ranked(made: list[Results], tmp_path: Path) -> None:
     """A rank among other rivals is another rank; its place in the other suite stays on the page."""
-    found = Suites.of([suite(tmp_path, 0), suite(tmp_path, 1, ("lora", "full"))])
+    found = Suites.of([made[0], suite(tmp_path, 1, ("lora", "full"))])
     assert found.methods == ("full", "lora") or found.methods == ("lora", "full")
     assert found.apart == {"head": "suite-1 has no score of it"}
     assert [row[0] for row in tables(found)["places"].rows if row[2] == "–"] == ["head"]
 
 
-def test_a_name_of_two_kinds_is_not_ranked(tmp_path: Path) -> None:
+def test_a_name_of_two_kinds_is_not_ranked(made: list[Results], tmp_path: Path) -> None:
     """Methods are matched by name; one that is another method elsewhere is not compared."""
     other = suite(tmp_path, 1, method="dora")
     with pytest.raises(UserError, match="share under two methods"):
-        Suites.of([suite(tmp_path, 0), other])
+        Suites.of([made[0], other])
 
 
-def test_one_suite_is_no_comparison_over_suites(tmp_path: Path) -> None:
+def test_one_suite_is_no_comparison_over_suites(made: list[Results], tmp_path: Path) -> None:
     """A sentence says what a page over suites takes."""
     with pytest.raises(UserError, match="two or more of different model, data or task"):
-        Suites.of([suite(tmp_path, 0), suite(tmp_path, 1, data="data 0")])
+        Suites.of([made[0], suite(tmp_path, 1, data="data 0")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,12 @@ from click.testing import CliRunner
 from helpers import starters
 from hpml_bench.cli import main
 from hpml_bench.fit import predict
-from hpml_bench.fit.limits import Limit
-from hpml_bench.fit.predict import gigabytes
+from hpml_bench.fit.predict import Prediction, gigabytes
 from hpml_bench.starter import estimates
 from hpml_bench.starter.estimates import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
-from hpml_bench.suite.suite import load_suite
+from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import products
@@ -29,22 +29,52 @@ MODEL = Model(
 FULL = Published("full", "all", lr=1e-5, work=6)
 
 
-@pytest.mark.parametrize("cards", [0, 2])
-def test_memory_is_what_fit_predicts(cards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each method's peak as `hpml-bench fit` gives it for the written suite; on cards one sample at a time."""
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * cards)
-    model, rows, file = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60), tmp_path / "a.yaml"
-    made = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows), "--out", str(file)])
+def init(bert: Path, folder: Path, *words: str) -> str:
+    """Return what the command writes."""
+    rows = starters.classes(folder / "a.csv", 60)
+    made = CliRunner().invoke(main, ["init", "--model", str(bert), "--data", str(rows), *words])
     assert made.exit_code == 0, made.output
+    return made.stdout
+
+
+def test_memory_is_what_fit_predicts(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each method's peak as `hpml-bench fit` gives it for the written suite."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
+    file = tmp_path / "a.yaml"
+    init(bert, tmp_path, "--out", str(file))
     said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
-    smallest = ["--set", "micro_batch=1"] if cards else []
-    predicted = CliRunner().invoke(main, ["fit", str(file), "--json", *smallest])
+    predicted = CliRunner().invoke(main, ["fit", str(file), "--json"])
     each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
     assert each.count(", ") == 2
-    assert f"predicted for {'one sample at a time' if cards else 'the longest batch'}: {each}. Here: " in said
+    assert f"predicted for the longest batch: {each}. Here: " in said
     assert f"hpml-bench fit {file} shows its parts" in said
-    if cards:
-        assert "Here: 80 GB for each rank (of each card)" in said
+
+
+def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:
+    """Return a prediction in which each method needs 1 GB, which notes the suites."""
+
+    def predicted(suite: Suite, advised: bool) -> Prediction:
+        asked.append(suite)
+        needs = tuple(predict.Need(method=name, fits=fits, peak=10**9) for name in suite.methods)
+        return Prediction(
+            settings=suite.settings, memory=80 * 10**9, shared="", outside=0, made_up_rows="", needs=needs
+        )
+
+    return predicted
+
+
+def test_memory_of_cards_is_for_one_sample_at_a_time(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least that `auto` takes."""
+    asked: list[Suite] = []
+    monkeypatch.setattr(predict, "predict", predicting(True, asked))
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ({"name": "Card", "memory_mb": 80_000},) * 2)
+    said = " ".join(line.strip("# ") for line in init(bert, tmp_path).splitlines())
+    assert asked[0].settings.micro_batch == 1
+    assert "predicted for one sample at a time: " in said
+    assert "full 1 GB" in said
+    assert "Here: 80 GB for each rank" in said
 
 
 def test_memory_that_cannot_be_predicted_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,16 +142,14 @@ def test_no_time_is_estimated_for_a_card(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "hpml-bench run lora" in said
 
 
-def test_a_method_that_does_not_fit_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_does_not_fit_is_left_out(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`full` becomes a comment, with the reason; others are kept, with the command that finds what to change."""
-    model, rows = starters.bert(tmp_path / "bert"), starters.classes(tmp_path / "a.csv", 60)
-    monkeypatch.setattr(predict, "limit_of", lambda *_: Limit(10, 0, ""))
-    result = CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(rows)])
-    assert result.exit_code == 0, result.output
-    assert "\n  # full: {lr: 5e-5}" in result.stdout
-    assert "\n  lora: {lr: 5e-4" in result.stdout
-    assert "full is left out for lack of memory" in result.stdout
-    said = " ".join(line.strip("# ") for line in result.stdout.splitlines())
+    monkeypatch.setattr(predict, "predict", predicting(False, []))
+    written = init(bert, tmp_path)
+    assert "\n  # full: {lr: 5e-5}" in written
+    assert "\n  lora: {lr: 5e-4" in written
+    assert "full is left out for lack of memory" in written
+    said = " ".join(line.strip("# ") for line in written.splitlines())
     assert "Memory is not enough for head, lora: " in said
     assert "hpml-bench fit FILE says what helps" in said
 

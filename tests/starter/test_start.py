@@ -15,31 +15,28 @@ from hpml_bench.cli import main
 from hpml_bench.records.load import load_records
 from hpml_bench.suite.suite import Suite, load_suite
 
-KINDS: dict[str, tuple[Callable[[Path], Path], str, Callable[[Path], Path]]] = {
-    "sequence_classification": (starters.bert, "rows.csv", starters.classes),
-    "regression": (starters.bert, "rows.csv", starters.numbers),
-    "token_classification": (starters.bert, "rows.jsonl", starters.tags),
-    "causal_lm": (starters.llama, "rows.jsonl", starters.messages),
+pytestmark = pytest.mark.usefixtures("without_estimates")
+KINDS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "sequence_classification": ("rows.csv", starters.classes),
+    "regression": ("rows.csv", starters.numbers),
+    "token_classification": ("rows.jsonl", starters.tags),
+    "causal_lm": ("rows.jsonl", starters.messages),
 }
-"""Task -> the model, the name of the file, and the function that writes its rows."""
+"""Task -> the name of the file, and the function that writes its rows."""
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The two models."""
-    folder = tmp_path_factory.mktemp("models")
-    return {"bert": starters.bert(folder / "bert"), "llama": starters.llama(folder / "llama")}
-
-
-@pytest.fixture(scope="module")
-def made(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Task -> the suite that `init` writes for rows of its kind, beside them."""
+def made(bert: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Task -> the suite that `init` writes for rows of its kind, beside them: with estimates for a language model."""
     found = {}
-    for task, (make_model, name, write) in KINDS.items():
+    for task, (name, write) in KINDS.items():
         folder = tmp_path_factory.mktemp(task)
-        model = models["llama" if make_model is starters.llama else "bert"]
         found[task] = folder / "made.yaml"
-        suite(init(model, write(folder / name), out=found[task]), found[task])
+        with pytest.MonkeyPatch.context() as patch:
+            if task != "causal_lm":
+                starters.leave_out_estimates(patch)
+            made = init(llama if task == "causal_lm" else bert, write(folder / name), out=found[task])
+        suite(made, found[task])
     return found
 
 
@@ -57,16 +54,23 @@ def suite(result: Result, file: Path) -> Suite:
 
 @pytest.mark.parametrize("task", KINDS)
 def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_path: Path) -> None:
-    """Of each kind of work: the task is found, paths are absolute, and `run-all` trains with it."""
+    """Of each kind of work: the task is found, paths are absolute, and `run-all` trains with it.
+
+    Classes take all methods of the recipe of encoders; regression and tags, which have the same, the first that trains.
+    """
     file = made[task]
     found = load_suite(str(file))
     assert found.settings.task.name == task
-    assert found.settings.dataset.options["train"] == f"path:{file.parent / KINDS[task][1]}"
-    budget = ["--set", "steps=2", "--set", "latency_samples=0", "--seeds", "1", "--nproc", "1", "--device", "cpu"]
+    assert found.settings.dataset.options["train"] == f"path:{file.parent / KINDS[task][0]}"
+    methods = [*found.methods] if task in ("sequence_classification", "causal_lm") else ["lora"]
+    budget = ["--methods", ",".join(methods), "--seeds", "1", "--nproc", "1", "--device", "cpu"]
+    settings = ["steps=1", "latency_samples=0", "train_samples=32", "validation_samples=2", "test_samples=4"]
+    settings += ["task.options.max_new_tokens=1"] if task == "causal_lm" else []
+    budget += [word for setting in settings for word in ("--set", setting)]
     done = CliRunner().invoke(main, ["run-all", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", *budget])
     assert done.exit_code == 0, done.output
     records = load_records(tmp_path / "out" / "made").records
-    assert {record.spec.method.name: record.status for record in records} == dict.fromkeys(found.methods, "ok")
+    assert {record.spec.method.name: record.status for record in records} == dict.fromkeys(methods, "ok")
 
 
 def text_of(model: Path | str, *data: Path | str) -> str:
@@ -84,7 +88,7 @@ def test_each_choice_has_a_reason(task: str, made: dict[str, Path]) -> None:
         for before, line in pairwise(made[task].read_text().splitlines())
         if re.search(r"^\s*[\w]+: .", line) and "  # " not in line and not before.lstrip().startswith("#")
     ]
-    assert bare == ["name: text_files", f"train: path:{made[task].parent / KINDS[task][1]}"]
+    assert bare == ["name: text_files", f"train: path:{made[task].parent / KINDS[task][0]}"]
 
 
 @pytest.mark.parametrize("task", ["sequence_classification", "causal_lm"])
@@ -107,7 +111,7 @@ def test_rates_have_a_source(task: str, made: dict[str, Path], tmp_path: Path) -
     assert {spec.method.name: spec.method.lr for spec in found.runs(seeds=[0])}["ia3"] == 3e-3
 
 
-def test_lengths_are_those_of_the_models_tokenizer(models: dict[str, Path], tmp_path: Path) -> None:
+def test_lengths_are_those_of_the_models_tokenizer(bert: Path, tmp_path: Path) -> None:
     """Median, 99th percentile and maximum by hand: words and the end token; `max_length` cuts one row in a hundred."""
     lengths = [10] * 197 + [20, 20, 90]
     rows = [f"{' '.join(['bank'] * (length - 1))},{('a', 'b')[row % 2]}" for row, length in enumerate(lengths)]
@@ -116,23 +120,23 @@ def test_lengths_are_those_of_the_models_tokenizer(models: dict[str, Path], tmp_
     test = tmp_path / "a_test.csv"
     test.write_text("text,label\nbank goal,a\nbank match,b\n")
     file = file.rename(tmp_path / "a_train.csv")
-    text = " ".join(line.strip(" #") for line in text_of(models["bert"], file, test).splitlines())
+    text = " ".join(line.strip(" #") for line in text_of(bert, file, test).splitlines())
     assert "200 training rows have 10 tokens in the median, 20 at the 99th percentile and 90 at most" in text
     assert "1 (0.5 %) is longer than 24, and cut at the end." in text
     assert "max_length: 24" in text
 
 
-def test_files_become_splits_by_their_names_else_by_their_places(models: dict[str, Path], tmp_path: Path) -> None:
+def test_files_become_splits_by_their_names_else_by_their_places(bert: Path, tmp_path: Path) -> None:
     """The reason says which; a name that none can read is asked for in a sentence."""
     files = {
         name: starters.classes(tmp_path / f"{name}.csv", 40) for name in ("my-dev", "my-test", "my-train", "x", "y")
     }
-    text = text_of(models["bert"], files["my-dev"], files["my-train"], files["my-test"])
+    text = text_of(bert, files["my-dev"], files["my-train"], files["my-test"])
     assert f"train: path:{files['my-train']}" in text
     assert text.count("# by the file's name") == 3
     assert f"test: path:{files['my-test']}" in text
     assert f"validation: path:{files['my-dev']}" in text
-    text = text_of(models["bert"], files["x"], files["y"])
+    text = text_of(bert, files["x"], files["y"])
     assert f"train: path:{files['x']}" in text
     assert f"test: path:{files['y']}" in text
     assert "by its place among the files given" in text
@@ -141,17 +145,17 @@ def test_files_become_splits_by_their_names_else_by_their_places(models: dict[st
         (("x", "x"), "is given twice"),
         (("x", "y", "my-dev", "my-test"), "4 files are given; join them"),
     ]:
-        result = init(models["bert"], *(files[name] for name in given))
+        result = init(bert, *(files[name] for name in given))
         assert result.exit_code == 2
         assert says in result.stderr
 
 
-def test_copies_within_and_between_splits_are_counted(models: dict[str, Path], tmp_path: Path) -> None:
+def test_copies_within_and_between_splits_are_counted(bert: Path, tmp_path: Path) -> None:
     """The suite says so beside the data, and standard error too."""
     rows = [f"{text},{('a', 'b')[row % 2]}\n" for row, text in enumerate(starters.texts(60))]
     (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows))
     (tmp_path / "test.csv").write_text("text,label\n" + "".join(rows[:5]))
-    result = init(models["bert"], tmp_path / "train.csv", tmp_path / "test.csv")
+    result = init(bert, tmp_path / "train.csv", tmp_path / "test.csv")
     assert "of 5 test rows 5 have a copy or near-copy among the training rows" in result.stderr
     flat = " ".join(line.strip(" #") for line in result.stdout.splitlines())
     assert re.search(r"Copies and near-copies .*: .*test in train \d of 5", flat)
@@ -166,24 +170,22 @@ def test_copies_within_and_between_splits_are_counted(models: dict[str, Path], t
     ],
 )
 def test_the_scorer_suits_the_answers(
-    answers: list[str], scorer: str, tokens: int, models: dict[str, Path], tmp_path: Path
+    answers: list[str], scorer: str, tokens: int, llama: Path, tmp_path: Path
 ) -> None:
     """Numbers are compared as such, short answers as a whole, long ones by words; their length limits generation."""
     rows = [{"prompt": text, "completion": answers[row % 2].strip()} for row, text in enumerate(starters.texts(60))]
     file = tmp_path / "made.yaml"
-    options = suite(
-        init(models["llama"], starters.jsonl(tmp_path / "a.jsonl", rows), out=file), file
-    ).settings.task.options
+    options = suite(init(llama, starters.jsonl(tmp_path / "a.jsonl", rows), out=file), file).settings.task.options
     assert (options["scorer"], options["max_new_tokens"]) == (scorer, tokens)
 
 
 def test_without_its_package_a_scorer_is_only_named(
-    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suite that is written runs here: long answers are then compared by f1."""
     monkeypatch.setattr("hpml_bench.starter.kinds.find_spec", lambda _: None)
     rows = [{"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)]
-    text = text_of(models["llama"], starters.jsonl(tmp_path / "a.jsonl", rows))
+    text = text_of(llama, starters.jsonl(tmp_path / "a.jsonl", rows))
     assert "scorer: f1" in text
     assert "pip install 'hpml-bench[rouge]'" in text
 
@@ -207,22 +209,22 @@ def test_a_template_that_changes_earlier_answers_learns_the_last(tmp_path: Path)
     assert "writes earlier answers differently" in text
 
 
-def test_an_encoder_cannot_answer(models: dict[str, Path], tmp_path: Path) -> None:
+def test_an_encoder_cannot_answer(bert: Path, tmp_path: Path) -> None:
     """Conversations with a model that reads both ways are refused, with what to give instead."""
-    result = init(models["bert"], starters.messages(tmp_path / "a.jsonl"))
+    result = init(bert, starters.messages(tmp_path / "a.jsonl"))
     assert result.exit_code == 2
     assert "reads both ways and can't answer; give a model that generates" in result.stderr
 
 
-def test_a_column_of_prompts_beside_a_label_is_a_matter_of_the_model(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_column_of_prompts_beside_a_label_is_a_matter_of_the_model(bert: Path, llama: Path, tmp_path: Path) -> None:
     """A language model learns to answer and the suite names the other choice; an encoder learns the label."""
     rows = [
         {"question": text, "answer": "bank", "topic": ("a", "b")[row % 2]}
         for row, text in enumerate(starters.texts(60))
     ]
     file = starters.jsonl(tmp_path / "a.jsonl", rows)
-    assert "Column 'topic' could be learnt instead" in " ".join(text_of(models["llama"], file).split())
-    assert "name: sequence_classification" in text_of(models["bert"], file)
+    assert "Column 'topic' could be learnt instead" in " ".join(text_of(llama, file).split())
+    assert "name: sequence_classification" in text_of(bert, file)
 
 
 @pytest.mark.parametrize(
@@ -235,12 +237,10 @@ def test_a_column_of_prompts_beside_a_label_is_a_matter_of_the_model(models: dic
         ("kind", ["x", "y"], "sequence_classification"),
     ],
 )
-def test_numbers_are_classes_or_a_scale(
-    name: str, values: list[object], task: str, models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_numbers_are_classes_or_a_scale(name: str, values: list[object], task: str, bert: Path, tmp_path: Path) -> None:
     """Few whole numbers are classes, unless the column's name is that of a scale; the comment names the other."""
     rows = [{"text": text, name: values[row % len(values)]} for row, text in enumerate(starters.texts(90))]
-    text = text_of(models["bert"], starters.jsonl(tmp_path / "a.jsonl", rows))
+    text = text_of(bert, starters.jsonl(tmp_path / "a.jsonl", rows))
     assert f"name: {task}" in text
     if isinstance(values[0], int | float):
         other = {"regression": "sequence_classification", "sequence_classification": "regression"}[task]
@@ -265,34 +265,34 @@ def test_sources_of_models(tmp_path: Path) -> None:
         assert len(result.stderr.splitlines()) == 2
 
 
-def test_a_repository_of_a_data_set_is_read_by_its_splits(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_repository_of_a_data_set_is_read_by_its_splits(bert: Path, tmp_path: Path) -> None:
     """A copy of one: splits by their names, a missing one is split off."""
     folder = tmp_path / "repository"
     folder.mkdir()
     for name in ("train", "validation"):
         starters.classes(folder / f"{name}.csv", 60)
     file = tmp_path / "made.yaml"
-    options = suite(init(models["bert"], folder, out=file), file).settings.dataset.options
+    options = suite(init(bert, folder, out=file), file).settings.dataset.options
     assert options["dataset"] == f"path:{folder}"
     assert (options["train"], options["validation"], options["test"]) == ("train", "validation", None)
 
 
-def test_a_suite_is_not_overwritten(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_suite_is_not_overwritten(bert: Path, tmp_path: Path) -> None:
     """A file that is there, or can't be a suite's, is refused before the model is looked at."""
     rows = starters.classes(tmp_path / "a.csv", 40)
     (tmp_path / "there.yaml").write_text("mine")
     for name, says in [("there.yaml", "there is such a file"), ("a b.txt", "the file's name becomes the suite's")]:
-        result = init(models["bert"], rows, out=tmp_path / name)
+        result = init(bert, rows, out=tmp_path / name)
         assert result.exit_code == 2
         assert result.stderr.startswith(f"hpml-bench: --out {tmp_path / name}")
         assert says in result.stderr
     assert (tmp_path / "there.yaml").read_text() == "mine"
 
 
-def test_prompts_are_cut_where_many_rows_are_too_long(models: dict[str, Path], tmp_path: Path) -> None:
+def test_prompts_are_cut_where_many_rows_are_too_long(llama: Path, tmp_path: Path) -> None:
     """More rows than a tenth would be left out: a model of 256 positions still learns their answers."""
     rows = [{"prompt": " ".join([text] * 60), "completion": "bank goal"} for text in starters.texts(60)]
-    text = " ".join(text_of(models["llama"], starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
+    text = " ".join(text_of(llama, starters.jsonl(tmp_path / "a.jsonl", rows)).replace("#", "").split())
     assert "too_long: cut_prompt" in text
     assert "60 (1e+02 %)" not in text
     assert re.search(r"\(100 %\) are longer than 224, and their prompts are cut at the front", text)

@@ -146,22 +146,26 @@ def test_only_methods_of_every_suite_are_ranked() -> None:
 
 
 def rare_failures(n: int, k: int) -> float:
-    """Return the exact chance of a false verdict where one method is a place ahead in all but rare suites, last there.
+    """Bound the chance of a false verdict where one method is a place ahead in all but rare suites, last there.
 
     Its mean rank and the next one's are equal if 1 of k suites is such a one. Others follow in their order.
+    It is exact but for numbers of rare suites of a chance below 1e-5, which count as false.
     """
     common, rare = np.arange(k) + 1.0, np.r_[float(k), np.arange(k - 1) + 1.0]
     chance = 0.0
     for few in range(n + 1):
+        of_few = comb(n, few) * (1 / k) ** few * (1 - 1 / k) ** (n - few)
         ranks = np.concatenate([np.tile(rare, (few, 1)), np.tile(common, (n - few, 1))])
-        if p_of_ranks(ranks[:, 0] - ranks[:, 1], k - 1.0) < 0.045 and frozenset((0, 1)) in claims(ranks):
-            chance += comb(n, few) * (1 / k) ** few * (1 - 1 / k) ** (n - few)
+        if of_few < 1e-5 or (
+            p_of_ranks(ranks[:, 0] - ranks[:, 1], k - 1.0) < 0.045 and frozenset((0, 1)) in claims(ranks)
+        ):
+            chance += of_few
     return float(chance)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5, 10])
 def test_rare_suites_make_no_false_verdicts(k: int) -> None:
-    """At the least suites for a claim, at those that one place ahead takes, and at others: below 5 %, exactly.
+    """At the least suites for a claim, at those that one place ahead takes, and at others: below 5 %.
 
     All of few suites are likely without the rare one in which the method is last.
     """
@@ -192,7 +196,7 @@ def shown_among_equals(n: int, k: int, pages: int) -> int:
     return sum(bool(claims(page)) for page in ranks[possible])
 
 
-@pytest.mark.parametrize(("n", "k"), itertools.product([3, 6, 9, 15, 27], [2, 3, 5, 10]))
+@pytest.mark.parametrize(("n", "k"), [*itertools.product([3, 6, 9, 15, 27], [2, 3, 5, 10])])
 def test_pages_of_equal_methods_hold_few_verdicts(n: int, k: int) -> None:
     """From three suites on: the 97.5 % upper bound of simulated pages is below 6 %."""
     wrong = shown_among_equals(n, k, 4000)
