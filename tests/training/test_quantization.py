@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def values_of(weight: torch.Tensor, kind: str, double: bool = True) -> torch.Ten
     functional = bitsandbytes.functional
     if kind == "nf4":
         packed, state = functional.quantize_4bit(weight, compress_statistics=double, quant_type="nf4")
-        return cast(torch.Tensor, functional.dequantize_4bit(packed, state))
+        return functional.dequantize_4bit(packed, state)
     half = weight.half()
     scale = half.abs().amax(1, keepdim=True).float()
     return (half * (127 / scale)).round() * scale / 127
@@ -195,7 +195,7 @@ def test_gradients_are_those_of_the_dequantised_weights(model_folders: dict[str,
         language_models.trained(model_folders["Llama"], "none", quantization="nf4")[0].encoder,
         plain(model_folders["Llama"], "nf4"),
     ):
-        encoder = cast(Any, model)
+        encoder = model
         with torch.no_grad():
             encoder.eval()(input_ids=ids, attention_mask=mask)
         words = encoder.get_input_embeddings()(ids).detach().requires_grad_()
@@ -338,14 +338,14 @@ def test_parameters_and_bytes_are_counted(
     model, made, task, spec = language_models.trained(model_folders["Llama"], "lora", {"r": 2}, quantization=setting)
     probe = ParametersProbe()
     group = SimpleNamespace(main=True, rank=0)
-    run = Run(spec.settings, cast(Any, group), cast(Any, model), made, task, cast(Any, None), tmp_path, 0.0)
+    run = Run(spec.settings, group, model, made, task, None, tmp_path, 0.0)
     probe.start(run)
     probe.after_training()
     found = probe.stop()
     trained = 2 * 2 * sum(sum(shape) for shape in LINEAR.values())
     assert found["trainable_parameters"] == trained
     assert found["total_parameters"] == IN_LINEAR + OTHERS + trained
-    assert (trained, found["total_parameters"]) == cast(Any, model.encoder).get_nb_trainable_parameters()
+    assert (trained, found["total_parameters"]) == model.encoder.get_nb_trainable_parameters()
     assert found["frozen_bytes"] == (IN_LINEAR if setting == "int8" else IN_LINEAR // 2) + 4 * OTHERS + scales
     assert found["frozen_bf16_percent"] == 0
 
@@ -375,7 +375,7 @@ def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
     before = logits(model)
     expected = plain(model_folders["Llama"], kind)
     layers = dict(expected.named_modules())
-    for name, layer in cast(Any, model.encoder).base_model.model.named_modules():
+    for name, layer in model.encoder.base_model.model.named_modules():
         if hasattr(layer, "get_delta_weight"):
             layers[name].weight.data += layer.get_delta_weight("default").detach()
     with quantization.merged_in_floats(model.encoder) as merged:
@@ -392,13 +392,11 @@ def test_a_merge_quantises_again(kind: str, model_folders: dict[str, Path]) -> N
     model, made, _, _ = language_models.trained(model_folders["Llama"], "lora", quantization=kind)
     expected = plain(model_folders["Llama"], kind)
     layers = dict(expected.named_modules())
-    for name, layer in cast(Any, model.encoder).base_model.model.named_modules():
+    for name, layer in model.encoder.base_model.model.named_modules():
         if hasattr(layer, "get_delta_weight"):
             sums = layers[name].weight.data + layer.get_delta_weight("default").detach()
             layers[name].weight.data = values_of(sums, kind)
-    merged = model.with_encoder(
-        cast(nn.Module, made.merge(model.encoder))
-    ).train()  # on a CPU int8 then has float inputs
+    merged = model.with_encoder(made.merge(model.encoder)).train()  # on a CPU int8 then has float inputs
     torch.testing.assert_close(logits(merged), language_models.logits_of(expected), rtol=1e-3, atol=5e-3)
     assert quantized_layers(merged) == sorted(LINEAR)
 
@@ -425,11 +423,7 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
     expected = logits(model)
     digests = Digests(weights=weights_digest(model_folders[kind]), tokenizer="", data="")
     save_trained(
-        cast(TaskModel, model),
-        made,
-        spec,
-        Prepared(backbone=str(model_folders[kind]), data="", digests=digests, pad_id=1),
-        tmp_path,
+        model, made, spec, Prepared(backbone=str(model_folders[kind]), data="", digests=digests, pad_id=1), tmp_path
     )
     assert torch.equal(logits(load_trained(tmp_path)), expected)
     config = BitsAndBytesConfig(
@@ -469,7 +463,7 @@ def test_a_run_on_four_bits_over_one_rank_and_two(by_command: Path, tmp_path: Pa
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})
     fork_server.start_fork_server()
     two = tiny.run(spec, prepare(spec.settings), tmp_path / "two")
-    one = cast(dict[str, float], alone.metrics)
+    one = alone.metrics
     assert one["test_loss"] == pytest.approx(two.metrics["test_loss"], rel=1e-4)
     assert one["frozen_bytes"] == two.metrics["frozen_bytes"]
     assert one["dequantized_test_loss"] == pytest.approx(one["test_loss"], rel=1e-5)

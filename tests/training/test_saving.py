@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +26,6 @@ from hpml_bench.cli import main
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import Decoding, Generator, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
@@ -57,7 +56,7 @@ def prepared(folder: Path, **facts: Any) -> Prepared:
 def saved(folder: Path, method: str, to: Path, options: dict[str, Any] | None = None) -> torch.Tensor:
     """Train a language model for a few steps, save it, and return its logits."""
     model, made, _, spec = language_models.trained(folder, method, options)
-    save_trained(cast(TaskModel, model), made, spec, prepared(folder), to)
+    save_trained(model, made, spec, prepared(folder), to)
     return logits(model)
 
 
@@ -107,8 +106,8 @@ def test_a_method_may_save_its_encoder_itself(model_folders: dict[str, Path], tm
         (folder / "own").write_text("all of it")
         return True
 
-    own = cast(Any, SimpleNamespace(save=save))
-    save_trained(cast(TaskModel, model), own, spec, prepared(model_folders["Llama"]), tmp_path)
+    own = SimpleNamespace(save=save)
+    save_trained(model, own, spec, prepared(model_folders["Llama"]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own", "run_spec.json", "trained.safetensors"]
     assert torch.equal(logits(load_trained(tmp_path)), logits(model))
 
@@ -189,7 +188,7 @@ def test_plain_transformers_answers_as_the_run_did(method: str, model_folders: d
     found = task.conversations(encoder).example(["user", "assistant"], ["w5 w6", "w7"])  # type: ignore[attr-defined]
     prompt = list(found.ids[: found.prompt])
     ready = prepared(folder, stop_ids=task.stop_ids(encoder))
-    save_trained(cast(TaskModel, model), made, spec, ready, tmp_path)
+    save_trained(model, made, spec, ready, tmp_path)
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     turns = [{"role": "user", "content": "w5 w6"}]
@@ -202,7 +201,7 @@ def test_plain_transformers_answers_as_the_run_did(method: str, model_folders: d
     ends = GenerationConfig.from_pretrained(tmp_path).eos_token_id
     assert ends == list(ready.stop_ids)
     how = Generator(Decoding(12), ready.stop_ids, str, pad_id=1, batch=1, seed=0)
-    (answer,) = generate(cast(Any, model), [prompt], how, torch.device("cpu"), [0])
+    (answer,) = generate(model, [prompt], how, torch.device("cpu"), [0])
     told = loaded.eval().generate(**ids, do_sample=False, max_new_tokens=12, eos_token_id=ends, pad_token_id=1)
     assert told[0, len(prompt) :].tolist() == answer.tokens
 
@@ -211,7 +210,7 @@ def test_a_saved_model_caches_and_says_what_it_is(model_folders: dict[str, Path]
     """Training switches the cache off; the configuration says the type of the weights."""
     folder = model_folders["Llama"]
     model, made, _, spec = language_models.trained(folder, "full")
-    save_trained(cast(TaskModel, model), made, spec, prepared(folder), tmp_path)
+    save_trained(model, made, spec, prepared(folder), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["use_cache"] is True
     with safe_open(tmp_path / "model.safetensors", "pt") as tensors:
@@ -227,7 +226,7 @@ def test_an_adapter_names_its_base_model_as_the_hub_does(model_folders: dict[str
     of_hub = spec.settings.model_copy(update={"backbone": "hub:owner/name@main"})
     ready = prepared(folder)
     ready = ready.model_copy(update={"digests": ready.digests.model_copy(update={"revision": "abc"})})
-    save_trained(cast(TaskModel, model), made, spec.model_copy(update={"settings": of_hub}), ready, tmp_path)
+    save_trained(model, made, spec.model_copy(update={"settings": of_hub}), ready, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "abc")
 

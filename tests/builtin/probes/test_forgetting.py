@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,6 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.trainer import BaseModelRun, Trainer, make_trainer
 
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
@@ -195,7 +194,7 @@ def test_logits_are_compared_up_to_a_number_of_them(
 ) -> None:
     """Of the first rows that have so many together, one at least, read in batches of evaluations' size."""
     _, _, run = run_of(text_folder, group, "lora", MergingProbe, {}, eval_batch=3)
-    width, targets = cast(LanguageModel, run.model).width, run.test.targets
+    width, targets = run.model.width, run.test.targets
     whole = merging._logits(run, run.model)
     assert whole.shape == (targets[:8].sum(), width)
     for most, rows in ((targets[:5].sum(), 5), (targets[:5].sum() - 1, 4), (0, 1)):
@@ -242,7 +241,7 @@ def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Gro
     options = {"scorer": "exact", "max_new_tokens": 4}
     for caches in (True, False):
         _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, options)
-        cast(LanguageModel, run.model).caches = caches
+        run.model.caches = caches
         defined, found = {metric.name for metric in probe.definitions()}, probe.stop()
         assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
         assert found.get("answers_read_anew", 1.0) == 1.0

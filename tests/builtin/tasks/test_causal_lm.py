@@ -406,19 +406,14 @@ def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[Ru
     }
 
 
-def test_the_base_model_forgets_nothing(untrained: tuple[RunRecord, Path, Settings]) -> None:
-    """Before and after are the same model."""
-    metrics = untrained[0].metrics
-    assert metrics["forgetting"] == pytest.approx(0, abs=1e-6)
-    assert metrics["base_retention_loss"] == pytest.approx(metrics["retention_loss"])
-
-
-def test_the_base_model_has_no_costs_of_training(untrained: tuple[RunRecord, Path, Settings]) -> None:
+def test_the_base_model_costs_no_training_and_forgets_nothing(untrained: tuple[RunRecord, Path, Settings]) -> None:
     """No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged."""
     record = untrained[0]
     definitions = {metric.name: metric for metric in record.definitions}
     assert {"test_score", "test_loss", "inference_seconds", "generated_tokens_per_second"} <= set(record.metrics)
     assert record.metrics["trainable_parameters"] == 0
+    assert record.metrics["forgetting"] == pytest.approx(0, abs=1e-6)
+    assert record.metrics["base_retention_loss"] == pytest.approx(record.metrics["retention_loss"])
     for name in record.metrics:
         assert definitions[name].phase != "train", name
         assert definitions[name].group not in {"memory", "throughput", "energy", "merging"}, name
