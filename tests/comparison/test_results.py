@@ -11,10 +11,12 @@ from helpers import made_records
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
 from hpml_bench.comparison.readers import results
+from hpml_bench.records.run import Declared
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import judge
 from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import Margin
 from hpml_bench.system.errors import UserError
 
 REFERENCE = Path(__file__).parents[2] / "reports/reference"
@@ -99,6 +101,20 @@ def test_report_and_compare_give_one_answer(folder: str) -> None:
     """Numbers, verdicts and words of a folder are the same, whichever command takes it."""
     (scores,) = assemble(read([REFERENCE / folder]))
     assert summarize(judge(scores)) == answer_of(Results.load(REFERENCE / folder))
+
+
+def test_looks_and_neighbours_are_in_both(tmp_path: Path) -> None:
+    """Seeds that were added later are another look, and runs that shared a host rank no costs."""
+    runs = [run.model_copy(update={"neighbours": ("other",)}) for run in made_records.sweep(("lora", "full"), 5)]
+    runs = [
+        run.model_copy(update={"declared": Declared(seeds=3 if run.spec.seed < 3 else 5, margin=Margin())})
+        for run in runs
+    ]
+    made_records.write(tmp_path, runs)
+    (scores,) = assemble(read([tmp_path]))
+    answer = summarize(judge(scores))
+    assert answer == answer_of(Results.load(tmp_path))
+    assert (answer.look, answer.unranked) == (2, "runs had neighbours on their host")
 
 
 def test_suites_with_failures_give_one_answer_too(suite: Path) -> None:

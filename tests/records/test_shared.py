@@ -69,6 +69,18 @@ def test_a_published_attempt_is_the_run(tmp_path: Path) -> None:
     assert not list((tmp_path / "attempts").iterdir())
 
 
+def test_the_runs_new_name_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results folder is synced after the rename, so that the run's name survives a crash."""
+    own = results(tmp_path)
+    record = attempt(own, made_records.record())
+    synced: list[bool] = []
+    monkeypatch.setattr(
+        folders, "sync_folder", lambda of: synced.append(of == tmp_path and not own.attempts(record.spec))
+    )
+    own.publish(record.spec, record)
+    assert synced[-1]
+
+
 def test_a_stale_handle_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ESTALE three times, then the rename is done. Protection: folder.retry_stale_handle."""
     own = results(tmp_path)
@@ -147,6 +159,7 @@ def test_an_attempt_that_is_not_done_or_damaged_is_replaced(tmp_path: Path) -> N
     second = attempt(own, made_records.record(), "2\n")
     assert own.publish(second.spec, second) == second
     assert committed(tmp_path, second) == second
+    assert (tmp_path / first.spec.run_id / POINTS).read_text() == "2\n"
     assert len(aside(tmp_path)) == 2
 
 

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers import made_records
+from hpml_bench.records import files
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.load import headlines, load_record, load_records, read_record
@@ -54,6 +55,17 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
     write_atomically(path, "text")
     assert seen[0] is False
+
+
+def test_the_new_name_is_synced_and_the_old_file_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is synced once the new file has its name; who has the old one open still reads that."""
+    path, synced = tmp_path / "run.json", list[str]()
+    path.write_text("old")
+    monkeypatch.setattr(files, "sync_folder", lambda folder: synced.append((folder / path.name).read_text()))
+    with path.open() as old:
+        write_atomically(path, "new")
+        assert old.read() == "old"
+    assert synced == ["new"]
 
 
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path) -> None:
@@ -208,6 +220,13 @@ def test_a_link_is_set_aside_and_not_followed(tmp_path: Path) -> None:
     (folder / "run").symlink_to(elsewhere)
     RunFolder(folder / "run").set_aside()
     assert (elsewhere / RECORD).read_text() == "mine"
+
+
+def test_a_folder_is_locked_by_one(tmp_path: Path) -> None:
+    """A second one is refused while the first holds the lock, and not afterwards."""
+    for _ in range(2):
+        with locked(tmp_path), pytest.raises(UserError, match="in use by process"), locked(tmp_path):
+            pass
 
 
 def test_the_lock_follows_no_link(tmp_path: Path) -> None:

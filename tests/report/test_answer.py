@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from report_sections import load, of
 
-from helpers.made_records import SETTINGS, failed, record, sweep
+from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
@@ -122,9 +122,10 @@ def test_methods_that_lack_seeds_have_means_over_shared_ones(tmp_path: Path) -> 
     assert both.in_full.endswith("3 of 5 seeds; 1 run failed")
 
 
-def test_costs_of_neighbours_rank_nothing(tmp_path: Path) -> None:
-    """Runs that shared a host have costs without verdicts, and the answer says why."""
-    beside = [r.model_copy(update={"neighbours": ("other",)}) for r in sweep(["lora", "full"])]
+@pytest.mark.parametrize("quiet", [0, 1])
+def test_costs_of_neighbours_rank_nothing(quiet: int, tmp_path: Path) -> None:
+    """Runs that shared a host have costs without verdicts, also where one had it alone; the answer says why."""
+    beside = [r.model_copy(update={"neighbours": ("other",) * (n >= quiet)}) for n, r in enumerate(sweep(METHODS[:2]))]
     answer = answer_of(load(tmp_path, beside))
     assert answer.unranked == "runs had neighbours on their host"
     assert set(answer.pairs) == {"score"}

@@ -233,7 +233,9 @@ def test_one_budget_for_all_seeds(tmp_path: Path, flip: bool) -> None:
 def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
     """A seed whose every run had another budget enters no mean, and is told from the runs compared."""
     other = Consumed(steps=50, samples=800, real_tokens=1, padded_tokens=1, order="0")
-    results = load(tmp_path, [*sweep(["lora", "full"], 2), record("lora", 9, consumed=other)])
+    more = Consumed(steps=200, samples=3200, real_tokens=1, padded_tokens=1, order="1")
+    apart = [record("lora", 9, consumed=other), record("full", 8, consumed=more)]
+    results = load(tmp_path, [*sweep(["lora", "full"], 2), *apart])
     assert results.seeds == (0, 1)
     assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in said(
         "failures", results

@@ -318,6 +318,16 @@ def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:
     assert any("there is no task 'gone'" in reason for reason in reasons), reasons
 
 
+def test_the_protocol_of_most_runs_is_compared(tmp_path: Path) -> None:
+    """A later run by another budget doesn't take the page."""
+    longer = made_records.SETTINGS.model_copy(update={"steps": 200})
+    later = made_records.record("lora", 0, 99, settings=longer).model_copy(
+        update={"started": "2099-01-01T00:00:00+00:00"}
+    )
+    made_records.write(tmp_path, [*made_records.sweep(("lora", "full"), 3), later])
+    assert {record.spec.settings.steps for record in Results.load(tmp_path).compared} == {made_records.SETTINGS.steps}
+
+
 def test_options_at_their_defaults_make_no_other_method(tmp_path: Path) -> None:
     """Written out by one version and left out by another: one method, whatever the seeds."""
     whole = made_records.record("lora").spec.method

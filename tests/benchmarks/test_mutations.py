@@ -1,0 +1,53 @@
+"""The table of mutations fits the code; the mutations themselves are tried by `benchmarks/mutations.py`."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import mutations
+import pytest
+from mutations import Mutation
+
+TABLE = mutations.read_table()
+
+
+@pytest.mark.parametrize("mutation", TABLE, ids=[one.id for one in TABLE])
+def test_a_mutation_fits_the_code(mutation: Mutation) -> None:
+    """Its text is in its file once, it changes that, and its tests are there by name."""
+    assert mutation.stale(mutations.ROOT) is None
+    assert mutation.old != mutation.new
+    assert mutation.tests
+    for test in mutation.tests:
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (mutations.ROOT / file).read_text(encoding="utf-8") or not name
+
+
+def test_each_area_has_mutations_of_its_own() -> None:
+    """Each has eight at least, 48 in all, and no two have one id."""
+    assert len({one.id for one in TABLE}) == len(TABLE) >= 48
+    areas = [one.area for one in TABLE]
+    assert set(areas) == set(mutations.AREAS)
+    assert all(areas.count(area) >= 8 for area in mutations.AREAS)
+
+
+def test_verdicts_are_those_of_the_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that a test notices is killed, one that hangs too; one that none notices has survived; others are stale."""
+    (tmp_path / "sums.py").write_text("def three():\n    return 1 + 2\n")
+    (tmp_path / "test_sums.py").write_text("import sums\n\ndef test_three():\n    assert sums.three() == 3\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(mutations, "ROOT", tmp_path)
+    monkeypatch.setattr(mutations, "SECONDS", 20.0)
+    bug = Mutation("bug", "claims", "sums.py", "1 + 2", "1 - 2", ("test_sums.py::test_three",))
+    table = (
+        bug,
+        replace(bug, id="same", new="2 + 1"),
+        replace(bug, id="lost", old="1 + 3"),
+        replace(bug, id="no test", tests=("test_sums.py::test_four",)),
+    )
+    found = mutations.try_all(table[:3], 2)
+    assert {name: how for name, (how, _) in found.items()} == {"bug": "killed", "same": "SURVIVED", "lost": "stale"}
+    with pytest.raises(SystemExit, match="without a mutation these tests end with status 4"):
+        mutations.try_all(table[3:], 1)
+    assert (tmp_path / "sums.py").read_text().endswith("1 + 2\n")
