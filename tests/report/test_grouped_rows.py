@@ -137,4 +137,4 @@ def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> N
 def test_what_is_below_guessing_is_not_shown_above_it() -> None:
     """However sure the difference is, over seeds and over rows."""
     gains = 0.01 * np.random.default_rng(0).standard_normal((4, 400))
-    assert above([0.5 + gains, -0.5 - gains], 1.0, 1, 0.0) == ["seeds", "not"]
+    assert beats_guess([0.5 + gains, -0.5 - gains], 1.0, 1, 0.0) == ["seeds", "not"]
