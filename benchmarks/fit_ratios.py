@@ -40,7 +40,6 @@ from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import evaluation
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.kernels import store_frozen_as_bf16
 from hpml_bench.training.trainer import Trainer
@@ -120,10 +119,10 @@ def train(trainer: Trainer, phase: Phase = record_function) -> None:
 
 def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
     with phase("evaluation"):
-        evaluation.rehearse_losses(run)
+        rehearsal.rehearse_losses(run)
     if run.generator is not None:
         with phase("generation"):
-            evaluation.rehearse_generation(run)
+            rehearsal.rehearse_generation(run)
 
 
 def _there(model: nn.Module) -> int:

@@ -52,7 +52,8 @@ class Study:
     def over_rows(self) -> bool:
         """Whether verdicts on the score are for other rows alone: no seeds to judge by, or runs all alike."""
         seeds = [set(of) for of in self.by_seed(self.score).values()]
-        few = max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=0) < 3
+        alone = max(map(len, seeds), default=0)
+        few = max((len(one & other) for one, other in itertools.combinations(seeds, 2)), default=alone) < 3
         return few or all(np.array_equal(run.drawn, runs[0].drawn) for runs in self.methods.values() for run in runs)
 
     def unranked(self, metric: str) -> str:

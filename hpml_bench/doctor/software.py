@@ -1,6 +1,6 @@
 """Software and services: packages, torch and the GPUs it sees, the network, trackers, clusters' engines.
 
-torch is imported by a process of its own (`training/products.py`), since it may crash or take long.
+torch is imported by a process of its own (`training/torch_report.py`), since it may crash or take long.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def torch_report() -> dict[str, Any]:
 def _report() -> dict[str, Any]:
     from hpml_bench.system import child
 
-    command = [sys.executable, *child.module("hpml_bench.training.products")]
+    command = [sys.executable, *child.module("hpml_bench.training.torch_report")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
         try:
             output, messages = process.communicate(timeout=TORCH_SECONDS)

@@ -20,7 +20,6 @@ from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_i
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.training import evaluation
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import build_model
 from hpml_bench.training.trainer import Trainer
@@ -224,9 +223,9 @@ def _with_scratch(peak: Peak, held: int) -> int:
 
 def _evaluated(run: Assembly, tracker: Tracker) -> tuple[Peak, Peak]:
     with tracker.phase() as evaluated:
-        evaluation.rehearse_losses(run)
+        rehearsal.rehearse_losses(run)
     if run.generator is None:
         return evaluated, Peak()
     with tracker.phase() as generated:
-        evaluation.rehearse_generation(run)
+        rehearsal.rehearse_generation(run)
     return evaluated, generated

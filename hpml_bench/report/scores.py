@@ -170,7 +170,8 @@ class AlignedScores:
         A system is judged as it is where seeds are too few; a method with few seeds only leaves its own pairs open.
         """
         shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
-        return (max if self.trained_on else min)(shared, default=0)
+        alone = max(map(len, self.means.values()), default=0)
+        return (max if self.trained_on else min)(shared, default=alone)
 
     @cached_property
     def units(self) -> Mapping[str, Mapping[int, NDArray[Any]]]:

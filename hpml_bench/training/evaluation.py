@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.prepared import MemoryNeed, largest, pieces
+from hpml_bench.data.prepared import pieces
 from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
@@ -27,13 +27,8 @@ from hpml_bench.training.generation import (
     GeneratedTexts,
     answer_all,
     choose,
-    rehearse_answers,
-    rehearse_choices,
 )
 from hpml_bench.training.kernels import autocast
-
-if TYPE_CHECKING:
-    from hpml_bench.training.assembly import Assembly
 
 OUTPUTS = 2**28
 """Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
@@ -57,7 +52,7 @@ def evaluate(
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
     with autocast(settings), torch.no_grad():
         answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase) if generator else None
-        chosen = choose(model, task, rows, settings, group, _most_targets(model)) if task.compares_choices else None
+        chosen = choose(model, task, rows, settings, group, most_targets(model)) if task.compares_choices else None
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
@@ -152,9 +147,9 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     local[: len(mine), 0] = torch.from_numpy(mine).to(local)  # not in the loop: it waits for the device
     start = 0
     with autocast(settings):  # one for all batches: it caches the casts of trained weights, for all methods alike
-        for number, part in enumerate(_batches(model, rows, settings, group), start=1):
+        for number, part in enumerate(batches(model, rows, settings, group), start=1):
             heartbeat.beat(f"evaluation, batch {number}")
-            losses, answers = _losses_and_answers(model, task, rows, part, group)
+            losses, answers = losses_and_answers(model, task, rows, part, group)
             where = slice(start, start + len(part))
             local[where, 1] = losses.to(local)
             local[where, 2 : 2 + answers.shape[1]] = answers.to(local)
@@ -162,7 +157,7 @@ def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group:
     return local
 
 
-def _losses_and_answers(
+def losses_and_answers(
     model: TaskModel, task: Task, rows: Rows, part: np.ndarray, group: Group
 ) -> tuple[torch.Tensor, torch.Tensor]:
     batch = rows.batch(part).to(group.device)
@@ -177,45 +172,10 @@ def _order(rows: Rows, group: Group) -> np.ndarray:
     return mine[np.argsort(rows.lengths[mine], kind="stable")]
 
 
-def _batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
-    return pieces(_order(rows, group), rows.targets, settings.eval_batch, _most_targets(model))
+def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> Iterator[np.ndarray]:
+    return pieces(_order(rows, group), rows.targets, settings.eval_batch, most_targets(model))
 
 
-def _most_targets(model: TaskModel) -> int:
+def most_targets(model: TaskModel) -> int:
     """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
     return OUTPUTS // int(getattr(model, "width", 1))
-
-
-@torch.no_grad()
-def rehearse_losses(run: Assembly) -> None:
-    """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
-
-    Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
-    in training mode, and returns to it.
-    """
-    model, settings, group, answered = run.model, run.settings, run.group, (run.validation, run.test)
-    model.eval()
-    passes = (
-        (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
-        for rows in (*answered, *([] if run.retention is None else [run.retention]))
-        for part in _batches(model, rows, settings, group)
-    )
-    with autocast(settings):
-        for rows, part in largest(passes):
-            heartbeat.beat("rehearsing the largest evaluation batch")
-            _losses_and_answers(model, run.task, rows, part, group)
-        for rows in answered if run.task.compares_choices else ():
-            rehearse_choices(model, run.task, rows, settings, group, _most_targets(model))
-    model.train()
-
-
-@torch.no_grad()
-def rehearse_generation(run: Assembly) -> None:
-    """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
-    if run.generator is None:
-        return
-    run.model.eval()
-    with autocast(run.settings):
-        for rows in (run.validation, run.test):
-            rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
-    run.model.train()

@@ -1,26 +1,17 @@
-"""Speed of matrix products: of fp32 and bf16 on this CPU, to choose `precision: auto`, and what torch finds here.
-
-CPU flags don't show the speed. `python -m hpml_bench.training.products` prints for `doctor` what torch finds, a line of
-JSON for each part as soon as it is known: a torch that doesn't fit the processor or the driver may end its process.
-"""
+"""Speed of matrix products of fp32 and bf16 on this CPU, to choose `precision: auto`: CPU flags don't show it."""
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
-from hpml_bench.system import environment
-from hpml_bench.system.text import first_line
 
 FASTER = 1.15  # least speedup over fp32 for which bf16 is taken
 SECONDS = 0.25  # total duration of the timing
@@ -28,7 +19,6 @@ LEAST = 3  # least number of products timed in each type
 ROWS, WORK = 512, 1e9
 """Most rows of a product, and most multiplications, so that it takes milliseconds. Columns are left out rather than
 rows: with few rows, reading the weights would take most of the time."""
-GPU_TIMES, GPU_SIZE = 8, 4096  # products timed on a GPU in each precision, and the size of their square factors
 
 
 class Products(Frozen):
@@ -122,81 +112,3 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# Report for doctor
-
-
-def main() -> None:
-    """Print torch's version, its GPUs, the times of matrix products (s), then whether a rank's modules can be imported.
-
-    A part that fails is printed under its name with `_error` appended.
-    """
-    output = os.dup(1)
-    os.dup2(2, 1)  # libraries print too
-    environment.set_cuda_environment()
-    for name, part in (("torch", _version), ("gpus", _gpus), ("cpu", _cpu), ("cuda", _cuda), ("worker", _worker)):
-        os.write(output, f"{json.dumps(_found(name, part))}\n".encode())
-
-
-def _found(name: str, part: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        return {name: part()}
-    except Exception as error:
-        return {f"{name}_error": f"{type(error).__name__}: {first_line(error)}"}
-
-
-def _version() -> str:
-    import torch
-
-    return str(torch.__version__)
-
-
-def _gpus() -> list[dict[str, str]]:
-    import torch
-
-    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return [{"name": gpu.name, "uuid": str(gpu.uuid)} for gpu in found]
-
-
-def _cpu() -> dict[str, float]:
-    """Return precision -> seconds of a product on the CPU."""
-    found = measure(shape_of({}, ROWS), environment.cores())
-    return {"fp32": found.fp32_seconds, "bf16": found.bf16_seconds}
-
-
-def _cuda() -> dict[str, float]:
-    """Return precision -> seconds of a product on the first GPU; nothing without one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return {}
-    wide = torch.rand(GPU_SIZE, GPU_SIZE, device="cuda")
-    half = wide.bfloat16()
-    seconds = {}
-    for name, factor in (("fp32", wide), ("tf32", wide), ("bf16", half)):
-        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-        factor @ factor  # the first sets up the kernel
-        seconds[name] = statistics.median(_gpu_seconds(partial(torch.matmul, factor, factor)) for _ in range(GPU_TIMES))
-    return seconds
-
-
-def _gpu_seconds(product: Callable[[], Any]) -> float:
-    import torch
-
-    event: Any = torch.cuda.Event
-    begin, end = event(enable_timing=True), event(enable_timing=True)
-    begin.record()
-    product()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1000
-
-
-def _worker() -> bool:
-    import_module("hpml_bench.training.worker")
-    return True
-
-
-if __name__ == "__main__":
-    main()

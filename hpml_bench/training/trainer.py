@@ -26,10 +26,11 @@ from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
-from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
+from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import autocast, make_scaler, store_frozen_as_bf16
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
+from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05

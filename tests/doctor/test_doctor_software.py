@@ -28,7 +28,7 @@ from hpml_bench.doctor.machine import Result
 from hpml_bench.suite import registry
 from hpml_bench.system import child, gpus
 from hpml_bench.system.errors import UserError
-from hpml_bench.training import products
+from hpml_bench.training import torch_report
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 NEEDS = ["numpy>=2.0", "wandb>=0.31", "gguf>=0.17.1; extra == 'gguf'", "optuna >=4.0 ; extra == \"tune\"",
@@ -212,8 +212,8 @@ def test_a_part_that_fails_is_reported() -> None:
     def fail() -> None:
         raise RuntimeError("no such\nkernel")
 
-    assert products._found("gpus", fail) == {"gpus_error": "RuntimeError: no such"}
-    assert products._found("gpus", list) == {"gpus": []}
+    assert torch_report._found("gpus", fail) == {"gpus_error": "RuntimeError: no such"}
+    assert torch_report._found("gpus", list) == {"gpus": []}
 
 
 def test_the_report_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,17 +233,17 @@ def test_a_process_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torch_reports() -> None:
     """Version, times of products in both precisions, and that a rank's modules can be imported."""
-    assert products._version() == torch.__version__
-    seconds = products._cpu()
+    assert torch_report._version() == torch.__version__
+    seconds = torch_report._cpu()
     assert set(seconds) == {"fp32", "bf16"}
     assert min(seconds.values()) > 0
-    assert products._worker()
+    assert torch_report._worker()
 
 
 @pytest.mark.gpu
 def test_torch_reports_gpus() -> None:
     """Each with a UUID, and the times of products in three precisions; in a process, since it initialises CUDA."""
-    command = [sys.executable, *child.module("hpml_bench.training.products")]
+    command = [sys.executable, *child.module("hpml_bench.training.torch_report")]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     report = {key: value for line in output.splitlines() for key, value in json.loads(line).items()}
     assert [gpu["uuid"] for gpu in report["gpus"]] == [gpu["uuid"].partition("-")[2] for gpu in gpus.visible_gpus()]
