@@ -40,6 +40,7 @@ from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
+from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.kernels import store_frozen_as_bf16
 from hpml_bench.training.trainer import Trainer

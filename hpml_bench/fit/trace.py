@@ -20,6 +20,7 @@ from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_i
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import build_model
 from hpml_bench.training.trainer import Trainer
