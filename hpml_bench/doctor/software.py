@@ -35,7 +35,7 @@ PURPOSES = {
     "tune": "the command tune",
 }
 """What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
-DISPENSABLE = frozenset({"junitparser", "wandb"})
+DISPENSABLE = frozenset({"wandb"})
 """Dependencies that quickstart runs without."""
 NVML = "the driver (NVML)"
 TORCH_SECONDS = 80.0

@@ -29,7 +29,7 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
-from hpml_bench.training import distributed, evaluation, generation, trial, worker
+from hpml_bench.training import distributed, generation, rehearsal, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
@@ -256,7 +256,7 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         values = spec.settings.model_dump() | {"task": {"name": WORDS, "options": options}, "dataset": dataset}
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
     trainer = Trainer.build(spec, prepare(spec.settings), group)
-    calls = {"losses": (evaluation, "_losses_and_answers"), "answers": (LanguageModel, "read")}
+    calls = {"losses": (rehearsal, "losses_and_answers"), "answers": (LanguageModel, "read")}
     monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), out_of_memory)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:

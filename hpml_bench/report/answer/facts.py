@@ -114,6 +114,8 @@ def _improving(answer: PageSummary) -> str:
     trained = [method.name for method in answer.methods if not method.base]
     kind = "methods" if len(trained) == len(answer.methods) else "trained methods"
     some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
+    if len(trained) == 1:
+        return f"Yes{', in some runs' if some else ''}."
     share = f"All {len(late)}" if len(late) == len(trained) > 1 else f"{len(late)} of {len(trained)}"
     who = f": {several(answer, late)}" if len(late) < min(4, len(trained)) else ""
     return f"{share} {kind}{who}{', in some runs' if some else ''}."
@@ -144,7 +146,7 @@ def _worth_it(answer: PageSummary) -> str:
 
 def _cheaper(answer: PageSummary) -> str:
     """Return the method that trains faster than the first one and loses least by it, and the fastest one."""
-    if answer.unranked:
+    if answer.unranked and answer.methods[1:]:
         return f"Costs are shown, not ranked: {answer.unranked}."
     time = answer.axis("time") or next((axis for axis in answer.axes if axis.tested), None)
     if time is None or time.tested is None or not answer.top or answer.by_name[answer.top[0]].base:
