@@ -93,7 +93,9 @@ def answer_of(study: Study) -> Json:
         "runs": len(study.compared),
         "planned": len(study.compared) + len(failures),
         "tested": study.tested,
-        "judged": "other test rows, these trained models" if study.over_rows else seeds_and_rows,
+        "judged": f"other test rows{'' if study.range else ' of this range'}, these trained models"
+        if study.over_rows
+        else seeds_and_rows,
         "chance": 5.0,
         "setup": setup(study),
         "score": score(study),
@@ -224,7 +226,8 @@ def axis_of(study: Study, key: str) -> Json | None:
 def unranked(study: Study) -> str | None:
     """Return why no cost ranks methods, as the end of a sentence and sentences after it."""
     costs = [of for of in (TIME, study.memory) if has(study, of)]
-    first, *more = dict.fromkeys(map(study.unranked, costs)) or [""]
+    reasons = [why for why in map(study.unranked, costs) if not why.startswith("under two methods")]
+    first, *more = dict.fromkeys(reasons) or [""]
     if not first or any(of in study.metrics for of in costs):
         return None
     return ". ".join([first, *(why[0].upper() + why[1:] for why in more)])

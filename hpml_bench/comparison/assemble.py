@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.comparison.inputs import CONTENT, COUNT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import (
+    CONTENT,
+    COUNT,
+    DATASET,
+    GROUP,
+    LONGEST,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+)
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.statistics.over_rows import MOST_ROWS
 from hpml_bench.system.errors import UserError
@@ -22,8 +34,6 @@ if TYPE_CHECKING:
 _Rows = dict[str, dict[int, "NDArray[np.float64]"]]  # system -> run -> score of each row
 INPUT = "input"
 """Column: place of the input among those given."""
-LONGEST = 100
-"""Characters of a name; a longer one is cut."""
 SMALLEST, LARGEST = 1e-50, 1e50
 """Sizes of scores and costs whose fourth powers, of which degrees of freedom are made, are numbers."""
 
@@ -136,6 +146,9 @@ def _declared(
         score = replace(score, largest=largest, largest_by="by --largest-difference")
     if bounds is None:
         return score
+    if (score.binary and bounds != (0.0, 1.0)) or score.linear:
+        known = "rows are right or wrong" if score.binary else "scores of rows are linearised"
+        raise UserError(f"--range is for the scores of rows, and of {sanitize(score.name, 40)} {known}; leave it away")
     if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
         raise UserError(f"the range {bounds[0]:g} to {bounds[1]:g} is none; give the least score, then the largest")
     return replace(score, low=bounds[0], high=bounds[1])
@@ -231,7 +244,7 @@ def _check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
     outside = (values < low) | (values > high)
-    for at in np.flatnonzero(outside)[: 1 if score.row_weight is None else 0]:
+    for at in np.flatnonzero(outside)[: 0 if score.linear else 1]:
         raise UserError(
             f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
             "the range by --range LOW,HIGH"
@@ -323,7 +336,7 @@ def _by_run(
                 f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
                 f"{LARGEST:g}, or leave it empty"
             )
-        if len(there) == len(part) and (values == values[0]).all() and not cost.key:
+        if len(there) == len(part) and (values == values[0]).all() and not (cost.key or cost.stands_for):
             value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
             unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
             continue

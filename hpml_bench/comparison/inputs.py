@@ -31,6 +31,8 @@ CONTENT = "content"
 """Column: digest of what a row holds, by which one row's id is known to mean one row."""
 WHERE = "where"
 """Column: file and line that a line came from, for messages."""
+LONGEST = 100
+"""Characters of a name; a longer one is cut."""
 NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, WHERE)
 """Columns with a meaning; a reader names those that are costs."""
 

@@ -57,11 +57,12 @@ class Verdicts:
     @property
     def holds_for(self) -> str:
         """What verdicts on the score hold for, in a few words."""
-        if self.scores.trained_on and self.scope in {"seeds and rows", "rows"}:
+        scores = self.scores
+        if scores.trained_on and self.scope in {"seeds and rows", "rows"}:
             if self.scope == "rows":
-                return "other test rows, these trained models"
-            return f"other seeds, {self.scores.trained_on} training rows and other test rows"
-        return HOLDS_FOR[self.scope].format("" if self.scores.foreseen else " of this range")
+                return f"other test rows{'' if scores.foreseen else ' of this range'}, these trained models"
+            return f"other seeds, {scores.trained_on} training rows and other test rows"
+        return HOLDS_FOR[self.scope].format("" if scores.foreseen else " of this range")
 
     @property
     def by_rows(self) -> bool:
@@ -111,10 +112,10 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
             difference of a row isn't one.
 
     """
-    _check_largest(scores)
+    scope, why = _scope(scores)
+    _check_largest(scores, scope)
     if margin is not None:
         _check_margin(scores, margin)
-    scope, why = _scope(scores)
     margin = scores.score.margin if margin is None else margin
     scored = _scored(scores, scope, margin)
     if scores.filled is not None:
@@ -123,7 +124,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
     for cost in shown_costs(scores):
         ranking = ranking_cost(scores, cost)
         values = scores.costs[ranking]
-        if is_exact(cost, scores.costs[cost]):
+        if is_exact(cost, scores.costs[cost]) or (scores.trained_on and len(values) < 2):
             continue
         if why_not := _unranked(ranking, values, scores):
             unranked[cost.column] = why_not
@@ -177,7 +178,7 @@ def _check_margin(scores: AlignedScores, margin: float) -> None:
         )
 
 
-def _check_largest(scores: AlignedScores) -> None:
+def _check_largest(scores: AlignedScores, scope: Scope) -> None:
     """Check the largest difference of a row that was declared, where one was: rows must have it, and none exceed it."""
     score, largest = scores.score, scores.score.largest
     if largest is None:
@@ -190,8 +191,9 @@ def _check_largest(scores: AlignedScores) -> None:
     if scores.bounded and largest > scores.range:
         raise UserError(f"{given} is above the score's range of {scores.range:g}; give a smaller one, or leave it out")
     runs = [[by[run] for by in scores.rows.values() if run in by] for run in range(len(scores.seeds))]
-    runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
-    if (seen := max(float(np.ptp(of, axis=0).max()) for of in runs)) > largest * (1 + ROUNDING):
+    if scope == "rows":  # means of each system's own runs are compared
+        runs.append([np.mean(list(by.values()), axis=0) for by in scores.rows.values()])
+    if (seen := max((float(np.ptp(of, axis=0).max()) for of in runs if of), default=0.0)) > largest * (1 + ROUNDING):
         raise UserError(
             f"{given} is exceeded in {scores.title}: two systems differ by {seen:g} in a row; give a larger one"
         )

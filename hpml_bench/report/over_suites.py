@@ -322,14 +322,18 @@ def _places(suites: Suites) -> Table:
             place = f"{rank(method.rank_range)}: " if method and method.rank_range else ""
             cells.append((f"{place}{shown}", value))
         rows.append([name, *cells])
-    columns = [suites.ranked[0].answer.noun, *(f"{suite.name}, {suite.answer.score.title}" for suite in suites.ranked)]
-    notes = [
-        f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. One without places "
-        + ("has too few seeds. Scores are means over seeds. " if noun == "method" else "has no test. ")
-        + f"Places hold at 5 % in each {suites.noun} alone: one in 20 may have a false one. "
-        f"This page's 5 % are for verdicts over {suites.noun}s."
+    over_rows = [noun == "method" and suite.answer.over == "row" for suite in suites.ranked]
+    titles = [
+        f"{suite.name}, {suite.answer.score.title}{' (over rows)' if rows_alone else ''}"
+        for suite, rows_alone in zip(suites.ranked, over_rows, strict=True)
     ]
-    return table("places", f"Place and score of each {noun} in each {suites.noun}", columns, rows, notes)
+    means = "Scores are means over seeds. " if noun == "method" else ""
+    notes = [
+        f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. One without places has no "
+        f"test. {means}Places hold at 5 % in each {suites.noun} alone: one in 20 may have a false one. This page's 5 % "
+        f"are for verdicts over {suites.noun}s."
+    ]
+    return table("places", f"Place and score of each {noun} in each {suites.noun}", [noun, *titles], rows, notes)
 
 
 def _friedman(suites: Suites) -> Text:

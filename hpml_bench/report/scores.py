@@ -71,10 +71,9 @@ class ScoreDefinition:
     binary: bool | None = None
     """Whether rows are right or wrong; None: as the rows say."""
     row_weight: float | None = None
-    """Weight of the heaviest row, or group, over the mean; None: as the sizes of the groups say.
-
-    Where it is given, scores of rows may lie outside the range: their mean is the score, linearised.
-    """
+    """Weight of the heaviest row, or group, over the mean; None: as the sizes of the groups say."""
+    linear: bool = False
+    """Whether scores of rows, whose mean is the score, are linearised, and so may lie outside its range."""
 
 
 @dataclass(frozen=True)

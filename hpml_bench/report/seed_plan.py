@@ -88,7 +88,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
             "run a pilot without --parallel, or in jobs of a seed each that have their nodes to themselves"
         )
     compared = results.comparisons(metric)
-    tested = [c for c in compared if not c.exact and c.p is not None and not results.verdicts.by_rows]
+    over_rows = results.verdicts.by_rows
+    tested = [c for c in compared if not c.exact and c.p is not None and not (over_rows and metric == results.quality)]
     if not tested:
         reason = (
             "is the same in every seed: one seed tells it exactly"

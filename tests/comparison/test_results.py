@@ -16,6 +16,7 @@ from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import judge
 from hpml_bench.report.results import Results
+from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import Margin
 from hpml_bench.system.errors import UserError
 
@@ -121,3 +122,47 @@ def test_suites_with_failures_give_one_answer_too(suite: Path) -> None:
     """Failed runs and methods without a run are in both."""
     (scores,) = assemble(read([suite]))
     assert summarize(judge(scores)) == answer_of(Results.load(suite))
+
+
+def test_a_peak_is_ranked_by_the_same_memory_in_both(tmp_path: Path) -> None:
+    """Also where memory over set-up is equal in all runs: that tells nothing, and the peak must not take its place."""
+    peak = next(metric for metric in made_records.DEFINITIONS if metric.name == "peak_memory_mb")
+    over = peak.model_copy(update={"name": "peak_memory_over_setup_mb", "title": "memory over set-up"})
+    records = []
+    for record in made_records.sweep(("lora", "full"), 3):
+        memory = {"peak_memory_mb": 100.0 if record.spec.method.name == "lora" else 300.0, over.name: 4.0}
+        changed = {"metrics": record.metrics | memory, "definitions": (*record.definitions, over)}
+        records.append(record.model_copy(update=changed))
+    folder = made_records.write(tmp_path, records)
+    (scores,) = assemble(read([folder]))
+    assert summarize(judge(scores)) == answer_of(Results.load(folder))
+
+
+def test_a_base_model_beside_one_method_leaves_no_reason_for_ranks(tmp_path: Path) -> None:
+    """Costs that one method alone has need no advice on how to rank them."""
+    records = []
+    for record in made_records.sweep(("lora", "none"), 3):
+        kept = {name: value for name, value in record.metrics.items() if name.startswith("test_")}
+        metrics = record.metrics if record.spec.method.name == "lora" else kept
+        records.append(record.model_copy(update={"metrics": metrics}))
+    answer = answer_of(Results.load(made_records.write(tmp_path, records)))
+    assert answer.unranked is None
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.5), (0.0, 100.0)])
+def test_a_range_of_right_and_wrong_is_its_own(suite: Path, bounds: tuple[float, float]) -> None:
+    """Another one would change the guard, or nothing at all."""
+    with pytest.raises(UserError, match="--range is for the scores of rows"):
+        assemble(read([suite]), bounds=bounds)
+
+
+def test_long_labels_of_one_name_are_compared(tmp_path: Path) -> None:
+    """Two specifications of a name are told apart by their options, also where that takes over 100 characters."""
+    records = []
+    for end in "ab":
+        options = {f"option_{at}": "x" * 30 + end for at in range(4)}
+        spec = MethodSpec(name="lora", method="lora", options=options, lr=3e-3)
+        records += [made_records.record("lora", seed, seed, method_spec=spec) for seed in range(3)]
+    folder = made_records.write(tmp_path, records)
+    (scores,) = assemble(read([folder]))
+    assert len(summarize(judge(scores)).methods) == 2

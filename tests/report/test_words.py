@@ -157,6 +157,8 @@ NEXT = {
     "open": (an_answer({"a": 79.0, "b": 78.9}, open_=(("a", "b"),)), "To tell a and b apart takes "),
     "best": (an_answer(FIVE), "Take full."),
     "costs": (an_answer(FIVE, unranked="runs had neighbours on their host"), "Repeat the runs one at a time"),
+    "hosts": (an_answer(FIVE, unranked="seeds were spread over hosts"), "Take full."),
+    "alike": (an_answer(FIVE, over="row"), "Take full."),
     "systems": (an_answer(FIVE, noun="system"), ""),
 }
 

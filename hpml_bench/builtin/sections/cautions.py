@@ -110,7 +110,7 @@ def _by_method(results: Results) -> str:
 
 def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     tested = [c for pairs in results.family.values() for c in pairs if c.verdict != "untested"]
-    if tested and (least := min(c.difference.n for c in tested)) < FEW:
+    if tested and not results.verdicts.by_rows and (least := min(c.difference.n for c in tested)) < FEW:
         yield MIND, f"{least} seeds are few: only large differences can be found."
     if answer.guess and answer.guess.below:
         yield BAD, f"Not shown to beat guessing: {terms.several(answer, answer.guess.below)}."

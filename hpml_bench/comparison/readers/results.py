@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from hpml_bench.comparison.inputs import DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores, source_of
+from hpml_bench.comparison.inputs import (
+    DATASET,
+    GROUP,
+    LONGEST,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+    source_of,
+)
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import facts_of
 from hpml_bench.report.results import Results
-from hpml_bench.report.scores import FailedRun
+from hpml_bench.report.scores import FailedRun, SuiteFacts
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -96,7 +108,19 @@ def _measured(results: Results) -> InputScores:
         aligned.look,
         unranked=aligned.unranked,
         trained_on=aligned.trained_on,
-        facts=facts_of(results),
+        facts=_facts(results),
+    )
+
+
+def _facts(results: Results) -> SuiteFacts:
+    """Return what the runs say beside scores, by the names that a comparison shows."""
+    facts = facts_of(results)
+    guess = facts.guess and facts.guess.model_copy(
+        update={"below": tuple(sanitize(name, LONGEST) for name in facts.guess.below)}
+    )
+    under = {sanitize(name, LONGEST): runs for name, runs in facts.under.items()}
+    return replace(
+        facts, methods={sanitize(n, LONGEST): of for n, of in facts.methods.items()}, under=under, guess=guess
     )
 
 

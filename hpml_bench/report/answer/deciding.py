@@ -78,7 +78,7 @@ def _scope(answer: PageSummary) -> Iterator[str]:
     yield f"The page compares {terms.count_of(answer.tested, 'pair')} by score and costs, for {answer.judged}."
     if answer.over == "row":
         yield f"With rows drawn at random and fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
-        if answer.noun == "method":
+        if answer.noun == "method" and answer.seeds < answer.least:
             few = f"{terms.count_of(answer.seeds, 'seed')} can't rank methods"
             yield f"{few}: another seed may order them otherwise. Run {answer.least} or more."
         yield "“Can't tell” doesn't mean equal."

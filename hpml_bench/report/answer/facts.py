@@ -247,14 +247,16 @@ def _sure_over_rows(answer: PageSummary, few: str, *, marked: bool) -> str:
     sure = f"{few}.{rows}{' Few rows carry some: these are less sure.' if marked else ''}"
     if answer.noun != "method":
         return f"For {answer.judged}: {sure}"
-    return f"Only for these trained models: another seed may order the methods otherwise. For other test rows, {sure}"
+    others = "another seed may order the methods otherwise"
+    others = others if answer.seeds < answer.least else "all seeds of a method score alike"
+    return f"Only for these trained models: {others}. For other test rows, {sure}"
 
 
 def _next(answer: PageSummary) -> str:
     """Return what to do next: what decides most of what is open, else what to take."""
     if len(answer.methods) < 2 or answer.noun != "method" or answer.ranks:
         return ""
-    if answer.over == "row" or not answer.tested_by_score:
+    if answer.seeds < answer.least or not answer.tested_by_score:
         return f"Run each method with the same {answer.least} seeds or more, better five (--seeds 5)."
     trained = [method.name for method in answer.methods if not method.base]
     late = _late(answer)
@@ -266,7 +268,7 @@ def _next(answer: PageSummary) -> str:
     if opened:
         return _to_decide(answer, opened)
     take = f"Take {several(answer, answer.top, 'or')}." if answer.top else ""
-    return "Repeat the runs one at a time to rank costs." if answer.unranked else take
+    return "Repeat the runs one at a time to rank costs." if "neighbours" in (answer.unranked or "") else take
 
 
 def _to_decide(answer: PageSummary, opened: Sequence[Pair]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ class Results(MeasuredRuns):
             self.quality, "lower" if definition.better == "lower" else "higher", low, high, definition.title,
             unit=definition.unit, percent=definition.format.endswith("%"), margin=self.quality_margin,
             largest=None if self.not_largest else self.margin.largest_difference,
-            binary=self.task.binary, row_weight=self.row_weight,
+            binary=self.task.binary, row_weight=self.row_weight, linear=self._linear(low, high),
         )  # fmt: skip
         number = {seed: at for at, seed in enumerate(self.seeds)}
 
@@ -86,6 +86,13 @@ class Results(MeasuredRuns):
             trained_on="other" if self.reference.spec.settings.vary_data else "these",
             look=self.look,
         )
+
+    def _linear(self, low: float | None, high: float | None) -> bool:
+        """Return whether some row's score is outside the range of the score."""
+        of = [rows for method in self.methods for rows in self.row_scores(method).values() if len(rows)]
+        beyond = (low is not None and any(rows.min() < low for rows in of), high is not None and any(
+            rows.max() > high for rows in of))  # fmt: skip
+        return any(beyond)
 
     @cached_property
     def costs(self) -> tuple[CostDefinition, ...]:
@@ -136,7 +143,10 @@ class Results(MeasuredRuns):
         if metric in self.family:
             return self.family[metric]
         if metric not in self._comparisons:
-            self._comparisons[metric] = statistics.decide(self._pairs(metric), self.look)
+            pairs = self._pairs(metric)
+            if metric in self.headline:  # the page's family leaves it out, and so must any other
+                pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
+            self._comparisons[metric] = statistics.decide(pairs, self.look)
         return self._comparisons[metric]
 
     @cached_property

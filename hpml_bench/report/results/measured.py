@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,7 +182,11 @@ class MeasuredRuns(ComparedRuns):
         if largest > self.score_range:
             return "it is above the score's range"
         of = [self.row_scores(method) for method in self.methods]
-        seen = max(np.ptp([by[seed] for by in of if seed in by], axis=0).max() for seed in self.seeds)
+        compared = [[by[seed] for by in of if seed in by] for seed in self.seeds]
+        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of, 2)), default=statistics.LEAST_SEEDS)
+        if shared < statistics.LEAST_SEEDS:  # means of each method's own runs are compared
+            compared.append([np.mean(list(by.values()), axis=0) for by in of])
+        seen = max(np.ptp(each, axis=0).max() for each in compared)
         return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
 
     @cached_property
