@@ -1,4 +1,4 @@
-"""What a check leaves: JSON, JUnit XML, Markdown and a page as files, and what GitHub shows of it."""
+"""Outputs of a check: JSON, JUnit XML, Markdown and a page as files, and annotations on GitHub."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ HOLDS_FOR: Mapping[Scope, str] = {
     "shares": "other rows, these trained systems, if their errors are independent",
     "none": "nothing: no pair is tested",
 }
-"""What verdicts on the score hold for; of rows in a range that isn't declared, those that were seen."""
+"""Scope of verdicts on the score; of rows in a range that isn't declared, those that were seen."""
 NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or --independent"
 """Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
 SHOWN = 4

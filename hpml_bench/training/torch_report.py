@@ -1,4 +1,4 @@
-"""What torch finds on this machine, printed for `doctor` by `python -m hpml_bench.training.torch_report`.
+"""Report of what torch finds on this machine, printed for `doctor` by `python -m hpml_bench.training.torch_report`.
 
 A line of JSON for each part as soon as it is known: a torch that doesn't fit the processor or the driver may end its
 process.

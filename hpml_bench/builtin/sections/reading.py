@@ -1,4 +1,4 @@
-"""How to read the page: the words of its verdicts, and a glossary of every metric."""
+"""Guide to reading the page: the words of its verdicts, and a glossary of every metric."""
 
 from __future__ import annotations
 

@@ -50,12 +50,6 @@ class ComparedRuns:
         return self._declared.description if self._declared else ""
 
     @property
-    def judged_for(self) -> str:
-        """Scope of claims on scores: what differs between seeds and between rows."""
-        varied = self.reference.spec.settings.vary_data
-        return f"other seeds, {'other training rows' if varied else 'these training rows'} and other test rows"
-
-    @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
