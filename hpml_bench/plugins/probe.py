@@ -156,9 +156,11 @@ class Evaluation:
     metrics: Mapping[str, float]
     """What the task's `evaluate` returns: values by name without the phase."""
     seconds: float
-    """Time of the slowest rank, without generation."""
+    """Time of the slowest rank for losses and labels, without that for answers."""
     generated: Generated | None = None
     """None where no answers were generated."""
+    answer_seconds: float | None = None
+    """Time of the slowest rank for its answers, generated or chosen, None where there are none."""
 
 
 class Probe:

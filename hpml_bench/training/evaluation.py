@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
@@ -27,6 +28,7 @@ from hpml_bench.training.generation import (
     GeneratedTexts,
     answer_all,
     choose,
+    seconds_since,
 )
 from hpml_bench.training.kernels import autocast
 
@@ -50,9 +52,11 @@ def evaluate(
     """Evaluate every row exactly once, and with a generator answer every prompt; the same on all ranks."""
     model.eval()
     gathered, seconds = _evaluate_rows(model, task, rows, settings, group, phase)
+    began = time.monotonic()
     with autocast(settings), torch.no_grad():
         answers = answer_all(cast(LanguageModel, model), rows, generator, group, phase) if generator else None
         chosen = choose(model, task, rows, settings, group, most_targets(model)) if task.compares_choices else None
+    answering = None if answers is None and chosen is None else seconds_since(began, group)
     model.train()
     predictions = Predictions(
         index=np.arange(len(rows)),
@@ -63,7 +67,7 @@ def evaluate(
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
     )
     generated = None if answers is None else Generated(int(answers.tokens.sum()), answers.seconds)
-    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated)
+    return Evaluation(phase, step, predictions, task.evaluate(predictions), seconds, generated, answering)
 
 
 def _evaluate_rows(
@@ -101,7 +105,8 @@ def base_losses(base: PreTrainedModel, task: Task, rows: Rows, settings: Setting
 def evaluate_merged(run: Run, model: TaskModel, before: Evaluation, prefix: str) -> dict[str, float]:
     """Return metrics of a merged model on the test rows; of its answers, which share differs from those before."""
     after = evaluate(model, run.task, run.test, run.settings, run.group, "test", before.step, run.generator)
-    values = {f"{prefix}_test_loss": after.metrics["loss"]}
+    seconds = after.seconds + (after.answer_seconds or 0.0)
+    values = {f"{prefix}_test_loss": after.metrics["loss"], f"{prefix}_evaluation_seconds": seconds}
     changed = answers_changed(before.predictions, after.predictions)
     if changed is not None:
         values |= {f"{prefix}_test_score": after.metrics["score"], f"{prefix}_answers_changed": changed}

@@ -113,12 +113,16 @@ def answer_all(model: LanguageModel, rows: Rows, generator: Generator, group: Gr
             head = [row, len(answer.tokens), int(answer.cut), int(answer.near_tie)]
             local[place, : 4 + len(answer.tokens)] = torch.tensor([*head, *answer.tokens])
         done += len(numbers)
-    settle(group.device)
-    seconds = time.monotonic() - began
-    slowest = group.gather(torch.tensor(seconds, dtype=torch.float64)).max().item()
+    slowest = seconds_since(began, group)
     gathered = group.gather_rows(local, len(rows), f"{where} rows were not answered")
     texts = tuple(text_of(row[4 : 4 + row[1]].tolist(), generator) for row in gathered)
     return GeneratedTexts(texts, gathered[:, 1], gathered[:, 2] == 1, gathered[:, 3] == 1, slowest)
+
+
+def seconds_since(began: float, group: Group) -> float:
+    """Return the slowest rank's seconds since it read `began`, with what its device had yet to do."""
+    settle(group.device)
+    return float(group.gather(torch.tensor(time.monotonic() - began, dtype=torch.float64)).max())
 
 
 def text_of(tokens: list[int], generator: Generator) -> str:

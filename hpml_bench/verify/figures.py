@@ -18,8 +18,13 @@ from hpml_bench.verify.folder import Evidence, Finding, RunFiles, failed
 
 SECONDS = 1e-6
 """Absolute, between a step's time and that of its ranks."""
-PHASES = ("first_step_seconds", "train_seconds", "evaluation_seconds", "inference_seconds")
-"""Phases that follow each other, within the wall time of a run."""
+PHASES = (
+    "first_step_seconds", "train_seconds", "evaluation_seconds", "validation_answer_seconds", "inference_seconds",
+    "test_answer_seconds",
+)  # fmt: skip
+"""Phases that follow each other, within a run's total time."""
+AFTER = ("merged_evaluation_seconds", "dequantized_evaluation_seconds")
+"""Phases behind them, within the wall time of a run."""
 ALWAYS = ("better",)
 """Fields of a metric that no version defined otherwise, in whatever words."""
 DEFINED = ("title", "over_ranks", *(field for field in DECISIVE if field != "grid"))
@@ -250,7 +255,7 @@ def rates(run: RunFiles) -> Iterator[str]:
 def wall_time(run: RunFiles) -> Iterator[str]:
     """Phases fit into the run's wall time."""
     record = run.record
-    spent = sum(record.metrics.get(name) or 0.0 for name in PHASES)
+    spent = sum(record.metrics.get(name) or 0.0 for name in (*PHASES, *AFTER))
     if spent > record.seconds:
         yield f"took {record.seconds:.4g} s, and its phases {spent:.4g} s"
     total, setup = (record.metrics.get(name) for name in ("total_seconds", "setup_seconds"))

@@ -48,6 +48,17 @@ def test_the_budget_adds_up(tmp_path: Path) -> None:
     assert "80 %" in found.notes[-1]
 
 
+def test_the_budget_shows_answers_where_they_are_timed(tmp_path: Path) -> None:
+    """Answers, and all evaluations after merging, have columns, and are in no rest."""
+    answers = {"validation_answer_seconds": 0.1, "test_answer_seconds": 0.2}
+    after = {"merged_evaluation_seconds": 0.3, "dequantized_evaluation_seconds": 0.1}
+    found = table(section("time-budget", load(tmp_path, runs(**PARTS | answers | after))))
+    assert found.columns[-4:] == ("validation answers (%)", "test answers (%)", "after merging (%)", "rest (%)")
+    assert found.values is not None
+    assert found.values[-1][1:] == pytest.approx((4, 40, 10, 50, 20, 10, 1, 2, 4, 3))
+    assert "87 %" in found.notes[-1]
+
+
 @pytest.mark.parametrize("missing", [None, 0.0])
 def test_no_budget_without_all_parts(tmp_path: Path, missing: float | None) -> None:
     """Runs that don't say how long they took to start, as torchrun's, are in no budget."""

@@ -26,12 +26,16 @@ CHANGED = _metric(
     "dequantized_answers_changed", "answers changed by merging in floats", "", "lower", ".1%",
     f"Share of the test rows that are answered otherwise {AFTER}.",
 )  # fmt: skip
+SECONDS = _metric(
+    "dequantized_evaluation_seconds", "evaluation, merged in floats", "s", "lower", ".2f",
+    f"The slowest rank's time for losses and answers of the test rows {AFTER}.", depends_on_machine=True,
+)  # fmt: skip
 
 
 class DequantizedProbe(Probe):
     """Evaluates a quantised language model again, merged in floats, where its method adds to weights."""
 
-    metrics = (LOSS, BYTES, SCORE, CHANGED)
+    metrics = (LOSS, BYTES, SCORE, CHANGED, SECONDS)
 
     def start(self, run: Run) -> None:
         from hpml_bench.training.quantization import is_quantized
@@ -43,7 +47,7 @@ class DequantizedProbe(Probe):
     def definitions(self) -> tuple[Metric, ...]:
         if not self.applies:
             return ()
-        return self.metrics if self.run.answers else (LOSS, BYTES)
+        return self.metrics if self.run.answers else (LOSS, BYTES, SECONDS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         if evaluation.phase == "test":

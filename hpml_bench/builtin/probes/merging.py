@@ -30,6 +30,10 @@ CHANGED = _metric(
     "merged_answers_changed", "answers changed by merging", "", "lower", ".1%",
     f"Share of the test rows that are answered otherwise {AFTER}.",
 )  # fmt: skip
+SECONDS = _metric(
+    "merged_evaluation_seconds", "evaluation after merging", "s", "lower", ".2f",
+    f"The slowest rank's time for losses and answers of the test rows {AFTER}.", depends_on_machine=True,
+)  # fmt: skip
 LOGITS = _metric(
     "merged_logit_difference", "largest logit difference", "", "lower", ".2e",
     "The largest absolute difference between the logits before and after merging, over the learnt tokens of the first "
@@ -40,13 +44,13 @@ LOGITS = _metric(
 class MergingProbe(Probe):
     """Evaluates a language model again after merging, where a method can be merged."""
 
-    metrics = (LOSS, SCORE, CHANGED, LOGITS)
+    metrics = (LOSS, SCORE, CHANGED, LOGITS, SECONDS)
     unmerged: Evaluation | None = None
 
     def definitions(self) -> tuple[Metric, ...]:
         if self.run.task.model_kind != "language_model":
             return ()
-        return self.metrics if self.run.answers else (LOSS, LOGITS)
+        return self.metrics if self.run.answers else (LOSS, LOGITS, SECONDS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         method = self.run.method

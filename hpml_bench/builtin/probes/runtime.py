@@ -44,12 +44,27 @@ METRICS = (
         "included; latency measurements and the start of processes lie outside.", over_ranks="max", phase="run",
     ),
 )  # fmt: skip
+ANSWERS = tuple(
+    _metric(
+        f"{split}_answer_seconds", f"{split} answers' time", "s", "lower", ".2f",
+        f"{when}, the slowest rank's time to answer all rows, by generation or choice. It is in neither the validation "
+        "nor the inference time, which are of losses.", over_steps=steps, phase=split,
+    )
+    for split, when, steps in (
+        ("validation", "Sum over the evaluations on the validation rows during training", "sum"),
+        ("test", "At the evaluation on the test rows", "once"),
+    )
+)  # fmt: skip
+"""Times of language models' answers."""
 
 
 class RuntimeProbe(Probe):
     """Reads the clock at the start and end of each phase."""
 
-    metrics = METRICS
+    metrics = (*METRICS, *ANSWERS)
+
+    def definitions(self) -> tuple[Metric, ...]:
+        return self.metrics if self.run.answers else METRICS
 
     def start(self, run: Run) -> None:
         super().start(run)
@@ -74,6 +89,9 @@ class RuntimeProbe(Probe):
         ]  # fmt: skip
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        if evaluation.answer_seconds is not None:
+            name = f"{evaluation.phase}_answer_seconds"
+            self.values[name] = self.values.get(name, 0.0) + evaluation.answer_seconds
         if evaluation.phase == "validation":
             self.values["evaluation_seconds"] += evaluation.seconds
         else:

@@ -375,7 +375,8 @@ GROUPS: Final = (
     Group(
         "inference", "Inference", "cost", "test pass, and latency of one example", ("inference",),
         ("inference_seconds", "inference_samples_per_second", "latency_ms_p50", "latency_ms_p99",
-         "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "first_token_ms_p50",
+         "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "validation_answer_seconds",
+         "test_answer_seconds", "first_token_ms_p50",
          "generated_tokens_per_second"),
         notes=_inference_notes,
         chart=lambda _: (
@@ -409,6 +410,7 @@ GROUPS: Final = (
 ELSEWHERE = frozenset({
     "first_step_seconds",  # the time budget
     "train_seconds_second_clock",  # a self-check
+    "merged_evaluation_seconds", "dequantized_evaluation_seconds",  # the time budget
     "frozen_bf16_percent",  # a note on the throughput
     "communication_ms", "communication_percent",  # scaling
     "nvml_used_setup_mb", "nvml_used_train_mb", "nvml_used_evaluation_mb",  # the glossary: of the whole device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from hpml_bench import statistics
@@ -15,12 +15,18 @@ from hpml_bench.report.tables import MISSING, Cell, cell, limits, number, sectio
 
 order = 66
 PARTS = {
-    "start": "first_step_seconds",
-    "training": "train_seconds",
-    "validation": "evaluation_seconds",
-    "test": "inference_seconds",
+    "start": ("first_step_seconds",),
+    "training": ("train_seconds",),
+    "validation": ("evaluation_seconds",),
+    "test": ("inference_seconds",),
 }
-"""Column and metric of the time budget."""
+"""Column and metrics of the time budget."""
+ANSWERS = {
+    "validation answers": ("validation_answer_seconds",),
+    "test answers": ("test_answer_seconds",),
+    "after merging": ("merged_evaluation_seconds", "dequantized_evaluation_seconds"),
+}
+"""The same of language models, where runs have them."""
 Pair = tuple[RunRecord, RunRecord]
 """Two runs of one method and seed."""
 Size = tuple[int, int]
@@ -41,14 +47,15 @@ def _time_budget(results: Results) -> Section | None:
     timed = [run for runs in by_method.values() for run in runs]
     if not timed:
         return None
-    rows = [[method, *_parts(runs)] for method, runs in by_method.items() if runs]
-    rows.append(["all", *_parts(timed)])
-    columns = ["method", "runs", "wall time (s)", *(f"{part} (%)" for part in PARTS), "rest (%)"]
-    spent = sum(run.metrics[metric] or 0.0 for run in timed for part, metric in PARTS.items() if part != "start")
+    parts = PARTS | {part: metrics for part, metrics in ANSWERS.items() if any(_spent(run, metrics) for run in timed)}
+    rows = [[method, *_parts(runs, parts)] for method, runs in by_method.items() if runs]
+    rows.append(["all", *_parts(timed, parts)])
+    columns = ["method", "runs", "wall time (s)", *(f"{part} (%)" for part in parts), "rest (%)"]
+    spent = sum(_spent(run, metrics) for run in timed for part, metrics in parts.items() if part != "start")
     notes = [
         "Wall time as the sweep saw it, summed over the compared runs in one environment. Start: from the launch of "
-        "the processes to the first training step. Rest: probes that measure after training (latency, saved size), "
-        "logging, writing, and the end of the processes.",
+        "the processes to the first training step. Rest: probes that measure after training (latency, forgetting, "
+        "saved size), logging, writing, and the end of the processes.",
         f"Training and evaluation are {number(100 * spent / sum(run.seconds for run in timed), '.0f')} % of it.",
     ]
     budget = table("time_budget", "Where the time of the runs went", columns, rows, notes)
@@ -57,13 +64,17 @@ def _time_budget(results: Results) -> Section | None:
 
 
 def _timed(record: RunRecord) -> bool:
-    return bool(record.seconds) and all(record.metrics.get(metric) for metric in PARTS.values())
+    return bool(record.seconds) and all(_spent(record, metrics) for metrics in PARTS.values())
 
 
-def _parts(records: Sequence[RunRecord]) -> list[Cell]:
+def _spent(record: RunRecord, metrics: Sequence[str]) -> float:
+    return sum(record.metrics.get(metric) or 0.0 for metric in metrics)
+
+
+def _parts(records: Sequence[RunRecord], parts: Mapping[str, Sequence[str]]) -> list[Cell]:
     """Return number of runs, wall time, and the parts' percentages of it."""
     wall = sum(record.seconds for record in records)
-    shares = [100 * sum(run.metrics[metric] or 0.0 for run in records) / wall for metric in PARTS.values()]
+    shares = [100 * sum(_spent(run, metrics) for run in records) / wall for metrics in parts.values()]
     return [cell(len(records), "d"), cell(wall, ".1f"), *(cell(share, ".1f") for share in (*shares, 100 - sum(shares)))]
 
 

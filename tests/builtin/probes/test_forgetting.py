@@ -165,6 +165,7 @@ def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     assert found["merged_test_loss"] == pytest.approx(before.metrics["loss"], rel=1e-4)
     assert found["merged_test_score"] == before.metrics["score"]
     assert found["merged_answers_changed"] == 0
+    assert found["merged_evaluation_seconds"] > 0
     assert 0 < found["merged_logit_difference"] < 1e-4
 
 
@@ -203,7 +204,7 @@ def test_logits_are_compared_up_to_a_number_of_them(
 
 
 def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
-    """Loss and logits; score and answers besides where answers are generated, and where choices are compared."""
+    """Loss, logits and time; score and answers besides where answers are generated, and where choices are compared."""
     lines = [
         json.dumps({"prompt": f"w{i} w{i + 1}", "completion": f" w{i % 3}", "choices": [" w0", " w1", " w2"]})
         for i in range(100)
@@ -211,9 +212,9 @@ def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
     (text_folder / "choices.jsonl").write_text("\n".join(lines) + "\n")
     choices = {"name": "text_files", "options": {"train": f"path:{text_folder / 'choices.jsonl'}"}}
     for options, changes, count in (
-        ({}, {}, 2),
-        ({"scorer": "exact", "max_new_tokens": 2}, {}, 4),
-        ({"scorer": "choice"}, {"dataset": choices}, 4),
+        ({}, {}, 3),
+        ({"scorer": "exact", "max_new_tokens": 2}, {}, 5),
+        ({"scorer": "choice"}, {"dataset": choices}, 5),
     ):
         trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options, **changes)
         trainer.train()

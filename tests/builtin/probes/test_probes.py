@@ -107,6 +107,17 @@ def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.Monke
     assert probe.stop() == pytest.approx(expected)
 
 
+def test_times_of_answers_stand_beside_those_of_losses(run: Run) -> None:
+    """Two validations that answer and one that does not, then the test rows; without answers there is no time."""
+    probe = started(runtime.RuntimeProbe, run)
+    for phase, seconds in (("validation", None), ("validation", 2.0), ("validation", 3.0), ("test", 7.0)):
+        probe.after_eval(replace(evaluation(phase, 0.5), answer_seconds=seconds))
+    found = probe.stop()
+    assert (found["validation_answer_seconds"], found["test_answer_seconds"]) == (5.0, 7.0)
+    assert found["evaluation_seconds"] == 1.5
+    assert not [metric for metric in probe.definitions() if "answer" in metric.name]  # of a task without answers
+
+
 def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
     """Norms 3 and 5 give 4; per root of the 4 + 25 trained parameters, 4 / sqrt(29)."""
     probe = started(gradient.GradientProbe, run)
