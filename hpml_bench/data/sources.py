@@ -25,6 +25,7 @@ from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 
 log = logging.getLogger(__name__)
@@ -274,7 +275,7 @@ def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
 def _from_gguf(file: Path) -> Path:
     """Return a folder with the weights as float32 safetensors, and the tokenizer; converted once, as it is slow."""
     if find_spec("gguf") is None:
-        raise UserError(f"{file}: GGUF weights need one more package: pip install 'hpml-bench[gguf]'")
+        raise UserError(f"{file}: GGUF weights need one more package: {install_extras('gguf')}")
     target = cache_folder() / "converted" / f"{file.stem}-{file_sha256(file)[:16]}"
     with locked(target):
         if not target.is_dir():

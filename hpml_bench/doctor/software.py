@@ -12,21 +12,18 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import metadata, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.doctor.machine import Result
 from hpml_bench.system import network
+from hpml_bench.system.packages import PACKAGE, install_extras, installed, lacks, requirements
 
 if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
     from hpml_bench.suite.registry import Kind
 
-PACKAGE = "hpml-bench"
 PURPOSES = {
     "gguf": "models in GGUF files",
     "quant": "qlora, quantization and adamw_8bit",
@@ -63,7 +60,7 @@ def dependencies() -> Result:
     """Compare the versions of dependencies with the lower bounds."""
     needed = requirements()[""]
     missing = [need for need in needed if installed(need) is None]
-    old = [need for need in needed if need not in missing and _lacks(need)]
+    old = [need for need in needed if need not in missing and lacks(need)]
     if missing or old:
         bad = any(need.name not in DISPENSABLE for need in missing)
         found = ", ".join(
@@ -77,13 +74,11 @@ def dependencies() -> Result:
 def extras() -> Result:
     """Say which extras are missing or too old, and what they are for."""
     known = requirements()
-    lacking = sorted(extra for extra in PURPOSES if any(map(_lacks, known.get(extra, ()))))
+    lacking = sorted(extra for extra in PURPOSES if any(map(lacks, known.get(extra, ()))))
     if not lacking:
         return Result("ok", f"all are installed: {', '.join(PURPOSES)}")
     found = ", ".join(f"{extra} (for {PURPOSES[extra]})" for extra in lacking)
-    return Result(
-        "warn", f"not installed: {found}", f"if you need them: pip install '.[{','.join(lacking)}]' in the clone"
-    )
+    return Result("warn", f"not installed: {found}", f"if you need them: {install_extras(*lacking)}")
 
 
 def quickstart() -> Result:
@@ -95,35 +90,6 @@ def quickstart() -> Result:
     settings = resolve_suite(load_suite("quickstart")).settings
     weight_files(fetch(settings.backbone).folder_or_file)
     return Result("ok", f"the suite and its model are complete; {settings.world_size} processes on {settings.device}")
-
-
-def requirements() -> dict[str, list[Requirement]]:
-    """Return extra, or "" -> packages that the metadata names; PackageNotFoundError where we aren't installed."""
-    from packaging.requirements import Requirement
-
-    found: dict[str, list[Requirement]] = {}
-    for need in map(Requirement, metadata(PACKAGE).get_all("Requires-Dist", [])):
-        extra = re.search(r"extra == \"(\w+)\"", str(need.marker or ""))
-        found.setdefault(extra[1] if extra else "", []).append(need)
-    return found
-
-
-def installed(need: Requirement) -> str | None:
-    """Return the installed version of a package; None where it is missing."""
-    try:
-        return version(need.name)
-    except PackageNotFoundError:
-        return None
-
-
-def _lacks(need: Requirement) -> bool:
-    """Return whether a package is missing or too old; a nightly or local build counts as its release."""
-    from packaging.version import InvalidVersion, Version
-
-    found = installed(need)
-    with suppress(InvalidVersion):
-        return found is None or not need.specifier.contains(Version(found).base_version)
-    return False
 
 
 def torch() -> Result:

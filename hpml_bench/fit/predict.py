@@ -36,6 +36,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
 
@@ -207,7 +208,7 @@ class Predictor:
         if found is None:
             if can_quantise():
                 return "no smaller micro-batch, checkpointing, 4-bit weights, shorter texts or fewer ranks make it fit"
-            untried = "4-bit weights were not tried: pip install 'hpml-bench[quant]'"
+            untried = f"4-bit weights were not tried: {install_extras('quant')}"
             return f"no smaller micro-batch, checkpointing, shorter texts or fewer ranks make it fit; {untried}"
         freeing = f" and {FREEING}" if keeps_freed(found.settings) else ""
         need = found.footprint.peak + self.limit(found.settings).outside

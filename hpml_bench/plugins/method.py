@@ -13,6 +13,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, QuantizationSpec, Settings
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +134,6 @@ def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | No
     chosen = method.quantization or settings.quantization
     if chosen is not None and not can_quantise():
         raise UserError(
-            f"a backbone in {chosen.name} needs one more package, for {method.title}: pip install 'hpml-bench[quant]'"
+            f"a backbone in {chosen.name} needs one more package, for {method.title}: {install_extras('quant')}"
         )
     return chosen

@@ -23,6 +23,7 @@ from hpml_bench.starter.model import Model
 from hpml_bench.starter.rows import Data, Learnt
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -291,7 +292,7 @@ def _scorer(view: View) -> Entry:
         return Entry(
             "scorer", "rouge_l", (f"{what} rouge_l compares their longest common subsequence; f1 their words.",)
         )
-    more = "rouge_l, which respects their order, needs pip install 'hpml-bench[rouge]'"
+    more = f"rouge_l, which respects their order, needs {install_extras('rouge')}"
     return Entry("scorer", "f1", (f"{what} f1 compares their words; {more}.",))
 
 

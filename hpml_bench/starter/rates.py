@@ -114,7 +114,7 @@ def language_recipe(parameters: int) -> Recipe:
             ),
             Published(
                 "qlora",
-                "as lora does, on weights in 4 bits: less memory. Needs pip install 'hpml-bench[quant]'",
+                "as lora does, on weights in 4 bits: less memory. Needs the package bitsandbytes",
                 f"{source}; {rank}",
                 lora,
                 options=options,

@@ -32,6 +32,7 @@ from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.sweep.resolve import MeasuredSettings, Measurements, resolve
 from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import digest
 from hpml_bench.training.request import RunRequest
@@ -262,7 +263,7 @@ def open_storage(folder: Path) -> BaseStorage:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
-        raise UserError("tune needs Optuna, which is not installed: pip install 'hpml-bench[tune]'") from None
+        raise UserError(f"tune needs Optuna, which is not installed: {install_extras('tune')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / "journal.log"
     # The lock of a killed process: by the lock on the results folder no other process works here.

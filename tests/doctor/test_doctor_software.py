@@ -26,7 +26,7 @@ from hpml_bench.doctor import software
 from hpml_bench.doctor.checks import run_checks
 from hpml_bench.doctor.machine import Result
 from hpml_bench.suite import registry
-from hpml_bench.system import child, gpus
+from hpml_bench.system import child, gpus, packages
 from hpml_bench.system.errors import UserError
 from hpml_bench.training import torch_report
 
@@ -62,8 +62,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return found[name]
 
     lists = {"Requires-Dist": NEEDS, "Classifier": CLASSIFIERS}
-    monkeypatch.setattr(software, "version", version)
-    monkeypatch.setattr(software, "metadata", lambda _: SimpleNamespace(get_all=lambda key, _: lists[key]))
+    for module in (software, packages):
+        monkeypatch.setattr(module, "version", version)
+        monkeypatch.setattr(module, "metadata", lambda _: SimpleNamespace(get_all=lambda key, _: lists[key]))
     return found
 
 
@@ -71,7 +72,7 @@ def test_all_requirements_of_the_project_are_understood() -> None:
     """Name, lower bound and extra of each, as pyproject.toml has them: none is left out; each extra has a purpose."""
     lines = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     expected = {(*re.fullmatch(r"(.+)(>=.+)", line).groups(), extra) for extra in lines for line in lines[extra]}
-    found = software.requirements()
+    found = packages.requirements()
     assert {(need.name, str(need.specifier), extra) for extra in found for need in found[extra]} == expected
     assert set(software.PURPOSES) == set(PROJECT["optional-dependencies"]) - {"dev"}
     assert set(software.DISPENSABLE) <= {need.name for need in found[""]}
@@ -107,7 +108,7 @@ def test_an_extra_that_is_missing_or_old(installed: dict[str, str]) -> None:
     line = only(software.extras)
     assert line.state == "warn"
     assert line.finding == "not installed: gguf (for models in GGUF files), tune (for the command tune)"
-    assert line.advice.endswith("pip install '.[gguf,tune]' in the clone")
+    assert line.advice.endswith("pip install 'gguf>=0.17.1' 'optuna>=4.0'")
 
 
 def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +128,7 @@ def test_a_clone_that_is_not_installed(installed: dict[str, str], monkeypatch: p
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(software, "metadata", none)
+    monkeypatch.setattr(packages, "metadata", none)
     assert [line.state for line in run_checks((software.python, software.dependencies, software.extras))] == [
         "warn"
     ] * 3

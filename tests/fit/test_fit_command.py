@@ -99,7 +99,7 @@ def test_advice_names_the_package_that_is_missing(suite: Path, monkeypatch: pyte
     monkeypatch.setattr("hpml_bench.fit.predict.advise", lambda *_: None)
     done = fit(str(suite), "--methods", "full", "--memory", str(COMMAND + 1))
     assert done.exit_code == 1, done.output
-    assert "4-bit weights were not tried: pip install 'hpml-bench[quant]'" in " ".join(done.stdout.split())
+    assert "4-bit weights were not tried: pip install 'bitsandbytes" in " ".join(done.stdout.split())
 
 
 def test_memory_that_a_cpu_keeps_is_told_where_it_is_too_much(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_without_its_package_a_scorer_is_only_named(
     rows = [{"prompt": text, "completion": "the bank rose again and won"} for text in starters.texts(60)]
     text = text_of(llama, starters.jsonl(tmp_path / "a.jsonl", rows))
     assert "scorer: f1" in text
-    assert "pip install 'hpml-bench[rouge]'" in text
+    assert "pip install 'rouge-score" in text
 
 
 def test_the_end_of_a_prompt_is_shown(made: dict[str, Path]) -> None:

@@ -30,6 +30,7 @@ from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system import job as jobs
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 from hpml_bench.system.signals import SIGNALS
 from hpml_bench.system.text import utc_now
 
@@ -72,7 +73,7 @@ class Ray(Engine):
     @classmethod
     def lacks(cls) -> str | None:
         missing = importlib.util.find_spec("ray") is None
-        return "Ray needs one more package; pip install 'hpml-bench[ray]'" if missing else None
+        return f"Ray needs one more package; {install_extras('ray')}" if missing else None
 
     def check(self) -> None:
         """Connect to the cluster, and refuse one without a node that has the resources of a job."""

@@ -13,6 +13,7 @@ from hpml_bench.plugins.optimizer import Groups, Optimizer
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class AdamW8bit(Optimizer):
         if tuple(map(int, re.findall(r"\d+", installed)[:2])) < LOWEST:
             raise UserError(
                 f"the optimizer adamw_8bit needs bitsandbytes {'.'.join(map(str, LOWEST))} or newer, and "
-                f"{installed or 'none'} is installed: pip install 'hpml-bench[quant]', or choose another optimizer"
+                f"{installed or 'none'} is installed: {install_extras('quant')}, or choose another optimizer"
             )
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:

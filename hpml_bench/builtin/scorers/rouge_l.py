@@ -9,6 +9,7 @@ from typing import Any
 
 from hpml_bench.plugins.scorer import Scorer
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.packages import install_extras
 
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
 """Beginnings of the Unicode names of characters of scripts without spaces between words."""
@@ -34,7 +35,7 @@ class RougeL(Scorer):
         try:
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
-            raise UserError("the scorer rouge_l needs one more package: pip install 'hpml-bench[rouge]'") from None
+            raise UserError(f"the scorer rouge_l needs one more package: {install_extras('rouge')}") from None
         return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=words))
 
     def check(self) -> None:

@@ -148,7 +148,7 @@ def test_a_guess_is_the_entropy_of_the_tokens() -> None:
 def test_a_scorer_without_its_package_is_refused_at_once(task_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the preparation, with what to install."""
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    with pytest.raises(UserError, match=r"pip install 'hpml-bench\[rouge\]'"):
+    with pytest.raises(UserError, match=r"pip install 'rouge-score"):
         prepare(settings_of(task_folder, {"scorer": "rouge_l"}))
 
 
