@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compare", "load_results", "load_trained", "run_suite"]
+__all__ = ["compare", "load_results", "load_trained", "predict", "run_suite"]
 
 
 def run_suite(
@@ -146,6 +146,21 @@ def load_trained(folder: str | Path) -> Any:
         hpml_bench.system.errors.UserError: the folder has no such model, or its base model isn't available.
 
     """
-    from hpml_bench.training.saving import load_trained as load
+    from hpml_bench.training.saving import load_saved
 
-    return load(Path(folder))
+    return load_saved(Path(folder)).model
+
+
+def predict(folder: str | Path, texts: Sequence[str]) -> list[Any]:
+    """Return the answers of a run that `hpml-bench run --save` wrote to texts, prepared as those of the run were.
+
+    A class's name for each text, a number, or the words with their tags, [(word, tag), ...]. A language model is loaded
+    by transformers' own pipeline("text-generation"), which has the saved chat template.
+
+    Raises:
+        hpml_bench.system.errors.UserError: as `load_trained`, or the run's task answers no bare texts.
+
+    """
+    from hpml_bench.training.saved_model import predict as answers
+
+    return answers(Path(folder), texts)

@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
 
 SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
 """Groups of metrics on a card."""
+ENCODER = "encoder"
+PIPELINES = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+}
+PIPELINE = (
+    "from hpml_bench import predict",
+    'predict("FOLDER", ["a text", "another"])  # as the run answers: names of classes, numbers, or words with tags',
+    "from transformers import pipeline",
+    'answer = pipeline("{}", model="FOLDER", trust_remote_code=True)  # FOLDER/saved_model.py imports hpml_bench',
+    "# the encoder alone, without the trained head:",
+)
 LOADS = {
     "adapter_config.json": (
         "from peft import PeftModel",
@@ -27,7 +40,16 @@ LOADS = {
 
 def write_card(record: RunRecord, folder: Path) -> None:
     """Write README.md beside a saved model."""
-    loads = [line for file, lines in LOADS.items() if (folder / file).exists() for line in lines]
+    name = PIPELINES.get(make_task(record.spec.settings.task).auto_class or "")
+    encoder = folder / ENCODER if name else folder
+    loads = [
+        line.replace("FOLDER", f"FOLDER/{ENCODER}" if name else "FOLDER")
+        for file, lines in LOADS.items()
+        if (encoder / file).exists()
+        for line in lines
+    ]
+    if name:
+        loads = [line.format(name) for line in PIPELINE] + loads
     (folder / "README.md").write_text(card(record, loads), encoding="utf-8")
 
 

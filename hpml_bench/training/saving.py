@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import make_task
+from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
@@ -30,6 +31,14 @@ TENSORS = "trained.safetensors"
 RUN = "run_spec.json"
 FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "use another method to keep its result"}
 """Initialisations of LoRA that can't be repeated, and what to do instead."""
+ENCODER = "encoder"
+"""Folder of the encoder under a head, as transformers or PEFT loads it."""
+IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
+    from hpml_bench.training.saved_model import SavedConfig, {own}
+except ImportError as error:
+    raise ImportError("this model needs hpml-bench, which is installed from its clone") from error
+"""
+"""Code beside a saved model, which transformers runs where `trust_remote_code` allows it."""
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Names of the types that can be trained, in the order in which their tensors lie in a file."""
 ALIGNMENT = 8
@@ -39,23 +48,28 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     """Write every trained tensor by name, and the files that other programs read.
 
     These are PEFT's adapter files for its models, else the whole model where its own weights were trained; and the
-    tokenizer with the chat template of the training.
+    tokenizer with the chat template of the training. An encoder under a head lies in a folder of its own: beside the
+    tokenizer, transformers' pipelines would load it and put a random head on. There they find our class instead.
     """
+    task = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts)
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
+    parts = folder if task.auto_class is None else folder / ENCODER
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     save_file({name: weight.detach().cpu().contiguous().clone() for name, weight in trained.items()}, folder / TENSORS)
-    if not method.save(encoder, folder):
+    if not method.save(encoder, parts):
         if isinstance(encoder, PeftModel):
-            encoder.save_pretrained(str(folder), save_embedding_layers=False)
+            encoder.save_pretrained(str(parts), save_embedding_layers=False)
         elif isinstance(encoder, PreTrainedModel) and _is_whole(encoder):
-            encoder.save_pretrained(folder)
-    _amend(folder / "config.json", {"use_cache": True})  # which training switches off
+            encoder.save_pretrained(parts)
+    _amend(parts / "config.json", {"use_cache": True})  # which training switches off
     if spec.settings.backbone.startswith("hub:"):
         repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
         base = {"base_model_name_or_path": repository, "revision": prepared.digests.revision}
-        _amend(folder / "adapter_config.json", base)
-    _save_tokenizer(spec, prepared, folder)
+        _amend(parts / "adapter_config.json", base)
+    _save_tokenizer(spec, prepared, task, folder)
+    if task.auto_class is not None:
+        write_class(task, folder)
     facts = {
         "spec": spec.model_dump(mode="json"),
         "label_names": prepared.label_names,
@@ -65,7 +79,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
+def _save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) -> None:
     backbone = Path(prepared.backbone)
     if not (backbone / "tokenizer.json").exists():
         return
@@ -77,7 +91,7 @@ def _save_tokenizer(spec: RunSpec, prepared: Prepared, folder: Path) -> None:
         generation = folder / "generation_config.json"
         generation.write_text(json.dumps({**_read(generation), **ends}, indent=2) + "\n")
     encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
-    template = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts).chat_template(encoder)
+    template = task.chat_template(encoder)
     if template is not None and template != encoder.tokenizer.chat_template:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
         _amend(folder / "tokenizer_config.json", {"chat_template": template})
@@ -102,8 +116,33 @@ def _is_whole(encoder: nn.Module) -> bool:
     return set(encoder.state_dict()) <= set(fresh.state_dict())  # BERT's class has a pooler besides
 
 
-def load_trained(folder: Path) -> TaskModel:
-    """Return the model of a run that `save_trained` wrote, in evaluation mode; the base model comes from its source.
+def write_class(task: Task, folder: Path) -> None:
+    """Write what transformers needs to find our class, with the names of the labels, in place of a model of its own."""
+    names = dict(enumerate(task.label_names)) or {0: "LABEL_0"}
+    own = f"SavedModel{str(task.auto_class).removeprefix('AutoModel')}"
+    config = {
+        "model_type": "hpml_bench",
+        "architectures": [own],
+        "auto_map": {"AutoConfig": "saved_model.SavedConfig", str(task.auto_class): f"saved_model.{own}"},
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+        "problem_type": None if task.label_names else "regression",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "saved_model.py").write_text(IMPORT.format(own=own), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run that `save_trained` wrote."""
+
+    model: TaskModel
+    task: Task
+    spec: RunSpec
+
+
+def load_saved(folder: Path) -> Saved:
+    """Return a run that `save_trained` wrote, its model in evaluation mode; the base model comes from its source.
 
     Raises:
         UserError: the folder holds no such run, or its base model isn't available.
@@ -133,7 +172,7 @@ def load_trained(folder: Path) -> TaskModel:
     with torch.no_grad():
         for name, tensor in tensors.items():
             built[name].copy_(tensor)
-    return model.eval()
+    return Saved(model.eval(), task, spec)
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
 
 from helpers import language_models, tiny
 from hpml_bench import load_trained
@@ -253,10 +253,10 @@ def test_a_classifier_loads_with_its_head(method: str, model_folders: dict[str, 
         expected = model.eval()(ids, mask)
         assert torch.equal(load_trained(tmp_path)(ids, mask), expected)
         if method in {"adapter", "head"}:
-            assert not (tmp_path / "config.json").exists()
+            assert not (tmp_path / "encoder" / "config.json").exists()
             return
-        base = AutoModel.from_pretrained(tmp_path if method == "full" else model_folders["bare"])
-        loaded = base if method == "full" else PeftModel.from_pretrained(base, tmp_path)
+        base = AutoModel.from_pretrained(tmp_path / "encoder" if method == "full" else model_folders["bare"])
+        loaded = base if method == "full" else PeftModel.from_pretrained(base, tmp_path / "encoder")
         states = [part.eval()(input_ids=ids, attention_mask=mask)[0] for part in (loaded, model.encoder)]
         assert_close(*states)
 
@@ -273,8 +273,55 @@ def test_a_whole_encoder_loads_without_its_pooler(tmp_path: Path) -> None:
     save_trained(model, made, spec, prepared(tmp_path / "bert", label_names=tuple("abc")), tmp_path / "saved")
     ids, mask, _ = language_models.texts()
     with torch.no_grad():
-        parts = (AutoModel.from_pretrained(tmp_path / "saved").eval(), model.encoder)
+        parts = (AutoModel.from_pretrained(tmp_path / "saved" / "encoder").eval(), model.encoder)
         assert_close(*(part(input_ids=ids, attention_mask=mask)[0] for part in parts))
+
+
+@pytest.mark.parametrize(("task", "method", "pipe"), [
+    ("sequence_classification", "lora", "text-classification"),
+    ("regression", "adapter", "text-classification"),
+    ("token_classification", "full", "token-classification"),
+])  # fmt: skip
+def test_a_saved_classifier_answers_as_the_run_did(task: str, method: str, pipe: str, tmp_path: Path) -> None:
+    """`predict` and transformers' pipeline give the recorded predictions, by name; without our code there is none."""
+    from hpml_bench import predict
+    from hpml_bench.data.prepare import prepare
+    from hpml_bench.plugins.rows import Rows
+
+    settings = tiny.task_settings(tmp_path, task, rows=120, steps=4, max_length=8, world_size=1)
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    suite = {"description": "Words.", "seeds": 1, "settings": values, "methods": {method: {"lr": 1e-2}}}
+    (tmp_path / "words.yaml").write_text(yaml.safe_dump(suite))
+    saved = tmp_path / "saved"
+    command = ["run", method, str(tmp_path / "words.yaml"), "--save", str(saved), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*command, "--wandb", "off"])
+    assert done.exit_code == 0, done.output
+
+    (path,) = tmp_path.glob("out/words/*/run.json")
+    record, stored = load_record(path), read_predictions(path.parent)
+    ready = prepare(record.spec.settings)
+    test, tokenizer = Rows(Path(ready.data) / "test", 0), AutoTokenizer.from_pretrained(str(saved))
+    texts = [tokenizer.decode(test.tokens(int(index))[:-1]) for index in stored.index]
+    texts = [f"{text} w7 w8" if len(text.split()) == 7 and task != "token_classification" else text for text in texts]
+    answers = predict(saved, texts)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        pipeline(pipe, model=str(saved), trust_remote_code=False)
+    found = pipeline(pipe, model=str(saved), trust_remote_code=True)
+    if task == "token_classification":
+        tags = [[ready.label_names[tag] for tag in row] for row in stored.prediction]
+        assert [[tag for _, tag in row] for row in answers] == tags
+        assert [[(token["word"], token["entity"]) for token in row] for row in found(texts)] == [
+            [pair for pair in row if pair[1] != "O"] for row in answers
+        ]
+    elif task == "regression":
+        assert answers == pytest.approx(stored.prediction, rel=1e-5)
+        assert [row["score"] for row in found(texts)] == pytest.approx(answers, rel=1e-5)
+    else:
+        assert answers == [ready.label_names[index] for index in stored.prediction]
+        assert [row["label"] for row in found(texts)] == answers
+        assert len(set(answers)) > 1
+    card = (saved / "README.md").read_text()
+    assert f'pipeline("{pipe}", model="FOLDER", trust_remote_code=True)' in card
 
 
 # From the command line

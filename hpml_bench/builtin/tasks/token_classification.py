@@ -37,6 +37,7 @@ class TokenClassification(Task):
     title = "Token classification"
     target = "tags"
     columns = ("tags", "words")
+    auto_class = "AutoModelForTokenClassification"
     headline = "test_f1"
     metrics = (
         *loss_metrics("nats", "Cross-entropy a word"),

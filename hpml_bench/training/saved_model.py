@@ -1,0 +1,122 @@
+"""Saved runs with a head of ours: answers to texts, and classes by which transformers' pipelines load them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.tokenizer import Encoder, end_id, load_tokenizer
+from hpml_bench.system.errors import UserError
+from hpml_bench.training.saving import Saved, load_saved
+
+BATCH = 32
+
+
+def predict(folder: Path, texts: Sequence[str]) -> list[Any]:
+    """Return the answers of a saved run to texts: names of classes, numbers, or words with their tags.
+
+    Raises:
+        UserError: the folder holds no saved run, or its task answers no bare texts.
+
+    """
+    saved = load_saved(folder)
+    if saved.task.auto_class is None:
+        raise UserError(f"{folder}: is no classifier; load it with transformers' pipeline or with load_trained")
+    encoder = Encoder(load_tokenizer(folder), saved.spec.settings.max_length, None, str(folder))
+    parts = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+    return [answer for part in parts for answer in _answers(saved, encoder, part)]
+
+
+@torch.no_grad()
+def _answers(saved: Saved, encoder: Encoder, texts: list[str]) -> Iterator[Any]:
+    words = [text.split() for text in texts]
+    blank = [0] * len(texts)
+    tags = [[0] * len(row) for row in words]
+    rows = saved.task.encode({"text": texts, "label": blank, "words": words, "tags": tags}, encoder)
+    ids, mask = padded([torch.tensor(row) for row in rows["input_ids"]])
+    labels = [torch.tensor(label) for label in rows["label"]]
+    found = saved.task.predict(saved.model(ids, mask), torch.stack(labels) if labels[0].dim() == 0 else ids)
+    names = saved.task.label_names
+    for row, label, own in zip(found, labels, words, strict=True):
+        if label.dim():
+            places = (label != IGNORE_INDEX).nonzero().flatten()
+            yield [(word, names[int(row[place])]) for word, place in zip(own, places, strict=False)]
+        else:
+            yield names[int(row)] if names else float(row)
+
+
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return token ids [B, L] of rows, padded on the right, and their mask."""
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return pad_sequence(list(rows), batch_first=True), mask
+
+
+class SavedConfig(PretrainedConfig):  # type: ignore[misc]
+    """Configuration of a saved run for transformers: the names of the labels."""
+
+    model_type = "hpml_bench"
+
+
+class _SavedModel(PreTrainedModel):  # type: ignore[misc]
+    """A saved run as a model of transformers; texts come from the tokenizer saved beside it."""
+
+    config_class = SavedConfig
+    saved: Saved
+    trained: TaskModel
+    end: int | None
+    """Token that the run appended to each text."""
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *_: Any, config: Any = None, **__: Any) -> Self:
+        """Load base model, method and head from a local folder as `load_trained` does, in the run's own precision."""
+        model: Self = cls(config or SavedConfig.from_pretrained(folder))
+        model.saved = load_saved(Path(folder))
+        model.trained = model.saved.model  # a module: `to` moves it
+        model.end = end_id(load_tokenizer(Path(folder)))
+        model.eval()
+        return model
+
+    def outputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return the head's outputs for texts as the run prepared them: padded on the right, ended, cut at the end."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [self._prepared(row[own.bool()]) for row, own in zip(input_ids, mask, strict=True)]
+        outputs: Tensor = self.trained(*padded(rows))
+        return outputs
+
+    def _prepared(self, row: Tensor) -> Tensor:
+        row = row if self.end is None else torch.cat([row, row.new_tensor([self.end])])
+        most = self.saved.spec.settings.max_length
+        return row if len(row) <= most else torch.cat([row[: most - 1], row[-1:]])
+
+
+class SavedModelForSequenceClassification(_SavedModel):
+    """Classes' logits, or a number, for each text."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
+        outputs = self.outputs(input_ids, attention_mask)
+        if self.config.problem_type == "regression":
+            outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
+        return SequenceClassifierOutput(logits=outputs)
+
+
+class SavedModelForTokenClassification(_SavedModel):
+    """Tags' logits for each token; a word's are those of its first token (`aggregation_strategy="first"`)."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> TokenClassifierOutput:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if int(mask.sum(1).max()) + (self.end is not None) > self.saved.spec.settings.max_length:
+            raise UserError(f"a text has more tokens than the run's max_length {self.saved.spec.settings.max_length}")
+        outputs = self.outputs(input_ids, mask)
+        logits = outputs.new_zeros(*input_ids.shape, outputs.shape[-1])
+        for row, own, found in zip(logits, mask, outputs, strict=True):
+            row[own.bool()] = found[: int(own.sum())]
+        return TokenClassifierOutput(logits=logits)
