@@ -163,8 +163,8 @@ class Task(ABC):
     """Whether scores are 0 or 1, right or wrong: McNemar's test is for these."""
     model_kind: ClassVar[Literal["encoder", "language_model"]] = "encoder"
     """Model that methods change: a bare backbone, on which the task puts a head, or a whole causal language model."""
-    auto_class: ClassVar[str | None] = None
-    """Class of transformers that its pipeline loads a model of this task with; None where ours fits none."""
+    pipeline: ClassVar[tuple[str, ...]] = ()
+    """Pipeline of transformers for a model of this task with our head, and the class that it loads models with."""
     max_length: ClassVar[int] = MAX_LENGTH
     """Default of the setting of this name."""
     most_validation_rows: ClassVar[int] = 500

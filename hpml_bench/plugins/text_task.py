@@ -19,7 +19,7 @@ class TextTask(Task):
     """A task with one label per text: a linear head reads one pooled hidden state of the encoder."""
 
     columns = ("label", "text")
-    auto_class = "AutoModelForSequenceClassification"
+    pipeline = ("text-classification", "AutoModelForSequenceClassification")
 
     class Options(Frozen):
         """Input of the head."""

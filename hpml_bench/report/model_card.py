@@ -14,17 +14,13 @@ from hpml_bench.system.text import sanitize
 SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")
 """Groups of metrics on a card."""
 ENCODER = "encoder"
-PIPELINES = {
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForTokenClassification": "token-classification",
-}
 PIPELINE = (
     "from hpml_bench import predict",
     'predict("FOLDER", ["a text", "another"])  # as the run answers: names of classes, numbers, or words with tags',
     "from transformers import pipeline",
     'answer = pipeline("{}", model="FOLDER", trust_remote_code=True)  # FOLDER/saved_model.py imports hpml_bench',
-    "# the encoder alone, without the trained head:",
 )
+ALONE = "# the encoder alone, without the trained head:"
 LOADS = {
     "adapter_config.json": (
         "from peft import PeftModel",
@@ -40,16 +36,12 @@ LOADS = {
 
 def write_card(record: RunRecord, folder: Path) -> None:
     """Write README.md beside a saved model."""
-    name = PIPELINES.get(make_task(record.spec.settings.task).auto_class or "")
-    encoder = folder / ENCODER if name else folder
-    loads = [
-        line.replace("FOLDER", f"FOLDER/{ENCODER}" if name else "FOLDER")
-        for file, lines in LOADS.items()
-        if (encoder / file).exists()
-        for line in lines
-    ]
-    if name:
-        loads = [line.format(name) for line in PIPELINE] + loads
+    pipeline = make_task(record.spec.settings.task).pipeline
+    parts = f"FOLDER/{ENCODER}" if pipeline else "FOLDER"
+    files = [file for file in LOADS if Path(parts.replace("FOLDER", str(folder)), file).exists()]
+    loads = [line.replace("FOLDER", parts) for file in files for line in LOADS[file]]
+    if pipeline:
+        loads = [*(line.format(*pipeline) for line in PIPELINE), *(loads and [ALONE, *loads])]
     (folder / "README.md").write_text(card(record, loads), encoding="utf-8")
 
 

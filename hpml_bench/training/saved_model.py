@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from transformers.utils import ModelOutput
 
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import IGNORE_INDEX
@@ -29,7 +29,7 @@ def predict(folder: Path, texts: Sequence[str]) -> list[Any]:
 
     """
     saved = load_saved(folder)
-    if saved.task.auto_class is None:
+    if not saved.task.pipeline:
         raise UserError(f"{folder}: is no classifier; load it with transformers' pipeline or with load_trained")
     encoder = Encoder(load_tokenizer(folder), saved.spec.settings.max_length, None, str(folder))
     parts = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
@@ -66,7 +66,7 @@ class SavedConfig(PretrainedConfig):  # type: ignore[misc]
     model_type = "hpml_bench"
 
 
-class _SavedModel(PreTrainedModel):  # type: ignore[misc]
+class SavedModel(PreTrainedModel):  # type: ignore[misc]
     """A saved run as a model of transformers; texts come from the tokenizer saved beside it."""
 
     config_class = SavedConfig
@@ -85,38 +85,26 @@ class _SavedModel(PreTrainedModel):  # type: ignore[misc]
         model.eval()
         return model
 
-    def outputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return the head's outputs for texts as the run prepared them: padded on the right, ended, cut at the end."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> ModelOutput:
+        """Return the logits of each text's classes, its number, or the logits of each token's tags.
+
+        A word's tag is that of its first token (`aggregation_strategy="first"`). Texts end and are cut as in the run.
+        """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = [self._prepared(row[own.bool()]) for row, own in zip(input_ids, mask, strict=True)]
-        outputs: Tensor = self.trained(*padded(rows))
-        return outputs
+        outputs = self.trained(*padded(rows))
+        if not self.saved.task.label_names:  # a number
+            outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
+        if outputs.dim() == 2:
+            return ModelOutput(logits=outputs)
+        if int(mask.sum(1).max()) > outputs.shape[1]:
+            raise UserError(f"a text has more tokens than the run's max_length {self.saved.spec.settings.max_length}")
+        logits = outputs.new_zeros(*input_ids.shape, outputs.shape[-1])
+        for row, own, found in zip(logits, mask.bool(), outputs, strict=True):
+            row[own] = found[: int(own.sum())]
+        return ModelOutput(logits=logits)
 
     def _prepared(self, row: Tensor) -> Tensor:
         row = row if self.end is None else torch.cat([row, row.new_tensor([self.end])])
         most = self.saved.spec.settings.max_length
         return row if len(row) <= most else torch.cat([row[: most - 1], row[-1:]])
-
-
-class SavedModelForSequenceClassification(_SavedModel):
-    """Classes' logits, or a number, for each text."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
-        outputs = self.outputs(input_ids, attention_mask)
-        if self.config.problem_type == "regression":
-            outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
-        return SequenceClassifierOutput(logits=outputs)
-
-
-class SavedModelForTokenClassification(_SavedModel):
-    """Tags' logits for each token; a word's are those of its first token (`aggregation_strategy="first"`)."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> TokenClassifierOutput:
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if int(mask.sum(1).max()) + (self.end is not None) > self.saved.spec.settings.max_length:
-            raise UserError(f"a text has more tokens than the run's max_length {self.saved.spec.settings.max_length}")
-        outputs = self.outputs(input_ids, mask)
-        logits = outputs.new_zeros(*input_ids.shape, outputs.shape[-1])
-        for row, own, found in zip(logits, mask, outputs, strict=True):
-            row[own.bool()] = found[: int(own.sum())]
-        return TokenClassifierOutput(logits=logits)

@@ -34,7 +34,7 @@ FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "
 ENCODER = "encoder"
 """Folder of the encoder under a head, as transformers or PEFT loads it."""
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
-    from hpml_bench.training.saved_model import SavedConfig, {own}
+    from hpml_bench.training.saved_model import SavedConfig, SavedModel
 except ImportError as error:
     raise ImportError("this model needs hpml-bench, which is installed from its clone") from error
 """
@@ -54,7 +54,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     task = make_task(spec.settings.task, tuple(prepared.label_names), prepared.facts)
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
-    parts = folder if task.auto_class is None else folder / ENCODER
+    parts = folder if not task.pipeline else folder / ENCODER
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     save_file({name: weight.detach().cpu().contiguous().clone() for name, weight in trained.items()}, folder / TENSORS)
     if not method.save(encoder, parts):
@@ -68,7 +68,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
         base = {"base_model_name_or_path": repository, "revision": prepared.digests.revision}
         _amend(parts / "adapter_config.json", base)
     _save_tokenizer(spec, prepared, task, folder)
-    if task.auto_class is not None:
+    if task.pipeline:
         write_class(task, folder)
     facts = {
         "spec": spec.model_dump(mode="json"),
@@ -119,17 +119,16 @@ def _is_whole(encoder: nn.Module) -> bool:
 def write_class(task: Task, folder: Path) -> None:
     """Write what transformers needs to find our class, with the names of the labels, in place of a model of its own."""
     names = dict(enumerate(task.label_names)) or {0: "LABEL_0"}
-    own = f"SavedModel{str(task.auto_class).removeprefix('AutoModel')}"
     config = {
         "model_type": "hpml_bench",
-        "architectures": [own],
-        "auto_map": {"AutoConfig": "saved_model.SavedConfig", str(task.auto_class): f"saved_model.{own}"},
+        "architectures": ["SavedModel"],
+        "auto_map": {"AutoConfig": "saved_model.SavedConfig", task.pipeline[1]: "saved_model.SavedModel"},
         "id2label": names,
         "label2id": {name: index for index, name in names.items()},
         "problem_type": None if task.label_names else "regression",
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "saved_model.py").write_text(IMPORT.format(own=own), encoding="utf-8")
+    (folder / "saved_model.py").write_text(IMPORT, encoding="utf-8")
 
 
 @dataclass(frozen=True)

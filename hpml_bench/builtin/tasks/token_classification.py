@@ -37,7 +37,7 @@ class TokenClassification(Task):
     title = "Token classification"
     target = "tags"
     columns = ("tags", "words")
-    auto_class = "AutoModelForTokenClassification"
+    pipeline = ("token-classification", "AutoModelForTokenClassification")
     headline = "test_f1"
     metrics = (
         *loss_metrics("nats", "Cross-entropy a word"),
