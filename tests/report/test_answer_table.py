@@ -175,7 +175,6 @@ def test_pictures_switch_without_a_script() -> None:
     for name in radios:
         key = name.removeprefix("x-")
         assert f".pic:has(#{name}:checked) .p-{key}" in style
-        assert f"#best:has(#{name}:checked) .main .c-{key}" in style
         assert {"class": f"p p-{key}"} in screen.of("div")
 
 

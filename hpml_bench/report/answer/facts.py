@@ -162,10 +162,19 @@ def _cheaper(answer: PageSummary) -> str:
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
     less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
-    text = f"{tied}{text}{_far(answer, near, lead)}."
+    text = f"{tied}{text}{_far(answer, near, lead)}{_smaller(answer, near, lead)}."
     if fastest not in {None, near} and fastest in quicker:
         text += f" {_opening(answer, label(answer, fastest))}: {most}, {_far(answer, fastest, lead)}."
     return text
+
+
+def _smaller(answer: PageSummary, name: str, lead: str) -> str:
+    """Return how many times smaller the file of a method is that may be best as well, where that is twice or more."""
+    size = answer.axis("size")
+    of = (
+        {method: answer.value(method, size.id) or 0.0 for method in (name, lead)} if size and name in answer.top else {}
+    )
+    return f", {of[lead] / of[name]:.0f} times smaller file" if of and of[lead] > 1.95 * of[name] > 0 else ""
 
 
 def _cheapest_tied(answer: PageSummary, lead: str, time: Axis, quicker: Sequence[str]) -> str:
