@@ -80,6 +80,7 @@ def compare(
     shared: bool = False,
     independent: bool = False,
     largest_difference: float | None = None,
+    look: int = 1,
 ) -> pd.DataFrame:
     """Return which systems can be told apart by their scores: a row per pair, and data set.
 
@@ -107,6 +108,7 @@ def compare(
         independent: the systems' errors are independent, so that means without rows may be tested.
         largest_difference: largest plausible difference of one row's real scores between two systems, declared before
             the scores were seen; it takes the place of the range in the guards against rare rows.
+        look: how many times, with this one, these systems were tested; each may err, and later ones have less of 5 %.
 
     Returns:
         Columns `dataset`; `a`, `b` (systems); `difference` (mean score of a less that of b, in the score's unit) with
@@ -125,7 +127,7 @@ def compare(
 
     return verdicts_of(
         frame, score=score, margin=margin, better=better, bounds=bounds, shared=shared, independent=independent,
-        largest_difference=largest_difference,
+        largest_difference=largest_difference, look=look,
     )  # fmt: skip
 
 

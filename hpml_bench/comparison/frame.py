@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.comparison.assemble import assemble
@@ -33,6 +34,7 @@ def verdicts_of(
     shared: bool = False,
     independent: bool = False,
     largest_difference: float | None = None,
+    look: int = 1,
 ) -> pd.DataFrame:
     """Return the verdicts on a frame's systems; see `hpml_bench.compare`."""
     import pandas as pd
@@ -41,12 +43,14 @@ def verdicts_of(
         raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
+    if isinstance(look, bool) or not isinstance(look, numbers.Integral) or look < 1:
+        raise UserError(f"look is {sanitize(repr(look), 60)}; give a whole number from 1")
     difference, ends = _difference(margin, "margin"), _bounds(bounds)
     found = assemble(
         [of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared, independent=independent,
         largest=_difference(largest_difference, "largest_difference"),
     )  # fmt: skip
-    rows = [row for one in found for row in _rows(judge(one, difference))]
+    rows = [row for one in found for row in _rows(judge(replace(one, look=int(look)), difference))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))

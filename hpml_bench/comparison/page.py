@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
 from hpml_bench.report.judge import Verdicts, judge
+from hpml_bench.report.looks import look_at
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.scores import AlignedScores
@@ -24,15 +27,21 @@ TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json
 
 
 def write(
-    found: Sequence[AlignedScores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None
+    found: Sequence[AlignedScores],
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    margin: float | None = None,
+    look: int | None = None,
 ) -> tuple[Page, list[Path]]:
     """Write the page of a comparison and return it with its files; of several data sets also a page each.
+
+    `look` is its number where the user states it; else it follows the looks of `out` at these systems.
 
     Raises:
         UserError: the data sets share under two systems, each having its page by then; or a page can't be written.
 
     """
-    compared = [judge(one, margin) for one in found]
+    compared = [_at_look(judge(one, margin), out, margin, look) for one in found]
     if len(compared) == 1:
         page = page_of(compared[0])
         return page, write_page(page, out, formats)
@@ -41,8 +50,28 @@ def write(
     for page, folder in zip(pages, folders, strict=True):
         write_page(page, out / folder, formats)
     sets = [_suite(one, page.answer, folder) for one, page, folder in zip(compared, pages, folders, strict=True)]
-    over = page_of_suites(Suites.among(sets, "data set"), out)
+    over = page_of_suites(Suites.among(sets, "data set"), out, look)
     return over, write_page(over, out, formats)
+
+
+def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | None) -> Verdicts:
+    """Return the verdicts at the look which a page in `out` is; of one suite's runs the records count looks."""
+    scores, look = found.scores, stated or found.scores.look
+    if found.tested and not scores.facts:  # else nothing can err
+        noted = look_at(out, _digest(scores), scores.dataset, scores.systems, stated)
+        look = stated or max(look, noted)
+    return found if look == scores.look else judge(replace(scores, look=look), margin)
+
+
+def _digest(scores: AlignedScores) -> str:
+    """Return a digest of the scores and costs, in any order of an input's lines."""
+    runs = sorted((name, scores.seeds[run], run) for name, of in scores.means.items() for run in of)
+    values = scores.rows or scores.means
+    table = np.array([np.atleast_1d(values[name][run]) for name, _, run in runs], dtype=float)
+    costs = sorted((cost.title, name, scores.seeds[run], f"{value:.10g}") for cost, by in scores.costs.items()
+                   for name, of in by.items() for run, value in of.items())  # fmt: skip
+    named = repr(([run[:2] for run in runs], costs)).encode()
+    return hashlib.sha256(named + table[:, np.lexsort(table)].tobytes()).hexdigest()
 
 
 def _folders(compared: Sequence[Verdicts]) -> list[str]:

@@ -102,7 +102,8 @@ def _fewest_seeds(scores: AlignedScores) -> list[str]:
 
 
 def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:
-    sentences = [answer.tests, "All pairs of a page, by score and tested cost, share 5 % of error."]
+    shared = ["All pairs of a page, by score and tested cost, share 5 % of error."] if answer.tested > 1 else []
+    sentences = [answer.tests, *shared]
     if found.scores.groups is not None:
         sentences.append("Rows of a group depend on each other, so groups are what another sample replaces.")
     if not found.margin:

@@ -131,7 +131,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
         else:
             within = None if ranking.margin is None else log1p(ranking.margin)
             pairs[ranking.column] = statistics.compare_pairs(values, ratio=True, margin=within, grid=ranking.grid)
-    decided = statistics.decide_family(pairs, scores.look, "score")
+    decided = statistics.decide_family(pairs, scores.look, "score", guess=bool(scores.trained_on))
     score = decided.pop("score")
     return Verdicts(scores, scope, why, margin, score, decided, unranked)
 

@@ -119,13 +119,13 @@ def page_over(results: Sequence[Results], out: Path) -> Page:
     return page_of_suites(Suites.of(results), out)
 
 
-def page_of_suites(suites: Suites, out: Path) -> Page:
-    """Return the page over several suites, or data sets, as the next look of the folder `out` where they are new."""
+def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
+    """Return the page over several suites, or data sets, as the look stated, or the next of `out` if they are new."""
     from hpml_bench.report.looks import look_at
     from hpml_bench.report.over_suites import answer_over, sections_over
 
     if suites.tested:  # else nothing can err
-        suites = replace(suites, look=look_at(out, suites.digest))
+        suites = replace(suites, look=look_at(out, suites.digest, systems=suites.methods, stated=look))
     newest = max(suites.ranked, key=lambda suite: suite.started)
     answer = answer_over(suites)
     known = {"Model": answer.model or "several models"} if answer.noun == "method" else {}

@@ -200,7 +200,7 @@ def decide(comparisons: Iterable[Comparison], look: int = 1) -> tuple[Comparison
 
 
 def decide_family(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, tuple[Comparison, ...]]:
     """Return the comparisons of metrics, one family, with their verdicts at a look at the results, from 1.
 
@@ -208,10 +208,11 @@ def decide_family(
     spend of 5 %, as far as p are exact (benchmarks/power.py). Of three methods or more that of differences is divided
     among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each metric; of two, and for
     equivalences, Holm's over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none.
+    Without `guess` the page has no verdicts on guessing, and differences have their share too.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
-    first, following = (levels(pairs, at, score) for at in (look, look + 1))
-    different = _adjusted(pairs, look, score)
+    first, following = (levels(pairs, at, score, guess=guess) for at in (look, look + 1))
+    different = _adjusted(pairs, look, shares_of(pairs, score, guess=guess))
     bounded = [c for of in pairs.values() for c in of if c.p_equivalent is not None and _tested(c)]
     equal = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
     share = spent_at(look) * FOR_EQUIVALENCES
@@ -228,24 +229,27 @@ def decide_family(
 
 
 def levels(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True
 ) -> dict[Metric, tuple[float, float]]:
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     alpha, every = ALPHA * spent_at(look), [c for of in pairs.values() for c in of]
     equal = alpha * FOR_EQUIVALENCES / max(1, sum(c.p_equivalent is not None for c in every))
     step = {metric: len(every if _of_two(pairs) else of) for metric, of in pairs.items()}
-    return {metric: (alpha * of / max(1, step[metric]), equal) for metric, of in shares_of(pairs, score).items()}
+    shares = shares_of(pairs, score, guess=guess)
+    return {metric: (alpha * of / max(1, step[metric]), equal) for metric, of in shares.items()}
 
 
-def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None) -> dict[Metric, float]:
+def shares_of(
+    family: Mapping[Metric, Sequence[Comparison]], score: Metric | None = None, *, guess: bool = True
+) -> dict[Metric, float]:
     """Return the share that the differences by each metric of a family have of what a look may spend."""
-    # Differences have `FOR_DIFFERENCES`, and `FOR_EQUIVALENCES` where no metric has a margin. Of three methods or more
-    # the score has `OF_SCORE` of that, the other metrics the rest equally; a metric alone has it whole. Of two methods
-    # all metrics share it whole.
+    # Differences have `FOR_DIFFERENCES`, `FOR_EQUIVALENCES` where no metric has a margin, and `FOR_GUESSING` where no
+    # verdict is on guessing. Of three methods or more the score has `OF_SCORE` of that, the other metrics the rest
+    # equally; a metric alone has it whole. Of two methods all metrics share it whole.
     tested = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
     margin = any(c.margin for of in tested.values() for c in of)
-    whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES)
+    whole = FOR_DIFFERENCES + (0.0 if margin else FOR_EQUIVALENCES) + (0.0 if guess else FOR_GUESSING)
     costs = [metric for metric, of in tested.items() if of and metric != score]
     if _of_two(tested) or (score in tested and not costs):
         return dict.fromkeys(tested, whole)
@@ -255,7 +259,7 @@ def shares_of(family: Mapping[Metric, Sequence[Comparison]], score: Metric | Non
 
 
 def _adjusted(
-    family: Mapping[Metric, Sequence[Comparison]], look: int, score: Metric | None
+    family: Mapping[Metric, Sequence[Comparison]], look: int, shares: Mapping[Metric, float]
 ) -> dict[Metric, Iterator[float]]:
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
@@ -263,7 +267,7 @@ def _adjusted(
         adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
     else:
         adjusted = {m: shaffer(of, len(_methods(family[m])), _least(family[m])) for m, of in p.items()}
-    shares, spent = shares_of(family, score), spent_at(look)
+    spent = spent_at(look)
     return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
 
 

@@ -55,6 +55,21 @@ def means(rows: int | None = 1000, **scores: float) -> list[Row]:
 # What is tested
 
 
+def test_a_single_pair_has_the_whole_level_and_is_called_one(tmp_path: Path) -> None:
+    """Without a margin, or guessing, nothing of the first look's 4.5 % is kept for other verdicts."""
+    lines = right_and_wrong({"a": 0.5, "b": 0.52})
+    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("md",))
+    (pair,) = page.answer.pairs["score"]
+    assert pair.p is not None
+    assert pair.p_adjusted == pytest.approx(pair.p / 0.9)
+    with_margin = answer(lines, 0.01).pairs["score"][0]
+    assert with_margin.p_adjusted == pytest.approx(pair.p / 0.9 / 0.85)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "1 pair by score, for other rows" in text
+    assert "One pair is tested: its adjusted p is scaled" in text
+    assert not re.search(r"1 of 1 pair|All pairs|[Oo]f three|1 tested pair", text)
+
+
 def test_one_run_each_holds_for_other_rows() -> None:
     """Rows right or wrong: McNemar's exact p for each pair, as scipy has it."""
     lines = right_and_wrong(SYSTEMS)
@@ -404,6 +419,7 @@ def test_hostile_names_are_shown_and_obeyed_by_nothing(tmp_path: Path) -> None:
         "report.html",
         "report.md",
         "report.json",
+        "looks.json",
         "figures",
         "tables",
     }

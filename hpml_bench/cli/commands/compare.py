@@ -24,6 +24,12 @@ from hpml_bench.cli.options import FORMATS, page_formats
 @click.option("--independent", is_flag=True, help="The systems' errors are independent: test means without rows.")
 @click.option("--largest-difference", "largest", type=float, metavar="X",
               help="Largest difference of one row's real scores between two systems, declared beforehand.")  # fmt: skip
+@click.option(
+    "--look",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Times that these systems were tested, this one counted; by the pages in --out if not given.",
+)
 @click.option("--format", "formats", default="html,md", show_default=True, metavar=FORMATS)
 def compare(
     inputs: tuple[Path, ...],
@@ -32,6 +38,7 @@ def compare(
     group: str | None,
     margin: float | None,
     bounds: str | None,
+    look: int | None,
     formats: str,
     **options: Any,
 ) -> None:
@@ -54,7 +61,7 @@ def compare(
     load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
     found = assemble(read(inputs, metric, group), bounds=_bounds(bounds), title=title, **options)
-    shown(*write(found, out, wanted, margin))
+    shown(*write(found, out, wanted, margin, look))
     if len(found) > 1:
         click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")
 

@@ -43,6 +43,8 @@ def _headline(answer: PageSummary, pending: int, pairs: int) -> str:
         return f"No pair of scores is tested. Run each {answer.noun} with the same {answer.least} seeds or more."
     if not pending:
         return "Every tested pair of scores is decided."
+    if pairs == 1:
+        return "The pair of scores is open."
     return f"{pending} of {terms.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
 
 
@@ -75,7 +77,8 @@ def _scope(answer: PageSummary) -> Iterator[str]:
     """Yield what the verdicts hold for; nothing where there is none."""
     if not answer.decided:
         return
-    yield f"The page compares {terms.count_of(answer.tested, 'pair')} by score and costs, for {answer.judged}."
+    by = "score and costs" if any(axis.tested for axis in answer.axes) else "score"
+    yield f"The page compares {terms.count_of(answer.tested, 'pair')} by {by}, for {answer.judged}."
     if answer.over == "row":
         yield f"With rows drawn at random and fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
         if answer.noun == "method" and answer.seeds < answer.least:

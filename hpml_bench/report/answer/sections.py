@@ -148,8 +148,14 @@ def _reading(answer: PageSummary) -> Iterator[str]:
         else ""
     )
     spent = 100 * statistics.ALPHA * statistics.spent_at(answer.look)
-    yield (
-        f"Better: p (adjusted) below 5 %. {equal}Adjusted over the {terms.count_of(answer.tested, 'tested pair')} of "
+    one = (
+        f"One pair is tested: its adjusted p is scaled by the share of 5 % that this page, look {answer.look} at these "
+        f"results, may use: {spent:.2g} %."
+    )
+    yield f"Better: p (adjusted) below 5 %. {equal}" + (
+        one
+        if answer.tested == 1
+        else f"Adjusted over the {terms.count_of(answer.tested, 'tested pair')} of "
         "all metrics of this page: under noise near normal the chance of any false claim is at most 5 %, of which this "
         f"page, look {answer.look} at these results, may use {spent:.2g} %. Of three {answer.noun}s on differences are "
         "adjusted by Shaffer's procedure (1986; with costs the score has 60 % of the level), else by Holm's (1979). "

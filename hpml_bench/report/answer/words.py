@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import NamedTuple
 
+from hpml_bench import statistics
 from hpml_bench.report.answer.model import Axis, PageSummary
 from hpml_bench.report.answer.terms import (
     count_of,
@@ -166,7 +167,7 @@ def _won(axis: Axis) -> str:
 
 
 def setup_line(answer: PageSummary) -> tuple[str, ...]:
-    """Return the circumstances of the runs, and the margin of those shown equal; a few words each."""
+    """Return the circumstances of the runs, the margin of those shown equal, a later look; a few words each."""
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
@@ -176,6 +177,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         else ""
     )
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
+    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look):.2g} % of 5 %"
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,
@@ -184,6 +186,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         setup.rates,
         setup.memory,
         f"equal: within {margin_text(answer)}" if equal else "",
+        f"look {answer.look}, with {share}" if answer.noun == "system" and answer.look > 1 else "",
     )
     return tuple(part for part in parts if part)
 
