@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,11 +29,13 @@ COUNT = "rows"
 """Column of inputs without a line per row: number of rows that the score is the mean of; there is no `row` then."""
 CONTENT = "content"
 """Column: digest of what a row holds, by which one row's id is known to mean one row."""
+HOST = "host"
+"""Column: the machine on which a run was measured; costs of a seed are compared on one."""
 WHERE = "where"
 """Column: file and line that a line came from, for messages."""
 LONGEST = 100
 """Characters of a name; a longer one is cut."""
-NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, WHERE)
+NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, HOST, WHERE)
 """Columns with a meaning; a reader names those that are costs."""
 
 
@@ -55,6 +57,8 @@ class InputScores:
     """Sentences for the page: what a number of this input holds, what it lacks."""
     source: str = ""
     """Kind and path of the input, as of `source_of`."""
+    directed: bool = True
+    """Whether it says which scores are better."""
     look: int = 1
     """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
     block: str = ""
@@ -67,6 +71,13 @@ class InputScores:
     """What a suite's runs say beside; None for systems of other kinds."""
 
 
+FOR = {
+    "group": "--group is for samples of lm_eval; a table has its groups in a column group",
+    "columns": "--columns is for tables; leave it out",
+}
+"""Option -> what it is for, where an input's reader doesn't take it."""
+
+
 @cache
 def known() -> tuple[ModuleType, ...]:
     """Return the readers, in the order in which they are asked."""
@@ -75,19 +86,26 @@ def known() -> tuple[ModuleType, ...]:
     return tuple(sorted(modules, key=lambda module: (module.ORDER, module.__name__)))
 
 
-def read(paths: Iterable[Path], metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
+def read(
+    paths: Iterable[Path],
+    metric: str | None = None,
+    group: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[InputScores, ...]:
     """Return what the readers find in files and folders.
 
     Args:
         paths: files or folders.
         metric: name of the score; the reader's own choice where None.
         group: field by which rows are grouped, for readers whose `read` takes one.
+        columns: our name of a table's column -> its own, likewise.
 
     Raises:
-        UserError: there is no such file, no reader claims it, its reader can't read it, or takes no `group`.
+        UserError: there is no such file, no reader claims it, its reader can't read it, or takes no `group`, `columns`.
 
     """
     found: list[InputScores] = []
+    options = {name: given for name, given in (("group", group), ("columns", columns)) if given}
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; name what holds the scores")
@@ -95,7 +113,7 @@ def read(paths: Iterable[Path], metric: str | None = None, group: str | None = N
         if reader is None:
             kinds = "; ".join((one.__doc__ or "").split("\n")[0].rstrip(".") for one in known())
             raise UserError(f"{path}: no reader knows it; known are: {kinds} (docs/compare.md)")
-        if group and "group" not in inspect.signature(reader.read).parameters:
-            raise UserError(f"{path}: --group is for samples of lm_eval; a table has its groups in a column group")
-        found += reader.read(path, metric, group) if group else reader.read(path, metric)
+        for name in options.keys() - inspect.signature(reader.read).parameters.keys():
+            raise UserError(f"{path}: {FOR[name]}")
+        found += reader.read(path, metric, **options)
     return tuple(found)

@@ -34,6 +34,8 @@ HOLDS_FOR: Mapping[Scope, str] = {
 """Scope of verdicts on the score; of rows in a range that isn't declared, those that were seen."""
 NOT_INDEPENDENT = "without rows systems may err together or apart: give rows, or --independent"
 """Why means aren't compared: systems on the same rows mostly err together, or, as always-yes and always-no, apart."""
+ROUNDED = 1e-4
+"""Distance of the values that can be measured, over the least cost, from which equal values may be rounded ones."""
 SHOWN = 4
 """Costs that are tested and stand on the first screen, the first of the input; further ones stand in the table."""
 
@@ -150,7 +152,9 @@ def is_exact(cost: CostDefinition, values: Mapping[str, Mapping[int, float]]) ->
     """Return whether a cost is a count without noise: by the input, or equal in all of three or more runs of each."""
     if cost.exact is not None:
         return cost.exact
-    # Two runs in whole seconds agree by chance too often.
+    # Two runs in whole seconds agree by chance too often, and three that are rounded to few digits.
+    if cost.grid and cost.grid > ROUNDED * min((v for of in values.values() for v in of.values() if v), default=0.0):
+        return False
     return all(len(of) >= statistics.LEAST_SEEDS and len(set(of.values())) == 1 for of in values.values())
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.curves import LARGEST, Curve, validation_of
 from hpml_bench.suite import registry
 from hpml_bench.system.environment import Environment
@@ -29,6 +30,8 @@ TEST_ROWS = "test rows"
 """Key beside `test accuracy`: the number of rows of which it is the share, without which it has no interval."""
 PROTOCOL = "protocol_id"
 """Key of `meta_info`: runs of another protocol are not compared."""
+HOSTS, UNRANKED = "hosts", "costs_unranked"
+"""Keys of `meta_info`: names of a run's hosts, on one of which costs of a seed are compared; why costs rank nothing."""
 ACCURACY = "test accuracy"
 TIME_HELD = "training steps alone, from batch to optimizer: no evaluation, generation, loading or saving"
 STORED = {"nf4": "int4", "int8": "int8"}
@@ -82,7 +85,7 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
             "status": "success",
             "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
         },
-        "meta_info": _meta_info(record),
+        "meta_info": _meta_info(record) | {UNRANKED: results.aligned.unranked or None},
     }
 
 
@@ -166,6 +169,7 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
         },
         "pytorch_info": None,
         PROTOCOL: record.protocol_id,
+        HOSTS: " ".join(hosts_of(record) or ()) or None,
     }
 
 

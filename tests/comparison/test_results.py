@@ -15,6 +15,7 @@ from hpml_bench.records.run import Declared
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import judge
+from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import MethodSpec
 from hpml_bench.suite.suite import Margin
@@ -116,6 +117,35 @@ def test_looks_and_neighbours_are_in_both(tmp_path: Path) -> None:
     answer = summarize(judge(scores))
     assert answer == answer_of(Results.load(tmp_path))
     assert (answer.look, answer.unranked) == (2, "runs had neighbours on their host")
+
+
+@pytest.mark.parametrize("shape", ["folders", "files of PEFT's shape"])
+@pytest.mark.parametrize("hosts", [("n1", "n1"), ("n1", "n2")])
+def test_costs_of_folders_are_ranked_on_one_host_alone(shape: str, hosts: tuple[str, str], tmp_path: Path) -> None:
+    """Two folders of one protocol, a method each: of several hosts their costs show the hosts."""
+    runs = made_records.sweep(("lora", "full"), 5)
+    for name, host in zip(("lora", "full"), hosts, strict=True):
+        own = [run for run in runs if run.spec.method.name == name]
+        folder = made_records.write(
+            tmp_path / name,
+            [run.model_copy(update={"environment": run.environment | {"hosts": [host]}}) for run in own],
+        )
+        if shape != "folders":
+            write_report(folder, tmp_path / "files" / name, ("peft",))
+    given = [tmp_path / name for name in ("lora", "full")]
+    given = given if shape == "folders" else [tmp_path / "files" / name / "peft" for name in ("lora", "full")]
+    (scores,) = assemble(read(given))
+    found = judge(scores)
+    assert bool(found.costs) is (hosts[0] == hosts[1])
+    assert set(found.unranked.values()) == (set() if found.costs else {"seeds were spread over hosts"})
+
+
+def test_runs_beside_others_rank_no_costs_in_the_shape_of_peft(tmp_path: Path) -> None:
+    """The files carry the reason for which the report ranks none."""
+    runs = [run.model_copy(update={"neighbours": ("other",)}) for run in made_records.sweep(("lora", "full"), 3)]
+    write_report(made_records.write(tmp_path / "runs", runs), tmp_path, ("peft",))
+    (scores,) = assemble(read([tmp_path / "peft"]))
+    assert set(judge(scores).unranked.values()) == {"runs had neighbours on their host"}
 
 
 def test_suites_with_failures_give_one_answer_too(suite: Path) -> None:

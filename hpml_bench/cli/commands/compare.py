@@ -16,6 +16,9 @@ from hpml_bench.cli.options import FORMATS, page_formats
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports", "compare"), show_default=True,
               metavar="DIR", help="Folder to write to.")  # fmt: skip
 @click.option("--metric", metavar="NAME", help="Score to compare by; a table's column, `score` if not given.")
+@click.option(
+    "--columns", metavar="OURS=THEIRS,...", help="A table's names of columns, as system=model,row=question_id."
+)
 @click.option("--group", metavar="FIELD", help="Field of lm_eval's documents whose rows depend on each other.")
 @click.option("--margin", type=float, metavar="X", help="Difference of scores that counts as none.")
 @click.option("--lower", is_flag=True, help="A lower score is better.")
@@ -35,6 +38,7 @@ def compare(
     inputs: tuple[Path, ...],
     out: Path,
     metric: str | None,
+    columns: str | None,
     group: str | None,
     margin: float | None,
     bounds: str | None,
@@ -60,10 +64,26 @@ def compare(
             raise UserError(f"{option} {given:g}: give a difference above 0, in the score's unit")
     load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
-    found = assemble(read(inputs, metric, group), bounds=_bounds(bounds), title=title, **options)
+    renamed = _columns(columns)
+    metric = metric or renamed.pop("score", None)
+    found = assemble(read(inputs, metric, group, renamed), bounds=_bounds(bounds), title=title, **options)
     shown(*write(found, out, wanted, margin, look))
     if len(found) > 1:
         click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")
+
+
+def _columns(text: str | None) -> dict[str, str]:
+    from hpml_bench.comparison.inputs import NAMES, WHERE
+    from hpml_bench.system.errors import UserError
+
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    known = [name for name in NAMES if name != WHERE]
+    for ours, _, theirs in pairs:
+        if ours not in known or not theirs:
+            raise UserError(
+                f"--columns {text}: give OURS=THEIRS, with commas between; OURS is one of {', '.join(known)}"
+            )
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _bounds(text: str | None) -> tuple[float, float] | None:

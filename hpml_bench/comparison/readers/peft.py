@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.comparison.inputs import COUNT, DATASET, SCORE, SEED, SYSTEM, WHERE, InputScores, source_of
+from hpml_bench.comparison.inputs import COUNT, DATASET, HOST, SCORE, SEED, SYSTEM, WHERE, InputScores, source_of
 from hpml_bench.records.files import MAX_RECORD_BYTES
-from hpml_bench.report.peft import HOLDS, PROTOCOL, TEST_ROWS
+from hpml_bench.report.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
 from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -333,10 +333,10 @@ def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others
         if other is not run:
             seed = f" with seed {run.seed}" if run.seed else ""
             raise UserError(f"{other.file} and {run.file} are both runs of {run.system}{seed}; keep one of them")
-    columns = [SYSTEM, SCORE, SEED, DATASET, COUNT, WHERE, *(cost.column for cost in COSTS)]
+    columns = [SYSTEM, SCORE, SEED, DATASET, COUNT, HOST, WHERE, *(cost.column for cost in COSTS)]
     lines = [
         {SYSTEM: r.system, SCORE: r.score(score), SEED: r.seed, DATASET: dataset, COUNT: r.rows(score),
-         WHERE: str(r.file)} | r.costs
+         HOST: r.text("meta_info", HOSTS), WHERE: str(r.file)} | r.costs
         for r in runs
     ]  # fmt: skip
     frame = pd.DataFrame(lines, columns=columns).astype({SCORE: float, COUNT: float})
@@ -349,8 +349,10 @@ def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others
         run.failure(f"'{score.name}'") for run in others if run.status != "success" or score in SCORES[:BY_ITSELF]
     ]
     remarks = (*_remarks(runs, score, holds), *_lacking(lacking, score))
-    frame = frame.drop(columns=[cost.column for cost in COSTS if cost.column not in {c.column for c in costs}])
-    return InputScores(frame, score, tuple(costs), tuple(failed), remarks)
+    optional = (HOST, *(cost.column for cost in COSTS))
+    frame = frame.drop(columns=[name for name in optional if frame[name].isna().all()])
+    unranked = next((why for run in runs if (why := run.text("meta_info", UNRANKED))), "")
+    return InputScores(frame, score, tuple(costs), tuple(failed), remarks, unranked=unranked)
 
 
 def _lacking(systems: Sequence[str], score: ScoreDefinition) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpml_bench.comparison.inputs import (
     DATASET,
     GROUP,
+    HOST,
     LONGEST,
     ROW,
     SCORE,
@@ -23,6 +24,7 @@ from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import facts_of
+from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import FailedRun, SuiteFacts
 from hpml_bench.system.errors import UserError
@@ -92,6 +94,7 @@ def _measured(results: Results) -> InputScores:
             frame = pd.DataFrame({ROW: [str(n) for n in index], SCORE: scores.astype(float)})
             frame = frame.assign(**{SYSTEM: sanitize(method), SEED: aligned.seeds[run], DATASET: name})
             frame[WHERE] = [f"{file}, row {n}" for n in index]
+            frame[HOST] = " ".join(hosts_of(record) or ()) or None
             if rows is not None and rows.group is not None:
                 frame[GROUP] = [str(group) for group in rows.group]
             for cost, values in aligned.costs.items():
@@ -105,7 +108,7 @@ def _measured(results: Results) -> InputScores:
         tuple(_failed(results, record) for record in results.left_out.unfinished),
         tuple(_remarks(results)),
         source_of(SOURCE, results.folder, len(frames)),
-        aligned.look,
+        look=aligned.look,
         unranked=aligned.unranked,
         trained_on=aligned.trained_on,
         facts=_facts(results),

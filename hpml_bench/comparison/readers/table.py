@@ -11,7 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.inputs import COUNT, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import (
+    COUNT,
+    DATASET,
+    GROUP,
+    NAMES,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+)
 from hpml_bench.report.answer.terms import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -30,6 +41,20 @@ WHOLE = re.compile(r"-?\d+(?:\.0*)?")
 EXACT = 2.0**53
 """Whole numbers from here on share a float with others."""
 WORDS = {"true": 1.0, "false": 0.0}
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    SYSTEM: ("model", "modelname", "systemname", "method"),
+    ROW: ("questionid", "rowid", "docid", "exampleid", "sampleid", "itemid", "id", "idx", "index"),
+    SCORE: ("correct", "iscorrect", "exactmatch", "accuracy", "acc", "result"),
+    SEED: ("run", "randomseed", "trial", "repeat", "replicate"),
+    DATASET: ("task", "benchmark"),
+}
+"""Column -> other names for it, as `_plain` writes them: those that messages propose, and of `AMBIGUOUS` refuse."""
+AMBIGUOUS = (SEED, DATASET)
+"""Columns without which others' lines would be pooled, or be a cost."""
+MORE = re.compile(
+    r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
+)
+"""Names of numbers of which more is better, which are no costs."""
 
 
 def claims(path: Path) -> bool:
@@ -37,8 +62,13 @@ def claims(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, metric: str | None) -> tuple[InputScores, ...]:
-    """Return the lines of a table; `metric` names the column of the score where that isn't `score`.
+def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = None) -> tuple[InputScores, ...]:
+    """Return the lines of a table.
+
+    Args:
+        path: the file.
+        metric: column of the score where that isn't `score`.
+        columns: our name of a column -> the file's.
 
     Raises:
         UserError: the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
@@ -46,7 +76,7 @@ def read(path: Path, metric: str | None) -> tuple[InputScores, ...]:
     """
     try:
         names, lines = _lines(path)
-        return (measured(names, lines, metric, str(path)),)
+        return (measured(_renamed(names, columns or {}, str(path)), lines, metric, str(path)),)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path}: it can't be read as {path.suffix.lower()[1:]}: {error}; write it anew") from None
 
@@ -64,6 +94,15 @@ def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
     return measured(names, lines, metric, "frame")
 
 
+def _renamed(names: Sequence[str], columns: Mapping[str, str], source: str) -> list[str]:
+    """Return the names of columns with those of `columns` as we name them."""
+    for theirs in columns.values():
+        if theirs not in names:
+            raise UserError(f"{source}: there is no column '{sanitize(theirs, 60)}'; it has {_listed(names)}")
+    ours = {theirs: own for own, theirs in columns.items()}
+    return [ours.get(name, name) for name in names]
+
+
 Line = tuple[str, Sequence[Any]]
 """Where a line came from, and its cells."""
 
@@ -72,48 +111,87 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     """Return lines of cells under these columns as measured scores."""
     import pandas as pd
 
-    _check(names, metric, source)
-    score = metric or SCORE
-    where, cells = [], []
-    for at, line in lines:
-        where.append(at)
-        cells.append(line)
-    if not cells:
+    found = list(lines)
+    wide = _systems(names, found, metric)
+    if wide:
+        names, found = _long(names, found, wide)
+    score = SCORE if wide else metric or SCORE
+    _check(names, score, source)
+    if not found:
         raise UserError(f"{source}: it has no lines; give a line per row and run")
-    columns = dict(zip(names, zip(*cells, strict=True), strict=True))
-    found: dict[str, Sequence[Any]] = {WHERE: where}
-    found[SCORE] = [_number(cell, score, at) for cell, at in zip(columns[score], where, strict=True)]
+    where = [at for at, _ in found]
+    columns = dict(zip(names, zip(*(cells for _, cells in found), strict=True), strict=True))
+    values: dict[str, Sequence[Any]] = {WHERE: where}
+    values[SCORE] = [_number(cell, score, at) for cell, at in zip(columns[score], where, strict=True)]
     if ROW not in columns and COUNT in columns:
-        found[COUNT] = [_number(cell, COUNT, at) for cell, at in zip(columns[COUNT], where, strict=True)]
-    found |= {name: _ids(columns[name], name, where) for name in NUMBERED if name in columns}
-    found |= {name: list(map(_text, columns[name])) for name in NAMES if name in columns and name not in (*found,)}
-    taken = {*NAMES} - {SCORE} | {score}
-    costs, unread = [], []
-    for name in (name for name in names if name not in taken):
-        numbers = _numbers(columns[name])
-        if numbers is None:
-            unread.append(sanitize(name, 40) or _unnamed(names, name))
-        elif not sanitize(name):
-            raise UserError(
-                f"{where[0]}: {_unnamed(names, name)}, holds numbers, as the index does that pandas writes; write "
-                "the table without it (index=False), or give the column a name"
-            )
-        else:
-            column = f"cost {name}"  # of no other column's name
-            found[column] = numbers
-            costs.append(CostDefinition(column, sanitize(name.replace("_", " "), 40)))
-    remarks = (f"Columns that hold text weren't read: {', '.join(unread)}.",) if unread else ()
+        values[COUNT] = [_number(cell, COUNT, at) for cell, at in zip(columns[COUNT], where, strict=True)]
+    values |= {name: _ids(columns[name], name, where) for name in NUMBERED if name in columns}
+    values |= {name: list(map(_text, columns[name])) for name in NAMES if name in columns and name not in values}
+    meant = {*NAMES} - {SCORE} | {score}
+    costs, remarks = _costs(names, {name: of for name, of in columns.items() if name not in meant}, where)
     return InputScores(
-        pd.DataFrame(found),
-        ScoreDefinition(sanitize(score, 60)),
+        pd.DataFrame(values | {cost.column: of for cost, of in costs.items()}),
+        ScoreDefinition(sanitize(metric or score, 60)),
         tuple(costs),
-        (),
-        remarks,
-        f"table {sanitize(source, 300)}",
+        remarks=(*remarks, *(["The table has a column per system."] if wide else [])),
+        source=f"table {sanitize(source, 300)}",
+        directed=False,
     )
 
 
-def _check(names: Sequence[str], metric: str | None, source: str) -> None:
+def _systems(names: Sequence[str], lines: Sequence[Line], metric: str | None) -> list[str]:
+    """Return the columns of a table with a column of numbers per system; none of a table with a line per system."""
+    if ROW not in names or {SYSTEM, SCORE, metric} & {*names} or len({*names}) < len(names) or not lines:
+        return []
+    columns = zip(names, zip(*(cells for _, cells in lines), strict=True), strict=True)
+    found = [name for name, cells in columns if name not in NAMES and sanitize(name) and _numbers(cells) is not None]
+    return found if len(found) > 1 else []
+
+
+def _long(names: Sequence[str], lines: Sequence[Line], systems: Sequence[str]) -> tuple[list[str], list[Line]]:
+    """Return such a table as one with a line per system and row."""
+    own = {name: at for at, name in enumerate(names) if name in systems}
+    rest = [at for at in range(len(names)) if at not in own.values()]
+    made: list[Line] = [
+        (at, [*(cells[n] for n in rest), name, cells[n_own]]) for name, n_own in own.items() for at, cells in lines
+    ]
+    return [*(names[n] for n in rest), SYSTEM, SCORE], made
+
+
+def _costs(
+    names: Sequence[str], columns: Mapping[str, Sequence[Any]], where: Sequence[str]
+) -> tuple[dict[CostDefinition, list[float]], list[str]]:
+    """Return those columns of numbers that are costs with their values, and remarks on the others."""
+    costs: dict[CostDefinition, list[float]] = {}
+    unread: dict[str, list[str]] = {}
+    for name in (name for name in names if name in columns):
+        numbers, shown = _numbers(columns[name]), sanitize(name, 40) or _unnamed(names, name)
+        _check_ambiguous(name, names, columns[name], where[0])
+        if numbers is None:
+            unread.setdefault("Columns that hold text weren't read", []).append(shown)
+        elif MORE.search(_words(name)):
+            unread.setdefault("More of these is better, so that they are no costs and weren't read", []).append(shown)
+        elif not sanitize(name):
+            raise UserError(
+                f"{where[0]}: {shown}, holds numbers, as the index does that pandas writes; write "
+                "the table without it (index=False), or give the column a name"
+            )
+        else:
+            costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
+    return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
+
+
+def _check_ambiguous(name: str, names: Sequence[str], cells: Sequence[Any], where: str) -> None:
+    """Check that a column isn't seeds or data sets under another name, which would be a cost, or pooled."""
+    for ours in AMBIGUOUS:
+        if ours not in names and _plain(name) in OTHERS[ours] and len({*map(_text, cells)}) > 1:
+            raise UserError(
+                f"{where}: the column '{sanitize(name, 60)}' may be the {ours}; name it '{ours}', or give --columns "
+                f"{ours}={sanitize(name, 60)}, or take it out"
+            )
+
+
+def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None and not sanitize(twice):
@@ -123,19 +201,33 @@ def _check(names: Sequence[str], metric: str | None, source: str) -> None:
         )
     if twice is not None:
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
-    needed = (SYSTEM, metric or SCORE)
-    for name in (*needed, ROW, GROUP, COUNT):
+    needed = (SYSTEM, score)
+    for name in (*needed, *(name for name in NAMES if name not in {*needed, SCORE, WHERE})):
         alike = next((other for other in names if other != name and _plain(other) == _plain(name)), None)
         if name not in names and alike is not None:
             raise UserError(f"{source}: the column '{sanitize(alike, 60)}' must be written '{name}'; rename it")
     for name in needed:
         if name not in names:
-            has = ", ".join(sanitize(other, 40) or "one without a name" for other in names[:12]) or "none"
-            raise UserError(f"{source}: there is no column '{name}'; it has {has} (docs/compare.md names the columns)")
+            like = {
+                ours: next((one for one in names if _plain(one) in OTHERS[ours]), None) for ours in (SYSTEM, ROW, SCORE)
+            }
+            pairs = ",".join(f"{ours}={one}" for ours, one in like.items() if one and ours not in names)
+            give = f"; perhaps --columns {sanitize(pairs, 200)}" if pairs else ""
+            has = f"it has {_listed(names)} (docs/compare.md names the columns)"
+            raise UserError(f"{source}: there is no column '{name}'; {has}{give}")
     if {ROW, COUNT} <= set(names):
         raise UserError(
             f"{source}: it has the columns '{ROW}' and '{COUNT}'; a line is a row or the mean of many, so remove one"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(sanitize(other, 40) or "one without a name" for other in names[:12]) or "none"
+
+
+def _words(name: str) -> str:
+    """Return a name in small letters, with one underscore between words, and `per` for a stroke."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("/", "_per_")).strip("_")
 
 
 def _unnamed(names: Sequence[str], name: str) -> str:

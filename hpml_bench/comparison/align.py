@@ -1,0 +1,244 @@
+"""Alignment of one data set's scores by run and row, and of its costs by run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpml_bench.comparison.doubtful import LARGEST, check_copies
+from hpml_bench.comparison.inputs import CONTENT, COUNT, GROUP, HOST, ROW, SCORE, SEED, SYSTEM, WHERE
+from hpml_bench.report.results import UNRANKED
+from hpml_bench.report.scores import AlignedScores, CostDefinition
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import sanitize
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_Rows = dict[str, dict[int, "NDArray[np.float64]"]]  # system -> run -> score of each row
+MOST_DECIMALS = 6
+"""Decimals of a cost from which its values are no rounded ones."""
+
+
+def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, ...], *, shared: bool) -> AlignedScores:
+    """Return the scores of one data set."""
+    with_rows = part[ROW].notna()
+    if with_rows.any() and not with_rows.all():
+        a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
+        raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
+    seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
+    number = {seed: at for at, seed in enumerate(seeds)}
+    part = part.assign(run=part[SEED].map(number))
+    by_run, unread = _by_run(part, costs)
+    remarks = tuple(f"{why}: {', '.join(titles)}." for why, titles in unread.items())
+    systems = tuple(dict.fromkeys(part[SYSTEM]))
+    unranked = of.unranked or (UNRANKED["hosts"] if _spread(part, costs) else "")
+    of = replace(of, systems=systems, seeds=seeds, costs=by_run, remarks=(*of.remarks, *remarks), unranked=unranked)
+    _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
+    if CONTENT in part and with_rows.any():
+        _check_content(part)
+    return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
+
+
+def _spread(part: pd.DataFrame, costs: tuple[CostDefinition, ...]) -> bool:
+    """Return whether the runs of some seed, with costs, were on several hosts, so that costs show hosts too."""
+    named = [cost.column for cost in costs if cost.column in part]
+    own = part[part[named].notna().any(axis=1)]
+    return HOST in part and bool((own[HOST].fillna("").groupby(own["run"]).nunique() > 1).any())
+
+
+def _by_number(seed: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(seed), seed
+    except ValueError:
+        return True, 0.0, seed
+
+
+def _check_once(part: pd.DataFrame, key: list[str]) -> None:
+    twice = part.duplicated(key)
+    if twice.any():
+        again = part[twice].iloc[0]
+        same = (part[key].astype(str) == again[key].astype(str)).all(axis=1)
+        first = part[WHERE][same].iloc[0]
+        row = f", row '{sanitize(again[ROW], 60)}'" if ROW in key else ""
+        run = f", seed {sanitize(again[SEED], 20)}" if again[SEED] else ""
+        raise UserError(
+            f"{again[WHERE]}: '{again[SYSTEM]}'{run}{row} is there already ({first}); keep one, or tell runs apart by "
+            "a column seed, data sets by a column dataset"
+        )
+
+
+def _by_run(
+    part: pd.DataFrame, costs: tuple[CostDefinition, ...]
+) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], dict[str, list[str]]]:
+    """Return each cost by system and run, and reason -> columns that are none, as the readers of tables can't know.
+
+    One that differs within a run is no cost of the run.
+    """
+    found: dict[CostDefinition, dict[str, dict[int, float]]] = {}
+    unread: dict[str, list[str]] = {}
+    for cost in costs:
+        if cost.column not in part:
+            continue
+        there = part[part[cost.column].notna()]
+        values = there[cost.column].to_numpy(dtype=float)
+        for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
+            raise UserError(
+                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
+                f"{LARGEST:g}, or leave it empty"
+            )
+        if len(there) == len(part) and (values == values[0]).all() and not (cost.key or cost.stands_for):
+            value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
+            unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)
+            continue
+        if (values < 0).any():
+            unread.setdefault("With values below 0, and so no cost", []).append(sanitize(cost.title, 40))
+            continue
+        runs = there.groupby([SYSTEM, "run"], sort=False)[cost.column]
+        for at in np.flatnonzero((runs.transform("first") != there[cost.column]).to_numpy())[:1]:
+            line = there.iloc[at]
+            raise UserError(
+                f"{line[WHERE]}: {sanitize(cost.title, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
+                "run's total or mean, in each of its lines: sum it up, or remove the column"
+            )
+        by_system: dict[str, dict[int, float]] = {}
+        firsts = there.drop_duplicates([SYSTEM, "run"])
+        for system, run, value in zip(firsts[SYSTEM], firsts["run"], firsts[cost.column], strict=True):
+            by_system.setdefault(str(system), {})[int(run)] = float(value)
+        if by_system:
+            found[cost if cost.exact is not None else replace(cost, grid=_grid(values))] = by_system
+    return found, unread
+
+
+def _grid(values: NDArray[np.float64]) -> float | None:
+    """Return the power of ten, 1 or less, of which all values are multiples; None where they have more decimals."""
+    shown = (decimals for decimals in range(MOST_DECIMALS) if (values.round(decimals) == values).all())
+    return next((10.0**-decimals for decimals in shown), None)
+
+
+def _check_content(part: pd.DataFrame) -> None:
+    """Check that a row's id means the same row in all inputs that say what their rows hold."""
+    known = part[part[CONTENT].notna()]
+    first = known.groupby(ROW, sort=False)[[CONTENT, WHERE]].transform("first")
+    for at in np.flatnonzero((first[CONTENT] != known[CONTENT]).to_numpy())[:1]:
+        line = known.iloc[at]
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE].iloc[at]}, by their "
+            "contents; compare results of the same version of the data"
+        )
+
+
+def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
+    import pandas as pd
+
+    rows = pd.Index(dict.fromkeys(part[ROW]))
+    place = part.assign(place=rows.get_indexer(part[ROW]))
+    there = place.groupby([SYSTEM, "run"], sort=False)["place"]
+    if (there.size() != len(rows)).any() and not shared:
+        raise UserError(_unequal(place, rows, of))
+    values: _Rows = {name: {} for name in of.systems}
+    for system, run, own in _runs(place):
+        ordered = np.full(len(rows), np.nan)
+        ordered[own["place"].to_numpy()] = own[SCORE].to_numpy(dtype=float)
+        values[system][run] = ordered
+    every = np.unique([scores for by in values.values() for scores in by.values()])
+    every = every[~np.isnan(every)]
+    binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
+    binary = binary if of.score.binary is None else of.score.binary
+    of, groups = replace(of, binary=binary), _groups(place, len(rows))
+    missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
+    left = np.any(list(missing.values()), axis=0)
+    check_copies(of, values)
+    if not left.any():
+        return _of_rows(of, values, groups)
+    if left.all():
+        raise UserError(f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
+    low, high = of.ends
+    worst = low if of.score.better == "higher" else high
+    if worst is None:
+        worst = float(every.min() if of.score.better == "higher" else every.max())
+    filled = {name: {run: np.nan_to_num(x, nan=worst) for run, x in by.items()} for name, by in values.items()}
+    kept = {name: {run: x[~left] for run, x in by.items()} for name, by in values.items()}
+    return replace(
+        _of_rows(of, kept, None if groups is None else groups[~left]),
+        unshared=int(left.sum()),
+        lacking={name: int(lost.sum()) for name, lost in missing.items() if lost.any()},
+        # a missing row may differ by the whole range
+        filled=_of_rows(replace(of, score=replace(of.score, largest=None)), filled, groups),
+    )
+
+
+def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -> AlignedScores:
+    means = {name: {run: float(scores.mean()) for run, scores in by.items()} for name, by in rows.items()}
+    count = len(next(iter(next(iter(rows.values())).values())))
+    return replace(of, rows=rows, means=means, count=count, groups=groups)
+
+
+def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Yield system, run and lines of each run."""
+    for name, by_run in place.groupby(SYSTEM, sort=False):
+        for run, own in by_run.groupby("run", sort=False):
+            yield str(name), int(str(run)), own
+
+
+def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: AlignedScores) -> str:
+    """Return the sentence on the first run that lacks rows of another one."""
+    for system, run, own in _runs(place):
+        missing = np.setdiff1d(np.arange(len(rows)), own["place"])
+        if len(missing):
+            other = place[place["place"] == missing[0]].iloc[0]
+            seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
+            return (
+                f"'{system}'{seed} has {len(own):,} of {len(rows):,} rows of {of.title}: it lacks row "
+                f"'{sanitize(rows[missing[0]], 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or "
+                "compare those that all have by --shared"
+            )
+    raise AssertionError("some run lacks a row")
+
+
+def _groups(place: pd.DataFrame, count: int) -> NDArray[np.int64] | None:
+    """Return the group of each row, numbered; None where rows have none."""
+    import pandas as pd
+
+    named = place[place[GROUP].notna()]
+    if not len(named):
+        return None
+    if len(named) < len(place):
+        where = place[WHERE][place[GROUP].isna()].iloc[0]
+        raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
+    first = named.groupby("place")[GROUP].transform("first")
+    for at in np.flatnonzero((first != named[GROUP]).to_numpy())[:1]:
+        line = named.iloc[at]
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is in group '{sanitize(line[GROUP], 40)}', and elsewhere "
+            f"in '{sanitize(first.iloc[at], 40)}'; give it one group in all lines"
+        )
+    found = np.zeros(count, dtype=np.int64)
+    found[named["place"].to_numpy()] = pd.factorize(named[GROUP])[0]
+    return found if len(np.unique(found)) < count else None
+
+
+def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
+    """Return scores of which only means are known."""
+    counts = part[COUNT].to_numpy(dtype=float)
+    known = np.isfinite(counts)
+    if known.any() and not known.all():
+        lack = ", ".join(dict.fromkeys(map(str, part[SYSTEM][~known])))
+        lacking = f"Nothing is tested by rows, since their number isn't known of {sanitize(lack, 300)}."
+        of = replace(of, remarks=(*of.remarks, lacking))
+    elif known.any():
+        for at in np.flatnonzero(counts != counts[0])[:1]:
+            line, first = part.iloc[at], part.iloc[0]
+            raise UserError(
+                f"{line[WHERE]}: '{line[SYSTEM]}' has {counts[at]:,.0f} rows of {of.title} and '{first[SYSTEM]}' "
+                f"{first[COUNT]:,.0f} ({first[WHERE]}); compare scores of the same rows"
+            )
+    means: dict[str, dict[int, float]] = {name: {} for name in of.systems}
+    for system, run, value in zip(part[SYSTEM], part["run"], part[SCORE], strict=True):
+        means[str(system)][int(run)] = float(value)
+    check_copies(of, {name: {run: np.array([mean]) for run, mean in by.items()} for name, by in means.items()})
+    return replace(of, means=means, count=int(counts[0]) if known.all() else None)

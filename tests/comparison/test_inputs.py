@@ -1,0 +1,209 @@
+"""Behaviour: what a user may give by mistake is refused with what to do, or read as it is meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from helpers.made_tables import Row, right_and_wrong, write_csv
+from hpml_bench.cli import main
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.report.judge import judge
+from hpml_bench.system.errors import UserError
+
+SYSTEMS = {"a": 0.5, "b": 0.9}
+
+
+def rows(systems: dict[str, float] | None = None, **options: Any) -> list[Row]:
+    """Return lines of two systems that differ."""
+    return right_and_wrong(systems or SYSTEMS, 40, **options)
+
+
+def real(seeds: int, costs: Callable[[int, str], Row] = lambda _seed, _system: {}, size: int = 40) -> list[Row]:
+    """Return lines of real scores over seeds, with costs by seed and system."""
+    random = np.random.default_rng(5)
+    table = random.random((seeds, 2, size)).round(3)
+    return [
+        {"system": name, "row": at, "seed": seed, "score": float(table[seed, n, at])} | costs(seed, name)
+        for seed in range(seeds) for n, name in enumerate("ab") for at in range(size)
+    ]  # fmt: skip
+
+
+def scaled(lines: list[Row], system: str, factor: float) -> list[Row]:
+    """Return lines with one system's scores times a factor."""
+    return [one | {"score": one["score"] * (factor if one["system"] == system else 1)} for one in lines]
+
+
+def first(lines: list[Row], **cells: Any) -> list[Row]:
+    """Return lines of which the first has other cells."""
+    return [lines[0] | cells, *lines[1:]]
+
+
+def copied(lines: list[Row], times: int) -> list[Row]:
+    """Return lines of three seeds, and copies of them under further numbers."""
+    return [one | {"seed": one["seed"] + 3 * n} for n in range(times) for one in lines]
+
+
+def renamed(lines: list[Row], **names: str) -> list[Row]:
+    """Return lines with other names of columns."""
+    return [{names.get(name, name): cell for name, cell in one.items()} for one in lines]
+
+
+def noisy(seed: int, system: str) -> Row:
+    """Return seconds that differ between seeds."""
+    return {"seconds": round(10 + (system == "b") + np.random.default_rng(seed).random(), 4)}
+
+
+MEANS: list[Row] = [
+    {"system": name, "seed": seed, "score": score + 0.1 * seed} for name, score in (("a", 1.3), ("b", 1.7))
+    for seed in range(3)
+]  # fmt: skip
+REFUSED: dict[str, tuple[list[Row], dict[str, Any], str]] = {
+    "per cent and shares, by row": (scaled(rows(), "a", 100), {}, "'a' scores 40 and 'b' 0.95, as per cent and shares"),
+    "per cent and shares, by mean": (
+        [{"system": "a", "score": 66.5, "rows": 50}, {"system": "b", "score": 0.8, "rows": 50}], {}, "--range LOW,HIGH",
+    ),
+    "-1 for a missing score": (first(rows(), score=-1), {}, "the score -1 is far from all others, .* leave such rows"),
+    "999 for a missing score": (first(real(1), score=999), {}, "the score 999 is far from all others"),
+    "Dataset": (renamed(rows(dataset="x"), dataset="Dataset"), {}, "'Dataset' must be written 'dataset'; rename"),
+    "Seed": (renamed(real(3), seed="Seed"), {}, "'Seed' must be written 'seed'"),
+    "task": (
+        rows(task="x") + [one | {"row": f"t{one['row']}", "task": "y"} for one in rows()], {},
+        "the column 'task' may be the dataset; name it 'dataset', or give --columns dataset=task",
+    ),
+    "trial": (renamed(real(3), seed="trial"), {}, "the column 'trial' may be the seed"),
+    "3 runs copied to 12": (copied(real(3), 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
+    "3 means copied to 12": (copied(MEANS, 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
+    "names of others' columns": (
+        renamed(rows(), system="model", row="question_id", score="correct"), {},
+        "there is no column 'system'; .*perhaps --columns system=model,row=question_id,score=correct",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_t_be_meant_is_refused(name: str) -> None:
+    """Each would give a page with verdicts on something else than the systems."""
+    lines, options, said = REFUSED[name]
+    with pytest.raises(UserError, match=said) as raised:
+        assemble([of_frame(pd.DataFrame(lines))], **options)
+    assert "\n" not in str(raised.value)
+
+
+TAKEN: dict[str, tuple[list[Row], dict[str, Any]]] = {
+    "-1 declared as a score": (first(rows(), score=-1), {"bounds": (-1.0, 1.0)}),
+    "scores of a judge": ([one | {"score": 10 * one["score"]} for one in rows()], {}),
+    "a system without a right answer": (rows({"a": 0.0, "b": 0.9}), {}),
+    "one task": (rows(task="x"), {}),
+    "few rows that repeat by chance": (right_and_wrong({"a": 0.95, "b": 0.99}, 6, seeds=range(4)), {}),
+    "runs without any noise": ([one | {"seed": seed} for seed in range(4) for one in rows()], {}),
+    "two seeds of equal times": (real(3, lambda *_: {"seconds": 10}), {}),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_may_be_meant_is_taken(name: str) -> None:
+    """The checks refuse no table that can be right."""
+    lines, options = TAKEN[name]
+    (found,) = assemble([of_frame(pd.DataFrame(lines))], **options)
+    assert set(found.systems) == {"a", "b"}
+
+
+def test_a_throughput_is_no_cost() -> None:
+    """More is better of these, so that the slowest would win: they are named, and rank nothing."""
+    more = {"tokens_per_second": 5, "samples/s": 6, "Accuracy": 0.5, "throughput (GB)": 1}
+    lines = [
+        one | {name: value * (1 + (one["system"] == "a")) for name, value in more.items()} for one in real(3, noisy)
+    ]
+    (found,) = assemble([of_frame(pd.DataFrame(lines))])
+    assert [cost.title for cost in found.costs] == ["seconds"]
+    said = "More of these is better, so that they are no costs and weren't read: tokens_per_second, samples/s, Accuracy"
+    assert found.remarks[0].startswith(said)
+
+
+@pytest.mark.parametrize(("value", "exact"), [(12, False), (0.25, False), (1200, False), (4_718_592, True)])
+def test_rounded_times_that_agree_in_three_runs_are_no_counts(value: float, exact: bool) -> None:
+    """Whole seconds hide noise of half a second; a number of so many digits that is the same three times has none."""
+    costs = {"a": value, "b": value * 2}
+    (scores,) = assemble([of_frame(pd.DataFrame(real(3, lambda _, system: {"cost": costs[system]})))])
+    found = judge(scores)
+    assert bool(found.costs) is not exact
+    if not exact:
+        (pair,) = found.costs["cost cost"]
+        assert pair.p is not None
+        assert 0 < pair.p < 0.05
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_costs_of_a_seed_on_several_hosts_rank_nothing(spread: bool) -> None:
+    """A seed's runs must share a host, else a host's speed is taken for a system's; seeds may be on different ones."""
+
+    def cost(seed: int, system: str) -> Row:
+        return noisy(seed, system) | {"host": f"node{seed + (system == 'b' and spread and seed == 1)}"}
+
+    (scores,) = assemble([of_frame(pd.DataFrame(real(3, cost)))])
+    found = judge(scores)
+    assert bool(found.costs) is not spread
+    assert found.unranked == ({"cost seconds": "seeds were spread over hosts"} if spread else {})
+    assert "host" not in " ".join(scores.remarks)
+
+
+def test_a_direction_that_the_input_states_isn_t_reversed(tmp_path: Path) -> None:
+    """A file of PEFT's says that higher is better, and a score of ours too; one that says lower takes the option."""
+    metamath = Path(__file__).parents[1] / "files" / "peft_result.json"
+    data = json.loads(metamath.read_text())
+    for name in "ab":
+        data["run_info"]["experiment_name"] = name
+        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+    done = CliRunner().invoke(main, ["compare", str(tmp_path), "--out", str(tmp_path / "page"), "--lower"])
+    assert done.exit_code == 2
+    assert "says that a higher test accuracy is better; leave --lower out" in done.output
+    lower = ["--metric", "train loss", "--lower"]
+    assert CliRunner().invoke(main, ["compare", str(tmp_path), "--out", str(tmp_path / "page"), *lower]).exit_code == 0
+
+
+# Tables of other shapes
+
+
+@pytest.mark.parametrize("shape", ["columns", "wide", "wide with columns"])
+def test_tables_of_others_are_read_as_ours(shape: str, tmp_path: Path) -> None:
+    """Other names of columns by --columns, and a column per system by itself, give the page of our own table."""
+    lines, options = rows(), list[str]()
+    if shape == "columns":
+        made = renamed(lines, system="model", row="question_id", score="correct")
+        options = ["--columns", "system=model,row=question_id,score=correct"]
+    else:
+        wide = pd.DataFrame(lines).pivot(index="row", columns="system", values="score").reset_index()
+        made = [dict(one) | {"question": "why"} for one in wide.to_dict("records")]
+        if shape == "wide with columns":
+            made, options = renamed(made, row="id"), ["--columns", "row=id"]
+    answers = []
+    for name, of, given in (("ours", lines, []), ("theirs", made, options)):
+        out = tmp_path / name
+        done = CliRunner().invoke(main, ["compare", str(write_csv(tmp_path / "t.csv", of)), "--out", str(out), *given])
+        assert done.exit_code == 0, done.output
+        answers.append(json.loads((out / "report.json").read_text()))
+    found, theirs = (
+        {"p": one["pairs"]["score"][0]["p"], "names": [m["name"] for m in one["methods"]]} for one in answers
+    )
+    assert found == theirs
+
+
+@pytest.mark.parametrize(("columns", "said"), [
+    ("system=who", "there is no column 'who'; it has system, row, score"),
+    ("name=system", "give OURS=THEIRS, with commas between; OURS is one of system, row, score, seed"),
+    ("system", "give OURS=THEIRS"),
+])  # fmt: skip
+def test_columns_that_can_t_be_are_refused(columns: str, said: str, tmp_path: Path) -> None:
+    """A column that isn't there, and a name that means nothing."""
+    table = write_csv(tmp_path / "t.csv", rows())
+    done = CliRunner().invoke(main, ["compare", str(table), "--out", str(tmp_path / "out"), "--columns", columns])
+    assert (done.exit_code, said in " ".join(done.output.split())) == (2, True), done.output
