@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
 
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment")
 NUMBER_NAMES = ("label", "labels", "score", "target", "value", "rating", "stars")
-WORD_NAMES = ("words", "tokens")
-TAG_NAMES = ("tags", "ner_tags")
+WORD_NAMES = ("words", "tokens", "word", "token")
+TAG_NAMES = ("tags", "ner_tags", "tag", "ner_tag")
 TEXT_NAMES = frozenset(
     {"title", "headline", "subject", "text", "sentence", "description", "content", "body", "review", "document"}
 )
 SAMPLE_ROWS = 1000  # number of first rows by whose cells a column is found, where its name doesn't decide
 MOST_CLASSES = 100
+PAIR_NAMES = (
+    ("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("question", "context"),
+    ("query", "passage"), ("query", "document"), ("text", "text_pair"),
+)  # fmt: skip
+PAIRED = re.compile(r"(.+?)[ _-]?([12ab])", re.IGNORECASE)  # sentence1 and sentence2, text_a and text_b
+LONG_TEXT, MOSTLY, VARIED = 5, 0.5, 0.2
+"""Words of a long text in the mean; share of rows from which on most have something; least share of different texts
+among those of a pair."""
 
 Column = str | int  # a column's name, or its position counted from 1
 
@@ -33,6 +42,10 @@ class TableOptions(Frozen):
     text: Column | tuple[Column, ...] = ()
     """Column or columns of the text or the prompt, or the one with lists of words or turns, by name or by position
     from 1; empty to find them."""
+    text_pair: Column | None = None
+    """Column of the second text of a pair (a premise's hypothesis, a question's passage) for a class or a number, by
+    name or by position from 1. The tokenizer encodes both as a pair; where it has nothing between the texts of a pair,
+    as GPT-2's, they are joined by a line break. Empty: none, or where `text` is empty, found by name."""
     label: Column | None = None
     """Column of the label (a class, a number, a list of tags, or a prompt's completion), by name or by position
     from 1; empty to find it."""
@@ -53,42 +66,55 @@ class Columns(Frozen):
     """Columns of texts, which are joined; or one column of lists of words."""
     label: str
     """Column of classes or numbers, or of lists of tags."""
+    pair: str | None = None
+    """Column of the second texts."""
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        return (self.label, *self.text, *([self.pair] if self.pair else []))
+
+    def __str__(self) -> str:
+        return f"text: {', '.join(self.text)}{f'; paired with: {self.pair}' if self.pair else ''}; label: {self.label}"
 
 
 def choose(
     dataset: Dataset,
     where: str,
     target: Target,
-    text: Sequence[Column],
+    options: TableOptions,
     label: Column | None,
     *,
-    group: str | None,
+    kept_out: Collection[str],
     named: bool,
 ) -> Columns:
     """Return the columns of text and label: as given, else by name, else by content.
 
     A class: the column called label, class, category, target, topic or sentiment; else the one with the fewest
     different values among the first rows. A number: the column called label, score, target, value, rating or stars;
-    else the only one of numbers. The text: all columns called title, text, description and the like, in the table's
-    order; else the column with the longest texts, or, in a table without column names, all columns that don't hold
-    numbers. Words and tags: the columns called words or tokens, and tags or ner_tags. The column of groups is no label,
-    and no text unless its name is one of a text.
+    else the only one of numbers. The text: a pair by its names (premise and hypothesis, question and passage, sentence1
+    and sentence2); else all columns called title, text, description and the like, or the one with the longest texts,
+    and other columns of long texts, in the table's order; in a table without column names, all columns that don't hold
+    numbers. Words and tags: the columns called words or tokens, and tags or ner_tags. A column that is kept out, such
+    as that of groups, is no label, and no text unless its name is one of a text.
     """
     names = list(dataset.column_names)
+    text = options.text if isinstance(options.text, tuple) else (options.text,)
     with column_errors_as_user_errors(where):
         chosen_text = tuple(column_named(column, names, where, "text") for column in text)
         chosen_label = None if label is None else column_named(label, names, where, "label")
+        pair = None if options.text_pair is None else column_named(options.text_pair, names, where, "text_pair")
         if target == "tags":
             return _words_and_tags(names, where, chosen_text, chosen_label)
         sample: dict[str, list[Any]] = dataset[:SAMPLE_ROWS]
         if chosen_label is None:
-            rest = [name for name in names if name not in {*chosen_text, group}]
+            rest = [name for name in names if name not in {*chosen_text, pair, *kept_out}]
             known, find = (LABEL_NAMES, _find_label) if target == "class" else (NUMBER_NAMES, _find_number)
             chosen_label = first_named(rest, known) or find(rest, sample, where)
         if not chosen_text:
-            rest = [name for name in names if name != chosen_label]
-            chosen_text = _find_text(rest, sample, where, group, named=named)
-        return Columns(text=chosen_text, label=chosen_label)
+            rest = [name for name in names if name not in {chosen_label, pair}]
+            chosen_text, found = _find_text(rest, sample, where, kept_out, named=named)
+            pair = pair or found
+        return Columns(text=chosen_text, label=chosen_label, pair=pair)
 
 
 def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: str | None) -> Columns:
@@ -98,7 +124,7 @@ def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: 
     tags = label or first_named(names, TAG_NAMES)
     if words is None or tags is None:
         what, option = ("words", "text") if words is None else ("tags", "label")
-        known = " or ".join(WORD_NAMES if words is None else TAG_NAMES)
+        known = " or ".join((WORD_NAMES if words is None else TAG_NAMES)[:2])
         raise UserError(
             f"{where}: no column is called {known}; name the one with lists of {what} with dataset.options.{option} "
             f"({listed(names)})"
@@ -169,9 +195,14 @@ def some(values: Sequence[str], most: int = 30) -> str:
 
 def _find_label(names: list[str], sample: Mapping[str, list[Any]], where: str) -> str:
     most = min(MOST_CLASSES, len(next(iter(sample.values()), [])) // 2)
-    few = {name: count for name in names if 2 <= (count := len({*map(str, sample[name])})) <= most}
+    few = {
+        name: count for name in names if 2 <= (count := len({*map(str, sample[name])})) <= most and _full(sample[name])
+    }
     if not few:
-        raise UserError(f"{where}: no column looks like a label; name it with dataset.options.label ({listed(names)})")
+        sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(sample) == 1 else ""
+        raise UserError(
+            f"{where}: no column looks like a label; name it with dataset.options.label ({listed(list(sample))}){sep}"
+        )
     return min(few, key=few.__getitem__)
 
 
@@ -184,20 +215,62 @@ def _find_number(names: list[str], sample: Mapping[str, list[Any]], where: str) 
 
 
 def _find_text(
-    names: list[str], sample: Mapping[str, list[Any]], where: str, group: str | None, *, named: bool
-) -> tuple[str, ...]:
-    if called := tuple(name for name in names if name.strip().lower() in TEXT_NAMES):
-        return called
-    lengths = {
-        name: sum(map(len, values)) / len(values)
+    names: list[str], sample: Mapping[str, list[Any]], where: str, kept_out: Collection[str], *, named: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the columns of the text, and that of the second texts of pairs."""
+    called = [name for name in names if name.strip().lower() in TEXT_NAMES]
+    texts = {
+        name: values
         for name in names
-        if name != group
+        if name not in kept_out
         and (values := [v for v in sample[name] if isinstance(v, str)])
         and not all(is_number(v) for v in values)
     }
-    if not lengths:
+    if not called and not texts:
         raise UserError(f"{where}: no column holds text; name it with dataset.options.text ({listed(list(sample))})")
-    return (max(lengths, key=lengths.__getitem__),) if named else tuple(lengths)
+    if not named:
+        return tuple(texts), None
+    if pair := _find_pair({name: values for name, values in texts.items() if _full(sample[name])}):
+        return (pair[0],), pair[1]
+    chosen = called or [max(texts, key=lambda name: sum(map(len, texts[name])) / len(texts[name]))]
+    for name in long_texts({name: sample[name] for name in texts if name not in chosen}):
+        if not any(_repeats(sample[name], sample[other]) for other in chosen):
+            chosen.append(name)
+    return tuple(name for name in names if name in chosen), None
+
+
+def _find_pair(texts: Mapping[str, list[str]]) -> tuple[str, str] | None:
+    """Return the two columns whose names are those of a pair; None where none or several are."""
+    by_name = {name.strip().lower(): name for name, values in texts.items() if len({*values}) >= VARIED * len(values)}
+    pairs = [(by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name]
+    halves: dict[str, list[str]] = {}
+    for known, name in by_name.items():
+        if match := PAIRED.fullmatch(known):
+            halves.setdefault(match[1], []).append(name)
+    pairs += [(two[0], two[1]) for two in halves.values() if len(two) == 2]
+    return pairs[0] if len(pairs) == 1 else None
+
+
+def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:
+    """Return the columns of different texts of several words."""
+    return [
+        name
+        for name, cells in sample.items()
+        if _full(cells)
+        and all(isinstance(cell, str | None) for cell in cells)
+        and sum(len((cell or "").split()) for cell in cells) >= LONG_TEXT * len(cells)
+        and len({*cells}) > MOSTLY * len(cells)
+    ]
+
+
+def _full(cells: Sequence[Any]) -> bool:
+    """Whether most cells hold something."""
+    return sum(cell not in (None, "") for cell in cells) >= MOSTLY * len(cells)
+
+
+def _repeats(cells: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether most cells are part of another column's, as a quotation is, and so add nothing to it."""
+    return sum((cell or "") in (other or "") for cell, other in zip(cells, others, strict=True)) > MOSTLY * len(cells)
 
 
 def is_number(text: str) -> bool:

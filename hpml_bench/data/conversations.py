@@ -82,7 +82,7 @@ class Shape(Frozen):
         return "; ".join(f"{what}: {columns}" for what, columns in parts.items() if columns)
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def read(self) -> tuple[str, ...]:
         others = (self.completion, self.choices, self.system, self.tools)
         return tuple(name for name in (self.turns, *self.prompt, *self.text, *others) if name)
 
@@ -130,9 +130,7 @@ def _is_list(dataset: Dataset, column: str) -> bool:
     return isinstance(dataset.features[column], list) or type(dataset.features[column]).__name__ in LISTS
 
 
-def as_conversations(
-    dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n", *, drop_bad: bool = False
-) -> Dataset:
+def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
     Further columns are `unread`, the keys of a row's turns that have a value and are not read, such as `tool_calls`;
@@ -140,19 +138,18 @@ def as_conversations(
     `messages` where a row has any.
 
     Raises:
-        UserError: a column is missing, or, without `drop_bad`, a row is no conversation that ends with an answer; names
-            the row.
+        UserError: a column is missing.
 
     """
     from datasets import Value
 
-    check_columns(dataset, file, shape.columns)
+    check_columns(dataset, file, shape.read)
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
     optional = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
     with column_errors_as_user_errors(file):
         mixed = frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
-        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed, "drop_bad": drop_bad}
+        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed}
         converted = mapped(dataset, _convert, types | optional, **given)
     return converted.remove_columns([name for name in optional if not any(converted[name])])
 
@@ -176,19 +173,16 @@ def _convert(
     shape: Shape,
     separator: str,
     mixed: frozenset[str],
-    drop_bad: bool,
 ) -> dict[str, list[Any]]:
     converted: dict[str, list[Any]] = {}
     for at, position in enumerate(positions):
-        row = {name: batch[name][at] for name in shape.columns}
+        row = {name: batch[name][at] for name in shape.read}
         found = Conversation((), [], "")
         place, bad = f"{file}: row {position + 1}", ""
         try:
             found = _row(row, shape, separator, mixed)
         except ValueError as error:
             bad = f"{place} {error}"
-            if not drop_bad:
-                raise UserError(bad) from None
         weights = [turn.weight for turn in found.turns]
         values = {
             "contents": [turn.content for turn in found.turns],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hpml_bench.data.draw import groups_of
-from hpml_bench.plugins.dataset import Target
+from hpml_bench.plugins.dataset import PAIR, Target
 from hpml_bench.suite.base import Frozen
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _texts(rows: Dataset, target: Target, most: int) -> Iterator[str]:
                 before = [text for role, text in zip(roles[:-1], contents[:-1], strict=True) if role != "system"]
                 yield "\n".join([*(before or contents[-1:]), *(choices or ())])
         else:
-            yield from batch["text"]
+            yield from map("\n".join, zip(*(batch[name] for name in ("text", PAIR) if name in batch), strict=True))
 
 
 class Sequences(NamedTuple):

@@ -179,4 +179,7 @@ def _rows_of_file(file: Path) -> Dataset:
         rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
     if not len(rows):
         raise UserError(f"task.options.retention: {file} holds no text")
-    return as_conversations(rows, str(file), find_shape(rows, str(file)))
+    converted = as_conversations(rows, str(file), find_shape(rows, str(file)))
+    if reason := next(filter(None, converted["bad"]), None):
+        raise UserError(reason)
+    return converted

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import field_validator
+
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
+from hpml_bench.data.sentences import TAGGED, read_tagged
 from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, disk_error, locked, new_entry
@@ -38,6 +42,7 @@ class Layout(Frozen):
     named: bool
     skip: int
     """Lines before the first row of data."""
+    sep: str
     label: str | None = None
     """Column whose role is `class` in Orange's third line."""
 
@@ -52,12 +57,35 @@ class Format(Frozen):
     """Lines left out after the header; empty: 2 for a .tab file with Orange's lines of types and roles, else 0."""
     quote: str = '"'
     """Quoting character of csv, tsv and tab files; empty for none."""
+    sep: str | None = None
+    """Separator of the cells of csv, tsv and tab files; empty: commas in csv files and tabs in others, unless the
+    names of the columns are separated by another one."""
+    encoding: str = "utf-8"
+    """Encoding of csv, tsv, tab, txt and conll files, such as latin-1."""
+    field: str | None = None
+    """Key of the list of rows in a json file that is one object; empty for its only list of objects."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"there is no encoding {encoding}; write one such as utf-8, latin-1 or cp1252") from None
+
+    @field_validator("sep")
+    @classmethod
+    def _one_character(cls, sep: str | None) -> str | None:
+        sep = sep and sep.replace("\\t", "\t")
+        if sep is not None and len(sep) != 1:
+            raise ValueError(f"a separator is one character, or \\t for a tab; {sep!r} is none")
+        return sep
 
 
 def file_of(uri: str) -> Path:
     """Return the file with rows that a source names, fetched if necessary; a UserError if it has none."""
     path = fetch(uri).folder_or_file
-    known = [*SEPARATED, *OTHER]
+    known = [*SEPARATED, *OTHER, *TAGGED]
     if not path.is_file() or path.suffix.lower() not in known:
         raise UserError(f"{path}: is no file that can be read; it must end in {', '.join(known)}")
     if not path.stat().st_size:
@@ -66,96 +94,132 @@ def file_of(uri: str) -> Path:
 
 
 def _layout(file: Path, form: Format) -> Layout:
-    first = _first_rows(file, form)
+    first, sep = _first_rows(file, form)
     orange = file.suffix.lower() == ".tab" and len(first) > 2 and {c.strip() for c in first[1]} <= ORANGE_TYPES
     header = form.header
     if header is None:
         columns = [{row[position] for row in first[1:]} for position in range(len(first[0]))]
         cells = zip(first[0], columns, strict=True)
         header = orange or not any(is_number(cell) or (cell and cell in column) for cell, column in cells)
-    names = tuple(name if header else f"column {position}" for position, name in enumerate(first[0], 1))
+    # a column without a name gets that of pandas, which counts from 0
+    names = tuple(
+        (name if name.strip() else f"Unnamed: {place}") if header else f"column {place + 1}"
+        for place, name in enumerate(first[0])
+    )
     if len(set(names)) != len(names):
         raise UserError(f"{file}: two columns have the same name ({some([*map(short, names)])}); rename one")
     skip = form.skip_lines if form.skip_lines is not None else (2 if orange and header else 0)
     roles = first[2] if orange else []
     label = next((name for name, role in zip(names, roles, strict=False) if role.strip() == "class"), None)
-    return Layout(names=names, named=header, skip=skip + header, label=label)
+    return Layout(names=names, named=header, skip=skip + header, sep=sep, label=label)
 
 
-def _first_rows(file: Path, form: Format) -> list[list[str]]:
+def _first_rows(file: Path, form: Format) -> tuple[list[list[str]], str]:
+    """Return the first rows, and the separator of their cells: as given, else by the names, else the suffix's."""
     import pandas as pd
 
-    try:
-        table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(file, form))
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise _unreadable(file, error) from None
-    rows: list[list[str]] = table.fillna("").astype(str).to_numpy().tolist()
-    other = _other_separator(file, rows[0][0]) if len(rows) > 1 and len(rows[0]) == 1 else None
-    if other is not None and all(row[0].count(other) >= rows[0][0].count(other) for row in rows):
-        raise _separated_by(other, file)
-    return rows
+    own = form.sep or SEPARATED[file.suffix.lower()]
+    other = None if form.sep else _other_separator(file, own, form.encoding)
+    for sep in filter(None, (other, own)):
+        try:
+            table = pd.read_csv(file, header=None, nrows=SAMPLE_ROWS, dtype="str", **_as_pandas(form, sep))
+        except (ValueError, OSError, pd.errors.ParserError) as error:
+            failed: BaseException = error
+            continue
+        if sep == own or table.iloc[:, -1].notna().all():  # as many cells in each row as there are names
+            return table.fillna("").astype(str).to_numpy().tolist(), sep
+    raise _unreadable(file, failed, form) from None
 
 
-def _other_separator(file: Path, header: str) -> str | None:
-    """Return the separator of a line of column names that a file of this kind doesn't have; None for other lines."""
-    if SEPARATED[file.suffix.lower()] in header:
+def _other_separator(file: Path, own: str, encoding: str) -> str | None:
+    """Return the separator of a first line of column names without the usual one; None for other lines."""
+    with file.open(encoding=encoding, errors="replace") as lines:
+        header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
+    if own in header:
         return None
     for separator in SEPARATORS:
         names = header.split(separator)
         # a name is a few words without space around them
-        named = all(name.strip() == name.rstrip("\r\n") and len(name.split()) <= NAME_WORDS for name in names)
-        if len(names) > 1 and named:
+        if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
             return separator
     return None
 
 
-def _separated_by(separator: str, file: Path) -> UserError:
-    suffix = file.suffix.lower()
-    return UserError(
-        f"{file}: its cells are separated by {SEPARATORS[separator]}, and those of a {suffix} file must be by "
-        f"{SEPARATORS[SEPARATED[suffix]]}; save it with these"
-    )
-
-
-def _unreadable(file: Path, error: BaseException) -> UserError:
+def _unreadable(file: Path, error: BaseException, form: Format) -> UserError:
     suffix, problem, advice = file.suffix.lower(), first_line(error), ""
     if "corresponds to no data" in problem:
         return UserError(f"{file}: has no rows; give a file with some")
-    if isinstance(error, UnicodeDecodeError):
-        problem = f"it isn't UTF-8 ({problem})"
-        advice = "; convert it, if it is Latin-1 by iconv -f latin1 -t utf-8"
-    elif suffix in SEPARATED and "fields in line" in problem:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            other = _other_separator(file, lines.readline(LONGEST_HEADER))
-        if other is not None:
-            return _separated_by(other, file)
-        advice = "; mend that line: a cell with a separator needs quotes"
+    if isinstance(error, UnicodeError):
+        problem = f"it isn't {form.encoding.upper()} ({problem})"
+        advice = "; name its encoding with dataset.options.encoding, such as latin-1"
+    elif suffix in SEPARATED and ("fields in line" in problem or "inside string" in problem):
+        advice = (
+            "; mend that line: a cell with a separator needs quotes. Where quotes are part of the texts, set "
+            "dataset.options.quote to nothing; where cells are separated otherwise, set dataset.options.sep"
+        )
     elif suffix == ".jsonl":
         problem = _torn_line(file) or problem
     return UserError(f"{file}: can't be read as {suffix[1:]}: {problem}{advice}")
 
 
-def _as_pandas(file: Path, form: Format) -> dict[str, Any]:
+def _as_pandas(form: Format, sep: str) -> dict[str, Any]:
     """Return arguments of pandas' reader, with which every cell is read exactly as written."""
     quoting = {"quotechar": form.quote, "quoting": 0} if form.quote else {"quoting": 3}
-    return {"sep": SEPARATED[file.suffix.lower()], "keep_default_na": False, "encoding": "utf-8", **quoting}
+    return {"sep": sep, "keep_default_na": False, "encoding": form.encoding, **quoting}
 
 
 def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
     """Return a file's rows, memory-mapped from the cache of `datasets`, and the layout of a separated file."""
     from datasets import Features, Value, load_dataset
 
-    suffix, layout, arguments = file.suffix.lower(), None, {}
-    if suffix in SEPARATED:
-        layout = _layout(file, form)
-        arguments = {"names": list(layout.names), "header": None, "skiprows": layout.skip, **_as_pandas(file, form)}
-        arguments["features"] = Features({name: Value("string") for name in layout.names})
+    suffix, layout = file.suffix.lower(), None
+    arguments: dict[str, Any] = {}
     cache, builder = str(cache_folder() / "datasets"), (OTHER | TEXT).get(suffix, "csv")
     try:
+        if suffix in TAGGED and (tagged := read_tagged(file, form.encoding)):
+            return tagged, None
+        if suffix in SEPARATED:
+            layout = _layout(file, form)
+            arguments = {"names": list(layout.names), "header": None, "skiprows": layout.skip}
+            arguments |= _as_pandas(form, layout.sep)
+            arguments["features"] = Features({name: Value("string") for name in layout.names})
+        elif suffix == ".json" and (field := form.field or _field_of(file)):
+            arguments["field"] = field
         rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
+    except UserError:
+        raise
     except Exception as error:
-        raise disk_error(error) or _unreadable(file, error.__cause__ or error) from None
+        raise disk_error(error) or _unreadable(file, error.__cause__ or error, form) from None
     return rows, layout
+
+
+def _field_of(file: Path) -> str | None:
+    """Return the key of the only list of objects in a file that is one object; None for other files.
+
+    Raises:
+        UserError: the object has several.
+
+    """
+    for size in (LARGE, -1):
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            text = opened.read(size).lstrip("\ufeff \t\r\n")
+        if not text.startswith("{"):
+            return None
+        try:
+            value, end = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
+            continue
+        break
+    else:
+        return None
+    if text[end:].strip():  # an object a line
+        return None
+    lists = [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict)]
+    if len(lists) > 1 and not {"messages", "conversations"} & set(lists):
+        raise UserError(
+            f"{file}: has lists of rows in {some([*map(short, lists)])}; name one with dataset.options.field"
+        )
+    return lists[0] if len(lists) == 1 and len(value[lists[0]]) > 1 else None
 
 
 def _torn_line(file: Path) -> str:

@@ -25,10 +25,17 @@ from hpml_bench.data.copies import Copies, find_copies
 from hpml_bench.data.draw import draw, retention_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, resolve_model, weight_files
-from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, LoadedData, make_loader
+from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, PAIR, LoadedData, make_loader
 from hpml_bench.plugins.rows import Rows, read_rows, write_rows
-from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
-from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer, pad_id, tokenizer_digest
+from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, SEGMENTS, Scaffold, Task, make_task
+from hpml_bench.plugins.tokenizer import (
+    Encoder,
+    generation_ends,
+    has_segments,
+    load_tokenizer,
+    pad_id,
+    tokenizer_digest,
+)
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.options import options_class
 from hpml_bench.suite.settings import Settings, identity
@@ -85,11 +92,13 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
     ends = generation_ends(model.folder_or_file, tokenizer)
     vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
-    encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends)
+    segments = PAIR in rows["train"].column_names and has_segments(tokenizer, config)
+    encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends, segments=segments)
     data, facts = _check_and_digest(rows, loaded.label_names, task, where, task.sources(encoder))
     digests = Digests(weights="", tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
     # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
-    key = digest([FORMAT, identity(settings)["tasks"], digests.data, digests.tokenizer, settings.max_length, ends], 32)
+    facts_of_rows = [digests.data, digests.tokenizer, settings.max_length, ends, *[SEGMENTS] * segments]
+    key = digest([FORMAT, identity(settings)["tasks"], *facts_of_rows], 32)
     folder = cache_folder() / "prepared" / key
     with locked(folder):
         if not _intact(folder):
@@ -239,6 +248,7 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
     for split in rows:
         encoder.counts.clear()
         extra = task.extra_types() | ({GROUP: pa.int32()} if GROUP in rows[split].column_names else {})
+        extra |= {SEGMENTS: pa.list_(pa.int8())} if encoder.segments else {}
         batches = map(partial(encode, split), rows[split].iter(BATCH))
         write_rows(folder / split, batches, task.label_type(), extra)
         counts[split] = Counter(encoder.counts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +23,7 @@ from hpml_bench.data.columns import (
 )
 from hpml_bench.data.conversations import Shape, as_conversations, find_shape
 from hpml_bench.data.draw import split_off_test
-from hpml_bench.plugins.dataset import GROUP, LoadedData, Target
+from hpml_bench.plugins.dataset import GROUP, PAIR, LoadedData, Target
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
 
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
 
 BATCH = 1000
 BAD_ROWS = "bad rows left out"
+MISSING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "-", "?"})
+"""Texts that often stand for a missing label."""
+FEW_CLASSES = 20  # number of classes up to which their number isn't compared with the rows'
+SPLIT_NAMES = {"train": r"train(ing)?", "test": r"test(ing)?", "validation": r"val(id(ation)?)?|dev(elopment)?"}
+"""Patterns of a split's name as a word in the name of a file, a split of a repository, or a cell."""
 
 Index = dict[str, int]  # value as text -> index
-Row = Callable[..., tuple[Any, Any]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
+Row = Callable[..., tuple[Any, ...]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
 
 
 class Splits(NamedTuple):
@@ -43,28 +50,78 @@ class Splits(NamedTuple):
     test: tuple[Dataset, str] | None
     """None: split off the training rows after their conversion, so that errors name a row by its number in its file."""
 
+    def converted(self, convert: Callable[[Dataset], Dataset]) -> Splits:
+        """Return the splits with each table converted."""
+        train, *others = (None if part is None else (convert(part[0]), part[1]) for part in self)
+        return Splits(train or self.train, *others)
+
 
 class FoundColumns(NamedTuple):
     """Columns of a table by name."""
 
     columns: Columns | Shape
     group: str | None
+    unread: tuple[str, ...] = ()
+    """All others."""
 
 
 def find(
-    train: Dataset, where: str, target: Target, options: TableOptions, label: str | None = None, *, named: bool = True
+    train: Dataset,
+    where: str,
+    target: Target,
+    options: TableOptions,
+    label: str | None = None,
+    *,
+    named: bool = True,
+    split: str | None = None,
 ) -> FoundColumns:
     """Return the columns that a target needs: as the options say, else by name, else by content.
 
     `where` is the table's name in errors, `label` the column of the label where the options name none (not of answers),
-    and `named` whether the table has column names of its own.
+    `named` whether the table has column names of its own, and `split` the column that says which split a row is of.
     """
-    text = options.text if isinstance(options.text, tuple) else (options.text,)
-    group = None if options.group is None else column_named(options.group, list(train.column_names), where, "group")
-    if target == "answer":
-        return FoundColumns(find_shape(train, where, text, options.label), group)
+    names = list(train.column_names)
+    group = None if options.group is None else column_named(options.group, names, where, "group")
     given = label if options.label is None else options.label
-    return FoundColumns(choose(train, where, target, text, given, group=group, named=named), group)
+    columns: Columns | Shape
+    if options.text_pair is not None and target in {"answer", "tags"}:
+        raise UserError(f"{where}: dataset.options.text_pair is for a class or a number; name all columns with text")
+    if target == "answer":
+        text = options.text if isinstance(options.text, tuple) else (options.text,)
+        columns = find_shape(train, where, text, options.label)
+    else:
+        others = {name for name in (group, split) if name}
+        columns = choose(train, where, target, options, given, kept_out=others, named=named)
+    read = {*columns.read, group, split}
+    return FoundColumns(columns, group, tuple(name for name in names if name not in read))
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name is of; None where it is of none, or of several."""
+    words = re.split(r"[^a-z]+", name.lower())
+    found = [split for split, pattern in SPLIT_NAMES.items() if any(re.fullmatch(pattern, word) for word in words)]
+    return found[0] if len(found) == 1 else None
+
+
+def split_by(rows: Dataset, where: str, column: str) -> Splits:
+    """Return the splits of a table whose cells in a column name them.
+
+    Raises:
+        UserError: a cell names none, or no row is for training.
+
+    """
+    places: dict[str, list[int]] = {split: [] for split in SPLIT_NAMES}
+    for number, cell in enumerate(rows[column]):
+        if (split := split_of(str(cell))) is None:
+            raise UserError(
+                f"{where}: row {number + 1} has '{short(str(cell))}' in column '{column}', which is none of train, "
+                "validation and test; name another column with dataset.options.split, or remove such rows"
+            )
+        places[split].append(number)
+    if not places["train"]:
+        raise UserError(f"{where}: no row has train in column '{column}'; name another one with dataset.options.split")
+    parts = {split: (rows.select(of), f"{where}, {column} {split}") for split, of in places.items() if of}
+    return Splits(parts["train"], parts.get("validation"), parts.get("test"))
 
 
 def load(
@@ -77,77 +134,90 @@ def load(
 ) -> LoadedData:
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
-    The settings say how many test rows are split off, and whether bad conversations are dropped. Classes and tags
-    become 0..C-1.
+    The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.
 
     Raises:
-        UserError: a column or a cell is missing, a label is not among the training rows' or the given names, a
-            cell is no number, or a row is no conversation and `bad_rows` of the task is not `drop`.
+        UserError: a column is missing; or, where `bad_rows` of the task is not `drop`, a cell is missing, a label is
+            not among the training rows' or the given names, a cell is no number, or a row is no conversation.
 
     """
-    if isinstance(found.columns, Shape):
-        return _in_conversations(splits, settings, found.columns, options.separator, notes, found.group)
     columns = found.columns
-    with column_errors_as_user_errors(splits.train[1]):
-        names, row, types = _conversion(splits.train, columns, target, options)
-
-    def rows(split: tuple[Dataset, str]) -> Dataset:
-        with column_errors_as_user_errors(split[1]):
-            check_columns(*split, (*columns.text, columns.label))
-            return mapped(split[0], _by_row, types, file=split[1], columns=columns, row=row, names=tuple(types))
-
-    what = "words: {}; tags: {}" if target == "tags" else "text: {}; label: {}"
-    all_notes = {"columns": what.format(", ".join(columns.text), columns.label), **notes}
-    return _loaded(splits, settings, rows, names, all_notes, found.group)
-
-
-def _in_conversations(
-    splits: Splits, settings: Settings, shape: Shape, separator: str, notes: Mapping[str, str], group: str | None
-) -> LoadedData:
-    """Return the splits as conversations; between the parts of a prompt a single space means an empty line."""
-    drop_bad = settings.task.options.get("bad_rows") == "drop"
-    between = "\n\n" if separator == " " else separator
     unread: set[str] = set()
-    bad: list[str] = []
+    if isinstance(columns, Shape):
+        # between the parts of a prompt a single space means an empty line
+        between = "\n\n" if options.separator == " " else options.separator
+        shape, names, suspect = columns, tuple[str, ...](), dict[str, str]()
 
-    def rows(split: tuple[Dataset, str]) -> Dataset:
-        converted = as_conversations(*split, shape, between, drop_bad=drop_bad)
-        unread.update(key for keys in converted["unread"] for key in keys)
-        reasons = converted["bad"][:]
-        bad.extend(reason for reason in reasons if reason)
-        good = [place for place, reason in enumerate(reasons) if not reason]
-        return (converted if len(good) == len(converted) else converted.select(good)).remove_columns(["unread", "bad"])
+        def rows(split: tuple[Dataset, str]) -> Dataset:
+            converted = as_conversations(*split, shape, between)
+            unread.update(key for keys in converted["unread"] for key in keys)
+            return converted.remove_columns("unread")
+    else:
+        from datasets import Value
 
-    loaded = _loaded(splits, settings, rows, (), {"columns": str(shape), **notes}, group)
+        plain = columns
+        with column_errors_as_user_errors(splits.train[1]):
+            names, row, types = _conversion(splits.train, plain, target, options)
+            types |= {"bad": Value("string")}
+        suspect = _suspect(splits.train[0], plain.label, names) if target == "class" else {}
+
+        def rows(split: tuple[Dataset, str]) -> Dataset:
+            with column_errors_as_user_errors(split[1]):
+                check_columns(*split, plain.read)
+                return mapped(split[0], _by_row, types, file=split[1], columns=plain, row=row, names=tuple(types))
+
+    what = str(columns)
+    if isinstance(columns, Columns) and target == "tags":
+        what = f"words: {columns.text[0]}; tags: {columns.label}"
+    what = what if found.group is None else f"{what}; group: {found.group}"
+    notes = {"columns": what, **({"columns not read": some(found.unread)} if found.unread else {}), **notes}
+    loaded = _loaded(splits, settings, rows, found.group)
     left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
-    dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
-    return replace(loaded, notes={**loaded.notes, **left}, warnings=dropped)
+    return replace(
+        loaded,
+        label_names=names,
+        notes={**loaded.notes, **notes, **left},
+        warnings={**loaded.warnings, **suspect},
+    )
+
+
+def _suspect(train: Dataset, label: str, names: Sequence[str]) -> dict[str, str]:
+    """Return a warning on classes whose names rather say that a label is missing."""
+    found = [name for name in names if name.strip().lower() in MISSING]
+    counts = Counter(map(as_text, train[label])) if found else {}
+    each = ", ".join(f"'{name}' ({counts[name]:,} rows)" for name in found)
+    return {"labels that may be missing": f"{each}: taken for a class; empty these cells if it is none"} if each else {}
 
 
 def _loaded(
-    splits: Splits,
-    settings: Settings,
-    convert: Callable[[tuple[Dataset, str]], Dataset],
-    names: tuple[str, ...],
-    notes: Mapping[str, str],
-    group: str | None,
+    splits: Splits, settings: Settings, convert: Callable[[tuple[Dataset, str]], Dataset], group: str | None
 ) -> LoadedData:
     """Return the splits with converted rows; without a table of test rows, these are split off the training rows."""
     numbers: Index = {}
+    bad: list[str] = []
+    drop = settings.task.options.get("bad_rows") == "drop"
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
         converted = convert(split)
-        return converted if group is None else converted.add_column(GROUP, _groups(*split, group, numbers))
+        if group is not None:
+            converted = converted.add_column(GROUP, _groups(*split, group, numbers))
+        reasons = converted["bad"][:]
+        if found := [reason for reason in reasons if reason]:
+            bad.extend(found)
+            if not drop:
+                more = f" ({len(found) - 1:,} more of {len(reasons):,} rows are bad)" if found[1:] else ""
+                raise UserError(f"{found[0]}{more}; task.options.bad_rows: drop leaves bad rows out")
+            converted = converted.select([place for place, reason in enumerate(reasons) if not reason])
+        return converted.remove_columns("bad")
 
-    if group is not None:
-        notes = {**notes, "columns": f"{notes['columns']}; group: {group}"}
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
-    if splits.test is not None:
-        return LoadedData(train, validation, rows(splits.test), names, notes)
-    train, test = split_off_test(train, settings, splits.train[1])
-    note = f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"
-    return LoadedData(train, validation, test, names, {"test": note, **notes})
+    test, notes = rows(splits.test) if splits.test is not None else None, {}
+    if test is None:
+        train, test = split_off_test(train, settings, splits.train[1])
+        notes = {"test": f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"}
+    dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
+    return LoadedData(train, validation, test, notes=notes, warnings=dropped)
 
 
 def _groups(dataset: Dataset, file: str, column: str, numbers: Index) -> list[int]:
@@ -173,13 +243,21 @@ def _conversion(
         words_and_tags = partial(_words_and_tags, columns=columns, index=index)
         return names, words_and_tags, {"words": [Value("string")], "tags": [Value("int64")]}
     row = partial(_text_and_label, columns=columns, separator=options.separator)
+    texts = {name: Value("string") for name in ("text", *([PAIR] if columns.pair else []))}
     if target == "class":
         known = getattr(train[0].features[columns.label], "names", None)  # a ClassLabel knows them
         names, index = _index(train[0].unique(columns.label), train[1], known, options.label_names)
-        return names, partial(row, index=index), {"text": Value("string"), "label": Value("int64")}
+        rows = len(train[0])
+        if not (known or options.label_names) and len(names) > max(FEW_CLASSES, rows / 2):
+            raise UserError(
+                f"{train[1]}: column '{columns.label}' has {len(names):,} different labels in {rows:,} rows, too many "
+                "for classes: is it a number of the row, a text or a measurement? Name the column of the classes with "
+                "dataset.options.label; numbers are learnt by the task regression, answers in words by causal_lm"
+            )
+        return names, partial(row, index=index), {**texts, "label": Value("int64")}
     if options.label_names:
         raise UserError(f"{train[1]}: dataset.options.label_names are of classes or tags; numbers have none")
-    return (), partial(row, index=None), {"text": Value("string"), "label": Value("float64")}
+    return (), partial(row, index=None), {**texts, "label": Value("float64")}
 
 
 # Labels
@@ -241,24 +319,28 @@ def _index(
 def _by_row(
     batch: Mapping[str, list[Any]], positions: list[int], file: str, columns: Columns, row: Row, names: tuple[str, ...]
 ) -> dict[str, list[Any]]:
-    """Return a batch converted row by row: the label's cell and those of the text become two values."""
-    converted = []
-    for position, *cells in zip(positions, *(batch[name] for name in (columns.label, *columns.text)), strict=True):
+    """Return a batch converted row by row: the label's cell and those of the texts become values, or a reason."""
+    converted: dict[str, list[Any]] = {name: [] for name in names}
+    for position, *cells in zip(positions, *(batch[name] for name in columns.read), strict=True):
         try:
-            converted.append(row(*cells))
+            values = (*row(*cells), "")
         except ValueError as error:
-            raise UserError(f"{file}: row {position + 1} {error}") from None
-    return {name: [values[place] for values in converted] for place, name in enumerate(names)}
+            values = (*[None] * (len(names) - 1), f"{file}: row {position + 1} {error}")
+        for name, value in zip(names, values, strict=True):
+            converted[name].append(value)
+    return converted
 
 
 def _text_and_label(
     label: Any, *texts: Any, columns: Columns, separator: str, index: Index | None
-) -> tuple[str, float]:
+) -> tuple[str | float, ...]:
     value = _number(label, columns.label) if index is None else _looked_up(label, index, "label", columns.label)
-    text = separator.join(str(cell) for cell in texts if cell is not None)
-    if not text.strip():
-        raise _empty("text", *columns.text)
-    return text, value
+    text = separator.join(str(cell) for cell in texts[: len(columns.text)] if cell is not None)
+    seconds = tuple("" if cell is None else str(cell) for cell in texts[len(columns.text) :])
+    for part, names in ((text, columns.text), *((second, (columns.pair or "",)) for second in seconds)):
+        if not part.strip():
+            raise _empty("text", *names)
+    return text, *seconds, value
 
 
 def _words_and_tags(tags: Any, words: Any, columns: Columns, index: Index) -> tuple[list[str], list[int]]:

@@ -30,6 +30,8 @@ IN_WORDS: dict[Target, str] = {
 
 GROUP = "group"
 """Column of numbers that are equal for rows that belong together."""
+PAIR = "text_pair"
+"""Column of the second texts of pairs."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class LoadedData:
     """The splits of a data set, and the names of their labels.
 
     The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
-    `text` and `label` (float) for a number; `words` (list of str) and `tags` (list of int, indices into `label_names`)
-    for tags; `contents` and `roles` (lists of str: the turns of a conversation, each by system, user or assistant, the
-    last by the assistant) and `choices` (list of str: answers to choose from, or none) for an answer; there may be
-    `place` (str), the file and row that a row comes from, for errors; `group` (int), which is equal for rows that
-    belong together, over all splits; and for an answer `weights` (list of float, empty or one per turn: 0 for a turn
-    that is no target), `tools` (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row
-    was written as turns).
+    `text` and `label` (float) for a number, both with `text_pair` (str) where a row has two texts; `words` (list of
+    str) and `tags` (list of int, indices into `label_names`) for tags; `contents` and `roles` (lists of str: the turns
+    of a conversation, each by system, user or assistant, the last by the assistant) and `choices` (list of str: answers
+    to choose from, or none) for an answer; there may be `place` (str), the file and row that a row comes from, for
+    errors; `group` (int), which is equal for rows that belong together, over all splits; and for an answer `weights`
+    (list of float, empty or one per turn: 0 for a turn that is no target), `tools` (str, empty or a JSON list of tools'
+    definitions) and `messages` (bool, whether the row was written as turns).
     """
 
     train: Dataset

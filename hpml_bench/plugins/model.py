@@ -35,9 +35,12 @@ class TaskModel(nn.Module):
         self.select = select
         self.virtual_tokens = virtual_tokens
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *_: object) -> Tensor:
-        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; ignores labels."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *_: object, **more: Tensor) -> Tensor:
+        """Return the head's outputs, float32 also under autocast, of right-padded texts [B, L]; ignores labels.
+
+        `more` goes to the encoder, such as the `token_type_ids` of pairs.
+        """
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
         read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.head(read.float()))

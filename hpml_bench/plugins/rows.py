@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.task import IGNORE_INDEX, SEGMENTS
 from hpml_bench.records.predictions import Answers
 
 FILE = "rows.arrow"
@@ -28,6 +28,8 @@ class Batch:
     learnt: int | None = None
     """Number of a language model's target tokens: those after each row's first that have a label. Known without waiting
     for the device."""
+    more: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Further arguments of the model: `token_type_ids` [B, L] int64, which tell the two texts of a pair apart."""
 
     @property
     def padded_tokens(self) -> int:
@@ -36,9 +38,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        parts = (self.input_ids, self.attention_mask, self.labels)
-        ids, mask, labels = (part.pin_memory().to(device, non_blocking=True) for part in parts)
-        return replace(self, input_ids=ids, attention_mask=mask, labels=labels)
+        parts = {name: getattr(self, name) for name in ("input_ids", "attention_mask", "labels")} | dict(self.more)
+        moved: dict[str, Any] = {name: part.pin_memory().to(device, non_blocking=True) for name, part in parts.items()}
+        return replace(self, more={name: moved.pop(name) for name in self.more}, **moved)
 
 
 def write_rows(
@@ -86,6 +88,7 @@ class Rows:
         self._table = table
         self.pad_id = pad_id
         self._tokens = Ragged(table.column("input_ids"))
+        self._segments = Ragged(table.column(SEGMENTS)) if SEGMENTS in table.column_names else None
         self.numbers = np.arange(table.num_rows) if chosen is None else chosen
         """Numbers of the rows on disk, [n]."""
         self.lengths = self._tokens.lengths[self.numbers]
@@ -144,8 +147,11 @@ class Rows:
         """Return these rows, padded on the right to the longest of them."""
         lengths = self.lengths[indices]
         ids = np.full((len(indices), int(lengths.max())), self.pad_id, dtype=np.int64)
+        types = np.zeros_like(ids)
         for row, index in enumerate(indices):
             ids[row, : lengths[row]] = self.tokens(int(index))
+            if self._segments is not None:
+                types[row, : lengths[row]] = self._segments[int(self.numbers[index])]
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         if self.token_labels is None:
             labels, learnt = self.labels[indices], None
@@ -155,4 +161,5 @@ class Rows:
                 labels[row, : len(own)] = own
             learnt = int((labels[:, 1:] != IGNORE_INDEX).sum())
         parts = torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(labels)
-        return Batch(*parts, int(lengths.sum()), learnt)
+        more = {} if self._segments is None else {SEGMENTS: torch.from_numpy(types)}
+        return Batch(*parts, int(lengths.sum()), learnt, more)

@@ -42,6 +42,8 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return rows, columns + 1
 
 
+SEGMENTS = "token_type_ids"
+"""Column of the numbers that tell the two texts of a pair apart, one for each token."""
 KEPT = "kept"
 """Key of the indices of the rows that `encode` kept, where it leaves some out."""
 NOTHING = "none"
@@ -125,6 +127,14 @@ class Guess:
     """[rows], the task's scores of that answer, or the expected ones where it is drawn."""
     chance: float
     """Value of the headline metric from which learning is counted: the expected one of an untrained model."""
+
+
+class RowOptions(Frozen):
+    """Treatment of rows."""
+
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """Treatment of a row without text or label, or with one that can't be read, or of an answer's row that is no
+    conversation or that the template refuses: the preparation ends, or the row is left out and counted."""
 
 
 class Task(ABC):

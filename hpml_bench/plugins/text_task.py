@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hpml_bench.plugins.task import Task
-from hpml_bench.suite.base import Frozen
+from hpml_bench.plugins.dataset import PAIR
+from hpml_bench.plugins.task import RowOptions, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,9 +20,10 @@ class TextTask(Task):
 
     columns = ("label", "text")
     pipeline = ("text-classification", "AutoModelForSequenceClassification")
+    optional_columns = (PAIR,)
 
-    class Options(Frozen):
-        """Input of the head."""
+    class Options(RowOptions):
+        """Input of the head, and treatment of bad rows."""
 
         pooling: Literal["last", "first", "mean"] = "last"
         """Which hidden state the head reads: the last real token's, the first's, or the mean over real tokens."""
@@ -31,6 +32,8 @@ class TextTask(Task):
     """Number of the head's outputs; None for one per label."""
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        if PAIR in rows:
+            return {**encoder.pairs(rows["text"], rows[PAIR]), "label": rows["label"]}
         return {"input_ids": encoder.texts(rows["text"]), "label": rows["label"]}
 
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hpml_bench.plugins.task import SEGMENTS
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, first_line
 
@@ -56,6 +57,8 @@ class Encoder:
     """Counts that a task makes of the rows it encodes, by name."""
     ends: tuple[int, ...] = ()
     """Tokens at which the model's own generation_config.json ends an answer."""
+    segments: bool = False
+    """Whether the model tells the two texts of a pair apart by `token_type_ids`."""
 
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text; longer ones are cut at the end.
@@ -66,6 +69,23 @@ class Encoder:
         """
         ids, _ = self._encode(texts)
         return ids
+
+    def pairs(self, texts: list[str], seconds: list[str]) -> dict[str, list[list[int]]]:
+        """Return `input_ids` of pairs with what the tokenizer puts between, and `token_type_ids` with `segments`.
+
+        Where it puts nothing there, a line break stands between. Of a pair that is too long the longer text is cut.
+
+        Raises:
+            UserError: as `texts`.
+
+        """
+        if not separates_pairs(self.tokenizer):
+            return {"input_ids": self.texts([f"{one}\n{other}" for one, other in zip(texts, seconds, strict=True)])}
+        ids, encoded = self._encode(texts, text_pair=seconds, return_token_type_ids=self.segments)
+        if not self.segments:
+            return {"input_ids": ids}
+        types = zip(ids, encoded[SEGMENTS], strict=True)
+        return {"input_ids": ids, SEGMENTS: [[*of, *of[-1:] * (len(row) - len(of))] for row, of in types]}
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Return the token ids of each row of words, joined by spaces, and for each token the number of its word.
@@ -81,7 +101,7 @@ class Encoder:
         numbers = [_first_tokens(words, place) for words, place in zip(rows, encoded["offset_mapping"], strict=True)]
         return ids, [[*own, *[-1] * (len(row) - len(own))] for row, own in zip(ids, numbers, strict=True)]
 
-    def _encode(self, texts: list[str], **more: bool) -> tuple[list[list[int]], Any]:
+    def _encode(self, texts: list[str], **more: Any) -> tuple[list[list[int]], Any]:
         """Return the token ids of texts, with the end token, and what the tokenizer returned."""
         end = end_id(self.tokenizer)
         encoded = self.tokenizer(
@@ -89,8 +109,7 @@ class Encoder:
             truncation=True,
             max_length=self.max_length - (end is not None),
             return_attention_mask=False,
-            return_token_type_ids=False,
-            **more,
+            **{"return_token_type_ids": False, **more},
         )
         ids = [row if end is None else [*row, end] for row in encoded["input_ids"]]
         largest = max((max(row, default=0) for row in ids), default=0)
@@ -118,6 +137,18 @@ def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> l
         numbers.append(word if fresh else -1)
         taken = word if fresh else taken
     return numbers
+
+
+def separates_pairs(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Return whether the tokenizer puts a token between the two texts of a pair, as BERT's [SEP]."""
+    special = tokenizer.num_special_tokens_to_add
+    return bool(special(pair=True) > special(pair=False))
+
+
+def has_segments(tokenizer: PreTrainedTokenizerFast, config: Mapping[str, Any]) -> bool:
+    """Return whether the texts of a pair have `token_type_ids`: the tokenizer gives them and the model has several."""
+    named = SEGMENTS in tokenizer.model_input_names and (config.get("type_vocab_size") or 0) > 1
+    return named and separates_pairs(tokenizer)
 
 
 def end_id(tokenizer: PreTrainedTokenizerFast) -> int | None:

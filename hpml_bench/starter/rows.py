@@ -278,7 +278,7 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
     label = first_named(table.names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
         f"Column '{short(label)}' could be learnt instead, by sequence_classification or regression."
-        if label and label not in shape.columns
+        if label and label not in shape.read
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
     text = "turns" if shape.turns else "the prompt"

@@ -153,7 +153,7 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     columns = learnt.columns
     if isinstance(columns, Shape):
         text = (columns.turns,) if columns.turns else columns.prompt or columns.text
-        label, read = columns.completion, columns.columns
+        label, read = columns.completion, columns.read
     else:
         text, label, read = columns.text, columns.label, (*columns.text, columns.label)
 

@@ -166,7 +166,7 @@ def losses_and_answers(
     model: TaskModel, task: Task, rows: Rows, part: np.ndarray, group: Group
 ) -> tuple[torch.Tensor, torch.Tensor]:
     batch = rows.batch(part).to(group.device)
-    outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).float()
+    outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more).float()
     answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
     return task.row_losses(outputs, batch.labels), answers
 

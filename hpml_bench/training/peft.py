@@ -152,7 +152,7 @@ def _mixture(backbone: Any, config: Any) -> Any:
 
 def start_eva(model: Any, batches: list[Any]) -> None:
     """Start LoRA from the principal directions of its inputs, padding left out; LoRA ranks can move between layers."""
-    inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask} for batch in batches]
+    inputs = [{"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.more} for batch in batches]
     with torch.autocast(next(model.parameters()).device.type, enabled=False):  # on a GPU QR has no half precision
         initialize_lora_eva_weights(
             model,

@@ -181,7 +181,7 @@ class Trainer(Evaluator):
         A method's auxiliary loss depends on its parameters alone, so it counts once per step.
         """
         with autocast(self.settings):
-            outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt)
+            outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             loss = self.task.loss(outputs.float(), batch.labels)
             auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
         # the gradient begins with 1 / targets: dividing the loss would be two more operators in every step

@@ -77,6 +77,8 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 def converted(table: Dataset) -> Dataset:
     found = as_conversations(table, "f", find_shape(table, "f"))
+    if reason := next(filter(None, found["bad"]), None):
+        raise UserError(reason)
     return found.select_columns(["contents", "roles", "choices"])
 
 

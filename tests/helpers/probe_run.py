@@ -66,7 +66,7 @@ class Rows:
     def batch(self, indices: np.ndarray) -> Any:
         """Return as many rows."""
         ids = torch.ones((len(indices), 1), dtype=torch.long)
-        batch = SimpleNamespace(input_ids=ids, attention_mask=ids)
+        batch = SimpleNamespace(input_ids=ids, attention_mask=ids, more={})
         batch.to = lambda device: batch
         return batch
 

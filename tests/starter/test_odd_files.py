@@ -30,12 +30,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "one row": ("a.csv", "text,label\nthe bank,sport\n", "has 1 row, of which some .* give at least 8"),
     "one class": ("a.csv", "text,label\n" + "".join(f"{t},sport\n" for t in TEXTS), "all training rows .*; give"),
     "duplicate headers": ("a.csv", "text,text,label\n" + "".join(f"x,{row}" for row in ROWS), "same name .*rename one"),
-    "semicolons": ("a.csv", "text;label\n" + "".join(ROWS).replace(",", ";"), "by semicolons, .* by commas; save it"),
-    "semicolons and commas": (
-        "a.csv", "text;label\n" + "".join(f"the bank, {t};sport\n" for t in TEXTS), "by semicolons, .* by commas; save"
-    ),
-    "tabs": ("a.csv", "text\tlabel\n" + "".join(ROWS).replace(",", "\t"), "by tabs, .* by commas; save it"),
-    "latin-1": ("a.csv", f"text,label\ncaf\xe9,sport\n{''.join(ROWS)}".encode("latin-1"), "isn't UTF-8 .*; convert it"),
+    "latin-1": ("a.csv", f"text,label\ncaf\xe9,sport\n{''.join(ROWS)}".encode("latin-1"), "isn't UTF-8 .*encoding, "),
     "a cell too many": ("a.csv", "text,label\n" + "".join(ROWS) + "a,b,c\n", "line 62, saw 3; mend that line"),
     "nested json": ("a.json", json.dumps({"data": {"rows": PAIRS}}), r"'data' \(which holds mappings\); give a column"),
     "nested cells": ("a.json", json.dumps([{"a": pair} for pair in PAIRS]), r"'a' \(which holds mappings\); give"),

@@ -1,12 +1,13 @@
-"""Files of texts: csv, tsv, Orange's tab, json, jsonl or parquet, from a folder or a wheel."""
+"""Files of texts: csv, tsv, Orange's tab, json, jsonl, parquet, CoNLL's or plain text, from a folder or a wheel."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpml_bench.data.columns import TableOptions, short, some
+from hpml_bench.data.columns import Column, TableOptions, column_named, short, some
 from hpml_bench.data.files import Format, Layout, file_of, read_file
-from hpml_bench.data.tables import Splits, find, load
+from hpml_bench.data.sentences import sentences_of
+from hpml_bench.data.tables import Splits, find, load, split_by
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
@@ -30,18 +31,32 @@ class TextFiles(DatasetLoader):
         """Validation rows; empty to split them off the training rows."""
         test: str | None = None
         """Test rows; empty to split off `test_samples` of the training rows, or a tenth of them."""
+        split: Column | None = None
+        """Column of the training file that says of each row whether it is for train, validation or test, by name or by
+        position from 1; empty: all rows are for training."""
 
     class Options(Format, TableOptions, Files):
         """Files to read, their columns and their format."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
-        options, train_file = self.options, file_of(self.options.train)
-        train, layout = read_file(train_file, options)
+        options, file = self.options, file_of(self.options.train)
+        train, layout = read_file(file, options)
         label, named = (None, True) if layout is None else (layout.label, layout.named)
-        found = find(train, str(train_file), target, options, label, named=named)
-        test = None if options.test is None else _read_like(layout, options.test, options)
-        validation = None if options.validation is None else _read_like(layout, options.validation, options)
-        return load(Splits((train, str(train_file)), validation, test), settings, found, target, options, {})
+        split = None if options.split is None else column_named(options.split, train.column_names, str(file), "split")
+        if split is None:
+            test = None if options.test is None else _read_like(layout, options.test, options)
+            validation = None if options.validation is None else _read_like(layout, options.validation, options)
+            splits = Splits((train, str(file)), validation, test)
+        elif options.test or options.validation:
+            raise UserError(
+                f"{file}: dataset.options.split names a column of all splits; leave test and validation out"
+            )
+        else:
+            splits = split_by(train, str(file), split)
+        if target == "tags":
+            splits = splits.converted(sentences_of)
+        found = find(splits.train[0], str(file), target, options, label, named=named, split=split)
+        return load(splits, settings, found, target, options, {})
 
 
 def _read_like(train: Layout | None, uri: str, form: Format) -> tuple[Dataset, str]:

@@ -70,4 +70,5 @@ def latencies(run: Run, model: TaskModel) -> list[float]:
     from hpml_bench.training.evaluation import time_single_rows
 
     batches = (run.test.batch(np.array([row])).to(run.group.device) for row in run.timed_rows)
-    return time_single_rows(run, model, (partial(model, batch.input_ids, batch.attention_mask) for batch in batches))
+    calls = (partial(model, batch.input_ids, batch.attention_mask, **batch.more) for batch in batches)
+    return time_single_rows(run, model, calls)

@@ -88,6 +88,7 @@ def _logits(run: Run, model: TaskModel) -> Tensor:
     with torch.no_grad(), autocast(run.settings):
         for part in pieces(first, test.targets, run.settings.eval_batch, most):
             batch = test.batch(part).to(run.group.device)
-            logits.append(model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt).cpu().float())
+            outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
+            logits.append(outputs.cpu().float())
     model.train(was_training)
     return torch.cat(logits)

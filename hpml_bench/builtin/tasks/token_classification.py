@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import IGNORE_INDEX, Guess, Task, first_true, flat, linearised_ratio, loss_metrics
+from hpml_bench.plugins.task import (
+    IGNORE_INDEX,
+    Guess,
+    RowOptions,
+    Task,
+    first_true,
+    flat,
+    linearised_ratio,
+    loss_metrics,
+)
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.system.errors import UserError
@@ -38,6 +47,7 @@ class TokenClassification(Task):
     target = "tags"
     columns = ("tags", "words")
     pipeline = ("token-classification", "AutoModelForTokenClassification")
+    Options = RowOptions
     headline = "test_f1"
     metrics = (
         *loss_metrics("nats", "Cross-entropy a word"),
@@ -60,7 +70,10 @@ class TokenClassification(Task):
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         for name in self.label_names:
             if not re.fullmatch(r"O|[BI]-.+", name):
-                raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; rename it")
+                advice = "rename it"
+                if name.isdecimal():
+                    advice = "where tags are numbers, give their names in order with dataset.options.label_names"
+                raise UserError(f"the tag {name[:60]!r} is none of O, B-TYPE and I-TYPE; {advice}")
         row = _wrong_row(labels, rows.column("words").combine_chunks(), len(self.label_names))
         if row is not None:
             words = " ".join(map(str, rows.column("words")[row].as_py() or []))

@@ -32,10 +32,10 @@ def load(
     folder: Path, train: str, test: str | None = "", suffix: str = ".csv", target: Target = "class", **options: Any
 ) -> LoadedData:
     """Write the files and load them; an empty test file is the training file again."""
-    (folder / f"train{suffix}").write_text(train)
+    (folder / f"train{suffix}").write_text(train, encoding=options.get("encoding", "utf-8"))
     uris = {"train": f"path:{folder / f'train{suffix}'}"}
     if test is not None:
-        (folder / f"test{suffix}").write_text(test or train)
+        (folder / f"test{suffix}").write_text(test or train, encoding=options.get("encoding", "utf-8"))
         uris["test"] = f"path:{folder / f'test{suffix}'}"
     return read(settings(), target, **uris, **options)
 
@@ -116,6 +116,72 @@ READ = {
     "one of two columns of numbers": Read(
         "words,n,m\none,1,5\ntwo,2,6\n", {"label": [5.0, 6.0]}, target="number", options={"label": "m"}
     ),
+    "sentences of a pair by name, numbered": Read(
+        "id,sentence1,sentence2,score\n1,one,first,5\n2,two,second,1\n3,three,third,2\n",
+        {"text": ["one"], "text_pair": ["first"], "label": [5.0]},
+        columns="text: sentence1; paired with: sentence2; label: score", target="number",
+    ),
+    "a premise and its hypothesis": Read(
+        "premise,hypothesis,label,genre\none,first,x,g\ntwo,second,y,g\nthree,third,x,g\nfour,fourth,y,g\n",
+        {"text": ["one", "two"], "text_pair": ["first", "second"]}, ("x", "y"),
+        "text: premise; paired with: hypothesis; label: label",
+    ),
+    "columns of a pair that are given, the first of two joined": Read(
+        "a,b,c,label\none,more,first,x\ntwo,else,second,y\n", {"text": ["one more"], "text_pair": ["first"]},
+        ("x", "y"), options={"text": ("a", "b"), "text_pair": "c"},
+    ),
+    "long texts beside a headline are joined, other columns and quotations are not": Read(
+        "category,headline,story,quoted,page\n" + "".join(
+            f'{"xy"[i % 2]},Head {i},"It was a long story, number {i}",a long story,p{i}\n' for i in range(8)
+        ),
+        {"text": ["Head 0 It was a long story, number 0"]}, ("x", "y"), "text: headline, story; label: category",
+    ),
+    "columns without names get those of pandas, and empty ones are no label": Read(
+        "v1,v2,,,\n" + "".join(f'{("ham", "spam")[i % 2]},"words, {i}",{"x" if i == 3 else ""},,\n' for i in range(8)),
+        {"text": ["words, 0"], "label": [0, 1]}, ("ham", "spam"), "text: v2; label: v1",
+    ),
+    "another encoding": Read(
+        "label,text\nx,caf\xe9\ny,two\n", {"text": ["caf\xe9"]}, ("x", "y"), options={"encoding": "latin-1"}
+    ),
+    "semicolons between the names of columns": Read(
+        "text;label\nan a, b;x\nb;y\n", {"text": ["an a, b", "b"]}, ("x", "y")
+    ),
+    "tabs in a csv file": Read("text\tlabel\na, b\tx\nb\ty\n", {"text": ["a, b", "b"]}, ("x", "y")),
+    "a separator that is given": Read(
+        "1~The first of them\n2~The second of them\n", {"text": ["The first of them"]}, ("1", "2"),
+        options={"sep": "~", "label": 1},
+    ),
+    "a tab that is given as suites write it": Read(
+        "1\tThe first of them\n2\tThe second of them\n", {"text": ["The first of them"]}, ("1", "2"),
+        options={"sep": "\\t", "label": 1},
+    ),
+    "the only list of objects in an object": Read(
+        json.dumps({"version": "1", "data": THREE}), {"label": [0, 1]}, ("3", "5"), suffix=".json"
+    ),
+    "a list of objects that is named": Read(
+        json.dumps({"a": [{"x": 1}], "b": THREE}), {"label": [0, 1]}, ("3", "5"), suffix=".json",
+        options={"field": "b"},
+    ),
+    "objects a line in a json file": Read(lines(*THREE), {"label": [0, 1]}, ("3", "5"), suffix=".json"),
+    "words a line, as CoNLL's": Read(
+        "-DOCSTART- -X- O O\n\n# id 1\nAnna NNP B-PER\nleft VBD O\n\n# VBZ O\nRome NNP B-LOC\n",
+        {"words": [["Anna", "left"], ["#", "Rome"]], "tags": [[1, 2], [2, 0]]}, ("B-LOC", "B-PER", "O"),
+        "words: words; tags: tags", ".conll", "tags",
+    ),
+    "words a line in a file of text": Read(
+        "Anna\tB-PER\nleft\tO\n\nRome\tB-LOC\n", {"words": [["Anna", "left"], ["Rome"]]}, ("B-LOC", "B-PER", "O"),
+        suffix=".txt", target="tags",
+    ),
+    "words a row, the sentence named in its first": Read(
+        "Sentence #,Word,POS,Tag\nSentence: 1,Anna,NNP,B-PER\n,left,VBD,O\nSentence: 2,Rome,NNP,B-LOC\n",
+        {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]}, ("B-LOC", "B-PER", "O"),
+        "words: Word; tags: Tag", target="tags",
+    ),
+    "words a row, the sentence in each": Read(
+        "sentence_id,words,labels\n1,Anna,B-PER\n1,left,O\n2,Rome,B-LOC\n",
+        {"words": [["Anna", "left"], ["Rome"]]}, ("B-LOC", "B-PER", "O"), target="tags",
+        options={"label": "labels"},
+    ),
     "words and tags by name": Read(
         lines(ANNA, ROME), {"words": [["Anna", "left"], ["Rome"]], "tags": [[1, 2], [0]]}, ("B-LOC", "B-PER", "O"),
         "words: tokens; tags: ner_tags", ".jsonl", "tags",
@@ -176,6 +242,66 @@ def test_without_a_test_file_rows_are_split_off(tmp_path: Path) -> None:
     assert "split off" in one.notes["test"]
 
 
+def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
+    """By words as in names of files; it is no label, and a cell that names no split is refused."""
+    rows = "label,text,split\na,one,train\nb,two,test\nb,three,Training\na,four,valid\n"
+    data = load(tmp_path, rows, None, split="split")
+    assert data.validation is not None
+    assert [part["text"][:] for part in (data.train, data.validation, data.test)] == [
+        ["one", "three"],
+        ["four"],
+        ["two"],
+    ]
+    with pytest.raises(UserError, match=r"row 5 has 'fold 1' in column 'split', which is none of train, validation"):
+        load(tmp_path, f"{rows}a,five,fold 1\n", None, split="split")
+    with pytest.raises(UserError, match=r"a column of all splits; leave test and validation out"):
+        load(tmp_path, rows, split="split")
+
+
+BAD = {
+    "class": ("text,label\none,a\n,a\ntwo,b\nthree,\n", "label", ["one", "two"]),
+    "number": ("text,label\none,1\n,1\ntwo,2\nthree,many\n", "label", ["one", "two"]),
+    "tags": (lines(ANNA, ROME, {"tokens": [], "ner_tags": []}, ROME | {"ner_tags": None}), "tag", None),
+}
+
+
+@pytest.mark.parametrize("target", BAD)
+def test_bad_rows_are_counted_and_may_be_left_out(tmp_path: Path, target: Target) -> None:
+    """One sentence names the first and counts all; with `bad_rows: drop` the others are read, and that is warned of."""
+    rows, _, texts = BAD[target]
+    suffix = ".jsonl" if target == "tags" else ".csv"
+    first = 3 if target == "tags" else 2
+    says = rf"row {first} has no .* \(1 more of 4 rows are bad\); task\.options\.bad_rows: drop leaves bad rows out"
+    with pytest.raises(UserError, match=says):
+        load(tmp_path, rows, suffix=suffix, target=target)
+    task = {"class": "sequence_classification", "number": "regression", "tags": "token_classification"}[target]
+    asked = settings(task={"name": task, "options": {"bad_rows": "drop"}})
+    files = {name: f"path:{tmp_path / f'{name}{suffix}'}" for name in ("train", "test")}
+    data = read(asked, target, **files)
+    assert len(data.train) == len(data.test) == 2
+    assert texts is None or data.train["text"][:] == texts
+    assert data.warnings["bad rows left out"].startswith(f"4, such as {tmp_path / 'train'}{suffix}: row {first} has no")
+
+
+def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
+    """As many as rows are refused with the likely cause; one that reads as a missing value is counted."""
+    rows = "".join(f"id {row},words {row}\n" for row in range(50))
+    with pytest.raises(
+        UserError, match=r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
+    ):
+        load(tmp_path, f"label,text\n{rows}")
+    data = load(tmp_path, "label,text\na,one\nNaN,two\nb,three\nNaN,four\n")
+    assert data.label_names == ("NaN", "a", "b")
+    assert data.warnings["labels that may be missing"].startswith("'NaN' (2 rows): taken for a class")
+    assert not load(tmp_path, "label,text\na,one\nb,two\n").warnings
+
+
+def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
+    """By name; nothing is noted where all are read."""
+    assert load(tmp_path, "id,label,text\n1,a,one\n2,b,two\n").notes["columns not read"] == "id"
+    assert "columns not read" not in load(tmp_path, "label,text\na,one\nb,two\n").notes
+
+
 NUMBERS = {
     "": "no number in column 'score'", " ": "no number in column 'score'", "1_000": "'1_000'", "True": "'True'",
     "many": "'many' in column 'score', which is no finite number", "inf": "'inf'", "1e999": "'1e999'", "nan": "'nan'",
@@ -225,15 +351,8 @@ def test_a_mistake_is_named(tmp_path: Path, train: str, test: str, options: dict
     assert "\n" not in str(raised.value)
 
 
-def test_another_separator_is_named_and_commas_of_sentences_are_none(tmp_path: Path) -> None:
-    """A line of names decides; texts with as many commas, and a single column called text, are read."""
-    for content, says in [
-        ("text;label\nan a, b;x\nb;y\n", "by semicolons"),
-        ("text|label\na|x\nb|y\n", "by vertical bars"),
-    ]:
-        (tmp_path / "a.csv").write_text(content)
-        with pytest.raises(UserError, match=f"its cells are separated {says}, .* by commas; save it"):
-            read(settings(), train=f"path:{tmp_path / 'a.csv'}")
+def test_commas_of_sentences_separate_nothing(tmp_path: Path) -> None:
+    """Texts with as many commas, and a single column called text, are read as they stand."""
     (tmp_path / "a.tsv").write_text("He came, she saw\nI came, you left\n")
     assert len(read_file(tmp_path / "a.tsv", Format())[0]) >= 1
     (tmp_path / "b.csv").write_text("text\none; two\nthree; four\n")

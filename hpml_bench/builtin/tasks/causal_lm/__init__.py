@@ -31,6 +31,7 @@ from hpml_bench.plugins.task import (
     RETENTION,
     Decoding,
     Guess,
+    RowOptions,
     Scaffold,
     Task,
     first_true,
@@ -38,7 +39,6 @@ from hpml_bench.plugins.task import (
     target_positions,
 )
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
-from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -78,7 +78,7 @@ class CausalLM(Task):
     most_validation_rows = 100
     cuts_texts = False
 
-    class Options(Frozen):
+    class Options(RowOptions):
         """Chat template, target tokens, generation and scoring."""
 
         template: str | None = None
@@ -102,9 +102,6 @@ class CausalLM(Task):
         too_long: Literal["drop", "cut_prompt"] = "drop"
         """Treatment of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer is
         never cut."""
-        bad_rows: Literal["refuse", "drop"] = "refuse"
-        """Treatment of a row that is no conversation, or that the template refuses: the preparation ends, or the row is
-        left out and counted."""
         scorer: str | None = None
         """Scorer that compares answers with the expected ones (`hpml-bench list scorers`); empty for none: the loss is
         the headline metric."""

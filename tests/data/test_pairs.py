@@ -1,0 +1,155 @@
+"""Pairs of texts: what the model gets is what transformers' Trainer gives it for `tokenizer(a, b)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+from helpers import tiny
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import make_task
+from hpml_bench.suite.settings import Settings
+from hpml_bench.training.model import build_model
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60))]
+RANDOM = np.random.default_rng(0)
+PAIRS = [
+    tuple(" ".join(f"w{word}" for word in RANDOM.integers(0, 60, length)) for length in RANDOM.integers(2, 15, 2))
+    for _ in range(40)
+]
+LENGTH = 20
+
+
+def bert(folder: Path, segments: int = 2) -> Path:
+    """Save a random BERT whose tokenizer knows pairs."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, type_vocab_size=segments, **shape)
+    BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    tokenizer = BertTokenizerFast(vocab={word: place for place, word in enumerate(WORDS)})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def pairs(folder: Path, model: Path) -> Settings:
+    """Write rows and return settings that read them without naming a column."""
+    rows = [f"{a},{b},{'xy'[row % 2]},g\n" for row, (a, b) in enumerate(PAIRS)]
+    (folder / "rows.csv").write_text("premise,hypothesis,label,genre\n" + "".join(rows))
+    files = dict.fromkeys(("train", "validation", "test"), f"path:{folder / 'rows.csv'}")
+    return tiny.settings(
+        backbone=f"path:{model}", dataset={"name": "text_files", "options": files}, max_length=LENGTH, world_size=1,
+        task={"name": "sequence_classification", "options": {"pooling": "first"}}, validation_samples=None,
+    )  # fmt: skip
+
+
+def batch_of(done: Prepared) -> Any:
+    """Return all test rows as one batch."""
+    rows = Rows(Path(done.data) / "test", done.pad_id)
+    return rows.batch(np.arange(len(rows)))
+
+
+def theirs(model: Path, rows: list[str], folder: Path) -> dict[str, torch.Tensor]:
+    """Return the batch of transformers' Trainer for rows of `tokenizer(a, b)`, found by the text they decode to."""
+    tokenizer = BertTokenizerFast.from_pretrained(model)
+    features = []
+    for first, second in PAIRS:
+        features.append({**tokenizer(first, second, truncation=True, max_length=LENGTH), "label": 0})
+    features.sort(key=lambda row: rows.index(tokenizer.decode(row["input_ids"])))
+    trainer = Trainer(
+        BertForSequenceClassification.from_pretrained(model),
+        TrainingArguments(str(folder), per_device_eval_batch_size=len(PAIRS), report_to=[], use_cpu=True),
+        processing_class=tokenizer,
+    )
+    (batch,) = trainer.get_eval_dataloader(features)  # type: ignore[arg-type]
+    return dict(batch)
+
+
+def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
+    """Token ids, mask and the numbers that tell the texts apart are equal, long pairs included, and so is the state."""
+    model = bert(tmp_path / "bert")
+    asked = pairs(tmp_path, model)
+    done = prepare(asked)
+    assert done.notes["columns"] == "text: premise; paired with: hypothesis; label: label"
+    assert done.notes["columns not read"] == "genre"
+    batch = batch_of(done)
+    tokenizer = BertTokenizerFast.from_pretrained(model)
+    rows = [tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    expected = theirs(model, rows, tmp_path)
+    given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **batch.more}
+    assert set(given) == set(expected) - {"labels"}
+    for name, values in given.items():
+        assert torch.equal(values, expected[name]), name
+    assert batch.more["token_type_ids"].any()
+
+    spec = tiny.spec("full").model_copy(update={"settings": asked})
+    task = make_task(asked.task, done.label_names)
+    built = build_model(model, spec, make_method(spec.method), task).eval()
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(model)(**given).last_hidden_state[:, 0]
+        ours = built(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
+        without = built(batch.input_ids, batch.attention_mask)
+    assert torch.allclose(ours, built.head(states), atol=1e-6)
+    assert not torch.allclose(ours, without, rtol=0, atol=1e-5)
+
+
+def gpt2(folder: Path) -> Path:
+    """A model whose tokenizer puts nothing between two texts."""
+    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]").save_pretrained(tiny.gpt2(folder))
+    return folder
+
+
+def one_segment(folder: Path) -> Path:
+    """A model like RoBERTa, which has one kind of text; the tokenizer separates pairs all the same."""
+    return bert(folder, segments=1)
+
+
+@pytest.mark.parametrize("make", [gpt2, one_segment])
+def test_models_without_segments_get_none(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Texts that the tokenizer doesn't separate are joined by a line break; other pairs have its own separator."""
+    model = make(tmp_path / "model")
+    asked = pairs(tmp_path, model)
+    done = prepare(asked)
+    batch = batch_of(done)
+    assert batch.more == {}
+    if make is gpt2:
+        assert batch.attention_mask.sum(1).tolist() == [3] * len(PAIRS)  # the first text, a line break, the second
+    else:
+        assert (batch.input_ids == WORDS.index("[SEP]")).sum(1).tolist() == [2] * len(PAIRS)
+
+
+def test_a_second_text_is_part_of_the_digest_and_of_copies(tmp_path: Path) -> None:
+    """Rows with the same premise are no copies; another hypothesis is other data."""
+    model = bert(tmp_path / "bert")
+    asked = pairs(tmp_path, model)
+    before = prepare(asked)
+    file = tmp_path / "rows.csv"
+    same = [f"{PAIRS[0][0]},{second},{'xy'[row % 2]},g\n" for row, (_, second) in enumerate(PAIRS)]
+    file.write_text("premise,hypothesis,label,genre\n" + "".join(same))
+    options = asked.dataset.model_copy(update={"options": {"train": f"path:{file}", "text": "premise",
+                                                           "text_pair": "hypothesis"}})  # fmt: skip
+    after = prepare(asked.model_copy(update={"dataset": options}))
+    assert after.digests.data != before.digests.data
+    assert after.notes["copies and near-copies"] == "none"
