@@ -35,8 +35,8 @@ from hpml_bench.training.request import RunRequest
 
 Item = TypeVar("Item")
 POLL_SECONDS = 0.5
-LONG = ("answering", "comparing choices")
-"""Prefixes of heartbeats of stages that may last as long as the training, and report their progress."""
+STEP = "training step"
+"""Prefix of a heartbeat that the bar of steps shows already."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class SweepProgress:
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console, self._verbose, self._hidden = console, verbose, secrets()
         self._total, self._done = total, 0
+        self._shares: dict[TaskID, float] = {}
+        """Shares of the current runs' steps that are done."""
         self._began, self._ended = 0.0, 0
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -136,7 +138,7 @@ class SweepProgress:
         """Show one run while it lasts."""
         name, ended = f"{spec.method.name} seed {spec.seed}", threading.Event()
         bar = self._bars.add_task(name, total=steps, unit="steps")
-        follower = threading.Thread(target=self._follow, args=(folder, bar, name, ended), daemon=True)
+        follower = threading.Thread(target=self._follow, args=(folder, bar, name, steps, ended), daemon=True)
         follower.start()
         try:
             yield
@@ -144,8 +146,9 @@ class SweepProgress:
             ended.set()
             follower.join()
             self._bars.remove_task(bar)
+            self._shares.pop(bar, None)
             self._done += 1
-            self._bars.update(self._overall, completed=self._done)
+            self._bars.update(self._overall, completed=self._done + sum(self._shares.values()))
 
     def finished(self, record: RunRecord) -> None:
         """Print the run's line."""
@@ -170,19 +173,22 @@ class SweepProgress:
         self._done -= 1
         self.say(f"trying it again ({number} of {most})")
 
-    def _follow(self, folder: Path, bar: TaskID, name: str, ended: threading.Event) -> None:
+    def _follow(self, folder: Path, bar: TaskID, name: str, steps: int | None, ended: threading.Event) -> None:
         with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
             while not ended.wait(POLL_SECONDS):
-                self._look(points, log, bar)
+                self._look(points, log, bar, steps)
                 where = next((beat.where for beat in heartbeat.read(folder) if beat.rank == 0), "")
-                stage = f", {where}" if where.startswith(LONG) else ""
+                stage = f", {where}" if where and not where.startswith(STEP) else ""
                 self._bars.update(bar, description=name + for_terminal(stage))
-            self._look(points, log, bar)
+            self._look(points, log, bar, steps)
 
-    def _look(self, points: Tail, log: Tail, bar: TaskID) -> None:
+    def _look(self, points: Tail, log: Tail, bar: TaskID, steps: int | None) -> None:
         if new := points.lines():
             with suppress(ValidationError):  # a line may be incomplete on a full disk
-                self._bars.update(bar, completed=Point.model_validate_json(new[-1]).step)
+                step = Point.model_validate_json(new[-1]).step
+                self._bars.update(bar, completed=step)
+                self._shares[bar] = step / steps if steps else 0.0
+                self._bars.update(self._overall, completed=self._done + sum(self._shares.values()))
         if self._verbose:
             for line in log.lines():
                 self.say(f"  rank 0: {redacted(line, self._hidden)}")

@@ -5,14 +5,26 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from helpers import made_records
+from hpml_bench.records.files import POINTS
 from hpml_bench.records.points import Tail
 from hpml_bench.sweep.execute import SweepProgress, in_words
+from hpml_bench.system.heartbeat import Beat
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait, at most a minute."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_tail_gives_whole_lines_once(tmp_path: Path) -> None:
@@ -95,3 +107,20 @@ def test_a_closed_pipe_does_not_end_a_sweep() -> None:
         child.stdout.close()
         child.stdin.close()
         assert child.stderr.read() == "went on\n"
+
+
+def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first second the bar names the stage; steps count as a share of a run, so that a time left is known."""
+    monkeypatch.setattr("hpml_bench.sweep.execute.POLL_SECONDS", 0.01)
+    beats = [Beat(0, 1, 1, "building the model", 0.0)]
+    monkeypatch.setattr("hpml_bench.sweep.execute.heartbeat.read", lambda _: beats)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with SweepProgress(console, 4) as progress, progress.run(made_records.record("lora", 0).spec, tmp_path, 10):
+        overall, bar = progress._bars.tasks
+        wait_until(lambda: bar.description == "lora seed 0, building the model")
+        beats[0] = Beat(0, 1, 2, "training step 5", 0.0)
+        (tmp_path / POINTS).write_text('{"metric": "loss", "step": 5, "value": 1.0}\n')
+        wait_until(lambda: overall.completed == 0.5)
+        assert bar.description == "lora seed 0"
+        assert bar.completed == 5
+    assert overall.completed == 1
