@@ -10,8 +10,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from hpml_bench.data.chat_template import BARRIER, ChatTemplate, Rendered, TextSpan, Turns
-from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
+from transformers import PreTrainedTokenizerFast
+
+from hpml_bench.data.chat_template import BARRIER, REASONING, ChatTemplate, Rendered, TextSpan, Turns
+from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Scaffold
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 
@@ -25,7 +27,7 @@ class Example:
     prompt: int  # tokens before the last answer: its prompt
     content: int  # tokens before the content of the last answer: its prompt, and the text that begins every answer
     question: str  # last turn before the last answer; empty where there is none
-    expected: str  # the last answer, without reasoning
+    expected: str  # the last answer, without reasoning; tool calls as the template writes them
     target_bytes: int  # UTF-8 bytes of the target text as the template wrote it, without special tokens
     cut: int = 0  # tokens cut off the prompt
 
@@ -67,9 +69,12 @@ class Conversations:
     _texts: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Special token's text, and whether it is inside another -> its token ids as text."""
 
-    def turns(self, roles: Sequence[str], contents: Sequence[str]) -> list[dict[str, str]]:
-        """Return a row's turns, with the system prompt in front where the row has none."""
+    def turns(
+        self, roles: Sequence[str], contents: Sequence[str], fields: Sequence[Mapping[str, Any]] = ()
+    ) -> list[dict[str, Any]]:
+        """Return a row's turns with their further keys, and the system prompt in front where the row has none."""
         turns = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+        turns = [turn | dict(more) for turn, more in zip(turns, fields or [{}] * len(turns), strict=True)]
         if self.system and any(role != "assistant" for role in roles) and roles[0] != "system":
             turns.insert(0, {"role": "system", "content": self.system})
         return turns
@@ -81,6 +86,7 @@ class Conversations:
         least: int = 0,
         weights: Sequence[float] = (),
         tools: Sequence[Any] | None = None,
+        fields: Sequence[Mapping[str, Any]] = (),
     ) -> Example | None:
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
@@ -90,12 +96,13 @@ class Conversations:
             least: least tokens that the row needs room for, where choices are longer than the right answer.
             weights: weight of each turn, 0 for a turn that is not learnt; empty for all 1.
             tools: definitions of tools that the template writes.
+            fields: further keys of each turn that templates read, such as `tool_calls`; empty for none.
 
         Raises:
             UserError: as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong together.
 
         """
-        turns = self.turns(roles, contents)
+        turns = self.turns(roles, contents, fields)
         rendered = self._chat.render(turns, self._turns_to_learn(turns, weights), tools)
         tokens = self._tokenised(rendered, turns)
         ids, targets = tokens.ids, tokens.targets
@@ -108,7 +115,7 @@ class Conversations:
                 f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
                 "belong together"
             )
-        begin = max(len(self._known.front), ids[0] == self.encoder.tokenizer.bos_token_id)
+        begin = self._begin(ids)
         cut = max(0, max(len(ids), least) - self.encoder.max_length)
         if self._dropped(len(ids), cut, tokens.first - begin):
             return None
@@ -119,11 +126,18 @@ class Conversations:
             labels=(IGNORE_INDEX, *(ids[place] if targets[place] else IGNORE_INDEX for place in kept[1:])),
             prompt=tokens.prompt - cut,
             content=tokens.content - cut,
-            question=turns[-2]["content"] if len(turns) > 1 and turns[-2]["role"] == "user" else "",
-            expected=self.scaffold.content(turns[-1]["content"]) if len(turns) > 1 else turns[-1]["content"],
+            question=next((turn["content"] for turn in reversed(turns[:-1]) if turn["role"] == "user"), ""),
+            expected=self._expected(turns, ids[tokens.prompt :]),
             target_bytes=sum(tokens.sizes[at] for at in kept[1:] if targets[at] and ids[at] not in self._known.special),
             cut=cut,
         )
+
+    def _expected(self, turns: Turns, ids: list[int]) -> str:
+        """Return the last of the turns without reasoning, from its text or, with tool calls, from its tokens."""
+        if "tool_calls" in turns[-1]:
+            return decoder(self.encoder.tokenizer, self.scaffold)(ids[: self._tail(ids, 0, len(ids))])
+        content: str = turns[-1]["content"]
+        return self.scaffold.content(content) if len(turns) > 1 else content
 
     def _tokenised(self, rendered: Rendered, turns: Turns) -> _Tokens:
         """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front."""
@@ -136,18 +150,18 @@ class Conversations:
         text = self.encoder.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         if any(turn["content"] not in text for turn in turns):
             counts["rows whose text the template or the tokenizer changes"] = 1
+        if any(turns[-1][key].strip() not in text for key in REASONING if key in turns[-1]):
+            counts["rows whose reasoning the template leaves out"] = 1
         targets = [any(start <= offset.start < end for start, end in rendered.answers) for offset in offsets]
         opening = rendered.text[rendered.prompt : rendered.content]
         # a space is part of the content's first token
         content = _first_of(offsets, rendered.content) if opening.strip() else prompt
-        ids, targets, unended = self._ended(ids, targets, prompt)
+        ids, targets, unended = self._ended(ids, targets, prompt, marked=rendered.marked)
         if unended:
             counts["answers before the last whose end is not learnt, as the template writes no end token there"] = (
                 unended
             )
-        front = self._known.front
-        if ids[: len(front)] == front:  # the template has written them already
-            front = []
+        front = [] if rendered.chat else self._known.front
         added = len(front)
         ids, targets, sizes = [*front, *ids], [False] * added + targets, [*[0] * added, *_sizes(offsets, rendered), 0]
         first = targets.index(True) if True in targets else prompt + added
@@ -238,11 +252,13 @@ class Conversations:
         left_out = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         return self.encoder.tokenizer(text, split_special_tokens=as_text, return_offsets_mapping=True, **left_out)
 
-    def _ended(self, ids: list[int], targets: list[bool], prompt: int) -> tuple[list[int], list[bool], int]:
+    def _ended(
+        self, ids: list[int], targets: list[bool], prompt: int, *, marked: bool
+    ) -> tuple[list[int], list[bool], int]:
         """Return token ids, target flags up to each answer's end token, and how many earlier answers learn none.
 
-        Tokens of a turn after the end token are no targets. Where the template ends the last answer without a special
-        token, the tokenizer's end token is appended.
+        Tokens of a turn after the end token are no targets, except those that the template's own marks include. Where
+        the template ends the last answer without a special token, the tokenizer's end token is appended.
         """
         targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known.ends)
         unended = []
@@ -251,7 +267,7 @@ class Conversations:
             if last is None:
                 unended.append(end)
             else:
-                targets[last + 1 : end] = [False] * (end - last - 1)
+                targets[last + 1 : end] = [marked] * (end - last - 1)
                 ends.add(ids[last])
         final = unended.pop() if unended and unended[-1] > prompt else None
         if final is None:
@@ -324,13 +340,33 @@ class Conversations:
         return dropped
 
     @cached_property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer: those of tokenizer and model, and the one that the template writes there."""
+    def _sample(self) -> Example | None:
         unlimited = replace(self.encoder, max_length=10**6)
         alone = replace(self, encoder=unlimited, counts=Counter(), loss_on="answers")
-        example = alone.example(("user", "assistant"), ("a", "b"))
-        last = next((label for label in reversed(example.labels if example else ()) if label != IGNORE_INDEX), None)
-        ends = (self.encoder.tokenizer.eos_token_id, last if last in self._known.special else None, *self.encoder.ends)
+        return alone.example(("user", "assistant"), ("a", "b"))
+
+    @property
+    def left_to_template(self) -> str:
+        """Tokens that the tokenizer puts before a text, where chats don't begin with them; empty where they do."""
+        front, example = self._known.front, self._sample
+        missing = front and example is not None and list(example.ids[: len(front)]) != front
+        return str(self.encoder.tokenizer.decode(front)) if missing else ""
+
+    def _begin(self, ids: Sequence[int]) -> int:
+        """Return how many tokens at the front are never cut: those up to BOS, or that the tokenizer puts there."""
+        front, bos = self._known.front, self.encoder.tokenizer.bos_token_id
+        of_front = len(front) if list(ids[: len(front)]) == front else 0
+        return next((number for number, token in enumerate(ids[:2], 1) if token == bos), of_front)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: those of tokenizer and model, and the one that the template writes there."""
+        last, example = None, self._sample
+        if example is not None:
+            learnt = max(place for place, label in enumerate(example.labels) if label != IGNORE_INDEX)
+            place = self._end(example.ids, example.content, learnt + 1)
+            last = None if place is None else example.ids[place]
+        ends = (self.encoder.tokenizer.eos_token_id, last, *self.encoder.ends)
         return tuple(dict.fromkeys(token for token in ends if token is not None))
 
     @cached_property
@@ -343,6 +379,22 @@ class Conversations:
                 "task.options.template"
             )
         return scaffold
+
+
+def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
+    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
+
+    def read(tokens: list[int], *, skip: bool = True) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
+
+    def decode(tokens: list[int]) -> str:
+        text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
+        if begin:
+            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
+            text = text[len(read(tokens[:place])) :].lstrip()
+        return text.partition(scaffold.after)[0] if scaffold.after else text
+
+    return decode
 
 
 def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:

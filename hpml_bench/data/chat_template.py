@@ -10,6 +10,7 @@ the date gets the same one every day.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,9 +27,11 @@ from hpml_bench.system.text import first_line
 PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """Template of the bare turns, one after the other: for models without a chat template."""
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+THINKING = "enable_thinking"  # argument by which many templates open or close a thought in the generation prompt
 OPENED = re.compile(r"\s*<(\w+)>\s*")  # tag that opens a thought at the end of a generation prompt, such as <think>
 CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")  # the beginning of a tag at the end of a text
 REASONING = ("reasoning_content", "reasoning", "thinking")  # keys of a turn under which templates look for reasoning
+GENERATED = frozenset({"tool_calls", "tool_plan", *REASONING})  # keys of what the assistant writes beside its content
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Unicode's private use plane: its characters are placeholders of special tokens that a turn contains as text."""
 LONGEST_TOKEN = 256  # most characters of a special token
@@ -41,7 +44,8 @@ TODAY = """\
 """Fixed date for templates that ask for one (the fallback of Llama's), so that rows are the same every day."""
 
 
-Turns = Sequence[Mapping[str, str]]  # role and content of each turn of a conversation
+Turns = Sequence[Mapping[str, Any]]
+"""Role and content of each turn of a conversation, both texts, and the further keys that templates read."""
 
 
 class RefusedError(UserError):
@@ -55,7 +59,8 @@ class TextSpan(NamedTuple):
     end: int
 
 
-_Writer = Callable[..., tuple[str, tuple[TextSpan, ...] | None]]  # renderer of turns with a template
+_Written = tuple[str, tuple[TextSpan, ...] | None]  # text, and the template's marks in it
+_Writer = Callable[..., _Written]  # renderer of turns with a template
 
 
 class Rendered(NamedTuple):
@@ -68,6 +73,8 @@ class Rendered(NamedTuple):
     """Target text, one span per answer: all that the assistant writes, the end of the turn included."""
     stand_ins: Mapping[str, str]  # placeholder character -> the special token that a turn contains as text
     escaped: int  # number of special tokens that the turns contain as text
+    marked: bool  # whether the template's own marks end the answers
+    chat: bool  # whether the chat template wrote it, which writes BOS too; else the turns are bare text
 
 
 class _Whole(NamedTuple):
@@ -107,6 +114,11 @@ class ChatTemplate:
             raise UserError(
                 f"{self.name} writes no tools, and a row has some; remove their column, or change the template"
             )
+        if not self._writes_calls and any("tool_calls" in turn for turn in turns):
+            raise UserError(
+                f"{self.name} leaves out the tool calls of a turn; give a template that writes them with "
+                "task.options.template, or remove the row"
+            )
         safe, stand_ins, escaped = self._without_special_tokens(turns)
         chosen = [place for place, turn in enumerate(safe) if turn["role"] == "assistant"] if learnt is None else learnt
         writer = self._writer(safe, tools)
@@ -115,7 +127,9 @@ class ChatTemplate:
         last = self._narrowed(TextSpan(whole.prompt, len(whole.text)), whole, len(safe) - 1)
         if len(safe) - 1 in chosen:
             spans.append(last)
-        return Rendered(whole.text, last.start, max(last.start, whole.content), tuple(spans), stand_ins, escaped)
+        content = max(last.start, whole.content)
+        by = {"marked": whole.marks is not None, "chat": writer.args[0] != PLAIN}
+        return Rendered(whole.text, last.start, content, tuple(spans), stand_ins, escaped, **by)
 
     def scaffold(self, turns: Turns) -> Scaffold:
         """Return the text that the template writes around the content of the last turn, whatever that content."""
@@ -137,15 +151,22 @@ class ChatTemplate:
             return plain
         return plain.model_copy(update={"opening": opening, "closing": closing})
 
-    def _writer(self, turns: Turns, tools: Sequence[Any] | None) -> _Writer:
+    def _writer(self, turns: Turns, tools: Sequence[Any] | None) -> partial[_Written]:
         # a text without a prompt is no chat
         template = self.template if any(turn["role"] != "assistant" for turn in turns) else PLAIN
         return partial(self._write, template, list(tools) if tools else None)
 
     def _write(
         self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False
-    ) -> tuple[str, tuple[TextSpan, ...] | None]:
+    ) -> _Written:
         """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if any."""
+        if self._wants_parts and template != PLAIN:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+        return self._rendered(template, tools, turns, prompt=prompt, marks=marks)
+
+    def _rendered(
+        self, template: str, tools: list[Any] | None, turns: Turns, *, prompt: bool = False, marks: bool = False
+    ) -> _Written:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = marks and MARKS.search(template) is not None
@@ -181,13 +202,15 @@ class ChatTemplate:
         if not in_whole or not whole.startswith(before[:in_whole]):
             raise UserError(
                 f"{self.name} doesn't continue its generation prompt (which ends with {prompt[-40:]!r}), so that a "
-                "model would get another prompt than in training; give another template with task.options.template"
+                "model would get another prompt than in training; "
+                + ("set task.options.template_options to {enable_thinking: true}, or " * (THINKING in self.template))
+                + "give another template with task.options.template"
             )
         if begun.strip() and rest.rstrip().endswith(begun.strip()) and whole.startswith(before):
             return prompt + whole[len(before) :]
         opened = OPENED.fullmatch(rest)
         if opened and not begun.strip():  # a thought, which the finished conversation leaves out
-            return prompt + _thought(opened[1], whole[in_whole:], turns[-1]["content"])
+            return prompt + _thought(opened[1], whole[in_whole:], turns[-1])
         return prompt + whole[in_whole:]
 
     def _parting(self, writer: _Writer, turns: Turns, prompt: str, before: str) -> tuple[int, int]:
@@ -217,8 +240,8 @@ class ChatTemplate:
             answer = sum(turn["role"] == "assistant" for turn in turns[: place + 1])
             raise UserError(
                 f"{self.name} writes answer {answer} differently when turns follow it, so that a model would be "
-                "trained on another text than it generates; set task.options.loss_on to last, which learns the last "
-                "answer of each row, or give another template"
+                "trained on another text than it generates; set task.options.loss_on to each, which makes an example "
+                "of each answer, or to last, which learns the last of each row, or give another template"
             )
         end = _common_prefix(until, whole.text)
         end = next((m.start() for m in self.special.finditer(whole.text) if m.start() < end < m.end()), end)
@@ -232,9 +255,10 @@ class ChatTemplate:
 
     def _around(self, writer: _Writer, turns: Turns, *, prompt: bool = False) -> tuple[str, str, str]:
         """Return the text before the content of the last turn, a placeholder of the content, and the text after it."""
-        used = {character for turn in turns for character in turn["content"]}
+        used = _characters(turns)
         barrier = next(chr(code) for code in reversed(STAND_INS) if chr(code) not in used)
-        return writer([*turns[:-1], {**turns[-1], "content": barrier}], prompt=prompt)[0].partition(barrier)
+        bare = {key: value for key, value in turns[-1].items() if key not in GENERATED}
+        return writer([*turns[:-1], {**bare, "content": barrier}], prompt=prompt)[0].partition(barrier)
 
     def _narrowed(self, span: TextSpan, whole: _Whole, place: int) -> TextSpan:
         """Return an answer's span up to the end of the template's last mark in it; unchanged without marks.
@@ -252,31 +276,56 @@ class ChatTemplate:
         start = span.start if "add_generation_prompt" in self.template else max(span.start, inside[0].start)
         return TextSpan(start, min(span.end, inside[-1].end))
 
-    def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, str]], dict[str, str], int]:
+    def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, Any]], dict[str, str], int]:
         """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.
 
         Where two turns form a special token together, the placeholder replaces the later turn's first character.
         """
-        used = {character for turn in turns for character in turn["content"]}
+        used = _characters(turns)
         free = (chr(code) for code in STAND_INS if chr(code) not in used)
         characters: dict[str, str] = {}
-        safe: list[dict[str, str]] = []
+        safe: list[dict[str, Any]] = []
         escaped, tail = 0, ""
 
         def replaced(match: re.Match[str]) -> str:
+            nonlocal escaped
+            escaped += 1
             if match[0] not in characters:
                 characters[match[0]] = next(free)
             return characters[match[0]]
 
         for turn in turns:
             special = self.special if turn["role"] == "assistant" else self.controls
-            content, count = special.subn(replaced, turn["content"])
+            content = special.sub(replaced, turn["content"])
             if any(match.end() > len(tail) for match in special.finditer(tail + content)):
-                content, count = re.sub(r"(?s)\A.", replaced, content), count + 1
+                content = re.sub(r"(?s)\A.", replaced, content)
             tail = (tail + content)[-LONGEST_TOKEN:]
-            escaped += count
-            safe.append(dict(turn) | {"content": content})
+            more = {key: value for key, value in turn.items() if key not in {"role", "content"}}
+            change = partial(special.sub, replaced)
+            safe.append({"role": turn["role"], "content": content} | _with_texts(more, change))
         return safe, {character: token for token, character in characters.items()}, escaped
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template writes a content only as a list of parts, as some of models of text and images do."""
+
+        def writes(content: Any) -> bool:
+            try:
+                return "written" in self._rendered(self.template, None, [{"role": "user", "content": content}])[0]
+            except RefusedError:
+                return False
+
+        return not writes("written") and writes([{"type": "text", "text": "written"}])
+
+    @cached_property
+    def _writes_calls(self) -> bool:
+        """Whether the template writes tool calls; one that refuses this example may write those of its own rules."""
+        call = {"type": "function", "id": "a1b2c3d4e", "function": {"name": "called_here", "arguments": {}}}
+        turns: Turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        try:
+            return "called_here" in self._write(self.template, None, turns)[0]
+        except RefusedError:
+            return "tool_calls" in self.template
 
     @cached_property
     def special(self) -> re.Pattern[str]:
@@ -340,10 +389,24 @@ def _common_prefix(one: str, other: str) -> int:
     return bisect_left(shorter, True, key=lambda place: one[: place + 1] != other[: place + 1])
 
 
-def _thought(tag: str, rest: str, content: str) -> str:
+def _characters(turns: Turns) -> set[str]:
+    return set(json.dumps(list(turns), ensure_ascii=False))
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value of JSON with every text in it changed, names of keys included."""
+    if isinstance(value, dict):
+        return {change(key): _with_texts(part, change) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _thought(tag: str, rest: str, turn: Mapping[str, Any]) -> str:
     """Return the text after an opened thought tag: the answer's own thought or none, the closing tag, the answer."""
     if f"</{tag}>" in rest:
         return re.sub(rf"\A\s*<{tag}>\s*", "", rest)
-    own, closed, _ = content.rpartition(f"</{tag}>")
+    own, closed, _ = turn["content"].rpartition(f"</{tag}>")
     thought = own.rpartition(f"<{tag}>")[2].strip("\n") if closed else ""
+    thought = next((turn[key] for key in REASONING if key in turn), thought)
     return f"{thought}\n</{tag}>\n\n" + rest.lstrip("\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data.columns import (
@@ -31,13 +32,16 @@ ANSWER_NAMES = ("completion", "response", "output", "answer", "a")
 TEXT_NAMES = ("text", "content", "body")
 CHOICE_NAMES = ("choices", "options", "endings")
 SYSTEM_NAMES = ("system", "system_prompt")
-READ_KEYS = frozenset({"role", "content", "from", "value", "weight"})  # keys of a turn; others are left unread
+FIELDS = ("tool_calls", "tool_plan", "reasoning_content", "reasoning", "thinking", "name", "tool_call_id")
+"""Keys of a turn beside its role and content that templates read, as TRL and transformers document them."""
+READ_KEYS = frozenset({"role", "content", "from", "value", "weight", *FIELDS})  # keys of a turn; others are left unread
 LISTS = frozenset({"List", "LargeList", "Sequence"})  # names of the list type in the versions of `datasets`
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "model", "function_call"), "assistant"),
+    **dict.fromkeys(("tool", "observation", "function", "function_response", "tool_response", "ipython"), "tool"),
 }
 """Role in the data, ShareGPT's names included -> role in a chat template."""
 
@@ -46,8 +50,9 @@ class Turn(NamedTuple):
     """A turn of a conversation."""
 
     role: str
-    content: str
+    content: str  # empty for tool calls alone
     weight: float = 1.0  # 0 for a turn that is not learnt
+    fields: Mapping[str, Any] = MappingProxyType({})  # its values of FIELDS
 
 
 class Conversation(NamedTuple):
@@ -119,6 +124,11 @@ def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label:
         return Shape(prompt=given, completion=answer, choices=choices, system=system, tools=tools)
     if plain := first_named(names, TEXT_NAMES):
         return Shape(text=(plain,))
+    if first_named(names, ("chosen",)) and first_named(names, ("rejected",)):
+        raise UserError(
+            f"{where}: holds preferences, which are not compared; to learn the chosen answers, set "
+            "dataset.options.label to chosen, or dataset.options.text where it has the whole conversations"
+        )
     raise UserError(
         f"{where}: no columns look like conversations: none is called {' or '.join(TURN_NAMES[:2])}, or "
         f"{' or '.join(PROMPT_NAMES[:3])} with {' or '.join(ANSWER_NAMES[:4])}, or text; name them with "
@@ -133,9 +143,9 @@ def _is_list(dataset: Dataset, column: str) -> bool:
 def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str = "\n\n") -> Dataset:
     """Return a table's rows as `contents`, `roles`, `choices` and `place` (plugins.dataset.LoadedData), and more.
 
-    Further columns are `unread`, the keys of a row's turns that have a value and are not read, such as `tool_calls`;
-    `bad`, the reason why a row is no conversation, empty where it is one; and LoadedData's `weights`, `tools` and
-    `messages` where a row has any.
+    Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
+    row is no conversation, empty where it is one; and LoadedData's `weights`, `fields`, `tools` and `messages` where a
+    row has any.
 
     Raises:
         UserError: a column is missing.
@@ -146,11 +156,13 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
     check_columns(dataset, file, shape.read)
     text, texts = Value("string"), [Value("string")]
     types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
-    optional = {"weights": [Value("float64")], "tools": text, "messages": Value("bool")}
+    optional = {"weights": [Value("float64")], "fields": texts, "tools": text, "messages": Value("bool")}
     with column_errors_as_user_errors(file):
         mixed = frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
-        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed}
-        converted = mapped(dataset, _convert, types | optional, **given)
+        # only columns of JSON keep apart a key without a value and one that other rows have
+        exact = frozenset(name for name, feature in dataset.features.items() if "Json(" in repr(feature))
+        given = {"file": file, "shape": shape, "separator": separator}
+        converted = mapped(dataset, _convert, types | optional, mixed=mixed, exact=exact, **given)
     return converted.remove_columns([name for name in optional if not any(converted[name])])
 
 
@@ -173,10 +185,12 @@ def _convert(
     shape: Shape,
     separator: str,
     mixed: frozenset[str],
+    exact: frozenset[str],
 ) -> dict[str, list[Any]]:
     converted: dict[str, list[Any]] = {}
     for at, position in enumerate(positions):
         row = {name: batch[name][at] for name in shape.read}
+        row |= {name: _without_nulls(row[name]) for name in row if name not in exact}
         found = Conversation((), [], "")
         place, bad = f"{file}: row {position + 1}", ""
         try:
@@ -184,6 +198,7 @@ def _convert(
         except ValueError as error:
             bad = f"{place} {error}"
         weights = [turn.weight for turn in found.turns]
+        fields = [(turn.fields and json.dumps(turn.fields, ensure_ascii=False)) or "" for turn in found.turns]
         values = {
             "contents": [turn.content for turn in found.turns],
             "roles": [turn.role for turn in found.turns],
@@ -192,6 +207,7 @@ def _convert(
             "unread": _unread(row[shape.turns]) if shape.turns else [],
             "bad": bad,
             "weights": [] if all(weights) else weights,
+            "fields": fields if any(fields) else [],
             "tools": found.tools,
             "messages": bool(shape.turns),
         }
@@ -244,7 +260,7 @@ def _tools(cell: Any, column: str) -> str:
         tools = None
     if not isinstance(tools, list):
         raise ValueError(f"holds no list in column {column!r}; give definitions of tools, or empty it")  # noqa: TRY004
-    return json.dumps(_without_nulls(tools)) if tools else ""
+    return json.dumps(tools) if tools else ""
 
 
 def _without_nulls(value: Any) -> Any:
@@ -295,7 +311,7 @@ def _turns(cell: Any, column: str) -> list[Turn]:
     if not isinstance(cell, list) or not cell:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
     turns = [_turn(turn, number) for number, turn in enumerate(cell, 1)]
-    return [turn for turn in turns if turn.content.strip()]  # an empty system prompt is none
+    return [turn for turn in turns if turn.content.strip() or turn.role != "system"]  # an empty one is none
 
 
 def _unread(turns: Any) -> list[str]:
@@ -312,13 +328,34 @@ def _turn(turn: Any, number: int) -> Turn:
     weight = 1.0 if turn.get("weight") is None else turn["weight"]
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"has a turn {number} of the role {short(str(role))!r}; known are {', '.join(ROLES)}")
+    fields = {key: turn[key] for key in FIELDS if turn.get(key) not in (None, "", [])}
+    if role == "function_call":
+        content, fields = "", fields | {"tool_calls": _called(content, number)}
+    calls = fields.get("tool_calls", [])
+    if not isinstance(calls, list) or not all(map(_is_call, calls)) or (calls and ROLES[role] != "assistant"):
+        raise ValueError(f"has a turn {number} whose tool_calls are not the assistant's list of calls with names")
+    if content is None and (calls or ROLES[role] == "tool"):
+        content = ""
     if not isinstance(content, str):
         raise ValueError(f"has a turn {number} whose content is no text")  # noqa: TRY004
-    if not content.strip() and ROLES[role] != "system":
+    if not (content.strip() or calls or ROLES[role] in {"system", "tool"}):
         raise ValueError(f"has an empty turn {number}; fill it or remove the row")
     if weight not in (0, 1):
         raise ValueError(f"has a turn {number} of the weight {short(str(weight))}; give 0 (not learnt) or 1")
-    return Turn(ROLES[role], content, float(weight))
+    return Turn(ROLES[role], content, float(weight), fields)
+
+
+def _called(content: Any, number: int) -> list[Any]:
+    """Return the calls of a turn of ShareGPT's role function_call: its content is a call or a list of them as JSON."""
+    with suppress(ValueError, TypeError):
+        calls = json.loads(content)
+        return [{"type": "function", "function": call} for call in (calls if isinstance(calls, list) else [calls])]
+    raise ValueError(f"has a turn {number} of the role function_call that is no JSON")
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
 def _parts(content: Any, number: int) -> Any:
@@ -326,8 +363,12 @@ def _parts(content: Any, number: int) -> Any:
     if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
         return content
     for part in content:
-        if part["type"] != "text" or not isinstance(part.get("text"), str):
+        if part["type"] != "text" or not isinstance(_text_of(part), str):
             raise ValueError(
                 f"has a turn {number} with a part of the type {short(str(part['type']))!r}; only text is read"
             )
-    return "".join(part["text"] for part in content)
+    return "".join(map(_text_of, content))
+
+
+def _text_of(part: Mapping[str, Any]) -> Any:
+    return part.get("value") if part.get("text") is None else part["text"]

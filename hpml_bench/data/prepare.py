@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,12 @@ from hpml_bench.suite.options import options_class
 from hpml_bench.suite.settings import Settings, identity
 from hpml_bench.system.cache import cache_folder, disk_error, file_sha256, locked, new_entry
 from hpml_bench.system.disk import explained
+from hpml_bench.system.environment import cores
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.pool import in_order
 from hpml_bench.system.text import digest
 
-FORMAT = 5  # version of cache entries, raised when the same rows are tokenised or saved differently
+FORMAT = 6  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 BATCH = 1000
@@ -234,28 +236,43 @@ def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
     """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is detected."""
     full = 0
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in rows}
 
-    def encode(split: str, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def counted(split: str, done: Iterable[_Encoded]) -> Iterator[dict[str, list[Any]]]:
         nonlocal full
-        encoded = (task.encode_general if split == RETENTION else task.encode)(batch, encoder)
-        full += sum(len(row) == encoder.max_length for row in encoded["input_ids"])
-        kept = encoded.pop(KEPT, None)
-        if GROUP in batch:
-            encoded[GROUP] = batch[GROUP] if kept is None else [batch[GROUP][place] for place in kept]
-        return encoded
+        for columns, count in done:
+            full += sum(len(row) == encoder.max_length for row in columns["input_ids"])
+            counts[split].update(count)
+            yield columns
 
     for split in rows:
-        encoder.counts.clear()
-        extra = task.extra_types() | ({GROUP: pa.int32()} if GROUP in rows[split].column_names else {})
+        grouped = GROUP in rows[split].column_names or (task.splits_rows and split != RETENTION)
+        extra = task.extra_types() | ({GROUP: pa.int32()} if grouped else {})
         extra |= {SEGMENTS: pa.list_(pa.int8())} if encoder.segments else {}
-        batches = map(partial(encode, split), rows[split].iter(BATCH))
-        write_rows(folder / split, batches, task.label_type(), extra)
-        counts[split] = Counter(encoder.counts)
+        batches = zip(range(0, len(rows[split]), BATCH), rows[split].iter(BATCH), strict=True)
+        processes = min(cores(), len(rows[split]) // BATCH) if task.encodes_in_python else 1
+        encoded = in_order(partial(_encode, task, encoder, split), batches, processes)
+        write_rows(folder / split, counted(split, encoded), task.label_type(), extra)
     total = sum(len(rows[split]) for split in SPLITS)
     copies = find_copies(rows, task.target).model_dump()
     manifest = {"files": _file_digests(folder), "full": full / total, "counts": counts, "copies": copies}
     (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+_Encoded = tuple[dict[str, list[Any]], Counter[str]]  # columns of a batch, and the task's counts of its rows
+
+
+def _encode(task: Task, encoder: Encoder, split: str, numbered: tuple[int, dict[str, list[Any]]]) -> _Encoded:
+    """Return a batch, given with its first row's number, as it is written."""
+    first, batch = numbered
+    encoder.counts.clear()
+    columns = (task.encode_general if split == RETENTION else task.encode)(batch, encoder)
+    kept = columns.pop(KEPT, None)
+    if GROUP in batch:
+        columns[GROUP] = batch[GROUP] if kept is None else [batch[GROUP][place] for place in kept]
+    elif task.splits_rows and kept is not None:
+        columns[GROUP] = [first + place for place in kept]
+    return columns, Counter(encoder.counts)
 
 
 def _file_digests(folder: Path) -> dict[str, str]:

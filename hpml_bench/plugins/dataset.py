@@ -41,11 +41,12 @@ class LoadedData:
     The columns depend on the task's target: `text` (str) and `label` (int, an index into `label_names`) for a class;
     `text` and `label` (float) for a number, both with `text_pair` (str) where a row has two texts; `words` (list of
     str) and `tags` (list of int, indices into `label_names`) for tags; `contents` and `roles` (lists of str: the turns
-    of a conversation, each by system, user or assistant, the last by the assistant) and `choices` (list of str: answers
-    to choose from, or none) for an answer; there may be `place` (str), the file and row that a row comes from, for
-    errors; `group` (int), which is equal for rows that belong together, over all splits; and for an answer `weights`
-    (list of float, empty or one per turn: 0 for a turn that is no target), `tools` (str, empty or a JSON list of tools'
-    definitions) and `messages` (bool, whether the row was written as turns).
+    of a conversation, each by system, user, assistant or tool, the last by the assistant) and `choices` (list of str:
+    answers to choose from, or none) for an answer; there may be `place` (str), the file and row that a row comes from,
+    for errors; `group` (int), which is equal for rows that belong together, over all splits; and for an answer
+    `weights` (list of float, empty or one per turn: 0 for a turn that is no target), `fields` (list of str, empty or
+    one per turn: its further keys that templates read, such as `tool_calls`, as a JSON mapping, or empty), `tools`
+    (str, empty or a JSON list of tools' definitions) and `messages` (bool, whether the row was written as turns).
     """
 
     train: Dataset

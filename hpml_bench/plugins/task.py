@@ -181,6 +181,8 @@ class Task(ABC):
     """Most validation rows where a suite leaves their number open."""
     cuts_texts: ClassVar[bool] = True
     """Whether texts of more than `max_length` tokens are cut at the end."""
+    encodes_in_python: ClassVar[bool] = False
+    """Whether `encode` takes Python milliseconds a row, so that several processes share it; tokenizers have threads."""
     Options: ClassVar[type[Frozen]] = Frozen
     """The task's own options, with their defaults."""
 
@@ -221,6 +223,11 @@ class Task(ABC):
 
         A task that leaves rows out returns the others' indices in the batch as `kept`.
         """
+
+    @property
+    def splits_rows(self) -> bool:
+        """Whether `encode` makes several rows of one, whose place `kept` then names several times: they are a group."""
+        return False
 
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return the same for general text, on which forgetting is measured."""

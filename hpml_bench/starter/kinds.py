@@ -226,22 +226,23 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
 
 
 def _loss_on(view: View) -> tuple[Entry, ...]:
-    """Return whose turns are learnt: all answers, or the last where the template writes earlier ones differently."""
+    """Return how answers are learnt: together, or each by itself where the template writes earlier ones differently."""
     several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])
     if not several:
         return (Entry("loss_on", "answers", ("the answer with its end; `all` would learn the prompts too",)),)
     try:
         measure(view.loaded.train, make_task(TaskSpec(name=TASK)), view.encoder)
     except UserError as error:
-        last = make_task(TaskSpec(name=TASK, options={"loss_on": "last"}))
+        each = make_task(TaskSpec(name=TASK, options={"loss_on": "each"}))
         try:
-            measure(view.loaded.train, last, view.encoder)
+            measure(view.loaded.train, each, view.encoder)
         except UserError:
             raise error from None
         why = (
-            "The last answer of each row alone: the template writes earlier answers differently once turns follow them."
+            "An example of each answer, with the turns before it: the template writes earlier answers differently once "
+            "turns follow them. `last` takes the last answer of each row alone: fewer examples, and faster."
         )
-        return (Entry("loss_on", "last", (why,)),)
+        return (Entry("loss_on", "each", (why,)),)
     why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
     return (Entry("loss_on", "answers", (why,)),)
 

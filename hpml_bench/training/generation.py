@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerFast
 
+from hpml_bench.data.chat import decoder
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Generator, Scaffold, Task
+from hpml_bench.plugins.task import IGNORE_INDEX, Generator, Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
@@ -51,22 +50,6 @@ def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int
         return None
     decode = decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
     return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
-
-
-def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
-    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
-
-    def read(tokens: list[int], *, skip: bool = True) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
-
-    def decode(tokens: list[int]) -> str:
-        text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
-        if begin:
-            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
-            text = text[len(read(tokens[:place])) :].lstrip()
-        return text.partition(scaffold.after)[0] if scaffold.after else text
-
-    return decode
 
 
 @dataclass

@@ -50,8 +50,8 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
     tokenizer = family.tokenizer()
     expected = tokenizer.apply_chat_template(messages(*contents, first=first), chat_template=family.template)
     ids = list(found.ids)
-    if family.template in {T.ZEPHYR, T.ALPACA, PLAIN} and tokenizer.bos_token_id is not None:
-        assert ids.pop(0) == tokenizer.bos_token_id  # the tokenizer's own, which such a template leaves to it
+    if family.template == PLAIN and tokenizer.bos_token_id is not None:
+        assert ids.pop(0) == tokenizer.bos_token_id  # bare text begins as the tokenizer begins a text
     if family.template in {T.ALPACA, PLAIN}:
         assert ids.pop() == tokenizer.eos_token_id
     if name == "plain" and contents is not ONE:  # words of two turns that would be one token
@@ -161,13 +161,22 @@ def test_the_end_of_a_turn_ends_an_answer(name: str) -> None:
         assert {tokenizer.convert_ids_to_tokens(token) for token in of(name, **rules).stop_ids} == ends
 
 
-def test_bos_comes_once() -> None:
-    """Whether template and tokenizer write it, or only one of them."""
-    for name, count in {"llama 3": 1, "mistral": 1, "gemma": 1, "zephyr": 1, "alpaca old": 1, "chatml": 0}.items():
-        writer = of(name)
-        found = example(writer, *ONE)
-        assert found.ids.count(FAMILIES[name].tokenizer().bos_token_id) == count
-        assert writer.counts == {"rows": 1}
+@pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
+@pytest.mark.parametrize("name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"])
+def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
+    """None where it writes none, one behind white space, two: as `apply_chat_template`; a cut keeps the first."""
+    tokenizer, template = FAMILIES[name].tokenizer(), begun + FAMILIES[name].template
+    whole = tokenizer.apply_chat_template(messages(*ONE), chat_template=template)["input_ids"]
+    asked = tokenizer.apply_chat_template(messages(*ONE)[:1], chat_template=template, add_generation_prompt=True)
+    writer = conversations(tokenizer, template)
+    found = example(writer, *ONE)
+    assert list(found.ids[: len(whole)]) == whole
+    assert list(found.ids[: found.prompt]) == asked["input_ids"]
+    assert writer.counts == {"rows": 1}
+    cut = example(conversations(tokenizer, template, len(found.ids) - 3, too_long="cut_prompt"), *ONE)
+    bos = [place for place, token in enumerate(found.ids[:2]) if token == tokenizer.bos_token_id][:1]
+    kept = bos[0] + 1 if bos else 0
+    assert cut.ids == found.ids[:kept] + found.ids[kept + 3 :]
 
 
 def test_marks_may_leave_the_end_of_the_turn_out() -> None:
@@ -259,15 +268,16 @@ HEADER_INSIDE = (
 
 
 @pytest.mark.parametrize("contents", [ONE, TWO])
-@pytest.mark.parametrize("template", [END_APART, HEADER_INSIDE])
-def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str) -> None:
-    """A final end token in marks of its own, or the header inside them: learnt is what a plain template's is."""
+@pytest.mark.parametrize(("template", "behind", "last"), [(END_APART, "\n", "<|endoftext|>"), (HEADER_INSIDE, "", "")])
+def test_marks_do_not_move_the_prompt(contents: tuple[str, ...], template: str, behind: str, last: str) -> None:
+    """With the header in them, or a final token of their own; they say which text behind the end is learnt."""
     writer, plain = conversations(chatml(), template), of("chatml")
     found, expected = example(writer, *contents), example(plain, *contents)
     assert found.prompt == expected.prompt
-    assert found.labels[: len(expected.labels)] == expected.labels
-    assert set(found.labels[len(expected.labels) :]) <= {IGNORE_INDEX}
+    learnt = [f"{said}<|im_end|>{behind}" for said in contents[1::2]]
+    assert [text for text, one in runs(writer, found) if one] == [*learnt[:-1], learnt[-1] + last]
     assert decoded(writer, writer.answer_of(found)) == contents[-1]
+    assert writer.stop_ids == plain.stop_ids
 
 
 @pytest.mark.parametrize("contents", [ONE, TWO])
@@ -351,6 +361,65 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
     with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, and a row has some; remov"):
         of("chatml").example(roles(*ONE), ONE, tools=tools)
+
+
+PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>"
+    "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_of_parts_gets_parts() -> None:
+    """As those of models of text and images want them: the same tokens as of a template of texts."""
+    assert example(conversations(chatml(), PARTS), *SYSTEM, first="system") == example(
+        of("chatml"), *SYSTEM, first="system"
+    )
+
+
+CALLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}"
+    "{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": "<|im_end|>"}}}
+
+
+def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
+    """Names and values of arguments, reasoning too; the answer that is asked for is the call as it is written."""
+    writer = conversations(chatml(), CALLS)
+    said_, who = ("Add.", "", "5", ""), ("user", "assistant", "tool", "assistant")
+    thought = {"tool_calls": [CALL], "reasoning": "So <|im_start|>."}
+    found = writer.example(who, said_, fields=[{}, thought, {"name": "add"}, {"tool_calls": [CALL]}])
+    assert found is not None
+    call = '{"name": "add", "arguments": {"a": "<|im_end|>"}}'
+    learnt = [text for text, one in runs(writer, found) if one]
+    assert learnt == [f"<think>So <|im_start|>.</think>{call}<|im_end|>", f"{call}<|im_end|>"]
+    (end,) = chatml().convert_tokens_to_ids(["<|im_end|>"])
+    assert found.ids.count(end) == 4
+    assert (found.question, found.expected) == ("Add.", call)
+    assert writer.counts["special tokens in turns, kept as text"] == 3
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "says"),
+    [
+        (T.CHATML, {"tool_calls": [CALL]}, "leaves out the tool calls of a turn; give a template that writes them"),
+        (T.QWEN_3.replace("enable_thinking is defined and", "enable_thinking is not defined or"),
+         {"reasoning_content": "So."}, r"set task.options.template_options to \{enable_thinking: true\}, or give"),
+    ],
+)  # fmt: skip
+def test_what_a_template_does_not_write_is_told(template: str, fields: dict[str, Any], says: str) -> None:
+    """Calls that it leaves out, and reasoning where its prompt has closed the thought."""
+    with pytest.raises(UserError, match=says):
+        conversations(chatml(), template).example(roles(*ONE), ONE, fields=[{}, fields])
+
+
+def test_reasoning_that_is_left_out_is_counted() -> None:
+    """As of a template that knows none."""
+    writer = of("chatml")
+    assert writer.example(roles(*ONE), ONE, fields=[{}, {"reasoning_content": "So."}]) is not None
+    assert writer.counts["rows whose reasoning the template leaves out"] == 1
 
 
 def test_end_tokens_of_the_model_end_an_answer() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chat_families import FAMILIES, ONE, TWO, T, chatml, example, mistral, of, roles
+from chat_families import FAMILIES, ONE, TWO, T, chatml, example, messages, mistral, of, roles
 
 from hpml_bench.plugins.task import IGNORE_INDEX, make_task
 from hpml_bench.plugins.tokenizer import Encoder
@@ -33,7 +33,7 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
     """BOS stays, a token of the prompt too, and all that is learnt; where that is too long the row is dropped."""
     full = example(of(name), *contents)
     bos = FAMILIES[name].tokenizer().bos_token_id
-    front = int(bos is not None)
+    front = int(full.ids[0] == bos)
     first = next(place for place, label in enumerate(full.labels) if label != IGNORE_INDEX)
     for length in range(1, len(full.ids) + 1):
         writer = of(name, max_length=length, too_long="cut_prompt", loss_on=loss_on)
@@ -50,8 +50,7 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
         learnt = [label for label in found.labels if label != IGNORE_INDEX]
         answers = [label for label in full.labels if label != IGNORE_INDEX]
         assert learnt == (answers if loss_on == "answers" else list(found.ids[1:]))
-        if bos is not None:
-            assert found.ids.count(bos) == 1
+        assert found.ids.count(bos) == front
 
 
 def test_a_text_that_is_too_long_is_dropped() -> None:
@@ -89,6 +88,24 @@ def test_a_row_that_a_template_refuses_is_named_by_its_beginning() -> None:
     with pytest.raises(UserError, match=r"Conversation roles must .* \(the row begins with 'Hi there'\)$") as raised:
         encode(mistral(), rows, template=T.MISTRAL)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("template", [T.QWEN_3, T.DEEPSEEK_R1, T.CHATML])
+def test_each_answer_can_be_an_example_of_its_own(template: str) -> None:
+    """Behind the prompt of `apply_chat_template`, also of templates that drop earlier thoughts; none of weight 0."""
+    tokenizer = mistral() if template == T.DEEPSEEK_R1 else chatml()
+    rows = {"roles": [roles(*TWO), roles(*ONE), roles("Hi", *ONE, first="assistant"), ["assistant"]],
+            "contents": [[*TWO], [*ONE], ["Hi", *ONE], ["A text."]], "weights": [[1, 1, 1, 1], [], [], []]}  # fmt: skip
+    found, counts = encode(tokenizer, rows, template=template, loss_on="each")
+    assert found["kept"] == [0, 0, 1, 2, 3]
+    assert found["expected"] == [TWO[1], TWO[3], ONE[1], ONE[1], "A text."]
+    for place, contents in enumerate((TWO[:1], TWO[:3], ONE[:1])):
+        asked = tokenizer.apply_chat_template(messages(*contents), chat_template=template, add_generation_prompt=True)
+        assert found["input_ids"][place][: found["prompt"][place]] == asked["input_ids"]
+        assert set(found["label"][place][: found["prompt"][place]]) == {IGNORE_INDEX}
+    assert counts["examples made of rows of several answers, one of each answer"] == 2
+    rows["weights"][0] = [1, 0, 1, 1]
+    assert encode(tokenizer, rows, template=template, loss_on="each")[0]["kept"] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("too_long", ["drop", "cut_prompt"])
@@ -163,7 +180,7 @@ def test_rows_that_a_template_refuses_are_dropped_and_counted_where_the_suite_sa
     found, counts = encode(mistral(), rows, template=T.MISTRAL, bad_rows="drop")
     assert found["expected"] == [ONE[1]]
     assert counts["bad rows left out, which the chat template refuses"] == 1
-    with pytest.raises(UserError, match=r"set task\.options\.loss_on to last"):
+    with pytest.raises(UserError, match=r"set task\.options\.loss_on to each"):
         encode(chatml(), {"roles": [roles(*TWO)], "contents": [[*TWO]]}, template=T.QWEN_3, bad_rows="drop")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers import tiny
 from hpml_bench.builtin.datasets import hub, text_files
+from hpml_bench.data import prepare as preparation
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
 from hpml_bench.data.draw import retention_rows
 from hpml_bench.data.prepare import prepare
@@ -28,6 +30,7 @@ from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.pool import in_order
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 
@@ -146,9 +149,9 @@ def test_a_system_prompt_may_have_a_column(tmp_path: Path, row: Row) -> None:
 
 def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     """In the notes of the data set, by name."""
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "tool_calls": []}]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0, "mood": "good"}]
     data = load(write(tmp_path / "rows.jsonl", [{"messages": turns}]))
-    assert data.notes["keys of turns left unread"] == "tool_calls"
+    assert data.notes["keys of turns left unread"] == "mood"
     assert list(data.train["weights"]) == [[1.0, 0.0]]
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
@@ -171,7 +174,8 @@ def test_csv_holds_all_shapes_but_turns(tmp_path: Path, row: Row) -> None:
 def test_every_known_speaker_has_a_role(tmp_path: Path) -> None:
     """Both spellings of a turn, also side by side."""
     for name, role in ROLES.items():
-        turns = [{"role": "user", "content": "a"}, {"from": name, "value": "b"}, {"role": "model", "content": "c"}]
+        value = '{"name": "b"}' if name == "function_call" else "b"
+        turns = [{"role": "user", "content": "a"}, {"from": name, "value": value}, {"role": "model", "content": "c"}]
         if role == "system":
             turns = [{"from": name, "value": "b"}, *turns[2:]]
         (row,) = loaded(tmp_path / f"{name}.jsonl", [{"dialog": turns}])
@@ -291,6 +295,7 @@ PARTS: Row = {
     ]
 }
 IMAGE = {"role": "user", "content": [{"type": "image", "text": None}]}
+ADD: Row = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}
 TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
 
 
@@ -312,7 +317,11 @@ TOOLS: Row = {"messages": [USER, ANSWER], "tools": [{"name": "add"}]}
         (CHAT, {"messages": []}, "has no list of turns in column 'messages'; give all rows one shape"),
         (CHAT, {"messages": None}, "has no list of turns in column 'messages'"),
         (CHAT, ASKED, "has no list of turns in column 'messages'; give all rows one shape"),
-        (CHAT, {"messages": [USER, {"role": "tool", "content": "b"}]}, "has a turn 2 of the role 'tool'; known are"),
+        (CHAT, {"messages": [USER, {"role": "judge", "content": "b"}]}, "has a turn 2 of the role 'judge'; known are"),
+        (CHAT, {"messages": [USER, {"role": "tool", "content": "b"}]}, "ends with a turn of the tool; there is no ans"),
+        (CHAT, {"messages": [USER, ANSWER | {"tool_calls": "add"}]}, "has a turn 2 whose tool_calls are not the assis"),
+        (CHAT, {"messages": [USER | {"tool_calls": [ADD]}, ANSWER]}, "has a turn 1 whose tool_calls are not the assis"),
+        (CHAT, {"messages": [USER, {"from": "function_call", "value": "add"}]}, "has a turn 2 of the role function_"),
         (CHAT, {"messages": [{"content": "a"}, ANSWER]}, "has a turn 1 of the role 'None'"),
         (CHAT, {"messages": [USER, {"role": "assistant", "content": " "}]}, "has an empty turn 2; fill it or remove"),
         (CHAT, {"messages": [USER, {"role": "assistant", "content": None}]}, "has a turn 2 whose content is no text"),
@@ -510,6 +519,35 @@ def test_what_happened_to_rows_is_in_the_notes(prepare_rows: Callable[..., Prepa
     assert not any(warning.startswith(note) for warning in plain.warnings)
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_several_processes_prepare_the_same(
+    short: bool, prepare_rows: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with the same counts, rows of each answer and groups; of few rows there is one process."""
+    chats = [{"messages": [m for word in (f"{n} a", f"{n} <|end|>") for m in (
+        {"role": "user", "content": word}, {"role": "assistant", "content": word}
+    )]} for n in range(24)]  # fmt: skip
+    asked: list[int] = []
+
+    def spied(work: Any, items: Any, processes: int) -> Any:
+        asked.append(processes)
+        return in_order(work, items, processes)
+
+    monkeypatch.setattr(preparation, "in_order", spied)
+    monkeypatch.setattr(preparation, "BATCH", 30 if short else 5)
+    made = []
+    for cores in (1, 3):
+        monkeypatch.setattr(preparation, "cores", lambda cores=cores: cores)
+        done = prepare_rows(chats, loss_on="each", max_length=64)
+        files = {path.parent.name: path.read_bytes() for path in sorted(Path(done.data).glob("*/*"))}
+        made.append((files, (Path(done.data) / "manifest.json").read_text(), done))
+        shutil.rmtree(done.data)
+    assert made[0] == made[1]
+    assert (max(asked) > 1) is not short
+    assert done.notes["groups"] == "48 test rows in 24 groups"
+    assert done.notes["examples made of rows of several answers, one of each answer"] == "96"
+
+
 def test_the_template_decides_which_preparation_is_taken(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
     """One in a file that changes is read anew."""
     (tmp_path / "own.jinja").write_text(TEMPLATE)
@@ -609,3 +647,49 @@ def test_bad_rows_are_dropped_and_counted_where_the_suite_says_so(tmp_path: Path
         "remove that turn"
     }
     assert not load(write(tmp_path / "good.jsonl", [CHAT])).warnings
+
+
+CALLED = [USER, {"role": "assistant", "tool_calls": [ADD]}, {"role": "tool", "name": "add", "content": "5"}, ANSWER]
+OTHER = {"type": "function", "function": {"name": "find", "arguments": {"name": "x", "place": None}}}
+THOUGHT = ANSWER | {"reasoning_content": "So b.", "tool_calls": [OTHER]}
+SHAREGPT: Row = {
+    "conversations": [
+        {"from": "human", "value": "a"},
+        {"from": "function_call", "value": json.dumps(ADD["function"])},
+        {"from": "observation", "value": "5"},
+        {"from": "gpt", "value": "b"},
+    ]
+}
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet"])
+def test_tool_calls_and_reasoning_are_read(tmp_path: Path, kind: str) -> None:
+    """As TRL documents them: a turn of calls without content, a tool's result; values that aren't there stay away."""
+    data = load(write(tmp_path / f"rows{kind}", [{"messages": CALLED}, {"messages": [USER, THOUGHT]}, CHAT])).train
+    assert data["roles"][:2] == [["user", "assistant", "tool", "assistant"], ["user", "assistant"]]
+    assert data["contents"][:2] == [["a", "", "5", "b"], ["a", "b"]]
+    first, second, third = ([json.loads(keys or "{}") for keys in row] for row in data["fields"])
+    assert first == [{}, {"tool_calls": [ADD]}, {"name": "add"}, {}]
+    arguments = OTHER["function"]["arguments"] if kind != ".parquet" else {"name": "x"}  # which has no missing keys
+    other = {"type": "function", "function": {"name": "find", "arguments": arguments}}
+    assert second == [{}, {"tool_calls": [other], "reasoning_content": "So b."}]
+    assert third == []
+
+
+def test_sharegpt_names_calls_and_results_by_roles(tmp_path: Path) -> None:
+    """`function_call`, a call as JSON, and `observation`; OpenAI's parts of text may name it `value`."""
+    data = load(write(tmp_path / "rows.jsonl", [SHAREGPT])).train
+    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
+    assert json.loads(data["fields"][0][1]) == {"tool_calls": [ADD]}
+    parts = {"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, ANSWER]}
+    assert loaded(tmp_path / "parts.jsonl", [parts]) == [said("user: a", "assistant: b")]
+
+
+def test_preferences_are_told_as_such(tmp_path: Path) -> None:
+    """With the option that learns the chosen answers."""
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert "holds preferences, which are not compared; to learn the chosen" in refused(tmp_path / "p.jsonl", lines(row))
+    assert loaded(tmp_path / "p.jsonl", [row], label="chosen") == [said("user: a", "assistant: b")]
+    whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
+    assert "or dataset.options.text where it has" in refused(tmp_path / "w.jsonl", lines(whole))
+    assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]

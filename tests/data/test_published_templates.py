@@ -84,8 +84,7 @@ def test_the_prompt_is_the_rendering_with_the_generation_prompt(family: Publishe
         turns, chat_template=dated + family.template, add_generation_prompt=True, tokenize=False
     )
     ids = published_tokenizer(family)(asked, add_special_tokens=False)["input_ids"]
-    prompt = list(found.ids[: found.prompt])
-    assert prompt[prompt[0] != ids[0] :] == ids  # a BOS that the template leaves to the tokenizer
+    assert list(found.ids[: found.prompt]) == ids
     assert set(found.labels[: found.prompt]) == {IGNORE_INDEX}
 
 
@@ -94,7 +93,7 @@ def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Publ
     """With their ends, if a token ends them there; a family that writes them otherwise is refused in one sentence."""
     writer = writer_of(family)
     if not family.several:
-        with pytest.raises(UserError, match=r"writes answer 1 differently .*loss_on to last") as raised:
+        with pytest.raises(UserError, match=r"writes answer 1 differently .*loss_on to each") as raised:
             example(writer, "two")
         assert "\n" not in str(raised.value)
         return
@@ -105,7 +104,8 @@ def test_earlier_answers_are_learnt_where_they_follow_their_prompts(family: Publ
     assert TWO[3] in text
     assert TWO[0] not in text
     assert TWO[2].strip() not in text
-    ends = sum(token in writer.stop_ids for token in learnt)
+    behind = family.models == "Phi-3 of TRL's training"  # whose marks hold the end of the text too
+    ends = sum(token in writer.stop_ids for token in learnt) - behind
     unended = sum(count for name, count in writer.counts.items() if "end is not learnt" in name)
     assert ends + unended == 2
     assert unended == (family.models in {"GPT-OSS", "GPT-OSS of TRL's training", "Falcon-11B"})

@@ -198,14 +198,14 @@ def test_the_end_of_a_prompt_is_shown(made: dict[str, Path]) -> None:
     )
 
 
-def test_a_template_that_changes_earlier_answers_learns_the_last(tmp_path: Path) -> None:
-    """As `run-all` would refuse all answers of such a template: the suite says last, and why."""
+def test_a_template_that_changes_earlier_answers_learns_each_by_itself(tmp_path: Path) -> None:
+    """As `run-all` would refuse all answers of such a template together: the suite says each, and why."""
     dropping = starters.CHAT.replace(
         "{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else 'share' }}"
     )
     model = starters.llama(tmp_path / "model", dropping)
     text = text_of(model, starters.messages(tmp_path / "a.jsonl"))
-    assert "loss_on: last" in text
+    assert "loss_on: each" in text
     assert "writes earlier answers differently" in text
 
 

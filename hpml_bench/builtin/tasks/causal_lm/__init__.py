@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from hpml_bench.builtin.tasks.causal_lm.rows import conversation_rows, encode_texts, note_on_lengths, place_of
+from hpml_bench.builtin.tasks.causal_lm.rows import (
+    ConversationRow,
+    conversation_rows,
+    encode_texts,
+    note_on_lengths,
+    place_of,
+)
 from hpml_bench.builtin.tasks.causal_lm.scores import (
     ANSWERED,
     LOSSES,
@@ -70,13 +76,14 @@ class CausalLM(Task):
     title = "Causal language modelling"
     target = "answer"
     columns = ("contents", "roles", "choices")
-    optional_columns = ("weights", "tools")
+    optional_columns = ("weights", "tools", "fields")
     headline = "test_loss"
     metrics = LOSSES
     model_kind = "language_model"
     max_length = 1024
     most_validation_rows = 100
     cuts_texts = False
+    encodes_in_python = True
 
     class Options(RowOptions):
         """Chat template, target tokens, generation and scoring."""
@@ -97,8 +104,9 @@ class CausalLM(Task):
 
         system: str | None = None
         """System prompt put before conversations that have none."""
-        loss_on: Literal["answers", "last", "all"] = "answers"
-        """Target tokens: those of the assistant's turns, of the last of them alone, or all."""
+        loss_on: Literal["answers", "each", "last", "all"] = "answers"
+        """Target tokens: those of the assistant's turns; of `each` in an example of its own, with the turns before it
+        as its prompt, for templates that write earlier answers differently; of the last of them alone; or all."""
         too_long: Literal["drop", "cut_prompt"] = "drop"
         """Treatment of a row of more than `max_length` tokens: left out, or its prompt cut at the front. An answer is
         never cut."""
@@ -178,6 +186,8 @@ class CausalLM(Task):
         from hpml_bench.data.chat_template import chat_template
 
         texts = {"template": chat_template(encoder, self.options.template)}
+        if left := self.conversations(encoder).left_to_template:
+            texts["before a text the tokenizer puts, and before a chat only the template"] = left
         own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
         if more := [token for token in encoder.ends if token not in own]:
             texts["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
@@ -198,9 +208,10 @@ class CausalLM(Task):
         no_template = self.options.template is None and not encoder.tokenizer.chat_template
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
-        for number, row in enumerate(conversation_rows(rows)):
+        for number, row in self._examples(rows, encoder):
             compared = row.choices if self.compares_choices else []
-            more = (row.weights or (), json.loads(row.tools) if row.tools else None)
+            fields = [json.loads(keys) if keys else {} for keys in row.fields or ()]
+            more = (row.weights or (), json.loads(row.tools) if row.tools else None, fields)
             try:
                 others = [silent.example(row.roles, [*row.contents[:-1], choice], 0, *more) for choice in compared]
                 longest = max((len(other.ids) for other in others if other is not None), default=0)
@@ -228,6 +239,18 @@ class CausalLM(Task):
             encoded["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return encoded
 
+    def _examples(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> Iterator[tuple[int, ConversationRow]]:
+        """Yield the examples of a batch of rows, each with its row's number: one of a row, or one of each answer."""
+        for number, row in enumerate(conversation_rows(rows)):
+            examples = list(row.of_each_answer()) if self.splits_rows else [row]
+            if len(examples) > 1:
+                encoder.counts["examples made of rows of several answers, one of each answer"] += len(examples)
+            yield from ((number, example) for example in examples)
+
+    @property
+    def splits_rows(self) -> bool:
+        return bool(self.options.loss_on == "each")
+
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         return encode_texts([contents[-1] for contents in rows["contents"]], encoder)
 
@@ -241,7 +264,7 @@ class CausalLM(Task):
             template=chat_template(encoder, options.template),
             options=options.template_options,
             system=options.system,
-            loss_on=options.loss_on,
+            loss_on="last" if self.splits_rows else options.loss_on,
             too_long=options.too_long,
             counts=encoder.counts,
         )

@@ -20,9 +20,19 @@ class ConversationRow(NamedTuple):
     contents: list[str]
     choices: list[str]
     weights: list[float] | None
+    fields: list[str] | None  # JSON of the further keys of each turn
     tools: str | None
     place: str | None
     messages: bool | None  # whether the data set gives it as turns, not as a prompt and a completion
+
+    def of_each_answer(self) -> Iterator[ConversationRow]:
+        """Yield the conversation up to each answer to learn that has a prompt; a text without one as it is."""
+        for place, role in enumerate(self.roles):
+            learnt = role == "assistant" and (not self.weights or self.weights[place])
+            if learnt and (place or len(self.roles) == 1):
+                end = place + 1
+                fields = self.fields and self.fields[:end]
+                yield self._replace(roles=self.roles[:end], contents=self.contents[:end], fields=fields, weights=None)
 
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:

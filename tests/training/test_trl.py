@@ -1,0 +1,119 @@
+"""Chats with tool calls and reasoning: what is learnt of a row, and the losses of ten steps, are TRL's.
+
+tests/files/trl.json has them, made by `python -m helpers.trl`; where TRL is installed, it is asked too.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import tiny, trl
+from hpml_bench.data.prepare import prepare, preview
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("offline_cache")
+THEIRS = json.loads(trl.FILE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = trl.save_model(tmp_path_factory.mktemp("model"))
+    trl.save_rows(folder, trl.ROWS)
+    return folder
+
+
+def settings(folder: Path, template: str, **options: Any) -> Settings:
+    """Return settings whose test rows are all rows, and its training rows too."""
+    uri = f"path:{folder / 'rows.jsonl'}"
+    return tiny.settings(
+        backbone=f"path:{folder}",
+        task={"name": "causal_lm", "options": {"template": f"path:{trl.TEMPLATES / template}.jinja", **options}},
+        dataset={"name": "text_files", "options": {"train": uri, "validation": uri, "test": uri}},
+        global_batch=trl.BATCH, max_length=2048, steps=trl.STEPS, schedule="constant", lr_warmup=0.0, world_size=1,
+        warmup_steps=0,
+    )  # fmt: skip
+
+
+def rows_of(folder: Path, template: str, **options: Any) -> tuple[Rows, list[int]]:
+    """Return the prepared training rows, and the place of each row of the file among them."""
+    prepared = prepare(settings(folder, template, **options))
+    rows = Rows(Path(prepared.data) / "train", prepared.pad_id)
+    questions = rows.column("question")
+    return rows, [questions.index(next(m["content"] for m in reversed(row["messages"]) if m["role"] == "user"))
+                  for row in trl.ROWS]  # fmt: skip
+
+
+def learnt(rows: Rows, places: list[int]) -> list[list[tuple[str, bool]]]:
+    assert rows.token_labels is not None
+    labels = [rows.token_labels[place].tolist() for place in places]
+    return [
+        trl.runs(rows.tokens(place).tolist(), [label != IGNORE_INDEX for label in own])
+        for place, own in zip(places, labels, strict=True)
+    ]
+
+
+def stripped(runs: list[Any]) -> list[tuple[str, bool]]:
+    return [(bare, one) for text, one in runs if (bare := text.strip("\n"))]
+
+
+@pytest.mark.parametrize("template", [*trl.MARKED, *trl.PLAIN])
+def test_what_is_learnt_is_what_trl_learns(template: str, folder: Path) -> None:
+    """Text by text; where TRL puts in a template of its own, but for line breaks at the answers' borders."""
+    theirs = [[(text, one) for text, one in row] for row in THEIRS["rows"][template]]
+    ours = learnt(*rows_of(folder, template))
+    if template in trl.MARKED:
+        assert ours == theirs
+    assert list(map(stripped, ours)) == list(map(stripped, theirs))
+
+
+class Recorder(Probe):
+    """Keeps the steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def after_steps(self, window: list[Step]) -> list[Any]:
+        self.steps += window
+        return []
+
+
+def our_losses(folder: Path, group: Group) -> list[float]:
+    chosen = settings(folder, trl.MARKED[0])
+    _, places = rows_of(folder, trl.MARKED[0])
+    method = MethodSpec(name="full", method="full", lr=trl.RATE)
+    trainer = Trainer.build(RunSpec(suite="tiny", settings=chosen, method=method, seed=0), prepare(chosen), group, [])
+    for step in range(trl.STEPS):
+        trainer.step(step + 1, [places[(step * trl.BATCH + at) % len(places)] for at in range(trl.BATCH)])
+    return [step.loss for step in trainer.log.reduce()]
+
+
+def test_ten_steps_have_the_losses_of_trl(folder: Path, group: Group) -> None:
+    """Of the same rows in the same order, every weight trained by AdamW."""
+    assert our_losses(folder, group) == pytest.approx(THEIRS["losses"], abs=2e-4)
+
+
+@pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed")
+def test_trl_of_this_machine_agrees(folder: Path, group: Group) -> None:
+    """To 1e-6, on the same processor."""
+    _, losses = trl.by_trl(trl.MARKED[0], folder, trl.ROWS)
+    assert our_losses(folder, group) == pytest.approx(losses, abs=1e-6)
+
+
+def test_a_preview_shows_calls_and_results(folder: Path) -> None:
+    """As the model sees them, calls among what is learnt; the call that is asked for is the text of its tokens."""
+    _, seen = preview(settings(folder, trl.MARKED[0], scorer="exact"), len(trl.ROWS))
+    (only_call,) = (row for row in seen if any("Only call." in text for text, _ in row.pieces))
+    call = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
+    assert [text for text, one in only_call.pieces if one] == [f"<think>\n\n</think>\n\n{call}<|im_end|>\n"]
+    assert only_call.label == call
+    assert any("<tool_response>\n5\n</tool_response>" in text for row in seen for text, one in row.pieces if not one)
