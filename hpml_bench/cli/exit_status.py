@@ -44,7 +44,7 @@ class Sentences(click.Group):
             namedtuple("Forget", ())
 
 
-def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs") -> int:
+def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs", none_ok: bool = False) -> int:
     """Say on standard error what an execution left to do, and which of its runs failed; return the exit status."""
     if ending.how == "interrupted":
         click.echo("interrupted; the same command goes on from here", err=True)
@@ -53,4 +53,6 @@ def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs") -> i
         click.echo(f"{failed} of {of} runs did not end well; see the report's failures", err=True)
     if ending.how == "limit":
         click.echo(f"ended by {ending.why} with {what} left to do; the same command goes on from here", err=True)
-    return FAILED if failed or ending.how == "limit" else OK
+    if none_ok and not failed:
+        click.echo(f"all {of} runs are unsupported; see the report's failures", err=True)
+    return FAILED if failed or none_ok or ending.how == "limit" else OK

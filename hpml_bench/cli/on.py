@@ -76,7 +76,10 @@ def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) ->
         write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
         return ended(Ending("interrupted"))
-    status = ended(Ending(), sum(state.status not in FINAL for state in states), len(states))
+    lost = (RunFolder(sweep.folder / state.run_id).record() is None for state in states)  # since it was counted
+    failed = sum(gone or state.status not in FINAL for gone, state in zip(lost, states, strict=True))
+    none_ok = bool(states) and all(state.status != "ok" for state in states)
+    status = ended(Ending(), failed, len(states), none_ok=none_ok)
     if complete:
         return status
     for reason in sweep.reasons():

@@ -224,7 +224,9 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
     is the one that the launcher saw end first, since ranks that lost a peer wait a moment.
     """
     if evidence.server is not None and processes.identify(evidence.server) is None:
-        return "killed", RunError(kind="ForkServer", message="the fork server was ended, and the ranks with it")
+        how = " by the kernel for lack of memory" if evidence.oom_kill else ""
+        ended = RunError(kind="ForkServer", message=f"the fork server was ended{how}, and the ranks with it")
+        return "oom_host" if evidence.oom_kill else "killed", ended
     if evidence.broken is not None:
         return "failed", evidence.broken
     if evidence.failure is None:

@@ -70,7 +70,7 @@ class Report(Frozen):
         kind, message = (self.error.kind, self.error.message) if self.error else ("", "")
         if self.status == "interrupted":
             return CausePriority.ASKED
-        if self.status == "killed" or kind == "SIGKILL":
+        if self.status == "killed" or kind in {"SIGKILL", "ForkServer"}:
             return CausePriority.KILLED
         if self.status == "timeout":
             return CausePriority.WATCHED

@@ -9,16 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
-from hpml_bench.records.jobs import Job, JobPlan
+from hpml_bench.records.jobs import Job, JobPlan, Kind
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child
 from hpml_bench.system.errors import UserError
-
-Kind = Literal["units", "prepare", "report"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class JobBatch:
     arguments: tuple[str, ...]
     """Arguments of `python -m hpml_bench`; `{unit}` stands for the unit's number."""
     kind: Kind = "units"
+    first: int = 0
+    """Unit from which the engine counts those of this batch."""
     prepared: str | None = None
     """Name of the job that must have succeeded before."""
     ended: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Engine(ABC):
 
     @abstractmethod
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        """Return the jobs of a plan that wait or run.
+        """Return the jobs of a plan that wait or run; `plan.submitted` has what `submit` returned for them.
 
         Raises:
             UserError: the engine can't be queried.

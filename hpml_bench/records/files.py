@@ -79,7 +79,7 @@ def is_plain_file(path: Path) -> bool:
 def read_model(path: Path, kind: type[Model]) -> Model | None:
     """Return a value of this type from its JSON; None where the file is missing, incomplete or of another type."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes()) if is_plain_file(path) else None
     except (OSError, ValidationError):
         return None
 

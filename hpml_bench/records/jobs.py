@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,6 @@ from hpml_bench.records.files import (
     SET_ASIDE,
     TRACKING,
     is_plain_file,
-    read_json,
     read_model,
     remove,
     write_atomically,
@@ -25,6 +25,7 @@ from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
@@ -39,6 +40,8 @@ Each run under way has a file, and beside it a list of the runs that have begun 
 NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE}) | TRACKING
 RESOLVED = "resolved.json"  # settings as the first job resolved them
 OWNER = "owner.json"  # file in a claim's folder: the job that holds it
+SUBMITTED = "submitted.json"  # submissions whose jobs may live
+Kind = Literal["units", "prepare", "report"]
 
 
 class UnitRun(Frozen):
@@ -60,6 +63,25 @@ class Unit(Frozen):
         return f"{self.tasks[0].method} seed {seeds}" if len(self.tasks) == 1 else f"seed {seeds}"
 
 
+class Submission(Frozen):
+    """Jobs that an engine has accepted together."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """Name that the engine gave them, such as the number of an array."""
+    kind: Kind
+    units: tuple[int, ...]
+    first: int
+    """Unit of the array's task 0."""
+    at: float
+    """When, in seconds of time.time()."""
+
+
+class Submissions(Frozen):
+    """The content of the file `SUBMITTED`."""
+
+    made: tuple[Submission, ...] = ()
+
+
 class JobPlan(Frozen):
     """A sweep as it was requested, cut into units; written by the process that submits."""
 
@@ -77,6 +99,8 @@ class JobPlan(Frozen):
     """Number of the last call of run-all; further jobs don't repeat a run that failed in this call."""
     stopped: bool = False
     """Whether the sweep was stopped since; a waiting process then submits nothing more."""
+    submitted: tuple[Submission, ...] = Field(default=(), exclude=True)
+    """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
     def same_units(self, other: JobPlan) -> bool:
         """Whether two plans have the same runs, cut into the same units."""
@@ -139,8 +163,8 @@ def plan_id(folder: Path) -> str:
 
 
 def write_plan(folder: Path, plan: JobPlan) -> None:
-    """Write a plan into a results folder; the jobs' variables, which may be secrets, are left out."""
-    public = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}})})
+    """Write a plan into a results folder; the jobs' variables and set-up, which may be secrets, are left out."""
+    public = plan.model_copy(update={"profile": plan.profile.model_copy(update={"env": {}, "setup": ()})})
     write_atomically(folder / PLAN, public.model_dump_json(indent=1))
 
 
@@ -155,24 +179,58 @@ def read_plan(path: Path) -> JobPlan:
         raise UserError(f"{file}: can't be read as a plan: {str(error).splitlines()[0]}") from None
 
 
+def own_plan(folder: Path) -> JobPlan | None:
+    """Return the plan that was made for a results folder; None if there is none, or that folder was another."""
+    if not (folder / PLAN).exists():
+        return None
+    plan = read_plan(folder)
+    return plan if plan.id == plan_id(folder) else None
+
+
 def write_job(folder: Path, job: Job) -> None:
     (folder / JOBS).mkdir(exist_ok=True)
     write_atomically(folder / JOBS / f"{job.unit}.{job.name}.json", job.model_dump_json())
 
 
-def read_jobs(folder: Path, unit: int | None = None) -> tuple[Job, ...]:
-    """Return the jobs of a results folder, or of one unit, by the time they began; unreadable files are left out."""
-    jobs = _jobs((folder / JOBS).glob(f"{'*' if unit is None else unit}.*.json"))
+def read_jobs(folder: Path, units: Collection[int] | None = None) -> tuple[Job, ...]:
+    """Return the jobs of a results folder, or of some units, by the time they began; unreadable files are left out."""
+    files = (folder / JOBS).glob("*.*.json")  # once: of thousands of units each would list them all
+    wanted = None if units is None else set(map(str, units))
+    own = (file for file in files if wanted is None or file.name.partition(".")[0] in wanted)
+    jobs = [job for file in own if (job := read_model(file, Job)) is not None]
     return tuple(sorted(jobs, key=lambda job: (job.began, job.unit)))
 
 
 def claims(folder: Path) -> tuple[Job, ...]:
-    """Return the jobs that hold units of a results folder."""
-    return tuple(sorted(_jobs((folder / CLAIMS).glob(f"[0-9]*/{OWNER}")), key=lambda job: job.unit))
+    """Return the jobs that hold units of a results folder; UserError where that can't be read."""
+    with _readable(folder / CLAIMS):
+        places = [place for place in sorted((folder / CLAIMS).iterdir()) if place.name.isdigit()]
+        return tuple(sorted(filter(None, map(holder, places)), key=lambda job: job.unit))
+    return ()
 
 
-def _jobs(files: Iterable[Path]) -> list[Job]:
-    return [job for file in files if (job := read_model(file, Job)) is not None]
+def holder(claim: Path) -> Job | None:
+    """Return the job that holds a claim; None if none does, or a crash cut its record.
+
+    Raises UserError where its record can't be read: the job may live.
+    """
+    with _readable(claim), suppress(ValidationError):
+        return Job.model_validate_json((claim / OWNER).read_bytes())
+    return None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Make the body's errors of a file system UserErrors, except where the path doesn't exist."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path}: {error.strerror}, so it isn't known whether a job works there; make it "
+            f"readable, or remove {path} when no job does"
+        ) from None
 
 
 def ended_here(owner: Job) -> bool:
@@ -227,13 +285,19 @@ def write_once(path: Path, text: str) -> bool:
     return True
 
 
-def read_resolved(folder: Path) -> Settings | None:
-    """Return the settings as the first job resolved them; None before that. UserError if the file is damaged."""
+def read_resolved(folder: Path, requested: Settings) -> Settings | None:
+    """Return the settings as the first job resolved them; None before that.
+
+    Raises UserError if the file is damaged, or has other settings than the requested ones.
+    """
     if not (folder / RESOLVED).exists():
         return None
-    try:
-        return Settings.model_validate(read_json(folder / RESOLVED))
-    except ValidationError:
-        raise UserError(
-            f"{folder / RESOLVED}: can't be read; remove it, and the next job resolves the open settings again"
-        ) from None
+    found = read_model(folder / RESOLVED, Settings)
+    wrong = "can't be read"
+    if found is not None:
+        fixed = decided_as(requested, found)
+        other = [name for name in Settings.model_fields if getattr(found, name) != getattr(fixed, name)]
+        if not other:
+            return found
+        wrong = f"{other[0]} is {getattr(found, other[0])}, and {getattr(fixed, other[0])} in the suite"
+    raise UserError(f"{folder / RESOLVED}: {wrong}; remove it, and the next job resolves the open settings again")

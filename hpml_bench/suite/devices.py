@@ -9,6 +9,15 @@ from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 
+BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
+
+
+def decided_as(requested: Settings, found: Settings) -> Settings:
+    """Return settings with those that they leave to a machine taken from `found`."""
+    left_open = [name for name in BY_NODE if getattr(requested, name) in {None, "auto"}]
+    left_open += ["micro_batch"] if requested.micro_batch == "auto" else []
+    return requested.model_copy(update={name: getattr(found, name) for name in left_open})
+
 
 def resolve_suite(suite: Suite, here: int | None = None) -> Suite:
     return suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})

@@ -18,6 +18,7 @@ from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import explain, validate_options
 from hpml_bench.suite.yaml import read_mapping
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.redaction import without_assigned
 
 TIME = re.compile(
     r"^(?:(?P<days>\d+)-(?P<first>\d{1,2})(?::(?P<second>\d{2}))?(?::(?P<third>\d{2}))?"
@@ -132,6 +133,11 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
         raise UserError(f"{where}: {explain(error, Profile)}{hint if unknown else ''}") from None
     if profile.engine not in (known := registry.names("engines")):
         raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
+    for key, words in (("launcher", " ".join(profile.launcher)), ("options", str(profile.options))):
+        if without_assigned(words) != words:
+            raise UserError(
+                f"{where}: {key} has the value of a secret variable, and is written down; give it under env"
+            )
     options = validate_options("engines", profile.engine, profile.options, f"{where}: options")
     return profile.model_copy(update={"options": options.model_dump(mode="json")})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,13 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import Field
+
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.files import absolute_keeping_links, read_json, write_atomically
+from hpml_bench.records.files import absolute_keeping_links, read_model, write_atomically
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import JOBS, RUNNING, Job, JobPlan, claims, read_plan, write_job
 from hpml_bench.records.load import headlines
@@ -29,6 +30,7 @@ from hpml_bench.records.plan import Plan
 from hpml_bench.records.run import FINAL, RunError, RunRecord
 from hpml_bench.report.terminal import terminal
 from hpml_bench.suite import registry
+from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
 from hpml_bench.sweep.plan import places
@@ -49,6 +51,12 @@ EARLY = 60.0  # seconds by which the signal before a time limit may arrive too e
 TRIES = 2  # attempts that a time limit may end before a run counts as too long
 KILL_WAIT = 60.0
 """Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
+
+
+class Longest(Frozen):
+    """The content of the file `LONGEST`."""
+
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -258,9 +266,9 @@ def _left(until: float | None) -> float:
 
 def _longest(folder: Path) -> float:
     """Return the seconds of the longest run so far, from a file: reading thousands of records would delay each job."""
-    known = read_json(folder / JOBS / LONGEST)
+    known = read_model(folder / JOBS / LONGEST, Longest)
     if known is not None:
-        return float(known["seconds"])
+        return known.seconds
     longest = max((run.seconds for run in headlines(folder) if run.status == "ok"), default=0.0)
     if longest:
         _note_longest(folder, longest)
@@ -269,11 +277,22 @@ def _longest(folder: Path) -> float:
 
 def _note_longest(folder: Path, seconds: float) -> None:
     """Write the seconds of a run if no longer one is known; without the file, the next job reads all records."""
-    known = read_json(folder / JOBS / LONGEST)
-    if known is None or seconds > float(known["seconds"]):
+    known = read_model(folder / JOBS / LONGEST, Longest)
+    if known is None or seconds > known.seconds:
         with suppress(OSError):
             (folder / JOBS).mkdir(exist_ok=True)
-            write_atomically(folder / JOBS / LONGEST, json.dumps({"seconds": seconds}))
+            write_atomically(folder / JOBS / LONGEST, Longest(seconds=seconds).model_dump_json())
+
+
+class Running(Frozen):
+    """A run under way, in a file that it removes at its end."""
+
+    run: str
+    host: str
+    hosts: tuple[str, ...]
+    job: str
+    pid: int
+    process: str | None
 
 
 class Neighbours:
@@ -290,18 +309,21 @@ class Neighbours:
         """Register this run, then look for others: of two that begin at once, both see the other."""
         self._folder.mkdir(exist_ok=True)
         host = socket.gethostname()
-        own = {"job": self._results.job.name, "pid": os.getpid(), "process": processes.identity(os.getpid())}
-        write_atomically(self._file, json.dumps({"run": self._run, "host": host, "hosts": sorted(self._hosts)} | own))
+        own = Running(
+            run=self._run, host=host, hosts=tuple(sorted(self._hosts)), job=self._results.job.name, pid=os.getpid(),
+            process=processes.identity(os.getpid()),
+        )  # fmt: skip
+        write_atomically(self._file, own.model_dump_json())
         working = {owner.name for owner in claims(self._results.path)}
         for path in self._folder.glob("*.json"):
-            other = read_json(path)
-            if path == self._file or other is None or self._hosts.isdisjoint(other["hosts"]):
+            other = read_model(path, Running)
+            if path == self._file or other is None or self._hosts.isdisjoint(other.hosts):
                 continue
-            here = other["host"] == host and processes.is_here(other["process"])
-            if not (processes.identity(int(other["pid"])) == other["process"] if here else other["job"] in working):
+            here = other.host == host and other.process is not None and processes.is_here(other.process)
+            if not (processes.identity(other.pid) == other.process if here else other.job in working):
                 _remove(path)  # it was killed
                 continue
-            self._others.add(str(other["run"]))
+            self._others.add(other.run)
             with _arrivals(path).open("a", encoding="utf-8") as file:
                 file.write(f"{self._run}\n")
         return self

@@ -20,7 +20,7 @@ from hpml_bench.sweep.plan import SweepRequest, plan_jobs, recorded_specs
 from hpml_bench.sweep.watch import UNANSWERED_SECONDS, Watcher, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.redaction import HIDDEN, SECRET_VARIABLE, redacted
+from hpml_bench.system.redaction import redacted, without_assigned
 
 POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS = 2.0
@@ -53,7 +53,7 @@ class JobSweep:
         engine = make_engine(profile)
         engine.check()
         with ResultsFolder.open(folder, seconds=OPENED_SECONDS if engine.outlives else 0) as results:
-            before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+            before = plans.own_plan(folder)
             plan = plan_jobs(request, profile, folder, before)
             if before is not None and (request.fresh or not before.may_overlap(plan)):
                 _refuse_if_jobs_live(folder, before, engine, say)
@@ -66,7 +66,7 @@ class JobSweep:
             sweep = cls(folder, plan, engine, say)
             if request.fresh:
                 sweep.watch.forget_submissions()
-            if before is None or not before.same_open_settings(plan) or _damaged(folder, say):
+            if before is None or not before.same_open_settings(plan) or _unusable(folder, plan, say):
                 (folder / plans.RESOLVED).unlink(missing_ok=True)
             results.write_suite(request.suite.model_dump_json(indent=1))
             plans.write_plan(folder, plan)
@@ -77,7 +77,7 @@ class JobSweep:
         """Return the same sweep without writing anything, for `--dry-run`."""
         engine = make_engine(profile)
         engine.check()
-        before = plans.read_plan(folder) if (folder / PLAN).exists() else None
+        before = plans.own_plan(folder)
         plan = plan_jobs(request, profile, folder, before)
         anew = before is None or request.fresh or not before.same_open_settings(plan)
         return cls(folder, plan, engine, say, anew)
@@ -101,24 +101,19 @@ class JobSweep:
 
     def script(self, detach: bool = False) -> str:
         """Return the script to submit, names of jobs in capitals, without secrets; empty if no run is left."""
-        live = [job for job in self.engine.live(self.plan) if not job.stuck]
+        live = [job for job in self.watch.live() if not job.stuck]
         units = sorted(self.watch.left(again=True).keys() - units_of(live))
-        profile = self.plan.profile
-        shown = {
-            name: HIDDEN if SECRET_VARIABLE.match(name) else redacted(value) for name, value in profile.env.items()
-        }
-        engine = make_engine(profile.model_copy(update={"env": shown}))
         texts, names = [], [job.group for job in live]
 
         def written(batch: JobBatch) -> str:
-            texts.append(engine.script(batch))
+            texts.append(self.engine.script(batch))
             names.append(batch.kind.upper())
             return names[-1]
 
         _give(self._batches(units, None), written, None, self.say)
         if detach and names and not any(job.kind == "report" for job in live):
-            texts.append(engine.script(self._report(names)))
-        return "\n".join(texts)
+            texts.append(self.engine.script(self._report(names)))
+        return str(redacted(without_assigned("\n".join(texts))))
 
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
         """Submit the units, of `only` if given, that have runs left and no job; return the accepted ones.
@@ -140,7 +135,9 @@ class JobSweep:
                 self.say(f"{len(live)} jobs of this sweep wait or run")
             units = self.watch.without_job(self.watch.left(again), live)
             units &= units if only is None else set(only)
-            preparing = next((job.group for job in live if job.kind == "prepare"), None)
+            preparing = next(
+                iter([*(job.group for job in live if job.kind == "prepare"), *self.watch.recent("prepare")]), None
+            )
             return _give(self._batches(sorted(units), preparing), self._submit, preparing, self.say)
 
     def _batches(self, units: Sequence[int], preparing: str | None) -> tuple[JobBatch, ...]:
@@ -156,7 +153,7 @@ class JobSweep:
 
     def _submit(self, batch: JobBatch) -> str:
         name = self.engine.submit(batch)
-        self.watch.submitted(batch.units, name)
+        self.watch.submitted(batch, name)
         if self.engine.starts and batch.kind == "units":
             runs = sum(len(self.plan.units[unit].tasks) for unit in batch.units)
             shown = f" as {name}" if name else ""
@@ -174,10 +171,10 @@ class JobSweep:
         """Submit a job that writes the report when all others have ended; return whether any is left to wait for."""
         with self._submitting():
             live = () if self._planned().stopped else self.watch.jobs()
-            names = [*(job.group for job in live if job.group), *self.watch.recent_names()]
-            if names and not any(job.kind == "report" for job in live):
+            names = [*(job.group for job in live if job.group), *self.watch.recent()]
+            if names and not any(job.kind == "report" for job in live) and not self.watch.recent("report"):
                 try:
-                    self.engine.submit(self._report(names))
+                    self._submit(self._report(names))
                 except UserError as error:
                     self.say(f"{error}; no job writes the report: when the others have ended, the same command does")
         return bool(names)
@@ -272,11 +269,11 @@ class JobSweep:
         """End all jobs, and remove their claims; return their number. A process that waits for them resubmits none."""
         with self._submitting():
             plans.write_plan(self.folder, plans.read_plan(self.folder).model_copy(update={"stopped": True}))
-            count = self.engine.stop(self.plan, self.watch.recent_names())
+            count = self.engine.stop(self.watch.plan, self.watch.recent())
+            deadline = time.monotonic() + 60
+            while self.watch.live() and time.monotonic() < deadline:
+                time.sleep(0.5)
             self.watch.forget_submissions()
-        deadline = time.monotonic() + 60
-        while self.engine.live(self.plan) and time.monotonic() < deadline:
-            time.sleep(0.5)
         holders(self.folder, self.engine, release=True)
         return count
 
@@ -291,7 +288,9 @@ def find(path: Path, say: Say) -> JobSweep:
         raise UserError(
             f"{path}: name the results folder of one sweep by jobs, as run-all --on makes it (here: {names})"
         )
-    plan = plans.read_plan(folders[0])
+    plan = plans.own_plan(folders[0])
+    if plan is None:  # its jobs, if any live, are those of another sweep
+        raise UserError(f"{folders[0]}: its plan was made for another folder; run-all --on PROFILE makes one here")
     return JobSweep(absolute_keeping_links(folders[0]), plan, make_engine(plan.profile), say)
 
 
@@ -320,12 +319,12 @@ def _give(
     return taken
 
 
-def _damaged(folder: Path, say: Say) -> bool:
-    """Return whether the settings that jobs have resolved are unreadable; print it if so."""
+def _unusable(folder: Path, plan: JobPlan, say: Say) -> bool:
+    """Return whether the settings that jobs have resolved can't be used for a plan; print why."""
     try:
-        plans.read_resolved(folder)
-    except UserError:
-        say(f"{folder / plans.RESOLVED} is damaged; the next job resolves the open settings again")
+        plans.read_resolved(folder, plan.suite.settings)
+    except UserError as error:
+        say(f"{error} (it is removed now)")
         return True
     return False
 
@@ -334,8 +333,8 @@ def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine, say: Say
     """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
     owners = holders(folder, owned, release=True)
-    submitted = Watcher(folder, before, owned, say).recent_names()
-    living = sorted({owner.job for owner in owners} | {job.name for job in owned.live(before)} | set(submitted))
+    watch = Watcher(folder, before, owned, say)
+    living = sorted({owner.job for owner in owners} | {job.name for job in watch.live()} | set(watch.recent()))
     if living:
         claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
         raise UserError(

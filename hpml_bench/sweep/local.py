@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker, follow_all
-from hpml_bench.records.files import PLAN, SUITE
-from hpml_bench.records.folder import ResultsFolder, RunFolder, make_folder
-from hpml_bench.records.jobs import read_plan, refuse_if_worked_on
+from hpml_bench.records.files import SUITE
+from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
+from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.devices import resolve_devices
@@ -44,12 +44,15 @@ class SweepResult:
     """The result of a sweep."""
 
     folder: Path
-    records: tuple[RunRecord, ...]  # records of the requested runs, made now or before
+    runs: int  # number of the requested runs
+    records: tuple[RunRecord, ...]  # readable records of the requested runs, made now or before
     ending: Ending
 
     @property
     def failed(self) -> int:
-        return sum(record.status not in FINAL for record in self.records)
+        """Number of the runs that did not end well, or whose record was lost since."""
+        lost = self.runs - len(self.records) if self.ending.how == "done" else 0
+        return lost + sum(record.status not in FINAL for record in self.records)
 
 
 class SweepQueue(Queue[RunSpec]):
@@ -113,17 +116,17 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
                 ending = _run_missing(request, resolved, runs, results, execution, trackers)
         except KeyboardInterrupt:  # between runs
             ending = Ending("interrupted")
-        return SweepResult(results.path, results.records(runs), ending)
+        return SweepResult(results.path, len(runs), results.records(runs), ending)
 
 
 def _refuse_if_queued(folder: Path) -> None:
     """Refuse a results folder for which jobs are queued, which hold no claims yet."""
-    if not (folder / PLAN).exists():
+    if (plan := own_plan(folder)) is None:
         return
-    plan = read_plan(folder)
     try:
         engine = make_engine(plan.profile)
-        waiting = [*(job.name for job in engine.live(plan)), *Watcher(folder, plan, engine, print).recent_names()]
+        watch = Watcher(folder, plan, engine, print)
+        waiting = [*(job.name for job in watch.live()), *watch.recent()]
     except (UserError, OSError):  # such as on a machine without the engine's commands
         return
     if waiting:
@@ -179,22 +182,30 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     Rank 0, or one that fails, commits the record; a rank that raises ends its process here.
     The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
     Raises UserError if a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs
-    work in the results folder.
+    work in the results folder or another process holds its lock.
     """
-    from hpml_bench.data.prepare import prepare
-    from hpml_bench.report.model_card import write_card
-    from hpml_bench.training import worker
     from hpml_bench.training.distributed import check_gpus
 
     environment.set_cuda_environment()
-    rank = int(os.environ["RANK"])
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     suite, notes = resolve(suite, MeasuredSettings(out / suite.name), here)
     (spec,) = suite.runs([method], [seed])
     check_methods([spec.method], spec.settings)
     if spec.settings.device == "cuda":
         check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
-    results = ResultsFolder(out / suite.name)
+    main = os.environ["RANK"] == "0"  # the rank that writes; without it torchrun ends the others
+    if main:
+        make_folder(out / suite.name)
+    with locked(out / suite.name) if main else nullcontext():
+        return _run_as_rank(spec, suite, notes, out, fresh, save)
+
+
+def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], out: Path, fresh: bool, save: Path | None) -> bool:
+    from hpml_bench.data.prepare import prepare
+    from hpml_bench.report.model_card import write_card
+    from hpml_bench.training import worker
+
+    rank, results = int(os.environ["RANK"]), ResultsFolder(out / suite.name)
     refuse_if_worked_on(results.path)
     there = results.run_folder(spec).record()
     if there is not None and Plan(()).settles(RunState.of(there)) and not fresh and save is None:
@@ -203,8 +214,6 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
     started, began = utc_now(), time.monotonic()
     main = rank == 0
-    if main:
-        make_folder(results.path)
     if main and save is not None:
         results.set_aside([spec], print)
     own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)

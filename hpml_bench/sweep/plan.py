@@ -19,13 +19,12 @@ from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import UNLIMITED, Limits
 from hpml_bench.records.run import Declared
+from hpml_bench.suite.devices import decided_as
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import Place
-
-BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,6 @@ def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:
 
 
 def _decided_as(suite: Suite, run: RunSpec) -> RunSpec:
-    requested = suite.settings
-    left_open = [name for name in BY_NODE if getattr(requested, name) in {None, "auto"}]
-    left_open += ["micro_batch"] if requested.micro_batch == "auto" else []
-    settings = requested.model_copy(update={name: getattr(run.settings, name) for name in left_open})
+    settings = decided_as(suite.settings, run.settings)
     (spec,) = suite.model_copy(update={"settings": settings}).runs([run.method.name], [run.seed])
     return spec

@@ -14,7 +14,7 @@ from hpml_bench.records.files import MEASURED_SETTINGS, read_json, write_atomica
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
 from hpml_bench.records.plan import UNLIMITED, Limits
 from hpml_bench.records.run import FINAL
-from hpml_bench.suite.devices import measures_precision, resolve_devices
+from hpml_bench.suite.devices import BY_NODE, measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus, temporary
@@ -22,8 +22,6 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
 from hpml_bench.training.products import Products
 from hpml_bench.training.request import RunRequest
-
-BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
 
 class ResolvedSuite(NamedTuple):
@@ -133,12 +131,12 @@ def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
     """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, here = _over_nodes(plan)
-    kept = read_resolved(folder)
+    kept = read_resolved(folder, plan.suite.settings)
     if kept is None:
         measurements = Measurements(limits) if plan.profile.nodes == 1 else None
         first = resolve(suite, MeasuredSettings(folder, measurements), here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
-        kept = read_resolved(folder)
+        kept = read_resolved(folder, plan.suite.settings)
         assert kept is not None  # noqa: S101 - it was written just now
     notes = resolve(suite, MeasuredSettings(folder), here).notes
     pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}

@@ -31,7 +31,7 @@ LOCAL_HEAD: Row = ("method", "done", "failed", "seconds per run", "under way")
 
 def state(sweep: JobSweep) -> tuple[str, list[Row]]:
     """Return a sentence with sums, and a table: the head, then a row for each unit."""
-    live = {job.unit: job for job in sweep.engine.live(sweep.plan) if job.unit is not None}
+    live = {job.unit: job for job in sweep.watch.live() if job.unit is not None}
     held = {owner.unit for owner in holders(sweep.folder, sweep.engine)}
     last: dict[int, Job] = {job.unit: job for job in read_jobs(sweep.folder)}
     recorded = {state.run_id: state for state in sweep.watch.states()}

@@ -8,32 +8,42 @@ ended; never for its age.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hpml_bench.plugins.engine import Engine, EngineJob, units_of
-from hpml_bench.records.files import RECORD, read_json, read_model, write_atomically
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
+from hpml_bench.records.files import RECORD, read_model, write_atomically
 from hpml_bench.records.folder import TAKEN, RunFolder
-from hpml_bench.records.jobs import CLAIMS, OWNER, Job, JobPlan, claims, read_jobs, read_resolved
+from hpml_bench.records.jobs import (
+    CLAIMS,
+    OWNER,
+    SUBMITTED,
+    Job,
+    JobPlan,
+    Kind,
+    Submission,
+    Submissions,
+    claims,
+    ended_here,
+    holder,
+    read_jobs,
+    read_resolved,
+)
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import utc_now
 
 UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
 FRUITLESS_LIMIT = 2  # further submissions of a unit in a row without a new run before it is given up
 AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
-SUBMITTED = "submitted.json"
-"""Last submissions, in the results folder: unit -> name of its job, and when: seconds of time.time(), and UTC."""
 NEVER = -float("inf")
 
 
@@ -51,14 +61,28 @@ class Watcher:
         self._specs: dict[str, RunSpec] = {}
         self._known: dict[str, tuple[tuple[int, ...], RunState]] = {}
         """run_id -> mark of the record that was read, and its state."""
-        self._seen: dict[int, float] = {}
-        """Unit -> time.monotonic() at which this process last saw a job of it."""
+        self._seen: dict[int, tuple[float, str]] = {}
+        """Unit -> time.monotonic() at which this process last saw a job of it, and the job's submission."""
         self._cancelled: set[int] = set()
+        self._gone: set[str] = set()
+        """Names of submissions of which the engine listed no job when it was last asked."""
         self._tries: dict[int, tuple[int, int]] = {}
         """Unit -> runs left at its last further submission, and such submissions in a row without a new run."""
         self._resubmitted = self._refused_since = NEVER
 
     # Jobs
+
+    @property
+    def plan(self) -> JobPlan:
+        """The plan, with the submissions whose jobs may live."""
+        return self._plan.model_copy(update={"submitted": self._submissions()})
+
+    def live(self) -> tuple[EngineJob, ...]:
+        """Return what the engine lists of the plan's jobs; raises UserError if it doesn't answer."""
+        jobs = self._engine.live(self.plan)
+        listed = {job.group for job in jobs}
+        self._gone = {s.name for s in self._submissions() if s.name not in listed and not self._is_new(s)}
+        return jobs
 
     def jobs(self) -> tuple[EngineJob, ...]:
         """Return the jobs that wait or run; those that the engine will never begin are cancelled.
@@ -68,7 +92,7 @@ class Watcher:
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:
-                jobs = self._engine.live(self._plan)
+                jobs = self.live()
                 if stuck := [job for job in jobs if job.stuck]:
                     self._cancel(stuck)
                 return tuple(job for job in jobs if not job.stuck)
@@ -87,44 +111,48 @@ class Watcher:
             for reason in dict.fromkeys(job.reason for job in stuck if job.refused)
         ]
 
-    def submitted(self, units: Iterable[int], name: str) -> None:
+    def submitted(self, batch: JobBatch, name: str) -> None:
         """Write down a submission by the name that the engine gave it; the caller holds the submission lock."""
-        own = set(units)
-        self._cancelled -= own
-        if self._engine.lag:
-            entry = {"name": name, "at": time.time(), "began": utc_now()}
-            write_atomically(self._folder / SUBMITTED, json.dumps(self._recent() | dict.fromkeys(own, entry)))
+        self._cancelled -= set(batch.units)
+        if name and self._engine.outlives:
+            kept = [s for s in self._submissions() if s.name not in self._gone]
+            made = Submission(name=name, kind=batch.kind, units=batch.units, first=batch.first, at=time.time())
+            write_atomically(self._folder / SUBMITTED, Submissions(made=(*kept, made)).model_dump_json())
 
     def forget_submissions(self) -> None:
         """Forget all submissions, after all jobs were ended; the caller holds the submission lock."""
         (self._folder / SUBMITTED).unlink(missing_ok=True)
 
-    def recent_names(self) -> list[str]:
-        """Return the names of jobs submitted within the engine's lag that have not ended, as far as is known."""
-        recent = {unit: entry for unit, entry in self._recent().items() if unit not in self._cancelled}
-        return list(dict.fromkeys(str(e["name"]) for unit, e in recent.items() if not self._has_ended(unit, e)))
+    def recent(self, kind: Kind | None = None) -> list[str]:
+        """Return names of submissions of one kind, or all, within the engine's lag, not known to have ended."""
+        recent = [s for s in self._submissions() if self._is_new(s) and kind in {None, s.kind}]
+        jobs = [(unit, s.name) for s in recent for unit in s.units or (-1,) if unit not in self._cancelled]
+        ended = self._ended({unit for unit, _ in jobs})
+        return list(dict.fromkeys(name for unit, name in jobs if (unit, name) not in ended))
 
     def without_job(self, units: Iterable[int], jobs: Sequence[EngineJob]) -> set[int]:
         """Return the units without a job: not in `jobs`, and none was there within the lag, unless it has ended."""
-        now, live, recent = time.monotonic(), units_of(jobs), self._recent()
-        self._seen |= dict.fromkeys(live, now)
-        absent = set(units) - live
-        doubtful = {
-            unit for unit in absent - self._cancelled
-            if unit in recent or now - self._seen.get(unit, NEVER) < self._engine.lag
-        }  # fmt: skip
-        return absent - {unit for unit in doubtful if not self._has_ended(unit, recent.get(unit))}
+        now, lag = time.monotonic(), self._engine.lag
+        self._seen |= {job.unit: (now, job.group) for job in jobs if job.unit is not None}
+        last = {unit: name for unit, (at, name) in self._seen.items() if now - at < lag}
+        last |= {unit: s.name for s in self._submissions() if self._is_new(s) for unit in s.units}
+        absent = set(units) - units_of(jobs)
+        doubtful = {unit: last[unit] for unit in (absent - self._cancelled) & last.keys()}
+        return absent - (doubtful.keys() - {unit for unit, _ in self._ended(doubtful) & set(doubtful.items())})
 
-    def _has_ended(self, unit: int, submission: dict[str, Any] | None) -> bool:
-        """Return whether the last job of a unit since its submission has said that it ended."""
-        since = "" if submission is None else str(submission["began"])
-        jobs = [job for job in read_jobs(self._folder, unit) if job.began >= since]
-        return bool(jobs) and jobs[-1].ended is not None
+    def _ended(self, units: Collection[int]) -> set[tuple[int, str]]:
+        """Return unit and submission's name of the jobs on these units whose last start has said that it ended."""
+        # By names and restarts, not by times: clocks of nodes differ.
+        jobs = sorted(read_jobs(self._folder, units), key=lambda job: job.restart) if units else ()
+        last = {(job.unit, re.split("[_-]", job.job)[0]): job for job in jobs}
+        return {key for key, job in last.items() if job.ended is not None}
 
-    def _recent(self) -> dict[int, dict[str, Any]]:
-        """Return the submissions that the engine's list may not show yet."""
-        known = read_json(self._folder / SUBMITTED) or {}
-        return {int(unit): e for unit, e in known.items() if time.time() - float(e["at"]) <= self._engine.lag}
+    def _is_new(self, submission: Submission) -> bool:
+        """Whether the engine's list may not show it yet."""
+        return abs(time.time() - submission.at) <= self._engine.lag  # `at` is another host's time
+
+    def _submissions(self) -> tuple[Submission, ...]:
+        return (read_model(self._folder / SUBMITTED, Submissions) or Submissions()).made
 
     # Runs
 
@@ -132,7 +160,11 @@ class Watcher:
         """Read records that are new since the last call; return the resolved plan, None before a job resolved it."""
         # The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
         # folder (new inode), others in place.
-        if self._runs is None and self._resolved and (settings := read_resolved(self._folder)):
+        if (
+            self._runs is None
+            and self._resolved
+            and (settings := read_resolved(self._folder, self._plan.suite.settings))
+        ):
             self._runs = self._plan.resolved(settings)
             self._specs = {spec.run_id: spec for spec in self._runs.runs}
         try:
@@ -213,15 +245,10 @@ class Claim:
     def __init__(self, folder: Path, job: Job) -> None:
         self.path, self.job = folder / CLAIMS / str(job.unit), job
 
-    def owner(self) -> Job | None:
-        """Return the job that holds the unit; None if none does, or its record is unreadable."""
-        return read_model(self.path / OWNER, Job)
-
     @property
     def held(self) -> bool:
         """Whether this start of the job still holds the unit: the job may have been restarted elsewhere."""
-        owner = self.owner()
-        return owner is not None and owner.name == self.job.name
+        return holder(self.path) == self.job
 
     def take(self) -> bool:
         """Take the unit unless a job holds it; return whether it was taken."""
@@ -238,20 +265,21 @@ class Claim:
         return True
 
     def release(self) -> None:
-        if self.held:
-            discard(self.path, self.job)
+        with suppress(UserError):  # what can't be read is left
+            if self.held:
+                discard(self.path, self.job)
 
 
 def discard(path: Path, owner: Job | None) -> None:
-    """Remove a claim that was seen with this owner; None if its owner's record was unreadable."""
+    """Remove a claim that was seen with this owner; None if its owner's record was cut."""
     # Another job may have removed it and taken the unit since: then that job's claim is put back.
     away = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         os.rename(path, away)  # noqa: PTH104 - of two that remove it, one fails here
     except FileNotFoundError:
         return
-    current = read_model(away / OWNER, Job)
-    if current is not None and (owner is None or current.name != owner.name):
+    current = holder(away)
+    if current is not None and (owner is None or current != owner):
         with suppress(OSError):  # a third has taken the unit meanwhile: the second sees that its claim is gone
             os.rename(away, path)  # noqa: PTH104 - fails where a claim lies there
             return
@@ -263,8 +291,9 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
     """Hold a unit while the body runs; raises UserError if another job holds it and is not known to have ended."""
     claim = Claim(folder, job)
     while not claim.take():
-        owner = claim.owner()
-        if owner is not None and owner.job != job.job and not engine.dead(owner):
+        owner = holder(claim.path)
+        earlier = owner is not None and owner.job == job.job and owner.restart < job.restart
+        if owner is not None and not (earlier or ended_here(owner) or engine.dead(owner)):
             raise UserError(
                 f"unit {job.unit} is held by job {owner.job} on {owner.host}; wait for it, or end it and remove "
                 f"{claim.path}"

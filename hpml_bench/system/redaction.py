@@ -30,6 +30,8 @@ HOMES = (
 )
 """Pattern of a home folder of Linux, macOS or Windows in a text."""
 
+_ASSIGNED = re.compile(r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)""")
+"""A variable and a word of a shell's, which may be quoted in parts."""
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 
@@ -59,6 +61,16 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
     if isinstance(value, Mapping):
         return {redacted(key, hidden): redacted(item, hidden) for key, item in value.items()}
     return [redacted(item, hidden) for item in value] if isinstance(value, list | tuple) else value
+
+
+def without_assigned(text: str) -> str:
+    """Return a shell's text with the values redacted that it assigns to secret variables, unless by `$`."""
+
+    def shown(match: re.Match[str]) -> str:
+        secret = SECRET_VARIABLE.match(match[1]) and not match[2].strip("\"'").startswith(("$", "`"))
+        return f"{match[1]}=" + (f"'{HIDDEN}'" if secret else without_assigned(match[2]))
+
+    return _ASSIGNED.sub(shown, text)
 
 
 def redacted_error(value: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from helpers import made_records
 from hpml_bench.cli import main
-from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.folder import ResultsFolder, RunFolder, locked
 from hpml_bench.records.jobs import (
     ATTEMPTS,
     CLAIMS,
@@ -115,14 +116,22 @@ def test_a_local_sweep_leaves_jobs_their_folder(command: list[str], tmp_path: Pa
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_run_under_torchrun_leaves_jobs_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one without it."""
-    claim(tmp_path / "quickstart", job(1, ELSEWHERE, 7))
+@pytest.mark.parametrize("works", ["works in it", "is in use by process"])
+def test_a_run_under_torchrun_leaves_others_their_folder(
+    works: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one without it: that of jobs, and that of a run-all, whose runs it would empty."""
+    begun = RunFolder(tmp_path / "quickstart" / "head-s0-x")
+    begun.begin()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     suite = load_suite("quickstart", settings={"world_size": 1, "device": "cpu"})
-    with pytest.raises(UserError, match="works in it"):
-        run_as_rank(suite, "head", 0, tmp_path, fresh=False)
+    if works == "works in it":
+        claim(tmp_path / "quickstart", job(1, ELSEWHERE, 7))
+    holds = locked(tmp_path / "quickstart") if works != "works in it" else nullcontext()
+    with holds, pytest.raises(UserError, match=works):
+        run_as_rank(suite, "head", 0, tmp_path, fresh=True)
+    assert begun.path.exists()
 
 
 def test_fresh_removes_what_jobs_left(tmp_path: Path) -> None:

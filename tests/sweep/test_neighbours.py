@@ -61,6 +61,17 @@ def test_a_run_whose_process_was_killed_is_no_neighbour(where: str, tmp_path: Pa
     assert told(tmp_path, run, first) == ()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"run": 3}', '{"run": "x", "host": "n", "hosts": 7}', "x"])
+def test_a_run_of_another_shape_is_no_neighbour(content: str, tmp_path: Path) -> None:
+    """As whoever writes to the folder may leave it."""
+    (tmp_path / RUNNING).mkdir()
+    (tmp_path / RUNNING / "x.json").write_text(content)
+    run = under_way(tmp_path, RECORDS[0], HERE)
+    with run:
+        pass
+    assert told(tmp_path, run, RECORDS[0]) == ()
+
+
 def test_a_run_that_began_on_another_host_is_seen_by_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process is not to be seen from here; while its job holds a unit it is under way."""
     first, second, third = RECORDS

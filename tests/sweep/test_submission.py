@@ -7,36 +7,28 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from helpers import made_records
+from helpers.fake_slurm import asked, line, on_slurm, record_of, resolved
 from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
-from hpml_bench.records.plan import Limits, Plan, RunState
+from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Digests, RunRecord, Status
-from hpml_bench.suite.profile import Profile, load_profile
+from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
-from hpml_bench.sweep.plan import SweepRequest, plan_jobs
-from hpml_bench.sweep.resolve import resolve_for_job
+from hpml_bench.sweep.plan import plan_jobs
 from hpml_bench.sweep.status import state
 from hpml_bench.sweep.watch import FRUITLESS_LIMIT
 from hpml_bench.system.errors import UserError
 
 JOB = Job(engine="x", job="j", restart=0, unit=0, host="n1", pid=1, began="2026-01-01T00:00:00Z")
 OTHER = Digests(weights="other", tokenizer="t", data="d")
-Requested = tuple[SweepRequest, Profile]
-
-
-def asked(**changes: object) -> Requested:
-    values: dict[str, Any] = {"suite": load_suite("quickstart", seeds=1), "methods": ("head",), **changes}
-    profile = values.pop("profile", load_profile("manual"))
-    return SweepRequest(out=Path("reports"), **values), profile
 
 
 def record(status: Status, call: int | None) -> RunRecord:
@@ -46,40 +38,9 @@ def record(status: Status, call: int | None) -> RunRecord:
     return made.model_copy(update={"status": status, "environment": environment})
 
 
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the scripts for sbatch."""
-    # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
-    folder = tmp_path / "slurm"
-    folder.mkdir()
-    answers = {
-        "squeue": "cat queue 2>/dev/null; true",
-        "sbatch": "number=$((7 + $(ls given* 2>/dev/null | wc -l)))\n"
-        '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
-        "cat > given$number; echo $number",
-        "scancel": "rm -f queue; echo $* >> cancelled",
-    }
-    for name, answer in answers.items():
-        (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    return folder
-
-
-def on_slurm(lag: float = 0, **changes: object) -> Requested:
-    """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with changes to the profile."""
-    return asked(profile=load_profile("slurm", [*changes.items(), ("options", {"lag": lag})]))
-
-
 def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
     runs = sweep.watch.refresh()
     return runs.units
-
-
-def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units") -> str:
-    array, _, task = job.partition("_")
-    shown, _, reason = state.partition("|")
-    return f"{job}|{array}|{task or 'N/A'}|{shown}|{sweep.plan.id}:{kind}|{reason}\n"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +129,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert not sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
-    assert (slurm / "cancelled").read_text() == "7_[0]\n"
+    assert (slurm / "cancelled").read_text() == "-- 7_[0]\n"
     assert sweep.reasons() == ["Slurm would never begin such jobs: PartitionTimeLimit; change the profile's requests"]
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert len(sweep.submit(again=True)) == 1, "of an earlier call, perhaps with another profile"
@@ -216,26 +177,12 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
     assert f" {real}/reports/quickstart/plan.json " in shown.output
 
 
-def test_damaged_settings_are_decided_anew(tmp_path: Path, slurm: Path) -> None:
-    """A crash of the file system may leave the file empty: a job says so, and the next call removes it."""
-    said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
-    resolved = sweep.folder / "resolved.json"
-    for content in ("", '{"backbone": "x"'):
-        resolved.write_text(content)
-        with pytest.raises(UserError, match=r"resolved.json: can't be read; remove it"):
-            resolve_for_job(sweep.plan, sweep.folder, Limits())
-        JobSweep.open(*on_slurm(), sweep.folder, said.append)
-        assert said.pop() == f"{resolved} is damaged; the next job resolves the open settings again"
-        assert not resolved.exists()
-
-
 def test_a_damaged_run_that_is_done_again_is_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     ((spec,),) = observed_units(sweep)
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     before = {(made.run_id, made.started): made.status}
@@ -257,6 +204,30 @@ def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
     assert "export HF_TOKEN=hf_0123456789" in (slurm / "given7").read_text()
 
 
+@pytest.mark.parametrize(
+    ("status", "cut", "ended", "said"),
+    [
+        ("ok", False, 0, ""),
+        ("ok", True, 1, "1 of 1 runs did not end well; see the report's failures\n"),
+        ("unsupported", False, 1, "all 1 runs are unsupported; see the report's failures\n"),
+    ],
+)
+def test_a_sweep_without_a_good_record_is_no_success(
+    status: Status, cut: bool, ended: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Whether a record was cut after it was counted, or no method can be run with the model."""
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
+    resolved(sweep)
+    ((spec,),) = observed_units(sweep)
+    made_records.write(sweep.folder, [record_of(spec).model_copy(update={"status": status})])
+    monkeypatch.setattr(on, "_wait", lambda *_: True)
+    if cut:
+        monkeypatch.setattr(on, "write", lambda *_: os.truncate(sweep.folder / spec.run_id / "run.json", 100))
+    assert on._submit_and_wait(sweep, {}, detach=False) == ended
+    assert capsys.readouterr().err == said
+
+
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
     first = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
@@ -273,17 +244,16 @@ def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
 def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> None:
     """Other cores give other threads: such a profile is refused while jobs live; later settings are resolved anew."""
     sweep = JobSweep.open(*on_slurm(cpus_per_node=8), tmp_path / "quickstart", print)
-    resolved = sweep.folder / "resolved.json"
-    resolved.write_text(made_records.SETTINGS.model_dump_json())
+    kept = resolved(sweep)
     (slurm / "queue").write_text(line(sweep, "7_0"))
     JobSweep.open(*on_slurm(cpus_per_node=8, time="1:00:00"), sweep.folder, print)
     with pytest.raises(UserError, match="of another profile"):
         JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
-    assert resolved.exists()
+    assert kept.exists()
     assert JobSweep.preview(*on_slurm(cpus_per_node=16), sweep.folder, print).watch.refresh() is None
     (slurm / "queue").unlink()
     JobSweep.open(*on_slurm(cpus_per_node=16), sweep.folder, print)
-    assert not resolved.exists()
+    assert not kept.exists()
     with pytest.raises(UserError, match="this one with another profile"):
         sweep.submit(again=True)
 
@@ -372,10 +342,9 @@ def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    settings = made_records.SETTINGS
-    (tmp_path / "quickstart" / "resolved.json").write_text(settings.model_dump_json())
+    resolved(sweep)
     ((spec,),) = observed_units(sweep)
-    made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+    made = record_of(spec)
     results = SharedResults(sweep.folder, JOB)
 
     def publish(record: RunRecord) -> Path:
@@ -420,15 +389,14 @@ def publish_ok(sweep: JobSweep, number: int) -> None:
     for spec in observed_units(sweep)[number]:
         attempt = results.begin(spec)
         attempt.begin()
-        made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
-        results.publish(spec, attempt.commit(made))
+        results.publish(spec, attempt.commit(record_of(spec)))
 
 
 def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
     said: list[str] = []
     sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", said.append)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
     assert JobSweep.open(*on_slurm(lag=60), sweep.folder, print).submit(again=True) == ()
@@ -444,13 +412,14 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monke
     sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", print)
     assert sweep.submit(again=True) == (0,)
     assert sweep.submit(again=True) == ()
-    ended = JOB.model_copy(update={"began": "2999-01-01T00:00:00+00:00", "ended": "2999-01-01T00:00:01+00:00"})
+    ended = JOB.model_copy(update={"job": "7_0", "ended": "2026-01-01T00:00:01+00:00"})
     write_job(sweep.folder, ended)
     assert sweep.submit(again=True) == (0,)
-    write_job(
-        sweep.folder, ended.model_copy(update={"began": "2999-01-01T00:00:02+00:00", "ended": None, "restart": 1})
-    )
-    assert sweep.submit(again=True) == ()
+    assert sweep.submit(again=True) == (), "7_0 isn't the job that was submitted last"
+    write_job(sweep.folder, ended.model_copy(update={"job": "8_0"}))
+    restarted = {"job": "8_0", "began": "2020-01-01T00:00:00+00:00", "ended": None, "restart": 1}
+    write_job(sweep.folder, ended.model_copy(update=restarted))
+    assert sweep.submit(again=True) == (), "on a node whose clock is years behind"
     later = SimpleNamespace(time=lambda: time.time() + 61, monotonic=lambda: time.monotonic() + 61)
     monkeypatch.setattr("hpml_bench.sweep.watch.time", later)
     assert sweep.submit(again=True) == (0,)
@@ -462,7 +431,7 @@ def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: 
     request, profile = on_slurm()
     request = replace(request, suite=load_suite("quickstart", seeds=2))
     sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     in_turn(slurm, "", line(sweep, "7_0") + line(sweep, "7_1"), line(sweep, "7_0"), line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0, 1)
     publish_ok(sweep, 0)
@@ -497,7 +466,7 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
     request = replace(request, suite=load_suite("quickstart", seeds=2))
     profile = load_profile("slurm", [("options", {"array": 1, "lag": 0})])
     sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.0)
     monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
@@ -525,7 +494,7 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
     request, profile = on_slurm()
     request = replace(request, suite=load_suite("quickstart", seeds=2))
     sweep = JobSweep.open(request, profile, tmp_path / "quickstart", lambda _: None)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0, 1)
     (slurm / "queue").write_text(line(sweep, "7_0"))
@@ -549,8 +518,8 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
         JobSweep.open(*on_slurm(lag=60, cpus_per_node=3), sweep.folder, print)
     assert sweep.submit_report()
     assert "--dependency=afterany:7\n" in (slurm / "given8").read_text()
-    assert find(sweep.folder, print).stop() == 1
-    assert (slurm / "cancelled").read_text() == "--quiet 7\n"
+    assert find(sweep.folder, print).stop() == 2
+    assert (slurm / "cancelled").read_text() == "--quiet -- 7 8\n"
     assert find(sweep.folder, print).stop() == 0
 
 
@@ -565,7 +534,7 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
 def test_an_interrupted_run_ends_no_unit(status: Status, said: str, tmp_path: Path) -> None:
     """A run that its user ended is left, and didn't fail."""
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    (sweep.folder / "resolved.json").write_text(made_records.SETTINGS.model_dump_json())
+    resolved(sweep)
     ((spec,),) = observed_units(sweep)
     made = made_records.sweep(("head",), 1)[0]
     changes = {"spec": spec, "run_id": spec.run_id, "status": status}

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
-from hpml_bench.records.jobs import OWNER, Job, JobPlan, claims, ended_here
+from hpml_bench.records.jobs import (
+    CLAIMS,
+    OWNER,
+    Job,
+    JobPlan,
+    claims,
+    ended_here,
+    holder,
+    left_attempts,
+    refuse_if_worked_on,
+)  # fmt: skip
 from hpml_bench.suite.profile import Profile
+from hpml_bench.sweep import watch
 from hpml_bench.sweep.watch import Claim, claimed, discard, holders
 from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
@@ -77,17 +89,17 @@ def test_a_claim_that_was_replaced_since_is_put_back(looked_at: Job | None, tmp_
 def test_the_claim_of_one_who_came_between_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two see a dead job's claim; the first breaks it and holds the unit, the second is refused."""
     Claim(tmp_path, job("dead")).take()
-    look, looked = Claim.owner, []
+    looked: list[Job | None] = []
 
-    def slow(claim: Claim) -> Any:
-        found = look(claim)
-        if claim.job.job == "second" and not looked:  # after its look the first is quicker
+    def slow(path: Path) -> Job | None:
+        found = holder(path)
+        if not looked:  # after the second one's look the first is quicker
             looked.append(found)
-            discard(claim.path, found)
+            discard(path, found)
             assert Claim(tmp_path, job("first")).take()
         return found
 
-    monkeypatch.setattr(Claim, "owner", slow)
+    monkeypatch.setattr(watch, "holder", slow)
     with pytest.raises(UserError, match="held by job first"), claimed(tmp_path, job("second"), engine("dead")):
         pass
     assert [owner.job for owner in looked] == ["dead"]
@@ -111,6 +123,48 @@ def test_a_claim_without_a_readable_name_is_nobodys(tmp_path: Path) -> None:
     (claim.path / OWNER).write_text("{")
     with claimed(tmp_path, job("b"), engine()):
         assert held(tmp_path) == ["b.0"]
+
+
+def here(name: str, alive: bool) -> Job:
+    own = processes.identity(os.getpid())
+    process = own if alive else f"{own.rpartition(':')[0]}:1"
+    return job(name).model_copy(update={"host": socket.gethostname(), "pid": os.getpid(), "process": process})
+
+
+def test_a_second_process_of_a_job_is_no_restart_of_it(tmp_path: Path) -> None:
+    """Two steps of one allocation have its name: the second is refused while the first lives, wherever that is."""
+    for first, other in ((here("a", alive=True), here("a", alive=True)), (job("a"), here("a", alive=True))):
+        Claim(tmp_path, first).take()
+        with pytest.raises(UserError, match="unit 0 is held by job a on "), claimed(tmp_path, other, engine()):
+            pass
+        discard(tmp_path / CLAIMS / "0", first)
+    Claim(tmp_path, here("a", alive=False)).take()
+    with claimed(tmp_path, here("a", alive=True), engine()) as claim:
+        assert claim.held
+        discard(claim.path, here("a", alive=False))
+        assert claim.held, "two that saw the dead one: the second one's look is old"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_claim_that_cant_be_read_is_somebodys(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's, made with umask 077, or on a disk that fails: no job takes the unit, and no sweep the folder."""
+    assert Claim(tmp_path, job("a")).take()
+    place, read = tmp_path / CLAIMS / "0", Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == place / OWNER:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    told = f"{place / OWNER}: {os.strerror(number)}, so it isn't known whether a job works there"
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(UserError, match=re.escape(told)), claimed(tmp_path, job("b"), engine("a")):
+        pass
+    for look in (refuse_if_worked_on, claims, left_attempts):
+        with pytest.raises(UserError, match=re.escape(told)):
+            look(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert held(tmp_path) == ["a.0"]
 
 
 def test_a_job_of_this_host_has_ended_where_another_process_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

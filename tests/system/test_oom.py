@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpml_bench.launch import launcher
+from hpml_bench.launch.nodes import CausePriority, Report
 from hpml_bench.system import cgroups, errors
 from hpml_bench.training.worker import run_error
 
@@ -152,6 +154,19 @@ def test_a_full_shared_memory_is_told(message: str, hinted: bool) -> None:
     told = run_error(RuntimeError(message), 0).message
     assert told == message + errors.hint(message)
     assert ("--shm-size" in told) is hinted
+
+
+@pytest.mark.parametrize(("oom_kill", "status"), [(False, "killed"), (True, "oom_host")])
+def test_a_fork_server_may_be_what_the_kernel_ends(oom_kill: bool, status: str, tmp_path: Path) -> None:
+    """For lack of memory, as its counter of such kills says; the ranks end with it, whatever they say then."""
+    with subprocess.Popen(["true"]) as server:
+        server.wait()
+    ended = SimpleNamespace(exitcode=-signal.SIGKILL)
+    failure: Any = SimpleNamespace(get_first_failure=lambda: (1, ended))
+    found = launcher.cause(tmp_path, launcher.ExitEvidence(failure, oom_kill=oom_kill, server=server.pid))
+    assert found[0] == status
+    assert ("for lack of memory" in found[1].message) is oom_kill
+    assert Report(node=0, host="n", status=found[0], error=found[1]).priority is CausePriority.KILLED
 
 
 def test_a_rank_that_a_bus_error_ended_has_the_hint(tmp_path: Path) -> None:

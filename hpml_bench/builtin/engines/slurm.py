@@ -19,8 +19,8 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, Kind
-from hpml_bench.records.jobs import LOGS, Job, JobPlan
+from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
+from hpml_bench.records.jobs import LOGS, Job, JobPlan, Kind
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system import child
 from hpml_bench.system import job as jobs
@@ -40,13 +40,13 @@ ENDED = frozenset(
     {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 )
 SECONDS = 60  # seconds after which a Slurm command is given up
-RESERVED = frozenset(
-    {"array", "comment", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"}
-)
+RESERVED = frozenset({"array", "signal", "output", "error", "dependency", "wrap", "parsable", "time", "nodes"})
 """Options of sbatch that this engine sets itself."""
 WORD = re.compile(r"^[a-z][a-z0-9-]*$")
 NUMBER = re.compile(r"^(?:Submitted batch job )?(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 """A job's number in the output of sbatch, to which a site's wrapper may add lines; after `;` stands the cluster."""
+OURS = re.compile(r"([a-z0-9-]+):(units|prepare|report)(?::(\d+))?")
+"""Comment of a job: id of the plan, kind of job, and for units the one from which the array counts."""
 OVERRIDES = ("SBATCH_", "SQUEUE_", "SCANCEL_")  # prefixes of variables by which a user's shell changes Slurm's commands
 
 
@@ -78,6 +78,8 @@ class SlurmOptions(Frozen):
                 raise ValueError(f"{name!r} can't be an option of sbatch")
             if name in RESERVED:
                 raise ValueError(f"{name} is set by hpml-bench itself")
+            if name == "clusters" and not re.fullmatch(r"\w[\w-]*", str(given)):
+                raise ValueError("clusters takes one name: of jobs on several it isn't known which numbers are whose")
         return value
 
 
@@ -102,14 +104,14 @@ class Slurm(Engine):
         """Return a batch in parts, one array each; each begins after the one before."""
         # Slurm limits the parallel tasks within one array only.
         groups = groupby(sorted(batch.units), lambda unit: unit // self.options.array)
-        return tuple(replace(batch, units=tuple(units)) for _, units in groups) or (batch,)
+        parts = [replace(batch, units=tuple(units), first=key * self.options.array) for key, units in groups]
+        return tuple(parts) or (batch,)
 
     def script(self, batch: JobBatch) -> str:
-        profile, plan = self.profile, batch.plan
-        first = batch.units[0] // self.options.array * self.options.array if batch.units else 0
+        profile, plan, first = self.profile, batch.plan, batch.first
         logs = str(batch.folder / LOGS).replace("%", "%%")
         given: dict[str, str | int | bool] = {
-            "job-name": f"hpml-bench:{plan.suite.name}",
+            "job-name": _title(plan),
             "comment": f"{plan.id}:{batch.kind}{f':{first}' if first else ''}",
             "output": f"{logs}/{'%A_%a' if batch.units else batch.kind + '-%j'}.log",
             "open-mode": "append",
@@ -148,7 +150,7 @@ class Slurm(Engine):
     def submit(self, batch: JobBatch) -> str:
         (batch.folder / LOGS).mkdir(exist_ok=True)
         try:
-            output = _run(["sbatch", "--parsable"], self.script(batch))
+            output = _run(["sbatch", "--parsable"], self.script(batch))  # the cluster is in the script
         except UserError as error:
             hint = "; where MaxArraySize is below 1,001, give the profile options: {array: N} with an N below it"
             raise UserError(f"{error}{hint if 'Invalid job array specification' in str(error) else ''}") from None
@@ -158,18 +160,24 @@ class Slurm(Engine):
         return str(numbers[-1])
 
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
-        output = _run(["squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%k|%r"])
+        command = self._on_cluster("squeue", "--noheader", "--array", "--me", "--format=%i|%F|%K|%T|%r|%j|%k")
         several = "," in str(self.options.sbatch.get("partition", ""))  # the reason is then of one of them
+        title = self.options.sbatch.get("job-name", _title(plan))
+        known = {made.name: (made.kind, made.first) for made in plan.submitted}
         live = []
-        for line in output.splitlines():
-            parts = [part.strip() for part in line.split("|", 5)]
-            if len(parts) < 6:  # a job of others with a line break in its comment
+        for line in _run(command).splitlines():
+            parts = [part.strip() for part in line.split("|", 6)]
+            if len(parts) < 7:  # the rest of a comment with a line break
                 continue
-            name, group, task, state, comment, reason = parts
-            owner, _, rest = comment.partition(":")
-            if owner == plan.id and state not in ENDED:
-                kind, _, first = rest.partition(":")
-                unit = int(task) + int(first or 0) if task.isdigit() and kind == "units" else None
+            name, group, task, state, reason, title_there, comment = parts
+            # By the number, since a site may rewrite comments; by the comment, a job whose number was lost. Numbers
+            # are given anew after long: then the title is another.
+            hint = OURS.search(comment)
+            told = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
+            told = known.get(group, told) if str(title) in title_there else told
+            if told is not None and state not in ENDED:
+                kind, first = told
+                unit = int(task) + first if task.isdigit() and kind == "units" else None
                 shown = state if reason == "None" else f"{state} ({reason})"
                 running = state in {"RUNNING", "COMPLETING"}
                 refused = reason in REFUSED and not several
@@ -184,9 +192,9 @@ class Slurm(Engine):
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """Cancel the jobs of a plan: whole arrays, since scancel calls the controller once per name."""
         found = self.live(plan)
-        groups = dict.fromkeys([*(job.group for job in found), *names])
+        groups = dict.fromkeys([*(job.group for job in found), *filter(str.isdigit, names)])
         if groups:
-            _run(["scancel", "--quiet", *groups])  # quiet: of those that have ended meanwhile
+            _run(self._on_cluster("scancel", "--quiet", "--", *groups))  # quiet: of those that have ended meanwhile
         return max(len(found), len(groups))
 
     def cancel(self, jobs: Sequence[EngineJob]) -> None:
@@ -194,7 +202,8 @@ class Slurm(Engine):
         for job in jobs:
             tasks.setdefault(job.group, []).extend(int(task) for task in job.name.split("_")[1:])
         if tasks:
-            _run(["scancel", *(f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())])
+            names = (f"{group}_[{_ranges(own)}]" if own else group for group, own in tasks.items())
+            _run(self._on_cluster("scancel", "--", *names))
 
     def dead(self, owner: Job) -> bool:
         """Return whether Slurm knows that a job has ended or was restarted; without squeue nothing is known."""
@@ -208,16 +217,16 @@ class Slurm(Engine):
         names = {owner.name: re.sub(r"-(\d+)$", r"_\1", owner.job) for owner in own}
         if not names or shutil.which("squeue") is None:
             return set()
-        command = ["squeue", "--noheader", "--array", f"--jobs={','.join(sorted(set(names.values())))}"]
-        command.append("--Format=JobArrayID:60,State:40,RestartCnt:20")
+        jobs = f"--jobs={','.join(sorted(set(names.values())))}"
+        shown = "--Format=JobArrayID:60,State:40,RestartCnt:20"
         try:
-            done = _call(command)
+            done = _call(self._on_cluster("squeue", "--noheader", "--array", jobs, shown))
         except (subprocess.TimeoutExpired, OSError):
             return set()
         if done.returncode and not (len(names) == 1 and "Invalid job id" in done.stderr):  # of several it never says so
             return set()
-        lines = [line.split() for line in done.stdout.splitlines()]
-        if any(len(words) != 3 for words in lines):
+        lines = [line.split() for line in done.stdout.splitlines() if line and not line.startswith("CLUSTER:")]
+        if any(len(words) != 3 or not words[2].isdigit() for words in lines):
             return set()
         states = {name: (state, int(restarts)) for name, state, restarts in lines}
         return {
@@ -235,8 +244,8 @@ class Slurm(Engine):
     def over_nodes(self, command: list[str]) -> list[str]:
         """Return a step with one task on each node of the job; it ends when one task fails."""
         command = [*self.profile.launcher, *command]
-        of_job = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-        cores = self.profile.cpus_per_node or of_job
+        nodes = re.findall(r"(?:^|,)(\d+)", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))  # such as 72(x2),36
+        cores = self.profile.cpus_per_node or os.environ.get("SLURM_CPUS_PER_TASK") or min(map(int, nodes), default=0)
         scratch = self.profile.scratch
         if scratch:  # the job's script did so on the first node alone
             command = ["bash", "-c", f'export TMPDIR="{scratch}" && mkdir -p "$TMPDIR" && exec "$@"', "bash", *command]
@@ -245,6 +254,11 @@ class Slurm(Engine):
             *([f"--cpus-per-task={cores}"] if cores else []),  # a step doesn't take it from its job
             "--export=ALL", "--kill-on-bad-exit=1", "--wait=60", *command,
         ]  # fmt: skip
+
+    def _on_cluster(self, command: str, *words: str) -> list[str]:
+        """Return a command of Slurm's for the cluster that the profile names, if it names one."""
+        cluster = self.options.sbatch.get("clusters")
+        return [command, *([f"--clusters={cluster}"] if cluster else []), *words]
 
     def _resources(self) -> dict[str, str | int | bool]:
         profile = self.profile
@@ -257,6 +271,10 @@ class Slurm(Engine):
             "exclusive": profile.exclusive or None,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _title(plan: JobPlan) -> str:
+    return f"hpml-bench:{plan.suite.name}"
 
 
 def _line(name: str, value: str | int | bool) -> str:

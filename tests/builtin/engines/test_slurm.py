@@ -14,7 +14,7 @@ import pytest
 
 from hpml_bench.builtin.engines.slurm import Slurm
 from hpml_bench.plugins.engine import JobBatch, make_engine
-from hpml_bench.records.jobs import Job, JobPlan, Unit, UnitRun
+from hpml_bench.records.jobs import Job, JobPlan, Submission, Unit, UnitRun
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.suite import load_suite
@@ -162,10 +162,12 @@ def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> P
 
 def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of others and ended ones don't count, and a report is of no unit."""
+    plan, title = "hpml-0123456789", "hpml-bench:quickstart"
     lines = (
-        "7_0|7|0|RUNNING|hpml-0123456789:units|None", "7_1|7|1|PENDING|hpml-0123456789:units|Resources",
-        "7_2|7|2|TIMEOUT|hpml-0123456789:units|TimeLimit", "8|8|N/A|PENDING|hpml-0123456789:report|Dependency",
-        "9_0|9|0|RUNNING|hpml-9876543210:units|None", "10|10|N/A|RUNNING|(null)|None",
+        f"7_0|7|0|RUNNING|None|{title}|{plan}:units", f"7_1|7|1|PENDING|Resources|{title}|project=x;{plan}:units;y",
+        f"7_2|7|2|TIMEOUT|TimeLimit|{title}|{plan}:units", f"8|8|N/A|PENDING|Dependency|{title}|{plan}:report",
+        f"9_0|9|0|RUNNING|None|{title}|hpml-9876543210:units", f"10|10|N/A|RUNNING|None|{title}|(null)",
+        "11|11|N/A|RUNNING|None|another's|a line", "and another|one",
     )  # fmt: skip
     asked = commands(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
     made = engine()
@@ -175,23 +177,23 @@ def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     assert [job.state for job in made.live(plan)] == ["RUNNING", "PENDING (Resources)", "PENDING (Dependency)"]
     assert made.stop(plan) == 3
-    assert "scancel --quiet 7 8\n" in asked.read_text()
+    assert "scancel --quiet -- 7 8\n" in asked.read_text()
 
 
 def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scancel asks the controller once for each name: five names for 5,000 tasks; some of an array are one name too."""
     comment = "hpml-0123456789:units"
-    lines = "\n".join(f"{7 + unit // 1000}_{unit % 1000}|{7 + unit // 1000}|{unit % 1000}|PENDING|{comment}|None"
+    lines = "\n".join(f"{7 + unit // 1000}_{unit % 1000}|{7 + unit // 1000}|{unit % 1000}|PENDING|None|x|{comment}"
                       for unit in range(5000))  # fmt: skip
     (tmp_path / "queue").write_text(lines)
     asked = commands(tmp_path, monkeypatch, squeue=f"cat {tmp_path / 'queue'}", scancel="true")
     made = engine()
     plan = batch(made, tmp_path).plan
     assert made.stop(plan) == 5000
-    assert asked.read_text().splitlines()[-1] == "scancel --quiet 7 8 9 10 11"
+    assert asked.read_text().splitlines()[-1] == "scancel --quiet -- 7 8 9 10 11"
     live = made.live(plan)
     made.cancel([*live[1:4], live[5], live[1000], replace(live[0], name="20", group="20")])
-    assert asked.read_text().splitlines()[-1] == "scancel 7_[1-3,5] 8_[0] 20"
+    assert asked.read_text().splitlines()[-1] == "scancel -- 7_[1-3,5] 8_[0] 20"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatc
     variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "345"}
     told = subprocess.run(["bash"], input=printed, env=variables, capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == "2345"
-    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|{arrays[2]['comment']}|None'")
+    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 
 
@@ -304,7 +306,7 @@ def test_jobs_that_slurm_would_never_begin_are_known(
     reason: str, partition: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By their reason; where a job may begin in one of several partitions it is that of one of them."""
-    commands(tmp_path, monkeypatch, squeue=f"echo '7_0|7|0|PENDING|hpml-0123456789:units|{reason}'")
+    commands(tmp_path, monkeypatch, squeue=f"echo '7_0|7|0|PENDING|{reason}|x|hpml-0123456789:units'")
     made = engine(options={"sbatch": {"partition": partition}})
     (job,) = made.live(batch(made, tmp_path).plan)
     assert (job.reason, job.refused, job.stuck) == (reason, refused, refused)
@@ -337,6 +339,46 @@ def test_a_run_over_nodes_is_a_step_with_a_task_on_each(monkeypatch: pytest.Monk
     monkeypatch.setenv("HERE", str(Path(tempfile.mkdtemp())))
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert told.strip() == f"{os.environ['HERE']}/scratch"
+
+
+@pytest.mark.parametrize(
+    ("profile", "variables", "cores"),
+    [
+        ({}, {"SLURM_JOB_CPUS_PER_NODE": "2,1", "SLURM_CPUS_ON_NODE": "2"}, 1),
+        ({}, {"SLURM_JOB_CPUS_PER_NODE": "72(x2),36(x3),48", "SLURM_CPUS_ON_NODE": "72"}, 36),
+        ({}, {"SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_CPUS_PER_NODE": "8(x2)"}, 4),
+        ({"cpus_per_node": 8}, {"SLURM_JOB_CPUS_PER_NODE": "64(x2)"}, 8),
+        ({}, {}, None),
+    ],
+)
+def test_a_step_asks_no_node_for_more_than_the_smallest_has(
+    profile: dict[str, int], variables: dict[str, str], cores: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With whole nodes that differ srun would refuse the first one's count."""
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_JOB_CPUS_PER_NODE", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    words = engine(nodes=2, exclusive=True, **profile).over_nodes(["agent"])
+    assert [word for word in words if "cpus-per-task" in word] == ([f"--cpus-per-task={cores}"] if cores else [])
+
+
+def test_another_cluster_is_named_to_all_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else squeue and scancel would look for its jobs in this one; squeue then writes a line of its own."""
+    answer = "echo CLUSTER: far; case $* in *Format*) echo 7_2 RUNNING 0;; *) echo '7_2|7|2|RUNNING|None|x|x';; esac"
+    asked = commands(tmp_path, monkeypatch, squeue=answer, scancel="true")
+    made = engine(options={"sbatch": {"clusters": "far", "job-name": "x"}})
+    known = Submission(name="7", kind="units", units=(2,), first=0, at=0.0)
+    plan = batch(made, tmp_path).plan.model_copy(update={"submitted": (known,)})
+    assert options(made.script(batch(made, tmp_path)))["clusters"] == "far"
+    (job,) = made.live(plan)
+    made.cancel([job])
+    assert made.stop(plan) == 1
+    owner = Job(engine="slurm", job="7_2", restart=0, unit=2, host="n1", pid=3, began="2026-01-01T00:00:00Z")
+    assert not made.dead(owner)
+    assert all(" --clusters=far " in line for line in asked.read_text().splitlines())
+    with pytest.raises(ValueError, match="clusters takes one name"):
+        engine(options={"sbatch": {"clusters": "far,near"}})
 
 
 def test_engines_without_steps_refuse_runs_over_nodes() -> None:

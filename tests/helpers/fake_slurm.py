@@ -1,0 +1,73 @@
+"""Sweeps on stand-ins for Slurm's commands: `queue` has the lines of squeue, `given7` what sbatch got for job 7."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import made_records
+from hpml_bench.records.run import RunRecord, protocol_id
+from hpml_bench.suite.devices import resolve_devices
+from hpml_bench.suite.profile import Profile, load_profile
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.plan import SweepRequest
+
+Requested = tuple[SweepRequest, Profile]
+
+
+def asked(**changes: object) -> Requested:
+    values: dict[str, Any] = {"suite": load_suite("quickstart", seeds=1), "methods": ("head",), **changes}
+    profile = values.pop("profile", load_profile("manual"))
+    return SweepRequest(out=Path("reports"), **values), profile
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for Slurm's commands, in a folder: `queue` has the lines of squeue, `given` the scripts for sbatch."""
+    # A job gets the number 7, then 8, ...; more than `most` of them, if there is such a file, are refused.
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    answers = {
+        "squeue": "cat queue 2>/dev/null; true",
+        "sbatch": "number=$((7 + $(ls given* 2>/dev/null | wc -l)))\n"
+        '[ ! -e most ] || [ $number -le $(cat most) ] || { echo "too many jobs" >&2; exit 1; }\n'
+        "cat > given$number; echo $number",
+        "scancel": "rm -f queue; echo $* >> cancelled",
+    }
+    for name, answer in answers.items():
+        (folder / name).write_text(f"#!/bin/bash\ncd {folder}\n{answer}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+def on_slurm(lag: float = 0, **changes: Any) -> Requested:
+    """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with changes to the profile."""
+    options = {"lag": lag, **changes.pop("options", {})}
+    return asked(profile=load_profile("slurm", [*changes.items(), ("options", options)]))
+
+
+def resolved(sweep: JobSweep) -> Path:
+    """Write the settings as a first job would."""
+    file = sweep.folder / "resolved.json"
+    file.write_text(resolve_devices(sweep.plan.suite.settings).model_dump_json())
+    return file
+
+
+def record_of(spec: RunSpec) -> RunRecord:
+    """Return the record of a run that ended well."""
+    made = made_records.sweep(("head",), 1)[0]
+    own = {"spec": spec, "run_id": spec.run_id, "protocol_id": protocol_id(spec.settings, made.digests)}
+    return made.model_copy(update=own)
+
+
+def line(sweep: JobSweep, job: str, state: str = "RUNNING|None", kind: str = "units", comment: str = "") -> str:
+    array, _, task = job.partition("_")
+    shown, _, reason = state.partition("|")
+    told = comment or f"{sweep.plan.id}:{kind}"
+    return f"{job}|{array}|{task or 'N/A'}|{shown}|{reason}|hpml-bench:quickstart|{told}\n"

@@ -1,0 +1,187 @@
+"""Jobs are known by the numbers that sbatch gave, whatever a site does with comments and whoever wrote the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from helpers.fake_slurm import line, on_slurm, resolved
+from hpml_bench.cli import main
+from hpml_bench.records.jobs import JOBS, Job, read_plan, write_job
+from hpml_bench.records.plan import Limits
+from hpml_bench.suite.profile import load_profile
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.jobs import JobSweep, find
+from hpml_bench.sweep.resolve import resolve_for_job
+from hpml_bench.sweep.status import state
+from hpml_bench.system.errors import UserError
+
+
+def opened(folder: Path, lag: float = 0, seeds: int = 1, **changes: object) -> JobSweep:
+    request, profile = on_slurm(lag, **changes)
+    request = replace(request, suite=load_suite("quickstart", seeds=seeds))
+    return JobSweep.open(request, profile, folder / "quickstart", lambda _: None)
+
+
+def given(slurm: Path) -> list[str]:
+    return sorted(path.name for path in slurm.glob("given*"))
+
+
+@pytest.mark.parametrize("comment", ["(null)", "project=x", "cut\noff"])
+def test_a_site_that_rewrites_comments_gets_each_unit_once(comment: str, tmp_path: Path, slurm: Path) -> None:
+    """Further calls see the jobs, `status` names them, a report waits for them, and `stop` ends them."""
+    sweep = opened(tmp_path, seeds=2, prepare="job")
+    assert sweep.submit(again=True) == (0, 1)
+    waiting = "PENDING|Dependency"
+    queue = line(sweep, "7", waiting, comment=comment) + line(sweep, "8_0", waiting, comment=comment)
+    (slurm / "queue").write_text(queue + line(sweep, "8_1", waiting, comment=comment))
+    assert opened(tmp_path, seeds=2, prepare="job").submit(again=True) == ()
+    assert [row[3] for row in state(sweep)[1][1:]] == ["8_0", "8_1"]
+    assert sweep.submit_report()
+    assert "--dependency=afterany:7,afterany:8\n" in (slurm / "given9").read_text()
+    (slurm / "queue").write_text(queue + line(sweep, "9", waiting, comment=comment))
+    assert sweep.submit_report()
+    assert given(slurm) == ["given7", "given8", "given9"]
+    assert find(sweep.folder, print).stop() == 3
+    assert (slurm / "cancelled").read_text() == "--quiet -- 7 8 9\n"
+
+
+def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) -> None:
+    """Slurm counts from 1 again when its state is lost; the other job has another title."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text("7|7|N/A|RUNNING|None|another's|(null)\n")
+    assert sweep.submit(again=True) == (0,)
+    assert find(sweep.folder, print).stop() == 0
+    assert not (slurm / "cancelled").exists()
+
+
+def test_a_site_may_demand_a_comment(tmp_path: Path, slurm: Path) -> None:
+    """Then the profile gives it, and jobs are known by their numbers."""
+    sweep = opened(tmp_path, options={"lag": 0, "sbatch": {"comment": "project=x"}})
+    assert sweep.submit(again=True) == (0,)
+    assert "#SBATCH --comment=project=x\n" in (slurm / "given7").read_text()
+    (slurm / "queue").write_text(line(sweep, "7_0", comment="project=x"))
+    assert sweep.submit(again=True) == ()
+
+
+HOSTILE: list[Any] = [
+    {"made": [{"name": "--user=root", "kind": "units", "units": [0], "first": 0, "at": 1e99}]},
+    {"made": [{"name": "-u root", "kind": "units", "units": [0], "first": 0, "at": "now"}]},
+    {"made": 3}, [], "x", {"0": {"name": "--user=root", "at": 1e99, "began": ""}}, {"0": 7}, {"x": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [*map(json.dumps, HOSTILE), "{", ""])
+def test_no_word_of_a_results_folder_reaches_slurm(content: str, tmp_path: Path, slurm: Path) -> None:
+    """A name that is no number would be an option of scancel; a file of another shape holds no submissions."""
+    sweep = opened(tmp_path, lag=60)
+    (sweep.folder / "submitted.json").write_text(content.replace("1e+99", str(time.time())))
+    assert find(sweep.folder, print).stop() == 0
+    assert not (slurm / "cancelled").exists()
+    assert opened(tmp_path, lag=60).submit(again=True) == (0,)
+
+
+def test_a_plan_of_another_folder_ends_no_jobs(tmp_path: Path, slurm: Path) -> None:
+    """Such as of a copy: `stop` and `status` refuse it, and run-all makes a plan of this folder's own."""
+    sweep = opened(tmp_path)
+    assert sweep.submit(again=True) == (0,)
+    (slurm / "queue").write_text(line(sweep, "7_0"))
+    moved = tmp_path / "elsewhere" / "quickstart"
+    moved.parent.mkdir()
+    sweep.folder.rename(moved)
+    for command in ("stop", "status"):
+        told = CliRunner().invoke(main, [command, str(moved)])
+        assert told.exit_code == 2
+        assert "its plan was made for another folder; run-all --on PROFILE makes one here" in told.output
+    assert not (slurm / "cancelled").exists()
+    assert opened(moved.parent).plan.id != sweep.plan.id
+
+
+def test_a_look_at_thousands_of_units_lists_the_jobs_once(
+    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each unit that was submitted a moment ago, and of the files only those are read."""
+    sweep = opened(tmp_path, lag=60, seeds=300)
+    assert len(sweep.submit(again=True)) == 300
+    for unit in (3, 5):
+        job = Job(engine="x", job=f"7_{unit}", restart=0, unit=unit, host="n", pid=1, began="2026-01-01T00:00:00Z")
+        write_job(sweep.folder, job.model_copy(update={"ended": "2026-01-01T00:00:01Z"}))
+    listed: list[str] = []
+    list_folder, scan = os.listdir, os.scandir
+
+    def counted(look: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda path=".": listed.append(str(path)) or look(path)
+
+    monkeypatch.setattr(os, "listdir", counted(list_folder))
+    monkeypatch.setattr(os, "scandir", counted(scan))
+    assert sweep.watch.without_job(range(300), ()) == {3, 5}
+    assert sweep.watch.recent() == ["7"]
+    assert sum(path.rstrip("/").endswith(JOBS) for path in listed) <= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"steps": 3}, "steps is 3, and 100 in the suite"),
+        ({"global_batch": 4}, "global_batch is 4, and 16 in the suite"),
+        ({"backbone": 3}, "can't be read"),
+        (None, "can't be read"),
+    ],
+)
+def test_settings_that_are_not_the_suites_are_resolved_anew(
+    changes: dict[str, Any] | None, wrong: str, tmp_path: Path, slurm: Path
+) -> None:
+    """Damaged by a crash, or planted: a job and who waits refuse them, and the next call removes them."""
+    sweep, said = opened(tmp_path), list[str]()
+    file = resolved(sweep)
+    file.write_text("" if changes is None else json.dumps(json.loads(file.read_text()) | changes))
+    told = f"{file}: {wrong}; remove it, and the next job resolves the open settings again"
+    with pytest.raises(UserError) as refused:
+        resolve_for_job(sweep.plan, sweep.folder, Limits())
+    assert str(refused.value) == told
+    with pytest.raises(UserError, match="remove it"):
+        sweep.watch.refresh()
+    JobSweep.open(*on_slurm(), sweep.folder, said.append)
+    assert said == [f"{told} (it is removed now)"]
+    assert not file.exists()
+
+
+SETUP = [
+    "module load cuda",
+    "export WANDB_API_KEY='a b'\"c\"d",
+    "HF_TOKEN=hf_0123456789 login",
+    "export MY_TOKEN=$OURS",
+]
+
+
+def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> None:
+    """Neither the plan nor a dry run holds them; what another variable or command gives is shown."""
+    sweep = opened(tmp_path, setup=SETUP)
+    printed = sweep.script()
+    sweep.submit(again=True)
+    script = (slurm / "given7").read_text()
+    assert all(f"\n{given}\n" in script for given in SETUP)
+    assert "\nexport WANDB_API_KEY='[redacted]'\nHF_TOKEN='[redacted]' login\nexport MY_TOKEN=$OURS\n" in printed
+    assert read_plan(sweep.folder).profile.setup == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"launcher": ["apptainer", "exec", "--env", "WANDB_API_KEY=abc", "image"]},
+        {"options": {"sbatch": {"export": "ALL,HF_TOKEN=abc"}}},
+    ],
+)
+def test_secrets_where_a_plan_would_hold_them_are_refused(changes: dict[str, Any]) -> None:
+    """The sentence says where they belong."""
+    with pytest.raises(UserError, match="has the value of a secret variable, and is written down; give it under env"):
+        load_profile("slurm", changes.items())
