@@ -19,6 +19,8 @@ from hpml_bench.system.text import sanitize
 if TYPE_CHECKING:
     import pandas as pd
 
+ALONE = ("Only one system has scores of", "No system has scores of")
+"""Beginnings of remarks on data sets that aren't compared."""
 INPUT = "input"
 """Column: place of the input among those given."""
 
@@ -117,8 +119,8 @@ def _not_compared(
     """Return a remark for each data set with scores of one system (`alone`), or of none."""
     lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
     return (
-        *(f"Only one system has scores of {sanitize(name, 60)}: it isn't compared." for name in alone),
-        *(f"No system has scores of {sanitize(name, 60)}: its runs failed." for name in lost),
+        *(f"{ALONE[0]} {sanitize(name, 60)}: it isn't compared." for name in alone),
+        *(f"{ALONE[1]} {sanitize(name, 60)}: its runs failed." for name in lost),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.comparison import readers
 from hpml_bench.report.answer.terms import count_of
@@ -42,6 +43,36 @@ NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, HOST, WHERE)
 def source_of(kind: str, path: Path, files: int) -> str:
     """Return kind and path of an input as one line, of a folder with the number of files that were read."""
     return f"{kind} {sanitize(path, 300)}" + (f" ({count_of(files, 'file')})" if path.is_dir() else "")
+
+
+def head_of(file: Path, size: int) -> bytes:
+    """Return the first bytes of a file; none where it can't be read."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(size)
+    except OSError:
+        return b""
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """Return the object that a file of JSON holds; a UserError where there is none."""
+    try:
+        data = parsed(file, file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} isn't JSON ({error}); fetch it again, or take it away") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} holds no object of JSON; take it away")
+    return data
+
+
+def parsed(where: object, text: str) -> Any:
+    """Return what a text in JSON holds; a UserError that says where it isn't JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
 
 
 @dataclass(frozen=True)

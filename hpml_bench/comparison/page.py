@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from hpml_bench.comparison.assemble import ALONE
 from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
+from hpml_bench.report.answer.terms import count_of
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.looks import look_at
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.scores import AlignedScores
 from hpml_bench.report.tables import Cell, capitalized, number
+from hpml_bench.system.errors import UserError
 
 FORMATS = ("html", "md")
+
+
+class Written(NamedTuple):
+    """What was written of a comparison."""
+
+    pages: list[Page]
+    """The page, or that over several data sets; the data sets' own where there is none over them."""
+    files: list[Path]
+    apart: tuple[str, ...]
+    """What isn't ranked, and why, as sentences."""
+
+
 TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json", "looks.json"})
 """Names in the folder of a page."""
 
@@ -32,26 +48,37 @@ def write(
     formats: Sequence[str] = FORMATS,
     margin: float | None = None,
     look: int | None = None,
-) -> tuple[Page, list[Path]]:
-    """Write the page of a comparison and return it with its files; of several data sets also a page each.
+) -> Written:
+    """Write the page of a comparison; of several data sets a page each, and one over them if they share systems.
 
-    `look` is its number where the user states it; else it follows the looks of `out` at these systems.
-
-    Raises:
-        UserError: the data sets share under two systems, each having its page by then; or a page can't be written.
-
+    `look` is its number where the user states it; else it follows the looks of `out` at these systems. A UserError
+    where a page can't be written.
     """
     compared = [_at_look(judge(one, margin), out, margin, look) for one in found]
     if len(compared) == 1:
         page = page_of(compared[0])
-        return page, write_page(page, out, formats)
+        return Written([page], write_page(page, out, formats), ())
     pages = [page_of(one) for one in compared]
-    folders = _folders(compared)
-    for page, folder in zip(pages, folders, strict=True):
-        write_page(page, out / folder, formats)
-    sets = [_suite(one, page.answer, folder) for one, page, folder in zip(compared, pages, folders, strict=True)]
-    over = page_of_suites(Suites.among(sets, "data set"), out, look)
-    return over, write_page(over, out, formats)
+    named = list(zip(pages, _folders(compared), strict=True))
+    files = [file for page, folder in named for file in write_page(page, out / folder, formats)]
+    sets = [_suite(one, page.answer, folder) for one, (page, folder) in zip(compared, named, strict=True)]
+    try:
+        suites = Suites.among(sets, "data set")
+    except UserError as error:  # each has its page
+        return Written(pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}."))
+    over = page_of_suites(suites, out, look)
+    apart = (f"{name} isn't ranked over the data sets: {why}." for name, why in suites.apart.items())
+    return Written([over], write_page(over, out, formats), (*_unranked(compared), *apart))
+
+
+def _unranked(compared: Sequence[Verdicts]) -> Iterator[str]:
+    """Yield what isn't ranked within the data sets, and why."""
+    yield from (remark for remark in compared[0].scores.remarks if remark.startswith(ALONE))
+    for one in compared:
+        if one.why:
+            yield f"{one.scores.title}: no pair of scores is tested: {one.why}."
+        if one.scores.failed:
+            yield f"{one.scores.title}: {count_of(len(one.scores.failed), 'run')} without a score."
 
 
 def _at_look(found: Verdicts, out: Path, margin: float | None, stated: int | None) -> Verdicts:

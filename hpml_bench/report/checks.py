@@ -263,7 +263,7 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
     if PREDICTIONS not in record.files:
         why: str | None = f"its record names no {PREDICTIONS}, so that its scores can't be checked"
     elif scored is None:
-        why = f"its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked"
+        why = f"its {PREDICTIONS} is missing, or can't be read or scored here, so that its scores can't be checked"
     else:
         why = _other_rows(scored, usual) or _other_scores(scored, record)
     return Fault("predictions", why) if why else None

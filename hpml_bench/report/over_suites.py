@@ -133,7 +133,7 @@ class Suites:
         if len(methods) < 2:
             names = sentence_list([suite.name for suite in ranked])
             compared = ranked[0].answer.noun
-            raise UserError(f"{names} share under two {compared}s, so nothing can be ranked over them")
+            raise UserError(f"{names} share fewer than two {compared}s, so that nothing can be ranked over them")
         return cls(tuple(ranked), apart | others, methods, noun)
 
     @cached_property

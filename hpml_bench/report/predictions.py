@@ -30,6 +30,8 @@ class Scored:
     """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[rows], equal for rows that belong together; None where each stands alone."""
+    unchecked: str = ""
+    """Why the scores are those that the run recorded, and weren't computed anew; empty where they were."""
 
     def sharing(self, other: Scored | None) -> Scored:
         """Return the same with the rows of another run where they are equal, so that memory has them once."""
@@ -73,6 +75,11 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
             scores = stored.scores.astype(scores.dtype)
             metrics[task.headline] = float(scores.mean())
         return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group)
+    except UserError as error:  # a package of its scorer isn't installed here
+        if stored.scores is None:
+            return None
+        metrics = {task.headline: float(stored.scores.mean())}
+        return Scored(stored.index, stored.reference, stored.scores, metrics, stored.texts, stored.group, str(error))
     except (ValueError, TypeError, IndexError):
         return None
 

@@ -39,6 +39,9 @@ REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
 def predictions(evidence: Evidence) -> Iterator[Finding]:
     """Predictions of the same test rows give the scores."""
     yield from evidence.excluded("predictions")
+    stored = evidence.selection.stored.values() if evidence.selection else ()
+    for why in {one.unchecked for one in stored if one.unchecked}:
+        yield Finding("not checked", f"scores of rows: {why}")
 
 
 def times(evidence: Evidence) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ def means(rows: int | None = 1000, **scores: float) -> list[Row]:
 def test_a_single_pair_has_the_whole_level_and_is_called_one(tmp_path: Path) -> None:
     """Without a margin, or guessing, nothing of the first look's 4.5 % is kept for other verdicts."""
     lines = right_and_wrong({"a": 0.5, "b": 0.52})
-    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("md",))
+    (page,), *_ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("md",))
     (pair,) = page.answer.pairs["score"]
     assert pair.p is not None
     assert pair.p_adjusted == pytest.approx(pair.p / 0.9)
@@ -369,7 +369,7 @@ def test_the_page_of_one_run_each_speaks_of_no_training(tmp_path: Path) -> None:
         line | {"dollars": {"alpha": 1, "beta": 2, "gamma": 9}[line["system"]]} for line in right_and_wrong(SYSTEMS)
     ]
     page = page_of(compared(lines, title="mine"))
-    _, files = write(assemble([of_frame(pd.DataFrame(lines))], title="mine"), tmp_path, ("html", "md", "csv", "tex"))
+    _, files, _ = write(assemble([of_frame(pd.DataFrame(lines))], title="mine"), tmp_path, ("html", "md", "csv", "tex"))
     assert {"report.html", "report.md", "report.json"} <= {path.name for path in files}
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     said = text.replace("these trained systems", "")
@@ -430,7 +430,7 @@ def test_several_data_sets_get_a_page_each_and_one_over_them(tmp_path: Path) -> 
     lines = [
         line | {"dataset": f"set/{at}"} for at in range(8) for line in right_and_wrong(SYSTEMS, seed=at)
     ]  # fmt: skip
-    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
+    (page,), *_ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
     assert page.answer.over == "data set"
     assert page.answer.relation("score", "gamma", "alpha") == "better"
     assert words.setup_line(page.answer)[0].startswith("8 data sets: set/0, ")
@@ -443,7 +443,7 @@ def test_folders_of_data_sets_are_their_own(tmp_path: Path) -> None:
     """None is a file or folder of the page over them, and none is another's where case is ignored."""
     names = ("figures", "Tables", "report.html", "squad", "SQuAD", "squad-2", "s/quad", "s quad")
     lines = [line for name in names for line in right_and_wrong({"a": 0.5, "b": 0.6}, 5, dataset=name)]
-    page, _ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("html", "csv"))
+    (page,), *_ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("html", "csv"))
     folders = {path.parent.name for path in tmp_path.glob("*/report.html")}
     assert len({folder.lower() for folder in folders}) == len(names)
     assert not {folder.lower() for folder in folders} & {"figures", "tables", "report.html"}

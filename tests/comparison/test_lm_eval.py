@@ -366,6 +366,17 @@ def test_names_of_models_are_one_line(out: Path) -> None:
     assert "<b>red" in set(cloze(out).lines["system"])
 
 
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_results_without_samples_are_refused(given: str, out: Path) -> None:
+    """Their means have no rows: the sentence says what to give, also where samples lie beside the file."""
+    results = file(out, "results_*")
+    if given == "folder":
+        for samples in out.rglob("*.jsonl"):
+            samples.unlink()
+    with pytest.raises(UserError, match=r"; give the samples that lm_eval writes with --log_samples"):
+        read([results if given == "file" else out])
+
+
 def test_a_folder_without_samples_is_not_claimed(tmp_path: Path) -> None:
     """Other lines of JSON aren't either; read directly, the sentence says what to run."""
     (tmp_path / "samples_x_2026-01-01T00-00-00.jsonl").write_text('{"a": 1}\n')

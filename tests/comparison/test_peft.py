@@ -162,6 +162,32 @@ def test_a_folder_of_both_tasks_gives_a_data_set_each(tmp_path: Path) -> None:
     assert only(peft.read(tmp_path, "drift")).score.better == "lower"
 
 
+def test_the_whole_folder_gives_its_pages_and_says_what_isn_t_ranked(tmp_path: Path) -> None:
+    """Tasks without a system in common, one of failures alone, an accuracy that is no share of the rows: status 0."""
+    for name, accuracy in (("a", 330 / 1319), ("b", 400 / 1319), ("c", 0.4321)):
+        own = put("train_info", "metrics", -1, "test accuracy", accuracy)
+        written(
+            tmp_path / "MetaMathQA/results",
+            changed(both(own, put("run_info", "experiment_name", name))),
+            name + ".json",
+        )
+        image = both(images, put("run_info", "experiment_name", f"image-{name}"))
+        written(tmp_path / "image-gen/results", changed(image), name + ".json")
+    failed = both(put("train_info", "status", "cancelled"), put("train_info", "metrics", []))
+    failed = both(failed, put("run_info", "train_config", "model_id", "other/model"))
+    written(tmp_path / "RLMath/cancelled_results", changed(failed), "lora.json")
+    done = CliRunner().invoke(main, ["compare", str(tmp_path), "--out", str(tmp_path / "pages"), "--independent"])
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "pages").glob("*/report.html"))) == 2
+    said = " ".join(done.output.split())
+    for what in ("No system has scores of MetaMathQA, other/model: its runs failed",
+                 "MetaMathQA, example/model-3B: no pair of scores is tested: the number of rows isn't known",
+                 "share fewer than two systems, so that nothing can be ranked over them"):  # fmt: skip
+        assert what in said, said
+    page = next((tmp_path / "pages").glob("MetaMathQA*/report.md")).read_text(encoding="utf-8")
+    assert "Nothing is tested by rows, since their number isn't known of c." in page
+
+
 IMPORTED: dict[str, tuple[Change, dict[str, Any]]] = {
     "older memory": (renamed("accelerator_memory", "cuda_memory"),
                      {"reserved_max_mb": 2500.0, "reserved_avg_mb": 1500.0}),
@@ -263,7 +289,7 @@ def test_a_variant_that_cannot_be_right_is_named(name: str, tmp_path: Path) -> N
     ("text", "said"),
     [
         (FILE.read_text()[:-200], "isn't JSON"),
-        ("[1, 2]", "has no run_info"),
+        ("[1, 2]", "holds no object"),
         ("\ufffe", "isn't JSON"),
         ("", "isn't JSON"),
     ],

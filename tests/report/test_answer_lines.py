@@ -45,6 +45,15 @@ def test_narrow_terminals_lose_sizes_first() -> None:
     assert header.endswith("verdict")
 
 
+def test_a_long_table_is_cut_above_its_headline() -> None:
+    """Of 45 methods the best have a line each, then how many more, and the sentences stand last, where one looks."""
+    answer = an_answer(MANY)
+    found = lines(answer, 100)
+    assert len(found) < 35
+    assert found[25] == "... and 21 methods more, on the page"
+    assert " ".join(found[-2:]).endswith(words.headline(answer))
+
+
 def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the encoding lacks typographic signs, plain ones stand for them."""
     monkeypatch.setattr("hpml_bench.report.answer.lines.lines", lambda *_: ["\N{MINUS SIGN}3 1\N{EN DASH}2 é"])

@@ -106,6 +106,11 @@ def test_an_axis_is_logarithmic_where_costs_span_25_times(factor: float, log: bo
     assert next(of.drawn.x.log for of in pictures(answer) if of.key == "size") == log
     nothing = an_answer({"a": 3.0, "b": 2.0}, costs={"a": (1.0, 1.0, 0.0), "b": (2.0, 2.0, 9.0)})
     assert not any(of.drawn.x.log for of in pictures(nothing))  # 0 has no logarithm
+    crowd = {f"m{at}": 101 + 2.0 * at for at in range(8)} | {"far": 900.0}  # in 2 % of a linear axis
+    crowded = an_answer(
+        {name: cost / 100 for name, cost in crowd.items()}, costs={n: (c, c, c) for n, c in crowd.items()}
+    )
+    assert all(of.drawn.x.log for of in pictures(crowded))
     if log:
         a, b, c = (dot.points[0][0] for _, dot in sorted(marks_of(shapes_of(answer, key="size")[0], "dot").items()))
         assert a - b == pytest.approx(b - c)

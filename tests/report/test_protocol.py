@@ -129,9 +129,8 @@ def test_predictions_that_cannot_be_read_are_none(tmp_path: Path, edit: Any) -> 
     """No rows, odd indices or labels, or a missing column count as no predictions; such a run is not compared."""
     results = change(load(tmp_path, sweep(["lora", "full"], 2)), "lora", 1, edit)
     assert list(results.scores("lora")) == [0]
-    assert f"not believed: its {PREDICTIONS} is missing or can't be read, so that its scores can't be checked" in said(
-        "failures", results
-    )
+    why = f"its {PREDICTIONS} is missing, or can't be read or scored here, so that its scores can't be checked"
+    assert f"not believed: {why}" in said("failures", results)
     assert section("comparisons", results)
 
 

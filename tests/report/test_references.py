@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report_sections import said
 
-from hpml_bench.report.render import write_report
+from hpml_bench.report import predictions
+from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.render import load, write_report
 from hpml_bench.verify.page import same
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -51,3 +57,23 @@ def test_the_readme_shows_committed_answers() -> None:
 def test_there_are_committed_reports() -> None:
     """The tests above have something to compare."""
     assert {"quickstart", "minilm", "faq", "chat", "regression", "tagging"} <= set(REPORTS)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_without_a_scorer_s_package_recorded_scores_are_used(
+    recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answer, and a caution with what to install; files without recorded scores of rows are set apart."""
+    with_package = answer_of(load(REFERENCE / "faq"))
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    if not recorded:
+        read = predictions.read_predictions
+        monkeypatch.setattr(predictions, "read_predictions", lambda folder: replace(read(folder), scores=None))
+    results = load(REFERENCE / "faq")
+    found = said("cautions", results)
+    if recorded:
+        assert answer_of(results) == with_package
+        assert re.search(r"as the runs recorded them, not computed anew: the scorer rouge_l needs .*install", found)
+    else:
+        assert not answer_of(results).methods
+        assert "is missing, or can't be read or scored here" in said("failures", results)

@@ -154,7 +154,7 @@ def test_methods_that_a_suite_lacks_are_shown_and_not_ranked(made: list[Results]
 def test_a_name_of_two_kinds_is_not_ranked(made: list[Results], tmp_path: Path) -> None:
     """Methods are matched by name; one that is another method elsewhere is not compared."""
     other = suite(tmp_path, 1, method="dora")
-    with pytest.raises(UserError, match="share under two methods"):
+    with pytest.raises(UserError, match="share fewer than two methods"):
         Suites.of([made[0], other])
 
 

@@ -88,6 +88,8 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         yield MIND, f"Methods lack seeds: means are over {over}, differences over those that a pair shares."
     if results.margin_edited:
         yield MIND, "The suite's margins were edited after its first run; verdicts are by those declared before it."
+    if results.unchecked:
+        yield MIND, f"Scores of rows are as the runs recorded them, not computed anew: {results.unchecked}."
     if any(record.checks for record in results.compared):
         yield WELL, "Every compared run passed its arithmetic self-checks."
 

@@ -57,6 +57,7 @@ def compare(
     from hpml_bench.comparison.page import write
     from hpml_bench.report.render import load_libraries
     from hpml_bench.system.errors import UserError
+    from hpml_bench.system.text import for_terminal
 
     wanted = page_formats(formats)
     for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
@@ -67,9 +68,15 @@ def compare(
     renamed = _columns(columns)
     metric = metric or renamed.pop("score", None)
     found = assemble(read(inputs, metric, group, renamed), bounds=_bounds(bounds), title=title, **options)
-    shown(*write(found, out, wanted, margin, look))
+    written = write(found, out, wanted, margin, look)
+    for page in written.pages[:-1]:
+        shown(page, ())
+        click.echo()
+    shown(written.pages[-1], written.files)
     if len(found) > 1:
-        click.echo(f"{len(found)} data sets, a page each in {out}/NAME/")
+        click.echo(for_terminal(f"{len(found)} data sets, a page each in {out}/NAME/"))
+    for sentence in written.apart:
+        click.echo(for_terminal(sentence))
 
 
 def _columns(text: str | None) -> dict[str, str]:

@@ -6,18 +6,12 @@ MODELARGUMENTS_TASK.jsonl, which holds a list, beside results.json.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any
 
 from hpml_bench.comparison.inputs import (
     CONTENT,
@@ -31,6 +25,7 @@ from hpml_bench.comparison.inputs import (
     InputScores,
     source_of,
 )
+from hpml_bench.comparison.lm_eval_logs import SHARES, Log, candidates, has_samples, is_number, is_results, logs_of
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -39,40 +34,22 @@ ORDER = 10
 SOURCE = "samples of lm-evaluation-harness"
 FIRST = ("acc", "exact_match")
 """Metrics by which a task is compared, if none is asked for and it has one of them; else by its first one."""
-SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1"})
-"""Metrics of rows between 0 and 1."""
-HIGHER = SHARES | {"bleu", "chrf", "mcc", "rouge1", "rouge2", "rougeL", "likelihood_diff"}
-"""Metrics of which more is better also where a results file doesn't say so, as of versions before 0.4.3."""
 NO_METRICS = frozenset({
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
     "target_hash",
 })  # fmt: skip
 """Keys of a sample that are no metrics, for versions that don't list them."""
-TEXTS = frozenset({"doc", "target", "arguments", "resps", "filtered_resps"})
-"""Keys of a sample that hold its texts, which nothing here needs and which are most of a file."""
 NO_FILTER = frozenset({"", "none"})
 """Names of no filter: of samples that name none, and of tasks that declare none."""
-NEWEST = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
-OLD_RESULTS = "results.json"
-NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")
-"""Model arguments that name the model, the first ones first (`_get_model_name` in its evaluation_tracker.py)."""
-FAMILIES = ("bbh", "belebele", "blimp", "cmmlu", "leaderboard_bbh", "leaderboard_gpqa", "leaderboard_musr", "mmlu")
-"""Beginnings of the names of tasks that are parts of one benchmark, where a results file names no group."""
-GROUPED = {"belebele": "flores_passage", "coqa": "story", "drop": "passage", "multirc": "idx.paragraph",
-           "record": "passage", "squadv2": "title"}  # fmt: skip
-"""Task, or the beginning of its name -> field of its documents by which rows depend on each other."""
-LONGEST = 60
-"""Characters of a group's name; of a longer one, such as a passage, the digest is taken."""
-HEAD = 2_000_000
-"""Bytes of a file that show whether it has samples: its first line, which holds a whole document."""
 
 
 def claims(path: Path) -> bool:
-    """Return whether a path is a file of samples, or a folder with some."""
+    """Return whether a path is a file of samples, or of results, which `read` refuses, or a folder with some."""
     if path.is_file():
-        return path.suffix == ".jsonl" and _has_samples(path)
+        return (path.suffix == ".jsonl" and has_samples(path)) or is_results(path)
     try:
-        return any(map(_has_samples, islice(_candidates(path), 20)))
+        of_results = islice(path.rglob("results*.json"), 20)
+        return any(map(has_samples, islice(candidates(path), 20))) or any(map(is_results, of_results))
     except UserError:  # a results file that can't be read: `read` says so
         return True
 
@@ -92,10 +69,11 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
             the metric, or its direction is unknown or differs between models.
 
     """
-    logs = _logs(path, group)
+    logs = [] if is_results(path) else logs_of(path, group)
     if not logs:
-        raise UserError(f"{path} has no samples_*.jsonl; run lm_eval with --log_samples and --output_path")
-    by_task: dict[str, list[_Log]] = {}
+        what = "has means without rows" if path.is_file() else "has no samples_*.jsonl"
+        raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
+    by_task: dict[str, list[Log]] = {}
     for log in logs:
         by_task.setdefault(log.task, []).append(log)
     found = [one for task, of in sorted(by_task.items()) for one in _of_task(path, task, of, metric)]
@@ -105,288 +83,7 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """A row of a task, as a model answered it."""
-
-    fields: Mapping[str, Any]
-    where: str
-    group: str | None = None
-    """Group of rows that it is of; None where its document names none."""
-
-    @property
-    def row(self) -> str:
-        """The row's number in its split."""
-        return sanitize(self.fields["doc_id"])
-
-    @property
-    def filter(self) -> str:
-        """The filter through which the answer went; empty where the version names none."""
-        return str(self.fields.get("filter", ""))
-
-    @property
-    def content(self) -> str:
-        """Hash of the document."""
-        return str(self.fields["doc_hash"])
-
-    def value(self, metric: str) -> float:
-        """Return the row's value of a metric; a UserError where it is none."""
-        value = self.fields.get(metric)
-        if not _is_number(value) or not abs(value) <= sys.float_info.max:
-            raise UserError(
-                f"{self.where}: {metric} of row {self.row} is {sanitize(repr(value), 60)}, and must be a number"
-            )
-        return float(value)
-
-
-@dataclass(frozen=True)
-class _Log:
-    """The samples of a model on a task, from one call of lm_eval."""
-
-    file: Path
-    task: str
-    date: str
-    results: Mapping[str, Any]
-    """The results file beside it; empty if there is none."""
-    group: str | None = None
-    """Field of its documents by which rows are grouped; None if it is the task's own."""
-
-    def of_results(self, *keys: str) -> Any:
-        """Return a value of the results file; None where it is missing."""
-        value: Any = self.results
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    @cached_property
-    def arguments(self) -> dict[str, Any]:
-        """The model's arguments by name; of newer versions an object, of older ones a text."""
-        given = self.of_results("config", "model_args")
-        if isinstance(given, str):
-            return dict(part.partition("=")[::2] for part in given.split(","))
-        return given if isinstance(given, dict) else {}
-
-    @cached_property
-    def system(self) -> str:
-        """The model's name, else that of its folder."""
-        given = self.arguments
-        named = (
-            self.of_results("model_name"),
-            *(given.get(name) for name in NAMES),
-            self.of_results("model_name_sanitized"),
-        )
-        return next(
-            (line for name in named if isinstance(name, str) and (line := sanitize(name))),
-            sanitize(self.file.parent.name),
-        )
-
-    @property
-    def shots(self) -> Any:
-        """Number of examples before each row; None where unknown."""
-        return self.of_results("n-shot", self.task)
-
-    @property
-    def seed(self) -> str:
-        """The seed of those examples; empty where there are none or it is unknown."""
-        seed = self.of_results("config", "fewshot_seed")
-        return str(seed) if self.shots and isinstance(seed, int) else ""
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Circumstances by name that decide what a score means."""
-        template = self.of_results("chat_template_sha")
-        known = {
-            "number of examples": self.shots,
-            "version of the task": self.of_results("versions", self.task),
-            "chat template": template and str(template)[:12],
-            "limit": self.of_results("config", "limit"),
-            "generation": self.of_results("config", "gen_kwargs") or None,
-            "model argument": ", ".join(f"{k}={v}" for k, v in sorted(self.arguments.items()) if k not in NAMES)
-            or None,
-        }
-        return {name: sanitize(value, 80) for name, value in known.items() if value is not None}
-
-    @property
-    def field(self) -> str:
-        """Field of its documents by which rows are grouped; empty where none is known."""
-        return self.group or next((field for name, field in GROUPED.items() if _is_of(self.task, name)), "")
-
-    @property
-    def block(self) -> str:
-        """The widest group of tasks with a score of its own that the task is part of, else its family; else empty."""
-        given, at, found = self.of_results("group_subtasks"), self.task, ""
-        parts = [(name, of) for name, of in given.items() if isinstance(of, list)] if isinstance(given, dict) else []
-        above = {str(part): name for name, of in parts for part in of}
-        while at := above.pop(at, ""):
-            found = at if self.of_results("groups", at) else found
-        return sanitize(found or next((name for name in FAMILIES if _is_of(self.task, name)), ""))
-
-    @cached_property
-    def samples(self) -> list[_Sample]:
-        """The rows in their order."""
-        found = []
-        for where, fields in _records(self.file):
-            if fields.get("doc_id") is None:
-                raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            found.append(_Sample(_without_texts(fields), where, _group(fields.get("doc"), self.field)))
-        lacking = [sample for sample in found if sample.group is None]
-        if lacking and (self.group or found[0].group is not None):
-            what = f"the document has no {sanitize(self.field, 60)}, by which rows are grouped"
-            raise UserError(f"{lacking[0].where}: {what}; give files whose documents all have it, or another --group")
-        return self._with_filters(found)
-
-    def _with_filters(self, samples: list[_Sample]) -> list[_Sample]:
-        """Name the filters where samples don't, as before 0.4.6: a row's n-th sample is that of the n-th filter."""
-        results = self.of_results("results", self.task)
-        keys = [key.partition(",") for key in results if "," in key] if isinstance(results, dict) else []
-        names = list(dict.fromkeys(name for metric, _, name in keys if not metric.endswith("_stderr")))
-        count: Counter[str] = Counter()
-        named = []
-        for sample in samples:
-            nth = count[sample.row]
-            count[sample.row] += 1
-            named.append(replace(sample, fields={**sample.fields, "filter": names[nth % len(names)] if names else ""}))
-        unnamed = all("filter" not in sample.fields for sample in samples)
-        return named if unnamed and names and set(count.values()) == {len(names)} else samples
-
-    def through(self, chosen: str) -> list[_Sample]:
-        """Return the rows through one filter."""
-        return [sample for sample in self.samples if sample.filter == chosen]
-
-    def reported(self, metric: str, chosen: str) -> float | None:
-        """Return the figure of the results file for a metric through a filter; None where it has none."""
-        for key in (f"{metric},{chosen}", metric):
-            value = self.of_results("results", self.task, key)
-            if _is_number(value):
-                return float(value)
-        return None
-
-    def better(self, metric: str) -> Literal["higher", "lower"]:
-        """Return a metric's direction; a UserError where it isn't known."""
-        listed = self.of_results("configs", self.task, "metric_list")
-        listed = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        stated = [one.get("higher_is_better") for one in listed if one.get("metric") == metric]
-        known = (self.of_results("higher_is_better", self.task, metric), *stated, True if metric in HIGHER else None)
-        for value in known:
-            if isinstance(value, bool):
-                return "higher" if value else "lower"
-        raise UserError(
-            f"{self.file}: the results file beside it doesn't say whether more {metric} is better; choose another "
-            f"metric of {self.task} with --metric"
-        )
-
-
-def _is_of(task: str, name: str) -> bool:
-    """Return whether a task is the one of a name, or a part of it."""
-    return task == name or task.startswith(f"{name}_")
-
-
-def _group(document: Any, field: str) -> str | None:
-    """Return a document's value of a field, as text; None where it has none."""
-    for key in field.split("."):
-        document = document.get(key) if isinstance(document, dict) else None
-    if document is None:
-        return None
-    text = str(document) if isinstance(document, str | int) else json.dumps(document, sort_keys=True)
-    return text if len(text) <= LONGEST else hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a number, or true or false as some metrics are."""
-    return isinstance(value, bool | int | float)
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*.jsonl") if path.is_file() and _named(path) is not None)
-
-
-def _named(path: Path) -> tuple[str, str, Path | None] | None:
-    """Return task, date and results file of a file of samples; None if its name is of none."""
-    if found := NEWEST.fullmatch(path.name):
-        beside = (file for file in path.parent.iterdir() if file.name.endswith(f"_{found['date']}.json"))
-        return found["task"], found["date"], next(iter(sorted(beside)), None)
-    results = path.with_name(OLD_RESULTS)
-    if not results.is_file():
-        return None
-    configs = _json(results).get("configs")
-    tasks = [task for task in configs if path.stem.endswith(f"_{task}")] if isinstance(configs, dict) else []
-    return (max(tasks, key=len), "", results) if tasks else None
-
-
-def _has_samples(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(HEAD)
-    except OSError:
-        return False
-    first = head.lstrip(b"[ \r\n").split(b"\n" if head.lstrip()[:1] != b"[" else b"\0", 1)[0]
-    return b'"doc_id"' in first and b'"resps"' in first
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} isn't JSON ({error}); it may be cut off") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{file} is no results file of lm-evaluation-harness: it holds no object")
-    return data
-
-
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield place and fields of each sample of a file: a line each, or one list."""
-    try:
-        with file.open(encoding="utf-8", newline="\n") as stream:
-            if stream.read(1) == "[":
-                stream.seek(0)
-                found = ((f"{file}, item {n}", one) for n, one in enumerate(_parsed(file, stream.read()), 1))
-            else:
-                stream.seek(0)
-                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
-                found = ((where, _parsed(where, line)) for where, line in lines)
-            for where, fields in found:
-                if not isinstance(fields, dict):
-                    raise UserError(f"{where}: a sample must be an object")
-                yield where, fields
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} isn't text in UTF-8; log the samples again") from None
-
-
-def _without_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample without its texts, and with its document's hash, also of versions that log none."""
-    known = fields.get("doc_hash")
-    if not isinstance(known, str):
-        document = json.dumps(fields.get("doc"), sort_keys=True)
-        known = hashlib.sha256(document.encode()).hexdigest()
-    return {key: value for key, value in fields.items() if key not in TEXTS} | {"doc_hash": known}
-
-
-def _parsed(where: object, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} isn't JSON ({error}); the file may be cut off") from None
-
-
-def _logs(path: Path, group: str | None) -> list[_Log]:
-    results: dict[Path, dict[str, Any]] = {}
-    found = []
-    for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
-        named = _named(file)
-        if named is None and path.is_dir():
-            continue
-        task, date, beside = named or (file.stem, "", None)
-        if beside is not None and beside not in results:
-            results[beside] = _json(beside)
-        found.append(_Log(file, task, date, results[beside] if beside is not None else {}, group))
-    return found
-
-
-def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) -> Iterator[InputScores]:
+def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> Iterator[InputScores]:
     """Yield what a task's rows give by one metric through one filter; nothing where it hasn't the one asked for.
 
     Filters read the same answers, so a task counts once: through the first filter that has the metric, of those that
@@ -412,7 +109,7 @@ def _of_task(path: Path, task: str, logs: Sequence[_Log], metric: str | None) ->
     yield replace(made, source=source_of(SOURCE, path, len(used)), block=block)
 
 
-def _metrics(logs: Iterable[_Log]) -> dict[str, list[str]]:
+def _metrics(logs: Iterable[Log]) -> dict[str, list[str]]:
     """Return filter -> metrics of rows through it whose values are numbers."""
     found: dict[str, dict[str, None]] = {}
     for log in logs:
@@ -425,7 +122,7 @@ def _numbers(fields: Mapping[str, Any]) -> list[str]:
     """Return the metrics of a sample whose values are numbers."""
     listed = fields.get("metrics")
     names = listed if isinstance(listed, list) else [key for key in fields if key not in NO_METRICS]
-    return [name for name in names if isinstance(name, str) and _is_number(fields.get(name))]
+    return [name for name in names if isinstance(name, str) and is_number(fields.get(name))]
 
 
 def _label(metric: str, chosen: str) -> str:
@@ -445,15 +142,15 @@ def _chosen(there: Sequence[str], chosen: str, metric: str | None) -> str | None
     return name if name in there and through in {"", chosen} else None
 
 
-def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
+def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
     """Return each model's newest samples, by seed of the examples, and remarks on the others and on settings.
 
     Runs of a model in the same way but for that seed are its seeds.
     """
-    by_model: dict[str, list[_Log]] = {}
+    by_model: dict[str, list[Log]] = {}
     for log in sorted(logs, key=lambda log: log.date):
         by_model.setdefault(log.system, []).append(log)
-    used, remarks = list[_Log](), list[str]()
+    used, remarks = list[Log](), list[str]()
     for system, of in by_model.items():
         new = of[-1]
         kept = {log.seed: log for log in of if log.settings == new.settings}
@@ -476,7 +173,7 @@ def _newest(task: str, logs: Sequence[_Log]) -> tuple[list[_Log], list[str]]:
     return used, remarks
 
 
-def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, remarks: Iterable[str]) -> InputScores:
+def _measured(dataset: str, logs: Sequence[Log], chosen: str, metric: str, remarks: Iterable[str]) -> InputScores:
     import pandas as pd
 
     better = {log.better(metric): log for log in logs}
@@ -498,7 +195,7 @@ def _measured(dataset: str, logs: Sequence[_Log], chosen: str, metric: str, rema
     )
 
 
-def _checked(log: _Log, chosen: str, metric: str) -> Iterator[str]:
+def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:
     """Yield what rows and results file disagree on."""
     samples = log.through(chosen)
     if not log.results:
@@ -512,8 +209,8 @@ def _checked(log: _Log, chosen: str, metric: str) -> Iterator[str]:
             "which is no mean of these rows; what is compared is the mean."
         )
     counted = log.of_results("n-samples", log.task, "effective")
-    if _is_number(counted) and counted != len({sample.row for sample in samples}):
+    if is_number(counted) and counted != len({sample.row for sample in samples}):
         yield f"{log.system}: {len(samples)} rows are logged on {log.task}, and the results file counts {counted}."
     whole = log.of_results("n-samples", log.task, "original")
-    if _is_number(whole) and _is_number(counted) and counted < whole:
+    if is_number(whole) and is_number(counted) and counted < whole:
         yield f"{log.system} was evaluated on {counted} of {log.task}'s {whole} rows."

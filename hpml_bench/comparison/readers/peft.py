@@ -13,7 +13,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.comparison.inputs import COUNT, DATASET, HOST, SCORE, SEED, SYSTEM, WHERE, InputScores, source_of
+from hpml_bench.comparison.inputs import (
+    COUNT,
+    DATASET,
+    HOST,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+    head_of,
+    json_object,
+    source_of,
+)
 from hpml_bench.records.files import MAX_RECORD_BYTES
 from hpml_bench.report.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
 from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
@@ -118,27 +130,18 @@ def _files(path: Path) -> list[Path]:
 
 
 def _looks_like_one(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(HEAD)
-    except OSError:
-        return False
+    head = head_of(file, HEAD)
     return any(f'"{name}"'.encode() in head for name in SECTIONS)
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > MAX_RECORD_BYTES:
-            raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
-        data = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
+    if file.stat().st_size > MAX_RECORD_BYTES:
+        raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
+    data = json_object(file)
     for name in SECTIONS[:2]:
-        if not isinstance(data, dict) or not isinstance(data.get(name), dict):
+        if not isinstance(data.get(name), dict):
             raise UserError(f"{file} has no {name}, so it is no result file of {SOURCE}; take it out of the folder")
-    return dict(data)
+    return data
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,8 @@ def _remarks(results: Results) -> Iterator[str]:
         runs = f"{len(group.records)} run{'s' if group.records[1:] else ''}"
         yield f"{results.suite}: {runs} set apart, {sanitize(group.reason, 400)}."
     yield from (f"{results.suite}: {sanitize(problem, 400)}." for problem in left.problems)
+    if results.unchecked:
+        yield f"{results.suite}: scores of rows are as recorded, not computed anew: {results.unchecked}."
     if results.not_largest:
         yield f"{results.suite}: the largest difference of a row that it declares isn't used: {results.not_largest}."
     if results.never_run:

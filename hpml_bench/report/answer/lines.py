@@ -15,6 +15,8 @@ VERDICT = 24
 GAP = "  "
 LONGEST_NAME = 40
 """Characters of a method's name; a longer one is cut, on a narrow terminal one of more than a third of its width."""
+MOST = 24
+"""Rows of a table in a terminal; of more the best are shown, a line each, above the sentences."""
 SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 
 
@@ -23,19 +25,24 @@ def lines(answer: PageSummary, width: int) -> list[str]:
     width = max(NARROWEST, width)
     said = (words.banner(answer), words.headline(answer), ", ".join(words.setup_line(answer)))
     found = [line for text in said for line in textwrap.wrap(text, width)]
-    return [*found, "", *_table(answer, width)] if answer.methods else found
+    if (left := len(answer.methods) - MOST) <= 0:
+        return [*found, "", *_table(answer, width)] if answer.methods else found
+    last = [line for text in (said[0], said[2], said[1]) for line in textwrap.wrap(text, width)]
+    return [*_table(answer, width), f"... and {terms.count_of(left, answer.noun)} more, on the page", "", *last]
 
 
 def _table(answer: PageSummary, width: int) -> Iterator[str]:
-    """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself."""
+    """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself, of a few methods."""
     columns = _columns(answer, min(LONGEST_NAME, width // 3))
     while len(columns) > 2 and width - _taken(columns) < VERDICT:
         columns.pop()
-    last, rows = _taken(columns), len(answer.methods) + 1
+    last, rows = _taken(columns), min(len(answer.methods), MOST) + 1
+    most = None if len(answer.methods) <= MOST else 1
     said = ["verdict", *(words.verdict(answer, method.name).in_full for method in answer.methods)]
     for row in range(rows):
         cells = [_pad(column, row, left=at == 0) for at, column in enumerate(columns)]
-        first, *more = textwrap.wrap(said[row], max(1, width - last)) or [""]
+        wrapped = textwrap.wrap(said[row], max(9, width - last), max_lines=most, placeholder=" ...")
+        first, *more = wrapped or [""]
         yield (GAP.join(cells) + GAP + first).rstrip()
         yield from (" " * last + line for line in more)
 

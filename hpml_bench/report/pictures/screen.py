@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from hpml_bench.plugins.picture import Axis as Scale
 from hpml_bench.plugins.picture import Mark, Picture
 from hpml_bench.report.answer import terms, words
@@ -20,6 +22,8 @@ from hpml_bench.report.tables import capitalized
 
 LOG_FROM: Final = 25.0
 """Largest cost over least from which an axis is logarithmic."""
+CROWDED: Final = 0.2
+"""Part of a linear axis in which half of many costs crowd, so that it is logarithmic too."""
 
 
 class CostPicture(NamedTuple):
@@ -84,14 +88,16 @@ def _number(answer: PageSummary, name: str, end: str = "") -> str:
 
 
 def _costs(answer: PageSummary, cost: Axis, values: Sequence[float]) -> Scale:
-    log = min(values) > 0 and max(values) / min(values) >= LOG_FROM
+    low, high = min(values), max(values)
+    crowded = len(values) > MANY and float(np.median(values)) - low < CROWDED * (high - low)
+    log = low > 0 and (high / low >= LOG_FROM or crowded)
 
     def text(value: float) -> str:
         """Return a round cost without decimals that are zeros."""
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", terms.cost_text(answer, cost.id, value))
 
     title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
-    share, above = 0.12 if log else 0.14, min(values) > 0
+    share, above = 0.12 if log else 0.14, low > 0
     return axes.axis(
         title, values, share=share, log=log, from_zero=above, text=text if log else None, good="← cheaper", key=cost.key
     )

@@ -171,6 +171,11 @@ class MeasuredRuns(ComparedRuns):
         """
         return self.score_range * self.row_weight
 
+    @property
+    def unchecked(self) -> str:
+        """Why scores of rows are those that the runs recorded, as a clause; empty where they were computed anew."""
+        return next((own.unchecked for own in self.selection.stored.values() if own.unchecked), "")
+
     @cached_property
     def not_largest(self) -> str:
         """Why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
