@@ -154,6 +154,7 @@ def column_named(column: Column, names: list[str], where: str, what: str = "") -
     """Return a column by its name, or by its position from 1; `what` is the word for it in errors, such as `text`."""
     if column in names:
         return str(column)
+    column = int(column) if isinstance(column, str) and column.isdecimal() else column  # of a command line
     if isinstance(column, int) and 1 <= column <= len(names):
         return names[column - 1]
     raise UserError(

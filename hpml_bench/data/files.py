@@ -190,6 +190,8 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
         raise
     except Exception as error:
         raise disk_error(error) or _unreadable(file, error.__cause__ or error, form) from None
+    if suffix in TEXT:
+        rows = rows.filter(lambda row: bool(row["text"].strip()))
     return rows, layout
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpml_bench.suite.yaml import parse
@@ -38,6 +38,20 @@ class Entry:
     """Paragraphs of the comment."""
     chosen: bool = True
     """False: an alternative, written as a comment."""
+
+
+def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """Return entries with the values that are given in their places, and at the end those that have none."""
+    left, found = dict(given), list[Entry]()
+    for entry in entries:
+        value = left.pop(entry.key, entry)
+        if value is entry:
+            found.append(entry)
+        elif isinstance(value, Mapping) and isinstance(entry.value, tuple):
+            found.append(replace(entry, value=overridden(entry.value, value)))
+        else:
+            found.append(Entry(entry.key, value, ("as given",)))
+    return (*found, *(Entry(key, value, ("as given",)) for key, value in left.items()))
 
 
 def written(entries: Iterable[Entry], indent: int = 0) -> str:

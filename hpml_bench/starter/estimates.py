@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
-from hpml_bench.starter.entries import Entry
+from hpml_bench.starter.entries import Entry, overridden
 from hpml_bench.starter.kinds import View
 from hpml_bench.starter.model import Model
 from hpml_bench.starter.rates import FEW, Published, Recipe
@@ -33,6 +35,8 @@ STARTING = 6.0
 """Seconds of a run beside its steps: start of the ranks, loading, writing."""
 EVALUATIONS = 5
 """Evaluations on the validation rows."""
+DIFFER = 0.1
+"""Share of the test rows that one of two methods alone gets right, where it is told what rows can show."""
 DROPPED = "full"
 """The method that is left out where it doesn't fit: it needs by far the most."""
 
@@ -48,8 +52,8 @@ class Budget:
     """Rows of a rank's share of the batch."""
 
 
-def choose_budget(view: View, task: Task, recipe: Recipe) -> Budget:
-    """Return the recipe's budget, less where rows are few, or are more than a comparison needs."""
+def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
+    """Return the recipe's budget, less where rows are few, or are more than a comparison needs; or what is given."""
     answers = task.decoding is not None
     rows = int(len(view.loaded.train) / view.data.share_of("train"))
     tests = int(len(view.loaded.test) / view.data.share_of("test"))
@@ -70,7 +74,22 @@ def choose_budget(view: View, task: Task, recipe: Recipe) -> Budget:
         Entry("epochs", epochs, (why if not few else f"there are only {left:,} rows: {why}",)),
         Entry("global_batch", batch, (recipe.batch_why if batch == recipe.batch else smaller,)),
     )  # fmt: skip
-    return Budget(entries, recipe.methods, batch // ranks)
+    kept = [entry for entry in entries if entry.key != "epochs" or "steps" not in given]
+    known = {"steps", *(entry.key for entry in entries)}
+    chosen = overridden(kept, {key: value for key, value in given.items() if key in known})
+    return Budget(chosen, recipe.methods, max(1, int(given.get("global_batch", batch)) // ranks))
+
+
+def least_difference(task: Task, rows: int) -> str:
+    """Return what so many test rows leave open between two methods, as a sentence; empty for scores of other kinds."""
+    if not task.binary or rows < statistics.LEAST_ROWS:
+        return ""
+    evidence = statistics.OverRows(rows, 0.0, math.sqrt(DIFFER), opposed=int(rows * DIFFER / 2))
+    points = 100 * statistics.detectable(evidence, rows)
+    return (
+        f"Of two methods that differ in one answer of ten, {rows:,} test rows show a difference of {points:.2g} points "
+        "or more, whatever the number of seeds; hpml-bench plan says more after a few runs."
+    )
 
 
 def _samples(key: str, rows: int, most: int, view: View, reason: str) -> Entry:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.data.columns import short
+from hpml_bench.data.columns import short, some
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
@@ -52,6 +52,8 @@ MOST_NEW = 256
 """Most tokens generated for an answer."""
 END = 50
 """Characters shown of a prompt's end."""
+FREQUENT, FEW_OF_CLASS = 0.8, 10
+"""Share of rows from which on a class is so frequent that accuracy hides the others; rows below which one is rare."""
 MOST_NAMES = 60
 """Most names that are written out."""
 
@@ -140,6 +142,8 @@ class Kind(NamedTuple):
     """Returns the data set's options on names of labels; none where rows have none."""
     facts: Callable[[View], tuple[str, ...]] = lambda _: ()
     """Returns sentences on what is learnt."""
+    cautions: Callable[[View], tuple[str, ...]] = lambda _: ()
+    """Returns sentences on what makes scores hard to read."""
 
 
 def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
@@ -198,6 +202,24 @@ def _class_names(view: View) -> tuple[Entry, ...]:
         )
     most = ", ".join(f"{short(names[label])}: {count:,}" for label, count in counts.most_common(12))
     return label_names(view, f"training rows of each: {most}")
+
+
+def _rare_classes(view: View) -> tuple[str, ...]:
+    """Return a caution where one class is nearly all rows, and one where classes have too few rows to be learnt."""
+    names, counts = view.loaded.label_names, Counter(view.loaded.train["label"])
+    (most, count), total = counts.most_common(1)[0], sum(counts.values())
+    rare = [f"{short(names[label])} ({number:,})" for label, number in counts.most_common() if number < FEW_OF_CLASS]
+    found = []
+    if count > FREQUENT * total:
+        found.append(
+            f"{_percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
+            f"it has about that accuracy, so compare macro-F1 too, which the report has beside it."
+        )
+    if rare:
+        found.append(
+            f"Classes with fewer than {FEW_OF_CLASS} training rows, too few to learn or test: {some(rare, 12)}."
+        )
+    return tuple(found)
 
 
 def _spread(view: View) -> tuple[str, ...]:
@@ -325,7 +347,7 @@ def _new_tokens(lengths: Lengths) -> Entry:
 
 
 KINDS: Mapping[Target, Kind] = {
-    "class": Kind("sequence_classification", _head_options, names=_class_names),
+    "class": Kind("sequence_classification", _head_options, names=_class_names, cautions=_rare_classes),
     "number": Kind("regression", _head_options, facts=_spread),
     "tags": Kind("token_classification", names=_tag_names),
     "answer": Kind(TASK, _answer_options),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from hpml_bench.data.conversations import Shape
@@ -12,8 +13,17 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import make_loader
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, generation_ends, load_tokenizer
-from hpml_bench.starter.entries import Entry, Rate, comment, written
-from hpml_bench.starter.estimates import SEEDS, Budget, Memory, choose_budget, predict_memory, time_in_words, work_of
+from hpml_bench.starter.entries import Entry, Rate, comment, overridden, written
+from hpml_bench.starter.estimates import (
+    SEEDS,
+    Budget,
+    Memory,
+    choose_budget,
+    least_difference,
+    predict_memory,
+    time_in_words,
+    work_of,
+)
 from hpml_bench.starter.kinds import (
     KINDS,
     MOST_TOKENS,
@@ -62,6 +72,8 @@ class SuiteDraft:
     memory: Memory
     file: str
     """Name of the suite file."""
+    given: Mapping[str, Any]
+    """Settings that were given."""
 
     @property
     def compared(self) -> tuple[Published, ...]:
@@ -74,10 +86,14 @@ class Starter:
     """A suite file, and what its reader should know first."""
 
     text: str
+    facts: tuple[str, ...]
+    """What is learnt from which rows, and what it takes."""
     warnings: tuple[str, ...]
 
 
-def starter_suite(model: str, data: Sequence[str], file: str = "FILE") -> Starter:
+def starter_suite(
+    model: str, data: Sequence[str], file: str = "FILE", given: Mapping[str, Any] = MappingProxyType({})
+) -> Starter:
     """Return a suite that compares methods on this model and these rows, with the reason for each choice.
 
     Model and rows are prepared as `run-all` prepares them, of a large file the first rows.
@@ -86,6 +102,7 @@ def starter_suite(model: str, data: Sequence[str], file: str = "FILE") -> Starte
         model: a source as suites write it, a folder, a .gguf file, or OWNER/NAME of the hub.
         data: files, or one repository of a data set.
         file: name of the suite file in the commands that its comments give.
+        given: settings that are not chosen here, nested.
 
     Raises:
         UserError: either can't be read, or nothing can be learnt from the rows by this model.
@@ -93,13 +110,16 @@ def starter_suite(model: str, data: Sequence[str], file: str = "FILE") -> Starte
     """
     silence()
     looked_model = look_at_model(model)
-    rows = look_at_rows(data)
+    if isinstance(given.get("task"), str):
+        given = {**given, "task": {"name": given["task"]}}
+    options, task = given.get("dataset", {}).get("options", {}), given.get("task", {})
+    rows = look_at_rows(data, options, task.get("name"))
     learnt = find_target(rows, looked_model)
     with rows.named_in_errors():
-        return _drafted(looked_model, rows, learnt, file)
+        return _drafted(looked_model, rows, learnt, file, given)
 
 
-def _drafted(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
+def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping[str, Any]) -> Starter:
     if (count := len(data.train)) < LEAST_ROWS:
         raise UserError(
             f"{data.where}: has {count} row{'s' * (count != 1)}, of which some have to be trained on, validated and "
@@ -107,69 +127,94 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str) -> Starter:
         )
     kind = KINDS[learnt.target]
     columns = _columns(learnt, data)
-    heads = {**data.heads, **as_values(columns)}
-    draft = _draft_settings(model, kind.task, {}, data, heads, epochs=1, global_batch=1, max_length=UNLIMITED)
+
+    def drafted(options: Mapping[str, Any], rows: Mapping[str, Any], **more: Any) -> Settings:
+        content = {
+            "backbone": model.source,
+            "task": {"name": kind.task, "options": dict(options)},
+            "dataset": {"name": data.dataset, "options": {**data.heads, **rows}},
+        }
+        if "steps" in given:
+            more.pop("epochs", None)
+        return Settings.model_validate(_merged(content | more, given))
+
+    draft = drafted({}, as_values(columns), epochs=1, global_batch=1, max_length=UNLIMITED)
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, UNLIMITED, model.vocabulary or None, model.source, ends=ends)
     view = View(model, data, learnt, loaded, encoder)
-    options = kind.options(view)
+    options = overridden(kind.options(view), given.get("task", {}).get("options", {}))
     names = kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
     lengths = measure(loaded.train, task, encoder)
     most = MOST_TOKENS[task.model_kind]
-    limit = choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
+    limit = given.get("max_length") or choose_limit(lengths, model.positions, most, cuts=task.cuts_texts)
     recipe = language_recipe if task.model_kind == "language_model" else encoder_recipe
-    budget = choose_budget(view, task, recipe(model.parameters))
+    budget = choose_budget(view, task, recipe(model.parameters), given)
     chosen = {**as_values(budget.entries), "max_length": limit}
     batch = chosen["global_batch"]
     if not data.whole:  # a head may have fewer rows than the suite takes of the whole
         chosen |= {"train_samples": None, "test_samples": None, "global_batch": 1}
-    looked = {**data.heads, **as_values(columns), **as_values(names)}
-    prepared = prepare(_draft_settings(model, kind.task, as_values(options), data, looked, **chosen))
-    fitted = _draft_settings(model, kind.task, as_values(options), data, looked, **chosen | {"global_batch": batch})
-    memory = predict_memory(fitted, budget.methods, file)
-    found = SuiteDraft(
-        view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file
+        given = {key: value for key, value in given.items() if key not in chosen}
+    looked = {**as_values(columns), **as_values(names)}
+    prepared = prepare(drafted(as_values(options), looked, **chosen))
+    memory = predict_memory(
+        drafted(as_values(options), looked, **chosen | {"global_batch": batch}), budget.methods, file
     )
-    return Starter(page(found), tuple(prepared.warnings))
+    found = SuiteDraft(
+        view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
+    )
+    return Starter(page(found), tuple(_facts(found)), prepared.warnings)
 
 
-def _draft_settings(
-    model: Model, task: str, task_options: dict[str, Any], data: Data, options: dict[str, Any], **more: Any
-) -> Settings:
-    content = {
-        "backbone": model.source,
-        "task": {"name": task, "options": task_options},
-        "dataset": {"name": data.dataset, "options": options},
-    }
-    return Settings.model_validate(content | more)
+def _merged(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings with the values that are given in their places."""
+    both = {key: _merged(content[key], value) for key, value in given.items() if _is_both(content.get(key), value)}
+    return {**content, **given, **both}
+
+
+def _is_both(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
     names = list(data.train.column_names)
     columns = learnt.columns
+    pair = None
     if isinstance(columns, Shape):
-        text = (columns.turns,) if columns.turns else columns.prompt or columns.text
-        label, read = columns.completion, columns.read
+        text, label = (columns.turns,) if columns.turns else columns.prompt or columns.text, columns.completion
     else:
-        text, label, read = columns.text, columns.label, (*columns.text, columns.label)
+        text, label, pair = columns.text, columns.label, columns.pair
 
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    rest = [name for name in names if name not in read]
-    left = f"not read: {', '.join(rest[:20])}" if rest else "no other column is left"
+    left = f"not read: {', '.join(learnt.unread[:20])}" if learnt.unread else "no other column is left"
     given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
     entries = [Entry("text", given, (f"{learnt.text}; {left}",))]
+    if pair is not None:
+        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair, found by its name",)))
     if label is not None:
         entries.append(Entry("label", as_given(label), (learnt.how,)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))
     return tuple(entries)
+
+
+def _facts(found: SuiteDraft) -> Iterator[str]:
+    """Yield what a reader should know before the runs, in sentences for the terminal."""
+    view, rows = found.view, _rows(found)
+    columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
+    yield f"{found.task.title} with {view.model}; {'; '.join(f'{name}: {value}' for name, value in columns.items())}"
+    yield (
+        f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test. "
+        f"{least_difference(found.task, rows['test'])}".rstrip()
+    )
+    yield from _cost(found)
+    yield from found.kind.cautions(view)
 
 
 def page(found: SuiteDraft) -> str:
@@ -179,7 +224,7 @@ def page(found: SuiteDraft) -> str:
         written([Entry("seeds", SEEDS, (
             "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide",
         ))]),
-        written([Entry("settings", tuple(_settings(found)))]),
+        written([Entry("settings", overridden(_settings(found), found.given))]),
         "".join(f"{line}\n" for line in comment(_on_methods(found))),
         written([Entry("methods", tuple(_method(method, found) for method in found.budget.methods))]),
     ]  # fmt: skip
@@ -196,23 +241,30 @@ def _head(found: SuiteDraft) -> str:
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
         f"Rows{part}: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
-        *_cost(found, rows),
+        *_cost(found),
     ]
     return "".join(f"{line}\n" for line in comment(paragraphs))
 
 
-def _cost(found: SuiteDraft, rows: dict[str, int]) -> Iterator[str]:
-    budget, view, lengths = found.budget, found.view, found.lengths
-    chosen = as_values(budget.entries)
-    rows = {
-        split: chosen[f"{split}_samples"] or int(count / view.data.share_of(split)) for split, count in rows.items()
+def _rows(found: SuiteDraft) -> dict[str, int]:
+    """Return the rows of each split in a run."""
+    chosen, data = as_values(found.budget.entries), found.view.data
+    return {
+        split: chosen[f"{split}_samples"] or int(count / data.share_of(split))
+        for split, count in found.prepared.rows.items()
+        if f"{split}_samples" in chosen
     }
+
+
+def _cost(found: SuiteDraft) -> Iterator[str]:
+    lengths, rows, chosen = found.lengths, _rows(found), as_values(found.budget.entries)
     mean = float(lengths.tokens.clip(max=found.limit).mean())
     answers = found.task.decoding is not None
     new = as_values(found.options).get("max_new_tokens", 0) if answers else 0
-    work = work_of(rows, mean, chosen["epochs"], new, rows["test"] + rows["validation"] if answers else 0)
-    batch = int(budget.micro_batch * mean)
-    yield time_in_words(view.model, found.compared, work, batch, SEEDS)
+    epochs = chosen["epochs"] if "epochs" in chosen else chosen["steps"] * chosen["global_batch"] / rows["train"]
+    work = work_of(rows, mean, epochs, new, rows["test"] + rows["validation"] if answers else 0)
+    batch = int(found.budget.micro_batch * mean)
+    yield time_in_words(found.view.model, found.compared, work, batch, SEEDS)
     yield found.memory.sentence
 
 

@@ -184,6 +184,17 @@ def _anchored(uri: str, folder: Path) -> str:
         raise UserError(f"{uri[:200]!r} is not a path: {error}") from None
 
 
+def settings_of(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the settings that `KEY=VALUE` give, nested; a UserError where one is of something else."""
+    content: dict[str, Any] = {"settings": {}}
+    for override in overrides:
+        _apply(content, override, Path("the suite"))
+    if other := set(content) - {"settings"}:
+        raise UserError(f"--set {other.pop()}: is no setting; change it in the suite that is written")
+    settings: dict[str, Any] = content["settings"]
+    return settings
+
+
 def _apply(content: dict[str, Any], override: str, path: Path) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import click
+
+from hpml_bench.cli.options import names, overrides
+
+OPTION = re.compile(r"\bdataset\.options\.(\w+)")
+OPTIONS = ("text", "text_pair", "label", "label_names", "group", "sep", "encoding")
+"""Options of data sets that are options of the command."""
+
+
+def _as_option(found: re.Match[str]) -> str:
+    """Return how the command is given an option of a data set."""
+    return f"--{found[1].replace('_', '-')}" if found[1] in OPTIONS else f"--set dataset.options.{found[1]}="
 
 
 @click.command()
@@ -16,23 +29,52 @@ import click
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Suite file; standard output if not given."
 )
-def init(model: str, data: tuple[str, ...], files: tuple[str, ...], out: Path | None) -> None:
+@click.option(
+    "--task", metavar="NAME", help="What is learnt (hpml-bench list tasks); found by the columns if not given."
+)
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of the text or prompt, by name or position from 1. Repeatable: several are joined.",
+)
+@click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair.")
+@click.option("--label", metavar="COLUMN", help="Column of the class, number, tags or answer.")
+@click.option("--label-names", metavar="A,B", callback=lambda _ctx, _param, given: given and names(given),
+              help="Names of the classes or tags, in the order of the labels.")  # fmt: skip
+@click.option("--group", metavar="COLUMN", help="Column that says which rows belong together.")
+@click.option("--sep", metavar="C", help="Separator of the cells of a csv file.")
+@click.option("--encoding", metavar="NAME", help="Encoding of the file, such as latin-1.")
+@overrides("Set any other setting, as in --set epochs=2 or --set dataset.options.quote=''. Repeatable.")
+def init(
+    model: str, data: tuple[str, ...], files: tuple[str, ...], out: Path | None, task: str | None,
+    overrides: tuple[str, ...], **columns: Any,
+) -> None:  # fmt: skip
     """Look at a model and rows, and write a suite for run-all in which each choice has its reason."""
     from hpml_bench.records.files import write_atomically
     from hpml_bench.system import environment
 
     environment.set_process_environment()  # before libraries with bars are imported
     from hpml_bench.starter.start import starter_suite
+    from hpml_bench.suite.suite import settings_of
     from hpml_bench.sweep.tune import check_target
     from hpml_bench.system import disk
+    from hpml_bench.system.errors import UserError
     from hpml_bench.system.text import for_terminal
 
     if out is not None:
         check_target(out, "--out", fresh=True)
+    given = settings_of((*overrides, *([f"task.name={task}"] if task else [])))
+    named = {key: value for key, value in columns.items() if value not in (None, ())}
+    if named:
+        given.setdefault("dataset", {}).setdefault("options", {}).update(named)
     click.echo("looking at the model and the rows ...", err=True)
-    suite = starter_suite(model, (*data, *files), "FILE" if out is None else str(out))
-    for warning in suite.warnings:
-        click.echo(for_terminal(warning), err=True)
+    try:
+        suite = starter_suite(model, (*data, *files), "FILE" if out is None else str(out), given)
+    except UserError as error:
+        raise UserError(OPTION.sub(_as_option, str(error))) from None
+    for line in (*suite.facts, *suite.warnings):
+        click.echo(for_terminal(line), err=True)
     if out is None:
         click.echo(suite.text, nl=False)
         return

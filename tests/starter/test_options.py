@@ -1,0 +1,220 @@
+"""`hpml-bench init` with choices of the user's own, and files that need none; what the terminal says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers import starters
+from hpml_bench.cli import main
+from hpml_bench.statistics import OverRows, detectable
+from hpml_bench.suite.suite import load_suite
+
+pytestmark = pytest.mark.usefixtures("without_estimates")
+TEXTS = starters.texts(60)
+LABELS = [("ham", "spam")[row % 2] for row in range(60)]
+WORDS = [text.split() for text in TEXTS]
+TAGS = [["O" if len(word) < 5 else "B-X" for word in words] for words in WORDS]
+
+
+def csv(header: str, *columns: Any, sep: str = ",") -> str:
+    """Return a file of these columns."""
+    return "".join(f"{sep.join(map(str, row))}\n" for row in ([header], *zip(*columns, strict=True)))
+
+
+def lines(**columns: Any) -> str:
+    return "".join(
+        f"{json.dumps(dict(zip(columns, row, strict=True)))}\n" for row in zip(*columns.values(), strict=True)
+    )
+
+
+KAGGLE = "Sentence #,Word,POS,Tag\n" + "".join(
+    f"{f'Sentence: {number}' if not place else ''},{word},NN,{tag}\n"
+    for number, (words, tags) in enumerate(zip(WORDS, TAGS, strict=True))
+    for place, (word, tag) in enumerate(zip(words, tags, strict=True))
+)
+CONLL = "\n".join(
+    "".join(f"{word} NN {tag}\n" for word, tag in zip(*of, strict=True)) for of in zip(WORDS, TAGS, strict=True)
+)
+SPLITS = [("train", "train", "valid", "test")[row % 4] for row in range(60)]
+
+
+class Case(NamedTuple):
+    """A file, the words of the command, and what is written for it."""
+
+    content: str
+    task: str
+    options: dict[str, Any]
+    """Options of the data set beside the file."""
+    words: tuple[str, ...] = ()
+    suffix: str = ".csv"
+    said: str = ""
+    """What the terminal says."""
+    model: str = "bert"
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+
+CASES = {
+    "the spam collection": Case(
+        csv("v1,v2,,,", LABELS, [f"caf\xe9 {text}" for text in TEXTS], [""] * 60, ["x", *[""] * 59], [""] * 60),
+        "sequence_classification", {"text": "v2", "label": "v1", "encoding": "latin-1"}, ("--encoding", "latin-1"),
+        said=r"columns: text: v2; label: v1; columns not read: Unnamed: 2, Unnamed: 3, Unnamed: 4",
+    ),
+    "quotes that are part of texts": Case(
+        csv("text\tlabel", [f'"{text}' for text in TEXTS], LABELS, sep="\t"), "sequence_classification",
+        {"text": "text", "label": "label", "quote": ""}, ("--set", "dataset.options.quote=''"), ".tsv",
+    ),
+    "tabs in a csv file": Case(
+        csv("text\tlabel", TEXTS, LABELS, sep="\t"), "sequence_classification", {"text": "text", "label": "label"}
+    ),
+    "semicolons beside commas of texts": Case(
+        csv("text;label", [f"the bank, {text}" for text in TEXTS], LABELS, sep=";"), "sequence_classification",
+        {"text": "text", "label": "label"},
+    ),
+    "a separator and columns by position": Case(
+        csv("1~2", [f"the match {text}" for text in TEXTS], LABELS, sep="~"), "sequence_classification",
+        {"header": False, "text": ["1"], "label": "2", "sep": "~"}, ("--sep", "~", "--text", "1", "--label", "2"),
+    ),
+    "tags that are numbers": Case(
+        lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in tags] for tags in TAGS]), "token_classification",
+        {"text": "tokens", "label": "ner_tags", "label_names": ["O", "B-X"]}, ("--label-names", "O,B-X"), ".jsonl",
+    ),
+    "lists of words and tags by other names": Case(
+        lines(id=range(60), said=WORDS, marks=TAGS), "token_classification", {"text": "said", "label": "marks"},
+        suffix=".jsonl", said="columns not read: id",
+    ),
+    "words a line": Case(CONLL, "token_classification", {"text": "words", "label": "tags"}, suffix=".conll"),
+    "words a line in a file of text": Case(
+        CONLL, "token_classification", {"text": "words", "label": "tags"}, suffix=".txt"
+    ),
+    "words a row": Case(KAGGLE, "token_classification", {"text": "Word", "label": "Tag"}),
+    "words a row, for a class": Case(
+        KAGGLE, "sequence_classification", {"text": ["Word"], "label": "Tag"},
+        ("--task", "sequence_classification", "--text", "Word", "--label", "Tag"),
+    ),
+    "prompts and answers by other names": Case(
+        csv("user_query,bot_reply", TEXTS, reversed(TEXTS)), "causal_lm", {"text": "user_query", "label": "bot_reply"},
+        model="llama",
+    ),
+    "prompts and answers among others": Case(
+        csv("said,wanted,why", TEXTS, reversed(TEXTS), TEXTS), "causal_lm", {"text": ["said"], "label": "wanted"},
+        ("--task", "causal_lm", "--text", "said", "--label", "wanted"), model="llama", said="columns not read: why",
+    ),
+    "turns by another name": Case(
+        lines(chat_log=[[{"role": "user", "content": t}, {"role": "assistant", "content": "bank"}] for t in TEXTS]),
+        "causal_lm", {"text": "chat_log"}, suffix=".jsonl", model="llama",
+    ),
+    "plain lines": Case("\n\n".join(TEXTS), "causal_lm", {"text": "text"}, suffix=".txt", model="llama"),
+    "rows under a key": Case(
+        json.dumps({"version": 1, "data": [{"text": t, "label": k} for t, k in zip(TEXTS, LABELS, strict=True)]}),
+        "sequence_classification", {"text": "text", "label": "label"}, suffix=".json",
+    ),
+    "a pair": Case(
+        csv("id,sentence1,sentence2,score", range(60), TEXTS, reversed(TEXTS), [row / 7 for row in range(60)]),
+        "regression", {"text": "sentence1", "text_pair": "sentence2", "label": "score"},
+        said="text: sentence1; paired with: sentence2; label: score; columns not read: id",
+    ),
+    "a pair that is given": Case(
+        csv("claim,source,verdict", TEXTS, reversed(TEXTS), LABELS), "sequence_classification",
+        {"text": ["claim"], "text_pair": "source", "label": "verdict"}, ("--text", "claim", "--text-pair", "source"),
+    ),
+    "splits in a column": Case(
+        csv("text,label,split", TEXTS, LABELS, SPLITS), "sequence_classification",
+        {"text": "text", "label": "label", "split": "split"}, said="rows: 30 to train on, 15 for .*, 15 to test",
+    ),
+    "everything given": Case(
+        csv("a,b,kind,book", TEXTS, TEXTS, LABELS, [row // 3 for row in range(60)]), "sequence_classification",
+        {"text": ["a", "b"], "label": "kind", "group": "book", "label_names": ["ham", "spam"], "separator": " | "},
+        ("--text", "a", "--text", "b", "--label", "kind", "--group", "book", "--set", "epochs=2", "--set",
+         "max_length=16", "--set", "task.options.pooling=first", "--set", "dataset.options.separator=' | '", "--set",
+         "data_seed=3"),
+        settings={"epochs": 2, "max_length": 16, "data_seed": 3},
+    ),
+    "steps": Case(
+        csv("text,label", TEXTS, LABELS), "sequence_classification", {"text": "text", "label": "label"},
+        ("--set", "steps=7"), settings={"steps": 7, "epochs": None},
+    ),
+}  # fmt: skip
+
+
+def init(model: Path, file: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["init", "--model", str(model), "--data", str(file), *words])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_suite_says_what_is_given_or_found(name: str, bert: Path, llama: Path, tmp_path: Path) -> None:
+    """The suite loads, with the task and the columns; the terminal names the columns that are not read."""
+    case = CASES[name]
+    file = tmp_path / f"rows{case.suffix}"
+    file.write_text(case.content, encoding="latin-1" if "latin-1" in case.words else "utf-8")
+    made = tmp_path / "made.yaml"
+    result = init(bert if case.model == "bert" else llama, file, *case.words, "--out", str(made))
+    assert result.exit_code == 0, result.output
+    found = load_suite(str(made)).settings
+    options = dict(found.dataset.options)
+    assert options.pop("train") == f"path:{file}"
+    if "label_names" not in case.options:
+        options.pop("label_names", None)
+    assert (found.task.name, options) == (case.task, case.options)
+    assert re.search(case.said, result.stderr), result.stderr
+    assert {key: getattr(found, key) for key in case.settings} == case.settings
+    assert name != "everything given" or found.task.options["pooling"] == "first"
+
+
+REFUSED = {
+    "latin-1": (csv("text,label", [f"caf\xe9 {t}" for t in TEXTS], LABELS), ".csv", (), "with --encoding, such as lat"),
+    "stray quotes": (csv("text\tlabel", [f'"{TEXTS[0]}', *TEXTS[1:]], LABELS, sep="\t"), ".tsv", (),
+                     r"set --set dataset\.options\.quote= to nothing"),
+    "numbers of tags": (lines(tokens=WORDS, ner_tags=[[int(tag != "O") for tag in of] for of in TAGS]), ".jsonl", (),
+                        "the tag '0' .* give their names in order with --label-names"),
+    "no such column": (csv("text,label", TEXTS, LABELS), ".csv", ("--label", "kind"), "no label column 'kind'; the"),
+    "no such setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epoch=2"), "did you mean epochs"),
+    "no setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "seeds=2"), "seeds: is no setting; change it"),
+    "no such task": (csv("text,label", TEXTS, LABELS), ".csv", ("--task", "classify"), "no task 'classify'"),
+    "no such encoding": (csv("text,label", TEXTS, LABELS), ".csv", ("--encoding", "utf-99"), "no encoding utf-99"),
+    "no such option": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "dataset.options.quot=x"), "mean quote"),
+    "one column": (csv("text~label", TEXTS, LABELS, sep="~"), ".csv", (), "separated otherwise, say how with --sep"),
+    "two lists of rows": (json.dumps({"a": [{"x": 1}], "b": [{"x": 2}]}), ".json", (), r"'?a, b; name one with --set "),
+    "missing labels": (csv("text,label", TEXTS, ["", "", *LABELS[2:]]), ".csv", (),
+                       r"row 1 has no label .*\(1 more of 60 rows are bad\); task\.options\.bad_rows: drop"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_names_the_option_that_helps(name: str, bert: Path, tmp_path: Path) -> None:
+    """One sentence, with the option of this command."""
+    content, suffix, words, says = REFUSED[name]
+    file = tmp_path / f"rows{suffix}"
+    file.write_text(content, encoding="latin-1" if name == "latin-1" else "utf-8")
+    result = init(bert, file, *words)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert re.search(says, result.stderr.splitlines()[-1]), result.stderr
+
+
+def test_the_terminal_says_what_a_comparison_takes_and_can_show(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours, memory, test rows with the least difference that they show, and classes that accuracy hides."""
+    monkeypatch.setattr("hpml_bench.starter.start.time_in_words", lambda *_: "Time here: 4.9 h.")
+    file = tmp_path / "rows.csv"
+    file.write_text(csv("text,label", starters.texts(600), ["ham" if row % 100 else "spam" for row in range(600)]))
+    said = init(bert, file).stderr
+    points = 100 * detectable(OverRows(60, 0.0, 0.1**0.5, opposed=3), 60)
+    assert 10 < points < 25
+    assert f"60 test rows show a difference of {points:.2g} points or more, whatever the number of seeds" in said
+    assert "Time here: 4.9 h." in said
+    assert "Memory: not predicted." in said
+    assert re.search(
+        r"99 % of the training rows are of the class ham: always answering it has about that accuracy", said
+    )
+    assert "too few to learn or test: spam (6)" in said or "too few to learn or test: spam (5)" in said
+    starters.classes(file, 600)
+    assert "of the class" not in init(bert, file).stderr
