@@ -14,10 +14,7 @@ from hpml_bench.data.columns import (
     NUMBER_NAMES,
     SAMPLE_ROWS,
     TAG_NAMES,
-    TEXT_NAMES,
     WORD_NAMES,
-    Columns,
-    TableOptions,
     column_errors_as_user_errors,
     column_named,
     first_named,
@@ -28,10 +25,9 @@ from hpml_bench.data.columns import (
 from hpml_bench.data.conversations import Shape, find_shape
 from hpml_bench.data.files import file_of, head_of, read_file, read_repository
 from hpml_bench.data.sentences import sentences_of
-from hpml_bench.data.tables import SPLIT_NAMES, find, split_by, split_of
+from hpml_bench.data.tables import SPLIT_NAMES, FoundColumns, find, split_by, split_of
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.starter.model import Model, source_of
-from hpml_bench.suite import registry
 from hpml_bench.suite.options import validate_options
 from hpml_bench.system.errors import UserError
 
@@ -45,8 +41,6 @@ MOST_NUMBERED = 20
 ONLY_NUMBERS = frozenset(NUMBER_NAMES) - frozenset(LABEL_NAMES)
 """Names of columns that are numbers, however few different ones there are."""
 ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no", "number"})
-GIVEN = "as given"
-"""How a column was found that the user names."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,8 @@ class Data:
     """Name of the training rows in errors."""
     read: Any
     """All options of the data set: columns and format, as given."""
-    task: str | None = None
-    """Name of the task, as given."""
+    target: Target | None = None
+    """What is to be learnt, as given."""
     named: bool = True
     """Whether columns have names of their own."""
     label: str | None = None
@@ -109,8 +103,8 @@ def _real_names(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: s
         raise UserError(text) from None
 
 
-def look_at_rows(given: Sequence[str], options: Mapping[str, Any], task: str | None = None) -> Data:
-    """Return the data that files, or one repository of a data set, hold, with options and a task that are given.
+def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
+    """Return the data that files, or one repository of a data set, hold, with options and what to learn as given.
 
     Raises:
         UserError: one can't be read, or it can't be seen which file is which split.
@@ -119,13 +113,13 @@ def look_at_rows(given: Sequence[str], options: Mapping[str, Any], task: str | N
     sources = [source_of(name) for name in given]
     folders = [uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()]
     if not folders:
-        return _files(sources, options, task)
+        return _files(sources, options, target)
     if len(sources) > 1:
         raise UserError(f"--data: {folders[0]} is a data set of several splits; give it alone, or files alone")
-    return _repository(folders[0], options, task)
+    return _repository(folders[0], options, target)
 
 
-def _files(sources: Sequence[str], options: Mapping[str, Any], task: str | None) -> Data:
+def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | None) -> Data:
     splits, by_place = _assigned(sources)
     heads, shares, why = {}, {}, {}
     for split, uri in splits.items():
@@ -156,10 +150,10 @@ def _files(sources: Sequence[str], options: Mapping[str, Any], task: str | None)
         why["split"] = ("its cells name the splits; without this line all rows are training rows",)
     column = None if column is None else column_named(column, rows.column_names, where, "split")
     rows = rows if column is None else split_by(rows, where, column).train[0]
-    if task in {None, "token_classification"}:
+    if target in {None, "tags"}:
         rows = sentences_of(rows)
     named, label = (True, None) if layout is None else (layout.named, layout.label)
-    return Data("text_files", splits, heads, rows, where, read, task, named, label, column, shares, why)
+    return Data("text_files", splits, heads, rows, where, read, target, named, label, column, shares, why)
 
 
 def _split_column(rows: Dataset) -> str | None:
@@ -188,7 +182,7 @@ def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], bool]:
     return {split: named[split] for split in SPLITS if split in named}, False
 
 
-def _repository(uri: str, given: Mapping[str, Any], task: str | None) -> Data:
+def _repository(uri: str, given: Mapping[str, Any], target: Target | None) -> Data:
     parts, _ = read_repository(uri, given.get("config"))
     found = {split: [name for name in parts if split_of(name) == split] for split in SPLITS}
     train = (found["train"] or list(parts))[0]
@@ -199,7 +193,7 @@ def _repository(uri: str, given: Mapping[str, Any], task: str | None) -> Data:
         options[split] = found[split][0] if found[split] and found[split][0] != train else None
         why[split] = () if options[split] else ("none of that name; rows are split off the training rows",)
     read = validate_options("datasets", "hub", {**options, **given}, "dataset.options")
-    return Data("hub", options, options, parts[train], f"{uri} {train}", read, task, why=why)
+    return Data("hub", options, options, parts[train], f"{uri} {train}", read, target, why=why)
 
 
 @dataclass(frozen=True)
@@ -207,15 +201,9 @@ class Learnt:
     """What is learnt from a row, with the columns and reasons."""
 
     target: Target
-    columns: Columns | Shape
-    unread: tuple[str, ...]
-    """Names of the other columns."""
-    why: tuple[str, ...]
+    found: FoundColumns
+    why: tuple[str, ...] = ("as given",)
     """Why this, and what else is possible."""
-    how: str
-    """How the label was found."""
-    text: str
-    """What the column or columns of texts are, and how they were found."""
 
 
 @dataclass(frozen=True)
@@ -223,10 +211,8 @@ class _Table:
     """The first rows of the training data."""
 
     data: Data
-    names: tuple[str, ...]
     cells: Mapping[str, Sequence[Any]]
-    options: TableOptions
-    """Columns, as given."""
+    """Column -> cells; that of the splits is left out."""
 
     @property
     def where(self) -> str:
@@ -259,37 +245,33 @@ class _Table:
         """Whether no cell is a list or a mapping."""
         return not any(isinstance(cell, list | dict) for cell in self.cells[name])
 
-    def lists(self, kind: type | tuple[type, ...]) -> list[str]:
-        """Return the columns of lists that begin with such a value."""
-        first = {name: cells[0] for name, cells in self.cells.items()}
-        return [name for name, cell in first.items() if isinstance(cell, list) and cell and isinstance(cell[0], kind)]
+    def different(self, name: str) -> int:
+        """Return how many different cells a column has."""
+        return len({*map(str, self.cells[name])})
 
-    def learnt(self, target: Target, why: Sequence[str], how: str, **columns: Any) -> Learnt:
-        """Return what is learnt from the columns that are given or found, with the text's as a sentence."""
-        named, options = self.data.named, self.options.model_copy(update=columns)
-        found = find(self.data.train, self.where, target, options, named=named, split=self.data.split)
-        if isinstance(found.columns, Shape):
-            what = "turns" if found.columns.turns else "texts" if found.columns.text else "the prompt"
-            by = GIVEN if options.text else "found by name"
-            return Learnt(target, found.columns, found.unread, tuple(why), how, f"{what}, {by}")
-        text, pair = found.columns.text, found.columns.pair
-        if target == "tags":
-            return Learnt(target, found.columns, found.unread, tuple(why), how, f"words, {how}")
-        for name in (*text, *([pair] if pair else [])):
-            self.check_plain(name, "texts are read as they stand")
-        by = "the longest texts" if named else "cells that are no numbers"
-        by = "name" if pair or all(name.strip().lower() in TEXT_NAMES for name in text) else by
-        joined = f", joined by {options.separator!r}" if len(text) > 1 else ""
-        return Learnt(target, found.columns, found.unread, tuple(why), how,
-                      f"{GIVEN if self.options.text else f'found by {by}'}{joined}")  # fmt: skip
+    def lists(self, *kinds: type) -> list[str]:
+        """Return the columns of lists that begin with a value of such a kind."""
+        return [
+            name
+            for name, (cell, *_) in self.cells.items()
+            if isinstance(cell, list) and cell and isinstance(cell[0], kinds)
+        ]
 
-    def check_plain(self, name: str, why: str) -> None:
-        """Refuse a column of lists or mappings, which would be read as the text that Python prints of them."""
-        if not self.has_scalars(name):
-            raise UserError(
-                f"{self.where}: column '{short(name)}' holds lists or mappings, and {why}; give plain cells, or for a "
-                "tag per word the columns 'words' and 'tags'"
-            )
+    def lengths(self, name: str) -> list[int]:
+        """Return the lengths of a column's lists; 0 for other cells."""
+        return [len(cell) if isinstance(cell, list) else 0 for cell in self.cells[name]]
+
+    def find(self, target: Target, **columns: Any) -> FoundColumns:
+        """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
+        options = self.data.read.model_copy(update=columns)
+        found = find(self.data.train, self.where, target, options, named=self.data.named, split=self.data.split)
+        for name in found.columns.read if target in {"class", "number"} else ():
+            if not self.has_scalars(name):  # which would be read as the text that Python prints of them
+                raise UserError(
+                    f"{self.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a tag per "
+                    "word the columns 'words' and 'tags'"
+                )
+        return found
 
 
 def find_target(data: Data, model: Model) -> Learnt:
@@ -302,36 +284,23 @@ def find_target(data: Data, model: Model) -> Learnt:
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
             raise UserError(f"{data.where}: has column names and no row; give a file with rows")
-        names = tuple(name for name in data.train.column_names if name != data.split)
         sample: dict[str, list[Any]] = data.train[:SAMPLE_ROWS]
-        table = _Table(data, names, {name: sample[name] for name in names}, data.read)
-        if data.task:
-            found = _as_asked(table, model)
-        elif table.options.label is not None:
-            found = _tags(table) or _label(table)
-        else:
-            found = _tags(table) or _conversation(table, model) or _label(table)
-        if found := found or _texts(table, model):
+        table = _Table(data, {name: cells for name, cells in sample.items() if name != data.split})
+        if data.target == "answer" and model.reads_both_ways:
+            raise _cannot_answer(table, model)
+        if data.target is not None:
+            label = data.label if data.target in {"class", "number"} and data.read.label is None else data.read.label
+            return Learnt(data.target, table.find(data.target, label=label))
+        if found := _tags(table) or _conversation(table, model) or _label(table) or _texts(table, model):
             return found
-    columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in table.names[:30])
+    columns = ", ".join(f"'{short(name)}'{table.doubt(name)}" for name in [*table.cells][:30])
     answers = "" if model.reads_both_ways else ", or turns in a column 'messages', or 'prompt' and 'completion'"
-    sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(names) == 1 else ""
+    sep = "; if its cells are separated otherwise, say how with dataset.options.sep" if len(table.cells) == 1 else ""
     raise UserError(
         f"{data.where}: nothing to learn is found in its columns {columns}; give a column 'text' and one called "
         f"'label' with classes or numbers{answers}, or name them with dataset.options.text and "
         f"dataset.options.label{sep}"
     )
-
-
-def _as_asked(table: _Table, model: Model) -> Learnt | None:
-    """Return what the task that is given learns."""
-    task = registry.plugin("tasks", table.data.task or "")
-    if task.model_kind == "language_model" and model.reads_both_ways:
-        raise _cannot_answer(table, model)
-    target: Target = task.target
-    given = None if target in {"answer", "tags"} else table.data.label
-    return table.learnt(target, (GIVEN,), GIVEN if table.options.label else "found by name, else by its cells",
-                        label=table.options.label or given)  # fmt: skip
 
 
 def _cannot_answer(table: _Table, model: Model) -> UserError:
@@ -342,81 +311,72 @@ def _cannot_answer(table: _Table, model: Model) -> UserError:
 
 
 def _tags(table: _Table) -> Learnt | None:
-    """Return lists of words and tags, by name, else the only lists of texts of which two are of equal lengths."""
-    words, tags = first_named(table.names, WORD_NAMES), first_named(table.names, TAG_NAMES)
-    lists = table.lists((str, int))
-    if (label := table.options.label) is not None:
-        tags = column_named(label, [*table.names], table.where, "label")
-        return table.learnt("tags", (GIVEN,), GIVEN) if tags in lists else None
-    texts = [name for name in table.lists(str) if name not in {words, tags}]
-    how = "found by its name"
-    if words not in lists or tags not in lists:
-        pairs = [(a, b) for a in texts for b in lists if a != b and all(
-            isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
-            for one, other in zip(table.cells[a], table.cells[b], strict=True)
-        )]  # fmt: skip
-        if not pairs:
-            return None
-        words, tags = min(pairs, key=lambda pair: len({str(tag) for cell in table.cells[pair[1]] for tag in cell}))
-        how = "found by its lists, as long as those of the words"
-    why = (f"Column '{short(tags or '')}' has a list of tags beside the list of words in '{short(words or '')}'.",)
-    return table.learnt("tags", why, how, text=words, label=tags)
+    """Return lists of words and tags: by name, else two lists of equal lengths, the tags with fewer different ones."""
+    lists, given = table.lists(str, int), table.data.read.label
+    words, tags = (first_named(lists, names) for names in (WORD_NAMES, TAG_NAMES))
+    if given is not None:
+        tags = next((name for name in lists if name == given), None)
+        words = words if tags else None
+    elif words is None or tags is None:
+        alike = [name for name in lists if table.lengths(name) == table.lengths(lists[0])]
+        by_tags = sorted(alike, key=lambda name: len({str(tag) for cell in table.cells[name] for tag in cell}))
+        tags, words = (by_tags[0], by_tags[-1]) if len(alike) == 2 else (None, None)
+    if words is None or tags is None:
+        return None
+    why = f"Column '{short(tags)}' has a list of tags beside the list of words in '{short(words)}'."
+    return Learnt("tags", table.find("tags", text=words, label=tags), (why,))
 
 
 def _conversation(table: _Table, model: Model) -> Learnt | None:
-    """Turns; or a prompt and its completion, for a model that can answer."""
-    shape, options, how = _shape(table), table.options, "found by its name"
-    turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-    if (shape is None or shape.text) and turns:
-        shape = Shape(turns=turns[0])
-    elif shape is None or shape.text:
-        varied = [
+    """Return turns; or a prompt and its completion, by name or as the only two texts, for a model that can answer."""
+    if table.data.read.label is not None:
+        return None
+    shape, names = _shape(table), [*table.cells]
+    if shape is None or shape.text:
+        turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
+        texts = [
             name
-            for name in table.names
-            if table.has_scalars(name) and not table.numbers(name)
-            and len({*map(str, table.cells[name])}) > len(table.cells[name]) / 2
-        ]  # fmt: skip
-        if len(varied) != 2 or len(table.names) - len(varied) > sum(map(table.is_id, table.names)):
+            for name in names
+            if table.has_scalars(name)
+            and not table.numbers(name)
+            and table.different(name) > len(table.cells[name]) / 2
+        ]
+        alone = len(texts) == 2 and all(name in texts or table.is_id(name) for name in names)
+        if not turns and not alone:
             return None
-        shape, how = Shape(prompt=(varied[0],), completion=varied[1]), "the second of two columns of texts"
+        shape = Shape(turns=turns[0]) if turns else Shape(prompt=(texts[0],), completion=texts[1])
     if model.reads_both_ways and not shape.turns:
         return None
     if model.reads_both_ways:
         raise _cannot_answer(table, model)
     answer = f"the answers in column '{short(shape.completion)}'" if shape.completion else "the assistant's turns"
-    label = first_named(table.names, (*LABEL_NAMES, *NUMBER_NAMES))
+    label = first_named(names, (*LABEL_NAMES, *NUMBER_NAMES))
     other = (
         f"Column '{short(label)}' could be learnt instead, by sequence_classification or regression."
         if label and label not in shape.read
         else "A class instead of words: sequence_classification, with a column of few different values."
     )
-    why = (f"The columns are those of conversations: {answer} are learnt.", other)
-    text = options.text or ((shape.turns,) if shape.turns else shape.prompt)
-    return table.learnt("answer", why, how, text=text, label=options.label or shape.completion)
+    text = (shape.turns,) if shape.turns else shape.prompt
+    found = table.find("answer", text=table.data.read.text or text, label=shape.completion)
+    return Learnt("answer", found, (f"The columns are those of conversations: {answer} are learnt.", other))
 
 
 def _label(table: _Table) -> Learnt | None:
     """Return a label that is given or known by name, else the column with the fewest values, else of numbers."""
-    names = (*LABEL_NAMES, *(name for name in NUMBER_NAMES if name not in LABEL_NAMES))
-    if table.options.label is not None:
-        return _class_or_number(table, column_named(table.options.label, [*table.names], table.where, "label"), GIVEN)
-    if label := table.data.label or first_named(table.names, names):
-        return _class_or_number(table, label, "found by its name")
+    data, names = table.data, [*table.cells]
+    if data.read.label is not None:
+        return _class_or_number(table, column_named(data.read.label, names, table.where, "label"))
+    if label := data.label or first_named(names, (*LABEL_NAMES, *NUMBER_NAMES)):
+        return _class_or_number(table, label)
     with suppress(UserError):
-        label = str(getattr(table.learnt("class", (), "").columns, "label", ""))
-        others = [short(name) for name in table.names if name != label and table.numbers(name)]
-        more = f" (others with numbers: {', '.join(others)})" if others else ""
-        return _class_or_number(
-            table, label, f"no column is called label or the like; this one has the fewest different values{more}"
-        )
-    numeric = [name for name in table.names if table.numbers(name) and not table.is_id(name)]
+        return _class_or_number(table, str(getattr(table.find("class").columns, "label", "")))
+    numeric = [name for name in names if table.numbers(name) and not table.is_id(name)]
     if len(numeric) > 1:
         raise UserError(
             f"{table.where}: {len(numeric)} columns hold numbers; name the one to learn with dataset.options.label "
             f"({listed(numeric)})"
         )
-    how = "no column is called label or the like; this is the only one of numbers"
-    return _class_or_number(table, numeric[0], how) if numeric else None
+    return _class_or_number(table, numeric[0]) if numeric else None
 
 
 def _texts(table: _Table, model: Model) -> Learnt | None:
@@ -428,7 +388,7 @@ def _texts(table: _Table, model: Model) -> Learnt | None:
         "learnt.",
         "To learn answers, give the columns prompt and completion; to learn classes, a column label.",
     )
-    return table.learnt("answer", why, "")
+    return Learnt("answer", table.find("answer"), why)
 
 
 def _shape(table: _Table) -> Shape | None:
@@ -437,19 +397,17 @@ def _shape(table: _Table) -> Shape | None:
     return None
 
 
-def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
-    table.check_plain(label, "one class or number per text is learnt")
-    whole = table.whole(label)
+def _class_or_number(table: _Table, label: str) -> Learnt:
+    whole, rows, distinct = table.whole(label), len(table.cells[label]), table.different(label)
     what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
-    distinct = len({str(cell) for cell in table.cells[label]})
     is_class = not table.numbers(label) or (
         whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
     )
-    if is_class and whole is None and distinct > len(table.cells[label]) / 2 > 1:
+    if is_class and whole is None and distinct > rows / 2 > 1 and table.has_scalars(label):
         raise UserError(
-            f"{table.where}: {what} has {distinct} different texts in {len(table.cells[label]):,} rows, too many for "
-            "classes; name the column of the classes with dataset.options.label, or to learn these texts as answers, "
-            "set the task causal_lm and name the prompt with dataset.options.text"
+            f"{table.where}: {what} has {distinct} different texts in {rows:,} rows, too many for classes; name the "
+            "column of the classes with dataset.options.label, or to learn these texts as answers, set the task "
+            "causal_lm and name the prompt with dataset.options.text"
         )
     if whole is not None and is_class:
         why = (
@@ -459,12 +417,13 @@ def _class_or_number(table: _Table, label: str, how: str) -> Learnt:
         )
     elif is_class:
         why = (
-            f"{what} has {distinct} different texts in the first {len(table.cells[label]):,} rows: classes.",
+            f"{what} has {distinct} different texts in the first {rows:,} rows: classes.",
             "With a language model, answers in words could be learnt instead (docs/language-models.md).",
         )
     else:
         why = (
-            f"{what} has {distinct} different numbers in the first {len(table.cells[label]):,} rows.",
+            f"{what} has {distinct} different numbers in the first {rows:,} rows.",
             "If they are names of classes: `task: sequence_classification`.",
         )
-    return table.learnt("class" if is_class else "number", why, how, label=label)
+    target: Target = "class" if is_class else "number"
+    return Learnt(target, table.find(target, label=label), why)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from hpml_bench.data import columns as names_of
+from hpml_bench.data import conversations as turns
 from hpml_bench.data.conversations import Shape
 from hpml_bench.data.prepare import prepare, silence
 from hpml_bench.data.prepared import Prepared
@@ -38,6 +40,7 @@ from hpml_bench.starter.kinds import (
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 
@@ -47,6 +50,11 @@ GROUP = Entry("group", "COLUMN", (
     "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
     "name the column that says so.",
 ), chosen=False)  # fmt: skip
+KNOWN_NAMES = frozenset().union(
+    names_of.LABEL_NAMES, names_of.NUMBER_NAMES, names_of.WORD_NAMES, names_of.TAG_NAMES, names_of.TEXT_NAMES,
+    *names_of.PAIR_NAMES, turns.TURN_NAMES, turns.PROMPT_NAMES, turns.EXTRA_NAMES, turns.ANSWER_NAMES,
+)  # fmt: skip
+"""Names by which columns are found."""
 LEAST_ROWS = 8
 """Fewest rows of which some can be trained on, validated and tested."""
 
@@ -112,8 +120,9 @@ def starter_suite(
     looked_model = look_at_model(model)
     if isinstance(given.get("task"), str):
         given = {**given, "task": {"name": given["task"]}}
-    options, task = given.get("dataset", {}).get("options", {}), given.get("task", {})
-    rows = look_at_rows(data, options, task.get("name"))
+    name = given.get("task", {}).get("name")
+    target = registry.plugin("tasks", name).target if name else None
+    rows = look_at_rows(data, given.get("dataset", {}).get("options", {}), target)
     learnt = find_target(rows, looked_model)
     with rows.named_in_errors():
         return _drafted(looked_model, rows, learnt, file, given)
@@ -180,9 +189,7 @@ def _is_both(*values: Any) -> bool:
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     """Return the columns, as a suite names them: by position where the file has no names."""
-    names = list(data.train.column_names)
-    columns = learnt.columns
-    pair = None
+    names, columns, pair = list(data.train.column_names), learnt.found.columns, None
     if isinstance(columns, Shape):
         text, label = (columns.turns,) if columns.turns else columns.prompt or columns.text, columns.completion
     else:
@@ -191,13 +198,19 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     def as_given(name: str) -> str | int:
         return name if data.named else names.index(name) + 1
 
-    left = f"not read: {', '.join(learnt.unread[:20])}" if learnt.unread else "no other column is left"
+    def how(*found: str) -> str:
+        by_name = all(name.strip().lower() in KNOWN_NAMES for name in found) or pair in found
+        return f"found by {'name' if by_name or data.label in found else 'content'}"
+
+    unread = learnt.found.unread
+    left = f"not read: {', '.join(unread[:20])}" if unread else "no other column is left"
     given = as_given(text[0]) if len(text) == 1 else [as_given(name) for name in text]
-    entries = [Entry("text", given, (f"{learnt.text}; {left}",))]
+    joined = f", joined by {data.read.separator!r}" if len(text) > 1 else ""
+    entries = [Entry("text", given, (f"{how(*text)}{joined}; {left}",))]
     if pair is not None:
-        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair, found by its name",)))
+        entries.append(Entry("text_pair", as_given(pair), ("the second text of each pair, found by name",)))
     if label is not None:
-        entries.append(Entry("label", as_given(label), (learnt.how,)))
+        entries.append(Entry("label", as_given(label), (how(label),)))
     if not data.named:
         why = "the first row is data: a cell of it is a number, or occurs again below"
         entries.insert(0, Entry("header", False, (why,)))

@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     ),
     "texts in mappings": (
         "a.jsonl", "".join(json.dumps({"text": {"en": p["text"]}, "label": p["label"]}) + "\n" for p in PAIRS),
-        "'text' holds lists or mappings, .*; give plain cells",
+        "'text' holds lists or mappings; give plain cells",
     ),
     "one number": ("a.csv", "text,score\n" + "".join(f"{t},1.5\n" for t in TEXTS), "target 1.5; regression needs two"),
     "another kind": ("a.xlsx", "text", "must end in .csv"),
