@@ -48,12 +48,7 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def here(request: RunRequest, stop: Stop) -> Outcome:
-    """Run all ranks on this machine.
-
-    Raises:
-        UserError: they couldn't connect to each other, for which torch's launcher would wait without end.
-
-    """
+    """Run all ranks on this machine; UserError if they couldn't connect, for which torch's launcher would never end."""
     if problem := network.no_loopback():
         raise UserError(f"{problem}, by which the ranks of a run meet; {network.LOOPBACK_ADVICE}")
     return outcome_of(request.folder, watched(request, stop))

@@ -78,12 +78,7 @@ class Engine(ABC):
         return None
 
     def check(self) -> None:
-        """Refuse a profile that can't be used on this machine; submits nothing.
-
-        Raises:
-            UserError: says what is missing.
-
-        """
+        """Refuse a profile that can't be used on this machine by a UserError; submits nothing."""
         if lacking := self.lacks():
             raise UserError(f"--on: {lacking}")
 
@@ -104,18 +99,14 @@ class Engine(ABC):
     def submit(self, batch: JobBatch) -> str:
         """Submit jobs and return their name, for `prepared` and `ended` of later batches.
 
-        Raises:
-            UserError: the engine refuses them; quotes its message.
-
+        Raises a UserError that quotes the engine's message if it refuses them.
         """
 
     @abstractmethod
     def live(self, plan: JobPlan) -> tuple[EngineJob, ...]:
         """Return the jobs of a plan that wait or run; `plan.submitted` has what `submit` returned for them.
 
-        Raises:
-            UserError: the engine can't be queried.
-
+        Raises UserError if the engine can't be queried.
         """
 
     def hosts(self) -> tuple[str, ...]:
@@ -133,10 +124,7 @@ class Engine(ABC):
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         """End the jobs of a plan, and return how many there were.
 
-        Args:
-            plan: a plan.
-            names: names that `submit` returned a moment ago, whose jobs `live` may not show yet.
-
+        `names`: names that `submit` returned a moment ago, whose jobs `live` may not show yet.
         """
         raise NotImplementedError
 
@@ -145,7 +133,10 @@ class Engine(ABC):
         raise NotImplementedError
 
     def dead(self, owner: Job) -> bool:
-        """Return whether the engine knows that this start of a job has ended; False where it doesn't know."""
+        """Return whether the engine knows that this start of a job has ended; False where it doesn't know.
+
+        It isn't asked about processes of this host that have ended.
+        """
         return False
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
@@ -179,12 +170,7 @@ class EngineJob:
 
 
 def make_engine(profile: Profile) -> Engine:
-    """Return the engine of a profile.
-
-    Raises:
-        UserError: there is no such engine, or it can't have one run over several nodes.
-
-    """
+    """Return the engine of a profile; UserError if there is none, or it can't have one run over several nodes."""
     engine = cast(Engine, registry.plugin("engines", profile.engine)(profile))
     if profile.nodes > 1 and type(engine).over_nodes is Engine.over_nodes:
         raise UserError(f"nodes is {profile.nodes}, and {engine.title} can't start one run over several; give nodes: 1")

@@ -285,17 +285,17 @@ def write_once(path: Path, text: str) -> bool:
     return True
 
 
-def read_resolved(folder: Path, requested: Settings) -> Settings | None:
+def read_resolved(folder: Path, plan: JobPlan) -> Settings | None:
     """Return the settings as the first job resolved them; None before that.
 
-    Raises UserError if the file is damaged, or has other settings than the requested ones.
+    Raises UserError if the file is damaged, or has other settings than the plan's.
     """
     if not (folder / RESOLVED).exists():
         return None
     found = read_model(folder / RESOLVED, Settings)
     wrong = "can't be read"
     if found is not None:
-        fixed = decided_as(requested, found)
+        fixed = decided_as(plan.suite.settings, found)
         other = [name for name in Settings.model_fields if getattr(found, name) != getattr(fixed, name)]
         if not other:
             return found

@@ -37,11 +37,8 @@ def default_threads(ranks: int) -> int:
 def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     """Return the settings with device, world size, threads and precision resolved for this machine.
 
-    `here` is the number of ranks on this machine; None: all of them.
-
-    Raises:
-        UserError: a GPU was requested and there is none, or fewer than ranks.
-
+    `here` is the number of ranks on this machine; None: all of them. Raises UserError if a GPU was requested and there
+    is none, or fewer than ranks.
     """
     cards = len(gpus.visible_gpus())
     device = settings.device if settings.device != "auto" else ("cuda" if cards else "cpu")

@@ -135,9 +135,7 @@ def load_profile(name: str, overrides: Iterable[tuple[str, Any]] = ()) -> Profil
         raise UserError(f"{where}: there is no engine '{profile.engine}'; registered are {', '.join(known)}")
     for key, words in (("launcher", " ".join(profile.launcher)), ("options", str(profile.options))):
         if without_assigned(words) != words:
-            raise UserError(
-                f"{where}: {key} has the value of a secret variable, and is written down; give it under env"
-            )
+            raise UserError(f"{where}: {key} is written down and has the value of a secret variable; give it under env")
     options = validate_options("engines", profile.engine, profile.options, f"{where}: options")
     return profile.model_copy(update={"options": options.model_dump(mode="json")})
 

@@ -322,7 +322,7 @@ def _give(
 def _unusable(folder: Path, plan: JobPlan, say: Say) -> bool:
     """Return whether the settings that jobs have resolved can't be used for a plan; print why."""
     try:
-        plans.read_resolved(folder, plan.suite.settings)
+        plans.read_resolved(folder, plan)
     except UserError as error:
         say(f"{error} (it is removed now)")
         return True

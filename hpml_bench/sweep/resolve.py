@@ -131,12 +131,12 @@ def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
     """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
     suite, here = _over_nodes(plan)
-    kept = read_resolved(folder, plan.suite.settings)
+    kept = read_resolved(folder, plan)
     if kept is None:
         measurements = Measurements(limits) if plan.profile.nodes == 1 else None
         first = resolve(suite, MeasuredSettings(folder, measurements), here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
-        kept = read_resolved(folder, plan.suite.settings)
+        kept = read_resolved(folder, plan)
         assert kept is not None  # noqa: S101 - it was written just now
     notes = resolve(suite, MeasuredSettings(folder), here).notes
     pinned = {"precision": kept.precision, "micro_batch": kept.micro_batch}

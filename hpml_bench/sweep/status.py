@@ -57,12 +57,7 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
 
 
 def plain_sweep(path: Path) -> Path | None:
-    """Return the folder of the only sweep in `path`, or of itself, if no jobs do it; else None.
-
-    Raises:
-        UserError: there are several sweeps of this machine.
-
-    """
+    """Return the folder of the only sweep in `path`, or itself, if no jobs do it; else None. UserError: several."""
     folders = [path] if (path / SUITE).exists() else sorted(found.parent for found in path.glob(f"*/{SUITE}"))
     local = [folder for folder in folders if not (folder / PLAN).exists()]
     if len(local) > 1:
@@ -73,9 +68,7 @@ def plain_sweep(path: Path) -> Path | None:
 def local_state(folder: Path) -> tuple[str, list[Row]]:
     """Return a sentence with sums and the time left, and a table: the head, then a row per method.
 
-    Raises:
-        UserError: the folder is not that of a sweep.
-
+    Raises UserError if the folder is not that of a sweep.
     """
     try:
         specs = Suite.model_validate(read_json(folder / SUITE)).runs()

@@ -35,7 +35,7 @@ from hpml_bench.records.jobs import (
     holder,
     read_jobs,
     read_resolved,
-)
+)  # fmt: skip
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.settings import RunSpec
@@ -160,11 +160,7 @@ class Watcher:
         """Read records that are new since the last call; return the resolved plan, None before a job resolved it."""
         # The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
         # folder (new inode), others in place.
-        if (
-            self._runs is None
-            and self._resolved
-            and (settings := read_resolved(self._folder, self._plan.suite.settings))
-        ):
+        if self._runs is None and self._resolved and (settings := read_resolved(self._folder, self._plan)):
             self._runs = self._plan.resolved(settings)
             self._specs = {spec.run_id: spec for spec in self._runs.runs}
         try:
@@ -308,7 +304,7 @@ def claimed(folder: Path, job: Job, engine: Engine) -> Iterator[Claim]:
 def holders(folder: Path, engine: Engine, release: bool = False) -> tuple[Job, ...]:
     """Return the jobs that hold units and aren't known to have ended; `release`: remove the claims of the others."""
     owners = claims(folder)
-    dead = engine.dead_among(owners)
+    dead = engine.dead_among(owners) | {owner.name for owner in owners if ended_here(owner)}
     for owner in owners:
         if release and owner.name in dead:
             discard(folder / CLAIMS / str(owner.unit), owner)

@@ -183,5 +183,5 @@ def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> 
 )
 def test_secrets_where_a_plan_would_hold_them_are_refused(changes: dict[str, Any]) -> None:
     """The sentence says where they belong."""
-    with pytest.raises(UserError, match="has the value of a secret variable, and is written down; give it under env"):
+    with pytest.raises(UserError, match="is written down and has the value of a secret variable; give it under env"):
         load_profile("slurm", changes.items())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
-from hpml_bench.records.jobs import LOGS, Job, JobPlan, ended_here
+from hpml_bench.records.jobs import LOGS, JobPlan
 from hpml_bench.suite.profile import Profile
 from hpml_bench.system import child, environment, gpus
 from hpml_bench.system import job as jobs
@@ -78,9 +78,6 @@ class Local(Engine):
         child.end([process for _, process in self._running.values()], STOP_SECONDS)
         self._running.clear()
         return count
-
-    def dead(self, owner: Job) -> bool:
-        return ended_here(owner)
 
     def _begin(self) -> None:
         for unit, (slot, process) in list(self._running.items()):

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
-from hpml_bench.records.jobs import Job, JobPlan, ended_here
+from hpml_bench.records.jobs import JobPlan
 
 
 class Manual(Engine):
@@ -27,6 +27,3 @@ class Manual(Engine):
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
         return 0
-
-    def dead(self, owner: Job) -> bool:
-        return ended_here(owner)

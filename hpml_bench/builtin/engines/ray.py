@@ -125,7 +125,7 @@ class Ray(Engine):
         """Return whether a task of this process has ended, or an owner's process is gone from its node."""
         if owner.job in self._names:
             return all(name != owner.job for _, name in self._running.values())
-        return ended_here(owner) or (_connected() and _gone(owner))
+        return _connected() and _gone(owner)
 
     def _connect(self) -> None:
         import ray
@@ -184,13 +184,7 @@ class Ray(Engine):
 def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
     """Return the resources of a task: those of the profile, else the fewest cores and GPUs of any node with a core.
 
-    Args:
-        profile: the sweep's profile.
-        nodes: resources of each living node, by Ray's names.
-
-    Raises:
-        UserError: no node has the requested resources.
-
+    `nodes`: resources of each living node, by Ray's names. Raises UserError if no node has the requested ones.
     """
     usable = [node for node in nodes if node.get("CPU", 0) >= 1]
     least = {kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")}
