@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.data.conversations import as_conversations, find_shape
-from hpml_bench.data.files import OTHER, SEPARATED, TEXT, Format, read_file
+from hpml_bench.data.files import Format, file_of, read_file
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import fetch, hub_snapshot
 from hpml_bench.plugins.dataset import GROUP, LoadedData
@@ -169,12 +169,7 @@ def _hub_file(source: str) -> Path:
 
 
 def _rows_of_file(file: Path) -> Dataset:
-    known = [*TEXT, *SEPARATED, *OTHER]
-    if not file.is_file() or file.suffix.lower() not in known:
-        raise UserError(
-            f"task.options.retention: {file} is no file that can be read; it must end in {', '.join(known)}"
-        )
-    rows, _ = read_file(file, Format())
+    rows, _ = read_file(file_of(f"path:{file}"), Format())
     if rows.column_names == ["text"]:  # lines of a text file, some of them empty
         rows = rows.filter(lambda row: bool((row["text"] or "").strip()))
     if not len(rows):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from pydantic import field_validator
 
 from hpml_bench.data.columns import SAMPLE_ROWS, is_number, short, some
 from hpml_bench.data.sentences import TAGGED, read_tagged
@@ -65,22 +62,6 @@ class Format(Frozen):
     field: str | None = None
     """Key of the list of rows in a json file that is one object; empty for its only list of objects."""
 
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, encoding: str) -> str:
-        try:
-            return codecs.lookup(encoding).name
-        except LookupError:
-            raise ValueError(f"there is no encoding {encoding}; write one such as utf-8, latin-1 or cp1252") from None
-
-    @field_validator("sep")
-    @classmethod
-    def _one_character(cls, sep: str | None) -> str | None:
-        sep = sep and sep.replace("\\t", "\t")
-        if sep is not None and len(sep) != 1:
-            raise ValueError(f"a separator is one character, or \\t for a tab; {sep!r} is none")
-        return sep
-
 
 def file_of(uri: str) -> Path:
     """Return the file with rows that a source names, fetched if necessary; a UserError if it has none."""
@@ -118,7 +99,7 @@ def _first_rows(file: Path, form: Format) -> tuple[list[list[str]], str]:
     """Return the first rows, and the separator of their cells: as given, else by the names, else the suffix's."""
     import pandas as pd
 
-    own = form.sep or SEPARATED[file.suffix.lower()]
+    own = (form.sep or SEPARATED[file.suffix.lower()]).replace("\\t", "\t")
     other = None if form.sep else _other_separator(file, own, form.encoding)
     for sep in filter(None, (other, own)):
         try:
@@ -183,6 +164,8 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
             arguments = {"names": list(layout.names), "header": None, "skiprows": layout.skip}
             arguments |= _as_pandas(form, layout.sep)
             arguments["features"] = Features({name: Value("string") for name in layout.names})
+        elif suffix in TEXT:
+            arguments["encoding"] = form.encoding
         elif suffix == ".json" and (field := form.field or _field_of(file)):
             arguments["field"] = field
         rows = load_dataset(builder, data_files=str(_literal(file)), split="train", cache_dir=cache, **arguments)
@@ -196,32 +179,17 @@ def read_file(file: Path, form: Format) -> tuple[Dataset, Layout | None]:
 
 
 def _field_of(file: Path) -> str | None:
-    """Return the key of the only list of objects in a file that is one object; None for other files.
-
-    Raises:
-        UserError: the object has several.
-
-    """
-    for size in (LARGE, -1):
-        with file.open(encoding="utf-8", errors="replace") as opened:
-            text = opened.read(size).lstrip("\ufeff \t\r\n")
-        if not text.startswith("{"):
-            return None
-        try:
-            value, end = json.JSONDecoder().raw_decode(text)
-        except (ValueError, RecursionError):
-            continue
-        break
-    else:
+    """Return the key of the only list of objects in a file that is one object; None for other files."""
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        text = opened.read(LARGE).lstrip("\ufeff \t\r\n")
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
         return None
-    if text[end:].strip():  # an object a line
+    if text[end:].strip() or not isinstance(value, dict):  # an object a line, or a list
         return None
-    lists = [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict)]
-    if len(lists) > 1 and not {"messages", "conversations"} & set(lists):
-        raise UserError(
-            f"{file}: has lists of rows in {some([*map(short, lists)])}; name one with dataset.options.field"
-        )
-    return lists[0] if len(lists) == 1 and len(value[lists[0]]) > 1 else None
+    lists = [key for key, part in value.items() if isinstance(part, list) and part[1:] and isinstance(part[0], dict)]
+    return lists[0] if len(lists) == 1 else None
 
 
 def _torn_line(file: Path) -> str:

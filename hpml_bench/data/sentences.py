@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,9 @@ TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
+Word = tuple[str, str]  # with its tag
 ROW_TAG_NAMES = (*TAG_NAMES, "labels", "label")
 LOOKED_AT = 100  # lines by which a .txt file is told from one of plain text
-Word = tuple[str, str]
-"""A word and its tag."""
 
 
 def read_tagged(file: Path, encoding: str) -> Dataset | None:
@@ -35,36 +33,20 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
         UserError: a line has no tag.
 
     """
-    from datasets import Dataset
-
-    with file.open(encoding=encoding) as lines:
-        text = lines.read().removeprefix("\ufeff").splitlines()
-    first = [line.split() for line in text if line.strip()][:LOOKED_AT]
-    if (
-        file.suffix.lower() == ".txt"
-        and not sum(len(c) > 1 and bool(TAG.fullmatch(c[-1])) for c in first) > len(first) / 2
-    ):
+    lines = [line.split() for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")]
+    first = [cells for cells in lines if cells][:LOOKED_AT]
+    tagged = sum(len(cells) > 1 and bool(TAG.fullmatch(cells[-1])) for cells in first)
+    if file.suffix.lower() == ".txt" and tagged <= len(first) / 2:
         return None
-    sentences = list(_sentences(file, text))
-    return Dataset.from_dict(
-        {name: [[pair[at] for pair in of] for of in sentences] for at, name in enumerate(("words", "tags"))}
-    )
-
-
-def _sentences(file: Path, lines: Iterable[str]) -> Iterator[list[Word]]:
-    words: list[Word] = []
-    for number, line in enumerate(lines, 1):
-        cells = line.split()
+    sentences: list[list[Word]] = [[]]
+    for number, cells in enumerate(lines, 1):
         if not cells or cells[0] == DOCUMENT:
-            yield from [words] if words else []
-            words = []
-        elif words or cells[0] != "#" or TAG.fullmatch(cells[-1]):
-            if len(cells) < 2:
-                raise UserError(
-                    f"{file}: line {number} has '{cells[0][:60]}' without a tag; a line is a word and its tag"
-                )
-            words.append((cells[0], cells[-1]))
-    yield from [words] if words else []
+            sentences.append([])
+        elif len(cells) == 1:
+            raise UserError(f"{file}: line {number} has '{cells[0][:60]}' without a tag; a line is a word and its tag")
+        elif sentences[-1] or cells[0] != "#" or TAG.fullmatch(cells[-1]):
+            sentences[-1].append((cells[0], cells[-1]))
+    return _table(sentences, ("words", "tags"))
 
 
 def sentences_of(rows: Dataset) -> Dataset:
@@ -72,22 +54,22 @@ def sentences_of(rows: Dataset) -> Dataset:
 
     It has columns of the sentence (whose cells may be empty from its second word on), the word and the tag by name.
     """
+    names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
+    if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
+        return rows
+    current, sentences = "", list[list[Word]]([[]])
+    for sentence, word, tag in zip(*(rows[str(name)] for name in names), strict=True):
+        if str(sentence) not in {"", "None", "nan", current}:
+            current = str(sentence)
+            sentences.append([])
+        if str(word or "").strip():
+            sentences[-1].append((str(word), tag))
+    return _table(sentences, names[1:]) if len(sentences) <= len(rows) else rows
+
+
+def _table(sentences: Sequence[list[Word]], names: Sequence[str | None]) -> Dataset:
     from datasets import Dataset
 
-    known = (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)
-    names = [first_named(rows.column_names, of) for of in known]
-    if None in names or not len(rows) or any(isinstance(rows[0][name], list) for name in names if name):
-        return rows
-    sentence, word, tag = (str(name) for name in names)
-    current, numbers = None, []
-    for cell in map(str, rows[sentence]):
-        if cell not in {"", "None", "nan", current}:
-            current = cell
-        numbers.append(current)
-    words = zip(numbers, rows[word], rows[tag], strict=True)
-    groups = [[(str(w), t) for _, w, t in of if str(w or "").strip()] for _, of in groupby(words, lambda of: of[0])]
-    if len(groups) == len(rows):
-        return rows
     return Dataset.from_dict(
-        {name: [[pair[at] for pair in of] for of in groups if of] for at, name in enumerate((word, tag))}
+        {str(name): [[pair[place] for pair in of] for of in sentences if of] for place, name in enumerate(names)}
     )

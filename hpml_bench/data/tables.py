@@ -110,17 +110,17 @@ def split_by(rows: Dataset, where: str, column: str) -> Splits:
         UserError: a cell names none, or no row is for training.
 
     """
-    places: dict[str, list[int]] = {split: [] for split in SPLIT_NAMES}
-    for number, cell in enumerate(rows[column]):
-        if (split := split_of(str(cell))) is None:
-            raise UserError(
-                f"{where}: row {number + 1} has '{short(str(cell))}' in column '{column}', which is none of train, "
-                "validation and test; name another column with dataset.options.split, or remove such rows"
-            )
-        places[split].append(number)
-    if not places["train"]:
-        raise UserError(f"{where}: no row has train in column '{column}'; name another one with dataset.options.split")
-    parts = {split: (rows.select(of), f"{where}, {column} {split}") for split, of in places.items() if of}
+    splits = [split_of(str(cell)) for cell in rows[column]]
+    if None in splits or "train" not in splits:
+        number = splits.index(None) if None in splits else 0
+        raise UserError(
+            f"{where}: row {number + 1} has '{short(str(rows[number][column]))}' in column '{column}', whose cells "
+            "must be train, validation or test, and some train; name another column with dataset.options.split"
+        )
+    parts = {
+        split: (rows.select([place for place, of in enumerate(splits) if of == split]), f"{where}, {column} {split}")
+        for split in set(splits)
+    }
     return Splits(parts["train"], parts.get("validation"), parts.get("test"))
 
 
@@ -141,44 +141,22 @@ def load(
             not among the training rows' or the given names, a cell is no number, or a row is no conversation.
 
     """
-    columns = found.columns
-    unread: set[str] = set()
+    columns, names, suspect = found.columns, tuple[str, ...](), dict[str, str]()
     if isinstance(columns, Shape):
         # between the parts of a prompt a single space means an empty line
         between = "\n\n" if options.separator == " " else options.separator
-        shape, names, suspect = columns, tuple[str, ...](), dict[str, str]()
-
-        def rows(split: tuple[Dataset, str]) -> Dataset:
-            converted = as_conversations(*split, shape, between)
-            unread.update(key for keys in converted["unread"] for key in keys)
-            return converted.remove_columns("unread")
+        rows, what = partial(as_conversations, shape=columns, separator=between), str(columns)
     else:
-        from datasets import Value
-
-        plain = columns
         with column_errors_as_user_errors(splits.train[1]):
-            names, row, types = _conversion(splits.train, plain, target, options)
-            types |= {"bad": Value("string")}
-        suspect = _suspect(splits.train[0], plain.label, names) if target == "class" else {}
-
-        def rows(split: tuple[Dataset, str]) -> Dataset:
-            with column_errors_as_user_errors(split[1]):
-                check_columns(*split, plain.read)
-                return mapped(split[0], _by_row, types, file=split[1], columns=plain, row=row, names=tuple(types))
-
-    what = str(columns)
-    if isinstance(columns, Columns) and target == "tags":
-        what = f"words: {columns.text[0]}; tags: {columns.label}"
+            names, row, types = _conversion(splits.train, columns, target, options)
+        rows = partial(_converted, columns=columns, row=row, types=types)
+        suspect = _suspect(splits.train[0], columns.label, names) if target == "class" else {}
+        what = f"words: {columns.text[0]}; tags: {columns.label}" if target == "tags" else str(columns)
     what = what if found.group is None else f"{what}; group: {found.group}"
     notes = {"columns": what, **({"columns not read": some(found.unread)} if found.unread else {}), **notes}
     loaded = _loaded(splits, settings, rows, found.group)
-    left = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
-    return replace(
-        loaded,
-        label_names=names,
-        notes={**loaded.notes, **notes, **left},
-        warnings={**loaded.warnings, **suspect},
-    )
+    warnings = {**loaded.warnings, **suspect}
+    return replace(loaded, label_names=names, notes={**loaded.notes, **notes}, warnings=warnings)
 
 
 def _suspect(train: Dataset, label: str, names: Sequence[str]) -> dict[str, str]:
@@ -189,16 +167,15 @@ def _suspect(train: Dataset, label: str, names: Sequence[str]) -> dict[str, str]
     return {"labels that may be missing": f"{each}: taken for a class; empty these cells if it is none"} if each else {}
 
 
-def _loaded(
-    splits: Splits, settings: Settings, convert: Callable[[tuple[Dataset, str]], Dataset], group: str | None
-) -> LoadedData:
+def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset], group: str | None) -> LoadedData:
     """Return the splits with converted rows; without a table of test rows, these are split off the training rows."""
     numbers: Index = {}
     bad: list[str] = []
+    unread: set[str] = set()
     drop = settings.task.options.get("bad_rows") == "drop"
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        converted = convert(split)
+        converted = convert(*split)
         if group is not None:
             converted = converted.add_column(GROUP, _groups(*split, group, numbers))
         reasons = converted["bad"][:]
@@ -208,14 +185,18 @@ def _loaded(
                 more = f" ({len(found) - 1:,} more of {len(reasons):,} rows are bad)" if found[1:] else ""
                 raise UserError(f"{found[0]}{more}; task.options.bad_rows: drop leaves bad rows out")
             converted = converted.select([place for place, reason in enumerate(reasons) if not reason])
+        if "unread" in converted.column_names:
+            unread.update(key for keys in converted["unread"] for key in keys)
+            converted = converted.remove_columns("unread")
         return converted.remove_columns("bad")
 
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
-    test, notes = rows(splits.test) if splits.test is not None else None, {}
+    test = rows(splits.test) if splits.test is not None else None
+    notes = {"keys of turns left unread": ", ".join(sorted(unread))} if unread else {}
     if test is None:
         train, test = split_off_test(train, settings, splits.train[1])
-        notes = {"test": f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"}
+        notes |= {"test": f"{len(test)} rows split off {splits.train[1]}, as no test rows were given"}
     dropped = {BAD_ROWS: f"{len(bad):,}, such as {bad[0]}"} if bad else {}
     return LoadedData(train, validation, test, notes=notes, warnings=dropped)
 
@@ -314,6 +295,15 @@ def _index(
 
 
 # Rows
+
+
+def _converted(dataset: Dataset, file: str, columns: Columns, row: Row, types: Mapping[str, Any]) -> Dataset:
+    from datasets import Value
+
+    types = {**types, "bad": Value("string")}
+    with column_errors_as_user_errors(file):
+        check_columns(dataset, file, columns.read)
+        return mapped(dataset, _by_row, types, file=file, columns=columns, row=row, names=tuple(types))
 
 
 def _by_row(

@@ -179,12 +179,11 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
 
 def _merged(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested mappings with the values that are given in their places."""
-    both = {key: _merged(content[key], value) for key, value in given.items() if _is_both(content.get(key), value)}
-    return {**content, **given, **both}
-
-
-def _is_both(*values: Any) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
+    merged = {**content, **given}
+    for key, value in given.items():
+        if isinstance(value, Mapping) and isinstance(content.get(key), Mapping):
+            merged[key] = _merged(content[key], value)
+    return merged
 
 
 def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:

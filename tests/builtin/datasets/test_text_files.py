@@ -252,7 +252,7 @@ def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
         ["four"],
         ["two"],
     ]
-    with pytest.raises(UserError, match=r"row 5 has 'fold 1' in column 'split', which is none of train, validation"):
+    with pytest.raises(UserError, match=r"row 5 has 'fold 1' in column 'split', whose cells must be train, validation"):
         load(tmp_path, f"{rows}a,five,fold 1\n", None, split="split")
     with pytest.raises(UserError, match=r"a column of all splits; leave test and validation out"):
         load(tmp_path, rows, split="split")
