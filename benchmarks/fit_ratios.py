@@ -17,8 +17,9 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -32,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._pytree import tree_leaves
 
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.sources import weight_files, weight_types
 from hpml_bench.fit.trace import Footprint, trace
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
@@ -40,14 +42,14 @@ from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import rehearsal
+from hpml_bench.training import model as model_module
+from hpml_bench.training import rehearsal, saving
 from hpml_bench.training.assembly import Assembly, assemble
-from hpml_bench.training.kernels import store_frozen_as_bf16
 from hpml_bench.training.trainer import Trainer
 
 MOST = 1.05
 """Largest ratio that is meant."""
-PHASES = ("step", "evaluation", "generation")
+PHASES = ("loading", "step", "evaluation", "generation")
 WIDTH, LAYERS, VOCABULARY, LENGTH = 128, 3, 2048, 64
 """Shape of the models: large enough that a batch's activations are most of the memory."""
 ROWS, BATCH = 16, 8
@@ -73,6 +75,7 @@ class Measured(NamedTuple):
     """Bytes at the peaks of a real run's phases, and those held before the first."""
 
     held: int
+    loading: int
     step: int
     evaluation: int
     generation: int
@@ -87,11 +90,26 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     it, and frozen weights converted before it. Nor does it report frees by other threads, so that DDP sends no weights
     when it is made: the thread of gloo that sends them is sometimes the last to hold the buffer.
     """
-    run = assemble(spec, prepared, group)
-    if spec.settings.precision == "bf16" and not run.method.reads_frozen_weights:
-        store_frozen_as_bf16(run.model.encoder)
+    load = model_module.load_backbone
+
+    def copied(*arguments: Any) -> Any:
+        """Load as to a card: weights that have the file's type would stay in the mapped file."""
+        found, types = load(*arguments), weight_types(Path(prepared.backbone))
+        for weight in found.parameters():
+            if saving.TYPES.get(weight.dtype) in types:
+                weight.data = weight.data.clone()
+        return found
+
+    with (
+        mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"),
+        mock.patch.object(model_module, "load_backbone", copied),
+        _profiled() as loaded,
+    ):
+        run = assemble(spec, prepared, group)
+        gc.collect()
     weights = _there(run.model)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    loading = _peak_of_loading(loaded, weight_files(Path(prepared.backbone)))
+    with _profiled() as profiled:
         if run.method.trains:
             with mock.patch("torch.nn.parallel.distributed._sync_module_states"):
                 trainer = Trainer(run)
@@ -102,9 +120,22 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     live, peaks = _peaks(profiled)
     _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
-    step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES)
-    alone = {phase: weights + peak for phase, peak in tensors.items()}
-    return Measured(weights + held, step, evaluated, generated, alone)
+    step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:])
+    alone = {"loading": loading} | {phase: weights + peak for phase, peak in tensors.items()}
+    return Measured(weights + held, loading, step, evaluated, generated, alone)
+
+
+def _profiled() -> profile:
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+
+def _peak_of_loading(profiled: profile, files: Sequence[Path]) -> int:
+    """Return the peak of what the allocator gave; mapping a file is an event too, of the file's size."""
+    nodes = [*_below(profiled.profiler.kineto_results.experimental_event_tree())]  # type: ignore[union-attr]
+    sizes = {file.stat().st_size for file in files}
+    events = sorted(filter(_allocates, nodes), key=lambda event: event.start_time_ns)
+    changes = (event.extra_fields.alloc_size for event in events if abs(event.extra_fields.alloc_size) not in sizes)
+    return int(max(accumulate(changes)))
 
 
 def train(trainer: Trainer, phase: Phase = record_function) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
+import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -39,6 +42,9 @@ MODEL_PATTERNS = (
     "vocab.txt", "merges.txt", "*.model",
 )  # fmt: skip
 """Files fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
+
+FLOAT = re.compile(r"B?F\d")
+"""Types of weights in a safetensors file; others are of buffers, or quantised."""
 
 GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
@@ -152,6 +158,22 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
         problem = f"{folder}: {', '.join(missing)} of model.safetensors.index.json is missing"
         raise UserError(f"{problem}; {advice}" if advice else problem)
     return tuple(folder / name for name in names)
+
+
+def weight_types(folder: Path) -> Counter[str]:
+    """Return the number of weights of each type, from the headers of the safetensors files."""
+    sizes: Counter[str] = Counter()
+    for file in weight_files(folder):
+        try:
+            with file.open("rb") as opened:
+                (length,) = struct.unpack("<Q", opened.read(8))
+                header = json.loads(opened.read(min(length, 100_000_000)))
+            for name, tensor in header.items():
+                if name != "__metadata__" and FLOAT.match(str(tensor["dtype"])):
+                    sizes[str(tensor["dtype"])] += math.prod(tensor["shape"])
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: can't be read as safetensors: {str(error)[:200]}; save the model anew") from None
+    return sizes
 
 
 # The Hugging Face hub

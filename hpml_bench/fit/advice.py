@@ -91,7 +91,7 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
 def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
     """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
     found = largest_micro_batch(settings, trace, most)
-    if found is None:
+    if found is None or found[1].loading > most:
         return None
     size, footprint = found
     fitting = with_changes(settings, micro_batch=size)

@@ -281,10 +281,13 @@ def describe(folder: Path, settings: Settings, kind: ModelKind, _: torch.device)
     with unset_fake_temporarily():
         backbone = describe_backbone(folder, settings, kind)
         _quantize(backbone, settings)
-    for layer in backbone.modules() if settings.quantization else ():
-        if type(layer).__name__ == "Linear4bit":
-            _pack(layer, settings)
+    packed: list[Any] = [layer for layer in backbone.modules() if type(layer).__name__ == "Linear4bit"]
+    for layer in packed:
+        _pack(layer, settings)
     to_fake(backbone)
+    if packed:  # a weight is a float until it is quantised, which copies it
+        largest = max(layer.out_features * layer.in_features for layer in packed)
+        torch.empty(2 * largest, dtype=WEIGHTS[settings.weights])
     return backbone
 
 

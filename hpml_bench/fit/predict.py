@@ -42,7 +42,8 @@ from hpml_bench.training import products
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "step", "evaluation", "generation")
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
+         "generation")  # fmt: skip
 
 
 class RowsFound(NamedTuple):
@@ -106,11 +107,12 @@ class Need(Frozen):
     activations: int | None = None
     logits: int | None = None
     buckets: int | None = None
+    loading: int | None = None
     step: int | None = None
     evaluation: int | None = None
     generation: int | None = None
     peak: int | None = None
-    """The largest of step, evaluation and generation, and what a rank takes beside tensors."""
+    """The largest of loading, step, evaluation and generation, and what a rank takes beside tensors."""
     largest_micro_batch: int | None = None
     """Largest part of a rank's share of the global batch whose step fits; 0 for none."""
     advice: str = ""

@@ -22,7 +22,7 @@ from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
-from hpml_bench.training.model import build_model
+from hpml_bench.training.model import build_model, linear_as_bf16
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -105,7 +105,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and not leaf.is_meta:
                 self._hold(leaf)
         return result
 
@@ -123,6 +123,8 @@ class Footprint:
     logits: int  # logits with all that is computed of their size, at the step's peak
     step: int
     """Peak of a training step: weights, gradients, optimizer, logits and activations; 0 where nothing is trained."""
+    loading: int
+    """Peak of loading: until weights have the types that they have in training."""
     evaluation: int  # peak of an evaluation batch, with all that a training holds meanwhile
     generation: int  # peak of a batch of answers, likewise; 0 where none are generated
 
@@ -133,7 +135,7 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        return max(self.step, self.evaluation, self.generation)
+        return max(self.loading, self.step, self.evaluation, self.generation)
 
 
 def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
@@ -147,9 +149,10 @@ def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
-        run = _assembled(_on_cpu(spec), prepared)
+        with tracker.phase() as loading:
+            run = _assembled(_on_cpu(spec), prepared)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
-        return (trace_training if run.method.trains else trace_evaluation)(run, tracker)
+        return (trace_training if run.method.trains else trace_evaluation)(run, tracker, loading.bytes)
 
 
 def _on_cpu(spec: RunSpec) -> RunSpec:
@@ -167,7 +170,9 @@ def _assembled(spec: RunSpec, prepared: Prepared) -> Assembly:
     method = make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts)
     rows = open_rows(spec, prepared, task)
-    model = build_model(Path(prepared.backbone), spec, method, task, load=describe)
+    folder = Path(prepared.backbone)
+    half = linear_as_bf16(folder, settings, method)
+    model = build_model(folder, spec, method, task, load=describe, half=half)
     run = Assembly(
         spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
         rows["test"], rows.get(RETENTION), _generator(task, prepared, spec),
@@ -182,7 +187,7 @@ def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | Non
     return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
 
 
-def trace_training(run: Assembly, tracker: Tracker) -> Footprint:
+def trace_training(run: Assembly, tracker: Tracker, loading: int) -> Footprint:
     trainer = Trainer(run, wrap=wrap)
     trainer.model.train()
     gradients = cast(Buckets, trainer.wrapped).nbytes
@@ -205,16 +210,17 @@ def trace_training(run: Assembly, tracker: Tracker) -> Footprint:
         buckets=gradients if run.settings.micro_batch not in {None, share} else 0,
         logits=step.logits,
         step=_with_scratch(step, held),
+        loading=loading,
         evaluation=_with_scratch(evaluated, held),
         generation=_with_scratch(generated, held),
     )
 
 
-def trace_evaluation(run: Assembly, tracker: Tracker) -> Footprint:
+def trace_evaluation(run: Assembly, tracker: Tracker, loading: int) -> Footprint:
     weights = tracker.live
     evaluated, generated = _evaluated(run, tracker)
     peaks = (_with_scratch(peak, weights) for peak in (evaluated, generated))
-    return Footprint(weights, 0, 0, 0, evaluated.logits, 0, *peaks)
+    return Footprint(weights, 0, 0, 0, evaluated.logits, 0, loading, *peaks)
 
 
 def _with_scratch(peak: Peak, held: int) -> int:

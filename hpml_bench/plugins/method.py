@@ -65,6 +65,14 @@ class Method(ABC):
         return False
 
     @property
+    def built_by_shape(self) -> bool:
+        """Whether `build` and `before_train` read shapes alone of linear layers' weights, and make none of their type.
+
+        Such weights may be bfloat16 from the start, as bf16 keeps frozen ones in training; else they are float32 first.
+        """
+        return False
+
+    @property
     def quantization(self) -> QuantizationSpec | None:
         """How the frozen weights of the backbone's linear layers are stored; None leaves it to the suite's setting."""
         return None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import struct
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.data.sources import resolve_model, weight_types
 from hpml_bench.system.errors import UserError
 
 KINDS = ("embedded:", "path:", "hub:", "wheel:")
@@ -25,8 +22,6 @@ BOTH_WAYS = re.compile(
 """In the model types of encoders that read both ways, ModernBERT's and DistilBERT's among them."""
 POOLING = "*_Pooling/config.json"
 """File in which sentence-transformers keeps how a model pools."""
-FLOAT = re.compile(r"B?F\d")
-"""Types of weights; others are of buffers, or quantised."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def look_at_model(source: str) -> Model:
     kinds = [str(name) for name in config.get("architectures") or ()]
     family = str(config.get("model_type", ""))
     generates = any(map(GENERATES.search, kinds)) or config.get("is_decoder")
-    sizes = _weights(folder)
+    sizes = weight_types(folder)
     return Model(
         source=uri,
         folder=folder,
@@ -130,22 +125,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{file}: holds no mapping; save the model anew")
     return value
-
-
-def _weights(folder: Path) -> Counter[str]:
-    """Return the number of weights of each type, from the headers of the safetensors files."""
-    sizes: Counter[str] = Counter()
-    for file in weight_files(folder):
-        try:
-            with file.open("rb") as opened:
-                (length,) = struct.unpack("<Q", opened.read(8))
-                header = json.loads(opened.read(min(length, 100_000_000)))
-            for name, tensor in header.items():
-                if name != "__metadata__" and FLOAT.match(str(tensor["dtype"])):
-                    sizes[str(tensor["dtype"])] += math.prod(tensor["shape"])
-        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}: can't be read as safetensors: {str(error)[:200]}; save the model anew") from None
-    return sizes
 
 
 def _pooling(folder: Path) -> str | None:

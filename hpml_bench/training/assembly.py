@@ -22,9 +22,10 @@ from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.training import kernels
+from hpml_bench.training.distributed import release
 from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
-from hpml_bench.training.model import build_model, is_large
+from hpml_bench.training.model import build_model, is_large, linear_as_bf16
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,15 @@ def open_rows(spec: RunSpec, prepared: Prepared, task: Task) -> dict[str, Rows]:
 
 
 def initialise(run: Assembly) -> None:
+    """Start the method from data, and give weights the types that they have in training."""
     if run.method.trains:
         batches = (run.train_rows.batch(indices).to(run.group.device) for indices in run.order())
         with kernels.autocast(run.settings):
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
+        if run.settings.precision == "bf16" and not run.method.reads_frozen_weights:
+            kernels.store_frozen_as_bf16(run.model.encoder)
+            release(run.group.device)  # the weights' memory in float32
 
 
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
@@ -92,8 +97,9 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     kernels.set_float32_products(settings)
     kernels.leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
-    loading = group.in_turn() if is_large(folder, settings) else nullcontext()
-    model = build_model(folder, spec, method, task, measure_base, group.device, loading).to(group.device)
+    half = linear_as_bf16(folder, settings, method)
+    loading = group.in_turn() if is_large(folder, settings, half=half) else nullcontext()
+    model = build_model(folder, spec, method, task, measure_base, group.device, loading, half=half).to(group.device)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
     assembly = Assembly(
         spec, model, method, task, group, rows["train"], rows["validation"], rows["test"], rows.get(RETENTION),

@@ -126,15 +126,21 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
     That halves their memory and saves the cast per step. On a CPU the results are the same bit for bit, as long as
     nothing but the layers' own forward passes reads the weights.
     """
+    for weight in linear_weights(encoder):
+        if not weight.requires_grad:
+            weight.data = weight.data.to(torch.bfloat16)
+
+
+def linear_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights and biases of linear layers, which autocast casts in every step.
+
+    Without an output layer tied to the embeddings: they would become bfloat16 too, and with them all that follows.
+    """
     shared = {
-        id(weight) for layer in encoder.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()
+        id(weight) for layer in model.modules() if isinstance(layer, nn.Embedding) for weight in layer.parameters()
     }
-    for layer in encoder.modules():
-        if type(layer) in {nn.Linear, Conv1D}:
-            for weight in layer.parameters(recurse=False):
-                # an output layer tied to the embeddings: they would become bf16 too, and with them all that follows
-                if not weight.requires_grad and id(weight) not in shared:
-                    weight.data = weight.data.to(torch.bfloat16)
+    linear = (layer for layer in model.modules() if type(layer) in {nn.Linear, Conv1D})
+    return [weight for layer in linear for weight in layer.parameters(recurse=False) if id(weight) not in shared]
 
 
 # Precision

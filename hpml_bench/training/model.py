@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
+from unittest import mock
 
 import torch
 from peft import PeftModel
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
+from hpml_bench.data.sources import weight_types
 from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task
@@ -22,7 +24,8 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
-from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32
+from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32, linear_weights
+from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
 
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -47,13 +50,46 @@ NOT_CHECKPOINTED = {
 (huggingface/peft#869, #1745); for the first, PEFT says so itself."""
 
 
-def is_large(folder: Path, settings: Settings) -> bool:
+def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
+    """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway.
+
+    Where a file holds bfloat16 alone, that loses nothing, and halves the memory while loading: what is trained, norms
+    and embeddings become float32. The file's type is config.json's where the file isn't here, as for a prediction.
+    """
+    floats = settings.weights == "float32" and quantization_of(method, settings) is None
+    if settings.precision != "bf16" or not floats or not method.built_by_shape:
+        return False
+    with suppress(UserError):
+        return {*weight_types(folder)} == {"BF16"}
+    with suppress(Exception):  # a broken configuration can raise anything; loading names it
+        return bool(AutoConfig.from_pretrained(folder, local_files_only=True).dtype == torch.bfloat16)
+    return False
+
+
+@contextmanager
+def _linear_layers_as_bf16() -> Iterator[None]:
+    """Let models be made with linear layers of bfloat16: transformers loads each weight in the type it was made of.
+
+    All else is made as asked for, buffers that are computed too.
+    """
+    finish = PreTrainedModel.post_init
+
+    def declare(model: PreTrainedModel) -> None:
+        finish(model)
+        for weight in linear_weights(model):
+            weight.data = weight.data.to(torch.bfloat16)
+
+    with mock.patch.object(PreTrainedModel, "post_init", declare):
+        yield
+
+
+def is_large(folder: Path, settings: Settings, *, half: bool = False) -> bool:
     """Return whether weights take so much of the host's memory that a machine's ranks load them one after another.
 
     While loading, a rank takes more memory than afterwards. Small weights are loaded sooner by all ranks at once, and
     so are those that go straight from the mapped file to a GPU, in half precision.
     """
-    if settings.device == "cuda" and settings.weights != "float32":
+    if settings.device == "cuda" and (half or settings.weights != "float32"):
         return False
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) > LARGE_BYTES
 
@@ -67,12 +103,15 @@ def build_model(
     device: torch.device = CPU,
     loading: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - reusable
     load: Load | None = None,
+    *,
+    half: bool = False,
 ) -> TaskModel:
     """Load the backbone, let the method change it, and put the task's head on.
 
     The head's first weights depend on the seed alone, and so do the method's: random numbers drawn before or
     elsewhere don't change them, and the global generators keep their state. `look` gets the backbone as it was
-    loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None.
+    loaded; loading happens inside the context `loading`, by `load`, or by `load_backbone` where that is None. `half`
+    is what `linear_as_bf16` says of the run; the model is then one for autocast alone.
 
     Raises:
         Unsupported: the method can't run with this backbone.
@@ -81,8 +120,12 @@ def build_model(
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     with seeded(spec.seed):
-        with loading:
+        with loading, _linear_layers_as_bf16() if half else nullcontext():
             backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
+        linear = {id(weight) for weight in linear_weights(backbone)}
+        for weight in backbone.parameters() if half else ():
+            if id(weight) not in linear:
+                weight.data = weight.data.float()  # an output layer tied to the embeddings
         hidden_size = backbone.config.get_text_config().hidden_size
         if positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
@@ -93,7 +136,8 @@ def build_model(
                 raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
             # torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
-        encoder = _encoder(backbone, method, spec)
+        with adapters_as_float32() if half else nullcontext():
+            encoder = _encoder(backbone, method, spec)
         if device.type != "cpu":
             encoder.to(device)  # weights that the method added
         kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""

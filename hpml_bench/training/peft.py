@@ -6,6 +6,8 @@ import dataclasses
 import math
 import re
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -13,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftType, get_peft_model, initialize_lora_eva_weights
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.boft import layer as boft
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from hpml_bench.training.trial import unread_parts
 
@@ -61,6 +64,24 @@ def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
         exclude_modules=_pattern(unread_parts(backbone)),
     )
     return keep_input_type(get_peft_model(backbone, config))
+
+
+@contextmanager
+def adapters_as_float32() -> Iterator[None]:
+    """Let PEFT make its weights beside those of bfloat16 as beside float32: it would round their first values."""
+    move = BaseTunerLayer._move_adapter_to_device_of_base_layer
+
+    def moved(layer: Any, *arguments: Any, **named: Any) -> None:
+        weight = getattr(layer.get_base_layer(), "weight", None)
+        if weight is None or weight.dtype != torch.bfloat16:
+            move(layer, *arguments, **named)
+            return
+        values, weight.data = weight.data, weight.data.new_empty((), dtype=torch.float32).expand(weight.shape)
+        move(layer, *arguments, **named)
+        weight.data = values
+
+    with mock.patch.object(BaseTunerLayer, "_move_adapter_to_device_of_base_layer", moved):
+        yield
 
 
 def task_type(backbone: Any) -> str:

@@ -27,7 +27,7 @@ from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
-from hpml_bench.training.kernels import autocast, make_scaler, store_frozen_as_bf16
+from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
@@ -103,9 +103,6 @@ class Trainer(Evaluator):
     ) -> None:
         super().__init__(run, probes, write)
         device = self.group.device
-        if self.settings.precision == "bf16" and not self.method.reads_frozen_weights:
-            store_frozen_as_bf16(self.model.encoder)
-            release(device)  # the weights' memory in float32
         self.wrapped = wrap(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
         self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]

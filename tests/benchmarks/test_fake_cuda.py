@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,13 @@ import torch
 from fake_card.machine import card
 from fake_card.tensors import CUDA, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
+from safetensors.torch import load_file, save_file
 
 from helpers import skips, tiny
+from hpml_bench.fit.trace import CUDA_BLOCK, trace
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
+from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)
@@ -252,3 +257,34 @@ def test_waits_are_counted(on_card: Any) -> None:
         before = len(on_card.waits)
         call()
         assert len(on_card.waits) > before, call
+
+
+@needs_cuda_build
+@pytest.mark.parametrize(("kind", "method"), [("BF16", "lora"), ("BF16", "none"), ("F32", "lora")])
+def test_what_loading_takes_on_the_card_is_predicted(
+    kind: str, method: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 5 % of the most bytes of storages that are alive on the card at a time, in the allocator's blocks."""
+    combination = Combination("llama", "causal_lm", method, changes={"max_length": 8})  # trial passes take little
+    spec = bench.spec(combination)
+    folder = shutil.copytree(bench.models["llama"], tmp_path / kind)
+    if kind == "BF16":
+        tensors = load_file(folder / "model.safetensors")
+        half = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+        save_file(half, folder / "model.safetensors", {"format": "pt"})
+    prepared = bench.prepared(combination, spec).model_copy(update={"backbone": str(folder)})
+    live: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+    peak = 0
+    make = CardTensor.__new__
+
+    def made(cls: Any, held: torch.Tensor) -> CardTensor:
+        nonlocal peak
+        storage = held.untyped_storage()
+        live[storage] = -(-storage.nbytes() // CUDA_BLOCK) * CUDA_BLOCK
+        peak = max(peak, sum(live.values()))
+        return make(cls, held)
+
+    monkeypatch.setattr(CardTensor, "__new__", staticmethod(made))
+    with card() as (_, group):
+        assemble(spec, prepared, group)
+    assert trace(spec, prepared).loading == pytest.approx(peak, rel=0.05)

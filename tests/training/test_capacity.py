@@ -29,14 +29,14 @@ from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
-from hpml_bench.training import distributed, generation, rehearsal, trial, worker
+from hpml_bench.training import assembly as assembly_module
+from hpml_bench.training import distributed, generation, kernels, rehearsal, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.model import build_model
-from hpml_bench.training.parallel import wrap
 from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
@@ -323,20 +323,13 @@ def test_what_frozen_weights_had_in_float32_is_given_back(
     task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the cast, and before anything else is made: else the allocator holds both."""
-    types: list[set[torch.dtype]] = []
+    events: list[str] = []
+    store = kernels.store_frozen_as_bf16
+    monkeypatch.setattr(kernels, "store_frozen_as_bf16", lambda model: (events.append("cast"), store(model)))
+    monkeypatch.setattr(assembly_module, "release", lambda device: events.append(f"released {device}"))
     run = assemble(spec := spec_of(task_folder, WORDS, precision="bf16"), prepare(spec.settings), group)
-    kept = [layer for layer in run.model.modules() if isinstance(layer, torch.nn.Embedding)]
-    frozen = [w for w in run.model.parameters() if not w.requires_grad and w.dim() == 2 and w is not kept[0].weight]
-
-    def wrapped(*parts: Any) -> Any:
-        assert len(types) == 1, "nothing is released yet"
-        return wrap(*parts)
-
-    monkeypatch.setattr(trainer_module, "release", lambda _: types.append({weight.dtype for weight in frozen}))
-    monkeypatch.setattr(trainer_module, "wrap", wrapped)
-    Trainer(run)
-    assert len(types) == 1
-    assert torch.bfloat16 in types[0]
+    assert events == ["cast", "released cpu"]
+    assert torch.bfloat16 in {weight.dtype for weight in run.model.parameters()}
 
 
 def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> None:
@@ -346,6 +339,7 @@ def test_ranks_load_in_turn_where_the_host_holds_the_weights(tmp_path: Path) -> 
     assert model_module.is_large(tmp_path, tiny.settings())
     assert model_module.is_large(tmp_path, tiny.settings(device="cuda"))
     assert not model_module.is_large(tmp_path, tiny.settings(device="cuda", weights="bfloat16", precision="bf16"))
+    assert not model_module.is_large(tmp_path, tiny.settings(device="cuda"), half=True)
     assert model_module.is_large(tmp_path, tiny.settings(weights="bfloat16", precision="bf16"))
 
 

@@ -34,6 +34,7 @@ class Adapter(Method):
 
     title = "Adapter"
     lr = 1e-3
+    built_by_shape = True
 
     class Options(Frozen):
         """The adapters' options."""

@@ -13,6 +13,7 @@ class Full(Method):
 
     title = "Full fine-tuning"
     lr = 5e-5
+    built_by_shape = True
 
     def build(self, backbone: Any) -> Any:
         from hpml_bench.training.quantization import is_quantized

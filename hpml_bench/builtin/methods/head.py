@@ -13,6 +13,7 @@ class Head(Method):
 
     title = "Head only"
     lr = 1e-3  # unused: the head's rate is a setting
+    built_by_shape = True
 
     def build(self, backbone: Any) -> Any:
         if backbone.get_output_embeddings() is not None:

@@ -15,6 +15,7 @@ class LoRA(Method):
 
     title = "LoRA"
     lr = 1e-3
+    built_by_shape = True
     peft_type = "LORA"
 
     class Options(Frozen):

@@ -13,6 +13,7 @@ class Nothing(Method):
 
     title = "Base model"
     lr = 1e-3  # unused
+    built_by_shape = True
     trains = False
 
     def build(self, backbone: Any) -> Any:

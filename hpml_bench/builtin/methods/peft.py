@@ -50,6 +50,12 @@ SINCE = {
 }
 """Type -> version of PEFT that introduced it, for types newer than 0.18, the oldest supported version."""
 
+PLAIN = frozenset({
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "bias", "lora_bias", "target_modules", "exclude_modules",
+    "modules_to_save", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "fan_in_fan_out",
+})  # fmt: skip
+"""Options of LoRA for whose first weights those of the model don't matter."""
+
 FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
 """Initialisations of LoRA that decompose frozen weights, which quantised weights don't allow."""
 
@@ -133,6 +139,11 @@ class Peft(Method):
     def reads_frozen_weights(self) -> bool:
         """True if the type may use frozen weights outside their layers' forward, as DoRA uses their norms."""
         return bool(self.given.get("use_dora")) or self.peft_type not in FORWARD_ONLY
+
+    @property
+    def built_by_shape(self) -> bool:
+        """True if the type's first weights are random or constant, as those of plain LoRA are."""
+        return not self.reads_frozen_weights and (self.peft_type != "LORA" or {*self.given} <= PLAIN)
 
     def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
         """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from."""

@@ -15,6 +15,7 @@ class PromptTuning(Method):
 
     title = "Prompt Tuning"
     lr = 3e-2
+    built_by_shape = True
     peft_type = "PROMPT_TUNING"
 
     class Options(Frozen):

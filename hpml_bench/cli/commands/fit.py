@@ -14,7 +14,7 @@ from hpml_bench.cli.reporting import aligned
 if TYPE_CHECKING:
     from hpml_bench.fit.predict import Need, Prediction
 
-COLUMNS = ("method", "fits", "peak", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
+COLUMNS = ("method", "fits", "peak", "loading", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
            "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
 BYTES = COLUMNS[2:-1]
 

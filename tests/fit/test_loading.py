@@ -1,0 +1,37 @@
+"""Predicted peak of loading against that of tensors, on a CPU and on a card that isn't there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fit_ratios
+import pytest
+
+from hpml_bench.fit.trace import trace
+from hpml_bench.plugins.group import Group
+
+SHAPE = {
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 512, "vocab_size": 2048,
+}  # fmt: skip
+"""Of a model whose file is of bfloat16; else the script's own, of float32."""
+CASES: dict[str, tuple[dict[str, Any] | None, str, dict[str, Any], dict[str, Any]]] = {
+    "as the file, bf16": (SHAPE, "lora", {}, {"precision": "bf16"}),
+    "trained, bf16": (SHAPE, "full", {}, {"precision": "bf16"}),
+    "read in float32 first": (SHAPE, "peft", {"type": "DORA"}, {"precision": "bf16"}),
+    "float32 of bf16": (SHAPE, "none", {}, {"precision": "fp32"}),
+    "cast after loading": (None, "lora", {}, {"precision": "bf16"}),
+    "quantised": (None, "qlora", {}, {"precision": "bf16"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_peak_of_loading_is_predicted_within_five_percent(name: str, group: Group, tmp_path: Path) -> None:
+    """By the allocator's events: weights in the type that they are loaded in, casts, and trial passes."""
+    shape, method, options, changes = CASES[name]
+    spec = fit_ratios.spec_of("causal_lm", method, options, changes)
+    prepared = fit_ratios.prepare(tmp_path, spec.settings.task, shape=shape)
+    real, found = fit_ratios.measured(spec, prepared, group).loading, trace(spec, prepared)
+    assert found.loading == pytest.approx(real, rel=0.05)
+    assert found.peak >= found.loading
