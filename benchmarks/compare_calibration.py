@@ -147,12 +147,17 @@ def page(world: World, scores: Floats) -> tuple[Comparison, ...]:
     span = world.span or float(np.ptp(scores))
     if world.shares:
         means = {name: float(row.mean()) for name, row in named.items()}
-        return statistics.decide(statistics.compare_shares(means, scores.shape[1]))
+        return decided(statistics.compare_shares(means, scores.shape[1]))
     if world.grouped:
         groups = np.arange(scores.shape[1]) // GROUP
         named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
     bounded_ = world.span is not None
-    return statistics.decide(statistics.compare_rows(named, None, span, bounded=bounded_))
+    return decided(statistics.compare_rows(named, None, span, bounded=bounded_))
+
+
+def decided(pairs: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    """Return pairs of scores with their verdicts, on a page that has none on guessing."""
+    return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
 
 
 @dataclass(frozen=True)
@@ -177,9 +182,9 @@ def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
     world, random = WORLDS[name], np.random.default_rng([seed, systems, rows])
     false = held = intervals = 0
     for _ in range(pages):
-        decided = page(world, world.draw(random, systems, rows))
-        false += any(c.differs for c in decided)
-        for c in decided:
+        found = page(world, world.draw(random, systems, rows))
+        false += any(c.differs for c in found)
+        for c in found:
             if c.difference.low is not None and c.difference.high is not None:
                 held += c.difference.low <= 0 <= c.difference.high
                 intervals += 1

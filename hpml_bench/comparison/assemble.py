@@ -209,9 +209,6 @@ def _prepared(one: InputScores) -> pd.DataFrame:
             where = lines[WHERE][missing].iloc[0]
             what = "missing or not a number" if column == SCORE else "missing"
             raise UserError(f"{where}: {column} is {what}; give a value in each line, or leave the line out")
-    if GROUP in one.lines and one.lines[GROUP].isna().any() and one.lines[GROUP].notna().any():
-        where = lines[WHERE][lines[GROUP].isna()].iloc[0]
-        raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
     for column in (SYSTEM, SEED, DATASET, ROW, GROUP):
         lines[column] = lines[column].map(str, na_action="ignore")
     return lines

@@ -73,18 +73,18 @@ REFUSED: dict[str, tuple[list[Row], dict[str, Any], str]] = {
     ),
     "-1 for a missing score": (first(rows(), score=-1), {}, "the score -1 is far from all others, .* leave such rows"),
     "999 for a missing score": (first(real(1), score=999), {}, "the score 999 is far from all others"),
-    "Dataset": (renamed(rows(dataset="x"), dataset="Dataset"), {}, "'Dataset' must be written 'dataset'; rename"),
-    "Seed": (renamed(real(3), seed="Seed"), {}, "'Seed' must be written 'seed'"),
+    "Dataset": (renamed(rows(dataset="x"), dataset="Dataset"), {}, "the column 'Dataset' may be 'dataset'; rename it"),
+    "Seed": (renamed(real(3), seed="Seed"), {}, "the column 'Seed' may be 'seed'"),
     "task": (
         rows(task="x") + [one | {"row": f"t{one['row']}", "task": "y"} for one in rows()], {},
-        "the column 'task' may be the dataset; name it 'dataset', or give --columns dataset=task",
+        "the column 'task' may be 'dataset'; rename it, or give --columns dataset=task, or take it out",
     ),
-    "trial": (renamed(real(3), seed="trial"), {}, "the column 'trial' may be the seed"),
+    "trial": (renamed(real(3), seed="trial"), {}, "the column 'trial' may be 'seed'"),
     "3 runs copied to 12": (copied(real(3), 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
     "3 means copied to 12": (copied(MEANS, 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
     "names of others' columns": (
         renamed(rows(), system="model", row="question_id", score="correct"), {},
-        "there is no column 'system'; .*perhaps --columns system=model,row=question_id,score=correct",
+        "the column 'model' may be 'system'; .*--columns system=model,score=correct,row=question_id",
     ),
 }  # fmt: skip
 
@@ -102,7 +102,6 @@ TAKEN: dict[str, tuple[list[Row], dict[str, Any]]] = {
     "-1 declared as a score": (first(rows(), score=-1), {"bounds": (-1.0, 1.0)}),
     "scores of a judge": ([one | {"score": 10 * one["score"]} for one in rows()], {}),
     "a system without a right answer": (rows({"a": 0.0, "b": 0.9}), {}),
-    "one task": (rows(task="x"), {}),
     "few rows that repeat by chance": (right_and_wrong({"a": 0.95, "b": 0.99}, 6, seeds=range(4)), {}),
     "runs without any noise": ([one | {"seed": seed} for seed in range(4) for one in rows()], {}),
     "two seeds of equal times": (real(3, lambda *_: {"seconds": 10}), {}),

@@ -102,12 +102,12 @@ def test_a_broken_table_is_refused_with_its_line(name: str, tmp_path: Path) -> N
 
 
 COLUMNS = {
-    "System,row,score": "the column 'System' must be written 'system'",
+    "System,row,score": "the column 'System' may be 'system'; rename it, or give --columns system=System",
     "system,row": "there is no column 'score'; it has system, row",
     "row,score": "there is no column 'system'",
     "system,row,score,score": "two columns are named 'score'",
     "system,row,rows,score": "it has the columns 'row' and 'rows'",
-    "system,ROW,score": "the column 'ROW' must be written 'row'",
+    "system,ROW,score": "the column 'ROW' may be 'row'",
 }
 
 

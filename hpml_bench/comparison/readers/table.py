@@ -48,9 +48,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     SEED: ("run", "randomseed", "trial", "repeat", "replicate"),
     DATASET: ("task", "benchmark"),
 }
-"""Column -> other names for it, as `_plain` writes them: those that messages propose, and of `AMBIGUOUS` refuse."""
-AMBIGUOUS = (SEED, DATASET)
-"""Columns without which others' lines would be pooled, or be a cost."""
+"""Column -> other names for it, as `_plain` writes them."""
 MORE = re.compile(
     r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
 )
@@ -166,7 +164,6 @@ def _costs(
     unread: dict[str, list[str]] = {}
     for name in (name for name in names if name in columns):
         numbers, shown = _numbers(columns[name]), sanitize(name, 40) or _unnamed(names, name)
-        _check_ambiguous(name, names, columns[name], where[0])
         if numbers is None:
             unread.setdefault("Columns that hold text weren't read", []).append(shown)
         elif MORE.search(_words(name)):
@@ -181,16 +178,6 @@ def _costs(
     return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
 
 
-def _check_ambiguous(name: str, names: Sequence[str], cells: Sequence[Any], where: str) -> None:
-    """Check that a column isn't seeds or data sets under another name, which would be a cost, or pooled."""
-    for ours in AMBIGUOUS:
-        if ours not in names and _plain(name) in OTHERS[ours] and len({*map(_text, cells)}) > 1:
-            raise UserError(
-                f"{where}: the column '{sanitize(name, 60)}' may be the {ours}; name it '{ours}', or give --columns "
-                f"{ours}={sanitize(name, 60)}, or take it out"
-            )
-
-
 def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -201,20 +188,23 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
         )
     if twice is not None:
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
-    needed = (SYSTEM, score)
-    for name in (*needed, *(name for name in NAMES if name not in {*needed, SCORE, WHERE})):
-        alike = next((other for other in names if other != name and _plain(other) == _plain(name)), None)
-        if name not in names and alike is not None:
-            raise UserError(f"{source}: the column '{sanitize(alike, 60)}' must be written '{name}'; rename it")
+    needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
+    wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
+    like = {name: {_plain(name), *OTHERS.get(name, ())} for name in wanted}
+    found = {
+        ours: theirs for ours in wanted for theirs in names if theirs not in NAMES and _plain(theirs) in like[ours]
+    }
+    if found:  # its lines would be pooled, or be a cost
+        give = sanitize(",".join(f"{ours}={theirs}" for ours, theirs in found.items()), 300)
+        ours, theirs = next(iter(found.items()))
+        raise UserError(
+            f"{source}: the column '{sanitize(theirs, 60)}' may be '{ours}'; rename it, or give --columns {give}, or "
+            "take it out"
+        )
     for name in needed:
         if name not in names:
-            like = {
-                ours: next((one for one in names if _plain(one) in OTHERS[ours]), None) for ours in (SYSTEM, ROW, SCORE)
-            }
-            pairs = ",".join(f"{ours}={one}" for ours, one in like.items() if one and ours not in names)
-            give = f"; perhaps --columns {sanitize(pairs, 200)}" if pairs else ""
             has = f"it has {_listed(names)} (docs/compare.md names the columns)"
-            raise UserError(f"{source}: there is no column '{name}'; {has}{give}")
+            raise UserError(f"{source}: there is no column '{name}'; {has}")
     if {ROW, COUNT} <= set(names):
         raise UserError(
             f"{source}: it has the columns '{ROW}' and '{COUNT}'; a line is a row or the mean of many, so remove one"
