@@ -119,6 +119,9 @@ def metrics_page() -> str:
             ],
         ),
     ]
+    ranking = [registry.plugin("metrics", name) for name in registry.names("metrics")]
+    parts += ["## Metrics to rank by\n", "`settings.rank_by`, in place of a task's score.\n"]
+    parts += [table(("learnt", *head), [(one.target, *metric_row(one.metric)) for one in ranking])]
     points = [(f"`{name}`", meaning) for name, meaning in POINTS.items()]
     parts += ["## Series of `points.jsonl`\n", "Each point is a metric, a step (from 1) and a value.\n"]
     return "\n".join([*parts, table(("metric", "value"), points)])

@@ -190,7 +190,7 @@ def _load(settings: Settings, where: str) -> tuple[LoadedData, Task]:
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
             raise UserError(f"{where}: there are no {split} rows; give a data set that has some")
-    return loaded, make_task(settings.task, loaded.label_names)
+    return loaded, make_task(settings.task, loaded.label_names, rank_by=settings.rank_by)
 
 
 def _check_and_digest(

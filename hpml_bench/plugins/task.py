@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 SEGMENTS = "token_type_ids"
 """Column of the numbers that tell the two texts of a pair apart, one for each token."""
+ROUNDING = 1e-4
+"""Relative error of a row's loss, in float32."""
 KEPT = "kept"
 """Key of the indices of the rows that `encode` kept, where it leaves some out."""
 NOTHING = "none"
@@ -310,6 +313,13 @@ class Task(ABC):
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         """Return a score per row [n], bool where `binary`; their mean is the headline metric."""
 
+    def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        """Return the rows [n] whose loss no model can have that gave their answers; none where nothing is known.
+
+        It goes with `predict` and `row_losses`: a task that overrides one of them overrides it too.
+        """
+        return np.zeros(len(predictions), dtype=bool)
+
     def weights(self, reference: Answers) -> NDArray[np.float64]:
         """Return how much each row counts in the score, [n], not all 0: equally, where it is a mean over rows."""
         return np.ones(len(reference))
@@ -328,6 +338,23 @@ class Task(ABC):
 def flat(answers: Answers) -> NDArray[Any]:
     """Return the answers to all tokens of all rows one after the other."""
     return np.concatenate([np.zeros(0, dtype=np.int64), *answers])
+
+
+def not_likeliest(predictions: Predictions, classes: float = 1e9) -> NDArray[np.bool_]:
+    """Return the rows [n] whose cross-entropy no model can have whose likeliest classes are their answers.
+
+    The likeliest of C classes has a probability of at least 1 / C, any other of at most 1/2: a wrong answer costs at
+    least ln 2, a right one at most ln C.
+    """
+    expected, given = predictions.reference, predictions.prediction
+    if isinstance(expected, tuple):
+        wrong = np.array([np.count_nonzero(row != own) for row, own in zip(expected, given, strict=True)])
+        answers = np.array([len(row) for row in expected])
+    else:
+        wrong, answers = np.not_equal(expected, given), np.ones(1)
+    low = predictions.loss < wrong * math.log(2) * (1 - ROUNDING)
+    high = predictions.loss > answers * math.log(classes) * (1 + ROUNDING)
+    return np.asarray(low | (high & (wrong == 0)))
 
 
 def first_true(wrong: pa.Array) -> int | None:
@@ -352,15 +379,23 @@ def linearised_ratio(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.fl
     return linear
 
 
-def make_task(spec: TaskSpec, label_names: tuple[str, ...] = (), facts: Mapping[str, float] | None = None) -> Task:
-    """Return the task that the settings name.
+def make_task(
+    spec: TaskSpec,
+    label_names: tuple[str, ...] = (),
+    facts: Mapping[str, float] | None = None,
+    rank_by: str | None = None,
+) -> Task:
+    """Return the task that the settings name, its score that of `rank_by` where that is given.
 
     Raises:
         UserError: there is none of that name, or its options are wrong.
 
     """
     options = validate_options("tasks", spec.name, spec.options, "task.options")
-    return cast(Task, registry.plugin("tasks", spec.name)(options, label_names, facts))
+    kind = registry.plugin("tasks", spec.name)
+    if rank_by is not None:
+        kind = registry.plugin("metrics", rank_by).ranked(kind)
+    return cast(Task, kind(options, label_names, facts))
 
 
 def loss_metrics(unit: str, what: str) -> tuple[Metric, Metric]:

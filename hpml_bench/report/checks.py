@@ -9,6 +9,7 @@ prints all of them.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.points import iterate_points
@@ -265,7 +267,7 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
     elif scored is None:
         why = f"its {PREDICTIONS} is missing, or can't be read or scored here, so that its scores can't be checked"
     else:
-        why = _other_rows(scored, usual) or _other_scores(scored, record)
+        why = _other_rows(scored, usual) or _other_count(scored, record) or _other_scores(scored, record)
     return Fault("predictions", why) if why else None
 
 
@@ -304,8 +306,26 @@ def _other_rows(scored: Scored, usual: Scored | None) -> str | None:
     return f"the {other[0]} beside its predictions are not those of the other runs" if other else None
 
 
+def _other_count(scored: Scored, record: RunRecord) -> str | None:
+    """Return why a run can't have so many test rows: its notes count others, or its suite asks for others."""
+    rows, asked = len(scored.index), record.spec.settings.test_samples
+    counted = re.search(r"(\d+) test\b", record.notes.get("rows", ""))
+    if counted and int(counted[1]) != rows:
+        return f"its predictions hold {rows:,} rows, and its notes count {int(counted[1]):,} test rows"
+    # a task may leave out rows that are too long, as its notes say
+    if (
+        counted
+        and asked
+        and (rows > asked or (rows < asked and FEWER not in record.notes and task_of(record).cuts_texts))
+    ):
+        return f"its predictions hold {rows:,} rows, its suite asks for {asked:,} test rows, and no note says why"
+    return None
+
+
 def _other_scores(scored: Scored, record: RunRecord) -> str | None:
-    """Return the first recorded test metric that a run's predictions don't give."""
+    """Return in what a run's predictions contradict themselves, or the first test metric that they don't give."""
+    if scored.contradicted:
+        return f"{scored.contradicted:,} rows have a loss that no model can have which gave their answers"
     for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
         if recorded is None and math.isnan(given):  # a correlation with a constant is undefined

@@ -32,6 +32,8 @@ class Scored:
     """[rows], equal for rows that belong together; None where each stands alone."""
     unchecked: str = ""
     """Why the scores are those that the run recorded, and weren't computed anew; empty where they were."""
+    contradicted: int = 0
+    """Number of rows whose loss no model can have that gave their answers."""
 
     def sharing(self, other: Scored | None) -> Scored:
         """Return the same with the rows of another run where they are equal, so that memory has them once."""
@@ -43,7 +45,8 @@ class Scored:
 
 def task_of(record: RunRecord) -> Task:
     """Return the task of a run; a UserError where it isn't installed."""
-    return make_task(record.spec.settings.task, record.label_names)
+    settings = record.spec.settings
+    return make_task(settings.task, record.label_names, rank_by=settings.rank_by)
 
 
 def read_all(folder: Path, records: Iterable[RunRecord]) -> dict[str, Scored]:
@@ -74,7 +77,8 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
         if stored.scores is not None and not defines_score_alike(record, task):
             scores = stored.scores.astype(scores.dtype)
             metrics[task.headline] = float(scores.mean())
-        return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group)
+        wrong = int(task.contradicted(stored).sum())
+        return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group, contradicted=wrong)
     except UserError as error:  # a package of its scorer isn't installed here
         if stored.scores is None:
             return None

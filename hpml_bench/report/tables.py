@@ -130,6 +130,11 @@ class Quantity:
         return self.metric.title
 
     @property
+    def ends(self) -> tuple[float, ...]:
+        """Least and largest possible value, as far as they are known."""
+        return tuple(self.scale * end for end in self.metric.bounds if end is not None)
+
+    @property
     def heading(self) -> str:
         """The title at the beginning of a line."""
         return capitalized(self.title)

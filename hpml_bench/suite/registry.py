@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 from hpml_bench.system.errors import UserError
 
-Kind = Literal["methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "sections"]
+Kind = Literal[
+    "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
+]  # fmt: skip
 ONE: Mapping[Kind, str] = {
     "methods": "method",
     "optimizers": "optimizer",
     "tasks": "task",
     "datasets": "data set",
     "scorers": "scorer",
+    "metrics": "metric",
     "probes": "probe",
     "trackers": "tracker",
     "engines": "engine",

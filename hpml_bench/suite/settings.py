@@ -88,6 +88,9 @@ class Settings(Frozen):
     """Task that the model learns."""
     dataset: DatasetSpec
     """Data set of the rows."""
+    rank_by: str | None = None
+    """Metric by which methods are compared and tuned instead of the task's score, such as `macro_f1` where classes are
+    rare (`hpml-bench list metrics`); empty for the task's score."""
     train_samples: int | None = Field(default=None, ge=1)
     """Training rows to use, drawn once with `data_seed`; empty for all. A split with fewer rows is taken
     whole, and the page says so."""
@@ -176,6 +179,14 @@ class Settings(Frozen):
             return value
         own = registry.plugin("tasks", name).max_length
         return value if own == MAX_LENGTH else {**value, "max_length": own}
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a `rank_by` of None, so that settings are written as before the field existed."""
+        dumped: dict[str, Any] = handler(self)
+        if self.rank_by is None:
+            dumped.pop("rank_by", None)
+        return dumped
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

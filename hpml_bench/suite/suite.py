@@ -72,6 +72,12 @@ class Suite(Frozen):
         known = task in registry.names("tasks")
         if self.margin.largest_difference is not None and known and registry.plugin("tasks", task).binary:
             raise ValueError(f"margin.largest_difference is for real scores, and rows of {task} are right or wrong")
+        if known and (by := self.settings.rank_by) is not None:
+            target, names = registry.plugin("tasks", task).target, registry.names("metrics")
+            fitting = [name for name in names if registry.plugin("metrics", name).target == target]
+            if by not in fitting:
+                allowed = ", ".join(fitting) or "nothing but the task's score: leave it out"
+                raise ValueError(f"settings.rank_by is {by!r}; {task} can be ranked by {allowed}")
         return self
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:

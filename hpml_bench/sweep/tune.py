@@ -99,7 +99,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
         prepared = preparation.prepare(suite.settings, sweep.limits.max_seconds)
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
-        task = make_task(suite.settings.task)
+        task = make_task(suite.settings.task, rank_by=suite.settings.rank_by)
         blank = TuningRecord(
             suite=suite.name,
             sampler=request.sampler,

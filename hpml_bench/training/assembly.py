@@ -85,7 +85,7 @@ def initialise(run: Assembly) -> None:
 def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     settings = spec.settings
     method = make_method(spec.method)
-    task = make_task(settings.task, prepared.label_names, prepared.facts)
+    task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
     rows = open_rows(spec, prepared, task)
     losses: list[np.ndarray] = []
 

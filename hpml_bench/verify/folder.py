@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE, TRACKIN
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.load import LoadedRuns, load_records
 from hpml_bench.records.points import read_points
-from hpml_bench.records.predictions import Predictions, read_predictions
+from hpml_bench.records.predictions import Predictions, bytes_of, read_predictions
 from hpml_bench.records.run import Check, Point, RunRecord
 from hpml_bench.report.checks import Kind, RunFigures, self_checks
 from hpml_bench.report.comparability import untrained
@@ -32,11 +33,14 @@ from hpml_bench.system import checklist
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import HOMES
 from hpml_bench.system.redaction import secrets as secret_values
+from hpml_bench.system.text import digest
 
 State = Literal["ok", "failed", "not checked"]
 """failed: two things in the folder contradict each other, or one is missing; not checked: the folder can't show it."""
 Finding = checklist.CheckResult[State]
 VERIFIED = "verified.json"
+VARIED = 10
+"""Unlike steps from which two seeds don't have one order by chance: it is below 1 in 10!."""
 UNCOUNTED = frozenset({VERIFIED, ".lock", ".lock-holder.json"})
 """Files at the top of a results folder that are no part of the result."""
 
@@ -114,6 +118,30 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What a run's steps and test rows were, as digests, to be compared with other runs'."""
+
+    tokens: str
+    """Tokens of each step, with padding and without."""
+    varied: bool
+    """Whether so many steps have other numbers of tokens that two orders of samples don't agree by chance."""
+    losses: str
+    """Training loss of each step."""
+    predicted: str
+    """Answers and losses of the test rows."""
+
+    @classmethod
+    def read(cls, place: Path) -> Trace:
+        """Read the files of a run."""
+        points, stored = read_points(place), read_predictions(place)
+        tokens = [[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"]
+        losses = [[p.step, p.value] for p in points if p.metric == "train_loss"]
+        content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
+        varied = len({real for *_, real in tokens}) >= VARIED
+        return cls(digest(tokens), varied, digest(losses), sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
 class Evidence:
     """A results folder, its records, and the runs that the report would select."""
 
@@ -149,6 +177,16 @@ class Evidence:
     def compared(self) -> tuple[RunRecord, ...]:
         """The records that enter a report."""
         return self.selection.compared if self.selection else ()
+
+    @cached_property
+    def trained(self) -> tuple[RunRecord, ...]:
+        """The records that enter a report, but those of runs that trained nothing."""
+        return tuple(record for record in self.compared if not untrained(record))
+
+    @cached_property
+    def traces(self) -> dict[str, Trace]:
+        """run_id -> what its steps and test rows were, of the records that enter a report."""
+        return {record.run_id: Trace.read(self.folder / record.run_id) for record in self.compared}
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:
         """Yield the runs that the report leaves out for a reason of this kind."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
 from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
-from hpml_bench.records.points import iterate_points, read_points
-from hpml_bench.records.predictions import bytes_of, read_predictions
+from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import (
     differences,
@@ -23,8 +21,9 @@ from hpml_bench.report.comparability import (
     short,
     untrained,
 )
+from hpml_bench.statistics import LEAST_SEEDS
 from hpml_bench.suite.settings import method_identity
-from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.errors import UserError
@@ -43,6 +42,8 @@ OF_OTHER_RANKS = frozenset({"world_size", "gradient_checkpointing", "threads", "
 """Settings in which a folder's runs may differ: the suite beside them is that of the last call."""
 CLOCKS = timedelta(seconds=2)
 """Rounding of the times at which runs began, and the steps of a clock."""
+AT_ONCE = timedelta(seconds=1)
+"""Time within which a sweep begins its next run."""
 TO_COME = timedelta(hours=1)
 """By how much clocks of other machines may be ahead."""
 REPORT_AGAIN = "run-all finishes a sweep; runs that don't belong to it go to a folder of their own"
@@ -86,6 +87,35 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
         if record.spec.seed >= suite.seeds:
             what = f"has seed {record.spec.seed}, and {SUITE} declares {suite.seeds} seeds, from 0"
             yield failed(record.run_id, what, REPORT_AGAIN)
+    if seeds := _begun_later(evidence.compared):
+        named = f"seed{'s' if seeds[1:] else ''} {' and '.join(map(str, seeds))}"
+        what = f"{named} began in another call than those before, and every run declares {suite.seeds} seeds"
+        yield Finding("not checked", f"{what}: no file shows whether they were added after a look at the results")
+
+
+def _begun_later(records: Sequence[RunRecord]) -> list[int]:
+    """Return the seeds, from the fourth on, whose runs all began a while after those of all seeds before had ended.
+
+    Where the suite declared more seeds in between, the page counts the looks, and none is returned.
+    """
+    declared = {record.declared and record.declared.seeds for record in records}
+    if len(declared) != 1 or None in declared or any(record.call for record in records):
+        return []
+    runs = [(record.spec.seed, began, record.seconds) for record in records if (began := _began(record))]
+    ended = {
+        seed: max(began + timedelta(seconds=seconds) for own, began, seconds in runs if own < seed)
+        for seed in sorted({seed for seed, *_ in runs})[LEAST_SEEDS:]
+    }
+    return [seed for seed in ended if all(began > ended[seed] + CLOCKS for own, began, _ in runs if own == seed)]
+
+
+def _began(record: RunRecord) -> datetime | None:
+    """Return when a run began; None where its record says no time."""
+    try:
+        found = datetime.fromisoformat(record.started)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def suite(evidence: Evidence) -> Iterator[Finding]:
@@ -103,6 +133,11 @@ def suite(evidence: Evidence) -> Iterator[Finding]:
     known = [record.declared.seeds for record in evidence.records if record.declared is not None]
     if known and declared.seeds != max(known):
         yield failed(SUITE, f"declares {declared.seeds} seeds, and the runs were made for {max(known)}")
+    packaged = load_suite(declared.name).margin if declared.name in packaged_suites() else declared.margin
+    if known and packaged != declared.margin:
+        was, now = _margins(packaged), _margins(declared.margin)
+        what = f"declares the margins {now}, and the packaged suite {declared.name} {was}"
+        yield Finding("not checked", f"{SUITE}: {what}: no file shows whether they were declared before the results")
     for name in dict.fromkeys((f"{SUITE_FILE}.yaml", f"{declared.name}.yaml")):
         path = evidence.folder / name
         if path.exists():
@@ -156,6 +191,14 @@ def places(evidence: Evidence) -> Iterator[Finding]:
     declared = evidence.suite
     if declared is None:
         return
+    most = len(declared.methods)
+    for record in evidence.records:
+        place, order = record.place or 0, record.order or 0
+        if place > most or order - place > most * record.spec.seed:  # the runs of seeds before it
+            what = (
+                f"was run {order} of its sweep and {place} of seed {record.spec.seed}, and {SUITE} has {most} methods"
+            )
+            yield failed(record.run_id, what)
     orders = {}
     for seed, records in grouped(evidence.compared, lambda record: record.spec.seed).items():
         ran = {record.place or 0: record.spec.method.name for record in records}
@@ -237,17 +280,15 @@ def _whole(path: Any, own: RunRecord) -> bool:
 
 
 def dates(evidence: Evidence) -> Iterator[Finding]:
-    """Runs began in the past, one at a time on a host."""
+    """Runs began in the past, one after another on a host."""
     began: dict[str, datetime] = {}
     by_host: dict[str, list[RunRecord]] = {}
     for record in evidence.records:
-        try:
-            found = datetime.fromisoformat(record.started)
-        except ValueError:
+        if (found := _began(record)) is None:
             yield failed(record.run_id, f"began at {short(record.started)}, which is no time")
             continue
-        began[record.run_id] = found if found.tzinfo else found.replace(tzinfo=UTC)
-        if began[record.run_id] > datetime.now(UTC) + TO_COME:
+        began[record.run_id] = found
+        if found > datetime.now(UTC) + TO_COME:
             yield failed(record.run_id, f"began at {record.started}, which is to come")
         for host in hosts_of(record) or ("",):
             by_host.setdefault(host, []).append(record)
@@ -256,7 +297,10 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:
-    """Yield the runs of a host that began while another ran which neither of them names as a neighbour."""
+    """Yield the runs of a host that began while another ran and neither names the other, or at once after a later one.
+
+    Of a sweep's runs, that is; jobs begin in any order, and another call of `run-all` takes seconds to begin a run.
+    """
     last: RunRecord | None = None
     for record in records:
         if last is not None:
@@ -264,6 +308,9 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
             named = last.run_id in (record.neighbours or ()) or record.run_id in (last.neighbours or ())
             if began[record.run_id] < end - CLOCKS and not named:
                 what = f"began at {record.started}, while {last.run_id} ran until {end.isoformat(timespec='seconds')}"
+                yield failed(record.run_id, what)
+            elif began[record.run_id] < end + AT_ONCE and (record.order or 0) < (last.order or 0) and not record.call:
+                what = f"began at once after {last.run_id}, run {last.order} of the sweep, and is run {record.order}"
                 yield failed(record.run_id, what)
             if began[record.run_id] + timedelta(seconds=record.seconds) < end:
                 continue
@@ -326,37 +373,40 @@ def consumption(evidence: Evidence) -> Iterator[Finding]:
 
 
 def batches(evidence: Evidence) -> Iterator[Finding]:
-    """Each step of a seed has the same tokens in all runs."""
-    trained = [record for record in evidence.compared if not untrained(record)]
-    for seed, records in grouped(trained, lambda record: record.spec.seed).items():
-        tokens = {}
-        for record in records:
-            points = iterate_points(evidence.folder / record.run_id)
-            steps = [[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"]
-            tokens[record.run_id] = digest(steps)
-        usual, size = Counter(tokens.values()).most_common(1)[0]
-        for run, own in tokens.items():
-            if own != usual and size > 1:
+    """Runs of a seed alone share the tokens of its steps."""
+    of_tokens: dict[str, int] = {}
+    for seed, records in grouped(evidence.trained, lambda record: record.spec.seed).items():
+        traces = {record.run_id: evidence.traces[record.run_id] for record in records}
+        usual, size = Counter(trace.tokens for trace in traces.values()).most_common(1)[0]
+        for run, own in traces.items():
+            if own.tokens != usual and size > 1:
                 yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
+        other = of_tokens.setdefault(usual, seed)
+        if other != seed and any(trace.varied for trace in traces.values()):
+            yield failed(f"seed {seed}", f"has the steps of seed {other} in their order, by tokens: one is a copy")
 
 
 def answers(evidence: Evidence) -> Iterator[Finding]:
-    """No seed of a method has the predictions of another."""
-    trained = [record for record in evidence.compared if not untrained(record)]
-    for records in grouped(trained, method_of).values():
-        same = grouped(records, lambda record: _predicted(evidence, record))
-        if len(same) == 1:  # a method that changes nothing
-            continue
-        for group in same.values():
-            for record in group if len(group) > 1 else ():
-                others = ", ".join(other.run_id for other in group if other is not record)
-                yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses")
+    """No run has the predictions of another seed or method."""
+    traces = evidence.traces
+    for records in grouped(evidence.trained, method_of).values():
+        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
+            yield from _predicting_alike(evidence, records)
+    for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
+        for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
+            # one method under two names trains alike, too
+            if len({traces[record.run_id].losses for record in same}) > 1:
+                yield from _predicting_alike(evidence, same, ", and trained with other losses")
 
 
-def _predicted(evidence: Evidence, record: RunRecord) -> str:
-    stored = read_predictions(evidence.folder / record.run_id)
-    content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
-    return sha256(content).hexdigest()
+def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
+    """Yield the runs that predict as others do, but as the base model does."""
+    traces = evidence.traces
+    unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
+    for predicted, group in grouped(records, lambda record: traces[record.run_id].predicted).items():
+        for record in group if len(group) > 1 and predicted not in unchanged else ():
+            others = ", ".join(other.run_id for other in group if other is not record)
+            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
 
 
 def sizes(evidence: Evidence) -> Iterator[Finding]:
@@ -377,5 +427,5 @@ def sizes(evidence: Evidence) -> Iterator[Finding]:
 
 def sample_order(evidence: Evidence) -> Iterator[Finding]:
     """The order of samples is the one drawn from the seed."""
-    if any(not untrained(record) for record in evidence.compared):
+    if evidence.trained:
         yield Finding("not checked", "the order of samples is drawn by the rows' lengths, which no record has")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,18 @@ def of_quickstart(folder: Path, methods: tuple[str, ...] = ("lora", "full", "hea
     made = Forged(folder)
     whole = json.loads((folder / SUITE).read_text())
     made.suite(seeds=seeds, methods={name: whole["methods"][name] for name in methods})
-    suite = Suite.model_validate_json((folder / SUITE).read_text())
-    for run_id, place in places(shuffled(suite.runs(), suite), suite).items():
-        made.edit(folder / run_id, declared__seeds=seeds, order=place.in_sweep, place=place.in_seed)
+    reorder(made, declared__seeds=seeds)
     return made
+
+
+def reorder(made: Forged, **changes: Any) -> None:
+    """Number the runs as a sweep of the suite beside them does, and let them begin one right after another."""
+    suite = Suite.model_validate_json((made.folder / SUITE).read_text())
+    began = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    for run_id, place in places(shuffled(suite.runs(), suite), suite).items():
+        run, started = made.folder / run_id, began.isoformat(timespec="seconds")
+        made.edit(run, order=place.in_sweep, place=place.in_seed, started=started, **changes)
+        began += timedelta(seconds=record_of(run)["seconds"])
 
 
 def _sealed(place: Path) -> Path:

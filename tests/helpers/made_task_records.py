@@ -1,4 +1,4 @@
-"""Made-up results folders of tasks whose rows are numbers or tags: the harness's own, and those of plugin_tasks.py."""
+"""Made-up results folders of tasks whose rows are numbers, tags or rare classes, and those of plugin_tasks.py."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.predictions import Predictions, write_predictions
 from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite import registry
 from hpml_bench.suite.settings import TaskSpec
 
+RARE = ("quiet", "alarm")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 ROWS = 400
 
 
-def write(folder: Path, task: str, methods: Sequence[str] = made_records.METHODS, seeds: int = 5) -> Path:
+def write(
+    folder: Path, task: str, methods: Sequence[str] = made_records.METHODS, seeds: int = 5, rank_by: str | None = None
+) -> Path:
     """Write methods x seeds of a task under `folder`, and return it."""
-    settings = made_records.SETTINGS.model_copy(update={"task": TaskSpec(name=task), "test_samples": ROWS})
+    changes = {"task": TaskSpec(name=task), "test_samples": ROWS, "rank_by": rank_by}
+    settings = made_records.SETTINGS.model_copy(update=changes)
     for item in made_records.sweep(methods, seeds, settings=settings):
         _write(folder / item.run_id, item)
     return folder
 
 
 def _write(place: Path, item: RunRecord) -> None:
-    task = make_task(item.spec.settings.task, TAGS)
-    labels = TAGS if task.target == "tags" else ()
-    predictions = _ratings(item) if task.target == "number" else _names(item)
+    settings = item.spec.settings
+    target = registry.plugin("tasks", settings.task.name).target
+    labels = {"tags": TAGS, "class": RARE}.get(target, ())
+    task = make_task(settings.task, labels, rank_by=settings.rank_by)
+    kinds = {"number": _ratings, "tags": _names, "class": _alarms}
+    predictions = kinds[target](item)
     scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
     own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
     others = [metric for metric in item.definitions if metric.group != "quality"]
@@ -80,7 +88,18 @@ def _names(item: RunRecord) -> Predictions:
             said[1 if row % 2 else 3] = 0
         references.append(words)
         answers.append(said)
-    return Predictions(np.arange(ROWS), tuple(references), tuple(answers), np.full(ROWS, 0.5, dtype=np.float32))
+    losses = np.where(np.isin(np.arange(ROWS), wrong), 1.0, 0.5).astype(np.float32)
+    return Predictions(np.arange(ROWS), tuple(references), tuple(answers), losses)
+
+
+def _alarms(item: RunRecord) -> Predictions:
+    """Return answers to rows of which one in ten is an alarm; `full` finds half of them for as many false ones."""
+    row = np.arange(ROWS)
+    reference = (row % 10 == 0).astype(int)
+    answer = ((item.spec.method.name == "full") & (row % 20 < 2)).astype(int)
+    odds = np.where(answer == 1, 1.0 + reference, -3.0) + 0.1 * _noise(item)
+    loss = np.log1p(np.exp(np.where(reference == 1, -odds, odds)))
+    return Predictions(np.arange(ROWS), reference, answer, loss)
 
 
 def _points(item: RunRecord, task: Task, scores: dict[str, float]) -> list[Point]:

@@ -187,7 +187,8 @@ def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monk
 
     def answers(item: RunRecord) -> Predictions:
         found = usual(item)
-        return replace(found, prediction=np.full(400, 3.0)) if item.spec.method.name == "head" else found
+        loss = (np.asarray(found.reference) - 3.0) ** 2
+        return replace(found, prediction=np.full(400, 3.0), loss=loss) if item.spec.method.name == "head" else found
 
     monkeypatch.setattr(made_task_records, "_ratings", answers)
     folder = made_task_records.write(tmp_path, "regression", ("lora", "head"), 3)

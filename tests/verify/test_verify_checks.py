@@ -113,8 +113,8 @@ def test_home_folders(text: str, names: bool, forged: Forged) -> None:
 def test_jobs_side_by_side_that_name_each_other(forged: Forged) -> None:
     """Runs of several jobs on one host overlap: one of the two names the other."""
     first, second = forged.runs[:2]
-    forged.edit(first, started="2026-01-02T03:00:00+00:00", seconds=60.0)
-    forged.edit(second, started="2026-01-02T03:00:30+00:00", seconds=60.0)
+    forged.edit(first, started="2026-02-02T03:00:00+00:00", seconds=60.0)
+    forged.edit(second, started="2026-02-02T03:00:30+00:00", seconds=60.0)
     assert len(of(verify(forged.folder), "dates")) == 1
     forged.edit(second, neighbours=[first.name])
     assert of(verify(forged.folder), "dates") == []

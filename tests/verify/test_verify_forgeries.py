@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of
+from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of, reorder
 from hpml_bench.records.load import load_record
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.report.predictions import task_of
 from hpml_bench.verify import figures
 from hpml_bench.verify.folder import RunFiles
 from hpml_bench.verify.verify import ALL, Verified, verify
@@ -24,6 +26,7 @@ TOKEN = "hf_" + "Ab3" * 12
 AWS = "AKIA" + "Q7" * 8
 WANDB = "wandb: api key = " + "0a" * 20
 OUT_OF_LUCK = {"kind": "RuntimeError", "message": "out of luck"}
+WIDER = {"quality": 0.05, "cost": 0.05}
 OTHER_WORDS = "Share of rows that are right."
 Json = dict[str, Any]
 
@@ -280,8 +283,122 @@ def without_score(which: str, status: str, lacking: str = "") -> Edit:
     return edit
 
 
-Forgery = tuple[Edit, str, str]
-"""An edit of a folder, the check that names it, and words of its finding."""
+def rescored(run: Path) -> None:
+    """Make a record's test metrics and row scores those of its predictions."""
+    record = load_record(run / "run.json")
+    task, stored = task_of(record), read_predictions(run)
+    assert stored is not None
+    given = {f"metrics__test_{name}": value for name, value in task.evaluate(stored).items()}
+    edit_predictions(run, lambda of: of.assign(score=task.scores(stored).astype(float)))
+    Forged(run.parent).edit(run, **given, metrics__inference_samples_per_second=(
+        len(stored) / record.metrics["inference_seconds"]))  # fmt: skip
+
+
+def rows_left_out(made: Forged) -> list[Path]:
+    """Leave test rows that a method gets wrong out of all runs."""
+    answers = pd.read_parquet(made.run("lora", 0) / "predictions.parquet")
+    dropped = answers.index[answers.reference != answers.prediction][:150]
+    for run in made.runs:
+        edit_predictions(run, lambda of: of.drop(dropped).assign(index=range(len(of) - len(dropped))))
+        rescored(run)
+    return made.runs
+
+
+def recounted(made: Forged) -> list[Path]:
+    """Do so, and let the notes count the rows that are left."""
+    rows_left_out(made)
+    made.edit(*made.runs, notes__rows="512 train, 256 validation, 850 test")
+    return made.runs
+
+
+def called_right(made: Forged) -> list[Path]:
+    """Call rows right whose right class has a probability below 1/4, which none has that is the likeliest of four."""
+    edit_predictions(run := made.run("lora", 0), _called_right)
+    rescored(run)
+    return [run]
+
+
+def _called_right(of: Any) -> Any:
+    wrong = of.index[(of.reference != of.prediction) & (of.loss > 1.4)][:40]
+    of.loc[wrong, "prediction"] = of.loc[wrong, "reference"]
+    return of
+
+
+def called_wrong(made: Forged) -> list[Path]:
+    """Call rows of a rival wrong whose right class is the likeliest."""
+    edit_predictions(run := made.run("head", 0), lambda of: of.assign(
+        prediction=of.prediction.where(of.index >= 60, (of.reference + 1) % 4)))  # fmt: skip
+    rescored(run)
+    return [run]
+
+
+def method_deleted(made: Forged) -> list[Path]:
+    """Delete a method everywhere."""
+    for run in runs(made, "head"):
+        shutil.rmtree(run)
+    suite = json.loads((made.folder / "suite.json").read_text())
+    made.suite(methods={name: entry for name, entry in suite["methods"].items() if name != "head"})
+    return [run for run in made.runs if record_of(run)["place"] > 2]
+
+
+def best_seeds(renumbered: bool) -> Edit:
+    """Keep two of three seeds as 0 and 1, with their places in the sweep or with those that it would give them."""
+
+    def edit(made: Forged) -> list[Path]:
+        for run in runs(made, "0"):
+            shutil.rmtree(run)
+        for run in made.runs:
+            seed = 2 - record_of(run)["spec"]["seed"]
+            made.edit(run, spec__seed=seed, declared__seeds=2)
+        made.suite(seeds=2)
+        sealed = made.seal()
+        began = {run: record_of(run)["started"] for run in sealed}
+        if renumbered:
+            reorder(made)
+        for run in sealed:
+            made.edit(run, started=began[run])
+        return runs(made, "0")
+
+    return edit
+
+
+def seed_of_another(made: Forged) -> str:
+    """Make a seed of another one, with other losses and another order of samples."""
+    for method in ("lora", "full", "head"):
+        run, source = made.run(method, 2), made.run(method, 1)
+        for name in ("points.jsonl", "predictions.parquet"):
+            shutil.copy(source / name, run)
+        edit_points(run, times("train_loss", 1.001))
+        edit_predictions(run, lambda of: of.assign(loss=of.loss * 1.001))
+        taken = {name: record_of(source)[name] for name in ("metrics", "per_rank", "consumed")}
+        made.edit(run, **taken)
+        made.edit(run, consumed__order="f" * 16, metrics__train_loss=scaled(1.001))
+        rescored(run)
+    made.seal(*runs(made, "2"))
+    return "seed 2"
+
+
+def answers_of_another_method(made: Forged) -> list[Path]:
+    """Give a method the answers and losses of a better one in every seed."""
+    for run in (found := runs(made, "head")):
+        shutil.copy(made.run("full", record_of(run)["spec"]["seed"]) / "predictions.parquet", run)
+        rescored(run)
+    return found
+
+
+def hidden_looks(made: Forged) -> str:
+    """Add seeds twice after a look at the results, and let every run declare all five."""
+    shutil.rmtree(made.folder)
+    of_quickstart(made.folder, ("lora", "head"), 5)
+    for seed in (3, 4):
+        later = f"2026-01-0{seed}T03:00:"
+        for second, run in enumerate(sorted(runs(made, str(seed)), key=lambda run: record_of(run)["order"])):
+            made.edit(run, started=f"{later}{second * 20:02d}+00:00")
+    return "seeds 3 and 4 began"
+
+
+Forgery = tuple[Edit, str, str] | tuple[Edit, str, str, str]
+"""An edit of a folder, the check that names it, words of its finding, and the finding's state if it isn't `failed`."""
 UNSEALED: dict[str, Forgery] = {
     "a higher score": (record("lora 1", metrics__test_accuracy=scaled(1.01)), "predictions", "accuracy is recorded as"),
     "points cut": (points("full 0", lambda old: old[:-3]), "hashes", "points.jsonl is not the file that was recorded"),
@@ -302,8 +419,12 @@ UNSEALED: dict[str, Forgery] = {
     "a run to come": (record("lora 0", started=(datetime.now(UTC) + timedelta(days=3)).isoformat(timespec="seconds")),
         "dates", "is to come"),
     "runs at one time": (side_by_side, "dates", "while"),
+    "looks hidden as one": (hidden_looks, "planned", "every run declares 5 seeds", "not checked"),
+    "a margin of afterwards": (
+        with_suite(record("", declared__margin=WIDER), lambda _: {"margin": WIDER}),
+        "suite", "the packaged suite quickstart", "not checked"),
     "a wider margin": (
-        with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": {"quality": 0.05, "cost": 0.05}}),
+        with_suite(lambda _: "suite.json declares quality 0.05", lambda _: {"margin": WIDER}),
         "suite", "margins"),
     "a suite file that differs": (other_suite_file, "suite", "suite.json none"),
     "repeated until it pleased": (repeated_until_it_pleased, "set aside", "was whole"),
@@ -326,6 +447,15 @@ SEALED: dict[str, Forgery] = {
         rows("lora 0", lambda of: of.assign(reference=of.prediction),
              metrics__test_accuracy=1.0, metrics__test_macro_f1=1.0),
         "predictions", "the labels beside its predictions"),
+    "rows left out of all runs": (rows_left_out, "predictions", "its notes count 1,000 test rows"),
+    "rows left out of runs and notes": (recounted, "predictions", "its suite asks for 1,000 test rows"),
+    "wrong rows called right": (called_right, "predictions", "40 rows have a loss"),
+    "right rows called wrong": (called_wrong, "predictions", "rows have a loss"),
+    "a deleted method": (method_deleted, "places", "suite.json has 2 methods"),
+    "the best seeds": (best_seeds(renumbered=False), "places", "of its sweep"),
+    "the best seeds, renumbered": (best_seeds(renumbered=True), "dates", "began at once after"),
+    "a seed made of another": (seed_of_another, "batches", "has the steps of seed 1 in their order"),
+    "answers of another method": (answers_of_another_method, "answers", "and trained with other losses"),
     "hard rows left out": (rows("lora 0", lambda of: of[(of.reference == of.prediction) | (of.index >= 100)]),
         "predictions", "of 1,000 test rows"),
     "scores of another run": (scores_of_another_run, "scores", "have a score that their answers don't give"),
@@ -434,24 +564,84 @@ def sealed(made: Forged, edit: Edit) -> str:
 @pytest.mark.parametrize("name", [*UNSEALED, *SEALED])
 def test_a_forgery_is_named(name: str, forged: Forged) -> None:
     """A line of the check says what is wrong and where; the folder is not consistent; no line shows a secret."""
-    edit, check, words = (UNSEALED | SEALED)[name]
+    edit, check, words, *state = (UNSEALED | SEALED)[name]
     where = sealed(forged, edit) if name in SEALED else edit(forged)
-    place = where if isinstance(where, str) else where[0].name
+    place = where if isinstance(where, str) else "" if state else where[0].name
     made = verify(forged.folder)
-    assert not made.consistent
-    lines = [text for state, text in findings(made, check) if state == "failed"]
+    assert made.consistent == bool(state), made.checks
+    lines = [text for found, text in findings(made, check) if found == (state or ["failed"])[0]]
     assert [text for text in lines if words in text and place in text], made.checks
     assert TOKEN[4:] not in made.write().read_text()
 
 
 def test_every_check_has_a_forgery() -> None:
     """The page's are in tests/cli."""
-    named = {check.replace(" ", "_") for _, check, _ in (UNSEALED | SEALED).values()}
+    named = {check.replace(" ", "_") for _, check, *_ in (UNSEALED | SEALED).values()}
     assert named == {check.__name__ for check in ALL} - {"sample_order", "page"}
 
 
-def test_an_honest_folder_is_accepted(forged: Forged) -> None:
+def nothing(made: Forged) -> None:
+    """Leave the folder as it is."""
+
+
+def with_faults(made: Forged) -> None:
+    """Let one run fail on the way, and do another again in a later call, after it had failed too."""
+    edit_points(run := made.run("head", 1), without(lambda point: point["step"] >= 60))
+    without_score("head 1", "failed", "predictions.parquet")(made)
+    made.seal(run)
+    made.edit(made.run("full", 0), started="2026-01-02T05:00:00+00:00", earlier_attempts=["oom_host: killed"])
+
+
+def seeds_added(made: Forged) -> None:
+    """Add seeds twice, each time as the suite declared."""
+    hidden_looks(made)
+    for run in made.runs:
+        made.edit(run, declared__seeds=max(3, record_of(run)["spec"]["seed"] + 1))
+
+
+def method_added(made: Forged) -> None:
+    """Add a method once the others' runs were done."""
+    whole = json.loads((made.folder / "suite.json").read_text())
+    reorder(made)
+    at = {run: record_of(run) for run in runs(made, "head")}
+    made.suite(methods={name: entry for name, entry in whole["methods"].items() if name != "head"})
+    reorder(made)
+    made.suite(**whole)
+    for run, before in at.items():
+        began = f"2026-01-03T03:0{before['spec']['seed']}:00+00:00"
+        made.edit(run, order=before["order"], place=before["place"], started=began)
+
+
+def by_jobs(made: Forged) -> None:
+    """Do each seed in a job on a host of its own, and two further runs beside each other, the later one first."""
+    for run in made.runs:
+        seed, where = record_of(run)["spec"]["seed"], {"engine": "local", "call": 1}
+        made.edit(run, started=f"2026-01-02T0{3 + record_of(run)['place']}:00:00+00:00", environment__where=where,
+                  environment__hosts=[f"node{seed}"], neighbours=[])  # fmt: skip
+    first, second = sorted(runs(made, "0"), key=lambda run: record_of(run)["order"])[:2]
+    made.edit(first, neighbours=[second.name], started="2026-01-02T04:00:02+00:00")
+    made.edit(second, neighbours=[first.name], started="2026-01-02T04:00:00+00:00")
+
+
+def under_two_names(made: Forged) -> None:
+    """Run a method under a second name: the same losses and answers, in other times."""
+    suite = json.loads((made.folder / "suite.json").read_text())
+    made.suite(methods=suite["methods"] | {"again": suite["methods"]["full"] | {"method": "full"}})
+    for seed in range(3):
+        copy = made.copy(made.run("full", seed), f"again-s{seed}-0123456789")
+        edit_points(copy, lambda old: [dict(point, value=point["value"] + 1e-12) if point["metric"] == "step_seconds"
+                                       else point for point in old])  # fmt: skip
+        made.edit(copy, spec__method__name="again")
+        made.seal(copy)
+    reorder(made)
+
+
+@pytest.mark.parametrize(
+    "happened", [nothing, with_faults, seeds_added, method_added, by_jobs, under_two_names], ids=lambda of: of.__name__
+)
+def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forged: Forged) -> None:
     """Of what a folder without a page can't show, a line says that it isn't checked."""
+    happened(forged)
     made = verify(forged.folder)
     assert [check for check in made.checks if check.state == "failed"] == []
     assert [check.name for check in made.checks if check.state == "not checked"] == ["sample order", "page"]

@@ -138,7 +138,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
         + _noise(results, record, [tuned for tuned, _ in drawn]),
         alt=f"Line chart of validation {score.title} against learning rate. Best: {'; '.join(best_ones)}.",
         x=axis("learning rate", rates, log=True, text=lambda rate: f"{rate:g}".replace("e-0", "e-")),
-        y=axis(title, scores, grid=True),
+        y=axis(title, scores, within=score.ends, grid=True),
         series=tuple(series),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, first_true, loss_metrics
+from hpml_bench.plugins.task import ROUNDING, Guess, first_true, loss_metrics
 from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -108,6 +108,11 @@ class Regression(TextTask):
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         return linearised_rmse(np.asarray(predictions.reference), np.asarray(predictions.prediction))
+
+    def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        errors = np.asarray(predictions.prediction) - np.asarray(predictions.reference)
+        alike: NDArray[np.bool_] = np.isclose(predictions.loss, errors**2, rtol=ROUNDING, atol=1e-30, equal_nan=True)
+        return ~alike
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the mean of these rows; its RMSE, their standard deviation, is chance."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, first_true, loss_metrics
+from hpml_bench.plugins.task import Guess, first_true, loss_metrics, not_likeliest
 from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -93,6 +93,9 @@ class SequenceClassification(TextTask):
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
+
+    def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        return not_likeliest(predictions, len(self.label_names) or 1e9)
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the most frequent class of these rows; chance is one in the number of classes."""

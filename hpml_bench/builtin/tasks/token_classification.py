@@ -19,6 +19,7 @@ from hpml_bench.plugins.task import (
     flat,
     linearised_ratio,
     loss_metrics,
+    not_likeliest,
 )
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -134,6 +135,9 @@ class TokenClassification(Task):
         """Return the linearised F1 of each row: F1 is sum(2TP) / sum(2TP + FP + FN)."""
         counts = self._counts(predictions.reference, predictions.prediction)
         return linearised_ratio(2 * counts.right, counts.reference + counts.predicted)
+
+    def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        return not_likeliest(predictions, len(self.label_names) or 1e9)
 
     def weights(self, reference: Answers) -> NDArray[np.float64]:
         entities = self._counts(reference, reference).reference.astype(np.float64)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from hpml_bench.suite.registry import Kind
 
 WHAT = (
-    "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "probes", "trackers", "engines", "clusters",
-    "runs",
+    "suites", "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines",
+    "clusters", "runs",
 )  # fmt: skip
 
 Row = tuple[str, ...]

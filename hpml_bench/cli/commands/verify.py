@@ -18,6 +18,10 @@ from hpml_bench.cli.reporting import result_folders
 if TYPE_CHECKING:
     from hpml_bench.verify.verify import Check
 
+UNSEEN = (
+    "No check of a folder finds runs that were invented or left out whole, or margins and looks that were changed in "
+    "all records alike: repeat a run (docs/submit.md)."
+)
 SHOWN = 5  # findings of a check that are printed; verified.json has them all
 
 
@@ -48,6 +52,8 @@ def verify(context: click.Context, folder: Path) -> None:
     runs = f"{made.runs} run{'' if made.runs == 1 else 's'}{f' of {made.suite}' if made.suite else ''}"
     says = "consistent" if made.consistent else f"not consistent: see {', '.join(made.failed)}"
     click.echo(textwrap.fill(for_terminal(f"{runs}, {len(made.files)} files: {says}"), width))
+    if made.consistent:
+        click.echo(textwrap.fill(UNSEEN, width))
     if changed:
         some = ", ".join(changed[:3]) + (" ..." if changed[3:] else "")
         click.echo(textwrap.fill(for_terminal(f"since {VERIFIED} was last written changed: {some}"), width))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from hpml_bench.plugins import task as tasks
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Setup
-from hpml_bench.report.answer.summary import score_scale, summarize
+from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.results import Results
@@ -40,10 +41,15 @@ def facts_of(results: Results) -> SuiteFacts:
         setup=_setup(results),
         methods={name: _method(results, name) for name in results.methods},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
-        guess=Guess(text=guess.sentence, value=scale * guess.chance, below=below) if guess else None,
+        guess=_guess(guess, scale, below) if guess else None,
         failures=_failures(results),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
+
+
+def _guess(found: tasks.Guess, scale: float, below: tuple[str, ...]) -> Guess:
+    score = plain(scale * float(found.scores.mean()))
+    return Guess(text=found.sentence, value=scale * found.chance, score=score, below=below)
 
 
 def _method(results: Results, name: str) -> MethodFacts:

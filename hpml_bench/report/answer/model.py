@@ -145,6 +145,8 @@ class Guess(Frozen):
 
     text: Line
     value: float | None
+    score: float | None = None
+    """Its score on the test rows, as that of methods."""
     below: tuple[Line, ...]
     """Methods that are not shown to score better."""
 

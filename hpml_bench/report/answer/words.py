@@ -63,6 +63,8 @@ def headline(answer: PageSummary) -> str:
         return (
             f"Only {_whole(answer, answer.methods[0].name)} has comparable runs: there is nothing to compare it with."
         )
+    if answer.guess and answer.guess.score is not None and {*answer.guess.below} >= {*answer.by_name}:
+        return _none_beats(answer, answer.guess.score)
     if not answer.top:
         return (
             _nothing_tested(answer)
@@ -72,6 +74,13 @@ def headline(answer: PageSummary) -> str:
     if len(answer.top) == 1:
         return _one_best(answer, answer.top[0])
     return _several_best(answer)
+
+
+def _none_beats(answer: PageSummary, guessed: float) -> str:
+    best = answer.value(answer.methods[0].name, "score")
+    ahead = best is not None and (best > guessed if answer.score.better == "higher" else best < guessed)
+    guessing = f"guessing ({score_text(answer, guessed)} {answer.score.title})"
+    return f"No {answer.noun} {'is shown to beat' if ahead else 'beats'} {guessing}."
 
 
 def _nothing_tested(answer: PageSummary) -> str:

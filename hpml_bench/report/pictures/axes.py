@@ -16,7 +16,7 @@ def axis(
     *,
     share: float = 0.05,
     log: bool = False,
-    from_zero: bool = False,
+    within: Sequence[float] = (),
     text: Callable[[float], str] | None = None,
     **more: Any,
 ) -> Axis:
@@ -27,7 +27,7 @@ def axis(
         values: all values on it.
         share: room at each end.
         log: logarithmic, of the values above 0, if they span a factor of 5.
-        from_zero: no end beyond 0 where all values lie on one side of it.
+        within: values that no end passes where all values lie on one side of them, as 0 and 100 of per cent.
         text: text of a tick's value.
         more: other fields of the axis.
 
@@ -39,13 +39,18 @@ def axis(
         marked, text = _powers(low, high), text or "{:g}".format
     else:
         low, high = _range(values, share)
-        low = 0.0 if low < 0 <= min(values) and from_zero else low
-        high = 0.0 if high > 0 >= max(values) > min(values) and from_zero else high
+        low = max([low, *(end for end in within if end <= min(values) and (end < max(values) or end == within[0]))])
+        high = min([high, *(end for end in within if end >= max(values) and end > low)])
         log, (step, at) = False, _steps(low, high)
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         spec = f".{digits}f" if digits < 6 and max(abs(low), abs(high)) < 1e7 else ".4g"
         marked, text = [k * step for k in at], text or (lambda value: number(value, spec))
     return Axis(low, high, title, tuple((value, text(value)) for value in marked), log, **more)
+
+
+def ends_of(unit: str) -> Sequence[float]:
+    """Return the least and largest value of a share in this unit; nothing for other units."""
+    return (0.0, 100.0) if unit == "%" else ()
 
 
 def rows(names: Sequence[str], title: str = "") -> Axis:

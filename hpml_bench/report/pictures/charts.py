@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
-from hpml_bench.report.pictures.axes import axis, rows
+from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity
 from hpml_bench.statistics import Interval
@@ -81,8 +81,8 @@ def line_chart(results: Results, metric: str, title: str, unit: str = "", scale:
         name=f"curve_{metric}",
         caption=f"{title} against optimizer step: mean over seeds{band}.{_of_many(by_method, curves_of)}",
         alt=f"Line chart of {title} against step. {'; '.join(ends)}.",
-        x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, from_zero=True),
-        y=axis(f"{title} ({unit.strip()})" if unit else title, heights, grid=True),
+        x=axis("optimizer step", [x for of in series for x, _ in of.points], share=0.02, within=(0.0,)),
+        y=axis(f"{title} ({unit.strip()})" if unit else title, heights, within=ends_of(unit.strip()), grid=True),
         series=tuple(series),
     )
 
@@ -130,7 +130,7 @@ def strip(results: Results, metric: str) -> Picture | None:
         name=f"seeds_{metric}",
         caption=f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval for other {over}.",
         alt=f"Dot plot of {quantity.header} by method, mean and 95 % interval for other {over}: {'; '.join(said)}.",
-        x=axis(sanitize(quantity.header, 56), ends, grid=True),
+        x=axis(sanitize(quantity.header, 56), ends, within=quantity.ends, grid=True),
         y=rows([sanitize(method, 30) for method in values]),
         height=MARGINS + ROW * len(values),
         segments=tuple(segments),
@@ -172,7 +172,7 @@ def bars(
         name=name,
         caption=caption,
         alt=f"Bar chart of {header} by method: {'; '.join(said)}.",
-        x=axis(header, [0.0, *(value for *_, value in drawn)], from_zero=True, grid=True),
+        x=axis(header, [0.0, *(value for *_, value in drawn)], within=(0.0,), grid=True),
         y=Axis(0.3, row + 0.7, ticks=centres, turned=True),
         height=MARGINS + 16.5 * (row + 0.4),
         segments=tuple(segments),
@@ -209,7 +209,7 @@ def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[st
         caption=f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{ending}",
         alt=f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}.",
         x=axis(sanitize(x.header, 56), ends[0], share=0.1, log=log),
-        y=axis(sanitize(y.header, 40), ends[1], share=0.1, grid=True),
+        y=axis(sanitize(y.header, 40), ends[1], share=0.1, within=y.ends, grid=True),
         segments=tuple(segments),
         series=(*series, Series(tuple(rings), "ink", marker="O", size=17)),
     )

@@ -71,7 +71,8 @@ def _picture(answer: PageSummary, cost: Axis, said: Mapping[str, str]) -> CostPi
         alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
         f"{'; '.join(f'{name}: {text}' for name, text in values.items())}.",
         x=_costs(answer, cost, [x for x, _ in at.values()]),
-        y=axes.axis(title, [y for _, y in at.values()], share=0.1, grid=True, turned=turned, good="↑ better"),
+        y=axes.axis(title, [y for _, y in at.values()], share=0.1, within=axes.ends_of(score.unit), grid=True,
+                    turned=turned, good="↑ better"),
         height=340 if len(answer.methods) <= MANY else 330,
         marks=tuple(
             Mark(at[name], _number(answer, name) or name, answer.number[name],
@@ -97,7 +98,7 @@ def _costs(answer: PageSummary, cost: Axis, values: Sequence[float]) -> Scale:
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", terms.cost_text(answer, cost.id, value))
 
     title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
-    share, above = 0.12 if log else 0.14, low > 0
+    share, within = 0.12 if log else 0.14, (0.0,) if low > 0 else ()
     return axes.axis(
-        title, values, share=share, log=log, from_zero=above, text=text if log else None, good="← cheaper", key=cost.key
+        title, values, share=share, log=log, within=within, text=text if log else None, good="← cheaper", key=cost.key
     )

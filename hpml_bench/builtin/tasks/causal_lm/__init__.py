@@ -42,6 +42,7 @@ from hpml_bench.plugins.task import (
     Task,
     first_true,
     flat,
+    not_likeliest,
     target_positions,
 )
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
@@ -359,6 +360,9 @@ class CausalLM(Task):
         pairs = zip(texts.answer, texts.expected, strict=True)
         scores = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
         return scores.astype(bool) if self.binary else scores
+
+    def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
+        return not_likeliest(predictions)
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer nothing, which scores 0, or draw a choice; without a scorer guess each token by its frequency."""
