@@ -145,8 +145,8 @@ class Guess(Frozen):
 
     text: Line
     value: float | None
-    score: float | None = None
-    """Its score on the test rows, as that of methods."""
+    score: float | None = Field(default=None, exclude=True)
+    """Its score on the test rows, for the headline; `text` says it."""
     below: tuple[Line, ...]
     """Methods that are not shown to score better."""
 
