@@ -79,6 +79,7 @@ def answer_of(study: Study) -> Json:
     shared, alike_in_seeds = len(study.shared(study.score)), len({frozenset(of) for of in own if of}) < 2
     failures = [failure(run) for run in study.runs if run.record["status"] not in {"ok", "interrupted", "unsupported"}]
     settings = study.newest.settings
+    below, guessed = no_better_than_guessing(study), study.scale(study.score) * float(study.guess.scores.mean())
     seeds_and_rows = f"other seeds, {'other' if settings['vary_data'] else 'these'} training rows and other test rows"
     return {
         "v": 1,
@@ -106,7 +107,8 @@ def answer_of(study: Study) -> Json:
         "guess": {
             "text": guessing(study),
             "value": study.scale(study.score) * study.guess.chance,
-            "below": no_better_than_guessing(study),
+            "below": below,
+            **({} if set(study.methods) - set(below) or not below else {"score": guessed}),
         },
         "failures": failures,
         "unranked": unranked(study),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from hpml_bench.suite import registry
-from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.base import Frozen, Growing
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.system.text import digest
 
@@ -76,10 +76,11 @@ class QuantizationSpec(Named):
         return self
 
 
-class Settings(Frozen):
+class Settings(Growing):
     """All that is identical for every method of a suite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+    later = ("rank_by",)
 
     backbone: str
     """Pretrained model: `embedded:NAME`, `hub:OWNER/NAME[@REVISION]`, `path:FOLDER` or
@@ -180,14 +181,6 @@ class Settings(Frozen):
         own = registry.plugin("tasks", name).max_length
         return value if own == MAX_LENGTH else {**value, "max_length": own}
 
-    @model_serializer(mode="wrap")
-    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a `rank_by` of None, so that settings are written as before the field existed."""
-        dumped: dict[str, Any] = handler(self)
-        if self.rank_by is None:
-            dumped.pop("rank_by", None)
-        return dumped
-
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if (self.epochs is None) == (self.steps is None):
@@ -217,10 +210,11 @@ class Settings(Frozen):
         return self
 
 
-class MethodSpec(Frozen):
+class MethodSpec(Growing):
     """A method, with all that differs between the methods of a suite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+    later = ("optimizer",)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]{0,63}$")
     """Its name in this suite."""
@@ -232,14 +226,6 @@ class MethodSpec(Frozen):
     """Learning rate of the method's parameters; the head's is in the settings."""
     optimizer: OptimizerSpec | None = None
     """The method's own optimizer, its options complete with their defaults; none where it is the suite's."""
-
-    @model_serializer(mode="wrap")
-    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an optimizer of None, so that a method is written as before the field existed."""
-        dumped: dict[str, Any] = handler(self)
-        if self.optimizer is None:
-            dumped.pop("optimizer", None)
-        return dumped
 
 
 class RunSpec(Frozen):

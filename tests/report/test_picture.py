@@ -243,7 +243,7 @@ def test_charts_show_the_numbers_of_the_tables(tmp_path: Path) -> None:
 def test_axes_hold_their_values(values: list[float], log: bool, share: float) -> None:
     """Each value lies between the ends, and so do three ticks or more, in order, with texts."""
     log = log and min(values) > 1e-99
-    made = axis("x", values, share=share, log=log, from_zero=True)
+    made = axis("x", values, share=share, log=log, within=(0.0,))
     slack = 1e-9 * (abs(made.low) + abs(made.high))
     assert made.low < made.high
     assert all(made.low - slack <= value <= made.high + slack for value in values)

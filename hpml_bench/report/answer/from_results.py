@@ -41,15 +41,15 @@ def facts_of(results: Results) -> SuiteFacts:
         setup=_setup(results),
         methods={name: _method(results, name) for name in results.methods},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
-        guess=_guess(guess, scale, below) if guess else None,
+        guess=_guess(guess, scale, below, len(below) == len(results.methods)) if guess else None,
         failures=_failures(results),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
 
 
-def _guess(found: tasks.Guess, scale: float, below: tuple[str, ...]) -> Guess:
-    score = plain(scale * float(found.scores.mean()))
-    return Guess(text=found.sentence, value=scale * found.chance, score=score, below=below)
+def _guess(found: tasks.Guess, scale: float, below: tuple[str, ...], every: bool) -> Guess:
+    score = plain(scale * float(found.scores.mean())) if every and below else None
+    return Guess(text=found.sentence, value=scale * found.chance, below=below, score=score)
 
 
 def _method(results: Results, name: str) -> MethodFacts:

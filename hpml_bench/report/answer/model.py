@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field
 
-from hpml_bench.suite.base import Frozen, Line
+from hpml_bench.suite.base import Frozen, Growing, Line
 
 VERSION: Final = 1
 """Version of report.json; a field that is added keeps it, one that is removed or changes its meaning does not."""
@@ -140,15 +140,17 @@ class Setup(Frozen):
     memory: Line = ""
 
 
-class Guess(Frozen):
+class Guess(Growing):
     """An answer that needs no model."""
+
+    later = ("score",)
 
     text: Line
     value: float | None
-    score: float | None = Field(default=None, exclude=True)
-    """Its score on the test rows, for the headline; `text` says it."""
     below: tuple[Line, ...]
     """Methods that are not shown to score better."""
+    score: float | None = None
+    """Its score on the test rows, where no method is shown to score better; left out else."""
 
 
 class Failure(Frozen):

@@ -63,7 +63,7 @@ def headline(answer: PageSummary) -> str:
         return (
             f"Only {_whole(answer, answer.methods[0].name)} has comparable runs: there is nothing to compare it with."
         )
-    if answer.guess and answer.guess.score is not None and {*answer.guess.below} >= {*answer.by_name}:
+    if answer.guess and answer.guess.score is not None:
         return _none_beats(answer, answer.guess.score)
     if not answer.top:
         return (
