@@ -1,7 +1,7 @@
 """Soak test: random faults at random moments of tiny sweeps, which `run-all` completes with the undisturbed results.
 
     python benchmarks/soak.py --kills 100 --runs 200
-    python benchmarks/soak.py --cluster --faults 40 --runs 60
+    python benchmarks/soak.py --cluster --faults 40 --runs 60 --comments 10
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
 called until it is complete. `--runs N`: one sweep of N runs is hit again and again. Each time the results (losses,
@@ -9,7 +9,8 @@ gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit
 socket and no temporary file may be left, in the results and the cache neither.
 
 `--cluster`: one sweep by jobs is hit, on the Slurm of two nodes of tests/slurm/slurm.sh, which this script starts and
-ends as root; no job or claim may be left either.
+ends as root; no job or claim may be left either. Until `--comments N` faults have happened, the site replaces the
+comment of each job that is submitted, by another or by none.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import psutil
 from two_nodes import NODES, TwoNodes, slurm, until
 
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, write_atomically
-from hpml_bench.records.jobs import ATTEMPTS, claims, read_jobs
+from hpml_bench.records.jobs import ATTEMPTS, LOGS, claims, read_jobs
 from hpml_bench.records.load import load_records
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -73,6 +74,8 @@ LAST_SECONDS = 10.0
 """For the kernel, and the fork server, to end what has lost its parent."""
 BETWEEN = (2.0, 25.0)
 """Seconds from a fault of a cluster to the next."""
+COMMENTS = ("project=x", "")
+"""Comments that the site gives to jobs."""
 STOPPED = (1.0, 15.0)
 """Seconds for which a process is stopped."""
 AWAY = (0.0, 40.0)
@@ -384,8 +387,12 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
-def disturb(rng: random.Random, sweep: Sweep, moments: Sequence[float]) -> tuple[list[dict[str, Any]], list[str]]:
+def disturb(
+    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
+
+    During the first `comments` of them the cluster's site replaces jobs' comments.
 
     Returns:
         The faults, each kind about as often, and what was left of a call after it had ended.
@@ -399,6 +406,7 @@ def disturb(rng: random.Random, sweep: Sweep, moments: Sequence[float]) -> tuple
     while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
         if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
             shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
+        site = set_comments(rng, sweep, len(events) < comments)
         process, struck = sweep.start(), False
         scene, began, last = Scene(rng, sweep, process), time.monotonic(), time.monotonic()
         while process.poll() is None and time.monotonic() < last + patience:
@@ -407,6 +415,8 @@ def disturb(rng: random.Random, sweep: Sweep, moments: Sequence[float]) -> tuple
             if todo and time.monotonic() - began >= todo[0][0] and (done := faults[todo[0][1]](scene)):
                 name = done if isinstance(done, str) else todo[0][1]
                 events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+                events[-1] |= {} if site is None else {"comments": site}
+                site = set_comments(rng, sweep, len(events) < comments)
                 todo, began, last = todo[1:], time.monotonic(), time.monotonic()
                 struck = sweep.cluster is not None  # a call that ends well may have left what the next one mends
         if process.poll() is None:
@@ -418,6 +428,14 @@ def disturb(rng: random.Random, sweep: Sweep, moments: Sequence[float]) -> tuple
     if status != 0:
         left.append(f"not complete after {sweep.calls} calls")
     return events, left
+
+
+def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None:
+    """Let a sweep's cluster replace the comments of jobs, or leave them; return the one that it gives."""
+    site = rng.choice(COMMENTS) if replaced else None
+    if sweep.cluster:
+        sweep.cluster.do("comments", *([] if site is None else [site]))
+    return site
 
 
 def leftovers(sweep: Sweep) -> list[str]:
@@ -500,15 +518,16 @@ def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def soak_of_jobs(room: Path, cluster: TwoNodes, faults: int, runs: int, seed: int) -> dict[str, Any]:
+def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> dict[str, Any]:
     """Hit one sweep by jobs of a cluster again and again; return what happened."""
-    truth, _ = undisturbed(room, max(1, runs // 2))
-    rng = random.Random(seed)
+    truth, _ = undisturbed(room, max(1, asked.runs // 2))
+    rng = random.Random(asked.seed)
     sweep = new_sweep(room, "cluster", "head,lora", truth.seeds, cluster)
-    events, left = disturb(rng, sweep, [rng.uniform(*BETWEEN) for _ in range(faults)])
+    events, left = disturb(rng, sweep, [rng.uniform(*BETWEEN) for _ in range(asked.faults)], asked.comments)
     left += leftovers(sweep)
     found = content(sweep.folder)
     equal = found == content(truth.folder)
+    logs = (sweep.folder / LOGS).glob("*.log")
     if left or not equal:
         print((sweep.room / "said.log").read_text()[-4000:])
     return {
@@ -516,7 +535,9 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, faults: int, runs: int, seed: in
         "done": sum(value[0] in FINAL for value in found.values()),
         "equal": equal,
         "faults": dict(sorted(Counter(event["fault"] for event in events).items())),
+        "faults with other comments": sum("comments" in event for event in events),
         "calls": sweep.calls,
+        "jobs that found their unit held": sum("is held by job" in path.read_text() for path in logs),
         "starts of jobs": dict(Counter(str(job.how) for job in read_jobs(sweep.folder))),
         "attempts left": len(list((sweep.folder / ATTEMPTS).glob("*/"))),
         "set aside": len(list((sweep.folder / SET_ASIDE).glob("*/"))),
@@ -560,6 +581,7 @@ def main() -> None:
     parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
     parser.add_argument("--faults", type=int, default=40, help="of a cluster")
+    parser.add_argument("--comments", type=int, default=10, help="of these with other comments of jobs")
     parser.add_argument("--number", type=int, default=90, help="of the cluster, where several are up at a time")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -580,12 +602,13 @@ def on_cluster(asked: argparse.Namespace, out: Path) -> int:
         os.environ |= cluster.exports()
         made = blank(asked.seed) | {"slurm": slurm("sinfo", "--version").split()[-1]}
         with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as name:
-            record = soak_of_jobs(Path(name), cluster, asked.faults, asked.runs, asked.seed)
+            record = soak_of_jobs(Path(name), cluster, asked)
     finally:
         cluster.down()
     made["minutes"] = round((time.monotonic() - began) / 60, 1)
     own = ("seed", "python", "torch", "hpml_bench", "slurm", "kernel", "cores", "minutes")
     write_atomically(out, json.dumps({name: made[name] for name in own} | record, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in record.items() if name != "events"}, indent=1))
     return int(not record["equal"] or bool(record["left"]))
 
 

@@ -63,6 +63,7 @@ class TwoNodes:
 
     def restore(self) -> None:
         """End all jobs, and begin nodes anew that are not idle then."""
+        self.do("comments")
         if self.jobs():
             slurm("scancel", "--me")
         for node in NODES:

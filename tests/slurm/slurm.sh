@@ -8,6 +8,7 @@
 #   slurm.sh back NODE           it is started anew
 #   slurm.sh kill NODE           its slurmd is killed; what ran there goes on
 #   slurm.sh link NODE up|down   its network
+#   slurm.sh comments TEXT       the site gives each job that is submitted this comment; without TEXT the user's own again
 #   slurm.sh in NODE CMD...      run a command there
 #
 # SLURM_NUMBER (0 to 99) tells clusters apart that are up at the same time: addresses, ports and names follow from it.
@@ -45,6 +46,18 @@ configure() {
   printf '127.0.0.1 localhost\n%s.1 n1\n%s.2 n2\n%s.254 %s\n' $NET $NET $NET "$(hostname -s)" >"$ROOT/hosts"
   echo 'CgroupPlugin=disabled' >"$ROOT/cgroup.conf"
   : >"$ROOT/plugstack.conf"
+  cat >"$ROOT/job_submit.lua" <<LUA
+function slurm_job_submit(job, partitions, user)
+  local file = io.open("$ROOT/comments")
+  if file then
+    job.comment = file:read("*a")
+    file:close()
+  end
+  return slurm.SUCCESS
+end
+function slurm_job_modify() return slurm.SUCCESS end
+return slurm.SUCCESS
+LUA
   # cred_expire: else a requeued job waits for 120 s; config_overrides: CPUs are as said here, whatever there are
   cat >"$ROOT/slurm.conf" <<CONF
 ClusterName=hpml$NUMBER
@@ -62,6 +75,7 @@ SlurmdPidFile=$ROOT/%n/pid
 SlurmctldLogFile=$ROOT/log/slurmctld
 SlurmdLogFile=$ROOT/log/slurmd.%n
 PlugStackConfig=$ROOT/plugstack.conf
+JobSubmitPlugins=lua
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -172,6 +186,8 @@ case ${1:-}:$# in
   back:2) lose "$2" && node "$2" ;;
   kill:2) inside "$2" kill -9 "$(cat "$ROOT/$2/pid")" ;;
   link:3) ip link set "$LINK-$2" "$3" ;;
+  comments:1) rm -f "$ROOT/comments" ;;
+  comments:2) printf %s "$2" >"$ROOT/comments" ;;
   in:*) inside "${@:2}" ;;
   *) sed -n '2,/^set/{/^#/p}' "$0"; exit 2 ;;
 esac

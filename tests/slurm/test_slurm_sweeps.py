@@ -40,9 +40,14 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     assert not sweep.attempts()
 
 
-def test_a_second_submission_attaches(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
+@pytest.mark.parametrize("comment", [None, "", "project=x"])
+def test_a_second_submission_attaches(
+    comment: str | None, disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes
+) -> None:
     """The same command while the first one's jobs run: it submits nothing and waits; nobody does a unit twice."""
-    # Protection: the jobs of a sweep are found by their comment (Slurm.live), and a unit is claimed (claims.claimed).
+    # Protection: the jobs of a sweep are found by their numbers, whatever comment a site gives them (Slurm.live), and a
+    # unit is claimed (watch.claimed).
+    slurm_cluster.do("comments", *([] if comment is None else [comment]))
     sweep = disturbed()
     job = sweep.begin(methods=("held",))
     second = sweep.open(methods=("held",), again=True)
