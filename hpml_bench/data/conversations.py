@@ -161,8 +161,8 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
         mixed = frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
         # only columns of JSON keep apart a key without a value and one that other rows have
         exact = frozenset(name for name, feature in dataset.features.items() if "Json(" in repr(feature))
-        given = {"file": file, "shape": shape, "separator": separator}
-        converted = mapped(dataset, _convert, types | optional, mixed=mixed, exact=exact, **given)
+        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed, "exact": exact}
+        converted = mapped(dataset, _convert, types | optional, **given)
     return converted.remove_columns([name for name in optional if not any(converted[name])])
 
 
@@ -198,7 +198,7 @@ def _convert(
         except ValueError as error:
             bad = f"{place} {error}"
         weights = [turn.weight for turn in found.turns]
-        fields = [(turn.fields and json.dumps(turn.fields, ensure_ascii=False)) or "" for turn in found.turns]
+        fields = [json.dumps(turn.fields) if turn.fields else "" for turn in found.turns]
         values = {
             "contents": [turn.content for turn in found.turns],
             "roles": [turn.role for turn in found.turns],

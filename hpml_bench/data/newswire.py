@@ -99,17 +99,8 @@ def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> 
 
 def render(world: World, documents: Documents) -> list[str]:
     """Return the texts: headline, full stop, sentence."""
-    names = list(world.words)
-    fill_headline, fill_sentence = ([re.sub(r"\{\w+\}", "%s", f) for f in part] for part in (HEADLINES, SENTENCES))
-    texts = []
-    for (headline, sentence), kinds, words in zip(
-        documents.frames.tolist(), documents.kinds.tolist(), documents.words.tolist(), strict=True
-    ):
-        filled = [world.words[names[k]][w] for k, w in zip(kinds, words, strict=True) if k >= 0]
-        split = fill_headline[headline].count("%s")
-        parts = fill_headline[headline] % tuple(filled[:split]), fill_sentence[sentence] % tuple(filled[split:])
-        texts.append(". ".join(part[0].upper() + part[1:] for part in parts))
-    return texts
+    words, _ = tagged(world, documents, np.full(documents.kinds.shape, -1))
+    return list(map(" ".join, words))
 
 
 def posterior(world: World, documents: Documents) -> NDArray[np.float64]:

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any
 
 from hpml_bench.system.child import die_with_parent
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _work: Callable[[Any], Any] = id  # of a forked process; its parent's needs no pickling
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], processes: int) -> Iterator[Result]:
-    """Yield `work` of each item, done by that many processes; by this one what they can't do or with fewer than two.
+def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -> Iterator[Any]:
+    """Yield `work` of each item, done by that many processes; by this one what they can't do, or with fewer than two.
 
     A process ends with this one. An exception of `work` is raised here.
     """
-    pool: ProcessPoolExecutor | None = None
-    waiting: deque[tuple[Item, Future[Result] | None]] = deque()
-    try:
-        if processes > 1:
-            context = multiprocessing.get_context("fork")
-            pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(work,))
-    except (OSError, ImportError, NotImplementedError, ValueError):  # no fork, or no semaphores
-        pool = None
+    pool, waiting = _started(work, processes), deque[Callable[[], Any]]()
     try:
         for item in items:
-            waiting.append((item, _sent(pool, item)))
-            if len(waiting) > 2 * processes or pool is None:
-                yield _done(work, *waiting.popleft())
-        while waiting:
-            yield _done(work, *waiting.popleft())
+            waiting.append(_sent(pool, work, item))
+            if pool is None or len(waiting) > 2 * processes:
+                yield waiting.popleft()()
+        yield from (done() for done in waiting)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
 
+def _started(work: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor | None:
+    try:
+        fork = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
+    except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
+        return None
+
+
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - one for each forked process
     die_with_parent()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads are the parent's alone
     _work = work
 
 
@@ -52,17 +51,17 @@ def _call(item: Any) -> Any:
     return _work(item)
 
 
-def _sent(pool: ProcessPoolExecutor | None, item: Item) -> Future[Any] | None:
+def _sent(pool: ProcessPoolExecutor | None, work: Callable[[Any], Any], item: Any) -> Callable[[], Any]:
+    """Return a function that returns the item's result; it waits for a process, or does the work itself."""
     try:
-        return None if pool is None else pool.submit(_call, item)
+        sent = None if pool is None else pool.submit(_call, item)
     except (OSError, RuntimeError, AssertionError):  # too many processes, a broken pool, a daemon's child
-        return None
+        sent = None
 
-
-def _done(work: Callable[[Item], Result], item: Item, sent: Future[Result] | None) -> Result:
-    if sent is not None:
+    def done() -> Any:
         try:
-            return sent.result()
+            return work(item) if sent is None else sent.result()
         except BrokenProcessPool:  # a process was killed
-            pass
-    return work(item)
+            return work(item)
+
+    return done

@@ -48,7 +48,7 @@ LOST_PEER_SECONDS = 1.0
 
 def prepare_to(settings_json: str, target: str) -> None:
     """Check the GPUs, prepare model and data, and write the result or the user error to a JSON file."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this process forks no other, and there are no ranks yet
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # there are no ranks yet; forks of this process have none
 
     def prepared(settings: Settings) -> Any:
         if settings.device == "cuda":
