@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.data.chat_template import REASONING, THINKING, chat_template
 from hpml_bench.data.columns import short, some
 from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.task import KEPT, Task, make_task
@@ -239,34 +241,49 @@ def _tag_names(view: View) -> tuple[Entry, ...]:
 
 
 def _answer_options(view: View) -> tuple[Entry, ...]:
-    loss_on = _loss_on(view)
-    task = make_task(TaskSpec(name=TASK, options={entry.key: entry.value for entry in loss_on if entry.chosen}))
-    lengths = measure(view.loaded.train, task, view.encoder)
+    thinking = _thinking(view)
+    loss_on, lengths = _loss_on(view, as_values(thinking))
+    task = make_task(TaskSpec(name=TASK, options=as_values((*thinking, loss_on))))
     scorer = _scorer(view)
-    entries = (_template(view, task), *loss_on, scorer, _too_long(view, lengths))
+    entries = (_template(view, task), *thinking, loss_on, scorer, _too_long(view, lengths))
     return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
 
 
-def _loss_on(view: View) -> tuple[Entry, ...]:
-    """Return how answers are learnt: together, or each by itself where the template writes earlier ones differently."""
+def _thinking(view: View) -> tuple[Entry, ...]:
+    """Return whether a model that can think does: where rows have reasoning."""
+    if THINKING not in chat_template(view.encoder, None):
+        return ()
+    rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
+    keys = {key for fields in rows.get("fields", []) for text in fields if text for key in json.loads(text)}
+    reasons = not keys.isdisjoint(REASONING) or any("</think>" in contents[-1] for contents in rows["contents"])
+    found = "Rows have reasoning, which is learnt" if reasons else "No row has reasoning: prompts close the thought"
+    why = f"{found}. A model that thinks needs a larger max_new_tokens: reasoning that doesn't end is an empty answer."
+    return (Entry("template_options", {THINKING: reasons}, (why,)),)
+
+
+def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
+    """Return how answers are learnt, together, or each by itself where the template rewrites them; and the lengths."""
+
+    def measured(loss_on: str) -> Lengths:
+        task = make_task(TaskSpec(name=TASK, options=options | {"loss_on": loss_on}))
+        return measure(view.loaded.train, task, view.encoder)
+
     several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])
-    if not several:
-        return (Entry("loss_on", "answers", ("the answer with its end; `all` would learn the prompts too",)),)
+    why = "the answer with its end; `all` would learn the prompts too"
+    if several:
+        why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
     try:
-        measure(view.loaded.train, make_task(TaskSpec(name=TASK)), view.encoder)
+        return Entry("loss_on", "answers", (why,)), measured("answers")
     except UserError as error:
-        each = make_task(TaskSpec(name=TASK, options={"loss_on": "each"}))
         try:
-            measure(view.loaded.train, each, view.encoder)
+            lengths = measured("each")
         except UserError:
             raise error from None
-        why = (
-            "An example of each answer, with the turns before it: the template writes earlier answers differently once "
-            "turns follow them. `last` takes the last answer of each row alone: fewer examples, and faster."
-        )
-        return (Entry("loss_on", "each", (why,)),)
-    why = "every turn of the assistant is learnt; `last` learns the last of each row alone, `all` the prompts too"
-    return (Entry("loss_on", "answers", (why,)),)
+    why = (
+        "An example of each answer, with the turns before it: the template writes earlier answers differently once "
+        "turns follow them. `last` takes the last answer of each row alone: fewer examples, and faster."
+    )
+    return Entry("loss_on", "each", (why,)), lengths
 
 
 def _template(view: View, task: Task) -> Entry:

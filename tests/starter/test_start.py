@@ -209,6 +209,25 @@ def test_a_template_that_changes_earlier_answers_learns_each_by_itself(tmp_path:
     assert "writes earlier answers differently" in text
 
 
+@pytest.mark.parametrize(
+    ("answer", "thinks"), [({}, "false"), ({"reasoning_content": "so"}, "true"), ({"content": "so </think> b"}, "true")]
+)
+def test_a_model_that_can_think_does_where_rows_have_reasoning(
+    answer: dict[str, str], thinks: str, tmp_path: Path
+) -> None:
+    """As an option of the template, with what it means; templates without it get none."""
+    think = starters.CHAT.replace("<|assistant|>{%", "<|assistant|>{{ 'won' if not enable_thinking else '' }}{%")
+    rows = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b", **answer}]}
+        for text in starters.texts(40)
+    ]
+    file = starters.jsonl(tmp_path / "a.jsonl", rows)
+    text = text_of(starters.llama(tmp_path / "model", think), file)
+    assert f"template_options: {{enable_thinking: {thinks}}}" in text
+    assert "needs a larger max_new_tokens" in text
+    assert "template_options" not in text_of(starters.llama(tmp_path / "plain"), file)
+
+
 def test_an_encoder_cannot_answer(bert: Path, tmp_path: Path) -> None:
     """Conversations with a model that reads both ways are refused, with what to give instead."""
     result = init(bert, starters.messages(tmp_path / "a.jsonl"))
