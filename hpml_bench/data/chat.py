@@ -10,11 +10,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from transformers import PreTrainedTokenizerFast
-
 from hpml_bench.data.chat_template import BARRIER, REASONING, ChatTemplate, Rendered, TextSpan, Turns
-from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Scaffold
-from hpml_bench.plugins.tokenizer import Encoder
+from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
+from hpml_bench.plugins.tokenizer import Encoder, decoder
 from hpml_bench.system.errors import UserError
 
 
@@ -379,22 +377,6 @@ class Conversations:
                 "task.options.template"
             )
         return scaffold
-
-
-def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
-    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
-
-    def read(tokens: list[int], *, skip: bool = True) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
-
-    def decode(tokens: list[int]) -> str:
-        text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
-        if begin:
-            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
-            text = text[len(read(tokens[:place])) :].lstrip()
-        return text.partition(scaffold.after)[0] if scaffold.after else text
-
-    return decode
 
 
 def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:

@@ -693,3 +693,10 @@ def test_preferences_are_told_as_such(tmp_path: Path) -> None:
     whole = {name: [USER, ANSWER] for name in ("chosen", "rejected")}
     assert "or dataset.options.text where it has" in refused(tmp_path / "w.jsonl", lines(whole))
     assert loaded(tmp_path / "w.jsonl", [whole], text="chosen") == [said("user: a", "assistant: b")]
+
+
+def test_of_a_prompt_and_a_completion_in_turns_the_completion_is_learnt(tmp_path: Path) -> None:
+    """As TRL learns them: earlier answers in the prompt are none of it."""
+    data = load(write(tmp_path / "rows.jsonl", [{"prompt": CALLED[:3], "completion": CALLED[3:]}])).train
+    assert data["roles"][0] == ["user", "assistant", "tool", "assistant"]
+    assert list(data["weights"]) == [[1.0, 0.0, 1.0, 1.0]]
