@@ -82,6 +82,7 @@ REFUSED: dict[str, tuple[list[Row], dict[str, Any], str]] = {
     "trial": (renamed(real(3), seed="trial"), {}, "the column 'trial' may be 'seed'"),
     "3 runs copied to 12": (copied(real(3), 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
     "3 means copied to 12": (copied(MEANS, 4), {}, "seeds 0 and 3 have the same scores and costs in all systems"),
+    "metrics of one system": ([{"row": at, "f1": 0.5, "em": at % 2} for at in range(9)], {}, "no column 'system'"),
     "names of others' columns": (
         renamed(rows(), system="model", row="question_id", score="correct"), {},
         "the column 'model' may be 'system'; .*--columns system=model,score=correct,row=question_id",

@@ -30,7 +30,8 @@ def look(lines: list[Row], folder: Path, *options: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     answer: dict[str, Any] = json.loads((out / "report.json").read_text())
     page = (out / "report.md").read_text()
-    said = f"look {answer['look']}, with {100 * statistics.ALPHA * statistics.spent_at(answer['look']):.2g} % of 5 %"
+    spent = 100 * statistics.ALPHA * statistics.spent_at(answer["look"])
+    said = f"look {answer['look']}, which has {spent:.2g} of the 5 %"
     assert {said in result.output, said in page} == {answer["look"] > 1}
     return answer
 

@@ -62,23 +62,6 @@ MEMORY = {"max": ("accelerator_memory_max", "cuda_memory_max"),
 INCLUDED = "test generation and loading of data included"
 """What `train_time` holds beside training, unless a file says otherwise: validation alone is subtracted from it."""
 
-NO_ROWS = (
-    "The files hold a share of right test rows and not the rows: intervals are binomial and tests unpaired. Each row's "
-    "result beside it would allow paired tests, which decide more pairs of the same systems."
-)
-ONE_SEED = (
-    "Each system was trained with one seed, so that the order is that of these trained systems; a second seed would "
-    "show how far training again moves a score."
-)
-WINDOWS = (
-    "Training time per 1,000 samples is the inverse of the median throughput over the windows between evaluations; "
-    f"`train_time` is another time: {INCLUDED}."
-)
-RESERVED = (
-    "Memory is what the allocator reserved, and not what tensors held; its maximum is over the whole run, generation "
-    "included."
-)
-
 
 def claims(path: Path) -> bool:
     """Return whether a path is a result file, or a folder with some."""
@@ -281,9 +264,7 @@ class _Run:
             )
             if seconds and samples is not None and before is not None and samples > before:
                 rates.append((samples - before) / seconds)
-            before = (
-                samples  # which are counted from the start: after a window without them, the next one's are unknown
-            )
+            before = samples  # counted from the start: after a window without them, the next one's are unknown
         return 1_000 / median(rates) if rates else math.nan
 
     @cached_property
@@ -316,7 +297,7 @@ class _Run:
 COSTS = (
     CostDefinition("train_time", "train time", "s"),
     CostDefinition("reserved_max_mb", "reserved memory", "MB",
-                   about="Reserved memory: the largest that the allocator reserved."),
+                   about="Reserved memory: the largest that the allocator reserved, generation included."),
     CostDefinition("file_size_mb", "saved size", "MB"),
     CostDefinition("trainable_parameters", "trained parameters"),
     CostDefinition("seconds_per_1000_samples", "time per 1,000 samples", "s",
@@ -348,39 +329,21 @@ def _measured(dataset: str, score: ScoreDefinition, runs: Sequence[_Run], others
     about = f"Train time: {'; '.join(sorted(holds)) or INCLUDED}."
     costs = [replace(cost, about=about) if cost.column == "train_time" else cost for cost in costs]
     lacking = [run.system for run in others if run.status == "success"]
-    failed = [
-        run.failure(f"'{score.name}'") for run in others if run.status != "success" or score in SCORES[:BY_ITSELF]
-    ]
-    remarks = (*_remarks(runs, score, holds), *_lacking(lacking, score))
+    unscored = [run for run in others if run.status != "success" or score in SCORES[:BY_ITSELF]]
+    failed = [run.failure(f"'{score.name}'") for run in unscored]
+    remarks = tuple(_remarks(runs, score, lacking))
     optional = (HOST, *(cost.column for cost in COSTS))
     frame = frame.drop(columns=[name for name in optional if frame[name].isna().all()])
     unranked = next((why for run in runs if (why := run.text("meta_info", UNRANKED))), "")
     return InputScores(frame, score, tuple(costs), tuple(failed), remarks, unranked=unranked)
 
 
-def _lacking(systems: Sequence[str], score: ScoreDefinition) -> Iterator[str]:
-    if systems and score not in SCORES[:BY_ITSELF]:
-        yield f"Runs without '{score.name}', which are left out: {sanitize(', '.join(systems), 600)}."
-
-
-def _remarks(runs: Sequence[_Run], score: ScoreDefinition, holds: set[str]) -> Iterator[str]:
-    if not runs:
-        return
-    if score == SCORES[0]:
-        yield NO_ROWS
-    if max(Counter(run.system for run in runs).values()) == 1:
-        yield ONE_SEED
-    if not holds and any(not math.isnan(run.costs["train_time"]) for run in runs):
-        yield WINDOWS
-    if any(not math.isnan(run.costs["reserved_max_mb"]) for run in runs):
-        yield RESERVED
+def _remarks(runs: Sequence[_Run], score: ScoreDefinition, lacking: Sequence[str]) -> Iterator[str]:
+    """Yield what the files hold beside scores, or lack; `lacking` are systems without the score."""
+    if lacking and score not in SCORES[:BY_ITSELF]:
+        yield f"Runs without '{score.name}', which are left out: {sanitize(', '.join(lacking), 600)}."
     if score == SCORES[0] and any(run.on_gsm8k for run in runs):
         yield f"Accuracies are shares of the {GSM8K_ROWS:,} rows of GSM8K's test split, all of which that task tests."
-    unknown = [run.system for run in runs if math.isnan(run.rows(score))]
-    if score == SCORES[0] and unknown:
-        yield f"Without a known number of test rows, and so without interval: {sanitize(', '.join(unknown), 600)}."
-    if score != SCORES[0]:
-        yield f"The files don't say how '{score.name}' varies between rows, so that it has no interval."
     unsaved = [run.system for run in runs if run.get("train_info", "file_size") == UNSAVED]
     if unsaved:
         yield f"The size {UNSAVED:,} means that saving failed, and is left out, of {sanitize(', '.join(unsaved), 600)}."

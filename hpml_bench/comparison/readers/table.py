@@ -50,9 +50,11 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
 }
 """Column -> other names for it, as `_plain` writes them."""
 MORE = re.compile(
-    r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
+    r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
 )
 """Names of numbers of which more is better, which are no costs."""
+LESS = re.compile(r"(^|_)(loss|nll|perplexity|seconds|time|latency|tokens|length|memory|cost|dollars)(_|$)")
+"""Names of numbers that are no systems, of a table with a column of numbers for each."""
 
 
 def claims(path: Path) -> bool:
@@ -143,7 +145,8 @@ def _systems(names: Sequence[str], lines: Sequence[Line], metric: str | None) ->
         return []
     columns = zip(names, zip(*(cells for _, cells in lines), strict=True), strict=True)
     found = [name for name, cells in columns if name not in NAMES and sanitize(name) and _numbers(cells) is not None]
-    return found if len(found) > 1 else []
+    named = any(MORE.search(_words(name)) or LESS.search(_words(name)) for name in found)  # metrics, of one system
+    return found if len(found) > 1 and not named else []
 
 
 def _long(names: Sequence[str], lines: Sequence[Line], systems: Sequence[str]) -> tuple[list[str], list[Line]]:

@@ -186,7 +186,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         else ""
     )
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
-    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look):.2g} % of 5 %"
+    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look):.2g} of the 5 %"
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,
@@ -195,7 +195,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         setup.rates,
         setup.memory,
         f"equal: within {margin_text(answer)}" if equal else "",
-        f"look {answer.look}, with {share}" if answer.noun == "system" and answer.look > 1 else "",
+        f"look {answer.look}, which has {share}" if answer.noun == "system" and answer.look > 1 else "",
     )
     return tuple(part for part in parts if part)
 
