@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -120,43 +120,44 @@ def _grid(values: NDArray[np.float64]) -> float | None:
     return next((10.0**-decimals for decimals in shown), None)
 
 
+def _unlike(part: pd.DataFrame, column: str) -> tuple[pd.Series[Any], pd.Series[Any]] | None:
+    """Return the first line whose value isn't that of its row's first line with one, and that line; None if alike."""
+    known = part[part[column].notna()]
+    first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
+    at = next(iter(np.flatnonzero((first[column] != known[column]).to_numpy())), None)
+    return None if at is None else (known.iloc[at], first.iloc[at])
+
+
 def _check_content(part: pd.DataFrame) -> None:
     """Check that a row's id means the same row in all inputs that say what their rows hold."""
-    known = part[part[CONTENT].notna()]
-    first = known.groupby(ROW, sort=False)[[CONTENT, WHERE]].transform("first")
-    for at in np.flatnonzero((first[CONTENT] != known[CONTENT]).to_numpy())[:1]:
-        line = known.iloc[at]
+    if found := _unlike(part, CONTENT):
+        line, first = found
         raise UserError(
-            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE].iloc[at]}, by their "
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
             "contents; compare results of the same version of the data"
         )
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
-    import pandas as pd
-
-    rows = pd.Index(dict.fromkeys(part[ROW]))
-    place = part.assign(place=rows.get_indexer(part[ROW]))
-    there = place.groupby([SYSTEM, "run"], sort=False)["place"]
-    if (there.size() != len(rows)).any() and not shared:
-        raise UserError(_unequal(place, rows, of))
+    rows = [*dict.fromkeys(part[ROW])]
+    table = part.pivot(index=[SYSTEM, "run"], columns=ROW, values=SCORE)[rows]
+    if not shared and table.isna().any(axis=None):
+        raise UserError(_unequal(part, table, of))
     values: _Rows = {name: {} for name in of.systems}
-    for system, run, own in _runs(place):
-        ordered = np.full(len(rows), np.nan)
-        ordered[own["place"].to_numpy()] = own[SCORE].to_numpy(dtype=float)
-        values[system][run] = ordered
+    for (system, run), scores in zip(table.index, table.to_numpy(dtype=float), strict=True):
+        values[system][run] = scores
     every = np.unique([scores for by in values.values() for scores in by.values()])
     every = every[~np.isnan(every)]
     binary = bool(np.isin(every, (0.0, 1.0)).all()) and (of.score.low, of.score.high) in {(None, None), (0.0, 1.0)}
     binary = binary if of.score.binary is None else of.score.binary
-    of, groups = replace(of, binary=binary), _groups(place, len(rows))
+    of, groups = replace(of, binary=binary), _groups(part, rows)
     missing = {name: np.isnan(list(by.values())).any(axis=0) for name, by in values.items()}
     left = np.any(list(missing.values()), axis=0)
     check_copies(of, values)
     if not left.any():
         return _of_rows(of, values, groups)
     if left.all():
-        raise UserError(f"{place[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
+        raise UserError(f"{part[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
     low, high = of.ends
     worst = low if of.score.better == "higher" else high
     if worst is None:
@@ -178,48 +179,39 @@ def _of_rows(of: AlignedScores, rows: _Rows, groups: NDArray[np.int64] | None) -
     return replace(of, rows=rows, means=means, count=count, groups=groups)
 
 
-def _runs(place: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """Yield system, run and lines of each run."""
-    for name, by_run in place.groupby(SYSTEM, sort=False):
-        for run, own in by_run.groupby("run", sort=False):
-            yield str(name), int(str(run)), own
+def _unequal(part: pd.DataFrame, table: pd.DataFrame, of: AlignedScores) -> str:
+    """Return the sentence on the first run that lacks rows of another one; `table` has runs by rows."""
+    lacks = table.isna()
+    runs = part[[SYSTEM, "run"]].drop_duplicates().itertuples(index=False, name=None)
+    system, run = next(key for key in runs if lacks.loc[key].any())
+    missing = lacks.columns[lacks.loc[system, run]][0]
+    other = part[part[ROW] == missing].iloc[0]
+    seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
+    return (
+        f"'{system}'{seed} has {(~lacks.loc[system, run]).sum():,} of {len(lacks.columns):,} rows of {of.title}: it "
+        f"lacks row '{sanitize(missing, 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or compare "
+        "those that all have by --shared"
+    )
 
 
-def _unequal(place: pd.DataFrame, rows: pd.Index[str], of: AlignedScores) -> str:
-    """Return the sentence on the first run that lacks rows of another one."""
-    for system, run, own in _runs(place):
-        missing = np.setdiff1d(np.arange(len(rows)), own["place"])
-        if len(missing):
-            other = place[place["place"] == missing[0]].iloc[0]
-            seed = f", seed {sanitize(of.seeds[run], 20)}," if of.seeds[run] else ""
-            return (
-                f"'{system}'{seed} has {len(own):,} of {len(rows):,} rows of {of.title}: it lacks row "
-                f"'{sanitize(rows[missing[0]], 60)}', which '{other[SYSTEM]}' has ({other[WHERE]}); add the rows, or "
-                "compare those that all have by --shared"
-            )
-    raise AssertionError("some run lacks a row")
-
-
-def _groups(place: pd.DataFrame, count: int) -> NDArray[np.int64] | None:
+def _groups(part: pd.DataFrame, rows: Sequence[str]) -> NDArray[np.int64] | None:
     """Return the group of each row, numbered; None where rows have none."""
     import pandas as pd
 
-    named = place[place[GROUP].notna()]
-    if not len(named):
+    missing = part[GROUP].isna()
+    if missing.all():
         return None
-    if len(named) < len(place):
-        where = place[WHERE][place[GROUP].isna()].iloc[0]
+    if missing.any():
+        where = part[WHERE][missing].iloc[0]
         raise UserError(f"{where}: group is missing; give every row its group, a row alone one of its own")
-    first = named.groupby("place")[GROUP].transform("first")
-    for at in np.flatnonzero((first != named[GROUP]).to_numpy())[:1]:
-        line = named.iloc[at]
+    if unlike := _unlike(part, GROUP):
+        line, first = unlike
         raise UserError(
             f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is in group '{sanitize(line[GROUP], 40)}', and elsewhere "
-            f"in '{sanitize(first.iloc[at], 40)}'; give it one group in all lines"
+            f"in '{sanitize(first[GROUP], 40)}'; give it one group in all lines"
         )
-    found = np.zeros(count, dtype=np.int64)
-    found[named["place"].to_numpy()] = pd.factorize(named[GROUP])[0]
-    return found if len(np.unique(found)) < count else None
+    found = pd.factorize(part.drop_duplicates(ROW).set_index(ROW)[GROUP][list(rows)])[0]
+    return found if len(np.unique(found)) < len(rows) else None
 
 
 def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
