@@ -6,6 +6,8 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from report_sections import said
@@ -13,6 +15,7 @@ from report_sections import said
 from hpml_bench.report import predictions
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import load, write_report
+from hpml_bench.verify import figures
 from hpml_bench.verify.page import same
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -73,6 +76,9 @@ def test_without_a_scorer_s_package_recorded_scores_are_used(
     found = said("cautions", results)
     if recorded:
         assert answer_of(results) == with_package
+        evidence: Any = SimpleNamespace(selection=results.selection, excluded=lambda _: iter(()))
+        (finding,) = figures.predictions(evidence)
+        assert finding.state == "not checked"
         assert re.search(r"as the runs recorded them, not computed anew: the scorer rouge_l needs .*install", found)
     else:
         assert not answer_of(results).methods
