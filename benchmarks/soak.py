@@ -388,11 +388,11 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def disturb(
-    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0
+    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, minutes: float = float("inf")
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
 
-    During the first `comments` of them the cluster's site replaces jobs' comments.
+    During the first `comments` of them the cluster's site replaces jobs' comments; none begins after `minutes`.
 
     Returns:
         The faults, each kind about as often, and what was left of a call after it had ended.
@@ -402,8 +402,10 @@ def disturb(
     names = rng.sample(list(faults) * (1 + len(moments) // len(faults)), len(moments))
     events: list[dict[str, Any]] = []
     left: list[str] = []
+    until_then = time.monotonic() + 60 * minutes
     todo, status, struck = list(zip(moments, names, strict=True)), 1, False
     while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
+        todo = todo if time.monotonic() < until_then else []
         if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
             shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
         site = set_comments(rng, sweep, len(events) < comments)
@@ -523,7 +525,8 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> di
     truth, _ = undisturbed(room, max(1, asked.runs // 2))
     rng = random.Random(asked.seed)
     sweep = new_sweep(room, "cluster", "head,lora", truth.seeds, cluster)
-    events, left = disturb(rng, sweep, [rng.uniform(*BETWEEN) for _ in range(asked.faults)], asked.comments)
+    moments = [rng.uniform(*BETWEEN) for _ in range(asked.faults)]
+    events, left = disturb(rng, sweep, moments, asked.comments, asked.minutes)
     left += leftovers(sweep)
     found = content(sweep.folder)
     equal = found == content(truth.folder)
@@ -577,7 +580,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further kill begins after so long")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further fault begins after so long")
     parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
     parser.add_argument("--faults", type=int, default=40, help="of a cluster")
