@@ -105,6 +105,7 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch.cuda, "current_device", lambda: 0),
     (torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state()),  # random numbers are the CPU's
     (torch.cuda, "set_rng_state", lambda *_: None),
+    (torch.cuda, "get_device_capability", lambda *_: (9, 0)),
     (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
     (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
     (torch.utils, "swap_tensors", swap),

@@ -40,8 +40,10 @@ PROCESS_ENVIRONMENT = {
 CUDA_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 """Allocator's option on GPUs: batches of ever new shapes fragment segments of fixed sizes.
 
-All supported versions of torch read this name; PYTORCH_ALLOC_CONF, if the user set it, has precedence.
+All supported versions of torch read this name, and prefer it to PYTORCH_ALLOC_CONF: it is set where neither is.
 """
+FIXED_SEGMENTS = "expandable_segments:False"
+"""Value of that option on devices that refuse it: virtual GPUs, Jetson."""
 
 RECORDED = (
     *(key for key in PROCESS_ENVIRONMENT if key.startswith(("MALLOC", "GLIBC"))),
@@ -110,7 +112,7 @@ def set_process_environment() -> None:
 def set_cuda_environment() -> None:
     """Set the variables that CUDA and torch's allocator read at the first use of a GPU; those the user set are kept."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", PROCESS_ENVIRONMENT["CUDA_DEVICE_ORDER"])
-    if gpus.visible_gpus():
+    if gpus.visible_gpus() and "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault(*CUDA_ALLOCATOR)
 
 

@@ -46,6 +46,7 @@ def process_group(settings: Settings) -> Iterator[Group]:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+        allocate_first(device)
     if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name is looked up
     elif (interface := network.interface_to(os.environ["MASTER_ADDR"])) not in {None, "lo"}:
@@ -83,7 +84,7 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
         seen = torch.cuda.device_count()
         for index in range(min(ranks, seen)) if own is None else {own} & {*range(seen)}:
-            square = torch.ones(8, 8, device=torch.device("cuda", index))
+            square = allocate_first(torch.device("cuda", index))
             (square @ square).sum().item()
     except (RuntimeError, AssertionError) as error:
         raise UserError(
@@ -92,6 +93,19 @@ def check_gpus(ranks: int, own: int | None = None) -> None:
         ) from None
     if seen < ranks:
         raise UserError(f"torch sees {seen} GPU(s), but there are {ranks} ranks; use --nproc {seen}")
+
+
+def allocate_first(device: torch.device) -> torch.Tensor:
+    """Return ones [8, 8] on a GPU; where it refuses the expandable segments that we asked for, without them."""
+    name, asked = environment.CUDA_ALLOCATOR
+    try:
+        return torch.ones(8, 8, device=device)
+    except RuntimeError as error:
+        if "operation not supported" not in str(error) or os.environ.get(name) != asked:
+            raise
+        os.environ[name] = environment.FIXED_SEGMENTS
+        torch.cuda.memory._set_allocator_settings(environment.FIXED_SEGMENTS)
+        return torch.ones(8, 8, device=device)
 
 
 def release(device: torch.device) -> None:

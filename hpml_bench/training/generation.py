@@ -168,8 +168,11 @@ def rehearse_answers(model: LanguageModel, rows: Rows, generator: Generator, gro
     room = _positions(model) - model.prefix - len(ids[0])
     made = int(min(generator.decoding.max_new_tokens - 1, room))
     state = model.read(*_left_padded([row + row[-1:] * (made - 1) for row in ids], generator.pad_id, group.device))
+    chosen = state.logits.argmax(dim=-1)
+    if generator.decoding.temperature > 0:  # sorts as many probabilities as there are logits
+        chosen = _drawn(state.logits.float(), generator, [torch.Generator()] * len(ids), [*range(len(ids))])
     if made > 0:
-        model.next(state, state.logits.argmax(dim=-1))
+        model.next(state, chosen)
 
 
 @torch.no_grad()
@@ -235,19 +238,19 @@ def _left_padded(prompts: list[list[int]], pad_id: int, device: torch.device) ->
 
 
 def _drawn(logits: Tensor, generator: Generator, draws: list[torch.Generator], active: list[int]) -> Tensor:
-    """Return a token for each row, drawn by the row's own random numbers.
+    """Return a token for each row, drawn by the row's own random numbers, which are the host's.
 
     Probabilities are cumulated in the vocabulary's order: sorted by size, rounding could swap neighbours and the draw.
     """
-    chances = (logits / generator.decoding.temperature).softmax(dim=-1).cpu().double()
+    chances = (logits / generator.decoding.temperature).softmax(dim=-1).double()
     if generator.decoding.top_p < 1:
-        ordered, places = chances.sort(dim=-1, descending=True)
+        ordered, places = chances.sort(dim=-1, descending=True, stable=True)
         kept = ordered.cumsum(dim=-1) - ordered < generator.decoding.top_p
         chances = chances * torch.zeros_like(kept).scatter(1, places, kept)
     below = chances.cumsum(dim=-1)
     uniform = torch.stack([torch.rand((), generator=draws[row], dtype=torch.float64) for row in active])
-    tokens = (below <= (uniform * below[:, -1])[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
-    return tokens.to(logits.device)
+    reached = uniform.to(logits.device, non_blocking=True) * below[:, -1]
+    return (below <= reached[:, None]).sum(dim=-1).clamp(max=chances.shape[-1] - 1)
 
 
 # Multiple choice

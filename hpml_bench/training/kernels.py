@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,15 @@ def attention(
     None. Returns [B, L, H, D]. The softmax is in float32. A row that may attend to nothing, which only padding is, gets
     the mean of all values here, and zeros from torch's kernel.
     """
+    groups = query.shape[1] // key.shape[1]
     if dropout == 0 or query.device.type != "cpu":
         options |= {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        attending: Any = module
+        if groups > 1 and attention_mask is None and query.device.type == "cuda" and not flash_takes(query):
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+            attending = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+        output, _ = sdpa_attention_forward(attending, query, key, value, attention_mask, **options)
         return output, None
-    groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     length = query.shape[2]
@@ -105,6 +110,15 @@ def attention(
         scores.add_(hidden.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min))
     weights = apply_dropout(scores.softmax(dim=-1).to(value.dtype), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def flash_takes(query: Tensor) -> bool:
+    """Return whether torch's flash attention takes a query on a GPU: in half precision, from capability 8.0 on.
+
+    No other kernel of torch's but the slowest has groups of heads that share keys (pytorch/pytorch#181528).
+    """
+    kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    return kind in {torch.bfloat16, torch.float16} and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 AttentionInterface.register(ATTENTION, attention)

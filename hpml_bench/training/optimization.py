@@ -30,6 +30,7 @@ class Combined(torch.optim.Optimizer):
     """Optimizer made of several, which share its parameter groups and state.
 
     A schedule changes the rates of the groups, and `load_state_dict` replaces groups and state: the parts see both.
+    Where all of them skip a step whose gradient overflowed by themselves, fp16's loss scaler waits for no device.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -37,6 +38,7 @@ class Combined(torch.optim.Optimizer):
         self._sizes = [len(part.param_groups) for part in parts]
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
+        self._step_supports_amp_scaling = all(getattr(part, "_step_supports_amp_scaling", False) for part in parts)
 
     def _share(self) -> None:
         groups = iter(self.param_groups)
@@ -51,7 +53,31 @@ class Combined(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
         for part in self.parts:
+            for told in ("grad_scale", "found_inf"):
+                setattr(part, told, getattr(self, told, None))
             part.step()
+
+
+class MuonSteps(torch.optim.Muon):
+    """torch's Muon; where fp16's gradient overflowed, weights and momenta stay as they are, without a wait."""
+
+    _step_supports_amp_scaling = True
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        found = getattr(self, "found_inf", None)
+        if found is None:
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        overflowed = found > 0
+        weights = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+        before = [weight.clone() for weight in weights]
+        for weight in weights:
+            momentum = self.state[weight].get("momentum_buffer", torch.zeros_like(weight))
+            weight.grad.copy_(torch.where(overflowed, momentum, weight.grad))  # which then moves it nowhere
+        super().step(closure)  # type: ignore[no-untyped-call]
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(torch.where(overflowed, old, weight))
+        return None
 
 
 class LionSteps(torch.optim.Optimizer):
@@ -61,7 +87,11 @@ class LionSteps(torch.optim.Optimizer):
 
         w <- w - r (sign(beta1 m + (1 - beta1) g) + d w)
         m <- beta2 m + (1 - beta2) g
+
+    Where fp16's gradient overflowed, g = m, r = 0 and d = 0, so that nothing moves, without a wait for the device.
     """
+
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -75,6 +105,7 @@ class LionSteps(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
         """Step on all parameters of a group at once: on a GPU a few kernels instead of some for each parameter."""
+        found = getattr(self, "found_inf", None)
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
@@ -84,9 +115,15 @@ class LionSteps(torch.optim.Optimizer):
                     self.state[weight]["momentum"] = torch.zeros_like(weight)
             gradients, momenta = [w.grad for w in weights], [self.state[w]["momentum"] for w in weights]
             beta1, beta2 = group["betas"]
+            decay = 1 - group["lr"] * group["weight_decay"]
+            if found is not None:
+                gradients = [torch.where(found > 0, m, g) for m, g in zip(momenta, gradients, strict=True)]
+                decay = torch.where(found > 0, 1.0, decay)
             directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
             torch._foreach_sign_(directions)
+            if found is not None:
+                torch._foreach_mul_(directions, torch.where(found > 0, 0.0, 1.0))
             if group["weight_decay"]:
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_mul_(weights, decay)
             torch._foreach_add_(weights, directions, alpha=-group["lr"])
             torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -14,14 +14,16 @@ import fake_cuda
 import pytest
 import torch
 from fake_card.machine import card
-from fake_card.tensors import CUDA, CardTensor, WrongDeviceError
+from fake_card.tensors import CPU, CUDA, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
 from safetensors.torch import load_file, save_file
 
 from helpers import skips, tiny
 from hpml_bench.fit.trace import CUDA_BLOCK, trace
 from hpml_bench.plugins.probe import Probe
+from hpml_bench.plugins.task import Decoding, Generator
 from hpml_bench.suite import registry
+from hpml_bench.training import generation
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
@@ -244,6 +246,21 @@ def test_a_device_context_that_is_the_first_on_the_card_reaches_each_constructor
         assert torch.tensor([1.0]).device.type == "meta"
     with torch.device("meta"):
         assert torch.tensor([1.0]).device.type == "meta"
+
+
+@needs_cuda_build
+def test_sampling_stays_on_the_card(on_card: Any) -> None:
+    """The host waits for no probabilities, and the tokens are those that it would draw."""
+    generator = Generator(Decoding(4, temperature=0.8, top_p=0.9), (), lambda _: "", 0, 4, 0)
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    drawn = []
+    for device in (CPU, CUDA):
+        draws, placed = [torch.Generator().manual_seed(row) for row in range(3)], logits.to(device)
+        on_card.waits.clear()
+        drawn.append(generation._drawn(placed, generator, draws, [0, 1, 2]))
+        assert on_card.waits == []
+    assert isinstance(drawn[1], CardTensor)
+    assert drawn[1].tolist() == drawn[0].tolist()
 
 
 @needs_cuda_build

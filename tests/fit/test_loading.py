@@ -35,3 +35,14 @@ def test_the_peak_of_loading_is_predicted_within_five_percent(name: str, group: 
     real, found = fit_ratios.measured(spec, prepared, group).loading, trace(spec, prepared)
     assert found.loading == pytest.approx(real, rel=0.05)
     assert found.peak >= found.loading
+
+
+def test_sampling_is_part_of_the_prediction(group: Group, tmp_path: Path) -> None:
+    """The largest batch of answers is rehearsed with what sorts its probabilities; as are those that `fit` traces."""
+    options = {"scorer": "exact", "max_new_tokens": 8, "temperature": 0.7, "top_p": 0.9}
+    spec = fit_ratios.spec_of("causal_lm", "none", {}, {"task": {"name": "causal_lm", "options": options}})
+    prepared = fit_ratios.prepare(tmp_path, spec.settings.task)
+    real, found = fit_ratios.measured(spec, prepared, group), trace(spec, prepared)
+    sorted_bytes = fit_ratios.BATCH * fit_ratios.VOCABULARY * (8 + 8)  # float64, and their places
+    assert real.generation - real.held > 2 * sorted_bytes
+    assert 1 <= found.generation / real.tensors["generation"] < 1.05

@@ -148,17 +148,23 @@ def test_the_users_own_variables_stand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("cards", "own", "expected"),
-    [(1, None, "expandable_segments:True"), (1, "max_split_size_mb:64", "max_split_size_mb:64"), (0, None, None)],
+    [
+        (1, {}, "expandable_segments:True"),
+        (1, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        (1, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, None),
+        (0, {}, None),
+    ],
 )
 def test_the_allocator_of_gpus_lets_segments_grow(
-    cards: int, own: str | None, expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
+    cards: int, own: dict[str, str], expected: str | None, make_machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that batches of ever new shapes leave no holes; without a GPU, and where the user set it, as it was."""
+    """So that batches of ever new shapes leave no holes; without a GPU, or where either name is set, as it was."""
     make_machine(cores=4, cards=cards)
-    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    if own is not None:
-        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", own)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     environment.set_cuda_environment()
     assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == expected
     assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"

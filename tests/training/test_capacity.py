@@ -515,14 +515,22 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("method", "options", "more"), [("lora", {}, 0), ("peft", {"type": "ADALORA"}, 1)])
+@pytest.mark.parametrize(
+    ("method", "options", "optimizer", "more"),
+    [
+        ("lora", {}, "adamw", 0),
+        ("lora", {}, "lion", 0),
+        ("full", {}, "muon", 0),
+        ("peft", {"type": "ADALORA"}, "adamw", 1),
+    ],
+)
 def test_a_step_in_fp16_waits_no_more_than_another(
-    method: str, options: dict[str, Any], more: int, task_folder: Path, group: Group
+    method: str, options: dict[str, Any], optimizer: str, more: int, task_folder: Path, group: Group
 ) -> None:
     """But where the method acts after a step, and must know whether it was taken."""
     reads = {}
     for precision in ("fp32", "fp16"):
-        spec = spec_of(task_folder, CLASSES, precision=precision)
+        spec = spec_of(task_folder, CLASSES, precision=precision, optimizer=optimizer)
         made = registry.plugin("methods", method).Options(**options).model_dump()
         spec = spec.model_copy(update={"method": MethodSpec(name="a", method=method, options=made, lr=1e-2)})
         trainer = Trainer.build(spec, prepare(spec.settings), group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_as_rank
-from hpml_bench.system import gpus
+from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
 from hpml_bench.training import distributed, worker
@@ -127,6 +128,29 @@ def test_a_sweep_on_gpus_that_torch_cannot_use_ends_before_its_first_run() -> No
         preparation.prepare(tiny.settings(device="cuda", world_size=1))
 
 
+@pytest.mark.parametrize("asked", ["expandable_segments:True", "expandable_segments:True,max_split_size_mb:64"])
+def test_a_gpu_that_refuses_expandable_segments_goes_without(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual GPUs and Jetson do: where the option is ours it is taken back, and recorded so; the user's own stays."""
+    tried: list[str] = []
+
+    def ones(*_: Any, **__: Any) -> torch.Tensor:
+        tried.append(os.environ["PYTORCH_CUDA_ALLOC_CONF"])
+        if "True" in tried[-1]:
+            raise RuntimeError("CUDA driver error: operation not supported")
+        return CARD
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", tried.append)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", asked)
+    if "," in asked:
+        with pytest.raises(RuntimeError, match="not supported"):
+            distributed.allocate_first(torch.device("cuda", 0))
+        return
+    distributed.allocate_first(torch.device("cuda", 0))
+    assert tried == [asked, *["expandable_segments:False"] * 2]
+    assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:False"
+
+
 def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
     """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
     joined: list[str] = []
@@ -134,6 +158,7 @@ def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.Mon
     group = Group(0, 1, torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
+    monkeypatch.setattr(distributed, "allocate_first", lambda device: on.append(f"allocated on {device}"))
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
@@ -142,7 +167,8 @@ def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     with process_group(tiny.settings(device="cuda", world_size=1)) as found:
         assert found == group
-    assert joined == ["cpu:gloo,cuda:nccl", "left"]
+    assert (joined, on) == (["cpu:gloo,cuda:nccl", "left"], ["allocated on cuda:0"])
+    on.clear()
     group.barrier()
     group.gather(torch.zeros(2))
     assert on == ["settled", "cpu", "cpu"]

@@ -101,6 +101,52 @@ def test_attention_by_hand_is_torchs(monkeypatch: pytest.MonkeyPatch, heads: int
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+class OnCard(torch.Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    device = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "autocast", "capability", "padded", "repeated"),
+    [
+        (torch.float32, None, (9, 0), False, True),
+        (torch.float32, torch.bfloat16, (9, 0), False, False),
+        (torch.bfloat16, None, (9, 0), False, False),
+        (torch.float32, torch.float16, (7, 5), False, True),
+        (torch.float16, None, (8, 0), False, False),
+        (torch.float32, None, (9, 0), True, False),
+    ],
+)
+def test_shared_keys_are_repeated_where_no_fast_kernel_takes_them(
+    kind: torch.dtype,
+    autocast: torch.dtype | None,
+    capability: tuple[int, int],
+    padded: bool,
+    repeated: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU in float32, or without flash attention: with a mask transformers does it; results are the same."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: autocast is not None)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
+    heads: list[int] = []
+
+    def attend(module: object, query: torch.Tensor, key: torch.Tensor, *others: object, **more: object) -> object:
+        heads.append(key.shape[1])
+        return sdpa_attention_forward(module, query, key, *others, **more)
+
+    monkeypatch.setattr(kernels, "sdpa_attention_forward", attend)
+    torch.manual_seed(0)
+    module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
+    plain = [torch.randn(3, count, 7, 8).to(kind) for count in (4, 2, 2)]
+    mask = torch.ones(3, 1, 7, 7, dtype=torch.bool).tril() if padded else None
+    found, _ = kernels.attention(module, *(tensor.as_subclass(OnCard) for tensor in plain), mask)
+    assert heads == [4 if repeated else 2]
+    expected, _ = sdpa_attention_forward(module, *plain, mask)
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), expected)
+
+
 def test_a_row_that_may_attend_to_nothing_is_a_number() -> None:
     """A mask that leaves a row nothing, as a sliding window over padding does, gives no NaN, forward or backward."""
     mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()

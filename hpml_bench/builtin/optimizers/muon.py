@@ -57,14 +57,12 @@ class Muon(Optimizer):
         ]
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-        import torch
-
-        from hpml_bench.training.optimization import Combined, adamw
+        from hpml_bench.training.optimization import Combined, MuonSteps, adamw
 
         options = self.options
         parts: list[torch.optim.Optimizer] = []
         if muon_groups := [group for group in groups if group.get("use_muon")]:
-            muon = torch.optim.Muon(
+            muon = MuonSteps(
                 muon_groups,
                 weight_decay=settings.weight_decay,
                 momentum=options.momentum,

@@ -297,7 +297,7 @@ def test_a_state_goes_on_where_it_was_saved(name: str) -> None:
 
 @pytest.mark.parametrize("name", OF_ANY)
 def test_a_scaled_loss_makes_the_same_steps(name: str) -> None:
-    """Under the GradScaler of fp16: gradients are divided by the scale, and a step that overflowed is skipped."""
+    """Under the GradScaler of fp16: gradients are divided by the scale, and a step that overflowed changes nothing."""
     if name == "adamw_8bit":
         pytest.importorskip("bitsandbytes")
     optimizer, scaler = ours(name), torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
@@ -318,6 +318,10 @@ def test_a_scaled_loss_makes_the_same_steps(name: str) -> None:
     step()
     assert all(weight.equal(one) for weight, one in zip(weights, reached, strict=True))
     assert scaler.get_scale() == 2.0
+    same = ours(name)
+    for _ in range(2):
+        expected = path(same)
+    assert all(one.equal(other) for one, other in zip(moved(weights, step), expected, strict=True))
 
 
 # What can't be
