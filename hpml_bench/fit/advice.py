@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from hpml_bench.plugins.method import can_quantise
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
+HOLDING = {"quantization", "world_size"}
+"""Settings that change what a training holds throughout, or how much it may."""
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
@@ -39,33 +42,36 @@ def with_changes(settings: Settings, **changes: Any) -> Settings:
     return changed.model_copy(update={"micro_batch": None}) if whole else changed
 
 
-def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> tuple[int, Footprint] | None:
-    """Return the largest micro-batch whose step takes at most `most` bytes of tensors, by bisection; None for none."""
-    best: tuple[int, Footprint] | None = None
-    left = sizes(settings)
-    while left:
-        # the whole share first, then one sample: most models fit or don't fit with either
-        place = len(left) - 1 if best is None and len(left) == len(sizes(settings)) else len(left) // 2
-        size = left[place]
-        footprint = trace(with_changes(settings, micro_batch=size))
-        if footprint.step <= most:
-            best, left = (size, footprint), left[place + 1 :]
-        else:
-            left = left[:place]
-    return best
+def _largest(ascending: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """Return the largest number that fits, None for none: of the largest, the smallest, and then by bisection."""
+    if fits(ascending[-1]):
+        return ascending[-1]
+    if len(ascending) == 1 or not fits(ascending[0]):
+        return None
+    return ascending[bisect_left(ascending, True, 1, len(ascending) - 1, key=lambda number: not fits(number)) - 1]
+
+
+def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | None:
+    """Return the largest micro-batch whose step takes at most `most` bytes of tensors; None for none."""
+    if trace(settings).held > most:
+        return None
+    return _largest(sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most)
 
 
 def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) -> Fit | None:
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
     `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
-    run, such as quantised weights where it trains them, is left out.
+    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout is too
+    much, only changes of that are traced.
     """
-    kept = settings
-    for change in ({}, *_changes(settings)):
+    kept, held = settings, trace(settings).held
+    for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):
         changed = with_changes(kept, **change)
         try:
-            found = _fitting(changed, trace, most(changed))
+            if not HOLDING.isdisjoint(change):
+                held = trace(changed).held
+            found = _fitting(changed, trace, most(changed)) if held <= most(changed) else None
         except Unsupported:
             continue
         if found is not None:
@@ -74,9 +80,9 @@ def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) ->
     return None
 
 
-def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
+def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
-    if not settings.gradient_checkpointing:
+    if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
     if settings.quantization is None and can_quantise():
         yield {"quantization": "nf4"}
@@ -90,17 +96,14 @@ def _changes(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:
     """Return settings with the largest micro-batch and evaluation batch that fit; None if the smallest don't."""
-    found = largest_micro_batch(settings, trace, most)
-    if found is None or found[1].loading > most:
+    least = with_changes(settings, micro_batch=1, eval_batch=1)
+    if trace(least).peak > most:
         return None
-    size, footprint = found
-    fitting = with_changes(settings, micro_batch=size)
-    while footprint.peak > most:
-        if fitting.eval_batch == 1:
-            return None
-        fitting = with_changes(fitting, eval_batch=fitting.eval_batch // 2)
-        footprint = trace(fitting)
-    return Fit(fitting, footprint)
+    fitting = with_changes(settings, micro_batch=largest_micro_batch(settings, trace, most))
+    halves = [settings.eval_batch >> shift for shift in range(settings.eval_batch.bit_length())][::-1]
+    size = _largest(halves, lambda size: trace(with_changes(fitting, eval_batch=size)).peak <= most)
+    fitting = with_changes(fitting, eval_batch=size)
+    return Fit(fitting, trace(fitting))
 
 
 def differences(before: Settings, after: Settings) -> list[str]:

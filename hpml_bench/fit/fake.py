@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
+from hpml_bench.fit import depth
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
@@ -76,9 +77,16 @@ def _quantized_product(
     return result
 
 
+def _grouped_product(one: Tensor, other: Tensor, offsets: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """Return the product of experts' tokens and weights [E, K, N], or, of two matrices, one such part per expert."""
+    groups = offsets.shape if one.dim() == other.dim() == 2 and offsets is not None else ()
+    return one.new_empty((*groups, one.shape[-2], other.shape[-1]))
+
+
 MADE_UP: dict[str, Callable[..., Any]] = {
     "aten::_local_scalar_dense": _scalar,
     "aten::any": _any,
+    "aten::_grouped_mm": _grouped_product,
     "aten::bincount": lambda tensor, _weights=None, minlength=0: tensor.new_empty(minlength),
     "aten::nonzero": _places,
     "aten::index.Tensor": lambda tensor, indices: torch.ops.aten.index(tensor, _unmasked(indices)),
@@ -276,10 +284,12 @@ def _pack(layer: Any, settings: Settings) -> None:
     layer._parameters["weight"], layer.quant_state = packed, packed.quant_state
 
 
-def describe(folder: Path, settings: Settings, kind: ModelKind, _: torch.device) -> PreTrainedModel:
-    """Return a backbone of fake tensors, from config.json alone; call it under FakeTensorMode."""
+def describe(
+    folder: Path, settings: Settings, kind: ModelKind, _: torch.device, blocks: int | None = None
+) -> PreTrainedModel:
+    """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode."""
     with unset_fake_temporarily():
-        backbone = describe_backbone(folder, settings, kind)
+        backbone = describe_backbone(folder, settings, kind, partial(depth.cut, blocks=blocks) if blocks else None)
         _quantize(backbone, settings)
     packed: list[Any] = [layer for layer in backbone.modules() if type(layer).__name__ == "Linear4bit"]
     for layer in packed:

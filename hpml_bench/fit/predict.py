@@ -9,9 +9,10 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -23,8 +24,9 @@ from hpml_bench.data.prepare import prepare_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, describe_model
 from hpml_bench.fit.advice import Fit, advise, differences, largest_micro_batch, with_changes
+from hpml_bench.fit.depth import Few
 from hpml_bench.fit.limits import FREEING, HEAP, Limit, fill_in_devices, keeps_freed, limit_of
-from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.fit.trace import Footprint, blocks_that_tell, trace
 from hpml_bench.plugins.method import can_quantise
 from hpml_bench.plugins.rows import write_rows
 from hpml_bench.plugins.task import RETENTION, make_task
@@ -44,6 +46,12 @@ TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buckets", "loading", "step", "evaluation",
          "generation")  # fmt: skip
+
+INDIFFERENT: dict[str, dict[str, Any]] = {
+    "step": {"eval_batch": 1},
+    "evaluation": {"micro_batch": None, "gradient_checkpointing": False},
+}
+"""Settings that a phase's memory doesn't depend on, each at one value."""
 
 
 class RowsFound(NamedTuple):
@@ -151,6 +159,8 @@ class Predictor:
             settled = settled.model_copy(update={"precision": _faster(settled, self.model)})
         self.settings = with_changes(settled)
         self._rows = cache(self._find_rows)
+        self._few: dict[tuple[Any, ...], Few | None] = {}
+        self._traced: dict[tuple[str, ...], Footprint] = {}
         self.rows = self._rows(self.settings.max_length, self.settings.global_batch)
 
     def _find_rows(self, length: int, batch: int) -> RowsFound:
@@ -161,16 +171,28 @@ class Predictor:
         return limit_of(settings, self.memory)
 
     def trace(self, method: MethodSpec, settings: Settings) -> Footprint:
-        """Return the footprint of a method.
+        """Return the footprint of a method: each phase as traced under the settings that it depends on.
 
         Raises:
             Unsupported: the method can't run with this backbone, or fake tensors can't run the method.
             UserError: an option is wrong.
 
         """
-        prepared: Prepared = self._rows(settings.max_length, settings.global_batch).prepared
+        changed = {phase: settings.model_copy(update=update) for phase, update in INDIFFERENT.items()}
+        keys = {phase: (method.name, phase, which.model_dump_json()) for phase, which in changed.items()}
+        if lacking := [phase for phase, key in keys.items() if key not in self._traced]:
+            found = self._trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), lacking)
+            self._traced |= {keys[phase]: found for phase in lacking}
+        step, evaluated = (self._traced[key] for key in keys.values())
+        return replace(step, evaluation=evaluated.evaluation, generation=evaluated.generation)
+
+    def _trace(self, spec: RunSpec, phases: Sequence[str]) -> Footprint:
+        prepared: Prepared = self._rows(spec.settings.max_length, spec.settings.global_batch).prepared
         try:
-            return trace(RunSpec(suite=self.name, settings=settings, method=method, seed=0), prepared)
+            key = (spec.method.name, spec.settings.quantization)
+            if key not in self._few:
+                self._few[key] = blocks_that_tell(spec, prepared)
+            return trace(spec, prepared, self._few[key], phases)
         except UserError:
             raise
         except Unsupported as error:
@@ -182,10 +204,7 @@ class Predictor:
 
     def need(self, method: MethodSpec, *, advised: bool) -> Need:
         """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""
-        traced = cache(lambda settings_json: self.trace(method, Settings.model_validate_json(settings_json)))
-
-        def footprint_of(settings: Settings) -> Footprint:
-            return traced(settings.model_dump_json())
+        footprint_of = partial(self.trace, method)
 
         def most(settings: Settings) -> int:
             return self.limit(settings).most - self.limit(settings).outside
@@ -198,8 +217,7 @@ class Predictor:
         parts: dict[str, Any] = {name: getattr(found, name) for name in PARTS}
         parts["peak"] = found.peak + self.limit(self.settings).outside
         if advised and found.step:
-            largest = largest_micro_batch(self.settings, footprint_of, most(self.settings))
-            parts["largest_micro_batch"] = largest[0] if largest else 0
+            parts["largest_micro_batch"] = largest_micro_batch(self.settings, footprint_of, most(self.settings)) or 0
         if advised and not fits:
             parts["advice"] = self._advice(advise(self.settings, footprint_of, most))
         elif advised and keeps_freed(self.settings) and HEAP * found.peak > most(self.settings):
@@ -225,7 +243,12 @@ def _faster(settings: Settings, model: Resolved) -> str:
 
 
 def predict(
-    suite: Suite, memory: int | None = None, methods: Iterable[str] | None = None, *, advised: bool = True
+    suite: Suite,
+    memory: int | None = None,
+    methods: Iterable[str] | None = None,
+    *,
+    advised: bool = True,
+    done: Callable[[Need], None] = lambda _: None,
 ) -> Prediction:
     """Return the memory of a suite's methods, from config.json and rows; no weights are read and no GPU is used.
 
@@ -234,23 +257,28 @@ def predict(
         memory: bytes of the card, or on a CPU of the machine; None for this machine's.
         methods: names of methods; None for the suite's own.
         advised: whether to search for the largest micro-batch and for settings that fit, by further traces.
+        done: gets each method's memory as soon as it is known.
 
     Raises:
         UserError: the model's config.json isn't available, or settings or options are wrong.
 
     """
     specs = [spec.method for spec in suite.runs(methods, [0])]
+    needs: list[Need] = []
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' hints for authors of scripts
         predictor = Predictor(suite, memory, Path(name))
         limit = predictor.limit(predictor.settings)
+        for spec in specs:
+            needs.append(predictor.need(spec, advised=advised))
+            done(needs[-1])
         return Prediction(
             settings=predictor.settings,
             memory=limit.most,
             shared=limit.where,
             outside=limit.outside,
             made_up_rows=predictor.rows.made_up,
-            needs=tuple(predictor.need(spec, advised=advised) for spec in specs),
+            needs=tuple(needs),
         )
 
 

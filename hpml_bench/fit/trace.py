@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from torch import Tensor
@@ -16,8 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.fit import depth
+from hpml_bench.fit.depth import Few
 from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_ins, wrap
-from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
@@ -34,16 +38,32 @@ benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is to
 SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}  # precision -> one that a CPU has, whose tensors have the same sizes
 
 
-@dataclass
-class Peak:
-    """Most bytes alive at a time in a phase, and how many of those were of logits."""
+class Live(NamedTuple):
+    """Bytes alive at a moment, and how many of them are of logits."""
 
     bytes: int = 0
     logits: int = 0
 
-    def reach(self, live: int, logits: int) -> None:
-        if live > self.bytes:
-            self.bytes, self.logits = live, logits
+
+class Peak(dict[Hashable, Live]):
+    """Most bytes alive at a time in a phase, by what took the last of them: an operator, and its result's shape.
+
+    The shape is that without the first dimension: lists of a number per block, stacked, differ with the depth.
+    """
+
+    def reach(self, place: Hashable, live: Live) -> None:
+        if live.bytes > self.get(place, Live()).bytes:
+            self[place] = live
+
+    @property
+    def most(self) -> Live:
+        return max(self.values(), default=Live())
+
+    def grown(self, more: Peak, times: int) -> Peak:
+        """Return the peak of a deeper model, by places that both have and by the largest (`Traced.grown`)."""
+        pairs = [(live, more[place]) for place, live in self.items() if place in more]
+        pairs += [(self.most, more.most)] if self else []
+        return Peak({index: Live(*map(_further, *pair, repeat(times))) for index, pair in enumerate(pairs)})
 
 
 @dataclass
@@ -63,13 +83,14 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, block: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.logits = 0
+        self._operator: Any = None
         self._block, self._logit_elements = block, 0
         self._sizes: weakref.WeakKeyDictionary[Any, Size] = weakref.WeakKeyDictionary()
         self._peaks: list[Peak] = []
 
     @contextmanager
     def phase(self) -> Iterator[Peak]:
-        peak = Peak(self.live, self.logits)
+        peak = Peak({None: Live(self.live, self.logits)})
         self._peaks.append(peak)
         try:
             yield peak
@@ -92,7 +113,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live += size.bytes
         self.logits += size.logits
         for peak in self._peaks:
-            peak.reach(self.live, self.logits)
+            peak.reach((self._operator, tensor.shape[1:]), Live(self.live, self.logits))
         weakref.finalize(storage, self._release, size)
         return size
 
@@ -104,6 +125,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        self._operator = func
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and not leaf.is_meta:
                 self._hold(leaf)
@@ -129,30 +151,86 @@ class Footprint:
     generation: int  # peak of a batch of answers, likewise; 0 where none are generated
 
     @property
+    def held(self) -> int:
+        """Bytes throughout a training."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
     def activations(self) -> int:
-        held = self.weights + self.gradients + self.optimizer + self.logits
-        return max(0, self.step - held)
+        return max(0, self.step - self.held - self.logits)
 
     @property
     def peak(self) -> int:
         return max(self.loading, self.step, self.evaluation, self.generation)
 
 
-def trace(spec: RunSpec, prepared: Prepared) -> Footprint:
+class Traced(NamedTuple):
+    """Bytes of a traced run: what it holds throughout, and its phases' peaks."""
+
+    sizes: dict[str, int]  # weights, gradients, optimizer, buckets: as of `Footprint`
+    peaks: dict[str, Peak]  # loading, step, evaluation, generation: likewise; empty for a phase that there is not
+
+    def footprint(self) -> Footprint:
+        held = sum(size for name, size in self.sizes.items() if name != "buckets")
+        logits = (self.peaks["step"] or self.peaks["evaluation"]).most.logits
+        peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
+        loading = peaks.pop("loading")
+        phases = {name: _with_scratch(peak, held) for name, peak in peaks.items()}
+        return Footprint(**self.sizes, **phases, logits=logits, loading=loading)
+
+    def grown(self, more: Traced, times: int) -> Traced:
+        """Return the bytes that are `times` as far beyond those of `more` as these are beyond these here."""
+        sizes = {name: _further(size, more.sizes[name], times) for name, size in self.sizes.items()}
+        peaks = {name: peak.grown(more.peaks[name], times) for name, peak in self.peaks.items()}
+        return Traced(sizes, peaks)
+
+
+def _further(one: int, other: int, times: int) -> int:
+    return other + times * (other - one)
+
+
+def trace(
+    spec: RunSpec, prepared: Prepared, few: Few | None = None, phases: Collection[str] = ("step", "evaluation")
+) -> Footprint:
     """Return the memory of a run whose settings are resolved, on prepared rows; its backbone needs no weights.
+
+    Args:
+        spec: the run.
+        prepared: its rows, and config.json.
+        few: numbers of blocks that tell of all (`blocks_that_tell`); None to trace all.
+        phases: what to trace; others take 0 bytes. Answers are part of an evaluation.
 
     Raises:
         Unsupported: the method can't run with this backbone.
         UserError: config.json can't be read, an option is wrong.
 
     """
+    if few is None:
+        return _traced(spec, prepared, phases, None).footprint()
+    least, more = (_traced(spec, prepared, phases, blocks) for blocks in few[:2])
+    return least.grown(more, few.repetitions).footprint()
+
+
+def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
+    """Return how many of the blocks that a method makes of a backbone's tell of all; None where only all do."""
+    method = make_method(spec.method)
+    settings = _on_cpu(spec).settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
+    with stand_ins("cpu"), FakeTensorMode(allow_non_fake_inputs=True), MadeUp("cpu"):
+        kind = make_task(settings.task, prepared.label_names, prepared.facts).model_kind
+        backbone = describe(Path(prepared.backbone), settings, kind, CPU)
+        return depth.few(depth.kinds(backbone.config, method.build(backbone)))
+
+
+def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: int | None) -> Traced:
+    """Trace a run with a backbone of its first blocks, or of all."""
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
         with tracker.phase() as loading:
-            run = _assembled(_on_cpu(spec), prepared)
+            run = _assembled(_on_cpu(spec), prepared, blocks)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
-        return (trace_training if run.method.trains else trace_evaluation)(run, tracker, loading.bytes)
+        found = (trace_training if run.method.trains else trace_evaluation)(run, tracker, phases)
+        return Traced(found.sizes, found.peaks | {"loading": loading})
 
 
 def _on_cpu(spec: RunSpec) -> RunSpec:
@@ -164,7 +242,7 @@ def _on_cpu(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
 
 
-def _assembled(spec: RunSpec, prepared: Prepared) -> Assembly:
+def _assembled(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Assembly:
     """Build a run as `training.assembly.assemble` does, without weights and values."""
     settings = spec.settings
     method = make_method(spec.method)
@@ -172,7 +250,7 @@ def _assembled(spec: RunSpec, prepared: Prepared) -> Assembly:
     rows = open_rows(spec, prepared, task)
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
-    model = build_model(folder, spec, method, task, load=describe, half=half)
+    model = build_model(folder, spec, method, task, load=partial(describe, blocks=blocks), half=half)
     run = Assembly(
         spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
         rows["test"], rows.get(RETENTION), _generator(task, prepared, spec),
@@ -187,52 +265,41 @@ def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | Non
     return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
 
 
-def trace_training(run: Assembly, tracker: Tracker, loading: int) -> Footprint:
+def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
     trainer = Trainer(run, wrap=wrap)
     trainer.model.train()
     gradients = cast(Buckets, trainer.wrapped).nbytes
     weights = tracker.live - gradients
     batches: list[np.ndarray] = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: run.group.world]):
-        held = tracker.live
-        evaluated, generated = _evaluated(run, tracker)
-        peaks = []
-        for batch in batches:
-            with tracker.phase() as peak:
-                trainer.step(1, batch)
-            peaks.append(peak)
-        step = max(peaks, key=lambda peak: peak.bytes)
+        optimizer = tracker.live - weights - gradients
+        peaks = _evaluated(run, tracker, phases)
+        if "step" in phases:
+            with tracker.phase() as peaks["step"]:
+                for batch in batches:
+                    trainer.step(1, batch)
     share = run.settings.global_batch // run.group.world
-    return Footprint(
-        weights=weights,
-        gradients=gradients,
-        optimizer=held - weights - gradients,
-        buckets=gradients if run.settings.micro_batch not in {None, share} else 0,
-        logits=step.logits,
-        step=_with_scratch(step, held),
-        loading=loading,
-        evaluation=_with_scratch(evaluated, held),
-        generation=_with_scratch(generated, held),
-    )
+    buckets = gradients if run.settings.micro_batch not in {None, share} else 0
+    return Traced({"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}, peaks)
 
 
-def trace_evaluation(run: Assembly, tracker: Tracker, loading: int) -> Footprint:
-    weights = tracker.live
-    evaluated, generated = _evaluated(run, tracker)
-    peaks = (_with_scratch(peak, weights) for peak in (evaluated, generated))
-    return Footprint(weights, 0, 0, 0, evaluated.logits, 0, loading, *peaks)
+def trace_evaluation(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
+    sizes = {"weights": tracker.live, "gradients": 0, "optimizer": 0, "buckets": 0}
+    return Traced(sizes, _evaluated(run, tracker, phases))
 
 
-def _with_scratch(peak: Peak, held: int) -> int:
+def _with_scratch(peak: int, held: int) -> int:
     """Return the bytes of a peak with the scratch memory of kernels; 0 for a phase that there is not."""
-    return peak.bytes and peak.bytes + round(SCRATCH * (peak.bytes - held))
+    return peak and peak + round(SCRATCH * (peak - held))
 
 
-def _evaluated(run: Assembly, tracker: Tracker) -> tuple[Peak, Peak]:
-    with tracker.phase() as evaluated:
-        rehearsal.rehearse_losses(run)
-    if run.generator is None:
-        return evaluated, Peak()
-    with tracker.phase() as generated:
-        rehearsal.rehearse_generation(run)
-    return evaluated, generated
+def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict[str, Peak]:
+    """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
+    peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
+    if "evaluation" in phases:
+        with tracker.phase() as peaks["evaluation"]:
+            rehearsal.rehearse_losses(run)
+        if run.generator is not None:
+            with tracker.phase() as peaks["generation"]:
+                rehearsal.rehearse_generation(run)
+    return peaks

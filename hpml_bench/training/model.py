@@ -198,12 +198,20 @@ def load_backbone(
     return cast(PreTrainedModel, model)
 
 
-def describe_backbone(folder: Path, settings: Settings, kind_of_model: ModelKind = "encoder") -> PreTrainedModel:
+def describe_backbone(
+    folder: Path,
+    settings: Settings,
+    kind_of_model: ModelKind = "encoder",
+    change: Callable[[PretrainedConfig], None] | None = None,
+) -> PreTrainedModel:
     """Return what `load_backbone` would, from config.json alone: weights have shapes and types, and no values.
 
-    They are on the meta device, and floats. Errors as of `load_backbone`, but for those of the weights.
+    They are on the meta device, and floats. `change` is made to the configuration. Errors as of `load_backbone`, but
+    for those of the weights.
     """
     config, extra = _configured(folder, settings, kind_of_model)
+    if change is not None:
+        change(config)
     with torch.device("meta"):
         model = KINDS[kind_of_model][1].from_config(
             config, dtype=WEIGHTS[settings.weights], trust_remote_code=False, **extra

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.options import DEVICE, METHODS, load, overrides
-from hpml_bench.cli.reporting import aligned
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.fit.predict import Need, Prediction
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 COLUMNS = ("method", "fits", "peak", "loading", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
            "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
 BYTES = COLUMNS[2:-1]
+WIDEST = "0.123 MB"
+"""A cell as wide as any size or micro-batch."""
 
 
 @click.command()
@@ -52,24 +55,39 @@ def fit(
     silence()  # before libraries that log are imported
     from hpml_bench.fit.predict import predict
 
-    prediction = predict(loaded, given, methods)
     if as_json:
+        prediction = predict(loaded, given, methods)
         click.echo(json.dumps([need.model_dump() for need in prediction.needs], indent=1))
     else:
-        _print_table(prediction)
+        names = list(methods or loaded.methods)
+        kept, widths = _columns(names)
+
+        def show(need: Need) -> None:
+            for cells in [COLUMNS, _cells(need)][need.method != names[0] :]:
+                click.echo(_line([cells[index] for index in kept], widths))
+
+        prediction = predict(loaded, given, methods, done=show)
+        _print_notes(prediction, [name for index, name in enumerate(COLUMNS) if index not in kept])
     ctx.exit(OK if all(need.fits for need in prediction.needs) else FAILED)
 
 
-def _print_table(prediction: Prediction) -> None:
-    from hpml_bench.fit.predict import gigabytes
+def _columns(methods: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Return the table's columns that the terminal has room for, and their widths, before its cells are known."""
     from hpml_bench.report.terminal import fitting, terminal
-    from hpml_bench.system.text import for_terminal
 
-    rows = [[for_terminal(cell) for cell in _cells(need)] for need in prediction.needs]
-    kept = fitting(COLUMNS, rows, terminal().width)
-    for line in aligned([[row[index] for index in kept] for row in [COLUMNS, *rows]]):
-        click.echo(line)
-    if left_out := [name for index, name in enumerate(COLUMNS) if index not in kept]:
+    widest = [max((for_terminal(name) for name in methods), key=len), "unknown", *[WIDEST] * len(BYTES), WIDEST]
+    kept = fitting(COLUMNS, [widest], terminal().width)
+    return kept, [max(len(COLUMNS[index]), len(widest[index])) for index in kept]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(for_terminal(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _print_notes(prediction: Prediction, left_out: Sequence[str]) -> None:
+    from hpml_bench.fit.predict import gigabytes
+
+    if left_out:
         click.echo(f"Left out for width: {', '.join(left_out)}; --json has all.")
     settings, shared = prediction.settings, f" ({prediction.shared})" if prediction.shared else ""
     click.echo(
