@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -15,15 +15,17 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.nn.functional import linear
+from torch.nn import functional
+from torch.nn.functional import layer_norm, linear
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel, masking_utils
 from transformers.quantizers import AutoHfQuantizer
 
 from hpml_bench.fit import depth
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import has_bf16
 from hpml_bench.system.errors import Unsupported
@@ -323,9 +325,48 @@ def _fused_dropout(values: Tensor, p: float) -> Tensor:
     return torch.native_dropout(values, p, train=True)[0] if p else values
 
 
-def _fused_attention(module: nn.Module, query: Tensor, *others: Any, **options: Any) -> tuple[Tensor, None]:
-    """Attend as the kernels for CUDA, which keep no scores, with dropout too."""
-    return kernels.attention(module, query, *others, **options | {"dropout": 0.0})
+class Flash(torch.autograd.Function):
+    """Attention without a mask by CUDA's flash kernel: keeps its inputs, its output and a float32 per query and head.
+
+    Keys and values [B, G, L, D] of fewer heads than the queries' are not repeated, but for their gradients
+    (torch: aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch, heads, length, _ = query.shape
+        output = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+        ctx.save_for_backward(query, key, value, output, torch.empty(batch, heads, length))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, _, sums = ctx.saved_tensors
+        inside = [torch.empty_like(sums)]  # the products of outputs and their gradients, summed over a head
+        if query.shape[1] > key.shape[1]:
+            inside += [part.new_empty(*query.shape[:2], *part.shape[2:]) for part in (key, value)]
+        return tuple(torch.empty_like(part) for part in (query, key, value))
+
+
+def _fused_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attend as the kernels for CUDA, which keep no scores, with dropout too; without a mask as `Flash`."""
+    if mask is not None:
+        return kernels.attention(module, query, key, value, mask, **options | {"dropout": 0.0})
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    query, key, value = (part.to(kind) for part in (query, key, value))
+    if kind == torch.float32 and (groups := query.shape[1] // key.shape[1]) > 1:  # no flash: keys are repeated
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return Flash.apply(query, key, value).transpose(1, 2), None  # type: ignore[no-untyped-call]
+
+
+def _cuda_layer_norm(values: Tensor, shape: Any, *rest: Any, **more: Any) -> Tensor:
+    """Normalise in float32 under autocast, as on CUDA, whose gradient keeps that copy; on a CPU bfloat16 stays."""
+    if not torch.is_autocast_enabled("cpu"):
+        return layer_norm(values, shape, *rest, **more)
+    rest = tuple(value.float() if isinstance(value, Tensor) else value for value in rest)
+    return layer_norm(values.float(), shape, *rest, **more)
 
 
 def _start(*_: Any) -> None:
@@ -336,10 +377,29 @@ def _start(*_: Any) -> None:
 @contextmanager
 def stand_ins(device: str) -> Iterator[None]:
     """Replace in the body what fake tensors can't run, or what a fake CPU runs otherwise than a GPU."""
-    replaced: dict[str, Any] = {"dropout_mask": _mask} if device == "cpu" else {"apply_dropout": _fused_dropout}
-    attention = kernels.attention if device == "cpu" else _fused_attention
-    starts = mock.patch.multiple(peft, start_eva=_start, start_corda=_start)
-    with mock.patch.multiple(kernels, **replaced), mock.patch.object(nn.Module, "_apply", _apply), starts:
+    padded = True
+
+    def batch(rows: Rows, indices: Any) -> Batch:
+        nonlocal padded
+        found = own_batch(rows, indices)
+        padded = found.real_tokens < found.padded_tokens
+        return found
+
+    own_batch, on_cpu = Rows.batch, device == "cpu"
+    attention = kernels.attention if on_cpu else _fused_attention
+    replaced: list[tuple[Any, str, Any]] = [
+        (kernels, "dropout_mask", _mask) if on_cpu else (kernels, "apply_dropout", _fused_dropout),
+        (functional, "layer_norm", layer_norm if on_cpu else _cuda_layer_norm),
+        (nn.Module, "_apply", _apply),
+        (peft, "start_eva", _start),
+        (peft, "start_corda", _start),
+        (Rows, "batch", batch),
+        # transformers leaves a mask out where no token is padding, which it sees by values, and so not while tracing
+        (masking_utils, "is_tracing", lambda *_: padded or not torch.is_grad_enabled()),
+    ]
+    with ExitStack() as stack:
+        for where, name, value in replaced:
+            stack.enter_context(mock.patch.object(where, name, value))
         AttentionInterface.register(kernels.ATTENTION, attention)
         try:
             yield
