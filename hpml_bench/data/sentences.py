@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.data.columns import TAG_NAMES, WORD_NAMES, first_named
 from hpml_bench.system.errors import UserError
@@ -18,7 +18,6 @@ TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
-Word = tuple[str, str]  # with its tag
 ROW_TAG_NAMES = (*TAG_NAMES, "labels", "label")
 LOOKED_AT = 100  # lines by which a .txt file is told from one of plain text
 
@@ -38,38 +37,38 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
     tagged = sum(len(cells) > 1 and bool(TAG.fullmatch(cells[-1])) for cells in first)
     if file.suffix.lower() == ".txt" and tagged <= len(first) / 2:
         return None
-    sentences: list[list[Word]] = [[]]
-    for number, cells in enumerate(lines, 1):
+    sentences: list[list[int]] = [[]]
+    for number, cells in enumerate(lines):
         if not cells or cells[0] == DOCUMENT:
             sentences.append([])
         elif len(cells) == 1:
-            raise UserError(f"{file}: line {number} has '{cells[0][:60]}' without a tag; a line is a word and its tag")
+            raise UserError(f"{file}: line {number + 1} has '{cells[0][:60]}' without a tag; a line has a word and one")
         elif sentences[-1] or cells[0] != "#" or TAG.fullmatch(cells[-1]):
-            sentences[-1].append((cells[0], cells[-1]))
-    return _table(sentences, ("words", "tags"))
+            sentences[-1].append(number)
+    ends = {"words": [(cells or [""])[0] for cells in lines], "tags": [(cells or [""])[-1] for cells in lines]}
+    return _grouped(ends, sentences)
 
 
 def sentences_of(rows: Dataset) -> Dataset:
-    """Return a table with a word a row as one with lists of words and tags, a sentence a row; any other as it is.
+    """Return a table with a word a row as one with lists, a sentence a row; any other as it is.
 
     It has columns of the sentence (whose cells may be empty from its second word on), the word and the tag by name.
     """
     names = [first_named(rows.column_names, known) for known in (SENTENCE_NAMES, WORD_NAMES, ROW_TAG_NAMES)]
     if None in names or any(isinstance(cell, list) for cells in rows[:1].values() for cell in cells):
         return rows
-    current, sentences = "", list[list[Word]]([[]])
-    for sentence, word, tag in zip(*(rows[str(name)] for name in names), strict=True):
+    current, sentences = "", list[list[int]]([[]])
+    for number, (sentence, word) in enumerate(zip(rows[str(names[0])], rows[str(names[1])], strict=True)):
         if str(sentence) not in {"", "None", "nan", current}:
             current = str(sentence)
             sentences.append([])
         if str(word or "").strip():
-            sentences[-1].append((str(word), tag))
-    return _table(sentences, names[1:]) if len(sentences) <= len(rows) else rows
+            sentences[-1].append(number)
+    return _grouped(rows[:], sentences) if len(sentences) <= len(rows) else rows
 
 
-def _table(sentences: Sequence[list[Word]], names: Sequence[str | None]) -> Dataset:
+def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int]]) -> Dataset:
+    """Return a table of the cells of each group of rows as lists."""
     from datasets import Dataset
 
-    return Dataset.from_dict(
-        {str(name): [[pair[place] for pair in of] for of in sentences if of] for place, name in enumerate(names)}
-    )
+    return Dataset.from_dict({name: [[cells[n] for n in of] for of in groups if of] for name, cells in columns.items()})

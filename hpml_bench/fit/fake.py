@@ -190,7 +190,7 @@ class Buckets(nn.Module):
         views = torch.split(torch.empty(sum(sizes), dtype=kind), sizes)
         return dict(zip(self._trained, views, strict=True))
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Any, **more: Any) -> Tensor:
         if self._exchanged and self._again and torch.is_grad_enabled():
             self._again = False
             self._views = {}
@@ -198,7 +198,7 @@ class Buckets(nn.Module):
             for weight in self._trained:
                 if weight.grad is not None:
                     self._move(weight)
-        return cast(Tensor, self.module(*inputs))
+        return cast(Tensor, self.module(*inputs, **more))
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:

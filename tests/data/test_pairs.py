@@ -24,10 +24,12 @@ from transformers import (
 from helpers import tiny
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.fit.predict import predict
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.training.model import build_model
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -153,3 +155,15 @@ def test_a_second_text_is_part_of_the_digest_and_of_copies(tmp_path: Path) -> No
     after = prepare(asked.model_copy(update={"dataset": options}))
     assert after.digests.data != before.digests.data
     assert after.notes["copies and near-copies"] == "none"
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "prompt_tuning", "adapter", "head"])
+def test_methods_train_on_pairs(method: str, tmp_path: Path) -> None:
+    """On two ranks, with the memory predicted beforehand."""
+    asked = pairs(tmp_path, bert(tmp_path / "bert")).model_copy(update={"world_size": 2, "steps": 2})
+    spec = tiny.spec(method).model_copy(update={"settings": asked})
+    entry = MethodEntry(lr=None if method == "head" else 1e-3)
+    (need,) = predict(Suite(name="tiny", settings=asked, methods={method: entry}), advised=False).needs
+    assert need.peak, need.advice
+    record = tiny.run(spec, prepare(asked), tmp_path / "run")
+    assert record.status == "ok", record.message

@@ -94,7 +94,9 @@ CASES = {
     "words a line in a file of text": Case(
         CONLL, "token_classification", {"text": "words", "label": "tags"}, suffix=".txt"
     ),
-    "words a row": Case(KAGGLE, "token_classification", {"text": "Word", "label": "Tag"}),
+    "words a row": Case(
+        KAGGLE, "token_classification", {"text": "Word", "label": "Tag"}, said="columns not read: Sentence #, POS"
+    ),
     "words a row, for a class": Case(
         KAGGLE, "sequence_classification", {"text": ["Word"], "label": "Tag"},
         ("--task", "sequence_classification", "--text", "Word", "--label", "Tag"),
