@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.builtin.tasks.sequence_classification import macro_f1
+from hpml_bench.builtin.metrics.macro_f1 import MacroF1
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, write_atomically
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.jobs import Job, write_job
@@ -404,7 +404,7 @@ def believable(place: Path, item: RunRecord, rows: int) -> RunRecord:
     frame.to_parquet(place / PREDICTIONS, index=False)
     scores = {
         "test_accuracy": float((labels == predicted).mean()),
-        "test_macro_f1": macro_f1(labels, predicted, len(item.label_names)),
+        "test_macro_f1": float(MacroF1(len(item.label_names)).of_classes(labels, predicted).mean()),
         "test_loss": float(losses.mean(dtype=np.float64)),
     }
     own = {name: value for name, value in scores.items() if name in item.metrics}

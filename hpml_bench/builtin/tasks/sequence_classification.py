@@ -12,6 +12,7 @@ from hpml_bench.plugins.task import Guess, first_true, loss_metrics, not_likelie
 from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
+from hpml_bench.suite import registry
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-MOST_CLASSES = 1_000_000  # most classes of macro-F1, whose counts take memory for every class
-
+MACRO_F1 = registry.plugin("metrics", "macro_f1")
 _metric = partial(Metric.define, phase="test", group="quality")
 
 
@@ -38,11 +38,7 @@ class SequenceClassification(TextTask):
             "Share of the test rows whose most likely class is the right one, after the last step.",
             bounds=(0.0, 1.0),
         ),
-        _metric(
-            "test_macro_f1", "macro-F1", "", "higher", ".3f",
-            "Mean over the classes of 2TP / (2TP + FP + FN) on the test rows, 0 for a class that is neither there nor "
-            "predicted.",
-        ),
+        MACRO_F1.metric.model_copy(update={"bounds": (None, None)}),  # as records of former versions have it
     )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
@@ -88,7 +84,7 @@ class SequenceClassification(TextTask):
         return {
             "loss": float(np.mean(predictions.loss, dtype=np.float64)),
             "accuracy": float((reference == prediction).mean()),
-            "macro_f1": macro_f1(reference, prediction, len(self.label_names)),
+            "macro_f1": float(MACRO_F1(len(self.label_names)).of_classes(reference, prediction).mean()),
         }
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
@@ -109,20 +105,3 @@ class SequenceClassification(TextTask):
             scores=(labels == most).astype(float),
             chance=1 / classes,
         )
-
-
-def macro_f1(reference: NDArray[Any], prediction: NDArray[Any], classes: int = 0) -> float:
-    """Return the unweighted mean of the classes' F1; equals scikit-learn's f1_score(average='macro').
-
-    Where the number of classes isn't known, there are as many as references and predictions show.
-
-    Raises:
-        ValueError: a class is far too large, or negative.
-
-    """
-    size = max(classes, int(max(reference.max(), prediction.max())) + 1)
-    if size > MOST_CLASSES:
-        raise ValueError(f"{size} classes")
-    right = np.bincount(reference[reference == prediction], minlength=size)
-    ends = np.bincount(reference, minlength=size) + np.bincount(prediction, minlength=size)
-    return float(np.mean(2 * right / np.where(ends == 0, 1, ends)))

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
+from hpml_bench.builtin.metrics.macro_f1 import MacroF1
 from hpml_bench.builtin.probes import (
     communication,
     energy,
@@ -31,7 +32,6 @@ from hpml_bench.builtin.probes import (
     runtime,
     throughput,
 )
-from hpml_bench.builtin.tasks.sequence_classification import macro_f1
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Run
 from hpml_bench.records.run import Metric
@@ -304,7 +304,7 @@ def nine_rows(classes: int) -> st.SearchStrategy[tuple[int, list[int], list[int]
 def test_macro_f1_is_scikit_learns(drawn: tuple[int, list[int], list[int]]) -> None:
     """Also where a class is neither there nor predicted."""
     classes, labels, predictions = drawn
-    ours = macro_f1(np.array(labels), np.array(predictions), classes)
+    ours = MacroF1(classes).of_classes(np.array(labels), np.array(predictions)).mean()
     theirs = f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
     assert ours == pytest.approx(theirs)
 
