@@ -45,7 +45,7 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 SEGMENTS = "token_type_ids"
 """Column of the numbers that tell the two texts of a pair apart, one for each token."""
-ROUNDING = 1e-4
+ROUNDING = 1e-3
 """Relative error of a row's loss, in float32."""
 KEPT = "kept"
 """Key of the indices of the rows that `encode` kept, where it leaves some out."""
