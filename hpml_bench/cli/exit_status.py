@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,8 +45,12 @@ class Sentences(click.Group):
             namedtuple("Forget", ())
 
 
-def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs", none_ok: bool = False) -> int:
-    """Say on standard error what an execution left to do, and which of its runs failed; return the exit status."""
+def ended(ending: Ending, statuses: Collection[str] = (), of: int = 0, what: str = "runs") -> int:
+    """Say what an execution left to do, and how many of `of` runs failed, by their records; return the exit status."""
+    from hpml_bench.records.run import FINAL
+
+    failed = sum(status not in FINAL for status in statuses) + (of - len(statuses) if ending.how == "done" else 0)
+    none_ok = bool(statuses) and not failed and "ok" not in statuses
     if ending.how == "interrupted":
         click.echo("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
@@ -53,6 +58,6 @@ def ended(ending: Ending, failed: int = 0, of: int = 0, what: str = "runs", none
         click.echo(f"{failed} of {of} runs did not end well; see the report's failures", err=True)
     if ending.how == "limit":
         click.echo(f"ended by {ending.why} with {what} left to do; the same command goes on from here", err=True)
-    if none_ok and not failed:
+    elif none_ok:
         click.echo(f"all {of} runs are unsupported; see the report's failures", err=True)
     return FAILED if failed or none_ok or ending.how == "limit" else OK

@@ -76,10 +76,8 @@ def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) ->
         write(sweep.folder, None, ["html", "md"], make_trackers(modes))
     if complete is None:
         return ended(Ending("interrupted"))
-    lost = (RunFolder(sweep.folder / state.run_id).record() is None for state in states)  # since it was counted
-    failed = sum(gone or state.status not in FINAL for gone, state in zip(lost, states, strict=True))
-    none_ok = bool(states) and all(state.status != "ok" for state in states)
-    status = ended(Ending(), failed, len(states), none_ok=none_ok)
+    records = [RunFolder(sweep.folder / state.run_id).record() for state in states]  # one may be lost since
+    status = ended(Ending(), [record.status for record in records if record], len(states))
     if complete:
         return status
     for reason in sweep.reasons():

@@ -133,10 +133,7 @@ class Engine(ABC):
         raise NotImplementedError
 
     def dead(self, owner: Job) -> bool:
-        """Return whether the engine knows that this start of a job has ended; False where it doesn't know.
-
-        It isn't asked about processes of this host that have ended.
-        """
+        """Return whether the engine knows that this start of a job, perhaps on another host, has ended."""
         return False
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:

@@ -333,8 +333,7 @@ def _refuse_if_jobs_live(folder: Path, before: JobPlan, engine: Engine, say: Say
     """Refuse a folder in which jobs of another plan wait or work; the error names them, and how to end them."""
     owned = engine if before.profile.engine == engine.profile.engine else make_engine(before.profile)
     owners = holders(folder, owned, release=True)
-    watch = Watcher(folder, before, owned, say)
-    living = sorted({owner.job for owner in owners} | {job.name for job in watch.live()} | set(watch.recent()))
+    living = sorted({owner.job for owner in owners} | set(Watcher(folder, before, owned, say).names()))
     if living:
         claimed = f" (of one that was killed, remove {folder / plans.CLAIMS / str(owners[0].unit)})" if owners else ""
         raise UserError(

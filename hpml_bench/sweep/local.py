@@ -48,12 +48,6 @@ class SweepResult:
     records: tuple[RunRecord, ...]  # readable records of the requested runs, made now or before
     ending: Ending
 
-    @property
-    def failed(self) -> int:
-        """Number of the runs that did not end well, or whose record was lost since."""
-        lost = self.runs - len(self.records) if self.ending.how == "done" else 0
-        return lost + sum(record.status not in FINAL for record in self.records)
-
 
 class SweepQueue(Queue[RunSpec]):
     """Remaining runs of a sweep."""
@@ -125,8 +119,7 @@ def _refuse_if_queued(folder: Path) -> None:
         return
     try:
         engine = make_engine(plan.profile)
-        watch = Watcher(folder, plan, engine, print)
-        waiting = [*(job.name for job in watch.live()), *watch.recent()]
+        waiting = Watcher(folder, plan, engine, print).names()
     except (UserError, OSError):  # such as on a machine without the engine's commands
         return
     if waiting:

@@ -76,8 +76,7 @@ def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def swept(folder: Path) -> None:
         result = run_sweep(SweepRequest(load_suite(str(held_suite)), folder), Console(quiet=True))
-        assert result.failed == 0
-        assert len(result.records) == 4
+        assert [record.status for record in result.records] == ["ok"] * 4
 
     return once(tmp_path_factory, "local", swept) / "colours"
 

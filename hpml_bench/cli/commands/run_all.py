@@ -71,5 +71,4 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
             click.echo(request.save)
         elif request.save is not None:  # a folder that looks like a saved model must have one
             shutil.rmtree(request.save, ignore_errors=True)
-    none_ok = bool(result.records) and all(record.status != "ok" for record in result.records)
-    return ended(result.ending, result.failed, result.runs, none_ok=none_ok)
+    return ended(result.ending, [record.status for record in result.records], result.runs)
