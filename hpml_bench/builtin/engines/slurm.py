@@ -110,6 +110,8 @@ class Slurm(Engine):
     def script(self, batch: JobBatch) -> str:
         profile, plan, first = self.profile, batch.plan, batch.first
         logs = str(batch.folder / LOGS).replace("%", "%%")
+        if "\\" in logs:
+            raise UserError(f"{batch.folder}: Slurm takes a backslash in a path for its own; give another --out")
         given: dict[str, str | int | bool] = {
             "job-name": _title(plan),
             "comment": f"{plan.id}:{batch.kind}{f':{first}' if first else ''}",

@@ -320,6 +320,13 @@ def test_an_array_that_is_too_long_is_refused_with_what_to_do(tmp_path: Path, mo
         made.submit(batch(made, tmp_path))
 
 
+def test_a_path_that_slurm_would_read_otherwise_is_refused(tmp_path: Path) -> None:
+    """After a backslash sbatch replaces no %A and %a: all jobs would write into one file."""
+    made = engine()
+    with pytest.raises(UserError, match="backslash in a path"):
+        made.script(batch(made, tmp_path / "a\\b"))
+
+
 def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is written."""
     monkeypatch.setenv("PATH", "/nowhere")
