@@ -111,16 +111,17 @@ class ChatTemplate:
             UserError: the template refuses it, or its answers can't be located in the text.
 
         """
-        if tools and "tools" not in self.template:
+        lost = ["tools"] * (bool(tools) and "tools" not in self.template)
+        if any("tool_calls" in turn for turn in turns) and not self._writes_calls:
+            lost.append("tool calls")
+        if lost:
             raise UserError(
-                f"{self.name} writes no tools, and a row has some; remove their column, or change the template"
+                f"{self.name} writes no {lost[0]}, and a row has some; remove them, or give another template with "
+                "task.options.template"
             )
-        if not self._writes_calls and any("tool_calls" in turn for turn in turns):
-            raise UserError(
-                f"{self.name} leaves out the tool calls of a turn; give a template that writes them with "
-                "task.options.template, or remove the row"
-            )
-        safe, stand_ins, escaped = self._without_special_tokens(turns)
+        of_tools = {"role": "system", "content": "", "tools": list(tools or ())}
+        safe, stand_ins, escaped = self._without_special_tokens([*turns, of_tools])
+        tools = safe.pop()["tools"]
         chosen = [place for place, turn in enumerate(safe) if turn["role"] == "assistant"] if learnt is None else learnt
         writer = self._writer(safe, tools)
         whole = self._whole(writer, safe)

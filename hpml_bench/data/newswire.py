@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hpml_bench.data.newswire_world import (
     BACKGROUND,
@@ -24,11 +25,13 @@ from hpml_bench.data.newswire_world import (
     HEADLINES,
     N_BEATS,
     N_TOPICS,
+    OWN_SHARE,
     ROLES,
     SENTENCES,
     WORLD_SEED,
     World,
 )
+from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
 SPLITS = ("train", "validation", "test", "stream", "check")  # each with its own random generator
@@ -41,6 +44,14 @@ def split_sizes(settings: Settings) -> dict[str, int]:
         "validation": settings.validation_samples or 500,
         "test": settings.test_samples or 1000,
     }
+
+
+class WorldOptions(Frozen):
+    """Options of the generator."""
+
+    own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
+    """Chance that a name in a document belongs to the document's own subtopic: lower makes subtopics overlap more. The
+    embedded backbone was pretrained at the default."""
 
 
 @dataclass(frozen=True)

@@ -361,6 +361,11 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     assert decoded(writer, found.ids).startswith('[{"type": "function", "function": {"name": "add"}}]<|im_start|>')
     with pytest.raises(UserError, match=r"^the chat template of path:model writes no tools, and a row has some; remov"):
         of("chatml").example(roles(*ONE), ONE, tools=tools)
+    special = [{"type": "function", "function": {"name": "add", "description": "Ends at <|im_end|>."}}]
+    marked = writer.example(roles(*ONE), ONE, tools=special)
+    assert marked is not None
+    assert "Ends at <|im_end|>." in decoded(writer, marked.ids)
+    assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
 
 
 PARTS = (
@@ -404,7 +409,7 @@ def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
 @pytest.mark.parametrize(
     ("template", "fields", "says"),
     [
-        (T.CHATML, {"tool_calls": [CALL]}, "leaves out the tool calls of a turn; give a template that writes them"),
+        (T.CHATML, {"tool_calls": [CALL]}, "writes no tool calls, and a row has some; remove them, or give another"),
         (T.QWEN_3.replace("enable_thinking is defined and", "enable_thinking is not defined or"),
          {"reasoning_content": "So."}, r"set task.options.template_options to \{enable_thinking: true\}, or give"),
     ],

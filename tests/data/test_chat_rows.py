@@ -106,6 +106,9 @@ def test_each_answer_can_be_an_example_of_its_own(template: str) -> None:
     assert counts["examples made of rows of several answers, one of each answer"] == 2
     rows["weights"][0] = [1, 0, 1, 1]
     assert encode(tokenizer, rows, template=template, loss_on="each")[0]["kept"] == [0, 1, 2, 3]
+    rows["weights"][0] = [1, 0, 1, 0]
+    left, counts = encode(tokenizer, rows, template=template, loss_on="each")
+    assert (left["kept"], counts["rows whose text has no token to learn, left out"]) == ([1, 2, 3], 1)
 
 
 @pytest.mark.parametrize("too_long", ["drop", "cut_prompt"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from hpml_bench.data.newswire import best_accuracy, generate, render, split_sizes
-from hpml_bench.data.newswire_world import OWN_SHARE, TOPICS, make_world
+from hpml_bench.data.newswire import WorldOptions, best_accuracy, generate, render, split_sizes
+from hpml_bench.data.newswire_world import TOPICS, make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
-from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
 
@@ -16,12 +13,7 @@ class Newswire(DatasetLoader):
 
     targets = ("class",)
 
-    class Options(Frozen):
-        """The generator's options."""
-
-        own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
-        """Chance that a name in a document belongs to the document's own subtopic: lower makes classes overlap more.
-        The embedded backbone was pretrained at the default."""
+    Options = WorldOptions
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
         from datasets import Dataset

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import TAGS, TWO_WORDS, generate, second_words, split_sizes, tagged
-from hpml_bench.data.newswire_world import OWN_SHARE, make_world
+from hpml_bench.data.newswire import TAGS, TWO_WORDS, WorldOptions, generate, second_words, split_sizes, tagged
+from hpml_bench.data.newswire_world import make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
-from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
 
@@ -20,12 +19,9 @@ class NewswireEntities(DatasetLoader):
 
     targets = ("tags",)
 
-    class Options(Frozen):
+    class Options(WorldOptions):
         """The generator's options."""
 
-        own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
-        """Chance that a name in a document belongs to the document's own subtopic. The embedded backbone was
-        pretrained at the default."""
         two_words: float = Field(default=TWO_WORDS, ge=0, le=1)
         """Share of the names that have two words, the second tagged I-."""
 

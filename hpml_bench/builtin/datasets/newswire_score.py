@@ -6,6 +6,7 @@ from pydantic import Field
 
 from hpml_bench.data.newswire import (
     NOISE,
+    WorldOptions,
     balanced_beats,
     best_rmse,
     noisy_levels,
@@ -14,9 +15,8 @@ from hpml_bench.data.newswire import (
     split_rng,
     split_sizes,
 )
-from hpml_bench.data.newswire_world import OWN_SHARE, make_world
+from hpml_bench.data.newswire_world import make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
-from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import Settings
 
 
@@ -29,12 +29,9 @@ class NewswireScore(DatasetLoader):
 
     targets = ("number",)
 
-    class Options(Frozen):
+    class Options(WorldOptions):
         """The generator's options."""
 
-        own_share: float = Field(default=OWN_SHARE, ge=0, le=1)
-        """Chance that a name in a document belongs to the document's own subtopic: lower makes levels overlap more.
-        The embedded backbone was pretrained at the default."""
         noise: float = Field(default=NOISE, ge=0)
         """Standard deviation of the normal noise on the number."""
 

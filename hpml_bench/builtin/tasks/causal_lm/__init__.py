@@ -244,6 +244,8 @@ class CausalLM(Task):
         """Yield the examples of a batch of rows, each with its row's number: one of a row, or one of each answer."""
         for number, row in enumerate(conversation_rows(rows)):
             examples = list(row.of_each_answer()) if self.splits_rows else [row]
+            if not examples:
+                encoder.counts["rows whose text has no token to learn, left out"] += 1
             if len(examples) > 1:
                 encoder.counts["examples made of rows of several answers, one of each answer"] += len(examples)
             yield from ((number, example) for example in examples)
