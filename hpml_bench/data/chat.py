@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from hpml_bench.data.chat_template import BARRIER, REASONING, ChatTemplate, Rendered, TextSpan, Turns
-from hpml_bench.plugins.task import IGNORE_INDEX, Scaffold
+from hpml_bench.plugins.task import IGNORE_INDEX, Decode, Scaffold
 from hpml_bench.plugins.tokenizer import Encoder, decoder
 from hpml_bench.system.errors import UserError
 
@@ -133,9 +133,20 @@ class Conversations:
     def _expected(self, turns: Turns, ids: list[int]) -> str:
         """Return the last of the turns without reasoning, from its text or, with tool calls, from its tokens."""
         if "tool_calls" in turns[-1]:
-            return decoder(self.encoder.tokenizer, self.scaffold)(ids[: self._tail(ids, 0, len(ids))])
+            said = ids[: self._tail(ids, 0, len(ids))]
+            return self._decode(said) or str(self.encoder.tokenizer.decode(said, skip_special_tokens=True))
         content: str = turns[-1]["content"]
         return self.scaffold.content(content) if len(turns) > 1 else content
+
+    def reads(self, example: Example) -> bool:
+        """Return whether an example's answer, were it generated, would be read as the one that is asked for."""
+        ids = list(example.ids[example.prompt :])
+        end = next((place for place, token in enumerate(ids) if token in self.stop_ids), len(ids))
+        return self._decode(ids[:end]).strip() == example.expected.strip()
+
+    @cached_property
+    def _decode(self) -> Decode:
+        return decoder(self.encoder.tokenizer, self.scaffold)
 
     def _tokenised(self, rendered: Rendered, turns: Turns) -> _Tokens:
         """Return a rendered conversation in tokens, with each answer's end and what the tokenizer puts in front."""

@@ -206,7 +206,10 @@ class ChatTemplate:
         """Return a generation prompt and `whole` from the same place on; `before` is `whole` up to the last content."""
         in_prompt, in_whole = self._parting(writer, turns, prompt, before)
         rest, begun = prompt[in_prompt:], before[in_whole:]
-        if not in_whole or not whole.startswith(before[:in_whole]):
+        opened, written = OPENED.fullmatch(rest), whole[in_whole:]
+        thinks = any(turns[-1][key].strip() in written for key in REASONING if key in turns[-1])
+        closed = thinks and bool(rest.strip()) and not opened  # a thought in the prompt, and the answer has one
+        if not in_whole or not whole.startswith(before[:in_whole]) or closed:
             raise UserError(
                 f"{self.name} doesn't continue its generation prompt (which ends with {prompt[-40:]!r}), so that a "
                 "model would get another prompt than in training; "
@@ -215,10 +218,9 @@ class ChatTemplate:
             )
         if begun.strip() and rest.rstrip().endswith(begun.strip()) and whole.startswith(before):
             return prompt + whole[len(before) :]
-        opened = OPENED.fullmatch(rest)
         if opened and not begun.strip():  # a thought, which the finished conversation leaves out
-            return prompt + _thought(opened[1], whole[in_whole:], turns[-1])
-        return prompt + whole[in_whole:]
+            return prompt + _thought(opened[1], written, turns[-1])
+        return prompt + written
 
     def _parting(self, writer: _Writer, turns: Turns, prompt: str, before: str) -> tuple[int, int]:
         """Return where a prompt and a finished conversation part after the answer's header, in each; else 0, 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -147,6 +148,22 @@ def test_reasoning_is_no_part_of_what_is_asked_for() -> None:
     found, _ = encode(chatml(), rows, template=T.QWEN_3, scorer="exact")
     assert found["expected"] == ["It is 4."]
     assert "Two." in chatml().decode([label for label in found["label"][0] if label != IGNORE_INDEX])
+
+
+@pytest.mark.parametrize(("closing", "unread"), [("</think>", 0), ("<|im_end|><think>", 1)])
+def test_answers_that_can_not_be_read_are_counted(closing: str, unread: int) -> None:
+    """As where a template ends the thought before a tool call otherwise than before a text; never equal to nothing."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<think>{{ m.reasoning }}"
+        "{% if m.tool_calls %}CLOSING{% else %}</think>{% endif %}{% endif %}{{ m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ).replace("CLOSING", closing)
+    keys = json.dumps({"reasoning": "So.", "tool_calls": [{"function": {"name": "add"}}]})
+    rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], ""]], "fields": [["", keys]]}
+    found, counts = encode(chatml(), rows, template=template, scorer="exact")
+    assert "add" in found["expected"][0]
+    assert counts["rows whose right answer would not be read as such, and score less"] == unread
 
 
 def test_what_decides_what_is_scored_is_part_of_the_datas_digest() -> None:

@@ -226,6 +226,8 @@ class CausalLM(Task):
             if example is None or None in others:
                 continue
             encoded[KEPT].append(number)
+            if self.decoding is not None and not chat.reads(example):
+                encoder.counts["rows whose right answer would not be read as such, and score less"] += 1
             if row.messages and no_template:
                 encoder.counts["rows whose turns stand one after the other, as the tokenizer has no chat template"] += 1
             encoded["input_ids"].append(list(example.ids))
