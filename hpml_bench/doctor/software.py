@@ -111,7 +111,7 @@ def torch() -> Result:
 
 def gpus() -> Result:
     """Compare the GPUs that torch sees with those that the driver shows."""
-    from hpml_bench.system.gpus import visible_gpus
+    from hpml_bench.system.gpus import unused_accelerator, visible_gpus
 
     shown, report = visible_gpus(), torch_report()
     names = ", ".join(f"{gpu['name']} ({_memory(gpu['memory_mb'])})" for gpu in shown) or "none"
@@ -126,7 +126,8 @@ def gpus() -> Result:
         return Result(
             "warn", f"{names}; products fail there: {report['cuda_error']}", "free the GPU, or use --device cpu"
         )
-    return Result("ok", f"{names}; torch and {NVML} agree" if shown else "none; runs are on the CPU")
+    without = unused_accelerator() or "none; runs are on the CPU"
+    return Result("ok", f"{names}; torch and {NVML} agree" if shown else without)
 
 
 def precision() -> Result:

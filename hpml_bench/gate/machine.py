@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpml_bench.system import environment
+
 STEAL = 0.02  # share of the machine's time that the host may take away from a block that counts
 CROWD = 1.5
 """Other processes per core, on average, that may run beside a block that counts; their share of the time is known."""
@@ -48,7 +50,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def cores() -> set[int]:
     """Return the cores on which this process may run; a quota says nothing about other processes there."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return environment.affinity()
 
 
 def shared_core() -> int | None:

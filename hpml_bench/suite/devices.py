@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any
 
 from hpml_bench.suite.settings import NEEDED, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
+
+log = logging.getLogger(__name__)
 
 BY_NODE = ("device", "world_size", "threads", "precision")  # settings that a node decides where they are None or `auto`
 
@@ -43,9 +47,12 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     cards = len(gpus.visible_gpus())
     device = settings.device if settings.device != "auto" else ("cuda" if cards else "cpu")
     if device == "cuda" and not cards:
+        other = f"; {unused}" if (unused := gpus.unused_accelerator()) else ""
         raise UserError(
-            "settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu"
+            f"settings.device is cuda, but no GPU is visible (driver, CUDA_VISIBLE_DEVICES); use --device cpu{other}"
         )
+    if settings.device == "auto" and not cards:
+        _tell_once(gpus.unused_accelerator())
     world = settings.world_size or default_ranks(device)
     here = here or world
     if device == "cuda" and here > cards:
@@ -57,6 +64,12 @@ def resolve_devices(settings: Settings, here: int | None = None) -> Settings:
     if settings.micro_batch == "auto" and device == "cpu":
         resolved["micro_batch"] = None
     return with_decided(settings, resolved)
+
+
+@cache
+def _tell_once(sentence: str) -> None:
+    if sentence:
+        log.warning(sentence)
 
 
 def with_decided(settings: Settings, decided: dict[str, Any]) -> Settings:

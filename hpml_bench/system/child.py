@@ -17,10 +17,17 @@ PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>."""
 
 
+def prctl(option: int, value: int) -> None:
+    """Ask Linux for something of this process; other kernels have no such call, and are asked for nothing."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if call is not None:
+        call(option, value, 0, 0, 0)
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends, however it does; SystemExit if it has ended already."""
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call
         raise SystemExit("the parent has ended")
 

@@ -132,9 +132,14 @@ def processor() -> str:
     return _cpu().get("model name", platform.machine())
 
 
+def affinity() -> set[int]:
+    """Return the CPU cores on which this process may run; all where the kernel doesn't tell."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def cores() -> int:
     """Return the number of CPU cores this process may use: by affinity, control group's quota, and job's share."""
-    allowed = len(os.sched_getaffinity(0))
+    allowed = len(affinity())
     if (share := os.environ.get(job.CORES, "")).isdigit():
         allowed = min(allowed, max(1, int(share)))
     quota = cgroups.cpus()

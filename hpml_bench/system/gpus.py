@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 MIG_ENABLED = 1
@@ -64,6 +68,16 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
             return float(read(library, handle))
         except library.NVMLError:
             return math.nan
+
+
+def unused_accelerator() -> str:
+    """Return a sentence on GPUs for which the installed torch is built and on which no run computes; mostly empty."""
+    build = version("torch").partition("+")[2] if find_spec("torch") else ""
+    names = {"rocm": "AMD GPUs (ROCm)", "xpu": "Intel GPUs (XPU)"}
+    kind = next((name for start, name in names.items() if build.startswith(start)), "")
+    if (sys.platform, platform.machine()) == ("darwin", "arm64"):
+        kind = "Apple GPUs (MPS)"
+    return f"torch is built for {kind}, which no run uses: runs are on NVIDIA GPUs, else on the CPU" if kind else ""
 
 
 def _ask(library: Any, call: str, *arguments: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -13,6 +12,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
+
+from hpml_bench.system.child import prctl
 
 PR_SET_CHILD_SUBREAPER = 36
 """From <sys/prctl.h>."""
@@ -187,9 +188,8 @@ def _gone(process: psutil.Process) -> bool:
 @contextmanager
 def subreaper() -> Iterator[None]:
     """Adopt orphans among our descendants while the body runs, in place of init."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        library.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        prctl(PR_SET_CHILD_SUBREAPER, 0)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch
 from hpml_bench.records.jobs import LOGS, JobPlan
@@ -17,6 +18,7 @@ from hpml_bench.system import job as jobs
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
+CORES = Path("/sys/devices/system/cpu")
 STOP_SECONDS = 30.0  # seconds to wait for a job signalled to end before it is killed
 
 
@@ -101,16 +103,23 @@ class Local(Engine):
         }
         log = batch.folder / LOGS / f"unit-{unit}.log"
         command = profile.command(self.command(batch, unit))
-        place = partial(os.sched_setaffinity, 0, slot.cores)
+        place = partial(os.sched_setaffinity, 0, slot.cores) if hasattr(os, "sched_setaffinity") else None
         return child.start(command, variables, log, profile.setup, profile.scratch, place)
 
 
 def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Slot]:
     """Return `count` parts of this machine's GPUs and cores, or refuse with a UserError where these are too few."""
     # Where it isn't said how many each part gets, the parts are equal, with at least one GPU each where there are any.
-    cores = sorted(os.sched_getaffinity(0))[: environment.cores()]
+    physical = _by_physical_core(environment.affinity())
     cards = [str(gpu["uuid"] or gpu["index"]) for gpu in gpus.shareable_gpus()]
-    own_cores = _each(count, cores_each, len(cores), "CPU cores")
+    own_cores = _each(count, cores_each, environment.cores(), "CPU cores")
+    together = max(map(len, physical))
+    if count * own_cores <= len(physical):
+        cores = [threads[0] for threads in physical]
+    else:
+        cores = [core for threads in physical for core in threads]
+        if cores_each is None and own_cores > together:
+            own_cores -= own_cores % together  # whole physical cores
     own_cards = 0
     if cards_each or (cards_each is None and cards):
         otherwise = "; for runs without GPUs, CUDA_VISIBLE_DEVICES= before"
@@ -119,6 +128,15 @@ def slots(count: int, cards_each: int | None, cores_each: int | None) -> list[Sl
         Slot(tuple(cores[i * own_cores : (i + 1) * own_cores]), tuple(cards[i * own_cards : (i + 1) * own_cards]))
         for i in range(count)
     ]
+
+
+def _by_physical_core(cores: set[int]) -> list[list[int]]:
+    """Return the cores, those that are hardware threads of one physical core together."""
+    found: dict[str, list[int]] = {}
+    for core in sorted(cores):
+        siblings = CORES / f"cpu{core}" / "topology" / "thread_siblings_list"
+        found.setdefault(siblings.read_text() if siblings.exists() else str(core), []).append(core)
+    return [*found.values()]
 
 
 def _each(count: int, requested: int | None, available: int, what: str, otherwise: str = "") -> int:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
 from helpers.held import Gates
+from hpml_bench.builtin.engines import local
 from hpml_bench.builtin.engines.local import Local, slots
 from hpml_bench.cli import main
 from hpml_bench.plugins.engine import JobBatch
@@ -184,6 +185,7 @@ def cards(monkeypatch: pytest.MonkeyPatch, *uuids: str) -> None:
     monkeypatch.setattr(gpus, "shareable_gpus", lambda: found)
     monkeypatch.setattr(environment, "cores", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
+    monkeypatch.setattr(local, "CORES", Path("/no such folder"))
 
 
 def test_slots_are_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +198,32 @@ def test_slots_are_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.cards for slot in slots(2, 0, None)] == [(), ()]
     cards(monkeypatch)
     assert [slot.cards for slot in slots(4, None, None)] == [()] * 4
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "expected"),
+    [
+        (2, None, [(0, 6, 1, 7), (2, 8, 3, 9)]),
+        (4, 1, [(0,), (1,), (2,), (3,)]),
+        (2, 3, [(0, 1, 2), (3, 4, 5)]),
+        (3, 4, [(0, 6, 1, 7), (2, 8, 3, 9), (4, 10, 5, 11)]),
+        (12, 1, [(core,) for pair in zip(range(6), range(6, 12), strict=True) for core in pair]),
+    ],
+)
+def test_parts_share_no_physical_core(
+    count: int, each: int | None, expected: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of a core go together, or one of each is taken where that is enough; of six cores with two each."""
+    cards(monkeypatch)
+    usable = 12 if each else 10  # five threads each, of which one would be the other's sibling
+    monkeypatch.setattr(environment, "cores", lambda: usable)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(local, "CORES", tmp_path)
+    for core in range(12):
+        folder = tmp_path / f"cpu{core}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{core % 6},{core % 6 + 6}\n")
+    assert [slot.cores for slot in slots(count, None, each)] == expected
 
 
 @pytest.mark.parametrize(
