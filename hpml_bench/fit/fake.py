@@ -253,7 +253,7 @@ def _quantize(model: PreTrainedModel, settings: Settings) -> None:
         Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
 
     """
-    options = quantization.loading_options(settings, torch.device("cpu"))
+    options = quantization.loading_options(settings, torch.device("cpu"), model)
     if settings.quantization is None:
         return
     if settings.quantization.name != "nf4":

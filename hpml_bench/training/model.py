@@ -24,6 +24,7 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
+from hpml_bench.training.causal_lm import KEYS_AND_VALUES
 from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32, linear_weights
 from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
@@ -126,7 +127,7 @@ def build_model(
         for weight in backbone.parameters() if half else ():
             if id(weight) not in linear:
                 weight.data = weight.data.float()  # an output layer tied to the embeddings
-        hidden_size = backbone.config.get_text_config().hidden_size
+        text = backbone.config.get_text_config()
         if positions(backbone, settings.max_length) is None:
             raise UserError(f"max_length {settings.max_length} is more tokens than {settings.backbone} has positions")
         if look is not None:
@@ -141,6 +142,9 @@ def build_model(
         if device.type != "cpu":
             encoder.to(device)  # weights that the method added
         kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
+        prompted = isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
+        if prompted and kind not in KEYS_AND_VALUES and getattr(text, "hidden_size_per_layer_input", None):
+            raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
         if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
             raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
         keep_trained_as_float32(encoder)
@@ -150,7 +154,7 @@ def build_model(
             raise Unsupported(
                 f"its virtual tokens and max_length {settings.max_length} together are more than the model's positions"
             )
-        return cast(TaskModel, task.build(encoder, hidden_size, places - settings.max_length, spec.seed))
+        return cast(TaskModel, task.build(encoder, text.hidden_size, places - settings.max_length, spec.seed))
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
@@ -174,7 +178,9 @@ def load_backbone(
     config, extra = _configured(folder, settings, kind_of_model)
     if device.type != "cpu":
         extra["device_map"] = {"": device}
-    extra |= quantization.loading_options(settings, device)
+    if settings.quantization is not None:
+        described = describe_backbone(folder, settings, kind_of_model)
+        extra |= quantization.loading_options(settings, device, described)
     try:
         model, report = KINDS[kind_of_model][1].from_pretrained(
             folder,

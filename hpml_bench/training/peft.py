@@ -17,7 +17,8 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.boft import layer as boft
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from hpml_bench.training.trial import unread_parts
+from hpml_bench.system.errors import Unsupported
+from hpml_bench.training.trial import passed_over, unread_parts
 
 TOKENS = 20  # default number of virtual tokens, as in `prompt_tuning`
 STEPS_UNKNOWN = 10**9  # AdaLoRA's `total_step` until `before_train` sets it
@@ -28,6 +29,8 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
     replace_conv1d(backbone)
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
     hints = typing.get_type_hints(config_class)
+    if kind == "LORA" and options.keys() <= {"r", "lora_alpha", "use_rslora"}:  # PEFT knows no other with experts
+        options = {"target_parameters": stacked_experts(backbone) or None} | options
     chosen = {key: value for key, value in defaults(kind, backbone).items() if key in hints and value is not None}
     config = config_class(**{key: _nested(hints[key], value) for key, value in (chosen | options).items()})
     config.task_type = task_type(backbone)  # CPT takes no other than CAUSAL_LM when made
@@ -54,16 +57,41 @@ def wrap(backbone: Any, kind: str, options: dict[str, Any]) -> Any:
 
 def add_lora(backbone: Any, options: Any, target: str | list[str]) -> Any:
     """Return a backbone frozen, with updates of rank `r` and scale `alpha / r` beside the weights of target layers."""
+    everywhere = target == "all-linear"
+    experts = stacked_experts(backbone) if everywhere else []
+    if experts and options.dropout:
+        raise Unsupported("PEFT knows no dropout for updates of experts that are stacked; set dropout: 0, or a target")
+    passed = passed_over(backbone)
     config = LoraConfig(
         task_type=task_type(backbone),
         r=options.r,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=target,
+        target_parameters=experts or None,
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in backbone.modules()),  # GPT-2's linears
-        exclude_modules=_pattern(unread_parts(backbone)),
+        exclude_modules=_pattern([*unread_parts(backbone), *(passed if everywhere else [])]),
     )
-    return keep_input_type(get_peft_model(backbone, config))
+    model = get_peft_model(backbone, config)
+    for name in passed:
+        if isinstance(backbone.get_submodule(name), BaseTunerLayer):
+            raise Unsupported(f"an update of {name} has no effect: the model's code reads the layer's weight itself")
+    return keep_input_type(model)
+
+
+def stacked_experts(backbone: Any) -> list[str]:
+    """Return the names of the weights [experts, out, in] or [experts, in, out] of mixtures of experts.
+
+    They are in no linear layer, so that PEFT's `all-linear` leaves them out, except in families whose experts were
+    linear layers before transformers 5.
+    """
+    unread = _pattern(unread_parts(backbone)) or "(?!)"
+    return [
+        f"{name}.{key}"
+        for name, part in backbone.named_modules()
+        for key, weight in part.named_parameters(recurse=False)
+        if "Expert" in type(part).__name__ and weight.ndim == 3 and not re.fullmatch(unread, name)
+    ]
 
 
 @contextmanager
@@ -99,7 +127,7 @@ def keep_input_type(model: Any) -> Any:
 
 def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     """Return the options that PEFT leaves open or sets too large for small models; None leaves one to PEFT."""
-    config, unread = backbone.config.get_text_config(), _pattern(unread_parts(backbone))
+    config, unread = backbone.config.get_text_config(), _left_out(backbone)
     inner = "" if backbone.base_model is backbone else f"{backbone.base_model_prefix}."  # without an output layer
     layers = dict(backbone.base_model.named_modules())
     named = {name: part for name, part in layers.items() if not (unread and re.fullmatch(unread, inner + name))}
@@ -140,6 +168,10 @@ def defaults(kind: str, backbone: Any) -> dict[str, Any]:
     return common | special.get(kind, {})
 
 
+def _left_out(backbone: Any) -> str | None:
+    return _pattern([*unread_parts(backbone), *passed_over(backbone)])
+
+
 def _pattern(parts: list[str]) -> str | None:
     """Return a regular expression for the names of some parts of a model and of all within them; None for no parts."""
     return rf"(?:{'|'.join(map(re.escape, parts))})(?:\..*)?" if parts else None
@@ -163,7 +195,7 @@ def _mixture(backbone: Any, config: Any) -> Any:
     """
 
     def fresh(lora_model: Any, adapter_name: str, **_: Any) -> None:
-        unread = _pattern(unread_parts(backbone))
+        unread = _left_out(backbone)
         lora_model.peft_config[adapter_name] = LoraConfig(target_modules="all-linear", exclude_modules=unread)
         lora_model.inject_adapter(lora_model.model, adapter_name)
 

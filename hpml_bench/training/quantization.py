@@ -19,28 +19,37 @@ from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.kernels import AUTOCAST
+from hpml_bench.training.trial import passed_over
 
 WEIGHTS = ("Params4bit", "Int8Params")
 """bitsandbytes' classes of quantised weights; PEFT knows them by their names too, without importing it."""
 
 
-def loading_options(settings: Settings, device: torch.device) -> dict[str, Any]:
-    """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats."""
+def loading_options(settings: Settings, device: torch.device, model: PreTrainedModel) -> dict[str, Any]:
+    """Return the arguments with which `from_pretrained` quantises a model as the settings say; none for floats.
+
+    `model` is one of the same configuration, whose weights need no values: layers whose packed weights its code would
+    misread stay floats.
+    """
     chosen = settings.quantization
     if chosen is None:
         return {}
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product that it casts the input
+    passed = passed_over(model)
+    skipped = [*get_keys_to_not_convert(model), *passed] if passed else None  # None: the former alone
     if chosen.name == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True)
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     else:
         dtype = chosen.compute_dtype
         config = BitsAndBytesConfig(
             load_in_4bit=True,
+            llm_int8_skip_modules=skipped,
             bnb_4bit_quant_type=chosen.name,
             bnb_4bit_use_double_quant=chosen.double_quantization,
             bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),

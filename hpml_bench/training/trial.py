@@ -8,6 +8,7 @@ gradients.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -25,7 +26,10 @@ from hpml_bench.training.kernels import autocast_of
 
 LARGE = 1_000_000_000  # number of parameters above which no pass is computed on a CPU
 
-POSITIONS = re.compile(r"(?:^|\.)(?:wpe|position_embeddings|embed_positions)$")
+SHORT = 4  # number of made-up tokens in a text
+BUFFERS = ("embed_positions", "pos_encoding")
+"""Names of buffers [positions, width] beyond which a model reads no text (GPT-J, CodeGen, CTRL)."""
+POSITIONS = re.compile(r"(?:^|\.)(?:wpe|(?:char_)?position_embeddings|embed_positions)$")
 
 
 def unused_parameters(module: nn.Module) -> list[str]:
@@ -37,7 +41,7 @@ def unused_parameters(module: nn.Module) -> list[str]:
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return []
     with seeded(0), _trial(module) as (output_for, parameters):
-        output = output_for(2, 4)
+        output = output_for(2, SHORT)
         (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
     missing = [name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None]
     for weight in parameters.values():
@@ -57,35 +61,70 @@ def unread_parts(model: PreTrainedModel) -> list[str]:
     inside = next((name for name, part in modules.items() if getattr(part, "config", None) is text), "")
     if not inside:  # the model itself
         return []
-    called: set[nn.Module] = set()
-    hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in modules.values()]
-    try:
-        with _evaluating(model), _trial(model) as (output_for, _):
-            output_for(1, 4)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _, called = _short_pass(model)
     beside = {name: part for name, part in modules.items() if not f"{name}.".startswith(f"{inside}.")}
     unread = [name for name, part in beside.items() if called.isdisjoint(part.modules())]
     return [name for name in unread if name.rpartition(".")[0] not in unread]
 
 
 @torch.no_grad()
+def passed_over(model: nn.Module) -> list[str]:
+    """Return the names of the linear layers that take no update beside their weight, nor a quantised one.
+
+    Their parent's code reads the weight itself, as state-space models (Mamba) hand it to one kernel for several layers;
+    or they return more than a product, as some routers of a mixture of experts do.
+    """
+    found, read = [], {kind: _weights_read(kind) for kind in {type(part) for part in model.modules()}}
+    for above, parent in model.named_modules():
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Linear) and (name in read[type(parent)] or not _returns_product(layer)):
+                found.append(f"{above}.{name}" if above else name)
+    return found
+
+
+def _weights_read(kind: type[nn.Module]) -> frozenset[str]:
+    """Return the names of the parts of a module whose weights, not only their type or shape, its code names."""
+    source = inspect.getsource(kind) if kind.__module__.startswith("transformers.") else ""
+    return frozenset(re.findall(r"\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape))", source))
+
+
+def _returns_product(layer: nn.Linear) -> bool:
+    if not type(layer).__module__.startswith("transformers."):
+        return True
+    return isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
+
+
+@torch.no_grad()
 def positions(module: nn.Module, length: int) -> int | None:
     """Return the positions of an encoder's output for a text of `length` tokens; None where it doesn't fit.
 
-    On a GPU a position beyond a table of learned ones would end the process, so the table's size is compared first.
+    A pass over a few tokens shows the virtual ones; whether a text fits is a matter of the sizes of tables. On a GPU a
+    position beyond a table of learned ones would end the process, so that those are compared first.
     """
     virtual = getattr(getattr(module, "active_peft_config", None), "num_virtual_tokens", None) or 0
     if length + virtual > _learned_positions(module):
         return None
     try:
-        with _evaluating(module), _trial(module) as (output_for, _):
-            return int(output_for(1, length)[0].shape[1])
+        made, called = _short_pass(module)
     except (IndexError, RuntimeError) as error:  # too few positions, or shapes that don't broadcast
         if of_machine(error):
             raise
         return None
+    tables = [getattr(part, name) for part in called for name in BUFFERS if name in part._buffers]
+    fits = length + virtual <= min((len(table) for table in tables), default=math.inf)
+    return made - SHORT + length if fits else None
+
+
+def _short_pass(module: nn.Module) -> tuple[int, set[nn.Module]]:
+    """Return the positions of the output for a text of `SHORT` tokens, and the parts that it went through."""
+    called: set[nn.Module] = set()
+    hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in module.modules()]
+    try:
+        with _evaluating(module), _trial(module) as (output_for, _):
+            return int(output_for(1, SHORT)[0].shape[1]), called
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
@@ -112,9 +151,14 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_large(module: nn.Module) -> bool:
-    """Return whether a pass takes too long; not for quantised weights, which fake tensors can't replace, or fakes."""
+    """Return whether a pass takes too long; not for fakes, nor for what fake tensors can't replace.
+
+    That is quantised weights, and a choice of experts, which depends on numbers; a token goes through few of them.
+    """
     weights = list(module.parameters())
     if any(type(weight) is not nn.Parameter or isinstance(weight, FakeTensor) for weight in weights):
+        return False
+    if any(type(part).__name__.endswith("Experts") for part in module.modules()):
         return False
     return weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) > LARGE
 
@@ -143,9 +187,9 @@ def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 def _learned_positions(module: nn.Module) -> float:
     """Return the size of a model's table of learned positions; infinity where it has none."""
     tables = (
-        part.num_embeddings - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
+        len(part.weight) - (getattr(part, "offset", 0) or (0 if part.padding_idx is None else part.padding_idx + 1))
         for name, part in module.named_modules()
-        if isinstance(part, nn.Embedding) and POSITIONS.search(name)
+        if POSITIONS.search(name) and hasattr(part, "padding_idx")
     )
     return min(tables, default=math.inf)
 

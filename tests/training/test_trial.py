@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, CTRLConfig, GPTJConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from helpers import language_models
+from helpers import families, language_models
 from helpers.classifiers import build
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
@@ -59,6 +60,49 @@ def test_a_large_model_is_tried_without_numbers(
         assert found == expected
         assert products.count == 0
         assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "options"),
+    [
+        *((kind, "none", {}) for kind in language_models.KINDS),
+        ("GPT-2", "prompt_tuning", {"tokens": 5}),
+        ("Llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
+        ("GPT-2", "lora", {}),
+        ("GPT-J", "none", {}),
+        ("CTRL", "none", {}),
+        ("gpt_oss", "lora", {}),
+        ("mamba", "none", {}),
+    ],
+)
+def test_positions_are_found_from_a_few_tokens(
+    kind: str, method: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of a pass over the whole text, of large models too, and None where that fails."""
+    if kind in families.FAMILIES:
+        folder = families.save_family(kind, tmp_path / kind)
+    elif kind in language_models.KINDS:
+        folder = language_models.save_models(tmp_path)[kind]
+    else:
+        shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 96, "vocab_size": 120}
+        config = {"GPT-J": GPTJConfig, "CTRL": CTRLConfig}[kind](**shape, rotary_dim=8, dff=32)
+        folder = tmp_path / kind
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    encoder: Any = language_models.trained(folder, method, options, steps=0)[0].encoder
+    read: list[int] = []
+    encoder.get_input_embeddings().register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
+    for length in (1, 40, 91, 96, 97):
+        ids = torch.ones(1, length, dtype=torch.long)
+        try:
+            expected = encoder(input_ids=ids, attention_mask=ids)[0].shape[1]
+        except (IndexError, RuntimeError):
+            expected = None
+        read.clear()
+        assert trial.positions(encoder, length) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(trial, "LARGE", 0)
+            assert trial.positions(encoder, length) == expected
+        assert set(read) <= {trial.SHORT}
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -27,6 +27,8 @@ class QLoRA(Method):
         """Scale of the updates, before division by the rank."""
         dropout: float = Field(default=0.0, ge=0, lt=1)
         """Dropout on the input of the updates."""
+        target: str | list[str] = "all-linear"
+        """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
         double_quantization: bool = True
         """The scales of the 4-bit blocks are quantised too, to 8 bits."""
         compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -42,7 +44,7 @@ class QLoRA(Method):
     def build(self, backbone: Any) -> Any:
         from hpml_bench.training.peft import add_lora
 
-        return add_lora(backbone, self.options, "all-linear")
+        return add_lora(backbone, self.options, self.options.target)
 
     def merge(self, encoder: Any) -> Any:
         """Return the backbone with the updates added to its weights, which are quantised again."""

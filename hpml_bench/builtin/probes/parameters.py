@@ -29,6 +29,17 @@ METRICS = (
         "Trainable parameters (head apart) as a percentage of all parameters of backbone and method.",
     ),
     _metric(
+        "adapted_percent", "weights adapted", "%", "neither", ".3g",
+        "Weights that an update of PEFT stands beside, or that are trained, as a percentage of those in the backbone's "
+        "matrices, embeddings and output layer apart. The rest is in no linear layer, such as the experts of some "
+        "mixtures, or in layers whose weights the model's code reads itself.",
+    ),
+    _metric(
+        "quantized_percent", "weights quantised", "%", "higher", ".3g",
+        "Weights stored in 4 or 8 bits, as a percentage of the same: the experts of a mixture that are in no linear "
+        "layer stay floats.",
+    ),
+    _metric(
         "frozen_bf16_percent", "frozen weights in bf16", "%", "higher", ".0f",
         "Frozen parameters kept in bfloat16 during training, as a percentage of all frozen ones: of methods that read "
         "them only in the layers' own forward passes, in bf16. Others cast them at every step.",
@@ -53,6 +64,7 @@ class ParametersProbe(Probe):
     metrics = METRICS
 
     def start(self, run: Run) -> None:
+        from hpml_bench.training.coverage import coverage
         from hpml_bench.training.quantization import weights_in
 
         super().start(run)
@@ -65,6 +77,7 @@ class ParametersProbe(Probe):
             "head_parameters": head,
             "total_parameters": total + head,
             "trainable_percent": 100 * trainable / total,
+            **coverage(run.model.encoder),
         }
 
     def after_training(self) -> None:

@@ -396,7 +396,8 @@ GROUPS: Final = (
     Group(
         "parameters", "Parameters and gradients", "cost", "trained, saved, sent between processes",
         ("parameters", "communication", "gradient"),
-        ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "frozen_bytes",
+        ("trainable_parameters", "head_parameters", "total_parameters", "trainable_percent", "adapted_percent",
+         "quantized_percent", "frozen_bytes",
          "saved_bytes", "allreduced_bytes_per_step", "within_nodes_bytes_per_step", "between_nodes_bytes_per_step",
          "grad_norm", "grad_norm_per_sqrt_parameter", "skipped_steps"),
         "Parameters and what they weigh",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from hpml_bench.cli.options import load, overrides
@@ -17,12 +19,16 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
+    from hpml_bench.data.prepare import prepare
     from hpml_bench.data.prepare import preview as prepared_rows
     from hpml_bench.report.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
     from hpml_bench.system.text import for_terminal
+    from hpml_bench.training import coverage
 
-    facts, seen = prepared_rows(resolve_suite(load(suite, overrides)).settings, rows, split)
+    resolved = resolve_suite(load(suite, overrides))
+    facts, seen = prepared_rows(resolved.settings, rows, split)
+    facts += coverage.notes(Path(prepare(resolved.settings).backbone), resolved.runs(seeds=[0]))
     console = terminal()
     plain = console.no_color or not console.is_terminal
     for fact in facts:

@@ -1,0 +1,140 @@
+"""Models that are no plain transformer: what of them is adapted and quantised, and that it trains, saves and merges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from helpers import families, language_models
+from helpers.language_models import spec_of, texts, trained
+from hpml_bench import load_trained
+from hpml_bench.data.prepare import weights_digest
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.records.run import Digests
+from hpml_bench.system.errors import Unsupported
+from hpml_bench.training import coverage
+from hpml_bench.training.saving import save_trained
+from hpml_bench.training.trial import unused_parameters
+
+COVERED = {
+    "mixtral": (100, 11),
+    "gpt_oss": (97, 11),
+    "granitemoe": (100, 11),
+    "qwen2_moe": (99, 43),
+    "phimoe": (100, 11),
+    "llama4_text": (100, 43),
+    "jamba": (97, 39),
+    "falcon_h1": (85, 85),
+    "nemotron_h": (84, 57),
+    "mamba": (48, 48),
+    "falcon_mamba": (48, 48),
+    "mamba2": (67, 67),
+}
+"""Percent of the weights in matrices that `qlora` adapts, as `lora` does, and that it quantises."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.as_tensor(model.eval()(*texts()))
+
+
+@pytest.mark.parametrize("kind", COVERED)
+def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str, folder: Path, tmp_path: Path) -> None:
+    """Each update has an effect; it is saved, loaded by PEFT too, and merged, to the same logits."""
+    base = families.save_family(kind, folder / kind)
+    model, made, _, spec = trained(base, "lora")
+    found, shares = logits(model), coverage.coverage(model.encoder)
+    assert round(shares["adapted_percent"]) == COVERED[kind][0]
+    assert shares == coverage.expected_coverage(base, spec)
+    assert unused_parameters(model) == []
+    digests = Digests(weights=weights_digest(base), tokenizer="", data="")
+    save_trained(model, made, spec, Prepared(backbone=str(base), data="", digests=digests, pad_id=1), tmp_path)
+    assert torch.equal(logits(load_trained(tmp_path)), found)
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
+    torch.testing.assert_close(language_models.logits_of(loaded), found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(model.with_encoder(made.merge(model.encoder))), found, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", COVERED)
+def test_qlora_quantises_what_no_kernel_reads(kind: str, folder: Path) -> None:
+    """Packed weights that the model's code reads itself would be misread: they stay floats, as stacked experts do."""
+    pytest.importorskip("bitsandbytes")
+    base = families.save_family(kind, folder / kind)
+    model, _, _, spec = trained(base, "qlora", steps=2)
+    shares = coverage.coverage(model.encoder)
+    assert tuple(map(round, (shares["adapted_percent"], shares["quantized_percent"]))) == COVERED[kind]
+    assert shares == coverage.expected_coverage(base, spec)
+    assert logits(model).isfinite().all()
+
+
+def test_qlora_takes_a_target(language_model_folders: dict[str, Path]) -> None:
+    """Its updates stand beside the layers that are named, and all linear layers are quantised."""
+    pytest.importorskip("bitsandbytes")
+    model = trained(language_model_folders["Llama"], "qlora", {"target": ["q_proj"]}, steps=1)[0]
+    assert {name.split(".")[-4] for name, weight in model.named_parameters() if weight.requires_grad} == {"q_proj"}
+    assert coverage.coverage(model.encoder)["quantized_percent"] == 100
+
+
+REFUSED = (
+    ("mamba", "lora", {"target": ["x_proj"]}, "update of backbone.layers.0.mixer.x_proj has no effect"),
+    ("falcon_h1", "lora", {"target": ["out_proj"]}, "incompatible with Mamba"),
+    ("phimoe", "lora", {"target": ["router", "q_proj"]}, "update of model.layers.0.mlp.router has no effect"),
+    ("granitemoe", "lora", {"dropout": 0.1}, "no dropout for updates of experts"),
+    ("gemma4_text", "prompt_tuning", {}, "embedding by a token's id"),
+    ("gemma4_text", "peft", {"type": "P_TUNING"}, "reverse the embedding"),
+    ("mamba", "prompt_tuning", {}, "num_attention_heads"),
+)
+"""Family, method, options, and what the reason names."""
+
+
+@pytest.mark.parametrize(("kind", "method", "options", "reason"), REFUSED)
+def test_what_does_not_fit_is_unsupported_with_a_reason(
+    kind: str, method: str, options: dict[str, Any], reason: str, folder: Path
+) -> None:
+    """When the model is built, not by a traceback in training."""
+    with pytest.raises(Unsupported, match=reason):
+        trained(families.save_family(kind, folder / kind), method, options, steps=1)
+
+
+def test_lora_by_pefts_name_is_lora(folder: Path) -> None:
+    """With the same rank and scale, experts included; options that PEFT can't combine with experts leave those out."""
+    base = families.save_family("gpt_oss", folder / "gpt_oss")
+    plain, by_name = (
+        {name: weight.shape for name, weight in trained(base, *method, steps=0)[0].named_parameters()}
+        for method in (("lora", {}), ("peft", {"type": "LORA", "r": 8, "lora_alpha": 16}))
+    )
+    assert plain == by_name
+    shares = coverage.coverage(trained(base, "peft", {"type": "DORA"}, steps=1)[0].encoder)
+    assert round(shares["adapted_percent"]) == 11
+
+
+def test_preview_says_what_is_left_as_it_is(folder: Path, language_model_folders: dict[str, Path]) -> None:
+    """By method, from the configuration; nothing where all is adapted, or where values of weights are needed."""
+    base = families.save_family("gpt_oss", folder / "gpt_oss")
+    runs = [spec_of(base, "qlora"), spec_of(base, "full"), spec_of(base, "lora", {"target": ["q_proj"]})]
+    runs += [spec_of(base, "lora", {"dropout": 0.5}), spec_of(base, "peft", {"type": "PISSA"})]
+    found = list(coverage.notes(base, runs))
+    assert found[:2] == [
+        "qlora adapts 97 % of the weights in matrices, and 11 % are stored in fewer bits",
+        "lora adapts 4 % of the weights in matrices",
+    ]
+    assert [note.partition(":")[0] for note in found[2:]] == ["lora is unsupported"]
+    assert list(coverage.notes(language_model_folders["Llama"], [spec_of(base, "lora")])) == []
+
+
+def test_only_what_acts_on_weights_has_a_coverage(language_model_folders: dict[str, Path]) -> None:
+    """Prompts, adapters and full fine-tuning have none, nor a model of the caller's own."""
+    for method in ("full", "prompt_tuning", "adapter", "none"):
+        assert coverage.coverage(trained(language_model_folders["Llama"], method, steps=0)[0].encoder) == {}
+    assert coverage.coverage(nn.ModuleDict({"part": nn.Linear(2, 2)})) == {}
