@@ -153,8 +153,8 @@ def load_trained(folder: str | Path) -> Any:
     return load_saved(Path(folder)).model
 
 
-def predict(folder: str | Path, texts: Sequence[str]) -> list[Any]:
-    """Return the answers of a run that `hpml-bench run --save` wrote to texts, prepared as those of the run were.
+def predict(folder: str | Path, texts: Sequence[str | tuple[str, str]]) -> list[Any]:
+    """Return the answers of a run that `hpml-bench run --save` wrote to texts or pairs, prepared as those of the run.
 
     A class's name for each text, a number, or the words with their tags, [(word, tag), ...]. A language model is loaded
     by transformers' own pipeline("text-generation"), which has the saved chat template.

@@ -215,7 +215,7 @@ def _rare_classes(view: View) -> tuple[str, ...]:
     if count > FREQUENT * total:
         found.append(
             f"{_percent(count / total)} % of the training rows are of the class {short(names[most])}: always answering "
-            f"it has about that accuracy, so compare macro-F1 too, which the report has beside it."
+            "it has about that accuracy; rank_by: macro_f1 ranks the methods by all classes alike."
         )
     if rare:
         found.append(

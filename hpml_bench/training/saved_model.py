@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -12,17 +12,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from hpml_bench.plugins.dataset import PAIR
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import IGNORE_INDEX
-from hpml_bench.plugins.tokenizer import Encoder, end_id, load_tokenizer
+from hpml_bench.plugins.task import IGNORE_INDEX, SEGMENTS
+from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.saving import Saved, load_saved
 
 BATCH = 32
 
 
-def predict(folder: Path, texts: Sequence[str]) -> list[Any]:
-    """Return the answers of a saved run to texts: names of classes, numbers, or words with their tags.
+def predict(folder: Path, texts: Sequence[str | tuple[str, str]]) -> list[Any]:
+    """Return the answers of a saved run to texts, or pairs of them: names of classes, numbers, or words with tags.
 
     Raises:
         UserError: the folder holds no saved run, or its task answers no bare texts.
@@ -31,20 +32,33 @@ def predict(folder: Path, texts: Sequence[str]) -> list[Any]:
     saved = load_saved(folder)
     if not saved.task.pipeline:
         raise UserError(f"{folder}: is no classifier; load it with transformers' pipeline or with load_trained")
-    encoder = Encoder(load_tokenizer(folder), saved.spec.settings.max_length, None, str(folder))
+    tokenizer = load_tokenizer(folder)
+    segments = has_segments(tokenizer, _config(saved))
+    encoder = Encoder(tokenizer, saved.spec.settings.max_length, None, str(folder), segments=segments)
     parts = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
     return [answer for part in parts for answer in _answers(saved, encoder, part)]
 
 
+def _config(saved: Saved) -> dict[str, Any]:
+    return dict(cast(Any, saved.model.encoder).config.to_dict())
+
+
 @torch.no_grad()
-def _answers(saved: Saved, encoder: Encoder, texts: list[str]) -> Iterator[Any]:
+def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]]) -> Iterator[Any]:
+    texts = [text if isinstance(text, str) else text[0] for text in given]
+    pairs = {PAIR: [text[1] for text in given if not isinstance(text, str)]}
+    if len(pairs[PAIR]) not in (0, len(texts)):
+        raise UserError("give texts, or pairs of texts, not both")
     words = [text.split() for text in texts]
     blank = [0] * len(texts)
     tags = [[0] * len(row) for row in words]
-    rows = saved.task.encode({"text": texts, "label": blank, "words": words, "tags": tags}, encoder)
+    rows = saved.task.encode(
+        {"text": texts, "label": blank, "words": words, "tags": tags, **(pairs if pairs[PAIR] else {})}, encoder
+    )
     ids, mask = padded([torch.tensor(row) for row in rows["input_ids"]])
     labels = [torch.tensor(label) for label in rows["label"]]
-    found = saved.task.predict(saved.model(ids, mask), torch.stack(labels) if labels[0].dim() == 0 else ids)
+    more = {name: padded([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
+    found = saved.task.predict(saved.model(ids, mask, **more), torch.stack(labels) if labels[0].dim() == 0 else ids)
     names = saved.task.label_names
     for row, label, own in zip(found, labels, words, strict=True):
         if label.dim():
@@ -85,14 +99,20 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
         model.eval()
         return model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> ModelOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None, **_: Any
+    ) -> ModelOutput:
         """Return the logits of each text's classes, its number, or the logits of each token's tags.
 
         A word's tag is that of its first token (`aggregation_strategy="first"`). Texts end and are cut as in the run.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = [self._prepared(row[own.bool()]) for row, own in zip(input_ids, mask, strict=True)]
-        outputs = self.trained(*padded(rows))
+        more = {}
+        if token_type_ids is not None and self.end is None and (_config(self.saved).get("type_vocab_size") or 0) > 1:
+            types = [self._prepared(row[own.bool()]) for row, own in zip(token_type_ids, mask, strict=True)]
+            more = {SEGMENTS: padded(types)[0]}
+        outputs = self.trained(*padded(rows), **more)
         if not self.saved.task.label_names:  # a number
             outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
         if outputs.dim() == 2:

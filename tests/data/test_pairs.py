@@ -19,8 +19,10 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    pipeline,
 )
 
+import hpml_bench
 from helpers import tiny
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
@@ -30,7 +32,9 @@ from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import MethodEntry, Suite
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
+from hpml_bench.training.saving import save_trained
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60))]
@@ -167,3 +171,30 @@ def test_methods_train_on_pairs(method: str, tmp_path: Path) -> None:
     assert need.peak, need.advice
     record = tiny.run(spec, prepare(asked), tmp_path / "run")
     assert record.status == "ok", record.message
+
+
+def test_a_saved_model_answers_pairs(tmp_path: Path) -> None:
+    """`predict` and transformers' pipeline give the model's own answers; texts alone and pairs aren't mixed."""
+    model = bert(tmp_path / "bert")
+    asked = pairs(tmp_path, model).model_copy(update={"max_length": 40})  # pipelines cut nothing by themselves
+    done, spec = prepare(asked), tiny.spec("full").model_copy(update={"settings": asked})
+    made, task = make_method(spec.method), make_task(asked.task, done.label_names)
+    built = build_model(model, spec, made, task).eval()
+    with torch.no_grad():
+        built.head.weight.mul_(1000)  # type: ignore[operator, union-attr]
+    batch = batch_of(done)
+    saved = tmp_path / "saved"
+    save_trained(built, made, spec, done, saved)
+    tokenizer = BertTokenizerFast.from_pretrained(model)
+    decoded = [
+        tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+    ]
+    asked_pairs = [tuple(part.removeprefix("[CLS] ").strip() for part in row.split("[SEP]")[:2]) for row in decoded]
+    with torch.no_grad():
+        logits = built(batch.input_ids, batch.attention_mask, **batch.more)
+    assert hpml_bench.predict(saved, asked_pairs) == [done.label_names[int(row)] for row in logits.argmax(1)]
+    found = pipeline("text-classification", model=str(saved), trust_remote_code=True)
+    scores = [found({"text": one, "text_pair": other})["score"] for one, other in asked_pairs]
+    assert scores == pytest.approx(logits.softmax(1).max(1).values.tolist(), abs=1e-4)
+    with pytest.raises(UserError, match="give texts, or pairs of texts, not both"):
+        hpml_bench.predict(saved, ["w1", ("w1", "w2")])
