@@ -67,7 +67,7 @@ def without_assigned(text: str) -> str:
     """Return a shell's text with the values redacted that it assigns to secret variables, unless by `$`."""
 
     def shown(match: re.Match[str]) -> str:
-        secret = SECRET_VARIABLE.match(match[1]) and not match[2].strip("\"'").startswith(("$", "`"))
+        secret = SECRET_VARIABLE.match(match[1]) and not match[2].lstrip('"').startswith(("$", "`"))
         return f"{match[1]}=" + (f"'{HIDDEN}'" if secret else without_assigned(match[2]))
 
     return _ASSIGNED.sub(shown, text)

@@ -165,8 +165,9 @@ SETUP = [
 
 def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> None:
     """Neither the plan nor a dry run holds them; what another variable or command gives is shown."""
-    sweep = opened(tmp_path, setup=SETUP)
+    sweep = opened(tmp_path, setup=SETUP, env={"OUR_KEY": "$no-variable"})
     printed = sweep.script()
+    assert "\nexport OUR_KEY='[redacted]'\n" in printed
     sweep.submit(again=True)
     script = (slurm / "given7").read_text()
     assert all(f"\n{given}\n" in script for given in SETUP)
