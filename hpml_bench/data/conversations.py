@@ -244,11 +244,9 @@ def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> 
         return [Turn("assistant", _joined(row, shape.text, separator))], []
     completion = shape.completion or ""
     answer = row[completion]
-    if isinstance(row[shape.prompt[0]], list):  # TRL's: both are lists of turns, of which the completion's are learnt
-        before = [
-            turn._replace(weight=float(turn.role != "assistant"))
-            for turn in _turns(row[shape.prompt[0]], shape.prompt[0])
-        ]
+    first = shape.prompt[0]
+    if isinstance(row[first], list):  # TRL's: both are lists of turns, of which the completion's are learnt
+        before = [turn._replace(weight=float(turn.role != "assistant")) for turn in _turns(row[first], first)]
         return [*before, *_turns(answer, completion)], []
     cells = row[shape.choices] or [] if shape.choices else []
     choices = [_joined({shape.choices or "": choice}, (shape.choices or "",), "") for choice in cells]
