@@ -35,7 +35,6 @@ SCRATCH = 0.03
 """Share of a phase's memory above what is held throughout that is added for scratch memory inside kernels, which no
 operator returns. Chosen so that the methods of the packaged suites are never below real steps on a CPU (`python
 benchmarks/fit_ratios.py`); docs/memory.md names PEFT's types for which it is too little."""
-SAME_SIZE = {"fp16": "bf16", "tf32": "fp32"}  # precision -> one that a CPU has, whose tensors have the same sizes
 
 
 class Live(NamedTuple):
@@ -236,9 +235,7 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
 def _on_cpu(spec: RunSpec) -> RunSpec:
     """Return a run with tensors of the same sizes on a CPU: fake ones on a GPU have no backward pass without driver."""
     settings = spec.settings
-    same = {"device": "cpu", "precision": SAME_SIZE.get(settings.precision, settings.precision)}
-    if settings.weights == "float16":
-        same["weights"] = "bfloat16"
+    same = {"device": "cpu", "precision": "fp32" if settings.precision == "tf32" else settings.precision}
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
 
 

@@ -37,6 +37,16 @@ def test_the_peak_of_loading_is_predicted_within_five_percent(name: str, group: 
     assert found.peak >= found.loading
 
 
+@pytest.mark.parametrize("weights", ["float32", "float16"])
+def test_fp16_keeps_frozen_weights_as_they_are_loaded(weights: str, group: Group, tmp_path: Path) -> None:
+    """Unlike bf16, which stores those of linear layers in its own type: each step casts them, and keeps the copies."""
+    spec = fit_ratios.spec_of("causal_lm", "lora", {}, {"precision": "fp16", "weights": weights})
+    prepared = fit_ratios.prepare(tmp_path, spec.settings.task)
+    real, found = fit_ratios.measured(spec, prepared, group), trace(spec, prepared)
+    for phase, least in (("loading", 0.95), ("step", 1), ("evaluation", 1)):
+        assert least <= getattr(found, phase) / getattr(real, phase) <= 1.05, phase
+
+
 def test_sampling_is_part_of_the_prediction(group: Group, tmp_path: Path) -> None:
     """The largest batch of answers is rehearsed with what sorts its probabilities; as are those that `fit` traces."""
     options = {"scorer": "exact", "max_new_tokens": 8, "temperature": 0.7, "top_p": 0.9}
