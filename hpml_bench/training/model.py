@@ -12,8 +12,19 @@ from unittest import mock
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_MAPPING,
+)
 from transformers.utils import logging
 
 from hpml_bench.data.sources import weight_types
@@ -175,14 +186,14 @@ def load_backbone(
     Weights are loaded in the type of the settings, straight to the device: the host maps the file and keeps no copy for
     a GPU. No code that comes with the model is run.
     """
-    config, extra = _configured(folder, settings, kind_of_model)
+    config, auto, extra = _configured(folder, settings, kind_of_model)
     if device.type != "cpu":
         extra["device_map"] = {"": device}
     if settings.quantization is not None:
         described = describe_backbone(folder, settings, kind_of_model)
         extra |= quantization.loading_options(settings, device, described)
     try:
-        model, report = KINDS[kind_of_model][1].from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             config=config,
             dtype=WEIGHTS[settings.weights],
@@ -215,20 +226,18 @@ def describe_backbone(
     They are on the meta device, and floats. `change` is made to the configuration. Errors as of `load_backbone`, but
     for those of the weights.
     """
-    config, extra = _configured(folder, settings, kind_of_model)
+    config, auto, extra = _configured(folder, settings, kind_of_model)
     if change is not None:
         change(config)
     with torch.device("meta"):
-        model = KINDS[kind_of_model][1].from_config(
-            config, dtype=WEIGHTS[settings.weights], trust_remote_code=False, **extra
-        )
+        model = auto.from_config(config, dtype=WEIGHTS[settings.weights], trust_remote_code=False, **extra)
     return cast(PreTrainedModel, model.eval())
 
 
-def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[PretrainedConfig, dict[str, Any]]:
+def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[PretrainedConfig, Any, dict[str, Any]]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # missing weights, of which it warns, are checked by `load_backbone`
-    config, kind = _read_config(folder, kind_of_model)
+    config, kind, auto = _read_config(folder, kind_of_model)
     _adjust(config, settings.dropout)
     # BERT's pooler would be trained by `full` and never get a gradient.
     extra: dict[str, Any] = (
@@ -236,14 +245,20 @@ def _configured(folder: Path, settings: Settings, kind_of_model: str) -> tuple[P
     )
     if getattr(kind, "_supports_sdpa", False):
         extra["attn_implementation"] = kernels.ATTENTION if kernels.dispatches(kind) else "sdpa"
-    return config, extra
+    return config, auto, extra
 
 
-def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    mapping = KINDS[kind_of_model][0]
+def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, type[PreTrainedModel], Any]:
+    """Return a configuration, the model's class, and transformers' class that loads it.
+
+    A language model may be one of text and images, of which the text model is trained.
+    """
+    mapping, auto = KINDS[kind_of_model]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if kind_of_model == "language_model" and type(config) in MODEL_MAPPING and type(config) not in mapping:
+        if kind_of_model == "language_model" and type(config) not in mapping:
+            mapping, auto = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText
+        if type(config) in MODEL_MAPPING and type(config) not in mapping:
             raise UserError(f"transformers has no causal language model of the kind {config.model_type}")
         kind = mapping[type(config)]
     except UserError as error:
@@ -252,7 +267,7 @@ def _read_config(folder: Path, kind_of_model: str) -> tuple[PretrainedConfig, ty
         raise UserError(f"{folder}: no model that transformers knows: {first_line(error)}") from None
     if config.is_encoder_decoder:
         raise UserError(f"{folder}: {config.model_type} is an encoder-decoder; give an encoder or a decoder")
-    return config, kind[0] if isinstance(kind, tuple) else kind
+    return config, kind[0] if isinstance(kind, tuple) else kind, auto
 
 
 def _adjust(config: PretrainedConfig, dropout: float | None) -> None:

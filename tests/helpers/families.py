@@ -63,3 +63,36 @@ def save_family(kind: str, folder: Path) -> Path:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**options)).float().save_pretrained(folder)
     return folder
+
+
+MROPE = {"rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}}
+SMALL = {"hidden_size": 16, "intermediate_size": 32}
+TOWER = SMALL | {"depth": 1, "num_heads": 2, "out_hidden_size": 32}
+LAYERS = SMALL | {"num_hidden_layers": 1, "num_attention_heads": 2}
+IMAGES = {"image_token_id": 117, "video_token_id": 118}
+COMPOSITES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "qwen2_5_vl": (MROPE, TOWER, IMAGES | {"vision_start_token_id": 115, "vision_end_token_id": 116}),
+    "qwen3_vl": (
+        MROPE, TOWER | {"deepstack_visual_indexes": [0]}, IMAGES | {"vision_start_token_id": 115},
+    ),
+    "glm4v": (MROPE, TOWER, IMAGES | {"image_start_token_id": 115, "image_end_token_id": 116}),
+    "mistral3": (
+        {"model_type": "mistral"}, LAYERS | {"model_type": "pixtral", "image_size": 28, "patch_size": 14},
+        {"image_token_id": 117},
+    ),
+    "internvl": (
+        {"model_type": "qwen2"}, LAYERS | {"image_size": [28, 28], "patch_size": [14, 14]}, {"image_token_id": 117},
+    ),
+}  # fmt: skip
+"""Options of text model, vision tower and whole, of models that transformers lists for text and images alone."""
+
+
+def save_composite(kind: str, folder: Path) -> Path:
+    """Save a model of text and images."""
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+
+    text, vision, whole = COMPOSITES[kind]
+    config = CONFIG_MAPPING[kind](text_config=COMMON | text, vision_config=vision, **whole)
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).float().save_pretrained(folder)
+    return folder

@@ -9,16 +9,17 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from helpers import families, language_models
 from helpers.language_models import spec_of, texts, trained
 from hpml_bench import load_trained
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.task import Decoding, Generator
 from hpml_bench.records.run import Digests
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import coverage
+from hpml_bench.training import coverage, generation
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trial import unused_parameters
 
@@ -138,3 +139,19 @@ def test_only_what_acts_on_weights_has_a_coverage(language_model_folders: dict[s
     for method in ("full", "prompt_tuning", "adapter", "none"):
         assert coverage.coverage(trained(language_model_folders["Llama"], method, steps=0)[0].encoder) == {}
     assert coverage.coverage(nn.ModuleDict({"part": nn.Linear(2, 2)})) == {}
+
+
+@pytest.mark.parametrize("kind", families.COMPOSITES)
+def test_of_a_model_listed_for_images_the_text_model_is_trained(kind: str, tmp_path: Path) -> None:
+    """Where transformers lists no language model of the kind; its logits are theirs, and its cache holds."""
+    base = families.save_composite(kind, tmp_path / kind)
+    theirs = AutoModelForImageTextToText.from_pretrained(base)
+    expected = language_models.logits_of(theirs)
+    torch.testing.assert_close(logits(trained(base, "none")[0]), expected, rtol=1e-4, atol=1e-4)
+    model = trained(base, "lora", steps=1)[0]
+    named = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert len(named) == 2 * 2 * (6 if kind == "glm4v" else 7)
+    assert not [name for name in named if "vision" in name or "visual" in name]
+    prompts = language_models.prompts(4)
+    generator = Generator(Decoding(6), (), str, language_models.PAD, batch=4, seed=0)
+    assert generation._cache_holds(model, ([*range(4)], prompts), generator, torch.device("cpu"))
