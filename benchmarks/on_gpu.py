@@ -1,29 +1,32 @@
-"""Checks of a machine with NVIDIA GPUs: its devices, the tests that need one, and every method on a card.
+"""Checks of a machine with NVIDIA GPUs, in the order of what is worth most in the first minutes.
 
-    python benchmarks/on_gpu.py [--only devices,tests,methods,...] [--json FILE] [--minutes 9] [--wheels FOLDER]
+    python benchmarks/on_gpu.py --predict FILE                  beforehand, on a machine without a card
+    python benchmarks/on_gpu.py [--predictions FILE] [--only devices,context,...] [--json FILE] [--table FILE]
+                                [--minutes 9] [--wheels FOLDER]
 
 Each check is a process of its own with a time limit, and all together end within the minutes given: what these or the
-card's memory are too little for is skipped, with the reason. What is known is written as JSON after each: to FILE, or
-to standard output. No network is needed: `--wheels` installs the wheels of a folder for this command alone, such as
-those of packages that the machine lacks. Without a GPU the checks that need one are skipped, and the others are done on
-the CPU, on small models. Exit status 1 if a check failed.
+card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON and as
+a table in Markdown. Where a process ends in a case, which then counts as failed, another does the cases that are left.
+No network is needed: `--wheels` installs the wheels of a folder for this command alone. Without a GPU the checks that
+need one are skipped, and the others are done on the CPU, on small models. Exit status 1 if a check failed.
 
 - devices: what torch and the driver show, readings of energy and memory, that the fork server leaves CUDA alone, and a
   slot of `--parallel` for each instance of a card in MIG mode;
-- tests: `pytest -m "gpu or multigpu"`;
-- methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the CPU and on a card,
-  the methods in bf16, fp16 and on int8 weights too: losses and peak memory;
-- generation: answers side by side, padded on the left, and alone, on a card in float32 and bf16;
-- attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
-- waits: where the host waits for the card in a step, by optimizer and precision;
-- memory: what stays reserved of weights after their cast to bfloat16, and whether segments grow;
-- repeats: losses and trained weights of two trainings from one seed, equal to the bit;
+- context: what a rank takes beside tensors: CUDA's context, cuBLAS's workspaces, NCCL; beside the constants of `fit`;
+- tests: those marked gpu or multigpu, of the files that have some;
+- launcher: GPT-2, `lora` and `full`, by the harness's own launcher, and the share of its time that steps are; the same
+  steps in one process: kernels, places of waits, busy share;
 - fit: peaks of real steps, evaluations and answers of a Llama of 280 million parameters within 10 % of what
   `hpml-bench fit` predicts;
-- levers: the same, and the time of a step, on a Llama of 3 billion parameters with one setting changed at a time:
-  micro-batch, checkpointing, quantisation, type of the weights;
-- trainers: samples a second against scripts with the HF Trainer, and with TRL where it is installed;
-- products: rates of matrix products by precision, at a round and at an odd size, of copies, and of launches.
+- levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch, checkpointing,
+  quantisation, type of the weights; rows without padding, which take no mask, then without DDP, and with keys repeated;
+- attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
+- repeats: losses and trained weights of two trainings from one seed, equal to the bit;
+- generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32 and bf16;
+- memory: what stays reserved of weights after their cast to bfloat16, and whether segments grow;
+- products: rates of matrix products by precision, at a round and at an odd size, of copies, and of launches;
+- methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the CPU and on a card,
+  the methods in bf16, fp16 and on int8 weights too: losses and peak memory.
 """
 
 from __future__ import annotations
@@ -32,11 +35,14 @@ import argparse
 import json
 import math
 import multiprocessing
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +52,7 @@ if __name__ == "__main__" and "--wheels" in sys.argv[:-1]:
     _installed = tempfile.TemporaryDirectory()
     carried.install(Path(sys.argv[sys.argv.index("--wheels") + 1]), Path(_installed.name))
 
-from gpu import kernels, others, sizes, training
+from gpu import kernels, sizes, steps, training
 from gpu.budget import Cases, gathered, passed
 
 from hpml_bench.builtin.engines.local import slots
@@ -55,12 +61,15 @@ from hpml_bench.builtin.probes.memory import nvml_used_mb
 from hpml_bench.launch import fork_server
 from hpml_bench.system import environment, gpus
 
+MARKED = re.compile(r"pytest\.mark\.(multi)?gpu\b")
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 SECONDS = {
-    "devices": 40, "products": 40, "attention": 40, "waits": 60, "memory": 60, "generation": 60, "repeats": 60,
-    "trainers": 90, "fit": 90, "levers": 120, "tests": 120, "methods": 180,
+    "devices": 40, "context": 40, "tests": 60, "launcher": 90, "fit": 90, "levers": 120, "attention": 40,
+    "repeats": 40, "generation": 60, "memory": 40, "products": 40, "methods": 240,
 }  # fmt: skip
-"""The limit of each check, in the order in which they are done: those of seconds first."""
+"""The limit of each check, in the order in which they are done."""
+SLOWER = 5
+"""Times those seconds on a machine without a card."""
 MINUTES = 9.0
 """The limit of all checks together."""
 
@@ -101,47 +110,94 @@ def _untouched() -> None:
 
 
 def tests() -> dict[str, Any]:
-    """Run the tests that need a GPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu or multigpu", str(TESTS)]
+    """Run the tests that need a GPU: of the files that mark some, as collecting all takes as long as these."""
+    files = [str(path) for path in sorted(TESTS.rglob("test_*.py")) if MARKED.search(path.read_text(encoding="utf-8"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu or multigpu", *files]
     done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
-    return {"passed": done.returncode == 0, "output": done.stdout.splitlines()[-40:]}
+    return {"passed": done.returncode == 0, "files": files, "output": done.stdout.splitlines()[-40:]}
 
 
-CHECKS: dict[str, Callable[[], dict[str, Any] | Cases]] = {
-    "devices": devices, "products": kernels.products, "attention": kernels.attention, "waits": training.waits,
-    "memory": training.memory, "generation": kernels.generation, "repeats": training.repeats,
-    "trainers": others.trainers, "fit": sizes.fit, "levers": sizes.levers, "tests": tests, "methods": training.methods,
+Check = Callable[..., dict[str, Any] | Cases]
+CHECKS: dict[str, Check] = {
+    "devices": devices, "context": steps.context, "tests": tests, "launcher": steps.launcher, "fit": sizes.fit,
+    "levers": sizes.levers, "attention": kernels.attention, "repeats": training.repeats,
+    "generation": kernels.generation, "memory": training.memory, "products": kernels.products,
+    "methods": training.methods,
 }  # fmt: skip
-ON_CPU: dict[str, Callable[[], dict[str, Any] | Cases]] = {
-    "products": lambda: kernels.products("cpu", 256),
+ON_CPU: dict[str, Check] = {
+    "launcher": lambda: steps.launcher("cpu", "tiny", 6),
+    "fit": lambda **more: sizes.fit("cpu", sizes.SMALL, **more),
+    "levers": lambda **more: sizes.levers("cpu", sizes.SMALL, **more),
     "attention": lambda: kernels.attention("cpu"),
-    "generation": lambda: kernels.generation("cpu"),
     "repeats": lambda: training.repeats("cpu"),
-    "fit": lambda: sizes.fit("cpu", sizes.SMALL),
-    "levers": lambda: sizes.levers("cpu", sizes.SMALL),
+    "generation": lambda: kernels.generation("cpu"),
+    "products": lambda: kernels.products("cpu", 256),
 }
 """The checks that a machine without a card does."""
 
 
-def done(check: Callable[[], dict[str, Any] | Cases], seconds: float) -> dict[str, Any]:
-    """Do a check in this process; its cases while the seconds last."""
-    found = check()
-    return found if isinstance(found, dict) else gathered(found, seconds)
+def in_child(
+    check: str, left: float, predictions: Path | None = None, write: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """Return what a check says, from a process of its own, and from another where that ends in a case.
 
-
-def in_child(check: str, left: float = math.inf) -> dict[str, Any]:
-    """Return what a check says, from a process of its own, or how that ended; `left` are the seconds it may take."""
-    began, limit = time.monotonic(), min(SECONDS[check], left)
+    `left` are the seconds that it may take; `write` gets what is known so far.
+    """
+    most = SECONDS[check] * (1 if gpus.visible_gpus() else SLOWER)
+    began, limit = time.monotonic(), min(most, left)
+    found: dict[str, Any] = {"passed": False}
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "result.json"
-        command = [sys.executable, __file__, "--check", check, "--json", str(result), "--until", str(began + limit - 5)]
-        try:
-            ended = subprocess.run(command, stdout=sys.stderr, timeout=max(0.0, limit), check=False)
-            found = json.loads(result.read_text()) if result.exists() else {"status": ended.returncode}
-        except subprocess.TimeoutExpired:
-            over = f"only {left:.0f} s of --minutes were left"
-            found = {"passed": None, "skipped": over} if left < SECONDS[check] else {"timeout": limit}
-    return {"passed": False, **found, "seconds": round(time.monotonic() - began, 1)}
+        command = [sys.executable, __file__, "--check", check, "--json", str(result)]
+        command += ["--until", str(began + limit - 5), *(["--predictions", str(predictions)] if predictions else [])]
+        while True:
+            before = found.get("cases")
+            write_json(result, found)
+            with subprocess.Popen(command, stdout=sys.stderr) as process:
+                while process.poll() is None and time.monotonic() < began + limit:
+                    time.sleep(0.5)
+                    found = json.loads(result.read_text()) | {"seconds": round(time.monotonic() - began, 1)}
+                    write(found)
+                ended = process.poll()
+                process.kill()
+            found |= json.loads(result.read_text())
+            if ended == 0:
+                return found
+            if ended is None:
+                over = {"passed": None, "skipped": f"only {left:.0f} s of --minutes were left"}
+                return found | (over if left < most else {"passed": False, "timeout": limit})
+            if found.get("cases") == before:  # it ends before its first new case
+                return found | {"passed": False, "status": ended}
+
+
+COLUMNS = (
+    "check", "predicted", "measured", "ratio", "kernels", "waits", "busy %", "samples/s", "allocated", "reserved",
+    "NVML", "passed",
+)  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Return a Markdown table of all cases: memory in GB, predicted and measured of the phase with the largest peak."""
+    about = found.get("devices", {})
+    cards = ", ".join(f"{card['name']}" for card in about.get("driver", ())) or "no card"
+    software = about.get("environment", {})
+    lines = [f"{cards}; driver {software.get('driver')}; torch {version('torch')}", "",
+             f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]  # fmt: skip
+    for check, result in found.items():
+        for name, case in (result.get("cases") or {"": result}).items():
+            lines.append(f"| {' | '.join(_row(f'{check} {name}'.strip(), case))} |")
+    return lines
+
+
+def _row(name: str, case: dict[str, Any]) -> list[str]:
+    measured, predicted = (case.get(key) or {} for key in ("measured", "predicted"))
+    phase = max(measured, key=lambda key: measured[key], default="")
+    sizes = [of[phase] / 1e9 if phase in of else None for of in (predicted, measured)]
+    ratio = sizes[0] / sizes[1] if sizes[0] and sizes[1] else None
+    memory = [case[key] / 1e3 if case.get(key) else None for key in ("allocated_mb", "reserved_mb", "nvml_mb")]
+    numbers = [*sizes, ratio, *map(case.get, ("kernels", "waits", "busy_percent", "samples_per_second")), *memory]
+    verdict = case.get("skipped") or case.get("error") or {True: "yes", False: "no", None: ""}[case["passed"]]
+    return [name, *("" if value is None else f"{value:.4g}" for value in numbers), str(verdict).replace("|", "/")[:90]]
 
 
 def main() -> int:
@@ -149,25 +205,62 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="checks, separated by commas", metavar="A,B", default=",".join(CHECKS))
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")
+    parser.add_argument("--table", type=Path, help="write a table of the results here", metavar="FILE")
     parser.add_argument("--minutes", type=float, help="most minutes of all checks", default=MINUTES)
+    parser.add_argument("--predict", type=Path, help="write predictions for a card here, and end", metavar="FILE")
+    parser.add_argument("--predictions", type=Path, help="take these predictions", metavar="FILE")
+    parser.add_argument("--small", action="store_true", help="predict for the checks that a CPU does")
     parser.add_argument("--wheels", type=Path, help="install these wheels for this command", metavar="FOLDER")
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS, default=math.inf)  # by time.monotonic()
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
-    checks = CHECKS if gpus.visible_gpus() else ON_CPU
     environment.set_process_environment()
+    if options.predict:
+        options.predict.write_text(
+            json.dumps(sizes.predict("cpu" if options.small else "cuda", options.small), indent=1)
+        )
+        return 0
+    checks = CHECKS if gpus.visible_gpus() else ON_CPU
+    if options.check:
+        do_check(options, checks[options.check])
+        return 0
     found: dict[str, Any] = {}
-    for check in [options.check] if options.check else options.only.split(","):
-        if options.check:
-            found = done(checks[check], options.until - time.monotonic())
-        elif check in CHECKS and check not in checks:
-            found[check] = {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
+
+    def write(check: str, result: dict[str, Any]) -> None:
+        found[check] = result
+        if options.json:
+            write_json(options.json, found)
+        if options.table:
+            options.table.write_text("\n".join(table(found)) + "\n")
+
+    for check in options.only.split(","):
+        if check in CHECKS and check not in checks:
+            write(check, {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"})
         else:
-            found[check] = in_child(check, ends - time.monotonic())
-        text = json.dumps(found, indent=1) + "\n"
-        options.json.write_text(text) if options.json else print(text, flush=True)
-    return 0 if options.check or passed(found.values()) is not False else 1
+            left = ends - time.monotonic()
+            write(check, in_child(check, left, options.predictions, partial(write, check)))
+    if not options.json:
+        print(json.dumps(found, indent=1))
+    return 0 if passed(found.values()) is not False else 1
+
+
+def do_check(options: Any, check: Check) -> None:
+    """Do a check in this process, and write its cases one by one."""
+    known = json.loads(options.json.read_text())
+    carried = json.loads(options.predictions.read_text()).get(options.check) if options.predictions else None
+    found = check(**{"predictions": carried} if carried else {})
+    if not isinstance(found, dict):
+        left = options.until - time.monotonic()
+        found = gathered(found, left, known.get("cases"), partial(write_json, options.json))
+    write_json(options.json, found)
+
+
+def write_json(path: Path, found: Any) -> None:
+    """Write a file whole: another process reads it meanwhile."""
+    whole = path.with_suffix(".new")
+    whole.write_text(json.dumps(found, indent=1) + "\n")
+    whole.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,60 @@
-"""Cases of a check, done while its time lasts."""
+"""Cases of a check: done while its time lasts, each written down before the next begins."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
 """Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
+Write = Callable[[dict[str, Any]], None]
+RUNNING = {"passed": False, "error": "the process ended in this case"}
+"""A case that began, until it has ended."""
 
 
-def gathered(cases: Cases, seconds: float) -> dict[str, Any]:
-    """Do cases, and skip those for which less time is left than the longest has taken."""
+def gathered(
+    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None, write: Write = lambda _: None
+) -> dict[str, Any]:
+    """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
+
+    An error is a case's result. Where it has left CUDA unusable the process ends, for another to do the rest.
+    """
     ends, longest = time.monotonic() + seconds, 0.0
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {**(known or {})}
     for name, call in cases:
+        if name in found:
+            continue
         began = time.monotonic()
         if began + longest > ends:
             found[name] = {"passed": None, "skipped": f"less than {longest:.0f} s are left, which the longest took"}
             continue
-        found[name] = call()
+        write({"passed": False, "cases": found | {name: RUNNING}})
+        try:
+            found[name] = call()
+        except Exception as error:
+            found[name] = {"passed": False, "error": f"{type(error).__name__}: {error}", "at": traceback.format_exc(-2)}
         longest = max(longest, time.monotonic() - began)
+        found[name]["seconds"] = round(time.monotonic() - began, 1)
+        write({"passed": passed(found.values()), "cases": {**found}})
+        if "error" in found[name] and not usable():
+            os._exit(1)
     return {"passed": passed(found.values()), "cases": found}
+
+
+def usable() -> bool:
+    """Whether CUDA answers, where it is in use: after some errors it doesn't in the process that had them."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def passed(results: Any) -> bool | None:

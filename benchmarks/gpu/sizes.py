@@ -1,4 +1,7 @@
-"""Memory and time of real steps beside what `hpml-bench fit` predicts: methods, and levers on a Llama of 3B."""
+"""Memory and steps of real runs beside what `hpml-bench fit` predicts: methods, and levers on a Llama of 3B.
+
+Predictions are made beforehand, on a machine without a card (`predict`), or else before each run.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,28 @@ import gc
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fit_ratios
+from fake_card.machine import Alone
 
 from gpu.budget import Cases
+from gpu.steps import watched
 from gpu.training import alone
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE
-from hpml_bench.plugins.group import Group, settle
+from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import RunSpec, TaskSpec
 from hpml_bench.system.errors import Unsupported, UserError
 
+Predictions = dict[str, dict[str, int] | str]
+"""Name of a case -> predicted bytes of each phase, or why there are none."""
 CLOSE = 0.1
 """Largest difference of the predicted to the real peak of a phase, relative to the latter."""
 STEPS = 3
@@ -44,6 +52,11 @@ LEVERS: dict[str, dict[str, Any]] = {
     "weights float32": {"weights": "float32"},
 }
 """Change of LoRA's settings, beside weights in bfloat16."""
+SWAPPED: dict[str, tuple[str, Any]] = {
+    "no DDP": ("hpml_bench.training.parallel.DistributedDataParallel", Alone),
+    "keys repeated": ("transformers.integrations.sdpa_attention.use_gqa_in_sdpa", lambda *_: False),
+}
+"""Further levers, on rows of one length, which take no mask: what is replaced."""
 
 
 @dataclass(frozen=True)
@@ -67,50 +80,105 @@ LARGE = Size(
 """Llama 3.2 3B's shape."""
 
 
-def fit(device: str = "cuda", size: Size = MEDIUM) -> Cases:
+def fit(device: str = "cuda", size: Size = MEDIUM, predictions: Predictions | None = None) -> Cases:
     """Train methods on a Llama of 280 million parameters."""
     with alone() as (_, folder):
         prepared = prepare(folder, device, size)
         for name, (method, changes) in METHODS.items():
-            yield name, partial(compared, prepared, device, size, method, changes)
+            found = (predictions or {}).get(name)
+            yield name, partial(compared, prepared, device, size, method, changes, found)
 
 
-def levers(device: str = "cuda", size: Size = LARGE) -> Cases:
-    """Train LoRA on a Llama of 3 billion parameters, with one setting changed at a time."""
+def levers(device: str = "cuda", size: Size = LARGE, predictions: Predictions | None = None) -> Cases:
+    """Train LoRA on a Llama of 3 billion parameters, with one thing changed at a time."""
     with alone() as (_, folder):
         prepared = prepare(folder, device, size)
         for name, changes in LEVERS.items():
-            yield name, partial(compared, prepared, device, size, "lora", {"weights": "bfloat16"} | changes)
+            found = (predictions or {}).get(name)
+            yield name, partial(compared, prepared, device, size, "lora", {"weights": "bfloat16"} | changes, found)
+        even = prepare(folder, device, size, even=True)
+        for name in ("no mask", *SWAPPED):
+            yield name, partial(swapped, even, device, size, name)
 
 
-def prepare(folder: Path, device: str, size: Size) -> Prepared:
-    """Save the model, with random weights made on the device, its tokenizer and rows."""
-    return fit_ratios.prepare(folder, TaskSpec(name="causal_lm"), 4 * size.batch, size.length, size.shape, device)
+def swapped(prepared: Prepared, device: str, size: Size, name: str) -> dict[str, Any]:
+    """Do the same on rows of one length, with something replaced."""
+    with mock.patch(*SWAPPED[name]) if name in SWAPPED else nullcontext():
+        found = compared(prepared, device, size, "lora", {"weights": "bfloat16"}, None)
+    return found | {"passed": found["passed"] if name == "no mask" else None if "skipped" in found else True}
 
 
-def compared(prepared: Prepared, device: str, size: Size, method: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return predicted and real bytes of each phase, and the time of a step; or why the run isn't tried."""
-    from hpml_bench.fit.trace import trace
-    from hpml_bench.training.distributed import process_group
+def predict(device: str, small: bool) -> dict[str, Predictions]:
+    """Return the predictions of all cases, by check and name: from configurations, without weights."""
+    found: dict[str, Predictions] = {"fit": {}, "levers": {}}
+    with alone() as (_, folder):
+        for check, size in {"fit": SMALL if small else MEDIUM, "levers": SMALL if small else LARGE}.items():
+            prepared = prepare(folder / check, "meta", size)
+            cases = METHODS if check == "fit" else {
+                name: ("lora", {"weights": "bfloat16"} | changes) for name, changes in LEVERS.items()
+            }  # fmt: skip
+            for name, (method, changes) in cases.items():
+                found[check][name] = predicted(prepared, device, size, method, changes)
+    return found
 
+
+def prepare(folder: Path, device: str, size: Size, *, even: bool = False) -> Prepared:
+    """Save the model, with random weights made on the device, its tokenizer and rows; on meta config.json alone."""
+    rows = 5 * size.batch if even else 4 * size.batch
+    return fit_ratios.prepare(
+        folder, TaskSpec(name="causal_lm"), rows, size.length, size.shape, device, shortest=1.0 if even else 0.25
+    )
+
+
+def spec_of(device: str, size: Size, method: str, changes: dict[str, Any]) -> RunSpec:
     common = {
         "device": device, "precision": "bf16", "global_batch": size.batch, "eval_batch": size.batch,
         "max_length": size.length,
     }  # fmt: skip
-    spec = fit_ratios.spec_of("causal_lm", method, {}, common | changes)
-    beside = CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE if device == "cuda" else 0
+    return fit_ratios.spec_of("causal_lm", method, {}, common | changes)
+
+
+def predicted(
+    prepared: Prepared, device: str, size: Size, method: str, changes: dict[str, Any]
+) -> dict[str, int] | str:
+    """Return the predicted bytes of each phase, with cuBLAS's workspaces; or why there are none."""
+    from hpml_bench.fit.trace import blocks_that_tell, trace
+
+    spec = spec_of(device, size, method, changes)
     try:
-        predicted = trace(spec, prepared)
-        if lack := lacking(predicted.peak + beside, device):
-            return {"passed": None, "skipped": lack}
+        found = trace(spec, prepared, blocks_that_tell(spec, prepared))
+    except (Unsupported, UserError) as error:
+        return str(error)
+    beside = CUBLAS_WORKSPACE + CUBLASLT_WORKSPACE if device == "cuda" else 0
+    return {phase: getattr(found, phase) + beside for phase in fit_ratios.PHASES}
+
+
+def compared(
+    prepared: Prepared,
+    device: str,
+    size: Size,
+    method: str,
+    changes: dict[str, Any],
+    carried: dict[str, int] | str | None,
+) -> dict[str, Any]:
+    """Return predicted and real bytes of each phase, and what a step does; or why the run isn't tried."""
+    from hpml_bench.training.distributed import process_group
+
+    found = carried or predicted(prepared, device, size, method, changes)
+    if isinstance(found, str):
+        return {"passed": None, "skipped": found}
+    if lack := lacking(max(found.values()), device):
+        return {"passed": None, "skipped": lack}
+    spec = spec_of(device, size, method, changes)
+    try:
         with process_group(spec.settings) as group:
             real = (on_card if device == "cuda" else on_cpu)(spec, prepared, group)
     except (Unsupported, UserError) as error:
         return {"passed": None, "skipped": str(error)}
-    peaks = {phase: getattr(predicted, phase) + beside for phase in fit_ratios.PHASES}
-    ratios = {phase: round(peaks[phase] / real[phase], 4) for phase in fit_ratios.PHASES}
+    measured = {phase: real.pop(phase) for phase in fit_ratios.PHASES}
+    ratios = {phase: round(found[phase] / measured[phase], 4) for phase in fit_ratios.PHASES}
     passed = all(abs(ratio - 1) <= CLOSE for ratio in ratios.values())
-    return {"passed": passed, "predicted_over_real": ratios, "predicted": peaks, **real}
+    return {"passed": passed, "ratios": ratios, "predicted": found, "measured": measured, **real}
 
 
 def lacking(needed: int, device: str) -> str:
@@ -148,7 +216,9 @@ def on_card(spec: RunSpec, prepared: Prepared, group: Group) -> dict[str, Any]:
         yield
         peaks[name] = torch.cuda.max_memory_allocated() - before
 
-    trainer = Trainer(assemble(spec, prepared, group))
+    with phase("loading"):
+        run = assemble(spec, prepared, group)
+    trainer = Trainer(run)
     torch.cuda.synchronize()
     loaded = time.perf_counter() - began
     fit_ratios.train(trainer, phase)
@@ -167,14 +237,6 @@ def on_cpu(spec: RunSpec, prepared: Prepared, group: Group) -> dict[str, Any]:
     return {**{phase: getattr(peaks, phase) for phase in fit_ratios.PHASES}, **timed(trainer)}
 
 
-def timed(trainer: Any) -> dict[str, float]:
-    """Return seconds and samples a second of a trainer's steps."""
-    first, *batches = islice(trainer.order(), STEPS + 1)
-    trainer.step(1, first)
-    settle(trainer.group.device)
-    began = time.perf_counter()
-    for index, indices in enumerate(batches, start=2):
-        trainer.step(index, indices)
-    settle(trainer.group.device)
-    seconds = (time.perf_counter() - began) / STEPS
-    return {"step_seconds": seconds, "samples_per_second": trainer.settings.global_batch / seconds}
+def timed(trainer: Any) -> dict[str, Any]:
+    """Return what a trainer's steps do (`steps.watched`)."""
+    return watched(trainer, [*islice(trainer.order(), STEPS + 1)])

@@ -7,13 +7,13 @@ import math
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+from gpu.budget import Cases
 from hpml_bench.suite import registry
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
@@ -85,7 +85,7 @@ def alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = CLOSE["
     return well and one["status"] == other["status"] and all(close)
 
 
-def methods() -> dict[str, Any]:
+def methods() -> Cases:
     """Train each method that trains, and each type of PEFT, for three steps on both devices."""
     from peft import PeftType
 
@@ -95,19 +95,23 @@ def methods() -> dict[str, Any]:
         (name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains
     ]
     types = [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
-    found: dict[str, Any] = {}
     with alone() as (tiny, folder):
         prepared = tiny.prepared(folder)
         for method, options in [*own, *types]:
-            on_cpu = trained(tiny, prepared, method, options, "cpu")
             kinds = {kind: {"precision": kind} for kind in (("fp32", "bf16", "fp16") if not options else ("fp32",))}
             if method == "lora":
                 kinds["int8"] = {"quantization": "int8"}
             for kind, changes in kinds.items():
-                of = trained(tiny, prepared, method, options, "cuda", **changes)
-                passed = alike(on_cpu, of, CLOSE[kind])
-                found[f"{options.get('type', method)} {kind}"] = {"cpu": on_cpu, "cuda": of, "passed": passed}
-    return {"passed": all(of["passed"] for of in found.values()), "methods": found}
+                name = f"{options.get('type', method)} {kind}"
+                yield name, partial(_on_both, tiny, prepared, method, options, kind, changes)
+
+
+def _on_both(
+    tiny: Any, prepared: Any, method: str, options: dict[str, Any], kind: str, changes: dict[str, Any]
+) -> dict[str, Any]:
+    cpu, card = (trained(tiny, prepared, method, options, device, **of)
+                 for device, of in (("cpu", {}), ("cuda", changes)))  # fmt: skip
+    return {"passed": alike(cpu, card, CLOSE[kind]), "cpu": cpu, "cuda": card}
 
 
 def repeats(device: str = "cuda") -> dict[str, Any]:
@@ -130,36 +134,6 @@ def repeats(device: str = "cuda") -> dict[str, Any]:
                 same = losses == others and all(map(torch.equal, weights, again))
                 found[f"{method} {precision}"] = {"passed": same, "losses": [losses, others]}
     return {"passed": all(of["passed"] for of in found.values()), "runs": found}
-
-
-def waits() -> dict[str, Any]:
-    """Count where the host waits for a card in a step: by calls, and by what torch warns of."""
-    import torch
-
-    from hpml_bench.training.distributed import process_group
-
-    found: dict[str, Any] = {}
-    with alone() as (tiny, folder), process_group(tiny.settings(device="cuda", world_size=1)) as group:
-        prepared = tiny.prepared(folder)
-        for optimizer, precision in (("adamw", "bf16"), ("adamw", "fp16"), ("adamw_8bit", "bf16")):
-            changes = {"device": "cuda", "optimizer": optimizer, "precision": precision}
-            trainer = make_trainer(tiny, prepared, group, "lora", {}, **changes)
-            trainer.model.train()
-            trainer.rehearse()
-            batches = [*trainer.order()]
-            trainer.step(1, batches[0])
-            with mock.patch.object(torch.cuda, "synchronize") as calls, warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("always")
-                torch.cuda.set_sync_debug_mode("warn")
-                trainer.step(2, batches[1])
-                torch.cuda.set_sync_debug_mode("default")
-            places = [
-                f"{Path(each.filename).name}:{each.lineno}" for each in warned if "synchroniz" in str(each.message)
-            ]
-            found[f"{optimizer} {precision}"] = {"calls": calls.call_count, "places": places}
-    fewest = len(found["adamw bf16"]["places"])
-    passed = all(not of["calls"] and len(of["places"]) <= fewest for of in found.values())
-    return {"passed": passed, "steps": found}
 
 
 def memory() -> dict[str, Any]:

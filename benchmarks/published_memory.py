@@ -1,0 +1,77 @@
+"""Memory that torchtune publishes for LoRA on Llama 3.1 8B beside what `hpml-bench fit` predicts, term by term.
+
+    python benchmarks/published_memory.py
+
+torchtune: 8B, batch 2 x 2,048 tokens, activation checkpointing, loss in eight chunks, weights and adapters of rank 8 in
+bfloat16: 16.2 GiB at the peak. The first column is arithmetic on these terms; the second the prediction of our step on
+the same model and batch, every token a target. Ours has adapters in float32, the logits of all tokens, and their
+float32 copy, softmax and gradient; the last line is our step if its logits came in chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from hpml_bench.fit.predict import Predictor
+from hpml_bench.fit.trace import Footprint
+from hpml_bench.suite.settings import DatasetSpec, Settings, TaskSpec
+from hpml_bench.suite.suite import MethodEntry, Suite
+
+PUBLISHED, CHUNKS, RANK, TOKENS = 16.2, 8, 8, 2 * 2048
+HALF = 2  # bytes of bfloat16
+CONFIG = Path(__file__).resolve().parents[1] / "tests" / "files" / "configs" / "llama-3.1-8b"
+
+
+def footprint() -> Footprint:
+    """Return the predicted memory of LoRA's step."""
+    settings = Settings(
+        backbone=f"path:{CONFIG}", dataset=DatasetSpec(name="metamath"),
+        task=TaskSpec(name="causal_lm", options={"scorer": "exact"}),
+        steps=10, global_batch=2, eval_batch=1, max_length=2048, device="cuda", world_size=1, precision="bf16",
+        weights="bfloat16", gradient_checkpointing=True,
+    )  # fmt: skip
+    suite = Suite(name="published", settings=settings, methods={"lora": MethodEntry(options={"r": RANK})})
+    (spec,) = suite.runs(["lora"], [0])
+    with tempfile.TemporaryDirectory() as name:
+        predictor = Predictor(suite, 80 * 10**9, Path(name))
+        return predictor.trace(spec.method, predictor.settings)
+
+
+def torchtune() -> dict[str, float]:
+    """Return the terms of torchtune's step in GiB: what is stored, each block's input, and a chunk of logits."""
+    config = json.loads((CONFIG / "config.json").read_text())
+    width, hidden, blocks = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    keys = config["num_key_value_heads"] * config["head_dim"]
+    shapes = [(width, width), (width, keys), (width, keys), (width, width), *[(width, hidden)] * 3]  # of linear layers
+    body = blocks * (sum(rows * columns for rows, columns in shapes) + 2 * width) + width
+    adapters = blocks * sum(RANK * (rows + columns) for rows, columns in shapes)
+    found = {
+        "weights": HALF * (body + 2 * config["vocab_size"] * width + adapters),
+        "gradients": HALF * adapters,
+        "optimizer": 2 * HALF * adapters,
+        "activations": HALF * TOKENS * width * blocks,
+        "logits": HALF * TOKENS * config["vocab_size"] // CHUNKS,
+    }
+    return {name: size / 2**30 for name, size in {**found, "step in chunks": sum(found.values())}.items()}
+
+
+def terms(found: Footprint) -> dict[str, float]:
+    """Return the parts of our step in GiB, the step, and one with logits in chunks."""
+    parts = {name: getattr(found, name) for name in ("weights", "gradients", "optimizer", "activations", "logits")}
+    chunked = found.step - found.logits + found.logits // CHUNKS
+    return {name: size / 2**30 for name, size in {**parts, "step": found.step, "step in chunks": chunked}.items()}
+
+
+def main() -> None:
+    """Print both."""
+    theirs = torchtune()
+    print(f"{'GiB':15} torchtune    ours")
+    for name, size in terms(footprint()).items():
+        print(f"{name:15} {f'{theirs[name]:9.2f}' if name in theirs else ' ' * 9} {size:7.2f}")
+    print(f"{'published':15} {PUBLISHED:9.2f}")
+
+
+if __name__ == "__main__":
+    main()
