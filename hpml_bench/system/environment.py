@@ -88,6 +88,8 @@ class Environment:
     where: dict[str, Any] = field(default_factory=dict, metadata=IGNORED)
     """The job, and its hosts."""
     hosts: list[Any] = field(default_factory=list, metadata=IGNORED)
+    cards: list[Any] = field(default_factory=list, metadata=IGNORED)
+    """The GPUs' clocks, what slows them, and their processes, at the end of the run."""
 
     @classmethod
     def read(cls, recorded: Mapping[str, Any]) -> Self:
@@ -240,7 +242,8 @@ def _of_gpus() -> dict[str, Any]:
         libraries["cudnn_attention"] = "on" if torch.backends.cuda.cudnn_sdp_enabled() else "off"
         if torch.distributed.is_nccl_available():
             libraries["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-    return {"libraries": libraries, "power_limits_w": [gpu.get("power_limit_w") for gpu in gpus.visible_gpus()]}
+    limits = [gpu.get("power_limit_w") for gpu in gpus.visible_gpus()]
+    return {"libraries": libraries, "power_limits_w": limits, "cards": gpus.states()}
 
 
 def _threads() -> dict[str, int | None]:

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from typing import Any
 
 MIG_ENABLED = 1
+SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
+"""Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
 MIG = "MIG-"
 """Prefix of the UUID of an instance of a card in MIG mode, as `GPU-` is of a card's."""
 
@@ -68,6 +70,33 @@ def reading(uuid: str, read: Callable[[Any, Any], float]) -> float:
             return float(read(library, handle))
         except library.NVMLError:
             return math.nan
+
+
+def states() -> list[dict[str, Any]]:
+    """Return what each GPU that CUDA may use does now; values unknown to the driver are None.
+
+    That is the clock of its cores and the highest (MHz), why it is lower, whether memory is checked for errors (ECC),
+    and the number of processes that compute.
+    """
+    found = []
+    for gpu in visible_gpus():
+        with nvml() as library:
+            handle = None if library is None else _handle(library, gpu["uuid"])
+            if handle is None:
+                continue
+            graphics = library.NVML_CLOCK_SM
+            reasons = _ask(library, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+            ecc = _ask(library, "nvmlDeviceGetEccMode", handle)  # now, and after the next reset
+            processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle)
+            state = {
+                "clock_mhz": _ask(library, "nvmlDeviceGetClockInfo", handle, graphics),
+                "highest_clock_mhz": _ask(library, "nvmlDeviceGetMaxClockInfo", handle, graphics),
+                "slowed_by": None if reasons is None else [why for bit, why in SLOWED_BY.items() if reasons & bit],
+                "ecc": None if ecc is None else bool(ecc[0]),
+                "processes": None if processes is None else len(processes),
+            }
+            found.append(state)
+    return found
 
 
 def unused_accelerator() -> str:

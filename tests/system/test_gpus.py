@@ -74,6 +74,26 @@ class Nvml:
         found = next((each for each in every if each.uuid == uuid), None)
         return self._said(found, pynvml.NVML_ERROR_NOT_FOUND)  # type: ignore[no-any-return]
 
+    def nvmlDeviceGetClockInfo(self, handle: Card, kind: int) -> int:
+        """Return the clock of a card's cores."""
+        return int(self._said(1200))
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: Card, kind: int) -> int:
+        """Return the highest."""
+        return int(self._said(1980))
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Card) -> int:
+        """Return that it is idle, and that its power is at the limit."""
+        return int(self._said(1 | 4))
+
+    def nvmlDeviceGetEccMode(self, handle: Card) -> list[int]:
+        """Return that a card has none."""
+        return self._said(None)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Card) -> list[object]:
+        """Return two processes."""
+        return self._said([object()] * 2)  # type: ignore[no-any-return]
+
     def nvmlDeviceGetMigMode(self, handle: Card) -> list[int]:
         """Return the mode now and later."""
         return self._said([1, 1] if handle.instances is not None else None)  # type: ignore[no-any-return]
@@ -247,6 +267,8 @@ def test_settings_of_gpus_are_recorded(install_cards: Machine, monkeypatch: pyte
     assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" not in process
     assert "planted" not in str(found)
     assert found["power_limits_w"] == [700, None]
+    state = {"clock_mhz": 1200, "highest_clock_mhz": 1980, "slowed_by": ["power limit"], "ecc": None, "processes": 2}
+    assert found["cards"] == [state] * 2
     install_cards()
     assert "power_limits_w" not in environment.describe()
 
