@@ -403,12 +403,6 @@ def _class_or_number(table: _Table, label: str) -> Learnt:
     is_class = not table.numbers(label) or (
         whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
     )
-    if is_class and whole is None and distinct > rows / 2 > 1 and table.has_scalars(label):
-        raise UserError(
-            f"{table.where}: {what} has {distinct} different texts in {rows:,} rows, too many for classes; name the "
-            "column of the classes with dataset.options.label, or to learn these texts as answers, set the task "
-            "causal_lm and name the prompt with dataset.options.text"
-        )
     if whole is not None and is_class:
         why = (
             f"{what} has {distinct} different whole numbers, which are taken for classes.",

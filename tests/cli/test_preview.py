@@ -186,8 +186,9 @@ def test_a_row_that_is_no_conversation_is_one_sentence(tmp_path: Path) -> None:
     result = call(suite(tmp_path, [CHAT, CHAT, {"messages": TURNS[:2]}]))
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
-    assert line.endswith(
-        "train.jsonl: row 3 ends with a turn of the user; there is no answer to learn, so remove that turn"
+    assert (
+        "train.jsonl: row 3 ends with a turn of the user; there is no answer to learn, so remove that turn; task."
+        in line
     )
 
 

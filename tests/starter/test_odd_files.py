@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "ids only": ("a.csv", "id\n" + "".join(f"{row}\n" for row in range(COUNT)), r"\(which counts the rows\); give"),
     "no label in a row": ("a.csv", "text,label\n" + "".join(ROWS) + "the bank,\n", "row 61 has no label in column"),
     "as many texts as rows": (
-        "a.csv", "source,target,why\n" + "".join(f"{t},{t} w1,{t}\n" for t in TEXTS), "60 different texts .* causal_lm"
+        "a.csv", "source,target,why\n" + "".join(f"{t},{t} w1,{t}\n" for t in TEXTS), "60 different labels .* causal_lm"
     ),
     "several classes of a text": (
         "a.jsonl", "".join(json.dumps({"text": t, "label": ["a", "b"]}) + "\n" for t in TEXTS), "holds lists .*; give"
