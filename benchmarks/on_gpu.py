@@ -259,7 +259,7 @@ def do_check(options: Any, check: Check) -> None:
 def write_json(path: Path, found: Any) -> None:
     """Write a file whole: another process reads it meanwhile."""
     whole = path.with_suffix(".new")
-    whole.write_text(json.dumps(found, indent=1) + "\n")
+    whole.write_text(json.dumps(found, indent=1, default=str) + "\n")
     whole.replace(path)
 
 
