@@ -31,16 +31,18 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, 
         a, b = part[WHERE][with_rows].iloc[0], part[WHERE][~with_rows].iloc[0]
         raise UserError(f"{b} has no row and {a} has one: give all inputs rows, or compare them apart")
     seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
-    number = {seed: at for at, seed in enumerate(seeds)}
-    part = part.assign(run=part[SEED].map(number))
-    by_run, unread = _by_run(part, costs)
-    remarks = tuple(f"{why}: {', '.join(titles)}." for why, titles in unread.items())
-    systems = tuple(dict.fromkeys(part[SYSTEM]))
+    part = part.assign(run=part[SEED].map({seed: at for at, seed in enumerate(seeds)}))
+    by_run, remarks = _by_run(part, costs)
     unranked = of.unranked or (UNRANKED["hosts"] if _spread(part, costs) else "")
-    of = replace(of, systems=systems, seeds=seeds, costs=by_run, remarks=(*of.remarks, *remarks), unranked=unranked)
+    of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=by_run, unranked=unranked,
+                 remarks=(*of.remarks, *remarks))  # fmt: skip
     _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
-    if CONTENT in part and with_rows.any():
-        _check_content(part)
+    if with_rows.any() and CONTENT in part and (unlike := _unlike(part, CONTENT)):
+        line, first = unlike
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
+            "contents; compare results of the same version of the data"
+        )
     return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
 
 
@@ -59,9 +61,7 @@ def _by_number(seed: str) -> tuple[bool, float, str]:
 
 
 def _check_once(part: pd.DataFrame, key: list[str]) -> None:
-    twice = part.duplicated(key)
-    if twice.any():
-        again = part[twice].iloc[0]
+    for _, again in part[part.duplicated(key)].iloc[:1].iterrows():
         same = (part[key].astype(str) == again[key].astype(str)).all(axis=1)
         first = part[WHERE][same].iloc[0]
         row = f", row '{sanitize(again[ROW], 60)}'" if ROW in key else ""
@@ -74,11 +74,8 @@ def _check_once(part: pd.DataFrame, key: list[str]) -> None:
 
 def _by_run(
     part: pd.DataFrame, costs: tuple[CostDefinition, ...]
-) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], dict[str, list[str]]]:
-    """Return each cost by system and run, and reason -> columns that are none, as the readers of tables can't know.
-
-    One that differs within a run is no cost of the run.
-    """
+) -> tuple[dict[CostDefinition, dict[str, dict[int, float]]], list[str]]:
+    """Return each cost by system and run, and remarks on columns that are none, as readers of tables can't know."""
     found: dict[CostDefinition, dict[str, dict[int, float]]] = {}
     unread: dict[str, list[str]] = {}
     for cost in costs:
@@ -105,13 +102,18 @@ def _by_run(
                 f"{line[WHERE]}: {sanitize(cost.title, 40)} differs within a run of '{line[SYSTEM]}'; a cost is a "
                 "run's total or mean, in each of its lines: sum it up, or remove the column"
             )
-        by_system: dict[str, dict[int, float]] = {}
-        firsts = there.drop_duplicates([SYSTEM, "run"])
-        for system, run, value in zip(firsts[SYSTEM], firsts["run"], firsts[cost.column], strict=True):
-            by_system.setdefault(str(system), {})[int(run)] = float(value)
-        if by_system:
-            found[cost if cost.exact is not None else replace(cost, grid=_grid(values))] = by_system
-    return found, unread
+        if len(there):
+            known = cost if cost.exact is not None else replace(cost, grid=_grid(values))
+            found[known] = _of_runs(there.drop_duplicates([SYSTEM, "run"]), cost.column)
+    return found, [f"{why}: {', '.join(titles)}." for why, titles in unread.items()]
+
+
+def _of_runs(lines: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
+    """Return a column by system and run, of which each has one line."""
+    found: dict[str, dict[int, float]] = {}
+    for system, run, value in zip(lines[SYSTEM], lines["run"], lines[column], strict=True):
+        found.setdefault(str(system), {})[int(run)] = float(value)
+    return found
 
 
 def _grid(values: NDArray[np.float64]) -> float | None:
@@ -126,16 +128,6 @@ def _unlike(part: pd.DataFrame, column: str) -> tuple[pd.Series[Any], pd.Series[
     first = known.groupby(ROW, sort=False)[[column, WHERE]].transform("first")
     at = next(iter(np.flatnonzero((first[column] != known[column]).to_numpy())), None)
     return None if at is None else (known.iloc[at], first.iloc[at])
-
-
-def _check_content(part: pd.DataFrame) -> None:
-    """Check that a row's id means the same row in all inputs that say what their rows hold."""
-    if found := _unlike(part, CONTENT):
-        line, first = found
-        raise UserError(
-            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
-            "contents; compare results of the same version of the data"
-        )
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
@@ -159,9 +151,8 @@ def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> Aligne
     if left.all():
         raise UserError(f"{part[WHERE].iloc[0]}: no row of {of.title} is in every run of every system; compare fewer")
     low, high = of.ends
-    worst = low if of.score.better == "higher" else high
-    if worst is None:
-        worst = float(every.min() if of.score.better == "higher" else every.max())
+    worst, seen = (low, every.min()) if of.score.better == "higher" else (high, every.max())
+    worst = float(seen) if worst is None else worst
     filled = {name: {run: np.nan_to_num(x, nan=worst) for run, x in by.items()} for name, by in values.items()}
     kept = {name: {run: x[~left] for run, x in by.items()} for name, by in values.items()}
     return replace(
@@ -229,8 +220,6 @@ def _with_means(part: pd.DataFrame, of: AlignedScores) -> AlignedScores:
                 f"{line[WHERE]}: '{line[SYSTEM]}' has {counts[at]:,.0f} rows of {of.title} and '{first[SYSTEM]}' "
                 f"{first[COUNT]:,.0f} ({first[WHERE]}); compare scores of the same rows"
             )
-    means: dict[str, dict[int, float]] = {name: {} for name in of.systems}
-    for system, run, value in zip(part[SYSTEM], part["run"], part[SCORE], strict=True):
-        means[str(system)][int(run)] = float(value)
+    means = _of_runs(part, SCORE)
     check_copies(of, {name: {run: np.array([mean]) for run, mean in by.items()} for name, by in means.items()})
     return replace(of, means=means, count=int(counts[0]) if known.all() else None)

@@ -58,9 +58,8 @@ def assemble(
         raise UserError("there is nothing to compare; name a file or folder with scores")
     for one in measured:
         if lower and one.directed and one.score.better == "higher":
-            raise UserError(
-                f"{_named(one)} says that a higher {sanitize(one.score.name, 40)} is better; leave --lower out"
-            )
+            name = sanitize(one.score.name, 40)
+            raise UserError(f"{_named(one)} says that a higher {name} is better; leave --lower out")
     measured = [replace(one, score=_declared(one.score, lower, bounds, largest)) for one in measured]
     frame = pd.concat([_prepared(one).assign(**{INPUT: at}) for at, one in enumerate(measured)], ignore_index=True)
     if not len(frame):
@@ -70,7 +69,8 @@ def assemble(
     parts = {str(name): part for name, part in frame.groupby(DATASET, sort=False)}
     alone = [name for name, part in parts.items() if part[SYSTEM].nunique() < 2]
     if len(alone) == len(parts):
-        raise UserError(_only_one(frame, len(parts)))
+        what = f"'{frame[SYSTEM].iloc[0]}' is the only system{' of its data set' if len(parts) > 1 else ''}"
+        raise UserError(f"{frame[WHERE].iloc[0]}: {what}; a comparison takes two or more")
     apart = _not_compared(measured, parts, alone)
     found = []
     for name, part in parts.items():
@@ -82,7 +82,7 @@ def assemble(
             about = [one for one in measured if not (own := _datasets(one)) or name in own]
             failed = (failure for one in about for failure in one.failed)
             of = replace(
-                _empty(score),
+                AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
                 dataset=name,
                 title=name or title,
                 sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
@@ -107,12 +107,6 @@ def _datasets(one: InputScores) -> set[str]:
     return {sanitize(name, LONGEST) for name in named}
 
 
-def _only_one(frame: pd.DataFrame, datasets: int) -> str:
-    """Return the sentence on inputs whose data sets have one system each."""
-    only, of_its_own = frame[SYSTEM].iloc[0], " of its data set" if datasets > 1 else ""
-    return f"{frame[WHERE].iloc[0]}: '{only}' is the only system{of_its_own}; a comparison takes two or more"
-
-
 def _not_compared(
     measured: Sequence[InputScores], parts: Mapping[str, object], alone: Sequence[str]
 ) -> tuple[str, ...]:
@@ -122,10 +116,6 @@ def _not_compared(
         *(f"{ALONE[0]} {sanitize(name, 60)}: it isn't compared." for name in alone),
         *(f"{ALONE[1]} {sanitize(name, 60)}: its runs failed." for name in lost),
     )
-
-
-def _empty(score: ScoreDefinition) -> AlignedScores:
-    return AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {})
 
 
 def _declared(
@@ -157,10 +147,8 @@ def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
         for field, what, advice in AGREED:
             own, other = getattr(of.score, field), getattr(first, field)
             if own != other:
-                raise UserError(
-                    f"{_named(of)} has the {what} {shown(own)} and {first_source} {shown(other)}, of one data set; "
-                    f"{advice}"
-                )
+                both = f"{_named(of)} has the {what} {shown(own)} and {first_source} {shown(other)}"
+                raise UserError(f"{both}, of one data set; {advice}")
     return first
 
 
@@ -184,29 +172,20 @@ def _costs(measured: Sequence[InputScores]) -> tuple[CostDefinition, ...]:
     for one in measured:
         for cost in one.costs:
             if by_column.setdefault(cost.column, cost) != cost:
-                raise UserError(
-                    f"{_named(one)}: the cost {sanitize(cost.title, 40)} has another title or unit than "
-                    "in the inputs before; rename one of the columns"
-                )
+                what = f"the cost {sanitize(cost.title, 40)} has another title or unit than in the inputs before"
+                raise UserError(f"{_named(one)}: {what}; rename one of the columns")
     return tuple(by_column.values())
 
 
 def _prepared(one: InputScores) -> pd.DataFrame:
     """Return the lines with every column that has a meaning; a run or data set without a name has an empty one."""
     lines = one.lines.reset_index(drop=True).copy()
-    for column in (SEED, DATASET):
+    for column, nothing in ((SEED, ""), (DATASET, ""), (ROW, None), (GROUP, None), (COUNT, np.nan)):
         if column not in lines:
-            lines[column] = ""
-    for column in (ROW, GROUP):
-        if column not in lines:
-            lines[column] = None
-    if COUNT not in lines:
-        lines[COUNT] = np.nan
+            lines[column] = nothing
     needed = [SYSTEM, SCORE, SEED, DATASET, *([ROW] if ROW in one.lines else [])]
     for column in needed:
-        missing = lines[column].isna()
-        if missing.any():
-            where = lines[WHERE][missing].iloc[0]
+        for where in lines[WHERE][lines[column].isna()].iloc[:1]:
             what = "missing or not a number" if column == SCORE else "missing"
             raise UserError(f"{where}: {column} is {what}; give a value in each line, or leave the line out")
     for column in (SYSTEM, SEED, DATASET, ROW, GROUP):
@@ -220,13 +199,12 @@ def _shown(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     first: dict[str, str] = {}
     for name in dict.fromkeys(frame[column]):
         known[name] = sanitize(name, LONGEST)
-        if name and not known[name]:
-            where = frame[WHERE][frame[column] == name].iloc[0]
-            raise UserError(f"{where}: the {column}'s name has no printable character; rename it")
-        if first.setdefault(unicodedata.normalize("NFKC", known[name]), name) != name:
-            where = frame[WHERE][frame[column] == name].iloc[0]
-            raise UserError(
-                f"{where}: the {column} '{known[name]}' looks like another one, from which it differs by what isn't "
-                f"shown, in how Unicode writes a letter, or after {LONGEST} characters; rename one"
+        why = "" if known[name] or not name else f"the {column}'s name has no printable character; rename it"
+        if not why and first.setdefault(unicodedata.normalize("NFKC", known[name]), name) != name:
+            why = (
+                f"the {column} '{known[name]}' looks like another one, from which it differs by what isn't shown, in "
+                f"how Unicode writes a letter, or after {LONGEST} characters; rename one"
             )
+        if why:
+            raise UserError(f"{frame[WHERE][frame[column] == name].iloc[0]}: {why}")
     return frame[column].map(known)

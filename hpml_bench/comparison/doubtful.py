@@ -34,25 +34,21 @@ def check(frame: pd.DataFrame, score: ScoreDefinition) -> None:
     """Check that a data set's scores and numbers of rows are numbers, in their range, and in one unit."""
     values, where = frame[SCORE].to_numpy(dtype=float), frame[WHERE].to_numpy()
     for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
-        raise UserError(
-            f"{where[at]}: the score is {values[at]:g}; give a number below {LARGEST:g}, or leave the row out"
-        )
+        advice = f"give a number below {LARGEST:g}, or leave the row out"
+        raise UserError(f"{where[at]}: the score is {values[at]:g}; {advice}")
     if 0 < np.abs(values).max(initial=0.0) < SMALLEST:
         raise UserError(f"{where[0]}: all scores of {score.name} are below {SMALLEST:g}; give them in a smaller unit")
     low = -np.inf if score.low is None else score.low
     high = np.inf if score.high is None else score.high
     outside = (values < low) | (values > high)
     for at in np.flatnonzero(outside)[: 0 if score.linear else 1]:
-        raise UserError(
-            f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; mend it, or give "
-            "the range by --range LOW,HIGH"
-        )
+        advice = "mend it, or give the range by --range LOW,HIGH"
+        raise UserError(f"{where[at]}: the score {values[at]:g} is outside its range {low:g} to {high:g}; {advice}")
     counts = frame[COUNT].to_numpy(dtype=float)
     whole = (counts >= 1) & (counts <= MOST_ROWS) & (np.floor(counts) == counts)
     for at in np.flatnonzero(~np.isnan(counts) & ~whole)[:1]:
-        raise UserError(
-            f"{where[at]}: the number of rows is {counts[at]:,.12g}; give a whole number from 1 to {MOST_ROWS:,}"
-        )
+        advice = f"give a whole number from 1 to {MOST_ROWS:,}"
+        raise UserError(f"{where[at]}: the number of rows is {counts[at]:,.12g}; {advice}")
     if score.low is None and score.high is None and not score.linear:
         _check_sentinels(values, where)
         _check_units(frame)

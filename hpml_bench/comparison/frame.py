@@ -25,17 +25,10 @@ COLUMNS = (
 
 
 def verdicts_of(
-    frame: pd.DataFrame,
-    *,
-    score: str | None = None,
-    margin: float | None = None,
-    better: Literal["higher", "lower"] = "higher",
-    bounds: tuple[float, float] | None = None,
-    shared: bool = False,
-    independent: bool = False,
-    largest_difference: float | None = None,
-    look: int = 1,
-) -> pd.DataFrame:
+    frame: pd.DataFrame, *, score: str | None = None, margin: float | None = None,
+    better: Literal["higher", "lower"] = "higher", bounds: tuple[float, float] | None = None, shared: bool = False,
+    independent: bool = False, largest_difference: float | None = None, look: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Return the verdicts on a frame's systems; see `hpml_bench.compare`."""
     import pandas as pd
 
@@ -75,9 +68,8 @@ def _bounds(given: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):  # no pair
         low = high = math.nan
     if math.isnan(low) or math.isnan(high):
-        raise UserError(
-            f"bounds are {sanitize(repr(given), 60)}; give two numbers, the least and the largest score, as (0, 1)"
-        )
+        advice = "give two numbers, the least and the largest score, as (0, 1)"
+        raise UserError(f"bounds are {sanitize(repr(given), 60)}; {advice}")
     return low, high
 
 
@@ -95,19 +87,8 @@ def _rows(found: Verdicts) -> Iterator[Sequence[Any]]:
     scores = found.scores
     for c in found.score:
         shared = len(scores.means[c.a].keys() & scores.means[c.b].keys())
+        need = needed(found, c) if c.verdict == "undecided" else None
         yield (
-            scores.dataset,
-            c.a,
-            c.b,
-            c.difference.mean,
-            *(c.deciding or (None, None)),
-            c.p,
-            c.p_adjusted,
-            c.verdict,
-            c.winner(scores.score.better),
-            found.holds_for,
-            needed(found, c) if c.verdict == "undecided" else None,
-            scores.count,
-            shared,
-            c.uncertain,
-        )
+            scores.dataset, c.a, c.b, c.difference.mean, *(c.deciding or (None, None)), c.p, c.p_adjusted, c.verdict,
+            c.winner(scores.score.better), found.holds_for, need, scores.count, shared, c.uncertain,
+        )  # fmt: skip

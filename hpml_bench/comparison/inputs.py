@@ -118,22 +118,13 @@ def known() -> tuple[ModuleType, ...]:
 
 
 def read(
-    paths: Iterable[Path],
-    metric: str | None = None,
-    group: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    paths: Iterable[Path], metric: str | None = None, group: str | None = None, columns: Mapping[str, str] | None = None
 ) -> tuple[InputScores, ...]:
     """Return what the readers find in files and folders.
 
-    Args:
-        paths: files or folders.
-        metric: name of the score; the reader's own choice where None.
-        group: field by which rows are grouped, for readers whose `read` takes one.
-        columns: our name of a table's column -> its own, likewise.
-
-    Raises:
-        UserError: there is no such file, no reader claims it, its reader can't read it, or takes no `group`, `columns`.
-
+    `metric`: name of the score, the reader's own choice where None; `group`: field by which rows are grouped, and
+    `columns`: our name of a table's column -> its own, both for readers whose `read` takes one. A UserError where there
+    is no such file, no reader claims it, its reader can't read it, or takes no `group` or `columns`.
     """
     found: list[InputScores] = []
     options = {name: given for name, given in (("group", group), ("columns", columns)) if given}

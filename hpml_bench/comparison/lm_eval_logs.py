@@ -43,32 +43,23 @@ class Sample:
     """A row of a task, as a model answered it."""
 
     fields: Mapping[str, Any]
+    """All but its texts."""
     where: str
-    group: str | None = None
+    row: str
+    """The row's number in its split."""
+    filter: str
+    """The filter through which the answer went; empty where the version names none."""
+    content: str
+    """Hash of the document."""
+    group: str | None
     """Group of rows that it is of; None where its document names none."""
-
-    @property
-    def row(self) -> str:
-        """The row's number in its split."""
-        return sanitize(self.fields["doc_id"])
-
-    @property
-    def filter(self) -> str:
-        """The filter through which the answer went; empty where the version names none."""
-        return str(self.fields.get("filter", ""))
-
-    @property
-    def content(self) -> str:
-        """Hash of the document."""
-        return str(self.fields["doc_hash"])
 
     def value(self, metric: str) -> float:
         """Return the row's value of a metric; a UserError where it is none."""
         value = self.fields.get(metric)
         if not is_number(value) or not abs(value) <= sys.float_info.max:
-            raise UserError(
-                f"{self.where}: {metric} of row {self.row} is {sanitize(repr(value), 60)}, and must be a number"
-            )
+            what = f"{metric} of row {self.row} is {sanitize(repr(value), 60)}"
+            raise UserError(f"{self.where}: {what}, and must be a number")
         return float(value)
 
 
@@ -102,40 +93,28 @@ class Log:
     @cached_property
     def system(self) -> str:
         """The model's name, else that of its folder."""
-        given = self.arguments
-        named = (
-            self.of_results("model_name"),
-            *(given.get(name) for name in NAMES),
-            self.of_results("model_name_sanitized"),
-        )
-        return next(
-            (line for name in named if isinstance(name, str) and (line := sanitize(name))),
-            sanitize(self.file.parent.name),
-        )
-
-    @property
-    def shots(self) -> Any:
-        """Number of examples before each row; None where unknown."""
-        return self.of_results("n-shot", self.task)
+        first, last = self.of_results("model_name"), self.of_results("model_name_sanitized")
+        named = (first, *map(self.arguments.get, NAMES), last, self.file.parent.name)
+        return next((line for name in named if isinstance(name, str) and (line := sanitize(name))), "")
 
     @property
     def seed(self) -> str:
-        """The seed of those examples; empty where there are none or it is unknown."""
+        """The seed of the examples before each row; empty where there are none or it is unknown."""
         seed = self.of_results("config", "fewshot_seed")
-        return str(seed) if self.shots and isinstance(seed, int) else ""
+        return str(seed) if self.of_results("n-shot", self.task) and isinstance(seed, int) else ""
 
     @property
     def settings(self) -> dict[str, str]:
         """Circumstances by name that decide what a score means."""
         template = self.of_results("chat_template_sha")
+        arguments = ", ".join(f"{key}={value}" for key, value in sorted(self.arguments.items()) if key not in NAMES)
         known = {
-            "number of examples": self.shots,
+            "number of examples": self.of_results("n-shot", self.task),
             "version of the task": self.of_results("versions", self.task),
             "chat template": template and str(template)[:12],
             "limit": self.of_results("config", "limit"),
             "generation": self.of_results("config", "gen_kwargs") or None,
-            "model argument": ", ".join(f"{k}={v}" for k, v in sorted(self.arguments.items()) if k not in NAMES)
-            or None,
+            "model argument": arguments or None,
         }
         return {name: sanitize(value, 80) for name, value in known.items() if value is not None}
 
@@ -161,7 +140,12 @@ class Log:
         for where, fields in _records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
-            found.append(Sample(_without_texts(fields), where, _group(fields.get("doc"), self.field)))
+            document, content = fields.get("doc"), fields.get("doc_hash")
+            if not isinstance(content, str):  # some versions log none
+                content = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+            kept = {key: value for key, value in fields.items() if key not in TEXTS}
+            row, through = sanitize(fields["doc_id"]), str(fields.get("filter", ""))
+            found.append(Sample(kept, where, row, through, content, _group(document, self.field)))
         lacking = [sample for sample in found if sample.group is None]
         if lacking and (self.group or found[0].group is not None):
             what = f"the document has no {sanitize(self.field, 60)}, by which rows are grouped"
@@ -178,7 +162,7 @@ class Log:
         for sample in samples:
             nth = count[sample.row]
             count[sample.row] += 1
-            named.append(replace(sample, fields={**sample.fields, "filter": names[nth % len(names)] if names else ""}))
+            named.append(replace(sample, filter=names[nth % len(names)] if names else ""))
         unnamed = all("filter" not in sample.fields for sample in samples)
         return named if unnamed and names and set(count.values()) == {len(names)} else samples
 
@@ -277,15 +261,6 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{file} can't be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} isn't text in UTF-8; log the samples again") from None
-
-
-def _without_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample without its texts, and with its document's hash, also of versions that log none."""
-    known = fields.get("doc_hash")
-    if not isinstance(known, str):
-        document = json.dumps(fields.get("doc"), sort_keys=True)
-        known = hashlib.sha256(document.encode()).hexdigest()
-    return {key: value for key, value in fields.items() if key not in TEXTS} | {"doc_hash": known}
 
 
 def logs_of(path: Path, group: str | None) -> list[Log]:

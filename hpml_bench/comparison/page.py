@@ -43,12 +43,9 @@ TAKEN = frozenset({"figures", "tables", "report.html", "report.md", "report.json
 
 
 def write(
-    found: Sequence[AlignedScores],
-    out: Path,
-    formats: Sequence[str] = FORMATS,
-    margin: float | None = None,
+    found: Sequence[AlignedScores], out: Path, formats: Sequence[str] = FORMATS, margin: float | None = None,
     look: int | None = None,
-) -> Written:
+) -> Written:  # fmt: skip
     """Write the page of a comparison; of several data sets a page each, and one over them if they share systems.
 
     `look` is its number where the user states it; else it follows the looks of `out` at these systems. A UserError
@@ -140,14 +137,9 @@ def page_of(found: Verdicts) -> Page:
         unit = f" {answer.score.difference_unit}" if answer.score.difference_unit else ""
         facts["Largest difference of a row"] = f"{score_scale(scores)[0] * largest:g}{unit}, {scores.score.largest_by}"
     return Page(
-        answer=answer,
-        sections=tuple(sections_of(found, answer)),
-        facts=facts,
-        problems=len(scores.failed) + bool(scores.unshared),
-        newest="",
-        version=version("hpml-bench"),
-        styles={},
-    )
+        answer=answer, sections=tuple(sections_of(found, answer)), facts=facts, newest="", styles={},
+        problems=len(scores.failed) + bool(scores.unshared), version=version("hpml-bench"),
+    )  # fmt: skip
 
 
 def _range_text(scores: AlignedScores) -> str:

@@ -23,6 +23,8 @@ from hpml_bench.system.text import sanitize
 
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
+    inputs = table("sources", "Inputs", ("Input",), [[source] for source in found.scores.sources])
+    remarks = [Text(sentences=found.scores.remarks)] if found.scores.remarks else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
         ("cost", section_of("costs", "Costs", _costs(found, answer))),
@@ -31,7 +33,7 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
         ("sure", section_of("more", "What more data would give", _more(found))),
         ("sure", section_of("pairs", "Every pair in numbers", *pair_tables(answer))),
         ("methods", each_section(answer)),
-        ("setup", section_of("read", "What was read", *_read(found))),
+        ("setup", section_of("read", "What was read", inputs, *remarks)),
         ("wrong", section_of("problems", "What is missing", *_problems(found.scores, answer))),
         ("reading", section_of("reading", "The tests", Text(sentences=_reading(found, answer)))),
     ]
@@ -59,13 +61,6 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
     return table("costs", f"Costs of each {answer.noun}", (noun, *titles), rows, notes)
 
 
-def _read(found: Verdicts) -> Iterator[Table | Text]:
-    scores = found.scores
-    yield table("sources", "Inputs", ("Input",), [[source] for source in scores.sources])
-    if scores.remarks:
-        yield Text(sentences=scores.remarks)
-
-
 def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Text]:
     if scores.unshared:
         yield Text(sentences=(answer.lacking, "Rows may be missing because a system failed there."))
@@ -77,28 +72,23 @@ def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Te
 
 def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
-    sentences = []
-    if found.scores.rows is not None and not found.scores.foreseen:
+    sentences, scores = [], found.scores
+    if scores.rows is not None and not scores.foreseen:
         sentences.append("A range of the score (--range): without it verdicts presume no row beyond those seen.")
-    if found.scores.rows is None:
+    if scores.rows is None:
         sentences.append("Scores row by row: the same rows are paired, which finds smaller differences.")
         if found.why == NOT_INDEPENDENT:
             sentences.append("Or --independent: no system's error makes another's likelier or rarer.")
-    if found.scores.shared_seeds < statistics.LEAST_SEEDS:
-        costs = " and ranks by cost" if found.scores.costs else ""
-        most = max(len(of) for of in found.scores.means.values())
-        these = "Three seeds that all systems share" if most >= statistics.LEAST_SEEDS else "Three seeds of each system"
+    if scores.shared_seeds < statistics.LEAST_SEEDS:
+        costs = " and ranks by cost" if scores.costs else ""
+        enough = max(len(of) for of in scores.means.values()) >= statistics.LEAST_SEEDS
+        these = "Three seeds that all systems share" if enough else "Three seeds of each system"
         sentences.append(f"{these}: verdicts for other seeds too{costs}.")
-        sentences += _fewest_seeds(found.scores) if most >= statistics.LEAST_SEEDS else []
+        if enough:  # the two that share fewest
+            runs, pairs = scores.means, itertools.combinations(scores.systems, 2)
+            shared, a, b = min((len(runs[a].keys() & runs[b].keys()), a, b) for a, b in pairs)
+            sentences.append(f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}.")
     return Text(sentences=tuple(sentences)) if sentences else None
-
-
-def _fewest_seeds(scores: AlignedScores) -> list[str]:
-    """Return a sentence on the two systems that share fewest seeds."""
-    names, runs = scores.systems, scores.means
-    pairs = [(len(runs[a].keys() & runs[b].keys()), a, b) for a, b in itertools.combinations(names, 2)]
-    shared, a, b = min(pairs)
-    return [f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}."]
 
 
 def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:

@@ -76,9 +76,8 @@ def memory() -> Result:
     if group is not None and group.limit < machine.total:
         found = f"{as_bytes(free)} free of the container's {as_bytes(group.limit)} (machine: {as_bytes(machine.total)})"
     if free < LEAST_MEMORY:
-        return Result(
-            "fail", found, f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
-        )
+        advice = f"quickstart needs {as_bytes(LEAST_MEMORY)}: end other processes or raise the limit"
+        return Result("fail", found, advice)
     return Result("ok", found)
 
 
@@ -88,21 +87,17 @@ def limits() -> Result:
 
     pids = cgroups.processes()
     files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
-    found = [
-        f"{'any number of' if files == resource.RLIM_INFINITY else f'{files:,}'} open files",
-        "no limit on processes" if pids is None else f"{pids.free:,} more processes of {pids.limit:,}",
-    ]
+    found = f"{'any number of' if files == resource.RLIM_INFINITY else f'{files:,}'} open files, "
+    found += "no limit on processes" if pids is None else f"{pids.free:,} more processes of {pids.limit:,}"
     if pids is not None and pids.free < LEAST_PROCESSES:
-        advice = (
-            f"quickstart needs {LEAST_PROCESSES} processes and threads: docker run --pids-limit, TasksMax of systemd"
-        )
-        return Result("fail", ", ".join(found), advice)
+        needed = f"quickstart needs {LEAST_PROCESSES} processes and threads"
+        return Result("fail", found, f"{needed}: docker run --pids-limit, TasksMax of systemd")
     if space != resource.RLIM_INFINITY:
-        found.append(f"{as_bytes(space)} of addresses")
-        return Result("warn", ", ".join(found), "torch and CUDA reserve many addresses: ulimit -v unlimited")
+        advice = "torch and CUDA reserve many addresses: ulimit -v unlimited"
+        return Result("warn", f"{found}, {as_bytes(space)} of addresses", advice)
     if files != resource.RLIM_INFINITY and files < LEAST_OPEN_FILES:
-        return Result("warn", ", ".join(found), f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
-    return Result("ok", ", ".join(found))
+        return Result("warn", found, f"many ranks need more open files: ulimit -n {LEAST_OPEN_FILES}")
+    return Result("ok", found)
 
 
 def clock() -> Result:
@@ -136,14 +131,9 @@ class _Timex(ctypes.Structure):
     """First fields of <sys/timex.h>, and room for the others."""
 
     _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("others", ctypes.c_byte * 256),
-    )
+        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("others", ctypes.c_byte * 256),
+    )  # fmt: skip
 
 
 def _kernel_clock() -> tuple[bool | None, float]:
@@ -229,9 +219,7 @@ def _of_library(folder: Path, variables: str) -> Result:
 def _tried(folder: Path, advice: str) -> Result:
     """Write and lock a file in a folder, or where the folder would be made; the file is gone afterwards.
 
-    Raises:
-        UserError: it can't be written or locked, or the disk has no room for a run.
-
+    A UserError where it can't be written or locked, or the disk has no room for a run.
     """
     from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError

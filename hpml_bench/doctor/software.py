@@ -63,10 +63,8 @@ def dependencies() -> Result:
     old = [need for need in needed if need not in missing and lacks(need)]
     if missing or old:
         bad = any(need.name not in DISPENSABLE for need in missing)
-        found = ", ".join(
-            f"{need.name} {installed(need) or 'is missing'} ({str(need.specifier).removeprefix('>=')} or newer)"
-            for need in [*missing, *old]
-        )
+        least = {need: f"{str(need.specifier).removeprefix('>=')} or newer" for need in [*missing, *old]}
+        found = ", ".join(f"{need.name} {installed(need) or 'is missing'} ({why})" for need, why in least.items())
         return Result("fail" if bad else "warn", found, "pip install --upgrade . in the clone")
     return Result("ok", f"all {len(needed)} are installed, at or above the lowest versions that the tests pass with")
 
@@ -114,7 +112,8 @@ def gpus() -> Result:
     from hpml_bench.system.gpus import unused_accelerator, visible_gpus
 
     shown, report = visible_gpus(), torch_report()
-    names = ", ".join(f"{gpu['name']} ({_memory(gpu['memory_mb'])})" for gpu in shown) or "none"
+    sizes = ["memory not known" if mb is None else f"{mb / 1000:,.1f} GB" for mb in (gpu["memory_mb"] for gpu in shown)]
+    names = ", ".join(f"{gpu['name']} ({size})" for gpu, size in zip(shown, sizes, strict=True)) or "none"
     if "gpus" not in report:
         return Result("warn", f"{NVML} shows {names}; torch: {report.get('gpus_error', 'no answer')}")
     seen = report["gpus"]
@@ -123,9 +122,8 @@ def gpus() -> Result:
         advice = "install a torch for this GPU and driver (https://pytorch.org), or use --device cpu"
         return Result("warn", f"{NVML} shows {names}", advice)
     if "cuda_error" in report:
-        return Result(
-            "warn", f"{names}; products fail there: {report['cuda_error']}", "free the GPU, or use --device cpu"
-        )
+        found = f"{names}; products fail there: {report['cuda_error']}"
+        return Result("warn", found, "free the GPU, or use --device cpu")
     without = unused_accelerator() or "none; runs are on the CPU"
     return Result("ok", f"{names}; torch and {NVML} agree" if shown else without)
 
@@ -177,10 +175,6 @@ def _bare(uuid: str) -> str:
     return uuid.removeprefix("GPU-").removeprefix("MIG-")
 
 
-def _memory(megabytes: int | None) -> str:
-    return "memory not known" if megabytes is None else f"{megabytes / 1000:,.1f} GB"
-
-
 def loopback() -> Result:
     """Connect to this machine, as ranks do."""
     if problem := network.no_loopback():
@@ -196,11 +190,8 @@ def hub() -> Result:
         return Result("ok", "not asked, since HF_HUB_OFFLINE is set: hub: sources come from its cache alone")
     problem = _hub_problem(constants.ENDPOINT)
     if problem:
-        return Result(
-            "warn",
-            f"offline: {constants.ENDPOINT} can't be reached ({problem})",
-            "use path: and embedded: sources, or fill the hub's cache elsewhere and set HF_HUB_OFFLINE=1",
-        )
+        advice = "use path: and embedded: sources, or fill the hub's cache elsewhere and set HF_HUB_OFFLINE=1"
+        return Result("warn", f"offline: {constants.ENDPOINT} can't be reached ({problem})", advice)
     token = "a token is set" if get_token() else "no token: gated models need HF_TOKEN"
     return Result("ok", f"{constants.ENDPOINT} answers; {token}")
 

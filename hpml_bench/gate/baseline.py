@@ -55,14 +55,9 @@ def save(request: Request, file: Path, runs: int, say: Say) -> None:
     if len(made) < runs:
         raise UserError(f"only {len(made)} of {runs} runs were made in {request.minutes:g} minutes; nothing was saved")
     baseline = Baseline(
-        suite=request.suite,
-        settings=request.settings,
-        methods=request.methods,
-        environment=environment.describe(),
-        counts=counts,
-        runs=tuple(made),
-        saved=utc_now(),
-    )
+        suite=request.suite, settings=request.settings, methods=request.methods, environment=environment.describe(),
+        counts=counts, runs=tuple(made), saved=utc_now(),
+    )  # fmt: skip
     for sentence in _disturbed(made, "runs made"):
         say(sentence)
     try:
@@ -80,9 +75,8 @@ def load(file: Path) -> Baseline:
     except OSError as error:
         raise UserError(f"--baseline {file}: can't be read ({error.strerror or error})") from None
     except ValidationError:
-        raise UserError(
-            f"--baseline {file}: is truncated or no baseline of this version; make it with hpml-bench baseline save"
-        ) from None
+        what = "is truncated or no baseline of this version; make it with hpml-bench baseline save"
+        raise UserError(f"--baseline {file}: {what}") from None
 
 
 def check(request: Request, file: Path, say: Say) -> CheckReport:
@@ -114,21 +108,13 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
         timed = verdicts.of_runs(then, now, request.rules)
         notes += [*_disturbed(before.runs, f"stored runs of {file}"), *_disturbed(made, "runs made now")]
     return CheckReport(
-        mode="baseline",
-        suite=request.suite,
-        methods=names,
-        rules=request.rules,
+        mode="baseline", suite=request.suite, methods=names, rules=request.rules,
         reference=Side(label=str(file), python=stored.get("python"), versions=versions(stored)),
         candidate=Side(label="installed", python=here["python"], versions=versions(here)),
-        environment=here,
-        runs=tuple(made),
-        reference_runs=before.runs,
-        counts=tuple(counts),
-        verdicts=(*timed, *verdicts.of_counts(counts), *lone),
-        notes=tuple(notes),
-        started=started,
+        environment=here, runs=tuple(made), reference_runs=before.runs, counts=tuple(counts),
+        verdicts=(*timed, *verdicts.of_counts(counts), *lone), notes=tuple(notes), started=started,
         seconds=round(monotonic() - began, 1),
-    )
+    )  # fmt: skip
 
 
 def _disturbed(runs: Sequence[TimedRun], what: str) -> list[str]:
@@ -204,11 +190,5 @@ def _run(resident: ResidentProcess, methods: Sequence[str]) -> TimedRun:
                 seconds[method].append(wall - waited)
         calibration.append(resident.call("calibrate"))
     disturbance = between(before, snapshot([resident.pid]))
-    return TimedRun(
-        seconds={method: tuple(values) for method, values in seconds.items()},
-        steps=steps,
-        calibration=tuple(calibration),
-        steal=round(disturbance.steal, 4),
-        load=round(disturbance.load, 3),
-        disturbed=disturbance.reason,
-    )
+    timed = {method: tuple(values) for method, values in seconds.items()}
+    return TimedRun(seconds=timed, steps=steps, calibration=tuple(calibration), **disturbance.rounded())

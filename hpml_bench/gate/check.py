@@ -118,9 +118,8 @@ class ProcessPair:
     def __init__(self, work: Work, compared: ComparedSides, rng: random.Random, deadline: float | None = None) -> None:
         """Prepare a pair; every request to it ends with `OutOfTime` at the deadline (of `time.monotonic`)."""
         self.work, self.rng, self.deadline = work, rng, deadline
-        self.reference = ResidentProcess(compared.reference, deadline)
-        self.candidate = ResidentProcess(compared.candidate, deadline)
-        self.both = (self.reference, self.candidate)
+        self.both = tuple(ResidentProcess(side, deadline) for side in compared.both)
+        self.reference, self.candidate = self.both
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -180,18 +179,12 @@ class ProcessPair:
         disturbance = between(before, snapshot(processes))
         return [
             Block(
-                pair=number,
-                method=method,
-                order=order,
-                steps=self.work.steps[method],
+                pair=number, method=method, order=order, steps=self.work.steps[method],
                 seconds=tuple(wall - waited for wall, waited in pieces),
-                waited=tuple(waited for _, waited in pieces),
-                steal=round(disturbance.steal, 4),
-                load=round(disturbance.load, 3),
-                disturbed=disturbance.reason,
+                waited=tuple(waited for _, waited in pieces), **disturbance.rounded(),
             )
             for order, pieces in timed
-        ]
+        ]  # fmt: skip
 
     def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
         """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
@@ -223,29 +216,16 @@ def check(request: Request, compared: ComparedSides, say: Say, work: Work | None
             why = measured.late or "give --max-minutes more"
             raise OutOfTime(f"not one process pair was measured in {request.minutes:g} minutes; {why}")
         measured.verdicts = tuple(map(verdicts.unmeasured, request.names))
+    own = {"gate": gate_digest(), "order_seed": seed, "delay_turns": work.turns, "delay_seconds": work.delays}
+    own["settings"] = request.settings.model_dump(mode="json")
+    reference, candidate = (side.side(work.described.get(side.key, {})) for side in compared.both)
     return CheckReport(
-        mode=compared.mode,
-        suite=request.suite,
-        methods=request.names,
-        rules=request.rules,
-        reference=compared.reference.side(work.described.get(compared.reference.key, {})),
-        candidate=compared.candidate.side(work.described.get(compared.candidate.key, {})),
-        environment={
-            **environment.describe(),
-            "gate": gate_digest(),
-            "order_seed": seed,
-            "delay_turns": work.turns,
-            "delay_seconds": work.delays,
-            "settings": request.settings.model_dump(mode="json"),
-        },
-        blocks=tuple(measured.blocks),
-        counts=tuple(measured.counts),
+        mode=compared.mode, suite=request.suite, methods=request.names, rules=request.rules,
+        reference=reference, candidate=candidate, environment=environment.describe() | own,
+        blocks=tuple(measured.blocks), counts=tuple(measured.counts), pairs=measured.pairs,
         verdicts=(*measured.verdicts, *verdicts.of_counts(measured.counts), *measured.uncounted),
-        pairs=measured.pairs,
-        notes=tuple(measured.notes),
-        started=started,
-        seconds=round(monotonic() - began, 1),
-    )
+        notes=tuple(measured.notes), started=started, seconds=round(monotonic() - began, 1),
+    )  # fmt: skip
 
 
 def gate_digest() -> str:
@@ -323,7 +303,7 @@ class _Measurement:
 
     def _prepare(self) -> None:
         """Let both sides prepare model and data in processes that are not timed, unless that is done."""
-        if not {self.compared.reference.key, self.compared.candidate.key} <= self.work.prepared.keys():
+        if not {side.key for side in self.compared.both} <= self.work.prepared.keys():
             with self._pair() as pair:
                 pair.prepare()
 

@@ -84,13 +84,10 @@ def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], 
     pairs = [x for of in points.values() for x, _ in of]
     change = _change_axis(report, [y for of in series for _, y in of.points])
     numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
+    shown = f"{len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
     return Picture(
         name=name,
-        **_told(
-            verdict,
-            f"Scatter of {len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, "
-            f"{disturbed} disturbed ones set apart",
-        ),
+        **_told(verdict, f"Scatter of {shown}"),
         x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))),
         y=change,
         height=280,
@@ -108,12 +105,9 @@ def runs(report: CheckReport) -> tuple[Picture, ...]:
         if not all(groups):  # every run of a side was disturbed
             continue
         middle, (stored, now) = median(groups[0]), map(len, groups)
-        series = [
-            Series(
-                tuple((_percent(value - middle), float(row)) for value in values), tone, marker="o", size=6, opacity=0.7
-            )
-            for row, (values, tone) in enumerate(zip(groups, (GREY, TONES[verdict.status]), strict=True))
-        ]
+        points = [[(_percent(value - middle), float(row)) for value in values] for row, values in enumerate(groups)]
+        series = [Series(tuple(of), tone, marker="o", size=6, opacity=0.7)
+                  for of, tone in zip(points, (GREY, TONES[verdict.status]), strict=True)]  # fmt: skip
         drawn.append(Picture(
             name=f"runs_{index}",
             **_told(verdict, f"Dot plot of {stored} stored runs and {now} of now of {{}}"),

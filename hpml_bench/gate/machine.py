@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpml_bench.system import environment
 
@@ -79,6 +80,10 @@ class Disturbance:
     steal: float
     load: float
     reason: str | None  # why measurements meanwhile don't count; None where they do
+
+    def rounded(self) -> dict[str, Any]:
+        """Return the fields of a record."""
+        return {"steal": round(self.steal, 4), "load": round(self.load, 3), "disturbed": self.reason}
 
 
 def snapshot(processes: Iterable[int]) -> Snapshot:

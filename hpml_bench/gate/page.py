@@ -65,24 +65,21 @@ def facts(report: CheckReport) -> dict[str, str]:
     before, after = report.reference.versions, report.candidate.versions
     names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     changed = ", ".join(f"{sanitize(n, 40)} {sanitize(before[n], 40)} → {sanitize(after[n], 40)}" for n in names)
+    evidence = {}
+    if of_step_time(report) and report.mode == "baseline":
+        evidence = {"Runs": f"{len(report.runs)} now, {len(report.reference_runs)} stored", "Rule": rule(report)}
+    elif of_step_time(report):
+        looks = sentence_list([str(look) for look in report.rules.looks])
+        evidence = {"Process pairs": str(report.pairs), "Rule": f"{rule(report)}; looks at {looks} pairs"}
     return {
         "Candidate": side(report.candidate),
         "Reference": side(report.reference),
         "Suite": sanitize(report.suite, _WIDTH),
-        **(_evidence(report) if of_step_time(report) else {}),
+        **evidence,
         "Took": f"{minutes} min {seconds} s",
         "Began": sanitize(report.started, 40),
         **({"Versions": changed} if changed else {}),
     }
-
-
-def _evidence(report: CheckReport) -> dict[str, str]:
-    limits = rule(report)
-    if report.mode == "baseline":
-        runs = f"{len(report.runs)} now, {len(report.reference_runs)} stored"
-        return {"Runs": runs, "Rule": limits}
-    looks = sentence_list([str(look) for look in report.rules.looks])
-    return {"Process pairs": str(report.pairs), "Rule": f"{limits}; looks at {looks} pairs"}
 
 
 def rule(report: CheckReport) -> str:
@@ -99,16 +96,12 @@ def step_times(report: CheckReport) -> Table:
     """Return the step times' verdicts, one row per method."""
     rows: list[list[Cell]] = [
         [
-            sanitize(verdict.method, _WIDTH),
-            (percent(verdict.estimate), verdict.estimate),
-            (percent(verdict.mde), verdict.mde),
-            interval(verdict),
-            (p_value(verdict.p), verdict.p),
-            (str(verdict.pairs), verdict.pairs),
-            verdict.status,
+            sanitize(verdict.method, _WIDTH), (percent(verdict.estimate), verdict.estimate),
+            (percent(verdict.mde), verdict.mde), interval(verdict), (p_value(verdict.p), verdict.p),
+            (str(verdict.pairs), verdict.pairs), verdict.status,
         ]
         for verdict in of_step_time(report)
-    ]
+    ]  # fmt: skip
     rules, unit = report.rules, "runs" if report.mode == "baseline" else "pairs"
     apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
@@ -128,18 +121,15 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
     status = {(verdict.method, verdict.metric): verdict.status for verdict in report.verdicts}
     rows: list[list[Cell]] = [
         [
-            sanitize(count.method, _WIDTH),
-            sanitize(count.title, _WIDTH),
+            sanitize(count.method, _WIDTH), sanitize(count.title, _WIDTH),
             (percent(count.change), count.change if count.reference else None),
-            (amount(count.reference), count.reference),
-            (amount(count.candidate), count.candidate),
-            (rate(count.tolerance), count.tolerance),
-            sanitize(grown(count), 200),
+            (amount(count.reference), count.reference), (amount(count.candidate), count.candidate),
+            (rate(count.tolerance), count.tolerance), sanitize(grown(count), 200),
             status.get((count.method, count.name), "INCONCLUSIVE"),
         ]
         for count in report.counts
         if count.reference != count.candidate or not changed_only
-    ]
+    ]  # fmt: skip
     columns = ("method", "count", "change", "reference", "candidate", "allowed", "what grew", "verdict")
     name, caption = ("changed", "Counts that changed") if changed_only else ("counts", "Counts without noise")
     return table(name, caption, columns, rows)
@@ -194,14 +184,10 @@ def html(report: CheckReport) -> str:
         section_of("setup", "How it was measured", _text(measured(report)),
                    Fold(title="Environment", blocks=(environment,)) if environment.rows else None),
     ]  # fmt: skip
-    return plain_page(
-        "hpml-bench check",
-        f"{side(report.candidate)} against {side(report.reference)}",
-        headline(report),
-        [section for section in sections if section],
-        facts(report),
-        "Made by hpml-bench from one check.json.",
-    )
+    against = f"{side(report.candidate)} against {side(report.reference)}"
+    shown = [section for section in sections if section]
+    foot = "Made by hpml-bench from one check.json."
+    return plain_page("hpml-bench check", against, headline(report), shown, facts(report), foot)
 
 
 def _text(sentences: Sequence[str]) -> Text | None:

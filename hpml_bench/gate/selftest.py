@@ -105,10 +105,8 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
     by_method: dict[str, list[float]] = {}
     for pair, delays in enumerate(report.environment.get("delay_seconds") or ()):
         for method, delay in delays.items():
-            blocks = [b for b in report.blocks if (b.pair, b.method, b.disturbed) == (pair, method, None)]
-            steps = [
-                seconds / b.steps for b in blocks for seconds, s in zip(b.seconds, b.order, strict=True) if s == "A"
-            ]
+            own = (b for b in report.blocks if (b.pair, b.method, b.disturbed) == (pair, method, None))
+            steps = [time / b.steps for b in own for time, side in zip(b.seconds, b.order, strict=True) if side == "A"]
             if steps:
                 by_method.setdefault(method, []).append(delay / statistics.median(steps))
     return {method: statistics.median(shares) for method, shares in by_method.items()}

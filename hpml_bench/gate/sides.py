@@ -82,6 +82,10 @@ class ComparedSides:
     candidate: Installation
     notes: tuple[str, ...] = ()
 
+    @property
+    def both(self) -> tuple[Installation, Installation]:
+        return self.reference, self.candidate
+
 
 def versions(described: Mapping[str, Any]) -> dict[str, str]:
     return {name: version for name, version in described.get("packages", {}).items() if version}
@@ -107,17 +111,12 @@ class ResidentProcess:
         self._log = self._stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hpml-bench-side-"))
         try:
+            # -P: no module of the working folder precedes the installed ones; a session of its own, to be ended with
+            # what it started
             self._process = subprocess.Popen(  # noqa: S603
-                # -P: no module of the working folder precedes the installed ones
-                [self.installation.python, "-P", "-m", MODULE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                text=True,
-                env=self.installation.variables(),
-                cwd=folder,
-                start_new_session=True,  # a group of its own, to be ended with what it started
-            )
+                [self.installation.python, "-P", "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=self._log, text=True, env=self.installation.variables(), cwd=folder, start_new_session=True,
+            )  # fmt: skip
         except OSError as error:
             self._stack.close()
             raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
@@ -170,10 +169,8 @@ class ResidentProcess:
             protocol = self._line()["protocol"]
         except UserError:
             if re.search(r"No module named '?hpml_bench(\.gate(\.resident)?)?\b(?!\.)", self._last_words()):
-                raise Incomparable(
-                    f"{label} has no {MODULE}: it is older than the gate, or hpml-bench is not installed in "
-                    f"{self.installation.python}"
-                ) from None
+                why = f"it is older than the gate, or hpml-bench is not installed in {self.installation.python}"
+                raise Incomparable(f"{label} has no {MODULE}: {why}") from None
             raise
         if protocol != PROTOCOL:
             raise Incomparable(f"{label} speaks protocol {protocol} of the gate, this one {PROTOCOL}")
@@ -231,9 +228,8 @@ def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedS
 
     reference = _installation(revision, extract, plugins)
     candidate = _installation("working tree", lambda target: _copy(top, target), plugins)
-    return ComparedSides(
-        "revision", replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty), note
-    )
+    reference, candidate = replace(reference, revision=commit), replace(candidate, revision=head, dirty=dirty)
+    return ComparedSides("revision", reference, candidate, note)
 
 
 def _git(folder: Path, *arguments: str) -> bytes:
@@ -317,9 +313,8 @@ def _pip(command: Sequence[str], label: str) -> None:
     try:
         status, output = child.run_pip(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
-        ) from None
+        late = f"pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+        raise UserError(f"{label}: {late}") from None
     if status:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it printed nothing"]

@@ -159,17 +159,10 @@ def _judge(
         elif upper is not None and upper < target:
             status = "PASS"
         verdict = Verdict(
-            method=method,
-            metric=STEP_TIME,
-            status=status,
-            estimate=math.expm1(test.estimate),
-            lower=None if lower is None else math.expm1(lower),
-            upper=None if upper is None else math.expm1(upper),
-            p=adjusted[method],
-            mde=detectable(test, rules, alpha / len(tests)),
-            pairs=test.size,
-            detail="",
-        )
+            method=method, metric=STEP_TIME, status=status, estimate=math.expm1(test.estimate),
+            lower=None if lower is None else math.expm1(lower), upper=None if upper is None else math.expm1(upper),
+            p=adjusted[method], mde=detectable(test, rules, alpha / len(tests)), pairs=test.size, detail="",
+        )  # fmt: skip
         verdicts[method] = verdict.model_copy(update={"detail": step_time_sentence(verdict, rules, unit)})
     return verdicts
 
@@ -234,18 +227,13 @@ def compare_counts(method: str, reference: dict[str, Any], candidate: dict[str, 
     # smaller tolerance holds, so that a change can't raise its own.
     return [
         MethodCount(
-            method=method,
-            name=name,
-            title=now["title"],
-            unit=now["unit"],
-            reference=then["value"],
-            candidate=now["value"],
-            tolerance=min(now["tolerance"], then["tolerance"]),
+            method=method, name=name, title=now["title"], unit=now["unit"], reference=then["value"],
+            candidate=now["value"], tolerance=min(now["tolerance"], then["tolerance"]),
             grew=grew(then["parts"], now["parts"]) if now["value"] > then["value"] else (),
         )
         for name, now in candidate.items()
         if (then := reference.get(name))
-    ]
+    ]  # fmt: skip
 
 
 def one_sided(method: str, reference: dict[str, Any], candidate: dict[str, Any]) -> list[Verdict]:
@@ -261,14 +249,11 @@ def of_counts(counts: Iterable[MethodCount]) -> tuple[Verdict, ...]:
     """Return a verdict per count: FAIL for any increase above its tolerance."""
     return tuple(
         Verdict(
-            method=count.method,
-            metric=count.name,
+            method=count.method, metric=count.name, estimate=count.change, detail=count_sentence(count),
             status="FAIL" if count.candidate - count.reference > abs(count.reference) * count.tolerance else "PASS",
-            estimate=count.change,
-            detail=count_sentence(count),
         )
         for count in counts
-    )
+    )  # fmt: skip
 
 
 def grew(before: dict[str, float], after: dict[str, float]) -> tuple[str, ...]:

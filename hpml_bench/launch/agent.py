@@ -57,9 +57,8 @@ class OverNodes:
 
         key, folder = secrets.token_hex(32), request.folder
         meeting = Meeting(network.own_address(), key)
-        meeting.give(
-            NodeRequest(run=request.model_copy(update={"folder": absolute_keeping_links(folder)}), nodes=self.count)
-        )
+        run = request.model_copy(update={"folder": absolute_keeping_links(folder)})
+        meeting.give(NodeRequest(run=run, nodes=self.count))
         try:
             self._agents(meeting, {KEY: key}, folder / LOG, stop)
         except OSError as error:
@@ -125,9 +124,8 @@ def main(address: str) -> int:
 
     meeting, number = Meeting(host, key, int(port)), job.node_number()
     with stoppable() as stop, stop.deferred():
-        threading.Thread(
-            target=_exit_with_parent, args=(Meeting(host, key, int(port)), stop), name="parent", daemon=True
-        ).start()
+        parent = (Meeting(host, key, int(port)), stop)
+        threading.Thread(target=_exit_with_parent, args=parent, name="parent", daemon=True).start()
         report = _run(meeting, number, stop)
     processes.end_fork_server()
     return 0 if report.well else 1

@@ -112,14 +112,9 @@ def _launch(request: RunRequest, beats: Path, nodes: Nodes) -> ChildFailedError 
     logs_folder = tempfile.TemporaryDirectory(dir=temporary.folder(), ignore_cleanup_errors=True)
     with logs_folder as logs, _only_agent_signal() as signals:
         config = LaunchConfig(
-            nproc_per_node=len(nodes.ranks(settings.world_size or 1)),
-            max_restarts=0,
-            start_method="forkserver",
-            monitor_interval=0.05,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-            **meeting.rendezvous(nodes),
-            **signals,
-        )
+            nproc_per_node=len(nodes.ranks(settings.world_size or 1)), max_restarts=0, start_method="forkserver",
+            monitor_interval=0.05, logs_specs=DefaultLogsSpecs(log_dir=logs), **meeting.rendezvous(nodes), **signals,
+        )  # fmt: skip
         try:
             elastic_launch(config, entry.start)(request.model_dump_json(), str(beats), launched)
         except ChildFailedError as error:
@@ -195,20 +190,11 @@ def record_of(request: RunRequest, outcome: Outcome, started: str, seconds: floa
         outcome = outcome.model_copy(update={"error": error})
     spec, prepared, place = request.spec, request.prepared, request.place
     return RunRecord(
-        **dict(outcome),
-        run_id=spec.run_id,
-        spec=spec,
-        protocol_id=protocol_id(spec.settings, prepared.digests),
-        digests=prepared.digests,
-        label_names=prepared.label_names,
-        notes=prepared.notes,
-        order=place.in_sweep,
-        place=place.in_seed,
-        declared=place.declared,
-        earlier_attempts=request.earlier_attempts,
-        started=started,
+        **dict(outcome), run_id=spec.run_id, spec=spec, protocol_id=protocol_id(spec.settings, prepared.digests),
+        digests=prepared.digests, label_names=prepared.label_names, notes=prepared.notes, order=place.in_sweep,
+        place=place.in_seed, declared=place.declared, earlier_attempts=request.earlier_attempts, started=started,
         seconds=seconds,
-    )
+    )  # fmt: skip
 
 
 def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = None) -> tuple[Status, RunError]:
@@ -246,12 +232,11 @@ def _name(number: int) -> str:
 
 def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:
     peak = evidence.peak_mb.get(rank)
-    reached = "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
-    if evidence.oom_kill and name == "SIGKILL":
-        message = f"rank {rank} was ended by the kernel for lack of memory{reached}"
-        return "oom_host", RunError(kind=name, message=message, rank=rank)
-    message = f"rank {rank} was ended by {name}{reached}"
-    return "killed", RunError(kind=name, message=message + errors.hint(message), rank=rank)
+    out_of_memory = evidence.oom_kill and name == "SIGKILL"
+    message = f"rank {rank} was ended by {'the kernel for lack of memory' if out_of_memory else name}"
+    message += "" if peak is None else f"; its memory had reached {peak:,.0f} MB"
+    message += "" if out_of_memory else errors.hint(message)
+    return "oom_host" if out_of_memory else "killed", RunError(kind=name, message=message, rank=rank)
 
 
 def _first_error(folder: Path, ranks: Container[int] | None) -> RunError | None:

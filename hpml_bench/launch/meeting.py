@@ -61,10 +61,8 @@ class KnownNodes(StaticTCPRendezvous):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        if self.master_port == 0:
-            store = hosted(self.master_addr, self.timeout)
-        else:
-            store = joined(self.master_addr, self.master_port, self.timeout)
+        host, port = self.master_addr, self.master_port
+        store = joined(host, port, self.timeout) if port else hosted(host, self.timeout)
         address = RendezvousStoreInfo(self.master_addr, store.port)
         return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
 
@@ -78,14 +76,10 @@ def _create(parameters: RendezvousParameters) -> KnownNodes:
 def rendezvous(nodes: Nodes) -> dict[str, Any]:
     """Register the rendezvous with torch's launcher, and return the arguments of LaunchConfig that select it."""
     rendezvous_handler_registry.register(BACKEND, _create)
-    return {
-        "min_nodes": nodes.count,
-        "max_nodes": nodes.count,
-        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
-        "rdzv_backend": BACKEND,
-        "rdzv_endpoint": f"{nodes.host}:{nodes.port}",
-        "rdzv_configs": {"rank": nodes.number},
-    }
+    run = nodes.run_id or uuid.uuid4().hex  # a second launch under the same name hangs
+    chosen = {"rdzv_backend": BACKEND, "rdzv_endpoint": f"{nodes.host}:{nodes.port}"}
+    return {"min_nodes": nodes.count, "max_nodes": nodes.count, "run_id": run, **chosen,
+            "rdzv_configs": {"rank": nodes.number}}  # fmt: skip
 
 
 class NodeRequest(Frozen):

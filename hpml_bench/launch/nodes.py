@@ -109,9 +109,8 @@ def _lost(number: int, hosts: Mapping[int, str], words: str) -> Report:
     """Return a substitute for the report of a node that sent none."""
     name = f"node {number} ({hosts[number]})" if number in hosts else f"node {number}, whose agent had not begun"
     message = f"no report from {name}: its agent or the node was lost" + (f" ({words})" if words else "")
-    return Report(
-        node=number, host=hosts.get(number, ""), status="killed", error=RunError(kind="NoReport", message=message)
-    )
+    error = RunError(kind="NoReport", message=message)
+    return Report(node=number, host=hosts.get(number, ""), status="killed", error=error)
 
 
 def _stalled(reports: Sequence[Report]) -> RunError:

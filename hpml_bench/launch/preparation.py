@@ -70,17 +70,14 @@ def _done(settings: Settings, work: Callable[[str, str], None], max_seconds: flo
         target = Path(name) / "result.json"
         end, code, result = _in_child(settings, work, target, deadline)
     if result is None:
-        how = f"ended with status {code}; see its messages above"
+        how, again = f"ended with status {code}; see its messages above", "repeat the command"
         if end == "late":
-            how = (
-                f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: repeat the command "
-                "with more hours"
-            )
+            how = f"was not done after {max_seconds:g} s (--max-hours); complete downloads are kept: {again} "
+            how += "with more hours"
         elif end == "stopped":
-            how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; "
-            how += "repeat the command"
+            how = f"was stopped by a signal, itself or its fork server, and given up after {STOPPED_SECONDS} s; {again}"
         elif code == SERVER_LOST:
-            how = "was ended with its fork server (perhaps for lack of memory); repeat the command"
+            how = f"was ended with its fork server (perhaps for lack of memory); {again}"
         elif code < 0:
             how = f"was ended by signal {-code} (9 may be for lack of memory)"
         raise UserError(f"{settings.backbone}: the preparation of model and data {how}")
@@ -97,11 +94,16 @@ def _in_child(
     child = context.Process(target=work, args=(settings.model_dump_json(), str(target)))
     family: set[psutil.Process] = set()
     waited = False
+
+    def ended(seconds: float) -> bool:
+        child.join(seconds)
+        return not child.is_alive()
+
     with processes.subreaper():
         try:
             end = _start(child, deadline, family)
             if child.pid is not None and end == "over":
-                end = _join(child, deadline, family)
+                end = _wait(ended, deadline, family)
             result = read_json(target)  # read before its processes are ended: pip's end would become its error
             waited = True
         finally:
@@ -142,14 +144,6 @@ def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> 
         watching.join()
     family |= processes.descendants()
     return ends[0]
-
-
-def _join(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> End:
-    def ended(seconds: float) -> bool:
-        child.join(seconds)
-        return not child.is_alive()
-
-    return _wait(ended, deadline, family)
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:

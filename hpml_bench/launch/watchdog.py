@@ -34,13 +34,9 @@ class Watchdog:
     """Watches a run while its body runs: ends its processes when a limit is reached, and those left at the end."""
 
     def __init__(
-        self,
-        folder: Path,
-        limits: Limits,
-        stop: Stop,
-        beats: Path | None = None,
+        self, folder: Path, limits: Limits, stop: Stop, beats: Path | None = None,
         late: Callable[[], object] = lambda: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched."""
         self.verdict: tuple[Status, RunError] | None = None
         """Status and error of the run where the watchdog ended it."""
@@ -76,7 +72,9 @@ class Watchdog:
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_POLL), now
             beats = heartbeat.read(self._beats)
-            self._note_memory(beats)
+            for beat in beats:  # at each poll: it can't be read once a rank is killed
+                if peak := processes.memory_mb(beat.pid, "VmHWM"):
+                    self.peak_mb[beat.rank] = peak
             if polls % POLLS_PER_SCAN == 0 or len(beats) != len(counts):
                 self._seen |= processes.descendants()
                 ended = self._seen and not any(map(processes.alive, self._seen))
@@ -90,12 +88,6 @@ class Watchdog:
             if verdict := self._judge(watched, idle):
                 self._end(*verdict, beats)
                 return
-
-    def _note_memory(self, beats: tuple[Beat, ...]) -> None:
-        """Note the ranks' peak memory, at each poll: it can't be read once a rank is killed."""
-        for beat in beats:
-            if peak := processes.memory_mb(beat.pid, "VmHWM"):
-                self.peak_mb[beat.rank] = peak
 
     def _judge(self, watched: float, idle: float) -> tuple[Status, str, str] | None:
         stall, most = self._limits.stall, self._limits.run_timeout
@@ -113,12 +105,9 @@ class Watchdog:
             self.verdict = status, RunError(kind=kind, message=words)
             if status == "timeout":
                 self._late()
-                error = RunError(
-                    kind=kind,
-                    message=f"{words}: {_positions(beats, stopped)}",
-                    rank=min(stopped, default=None),
-                    traceback=self._stacks(beats) or None,
-                )
+                places = [f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats]
+                words, stacks = f"{words}: {', '.join(places) or 'no rank had begun'}", self._stacks(beats) or None
+                error = RunError(kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks)
                 self.verdict = status, error
         deadline = time.monotonic() + GRACE_SECONDS
         while not self._over.wait(KILL_SECONDS):
@@ -165,13 +154,6 @@ def _end_stopped_server() -> None:
     """End a server that a signal has stopped: the launcher, and multiprocessing at exit, would wait for it for ever."""
     if processes.stopped(processes.fork_server() or 0):
         processes.end_fork_server()
-
-
-def _positions(beats: tuple[Beat, ...], stopped: set[int]) -> str:
-    """Return where each rank was, such as `rank 0 at training step 3 (stopped)`."""
-    if not beats:
-        return "no rank had begun"
-    return ", ".join(f"rank {b.rank} at {b.where}{' (stopped)' if b.rank in stopped else ''}" for b in beats)
 
 
 def _size(path: Path) -> int:

@@ -1,15 +1,17 @@
-"""Figures of a run: whether points and predictions give what the record says."""
+"""Figures: whether points and predictions give what a record says, and are the run's own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import numpy as np
 
-from hpml_bench.records.run import Metric
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.checks import DECISIVE, STORED
+from hpml_bench.report.comparability import grouped, method_of, untrained
 from hpml_bench.report.predictions import task_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds
@@ -52,6 +54,43 @@ def times(evidence: Evidence) -> Iterator[Finding]:
 def copies(evidence: Evidence) -> Iterator[Finding]:
     """No run has the points or the order of another one."""
     yield from evidence.excluded("copies")
+
+
+def batches(evidence: Evidence) -> Iterator[Finding]:
+    """Runs of a seed alone share the tokens of its steps."""
+    of_tokens: dict[str, int] = {}
+    for seed, records in grouped(evidence.trained, lambda record: record.spec.seed).items():
+        traces = {record.run_id: evidence.traces[record.run_id] for record in records}
+        usual, size = Counter(trace.tokens for trace in traces.values()).most_common(1)[0]
+        for run, own in traces.items():
+            if own.tokens != usual and size > 1:
+                yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
+        other = of_tokens.setdefault(usual, seed)
+        if other != seed and any(trace.varied for trace in traces.values()):
+            yield failed(f"seed {seed}", f"has the steps of seed {other} in their order, by tokens: one is a copy")
+
+
+def answers(evidence: Evidence) -> Iterator[Finding]:
+    """No run has the predictions of another seed or method."""
+    traces = evidence.traces
+    for records in grouped(evidence.trained, method_of).values():
+        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
+            yield from _predicting_alike(evidence, records)
+    for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
+        for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
+            # one method under two names trains alike, too
+            if len({traces[record.run_id].losses for record in same}) > 1:
+                yield from _predicting_alike(evidence, same, ", and trained with other losses")
+
+
+def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
+    """Yield the runs that predict as others do, but as the base model does."""
+    traces = evidence.traces
+    unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
+    for predicted, group in grouped(records, lambda record: traces[record.run_id].predicted).items():
+        for record in group if len(group) > 1 and predicted not in unchanged else ():
+            others = ", ".join(other.run_id for other in group if other is not record)
+            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
 
 
 def definitions(evidence: Evidence) -> Iterator[Finding]:

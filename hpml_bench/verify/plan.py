@@ -11,16 +11,7 @@ from hpml_bench.records.files import PREDICTIONS, RECORD, SET_ASIDE, SUITE
 from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FINAL, RunRecord
-from hpml_bench.report.comparability import (
-    differences,
-    grouped,
-    hosts_of,
-    method_of,
-    protocol_of,
-    settings_of,
-    short,
-    untrained,
-)
+from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
 from hpml_bench.statistics import LEAST_SEEDS
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
@@ -195,10 +186,8 @@ def places(evidence: Evidence) -> Iterator[Finding]:
     for record in evidence.records:
         place, order = record.place or 0, record.order or 0
         if place > most or order - place > most * record.spec.seed:  # the runs of seeds before it
-            what = (
-                f"was run {order} of its sweep and {place} of seed {record.spec.seed}, and {SUITE} has {most} methods"
-            )
-            yield failed(record.run_id, what)
+            what = f"was run {order} of its sweep and {place} of seed {record.spec.seed}"
+            yield failed(record.run_id, f"{what}, and {SUITE} has {most} methods")
     orders = {}
     for seed, records in grouped(evidence.compared, lambda record: record.spec.seed).items():
         ran = {record.place or 0: record.spec.method.name for record in records}
@@ -237,10 +226,8 @@ def _left(evidence: Evidence, record: RunRecord) -> str:
     place = evidence.folder / record.run_id
     if (place / PREDICTIONS).exists():
         return PREDICTIONS
-    known = [
-        other.consumed.steps for other in evidence.ok if other.consumed and protocol_of(other) == protocol_of(record)
-    ]
-    steps = record.spec.settings.steps or max(known, default=0)
+    alike = (other.consumed for other in evidence.ok if protocol_of(other) == protocol_of(record))
+    steps = record.spec.settings.steps or max((consumed.steps for consumed in alike if consumed), default=0)
     taken = {point.step for point in read_points(place) if point.metric == "train_loss"}
     return "points of all its steps" if steps and len(taken) >= steps else ""
 
@@ -370,43 +357,6 @@ def labels(evidence: Evidence) -> Iterator[Finding]:
 def consumption(evidence: Evidence) -> Iterator[Finding]:
     """Runs of a seed consumed the same samples and tokens."""
     yield from evidence.excluded("consumption")
-
-
-def batches(evidence: Evidence) -> Iterator[Finding]:
-    """Runs of a seed alone share the tokens of its steps."""
-    of_tokens: dict[str, int] = {}
-    for seed, records in grouped(evidence.trained, lambda record: record.spec.seed).items():
-        traces = {record.run_id: evidence.traces[record.run_id] for record in records}
-        usual, size = Counter(trace.tokens for trace in traces.values()).most_common(1)[0]
-        for run, own in traces.items():
-            if own.tokens != usual and size > 1:
-                yield failed(run, f"its steps have other numbers of tokens than most runs of seed {seed}")
-        other = of_tokens.setdefault(usual, seed)
-        if other != seed and any(trace.varied for trace in traces.values()):
-            yield failed(f"seed {seed}", f"has the steps of seed {other} in their order, by tokens: one is a copy")
-
-
-def answers(evidence: Evidence) -> Iterator[Finding]:
-    """No run has the predictions of another seed or method."""
-    traces = evidence.traces
-    for records in grouped(evidence.trained, method_of).values():
-        if len({traces[record.run_id].predicted for record in records}) > 1:  # else it changes nothing
-            yield from _predicting_alike(evidence, records)
-    for records in grouped(evidence.trained, lambda record: record.spec.seed).values():
-        for same in grouped(records, lambda record: traces[record.run_id].predicted).values():
-            # one method under two names trains alike, too
-            if len({traces[record.run_id].losses for record in same}) > 1:
-                yield from _predicting_alike(evidence, same, ", and trained with other losses")
-
-
-def _predicting_alike(evidence: Evidence, records: Iterable[RunRecord], more: str = "") -> Iterator[Finding]:
-    """Yield the runs that predict as others do, but as the base model does."""
-    traces = evidence.traces
-    unchanged = {traces[record.run_id].predicted for record in evidence.compared if untrained(record)}
-    for predicted, group in grouped(records, lambda record: traces[record.run_id].predicted).items():
-        for record in group if len(group) > 1 and predicted not in unchanged else ():
-            others = ", ".join(other.run_id for other in group if other is not record)
-            yield failed(record.run_id, f"predicts as {others}, to the last digit of the losses{more}")
 
 
 def sizes(evidence: Evidence) -> Iterator[Finding]:

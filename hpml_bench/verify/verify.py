@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hpml_bench.records.files import read_json, write_atomically
-from hpml_bench.records.run import RunRecord
 from hpml_bench.system import checklist
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
-from hpml_bench.verify import figures, page, plan
-from hpml_bench.verify.folder import (
-    VERIFIED,
-    Evidence,
-    Finding,
-    FolderCheck,
-    RunCheck,
-    RunFiles,
-    State,
-    failed,
-    hashes,
-    plain_files,
-    private_paths,
-    secrets,
-)
+from hpml_bench.verify import figures, files, plan
+from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, RunFiles, State, failed
 
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
 Check = checklist.CheckResult[State]
 BEFORE_RUNS: tuple[FolderCheck, ...] = (
-    plain_files, hashes, secrets, private_paths, plan.ids, plan.once_each, plan.planned, plan.suite, plan.places,
-    plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels, figures.predictions,
-    figures.passed, figures.definitions, figures.times, figures.copies,
+    files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
+    plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels,
+    figures.predictions, figures.passed, figures.definitions, figures.times, figures.copies,
 )  # fmt: skip
 OF_RUNS: tuple[RunCheck, ...] = (
     figures.scores, figures.self_checks, figures.metrics, figures.wall_time, figures.steps, figures.figures,
@@ -47,7 +33,7 @@ OF_RUNS: tuple[RunCheck, ...] = (
 )  # fmt: skip
 """Checks of each run that ended well; all others are of the folder."""
 AFTER_RUNS: tuple[FolderCheck, ...] = (
-    plan.consumption, plan.batches, plan.answers, plan.sizes, plan.sample_order, page.page,
+    plan.consumption, figures.batches, figures.answers, plan.sizes, plan.sample_order, files.page,
 )  # fmt: skip
 ALL: tuple[Callable[..., Iterable[object]], ...] = (*BEFORE_RUNS, *OF_RUNS, *AFTER_RUNS)
 """All checks, in the order in which they are shown."""
@@ -92,14 +78,9 @@ class Verified:
     def write(self) -> Path:
         """Write verified.json; a UserError where that can't be done."""
         content = {
-            "format": FORMAT,
-            "hpml_bench": version("hpml-bench"),
-            "suite": self.suite,
-            "consistent": self.consistent,
-            "checks": [asdict(check) for check in self.checks],
-            "digest": self.digest,
-            "files": self.files,
-        }
+            "format": FORMAT, "hpml_bench": version("hpml-bench"), "suite": self.suite, "consistent": self.consistent,
+            "checks": [asdict(check) for check in self.checks], "digest": self.digest, "files": self.files,
+        }  # fmt: skip
         path = self.folder / VERIFIED
         try:
             write_atomically(path, json.dumps(content, indent=1) + "\n")
@@ -113,33 +94,21 @@ def verify(folder: Path) -> Verified:
     evidence = Evidence.read(folder)
     found: dict[Callable[..., Any], list[Finding]] = {check: [] for check in ALL}
     for record in evidence.ok:
-        for of_run, findings in _of_run(folder, record):
-            found[of_run] += findings
+        with suppress(UserError):  # its task isn't installed: `predictions` says so
+            run = RunFiles.read(folder, record)
+            for of_run in OF_RUNS:
+                found[of_run] += _found(failed(record.run_id, why) for why in of_run(run))
     for check in (*BEFORE_RUNS, *AFTER_RUNS):
-        found[check] = _found(partial(check, evidence))
+        found[check] = _found(check(evidence))
     checks = [
         printable(name_of(check), finding)
         for check, findings in found.items()
         for finding in findings or [_holds(check, evidence)]
     ]
     suite = evidence.suite.name if evidence.suite else ""
-    files = {evidence.name(path): _digest(path) for path in evidence.files}
+    digests = {evidence.name(path): _digest(path) for path in evidence.files}
     ordered = sorted(checks, key=lambda check: WORST.index(check.state))
-    return Verified(folder, suite, len(evidence.records), tuple(ordered), files)
-
-
-def _of_run(folder: Path, record: RunRecord) -> Iterator[tuple[RunCheck, list[Finding]]]:
-    """Yield the findings of each check of a run; its points are in memory meanwhile."""
-    try:
-        run = RunFiles.read(folder, record)
-    except UserError:  # its task isn't installed: `predictions` says so
-        return
-    for check in OF_RUNS:
-        yield check, _found(partial(_located, check, run))
-
-
-def _located(check: RunCheck, run: RunFiles) -> Iterator[Finding]:
-    return (failed(run.record.run_id, why) for why in check(run))
+    return Verified(folder, suite, len(evidence.records), tuple(ordered), digests)
 
 
 def _holds(check: Callable[..., Any], evidence: Evidence) -> Finding:
@@ -150,11 +119,11 @@ def _holds(check: Callable[..., Any], evidence: Evidence) -> Finding:
     return Finding("ok", sentence[0].lower() + sentence[1:])
 
 
-def _found(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _found(findings: Iterable[Finding]) -> list[Finding]:
     """Return a check's findings; what stops it is one, since a record may be made to stop it."""
     found = []
     try:
-        for finding in check():
+        for finding in findings:
             found.append(finding)  # noqa: PERF402 - what was found before an error stays
     except UserError as error:
         found.append(Finding("not checked", str(error)))

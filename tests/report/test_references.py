@@ -16,7 +16,7 @@ from hpml_bench.report import predictions
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import load, write_report
 from hpml_bench.verify import figures
-from hpml_bench.verify.page import same
+from hpml_bench.verify.files import same
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 REPORTS = sorted(path.parent.name for path in REFERENCE.glob("*/report.md"))

@@ -13,19 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.comparison.inputs import (
-    CONTENT,
-    DATASET,
-    GROUP,
-    ROW,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    InputScores,
-    source_of,
-)
+from hpml_bench.comparison import inputs
+from hpml_bench.comparison.inputs import CONTENT, DATASET, GROUP, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.comparison.lm_eval_logs import SHARES, Log, candidates, has_samples, is_number, is_results, logs_of
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.scores import ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
@@ -73,9 +64,7 @@ def read(path: Path, metric: str | None = None, group: str | None = None) -> tup
     if not logs:
         what = "has means without rows" if path.is_file() else "has no samples_*.jsonl"
         raise UserError(f"{path} {what}; give the samples that lm_eval writes with --log_samples and --output_path")
-    by_task: dict[str, list[Log]] = {}
-    for log in logs:
-        by_task.setdefault(log.task, []).append(log)
+    by_task = grouped(logs, lambda log: log.task)
     found = [one for task, of in sorted(by_task.items()) for one in _of_task(path, task, of, metric)]
     if not found:
         there = sorted(f"{task}: {', '.join(_labels(_metrics(of)))}" for task, of in by_task.items())
@@ -106,7 +95,7 @@ def _of_task(path: Path, task: str, logs: Sequence[Log], metric: str | None) -> 
     )
     made = _measured(sanitize(task), [log for log in used if log.through(chosen)], chosen, name, remarks)
     block = next((log.block for log in used if log.block), "")
-    yield replace(made, source=source_of(SOURCE, path, len(used)), block=block)
+    yield replace(made, source=inputs.source_of(SOURCE, path, len(used)), block=block)
 
 
 def _metrics(logs: Iterable[Log]) -> dict[str, list[str]]:
@@ -147,9 +136,7 @@ def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
 
     Runs of a model in the same way but for that seed are its seeds.
     """
-    by_model: dict[str, list[Log]] = {}
-    for log in sorted(logs, key=lambda log: log.date):
-        by_model.setdefault(log.system, []).append(log)
+    by_model = grouped(sorted(logs, key=lambda log: log.date), lambda log: log.system)
     used, remarks = list[Log](), list[str]()
     for system, of in by_model.items():
         new = of[-1]
@@ -157,9 +144,8 @@ def _newest(task: str, logs: Sequence[Log]) -> tuple[list[Log], list[str]]:
         used += kept.values()
         for old in of:
             if not any(old is log for log in kept.values()):
-                unlike = [
-                    f"{key} {old.settings.get(key)}" for key, v in new.settings.items() if old.settings.get(key) != v
-                ]
+                was = old.settings
+                unlike = [f"{key} {was.get(key)}" for key, value in new.settings.items() if was.get(key) != value]
                 other = f", since it had other settings ({', '.join(unlike)})" if unlike else ""
                 before = f"{system} was evaluated on {sanitize(task)} before {new.file.name}"
                 remarks.append(f"{before}: {old.file.name} is left out{other}.")
@@ -178,10 +164,8 @@ def _measured(dataset: str, logs: Sequence[Log], chosen: str, metric: str, remar
 
     better = {log.better(metric): log for log in logs}
     if len(better) > 1:
-        files = " and ".join(str(log.file) for log in better.values())
-        raise UserError(
-            f"{files} disagree on whether more {metric} is better; compare models by one version of the task"
-        )
+        what = f"disagree on whether more {metric} is better; compare models by one version of the task"
+        raise UserError(f"{' and '.join(str(log.file) for log in better.values())} {what}")
     rows = [(log, sample) for log in logs for sample in log.through(chosen)]
     lines = [[log.system, s.row, s.value(metric), log.seed, dataset, s.content, s.where] for log, s in rows]
     frame = pd.DataFrame(lines, columns=[SYSTEM, ROW, SCORE, SEED, DATASET, CONTENT, WHERE]).astype({SCORE: float})
@@ -190,9 +174,8 @@ def _measured(dataset: str, logs: Sequence[Log], chosen: str, metric: str, remar
         remarks = (*remarks, f"Rows of {dataset} are grouped by {sanitize(logs[0].field, 60)} of their documents.")
     low, high = (0.0, 1.0) if metric in SHARES and frame[SCORE].between(0, 1).all() else (None, None)
     noted = (*remarks, *(one for log in logs for one in _checked(log, chosen, metric)))
-    return InputScores(
-        frame, ScoreDefinition(sanitize(_label(metric, chosen)), next(iter(better)), low, high), remarks=noted
-    )
+    score = ScoreDefinition(sanitize(_label(metric, chosen)), next(iter(better)), low, high)
+    return InputScores(frame, score, remarks=noted)
 
 
 def _checked(log: Log, chosen: str, metric: str) -> Iterator[str]:

@@ -13,20 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpml_bench.comparison.inputs import (
-    COUNT,
-    DATASET,
-    HOST,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    InputScores,
-    head_of,
-    json_object,
-    source_of,
-)
+from hpml_bench.comparison import inputs
+from hpml_bench.comparison.inputs import COUNT, DATASET, HOST, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.records.files import MAX_RECORD_BYTES
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.peft import HOLDS, HOSTS, PROTOCOL, TEST_ROWS, UNRANKED
 from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -56,8 +46,8 @@ UNSAVED = 99_999_999
 """`file_size` of a run whose checkpoint could not be saved (`get_file_size` in method_comparison/*/utils.py)."""
 OWN_KEYS = frozenset({"seed", "optimizer_kwargs", "optimizer_type"})
 """Keys of `train_config` that may differ between systems without a remark."""
-MEMORY = {"max": ("accelerator_memory_max", "cuda_memory_max"),
-          "avg": ("accelerator_memory_reserved_avg", "cuda_memory_reserved_avg")}  # fmt: skip
+MOST_MEMORY = ("accelerator_memory_max", "cuda_memory_max")
+MEAN_MEMORY = ("accelerator_memory_reserved_avg", "cuda_memory_reserved_avg")
 """Names of memory in bytes; the second ones are those of files before August 2025."""
 INCLUDED = "test generation and loading of data included"
 """What `train_time` holds beside training, unless a file says otherwise: validation alone is subtracted from it."""
@@ -65,35 +55,29 @@ INCLUDED = "test generation and loading of data included"
 
 def claims(path: Path) -> bool:
     """Return whether a path is a result file, or a folder with some."""
-    return any(map(_looks_like_one, _files(path)))
+    heads = (inputs.head_of(file, HEAD) for file in _files(path))
+    return any(f'"{name}"'.encode() in head for head in heads for name in SECTIONS)
 
 
 def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     """Return the runs of a result file, or of a folder's, by data set and model.
 
-    Args:
-        path: a file, a folder of files, or one that holds folders of `FOLDERS`, such as PEFT's `method_comparison`.
-        metric: name of a score of `SCORES`; test accuracy, or of images the similarity, if None.
-
-    Raises:
-        UserError: a file is none of these or can't be read, a value is no number, two files are the same run, or no
-            run has the score.
-
+    `path`: a file, a folder of files, or one that holds folders of `FOLDERS`, such as PEFT's `method_comparison`;
+    `metric`: name of a score of `SCORES`; test accuracy, or of images the similarity, if None. A UserError where a file
+    is none of these or can't be read, a value is no number, two files are the same run, or no run has the score.
     """
     wanted = SCORES[:BY_ITSELF] if metric is None else (_score(metric),)
     runs = [_Run(file, _load(file)) for file in _files(path)]
     if not runs:
         raise UserError(f"{path} has no result files of {SOURCE}; give the folder of its *.json")
-    sets: dict[tuple[str, ScoreDefinition | None], list[_Run]] = {}
-    for run in runs:
-        sets.setdefault((run.dataset, run.has(wanted)), []).append(run)
+    sets = grouped(runs, lambda run: (run.dataset, run.has(wanted)))
     scored = [(name, score) for name, score in sets if score is not None]
     if not scored and (metric is not None or all(run.status == "success" for run in runs)):
         raise UserError(f"{path}: no run has {' or '.join(repr(s.name) for s in wanted)} in the last of its metrics")
     found = [_measured(name, score, sets[name, score], sets.get((name, None), [])) for name, score in scored]
     alone = {name for name, _ in sets} - {name for name, _ in scored} if metric is None else set()
     found += [_measured(name, wanted[0], [], sets[name, None]) for name in sorted(alone)]
-    return tuple(replace(one, source=source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
+    return tuple(replace(one, source=inputs.source_of(SOURCE, path, len(one.lines) + len(one.failed))) for one in found)
 
 
 def _score(metric: str) -> ScoreDefinition:
@@ -112,15 +96,10 @@ def _files(path: Path) -> list[Path]:
     return sorted({file for pattern in patterns for file in path.glob(pattern)})
 
 
-def _looks_like_one(file: Path) -> bool:
-    head = head_of(file, HEAD)
-    return any(f'"{name}"'.encode() in head for name in SECTIONS)
-
-
 def _load(file: Path) -> dict[str, Any]:
     if file.stat().st_size > MAX_RECORD_BYTES:
         raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
-    data = json_object(file)
+    data = inputs.json_object(file)
     for name in SECTIONS[:2]:
         if not isinstance(data.get(name), dict):
             raise UserError(f"{file} has no {name}, so it is no result file of {SOURCE}; take it out of the folder")
@@ -152,9 +131,8 @@ class _Run:
     def text(self, *keys: str) -> str | None:
         """Return a text as one line; None where it is missing."""
         value = self.get(*keys)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not (line := sanitize(value)):
+        line = sanitize(value) if isinstance(value, str) else None
+        if value is not None and not line:
             raise self.wrong(keys, value, "a text")
         return line
 
@@ -270,28 +248,27 @@ class _Run:
     @cached_property
     def costs(self) -> dict[str, float]:
         """The costs by column of `COSTS`; NaN where one is missing."""
-        memory = {
-            kind: next((v for name in names if not math.isnan(v := self.number("train_info", name))), math.nan)
-            for kind, names in MEMORY.items()
-        }
+        most, mean = (
+            next((size for name in names if not math.isnan(size := self.number("train_info", name))), math.nan)
+            for names in (MOST_MEMORY, MEAN_MEMORY)
+        )
         size = self.number("train_info", "file_size")
         return {
             "seconds_per_1000_samples": self.seconds_per_1000,
             "train_time": self.number("train_info", "train_time"),
             "total_time": self.number("run_info", "total_time"),
-            "reserved_max_mb": memory["max"] / 1e6,
-            "reserved_avg_mb": memory["avg"] / 1e6,
+            "reserved_max_mb": most / 1e6,
+            "reserved_avg_mb": mean / 1e6,
             "file_size_mb": math.nan if size == UNSAVED else 1e-6 * size,
             "trainable_parameters": self.number("train_info", "num_trainable_params"),
         }
 
     def failure(self, wanted: str) -> FailedRun:
         """Return the run as one without a score."""
-        why = self.text("run_info", "error_msg") if self.get("run_info", "error_msg") else None
         status = self.status if self.status != "success" else f"success, but without {wanted}"
-        return FailedRun(
-            self.system, self.seed, f"{status}: {sanitize(why, 200)}" if why else status, str(self.file), self.dataset
-        )
+        if self.get("run_info", "error_msg"):
+            status += f": {sanitize(self.text('run_info', 'error_msg'), 200)}"
+        return FailedRun(self.system, self.seed, status, str(self.file), self.dataset)
 
 
 COSTS = (

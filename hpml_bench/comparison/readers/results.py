@@ -7,19 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hpml_bench.comparison.inputs import (
-    DATASET,
-    GROUP,
-    HOST,
-    LONGEST,
-    ROW,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    InputScores,
-    source_of,
-)
+from hpml_bench.comparison import inputs
+from hpml_bench.comparison.inputs import DATASET, GROUP, HOST, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.records.files import PREDICTIONS, RECORD
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.run import RunRecord
@@ -43,21 +32,15 @@ def read(path: Path, metric: str | None = None) -> tuple[InputScores, ...]:
     """Return the compared runs of a results folder, or of each below a folder.
 
     A data set is a suite and its protocol: runs of one suite on other rows, or by another budget, are never ranked
-    together.
-
-    Args:
-        path: a suite's results, or a folder of several.
-        metric: a suite's headline metric, by whose row scores its methods are compared; None for that.
-
-    Raises:
-        UserError: no record can be read, or `metric` is no suite's headline.
-
+    together. `metric`: a suite's headline metric, by whose row scores its methods are compared; None for that. A
+    UserError where no record can be read, or `metric` is no suite's headline.
     """
     every = [Results.load(folder) for folder in _folders(path)]
-    found = [results for results in every if metric is None or _is(results, metric)]
+    known = ((one, {one.quality, one.quality.removeprefix("test_"), one.score_title}) for one in every)
+    found = [one for one, names in known if metric is None or metric in names]
     if not found:
-        known = ", ".join(sorted({results.quality for results in every}))
-        raise UserError(f"{path} has row scores of {known} alone; leave --metric {metric} away, or give one of these")
+        there = ", ".join(sorted({results.quality for results in every}))
+        raise UserError(f"{path} has row scores of {there} alone; leave --metric {metric} away, or give one of these")
     return tuple(map(_measured, found))
 
 
@@ -66,13 +49,8 @@ def _folders(path: Path) -> Iterator[Path]:
     if any(path.glob(f"*/{RECORD}")):
         yield path
     else:
-        yield from sorted(
-            {file.parent.parent for file in path.glob(f"*/*/{RECORD}")} - {path / name for name in NO_RUNS}
-        )
-
-
-def _is(results: Results, metric: str) -> bool:
-    return metric in {results.quality, results.quality.removeprefix("test_"), results.score_title}
+        found = {file.parent.parent for file in path.glob(f"*/*/{RECORD}")}
+        yield from sorted(found - {path / name for name in NO_RUNS})
 
 
 def dataset_of(results: Results) -> str:
@@ -107,7 +85,7 @@ def _measured(results: Results) -> InputScores:
         tuple(aligned.costs),
         tuple(_failed(results, record) for record in results.left_out.unfinished),
         tuple(_remarks(results)),
-        source_of(SOURCE, results.folder, len(frames)),
+        inputs.source_of(SOURCE, results.folder, len(frames)),
         look=aligned.look,
         unranked=aligned.unranked,
         trained_on=aligned.trained_on,
@@ -118,13 +96,11 @@ def _measured(results: Results) -> InputScores:
 def _facts(results: Results) -> SuiteFacts:
     """Return what the runs say beside scores, by the names that a comparison shows."""
     facts = facts_of(results)
-    guess = facts.guess and facts.guess.model_copy(
-        update={"below": tuple(sanitize(name, LONGEST) for name in facts.guess.below)}
-    )
+    methods = {sanitize(name, LONGEST): of for name, of in facts.methods.items()}
     under = {sanitize(name, LONGEST): runs for name, runs in facts.under.items()}
-    return replace(
-        facts, methods={sanitize(n, LONGEST): of for n, of in facts.methods.items()}, under=under, guess=guess
-    )
+    below = facts.guess and tuple(sanitize(name, LONGEST) for name in facts.guess.below)
+    guess = facts.guess and facts.guess.model_copy(update={"below": below})
+    return replace(facts, methods=methods, under=under, guess=guess)
 
 
 def _failed(results: Results, record: RunRecord) -> FailedRun:

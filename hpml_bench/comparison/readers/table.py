@@ -11,18 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.inputs import (
-    COUNT,
-    DATASET,
-    GROUP,
-    NAMES,
-    ROW,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    InputScores,
-)
+from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.answer.terms import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -65,14 +54,8 @@ def claims(path: Path) -> bool:
 def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = None) -> tuple[InputScores, ...]:
     """Return the lines of a table.
 
-    Args:
-        path: the file.
-        metric: column of the score where that isn't `score`.
-        columns: our name of a column -> the file's.
-
-    Raises:
-        UserError: the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
-
+    `metric`: column of the score where that isn't `score`; `columns`: our name of a column -> the file's. A UserError
+    where the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
     """
     try:
         names, lines = _lines(path)
@@ -82,16 +65,8 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
-    """Return the lines of a frame with the columns of a table; a message names the frame's row by its position.
-
-    Raises:
-        UserError: it lacks a column, or a score or cost is no number.
-
-    """
-    names = [str(name) for name in frame.columns]
-    columns = [frame.iloc[:, at].tolist() for at in range(len(names))]
-    lines = ((f"frame, row {at}", list(cells)) for at, cells in enumerate(zip(*columns, strict=True)))
-    return measured(names, lines, metric, "frame")
+    """Return the lines of a frame, as `read` of a table; a message names the frame's row by its position."""
+    return measured(*_of_frame(frame, "frame"), metric, "frame")
 
 
 def _renamed(names: Sequence[str], columns: Mapping[str, str], source: str) -> list[str]:
@@ -204,14 +179,12 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
             f"{source}: the column '{sanitize(theirs, 60)}' may be '{ours}'; rename it, or give --columns {give}, or "
             "take it out"
         )
-    for name in needed:
-        if name not in names:
-            has = f"it has {_listed(names)} (docs/compare.md names the columns)"
-            raise UserError(f"{source}: there is no column '{name}'; {has}")
+    for name in (name for name in needed if name not in names):
+        has = f"it has {_listed(names)} (docs/compare.md names the columns)"
+        raise UserError(f"{source}: there is no column '{name}'; {has}")
     if {ROW, COUNT} <= set(names):
-        raise UserError(
-            f"{source}: it has the columns '{ROW}' and '{COUNT}'; a line is a row or the mean of many, so remove one"
-        )
+        what = f"it has the columns '{ROW}' and '{COUNT}'"
+        raise UserError(f"{source}: {what}; a line is a row or the mean of many, so remove one")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -297,11 +270,13 @@ def _lines(path: Path) -> tuple[list[str], Iterator[Line]]:
     if suffix == ".parquet":
         import pandas as pd
 
-        frame = pd.read_parquet(path)
-        columns = [frame[name].tolist() for name in frame.columns]
-        cells = zip(*columns, strict=True)
-        return list(map(str, frame.columns)), ((f"{path}, row {at}", list(c)) for at, c in enumerate(cells))
+        return _of_frame(pd.read_parquet(path), path)
     return _of_json(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
+
+
+def _of_frame(frame: pd.DataFrame, source: object) -> tuple[list[str], Iterator[Line]]:
+    rows = zip(*(frame.iloc[:, at].tolist() for at in range(frame.shape[1])), strict=True)
+    return list(map(str, frame.columns)), ((f"{source}, row {at}", list(cells)) for at, cells in enumerate(rows))
 
 
 def _separated(path: Path, delimiter: str) -> tuple[list[str], Iterator[Line]]:
