@@ -84,10 +84,8 @@ def _by_run(
         there = part[part[cost.column].notna()]
         values = there[cost.column].to_numpy(dtype=float)
         for at in np.flatnonzero(~(np.abs(values) < LARGEST))[:1]:
-            raise UserError(
-                f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; give a number below "
-                f"{LARGEST:g}, or leave it empty"
-            )
+            advice = f"give a number below {LARGEST:g}, or leave it empty"
+            raise UserError(f"{there[WHERE].iloc[at]}: {sanitize(cost.title, 40)} is {values[at]:g}; {advice}")
         if len(there) == len(part) and (values == values[0]).all() and not (cost.key or cost.stands_for):
             value = f"{sanitize(cost.title, 40)} ({values[0]:.12g}{cost.unit and f' {cost.unit}'})"
             unread.setdefault("Equal in all lines, and so no cost that compares", []).append(value)

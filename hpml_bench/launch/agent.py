@@ -75,14 +75,11 @@ class OverNodes:
     def _agents(self, meeting: Meeting, variables: Mapping[str, str], log: Path, stop: Stop) -> None:
         command = [sys.executable, *child.module("hpml_bench.launch.agent", f"{meeting.host}:{meeting.port}")]
         with log.open("wb") as printed:
+            # in a session of its own: Ctrl-C in the terminal reaches this process alone
             step = subprocess.Popen(  # noqa: S603 - the engine's command
-                self._on_each_node(command),
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **variables},
-                start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
-            )
+                self._on_each_node(command), stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT,
+                env={**os.environ, **variables}, start_new_session=True,
+            )  # fmt: skip
         try:
             self._await(step, meeting, stop)
         finally:

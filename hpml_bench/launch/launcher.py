@@ -74,12 +74,9 @@ def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
 
 
 def watched(
-    request: RunRequest,
-    stop: Stop,
-    nodes: Nodes = ALONE,
-    beats: Path | None = None,
+    request: RunRequest, stop: Stop, nodes: Nodes = ALONE, beats: Path | None = None,
     late: Callable[[], object] = lambda: None,
-) -> ExitEvidence:
+) -> ExitEvidence:  # fmt: skip
     """Run this node's ranks under a watchdog, which gets `beats` and `late`, and return the evidence of their end."""
     beats = beats or request.folder
     failure: ChildFailedError | None = None

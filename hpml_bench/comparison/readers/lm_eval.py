@@ -48,17 +48,13 @@ def claims(path: Path) -> bool:
 def read(path: Path, metric: str | None = None, group: str | None = None) -> tuple[InputScores, ...]:
     """Return the samples of a folder's models by task, each through one filter.
 
-    Args:
-        path: a file of samples, a model's folder, or one with folders of models.
-        metric: a metric's name, with or without its filter, such as `exact_match` or `exact_match,strict-match`; the
-            first of `FIRST` that a task has if None, else the task's first one. Without a filter, the task's first one.
-        group: field of the documents whose rows of one value depend on each other, such as `idx.paragraph`; that of
-            `GROUPED` if None, where a task's documents have it.
+    `path`: a file of samples, a model's folder, or one with folders of models. `metric`: its name, with or without its
+    filter, such as `exact_match` or `exact_match,strict-match`; the first of `FIRST` that a task has if None, else the
+    task's first one. Without a filter, the task's first one. `group`: field of the documents whose rows of one value
+    depend on each other, such as `idx.paragraph`; that of `GROUPED` if None, where a task's documents have it.
 
-    Raises:
-        UserError: a file can't be read, a row's value is no number, a document lacks the field of groups, no task has
-            the metric, or its direction is unknown or differs between models.
-
+    A UserError where a file can't be read, a row's value is no number, a document lacks the field of groups, no task
+    has the metric, or its direction is unknown or differs between models.
     """
     logs = [] if is_results(path) else logs_of(path, group)
     if not logs:

@@ -147,10 +147,8 @@ def _costs(
         elif MORE.search(_words(name)):
             unread.setdefault("More of these is better, so that they are no costs and weren't read", []).append(shown)
         elif not sanitize(name):
-            raise UserError(
-                f"{where[0]}: {shown}, holds numbers, as the index does that pandas writes; write "
-                "the table without it (index=False), or give the column a name"
-            )
+            advice = "write the table without it (index=False), or give the column a name"
+            raise UserError(f"{where[0]}: {shown}, holds numbers, as the index does that pandas writes; {advice}")
         else:
             costs[CostDefinition(f"cost {name}", sanitize(name.replace("_", " "), 40))] = numbers
     return costs, [f"{why}: {', '.join(of)}." for why, of in unread.items()]
@@ -160,18 +158,15 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
     """Check that a table has its columns, each once."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None and not sanitize(twice):
-        raise UserError(
-            f"{source}: {_unnamed(names, twice)}, isn't the only one; write the table without an index "
-            "(index=False in pandas), or give each column a name"
-        )
+        advice = "write the table without an index (index=False in pandas), or give each column a name"
+        raise UserError(f"{source}: {_unnamed(names, twice)}, isn't the only one; {advice}")
     if twice is not None:
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
     wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
     like = {name: {_plain(name), *OTHERS.get(name, ())} for name in wanted}
-    found = {
-        ours: theirs for ours in wanted for theirs in names if theirs not in NAMES and _plain(theirs) in like[ours]
-    }
+    foreign = [name for name in names if name not in NAMES]
+    found = {ours: theirs for ours in wanted for theirs in foreign if _plain(theirs) in like[ours]}
     if found:  # its lines would be pooled, or be a cost
         give = sanitize(",".join(f"{ours}={theirs}" for ours, theirs in found.items()), 300)
         ours, theirs = next(iter(found.items()))
