@@ -81,12 +81,17 @@ class Suite(Frozen):
         return self
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
-        """Return a run for each seed and method, of all or the given ones; seed by seed."""
+        """Return a run for each seed and method, of all or the given ones; seed by seed.
+
+        A method that answers alike with every seed has one run, with the first of them.
+        """
         specs = [self.method(name) for name in dict.fromkeys(self.methods if methods is None else methods)]
+        chosen = tuple(range(self.seeds) if seeds is None else seeds)
         return tuple(
             RunSpec(suite=self.name, settings=self.settings, method=spec, seed=seed)
-            for seed in (range(self.seeds) if seeds is None else seeds)
+            for seed in chosen
             for spec in specs
+            if seed == chosen[0] or not alike(self.settings, spec)
         )
 
     def method(self, name: str) -> MethodSpec:
@@ -113,6 +118,16 @@ class Suite(Frozen):
             return MethodSpec(name=name, method=kind, options=chosen, lr=lr, optimizer=optimizer)
         except ValidationError as error:
             raise UserError(f"{where}: {explain(error, MethodSpec)}") from None
+
+
+def alike(settings: Settings, method: MethodSpec) -> bool:
+    """Return whether a method answers alike with every seed: it trains nothing, adds no head, and samples nothing."""
+    kinds = (("methods", method.method), ("tasks", settings.task.name))
+    if any(name not in registry.names(kind) for kind, name in kinds):
+        return False
+    task = registry.plugin("tasks", settings.task.name)
+    greedy = not settings.task.options.get("temperature")
+    return not registry.plugin("methods", method.method).trains and task.model_kind == "language_model" and greedy
 
 
 def suite_name(name: str) -> str:

@@ -70,10 +70,9 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
         yield failed(SUITE, "is missing or no suite, so that nothing says which runs there should be")
         return
     there = {(record.spec.method.name, record.spec.seed) for record in evidence.records}
-    for seed in range(suite.seeds):
-        for method in suite.methods:
-            if (method, seed) not in there:
-                yield failed(SUITE, f"declares {method} with seed {seed}, which has no readable record", REPORT_AGAIN)
+    for method, seed in ((spec.method.name, spec.seed) for spec in suite.runs()):
+        if (method, seed) not in there:
+            yield failed(SUITE, f"declares {method} with seed {seed}, which has no readable record", REPORT_AGAIN)
     for record in evidence.records:
         if record.spec.seed >= suite.seeds:
             what = f"has seed {record.spec.seed}, and {SUITE} declares {suite.seeds} seeds, from 0"

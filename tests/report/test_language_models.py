@@ -24,6 +24,7 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import Predictions, TextAnswers, write_predictions
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
@@ -105,6 +106,29 @@ def section(name: str, results: Results) -> Section:
     found = report_sections.section(name, results)
     assert found is not None
     return found
+
+
+def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers alike with every seed: verdicts are those of a run for each, and nothing says that seeds lack."""
+    made, first = predictions, {"name": "none"}
+
+    def alike(item: RunRecord, share: float) -> Predictions:
+        spec = item.spec.model_copy(update={"seed": 0} if item.spec.method.name in first.values() else {})
+        return made(item.model_copy(update={"spec": spec}), share)
+
+    monkeypatch.setattr(f"{__name__}.predictions", alike)
+    each = Results.load(write(tmp_path / "each", "exact"))
+    folder = write(tmp_path / "one", "exact")
+    for seed in (1, 2, 3):
+        shutil.rmtree(next(folder.glob(f"none-s{seed}-*")))
+    one = Results.load(folder)
+    assert one.verdicts.score == each.verdicts.score
+    assert [c.difference.n for c in one.verdicts.score] == [4, 4, 4]
+    assert one.verdicts.costs == each.verdicts.costs
+    answer = answer_of(one)
+    assert (answer.shared, answer.failures) == (None, ())
+    assert answer.by_name["none"].values["score"] == answer_of(each).by_name["none"].values["score"]
+    assert "seed" not in " ".join(words.verdict(answer, "none").more)
 
 
 def test_the_base_model_is_compared_by_its_score_alone(exact_results: Results) -> None:

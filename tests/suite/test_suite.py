@@ -187,7 +187,8 @@ def test_packaged_suites_are_valid(name: str) -> None:
     packaged = load_suite(name)
     assert packaged.name == name
     assert packaged.description
-    assert len(packaged.runs()) == packaged.seeds * len(packaged.methods)
+    once = "none" in packaged.methods  # answers alike with every seed
+    assert len(packaged.runs()) == packaged.seeds * (len(packaged.methods) - once) + once
 
 
 KEYS = st.sampled_from([*Suite.model_fields, "x"])
@@ -214,3 +215,17 @@ def test_no_content_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory
         assert len(runs) == loaded.seeds * len(loaded.methods)
     assert not sentence or "whatever" in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(("options", "seeds"), [
+    ({}, {"none": [0], "lora": [0, 1, 2]}),
+    ({"scorer": "exact", "temperature": 0.7}, {"none": [0, 1, 2], "lora": [0, 1, 2]}),
+])  # fmt: skip
+def test_a_method_that_answers_alike_has_one_run(options: dict[str, object], seeds: dict[str, list[int]]) -> None:
+    """The base model of a language model's task, unless answers are sampled; a single seed is run as it is given."""
+    suite = load_suite("chat", seeds=3, settings={"task": {"name": "causal_lm", "options": options}})
+    found: dict[str, list[int]] = {}
+    for spec in suite.runs(["none", "lora"]):
+        found.setdefault(spec.method.name, []).append(spec.seed)
+    assert found == seeds
+    assert [spec.seed for spec in suite.runs(["none"], [2])] == [2]

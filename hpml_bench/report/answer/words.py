@@ -224,7 +224,8 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
     """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
     more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
-    if answer.over == "seed" and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
+    one = answer.by_name[name].base and answer.by_name[name].seeds == 1  # and stands for all seeds
+    if answer.over == "seed" and not one and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
         more.append(f"{seeds} of {answer.seeds} seeds")
     return Verdict(
         _chip(answer, name), _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else ""

@@ -17,7 +17,7 @@ from hpml_bench.report.comparability import alone, grouped, hosts_of, label, mac
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
 from hpml_bench.report.selection import LeftOut, Selection
-from hpml_bench.suite.suite import Margin, Suite, load_suite, packaged_suites
+from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
 from hpml_bench.system.text import sanitize
 
 
@@ -53,8 +53,8 @@ class ComparedRuns:
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        seeds = range(self._declared.seeds if self._declared else 0)
-        return len({(name, seed) for name in self._planned for seed in seeds} - there)
+        planned = self._declared.runs(self._planned) if self._declared else ()
+        return len({(spec.method.name, spec.seed) for spec in planned} - there)
 
     @property
     def unrun(self) -> tuple[str, ...]:
@@ -184,6 +184,11 @@ class ComparedRuns:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the compared runs."""
         return tuple(sorted({record.spec.seed for record in self.compared}))
+
+    def of_all_seeds(self, method: str) -> RunRecord | None:
+        """Return the one run of a method that stands for all seeds, since it answers alike with each; else None."""
+        runs = self.runs(method)
+        return runs[0] if len(runs) == 1 and alike(runs[0].spec.settings, runs[0].spec.method) else None
 
     @property
     def one_machine(self) -> bool:

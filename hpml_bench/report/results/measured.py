@@ -60,6 +60,8 @@ class MeasuredRuns(ComparedRuns):
         for method in self.methods:
             measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
             finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
+            if finite and runs == self.runs and self.of_all_seeds(method):
+                finite = dict.fromkeys(self.seeds, *finite.values())
             if finite:
                 found[method] = finite
         return found
@@ -132,7 +134,8 @@ class MeasuredRuns(ComparedRuns):
 
     def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
         """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
-        return {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+        found = {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+        return dict.fromkeys(self.seeds, *found.values()) if self.of_all_seeds(method) else found
 
     def by_group(self, scores: NDArray[Any]) -> NDArray[Any]:
         """Return the scores of groups of test rows from those of rows; rows without groups keep theirs."""

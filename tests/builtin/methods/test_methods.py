@@ -319,7 +319,7 @@ def test_data_driven_start_keeps_the_function_and_ignores_padding(backbone_folde
     for texts, real in ((ids, mask), wide):
         model, method = assemble(backbone_folders["BERT"], "peft", options={"type": kind, "r": 2})
         before = {n: p.clone() for n, p in model.named_parameters() if "lora_A" in n}
-        batches = [SimpleNamespace(input_ids=texts, attention_mask=real, labels=labels)] * 2
+        batches = [SimpleNamespace(input_ids=texts, attention_mask=real, labels=labels, more={})] * 2
         method.before_train(model.encoder, iter(batches), 10)
         assert torch.allclose(model.eval()(ids, mask), plain, atol=1e-5)
         assert unused_parameters(model) == []
@@ -339,7 +339,7 @@ def test_eva_starts_in_float32_in_half_precision_too(backbone_folders, monkeypat
     model, method = assemble(backbone_folders["GPT-2"], "peft", options={"type": "EVA", "r": 2})
     ids, mask, labels = support_trial.batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        batches = [SimpleNamespace(input_ids=ids, attention_mask=mask, labels=labels)] * 2
+        batches = [SimpleNamespace(input_ids=ids, attention_mask=mask, labels=labels, more={})] * 2
         method.before_train(model.encoder, iter(batches), 10)
     assert kinds
     assert set(kinds) <= {torch.float32, torch.float64}
