@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["compare", "load_results", "load_trained", "predict", "run_suite"]
 
 
-def run_suite(
+def run_suite(  # noqa: PLR0913 - the options of `run-all`
     suite: str = "quickstart",
     *,
     out: str | Path = "reports",
     seeds: int | None = None,
+    until: Literal["decided", "costs"] | None = None,
+    max_seeds: int | None = None,
     methods: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
@@ -42,6 +44,8 @@ def run_suite(
         suite: a packaged suite's name or the path of a YAML file.
         out: results go to `<out>/<suite's name>`.
         seeds: number of seeds; the suite's own where None.
+        until: add seeds in rounds until it is decided which method scores best, or how costs differ too.
+        max_seeds: with `until`, seeds at which it ends at the latest; those of the suite's rounds, or 20, where None.
         methods: names of methods; the suite's own where None.
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
@@ -57,17 +61,19 @@ def run_suite(
     from hpml_bench.suite.suite import load_suite
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.sweep.plan import SweepRequest
+    from hpml_bench.sweep.race import rounds
 
-    loaded = load_suite(suite, seeds=seeds, settings=settings)
-    chosen = None if methods is None else tuple(methods)
-    result = run_sweep(SweepRequest(loaded, Path(out), chosen, fresh=fresh), Console(quiet=quiet))
-    if result.ending.how == "interrupted":
-        raise KeyboardInterrupt
+    loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds)
+    chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)
+    request = SweepRequest(loaded, Path(out), chosen, fresh=fresh)
+    for part in rounds(request, console.print):
+        if run_sweep(part, console).ending.how == "interrupted":
+            raise KeyboardInterrupt
     if report:
         from hpml_bench.report.render import write_report
 
-        write_report(result.folder)
-    return load_results(result.folder)
+        write_report(request.folder)
+    return load_results(request.folder)
 
 
 def compare(

@@ -76,6 +76,10 @@ def assemble(
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
         first = inputs[0]
+        if len(inputs) > 1 and (raced := [one for one in inputs if one.race]):
+            raise UserError(
+                f"{_named(raced[0])}: results of a sweep with --until are compared alone: its methods have other seeds"
+            )
         score, costs = _score(inputs), _costs(inputs)
         check(part, score)
         if name not in alone:
@@ -91,6 +95,7 @@ def assemble(
                 look=max(one.look for one in inputs),
                 block=next((one.block for one in inputs if one.block), ""),
                 unranked=next((one.unranked for one in inputs if one.unranked), ""),
+                race=first.race,
                 facts=first.facts if len(inputs) == 1 else None,
                 trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
                 independent=independent,

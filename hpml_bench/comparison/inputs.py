@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.comparison import readers
 from hpml_bench.report.answer.terms import count_of
-from hpml_bench.report.scores import CostDefinition, FailedRun, ScoreDefinition, SuiteFacts
+from hpml_bench.report.scores import CostDefinition, FailedRun, Race, ScoreDefinition, SuiteFacts
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -92,6 +92,8 @@ class InputScores:
     """Whether it says which scores are better."""
     look: int = 1
     """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    race: Race | None = None
+    """As of `AlignedScores`."""
     block: str = ""
     """Group of data sets that depend on each other, and count as one over data sets; empty where there is none."""
     unranked: str = ""

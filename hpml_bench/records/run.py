@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hpml_bench.suite.base import Frozen, Line
 from hpml_bench.suite.settings import RunSpec, Settings, identity
-from hpml_bench.suite.suite import Margin
+from hpml_bench.suite.suite import Margin, Until
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import digest, map_texts
 
@@ -108,6 +108,8 @@ class Declared(Frozen):
     seeds: int
     """Seeds of each method."""
     margin: Margin
+    until: Until | None = None
+    """Question at whose answer the sweep ends, and its looks; None for other sweeps."""
 
 
 class RunError(Frozen):

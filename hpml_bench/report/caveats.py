@@ -36,21 +36,20 @@ def beside_guess(results: Results) -> dict[str, Shown]:
         np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
         for method in results.methods
     ]
-    return dict(
-        zip(results.methods, beats_guess(gains, results.score_span, results.look, results.score_step), strict=True)
-    )
+    spent = statistics.spent_at(results.look, results.aligned.declared_looks)
+    return dict(zip(results.methods, beats_guess(gains, results.score_span, spent, results.score_step), strict=True))
 
 
-def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, look: int, step: float = 1.0) -> list[Shown]:
+def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
     """Return for each method the scope for which it is shown to beat guessing.
 
     `gains` are of each method [seeds, rows], of its rows' scores over the guess; `span` and `step` as those of
-    `statistics.crossed_evidence`.
+    `statistics.crossed_evidence`, `spent` the share of the 5 % that this look has.
     """
     tested = {at: _p_above(of, span, step) for at, of in enumerate(gains) if len(of) >= statistics.LEAST_SEEDS}
     in_each_run = [max(map(_p_above_over_rows, of)) for of in gains]
     adjusted = statistics.holm([*tested.values(), *in_each_run])
-    level = statistics.ALPHA * statistics.FOR_GUESSING * statistics.spent_at(look)
+    level = statistics.ALPHA * statistics.FOR_GUESSING * spent
     over_seeds = {at for at, p in zip(tested, adjusted, strict=False) if p < level}
     in_each = [p < level for p in adjusted[len(tested) :]]
     return ["seeds" if at in over_seeds else "rows" if better else "not" for at, better in enumerate(in_each)]

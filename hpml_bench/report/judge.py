@@ -6,9 +6,10 @@ so many rows, or none.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from math import log1p
 from typing import Literal
@@ -16,13 +17,14 @@ from typing import Literal
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.report.scores import AlignedScores, CostDefinition
-from hpml_bench.statistics import Comparison
+from hpml_bench.report.scores import AlignedScores, CostDefinition, Race
+from hpml_bench.statistics import Comparison, Round
 from hpml_bench.statistics.evidence import widest
 from hpml_bench.statistics.over_rows import ROUNDING
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
+Family = dict[str, tuple[Comparison, ...]]
 Scope = Literal["seeds and rows", "rows", "seeds", "shares", "none"]
 HOLDS_FOR: Mapping[Scope, str] = {
     "seeds and rows": "other seeds and other rows{}",
@@ -55,6 +57,18 @@ class Verdicts:
     """Column -> pairs, of the costs that are tested."""
     unranked: Mapping[str, str]
     """Column -> why a cost of the first screen isn't tested though it has noise, as the end of a sentence."""
+    rounds: tuple[Round, ...] = ()
+    """The declared looks that were taken, where methods race."""
+
+    @property
+    def look(self) -> int:
+        """Number, from 1, of the look by which they were taken."""
+        return max(self.scores.look, len(self.rounds))
+
+    @property
+    def raced(self) -> dict[str, int]:
+        """Method -> seeds of the last round that it was in; empty where methods don't race."""
+        return {name: one.seeds for one in self.rounds for name in one.systems}
 
     @property
     def holds_for(self) -> str:
@@ -72,7 +86,7 @@ class Verdicts:
         return self.scope in {"rows", "shares", "none"}
 
     @property
-    def family(self) -> dict[str, tuple[Comparison, ...]]:
+    def family(self) -> Family:
         """Pairs of the score, by its name, and of the tested costs, by column."""
         return {self.scores.score.name: self.score, **self.costs}
 
@@ -119,10 +133,49 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
     if margin is not None:
         _check_margin(scores, margin)
     margin = scores.score.margin if margin is None else margin
+    unranked: dict[str, str] = {}
+    if scores.race is None or scope not in {"seeds", "seeds and rows"}:
+        pairs, unranked = _pairs(scores, scope, margin)
+        decided, rounds = _decide(scores, pairs, scores.look), tuple[Round, ...]()
+    else:
+        decided, rounds, unranked = _raced(scores, scores.race, scope, margin)
+        why = why if rounds or scores.race.later else "the first round isn't complete"
+    score = decided.pop("score", ())
+    return Verdicts(scores, scope, why, margin, score, decided, unranked, rounds)
+
+
+def _raced(
+    scores: AlignedScores, declared: Race, scope: Scope, margin: float | None
+) -> tuple[Family, tuple[Round, ...], dict[str, str]]:
+    """Return the pairs of methods that race with their verdicts, the rounds, and why costs aren't tested."""
+    unranked: dict[str, str] = {}
+
+    def compare(systems: tuple[str, ...], seeds: int) -> Family:
+        pairs, why = _pairs(scores.part(systems, seeds), scope, margin)
+        unranked.update(why)
+        return pairs
+
+    found, rounds = statistics.race(
+        tuple(scores.means), declared.until.rounds, scores.complete, compare, partial(_decide, scores), "score",
+        scores.score.better, declared.later,
+    )  # fmt: skip
+    if not rounds and not declared.later:  # no look is complete
+        found = {metric: tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in of)
+                 for metric, of in compare(tuple(scores.means), sys.maxsize).items()}  # fmt: skip
+    return {**found}, rounds, {cost: why for cost, why in unranked.items() if cost not in found}
+
+
+def _decide(scores: AlignedScores, pairs: Mapping[str, tuple[Comparison, ...]], look: int) -> Family:
+    guess = bool(scores.trained_on)
+    return statistics.decide_family(pairs, look, "score", guess=guess, declared=scores.declared_looks)
+
+
+def _pairs(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[Family, dict[str, str]]:
+    """Return the pairs by score and by each cost that can be tested, without verdicts; and why others can't be."""
     scored = _scored(scores, scope, margin)
     if scores.filled is not None:
         scored = tuple(map(_needing_both, scored, _scored(scores.filled, scope, margin)))
-    pairs, unranked = {"score": scored}, {}
+    pairs, unranked = {"score": scored}, dict[str, str]()
     for cost in shown_costs(scores):
         ranking = ranking_cost(scores, cost)
         values = scores.costs[ranking]
@@ -133,9 +186,7 @@ def judge(scores: AlignedScores, margin: float | None = None) -> Verdicts:
         else:
             within = None if ranking.margin is None else log1p(ranking.margin)
             pairs[ranking.column] = statistics.compare_pairs(values, ratio=True, margin=within, grid=ranking.grid)
-    decided = statistics.decide_family(pairs, scores.look, "score", guess=bool(scores.trained_on))
-    score = decided.pop("score")
-    return Verdicts(scores, scope, why, margin, score, decided, unranked)
+    return pairs, unranked
 
 
 def shown_costs(scores: AlignedScores) -> list[CostDefinition]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal, TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hpml_bench import statistics
 from hpml_bench.report.answer.model import Failure, Guess, Setup
+from hpml_bench.suite.suite import Until
 
 T = TypeVar("T")
 
@@ -110,6 +111,18 @@ class FailedRun:
 
 
 @dataclass(frozen=True)
+class Race:
+    """Looks that were declared before a suite's first run, after each of which methods that are behind leave."""
+
+    until: Until
+    """The question, and the numbers of seeds at the looks."""
+    lost: frozenset[tuple[str, int]] = frozenset()
+    """Method and seed of runs that have ended without a score."""
+    later: int = 0
+    """Number of looks at further seeds that were not declared then."""
+
+
+@dataclass(frozen=True)
 class AlignedScores:
     """Systems on one data set: runs by number, rows in the same order for all."""
 
@@ -142,6 +155,8 @@ class AlignedScores:
     """Training rows of other seeds, where the systems are methods that a suite trained; empty: systems as they are."""
     look: int = 1
     """Number of times, from 1, that verdicts were taken on these runs as seeds were added; each may err."""
+    race: Race | None = None
+    """The declared looks of methods that race; None where all have the same seeds."""
     failed: tuple[FailedRun, ...] = ()
     remarks: tuple[str, ...] = ()
     """Sentences for the page: what a number of the inputs holds, what they lack."""
@@ -171,6 +186,30 @@ class AlignedScores:
         shared = [len(self.means[a].keys() & self.means[b].keys()) for a, b in combinations(self.means, 2)]
         alone = max(map(len, self.means.values()), default=0)
         return (max if self.trained_on else min)(shared, default=alone)
+
+    def part(self, systems: Iterable[str], seeds: int) -> AlignedScores:
+        """Return the runs of some systems with a seed below a number."""
+        runs, names = {run for run, seed in enumerate(self.seeds) if int(seed) < seeds}, tuple(systems)
+
+        def kept(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
+            own = {name: values[name] for name in names if name in values}
+            return {name: {run: value for run, value in of.items() if run in runs} for name, of in own.items()}
+
+        rows = None if self.rows is None else kept(self.rows)
+        costs = {cost: kept(values) for cost, values in self.costs.items()}
+        filled = None if self.filled is None else self.filled.part(names, seeds)
+        return replace(self, systems=names, means=kept(self.means), rows=rows, costs=costs, filled=filled, race=None)
+
+    @property
+    def declared_looks(self) -> int:
+        """Number of looks that were declared before the first."""
+        return len(self.race.until.rounds) if self.race else 1
+
+    def complete(self, staying: Iterable[str], seeds: int) -> bool:
+        """Return whether every run of some systems below a number of seeds has ended."""
+        there = {(name, int(self.seeds[run])) for name, of in self.means.items() for run in of}
+        ended = there | (self.race.lost if self.race else frozenset())
+        return ended >= {(name, seed) for name in staying for seed in range(seeds)}
 
     @cached_property
     def units(self) -> Mapping[str, Mapping[int, NDArray[Any]]]:
@@ -232,10 +271,10 @@ class AlignedScores:
         return float(sizes.max() / sizes.mean())
 
 
-def entering(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
-    """Return the runs that enter means: those that all systems share where some lack runs and three are shared."""
+def entering(values: Mapping[str, Mapping[int, T]], race: Race | None = None) -> dict[str, dict[int, T]]:
+    """Return the runs that enter means: those that all share where some lack runs, under three and in races all."""
     shared = set.intersection(*map(set, values.values())) if values else set()
     all_alike = len({frozenset(of) for of in values.values()}) < 2
-    if all_alike or len(shared) < statistics.LEAST_SEEDS:
+    if race or all_alike or len(shared) < statistics.LEAST_SEEDS:
         return {name: dict(of) for name, of in values.items()}
     return {name: {run: value for run, value in of.items() if run in shared} for name, of in values.items()}

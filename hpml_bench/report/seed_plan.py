@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.report.ending import staying
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table, unranked_because
 from hpml_bench.system.errors import UserError
@@ -87,13 +88,16 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
             f"--detect {detect}: the runs in {folder} {unranked_because(results)}, so that costs tell nothing; "
             "run a pilot without --parallel, or in jobs of a seed each that have their nodes to themselves"
         )
-    compared = results.comparisons(metric)
+    names = {*(staying(results.verdicts) if results.race else results.methods)}
+    compared = [c for c in results.comparisons(metric) if {c.a, c.b} <= names]
     over_rows = results.verdicts.by_rows
     tested = [c for c in compared if not c.exact and c.p is not None and not (over_rows and metric == results.quality)]
     if not tested:
         reason = (
             "is the same in every seed: one seed tells it exactly"
             if any(c.exact for c in compared)
+            else "isn't open: one method is left of the race"
+            if results.race and len(names) < 2
             else f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share, of costs on one host a "
             "seed,"
         )
@@ -101,7 +105,8 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     family = results.family if metric in results.family else {metric: tested}
     if not any(c.margin for of in family.values() for c in of):  # the size stands for the margin
         family = {metric: [replace(c, margin=size, p_equivalent=1.0) for c in tested]}
-    levels = tuple(statistics.levels(family, at, results.quality)[metric] for at in (results.look, results.look + 1))
+    look, declared = results.verdicts.look, results.aligned.declared_looks
+    levels = tuple(statistics.levels(family, at, results.quality, declared=declared)[metric] for at in (look, look + 1))
     pairs = tuple(sorted((_pair(c, size, levels, power) for c in tested if c.evidence), key=lambda p: -p.detectable))
     unknown = tuple(f"{c.a} − {c.b}" for c in tested if not c.evidence)
     if not pairs:
@@ -183,10 +188,14 @@ def _told(
         "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
-    recorded = [[r.seconds for r in results.runs(method)] for method in results.methods]
+    names = staying(results.verdicts) if results.race else results.methods
+    recorded = [[r.seconds for r in results.runs(method)] for method in names]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
-    spent, fewest = statistics.spent_at(results.look + 1), min(p.n for p in pairs)
+    spent, fewest = (
+        statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks),
+        min(p.n for p in pairs),
+    )
     sentences = [
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
         *_on_hours(results, seeds, hours, round_seconds),

@@ -234,7 +234,8 @@ def page(found: SuiteDraft) -> str:
     parts = [
         _head(found),
         written([Entry("seeds", SEEDS, (
-            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide",
+            "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
+            "--until decided adds seeds in rounds until the best is known",
         ))]),
         written([Entry("settings", overridden(_settings(found), found.given))]),
         "".join(f"{line}\n" for line in comment(_on_methods(found))),

@@ -35,6 +35,7 @@ from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites
 from hpml_bench.statistics.paired_tests import holm, paired_sd, paired_t, shaffer, sign_flip, sign_flip_floor
 from hpml_bench.statistics.pareto import Membership, pareto_membership
 from hpml_bench.statistics.planning import paired_t_power, seeds_needed
+from hpml_bench.statistics.racing import Round, race
 from hpml_bench.statistics.rows import (
     crossed_evidence,
     crossed_interval,
@@ -61,11 +62,11 @@ from hpml_bench.statistics.verdicts import (
 __all__ = [
     "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence",
     "Interval", "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair",
-    "RightAndWrong", "TwoShares", "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs",
+    "RightAndWrong", "Round", "TwoShares", "Values", "Verdict", "binomial_interval", "compare_costs", "compare_pairs",
     "compare_rows", "compare_scores", "compare_shares", "crossed_evidence", "crossed_interval", "decide",
     "decide_family", "detectable", "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar",
     "mean_interval", "mean_of_rows", "over_suites", "p_equivalent", "paired_sd", "paired_t",
-    "paired_t_power", "pareto_membership", "rank_intervals", "rows_evidence", "rows_interval",
+    "paired_t_power", "pareto_membership", "race", "rank_intervals", "rows_evidence", "rows_interval",
     "sd_upper_bound", "seeds_needed", "seeds_to_decide", "seeds_to_find", "seeds_to_show", "shaffer",
     "share_interval", "share_variances", "shared_methods", "sign_flip", "sign_flip_floor", "spent_at",
     "untested",

@@ -36,14 +36,19 @@ They can't share it as one list: a pair rightly called equivalent would raise th
 called different, to 9 % in the worst case."""
 OF_SCORE = 0.6  # share of the differences' level that the score has beside costs, of three methods or more
 FIRST_LOOK = 0.9  # share of the 5 % that the first look at a suite's results may use
+DECLARED_LOOKS = 0.95  # share of the 5 % that looks may use together which were declared before the first
 
 
-def spent_at(look: int) -> float:
-    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all."""
+def spent_at(look: int, declared: int = 1) -> float:
+    """Return the share of a page's 5 % for a look, from 1: each later one takes half of what is left, 1 in all.
+
+    Several looks that were declared before the first have equal shares.
+    """
     # Adding seeds until there is a verdict means several looks, each of which may err; by Boole the chance of any error
     # is at most the sum. Alpha spending (Lan and DeMets 1983) with a function of the look's number, since how many will
     # follow isn't known.
-    return FIRST_LOOK if look <= 1 else (1 - FIRST_LOOK) / 2 ** (look - 1)
+    first = FIRST_LOOK if declared == 1 else DECLARED_LOOKS
+    return first / declared if look <= declared else (1 - first) / 2 ** (look - declared)
 
 
 @dataclass(frozen=True)
@@ -194,15 +199,16 @@ def _tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
 Metric = TypeVar("Metric", bound=Hashable)
 
 
-def decide(comparisons: Iterable[Comparison], look: int = 1) -> tuple[Comparison, ...]:
+def decide(comparisons: Iterable[Comparison], look: int = 1, declared: int = 1) -> tuple[Comparison, ...]:
     """Return the comparisons of a metric alone with their verdicts, as `decide_family` of one metric."""
-    return decide_family({None: comparisons}, look)[None]
+    return decide_family({None: comparisons}, look, declared=declared)[None]
 
 
 def decide_family(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True
-) -> dict[Metric, tuple[Comparison, ...]]:
-    """Return the comparisons of metrics, one family, with their verdicts at a look at the results, from 1.
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
+    declared: int = 1,
+) -> dict[Metric, tuple[Comparison, ...]]:  # fmt: skip
+    """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
     The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
     spend of 5 %, as far as p are exact (benchmarks/power.py). Of three methods or more that of differences is divided
@@ -211,11 +217,11 @@ def decide_family(
     Without `guess` the page has no verdicts on guessing, and differences have their share too.
     """
     pairs = {metric: tuple(of) for metric, of in family.items()}
-    first, following = (levels(pairs, at, score, guess=guess) for at in (look, look + 1))
-    different = _adjusted(pairs, look, shares_of(pairs, score, guess=guess))
+    first, following = (levels(pairs, at, score, guess=guess, declared=declared) for at in (look, look + 1))
+    different = _adjusted(pairs, spent_at(look, declared), shares_of(pairs, score, guess=guess))
     bounded = [c for of in pairs.values() for c in of if c.p_equivalent is not None and _tested(c)]
     equal = iter(holm([c.p_equivalent for c in bounded if c.p_equivalent is not None]))
-    share = spent_at(look) * FOR_EQUIVALENCES
+    share = spent_at(look, declared) * FOR_EQUIVALENCES
 
     def member(c: Comparison, metric: Metric, adjusted: Iterator[float]) -> Comparison:
         if not _tested(c):
@@ -229,11 +235,12 @@ def decide_family(
 
 
 def levels(
-    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True
-) -> dict[Metric, tuple[float, float]]:
+    family: Mapping[Metric, Iterable[Comparison]], look: int = 1, score: Metric | None = None, *, guess: bool = True,
+    declared: int = 1,
+) -> dict[Metric, tuple[float, float]]:  # fmt: skip
     """Return each metric's levels of the first step of `decide_family`: for differences, for equivalences."""
     pairs = {metric: [c for c in of if _tested(c)] for metric, of in family.items()}
-    alpha, every = ALPHA * spent_at(look), [c for of in pairs.values() for c in of]
+    alpha, every = ALPHA * spent_at(look, declared), [c for of in pairs.values() for c in of]
     equal = alpha * FOR_EQUIVALENCES / max(1, sum(c.p_equivalent is not None for c in every))
     step = {metric: len(every if _of_two(pairs) else of) for metric, of in pairs.items()}
     shares = shares_of(pairs, score, guess=guess)
@@ -259,7 +266,7 @@ def shares_of(
 
 
 def _adjusted(
-    family: Mapping[Metric, Sequence[Comparison]], look: int, shares: Mapping[Metric, float]
+    family: Mapping[Metric, Sequence[Comparison]], spent: float, shares: Mapping[Metric, float]
 ) -> dict[Metric, Iterator[float]]:
     p = {metric: [c.p for c in of if c.p is not None and _tested(c)] for metric, of in family.items()}
     if _of_two(family):
@@ -267,7 +274,6 @@ def _adjusted(
         adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
     else:
         adjusted = {m: shaffer(of, len(_methods(family[m])), _least(family[m])) for m, of in p.items()}
-    spent = spent_at(look)
     return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -50,6 +51,32 @@ class Margin(Frozen):
     for scores that are means of real numbers, as ROUGE-L; empty for the range."""
 
 
+class Until(Frozen):
+    """Question at whose answer a sweep ends, and the numbers of seeds at which it is looked at."""
+
+    question: Literal["decided", "costs"] = "decided"
+    """`decided`: which method scores best; `costs`: how those that may be best differ in time and memory as well."""
+    rounds: tuple[int, ...] = (3, 4, 5, 7, 10, 14, 20)
+    """Seeds of each method that is still in the race at each look, rising from 3 or more."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"question": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _rising(self) -> Until:
+        if not self.rounds or self.rounds[0] < 3 or any(b <= a for a, b in pairwise(self.rounds)):
+            raise ValueError("rounds rise from 3 or more seeds, as in [3, 5, 10]")
+        return self
+
+    def within(self, most: int) -> Until:
+        """Return the same with at most so many seeds; a UserError under three."""
+        if most < 3:
+            raise UserError(f"--max-seeds {most}: verdicts take 3 seeds or more")
+        return self.model_copy(update={"rounds": (*(n for n in self.rounds if n < most), most)})
+
+
 class Suite(Frozen):
     """A comparison: one set of settings, several methods, several seeds."""
 
@@ -63,6 +90,9 @@ class Suite(Frozen):
     """All that is identical for every method."""
     margin: Margin = Margin()
     """Differences that are too small to matter: methods within them are called equivalent. Set them beforehand."""
+    until: Until | None = None
+    """Seeds are added until a question is answered, and methods that are shown to be behind leave; empty: all methods
+    have `seeds`."""
     methods: dict[str, MethodEntry] = Field(max_length=MAX_METHODS)
     """The methods to compare, each under the name the report shows."""
 
@@ -79,6 +109,16 @@ class Suite(Frozen):
                 allowed = ", ".join(fitting) or "nothing but the task's score: leave it out"
                 raise ValueError(f"settings.rank_by is {by!r}; {task} can be ranked by {allowed}")
         return self
+
+    def asked(self, question: str | None, most: int | None, seeds: int | None) -> Suite:
+        """Return the suite with a call's question, most seeds, or seeds instead; a UserError where they don't fit."""
+        until = self.until
+        if question is not None:
+            until = Until.model_validate({**(until or Until()).model_dump(), "question": question})
+        if (most is not None and (until is None or seeds is not None)) or (seeds is not None and question is not None):
+            raise UserError("--max-seeds goes with --until, and --seeds without it")
+        until = until.within(most) if until is not None and most is not None else until
+        return self.model_copy(update={"until": until if seeds is None else None})
 
     def runs(self, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> tuple[RunSpec, ...]:
         """Return a run for each seed and method, of all or the given ones; seed by seed.

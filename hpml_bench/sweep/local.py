@@ -91,7 +91,8 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
     jobs, or its disk is full or read-only.
     """
     request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
-    began, say = time.monotonic(), partial(console.print, markup=False, highlight=False)
+    began = time.monotonic() if request.began is None else request.began
+    say = partial(console.print, markup=False, highlight=False)
     with ResultsFolder.open(request.folder) as results, stoppable():
         refuse_if_worked_on(results.path)
         _refuse_if_queued(results.path)

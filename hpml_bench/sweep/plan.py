@@ -39,6 +39,7 @@ class SweepRequest:
     fresh: bool = False  # whether earlier results are removed first
     verbose: bool = False  # whether the log of rank 0 is shown
     save: Path | None = None  # folder in which a single run saves its model
+    began: float | None = None  # monotonic time from which hours count, of a round of a race; None: as the call begins
 
     @property
     def folder(self) -> Path:
@@ -46,7 +47,7 @@ class SweepRequest:
 
     @property
     def whole(self) -> bool:
-        return self.methods is None and self.seeds is None
+        return self.methods is None and (self.seeds is None or self.suite.until is not None)
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
@@ -76,9 +77,11 @@ def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:
 
 def places(runs: Iterable[RunSpec], suite: Suite) -> dict[str, Place]:
     """Return run_id -> place in the sweep and within its seed, with the suite's declarations."""
-    declared, seen = Declared(seeds=suite.seeds, margin=suite.margin), Counter[int]()
-    by_run = {}
-    for order, spec in enumerate(runs, start=1):
+    declared, seen = Declared(seeds=suite.seeds, margin=suite.margin, until=suite.until), Counter[int]()
+    by_run, planned = {}, list(runs)
+    # a round of a race goes on with the seeds of those before it, as if each had had all methods
+    before = len(suite.methods) * min((spec.seed for spec in planned), default=0) if suite.until else 0
+    for order, spec in enumerate(planned, start=1 + before):
         seen[spec.seed] += 1
         by_run[spec.run_id] = Place(order, seen[spec.seed], declared)
     return by_run

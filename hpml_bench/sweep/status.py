@@ -19,6 +19,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import in_words, steps_of
 from hpml_bench.sweep.jobs import JobSweep
+from hpml_bench.sweep.race import measured, standing
 from hpml_bench.sweep.watch import holders
 from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError
@@ -53,6 +54,8 @@ def state(sweep: JobSweep) -> tuple[str, list[Row]]:
         rows.append((str(number), unit.title, now, name, host, f"{done} of {len(unit.tasks)}"))
     count = sum(len(unit.tasks) for unit in sweep.plan.units)
     sums = f"{total} of {count} runs are done" + (f", {failed} failed" if failed else "")
+    if (until := sweep.plan.suite.until) is not None:
+        sums = f"{standing(measured(sweep.folder), until, tuple(sweep.plan.suite.methods))}; {sums}"
     return f"{sums}; units: {', '.join(f'{count} {now}' for now, count in states.items())}", rows
 
 
@@ -71,9 +74,11 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
     Raises UserError if the folder is not that of a sweep.
     """
     try:
-        specs = Suite.model_validate(read_json(folder / SUITE)).runs()
+        suite = Suite.model_validate(read_json(folder / SUITE))
     except ValidationError:
         raise UserError(f"{folder}: no sweep was begun here; hpml-bench run-all begins one") from None
+    now = standing(measured(folder), suite.until, tuple(suite.methods)) if suite.until else None
+    specs = suite.runs(now.staying, range(now.seeds)) if now else suite.runs()
     recorded = {headline.run_id: headline for headline in headlines(folder)}
     left = [spec for spec in specs if spec.run_id not in recorded or recorded[spec.run_id].status not in FINAL]
     at_work = {spec.run_id: where for spec in left if (where := _under_way(folder, spec))}
@@ -84,7 +89,7 @@ def local_state(folder: Path) -> tuple[str, list[Row]]:
         sums += "; none is under way, and the same run-all goes on"
     elif seconds := _seconds_left([s for s in left if s.run_id not in failed or s.run_id in at_work], recorded, specs):
         sums += f"; about {in_words(seconds)} left" + (", failed runs aside" if failed else "")
-    return sums, rows
+    return f"{now}; {sums}" if now else sums, rows
 
 
 def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work: dict[str, str]) -> Iterator[Row]:

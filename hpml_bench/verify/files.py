@@ -142,7 +142,7 @@ def page(evidence: Evidence) -> Iterator[Finding]:
         yield from _other_pages(evidence, ())
         return
     load_libraries()
-    made = page_of(Results(evidence.selection))
+    made = page_of(Results.of(evidence.selection))
     with tempfile.TemporaryDirectory() as name:
         fresh = Path(name)
         try:

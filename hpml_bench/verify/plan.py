@@ -12,10 +12,12 @@ from hpml_bench.records.load import changed, installed, load_record, wrong_id
 from hpml_bench.records.points import read_points
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.report.comparability import differences, grouped, hosts_of, method_of, protocol_of, settings_of, short
+from hpml_bench.report.results import Results
 from hpml_bench.statistics import LEAST_SEEDS
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.suite.suite import Suite, load_suite, packaged_suites
 from hpml_bench.sweep.plan import shuffled
+from hpml_bench.sweep.race import due
 from hpml_bench.system.environment import PACKAGES
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest
@@ -70,14 +72,17 @@ def planned(evidence: Evidence) -> Iterator[Finding]:
         yield failed(SUITE, "is missing or no suite, so that nothing says which runs there should be")
         return
     there = {(record.spec.method.name, record.spec.seed) for record in evidence.records}
-    for method, seed in ((spec.method.name, spec.seed) for spec in suite.runs()):
+    raced = evidence.selection if suite.until and evidence.compared else None
+    wanted = due(Results.of(raced), suite) if raced else suite.runs()
+    for method, seed in ((spec.method.name, spec.seed) for spec in wanted):
         if (method, seed) not in there:
             yield failed(SUITE, f"declares {method} with seed {seed}, which has no readable record", REPORT_AGAIN)
+    most = suite.seeds if suite.until is None else suite.until.rounds[-1]
     for record in evidence.records:
-        if record.spec.seed >= suite.seeds:
-            what = f"has seed {record.spec.seed}, and {SUITE} declares {suite.seeds} seeds, from 0"
+        if record.spec.seed >= most:
+            what = f"has seed {record.spec.seed}, and {SUITE} declares {most} seeds, from 0"
             yield failed(record.run_id, what, REPORT_AGAIN)
-    if seeds := _begun_later(evidence.compared):
+    if suite.until is None and (seeds := _begun_later(evidence.compared)):
         named = f"seed{'s' if seeds[1:] else ''} {' and '.join(map(str, seeds))}"
         what = f"{named} began in another call than those before, and every run declares {suite.seeds} seeds"
         yield Finding("not checked", f"{what}: no file shows whether they were added after a look at the results")

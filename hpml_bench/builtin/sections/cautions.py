@@ -85,7 +85,8 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         yield MIND, f"Without a compared run: {sentence_list(answer.untried)}."
     if answer.shared is not None:
         over = f"the {answer.shared} seeds that all methods share" if answer.shared else "each method's own seeds"
-        yield MIND, f"Methods lack seeds: means are over {over}, differences over those that a pair shares."
+        lack = "that left have fewer" if answer.rounds else "lack"
+        yield MIND, f"Methods {lack} seeds: means are over {over}, differences over those that a pair shares."
     if results.margin_edited:
         yield MIND, "The suite's margins were edited after its first run; verdicts are by those declared before it."
     if results.unchecked:

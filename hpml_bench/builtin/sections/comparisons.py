@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import pair_tables, places
+from hpml_bench.report.answer.sections import pair_tables, places, rounds_table
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, p_cell, rank, section_of, sentence_list, table
 
@@ -22,8 +22,10 @@ def section(results: Results) -> Section | None:
     if len(results.methods) < 2 or not results.headline:
         return None
     seeds = len(results.seeds) > 1
-    tables = [*([_intervals(results)] if seeds else [places(answer_of(results))]), *pair_tables(answer_of(results)),
-              *([_these_rows(results), _crossed(results)] if seeds else [])]  # fmt: skip
+    answer = answer_of(results)
+    means = [_intervals(results)] if seeds else [places(answer)]
+    beyond = [_these_rows(results), _crossed(results)] if seeds else []
+    tables = [rounds_table(answer), *means, *pair_tables(answer), *beyond]
     return section_of("comparisons", "Which differences are real", *tables)
 
 

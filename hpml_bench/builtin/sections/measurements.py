@@ -197,7 +197,8 @@ def _of_methods(results: Results) -> Iterator[str]:
     if results.measured("trainable_percent"):
         yield "The trainable share leaves out the head, which every method trains and which is counted apart."
     for method in results.methods:
-        if lacking := sorted(set(results.seeds) - {run.spec.seed for run in results.runs(method)}):
+        own = results.verdicts.raced.get(method, max(results.seeds) + 1)
+        if lacking := sorted({s for s in results.seeds if s < own} - {run.spec.seed for run in results.runs(method)}):
             yield f"{method} lacks seed {', '.join(map(str, lacking))}."
     reasons = {run.run_id: "ran on another host than most of its seed" for run in results.astray}
     reasons |= {run.run_id: "had neighbours on its host" for run in results.beside}

@@ -68,11 +68,9 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
         "As factors within a seed (paired t of logarithms), for other seeds "
         f"{_where(results)}. {turns(answer)}".strip(),
     )
-    yield (
-        "A wrong verdict",
-        f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and a number of seeds fixed "
-        "before.",
-    )
+    before = "looks declared" if answer.rounds else "a number of seeds fixed"
+    wrong = f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and {before} before."
+    yield "A wrong verdict", wrong
     yield "Seeds to decide", "How many would tell with a chance of 80 %, were the difference as measured."
 
 

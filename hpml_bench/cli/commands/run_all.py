@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpml_bench.cli.exit_status import ended
+from hpml_bench.cli.exit_status import INTERRUPTED, OK, ended
 from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, limited, load, shared
 from hpml_bench.cli.reporting import write
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 @click.command("run-all")
 @click.argument("suite", default="quickstart")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Number of seeds; the suite's own if not given.")
+@click.option("--until", type=click.Choice(["decided", "costs"]),
+              help="Add seeds in rounds until it is decided which method scores best, or how costs differ too; methods "
+              "that are shown to be behind leave.")  # fmt: skip
+@click.option("--max-seeds", type=click.IntRange(3, 1000), metavar="N",
+              help="With --until: seeds at which it ends at the latest; 20 if not given.")  # fmt: skip
 @METHODS
 @shared
 @limited
@@ -29,6 +34,8 @@ def run_all(
     ctx: click.Context,
     suite: str,
     seeds: int | None,
+    until: str | None,
+    max_seeds: int | None,
     methods: tuple[str, ...] | None,
     options: RunOptions,
     limits: Limits,
@@ -38,17 +45,40 @@ def run_all(
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
+    from hpml_bench.system.errors import UserError
+
     loaded = load(suite, options.overrides, seeds=seeds, world_size=options.nproc, device=options.device)
+    loaded = loaded.asked(until, max_seeds, seeds)
     request = options.request(loaded, limits, methods)
-    if jobs.on is not None or jobs.parallel is not None:
-        from hpml_bench.cli.on import sweep_on
-
-        ctx.exit(sweep_on(request, jobs, options.trackers))
-    if jobs.detach or jobs.dry_run:
-        from hpml_bench.system.errors import UserError
-
+    by = jobs.on is not None or jobs.parallel is not None
+    if not by and (jobs.detach or jobs.dry_run):
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
-    ctx.exit(sweep(request, options.trackers))
+    ctx.exit(rounds_of(request, jobs if by else None, options.trackers))
+
+
+def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str, str]) -> int:
+    """Do the runs, here or by jobs, in rounds until the suite's question is answered if so; return the exit status."""
+    from hpml_bench.cli.on import sweep_on
+    from hpml_bench.plugins.tracker import make_trackers
+    from hpml_bench.records.load import headlines
+    from hpml_bench.sweep.execute import Ending
+    from hpml_bench.sweep.race import rounds, span
+    from hpml_bench.system.errors import UserError
+
+    if jobs and jobs.detach and request.suite.until:
+        raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
+    if request.suite.until is not None:
+        click.echo(span(request, request.suite.until), err=True)
+    statuses: list[int] = []
+    for part in rounds(request, click.echo):
+        statuses.append(sweep_on(part, jobs, modes) if jobs else sweep(part, modes))
+        if statuses[-1] == INTERRUPTED or (jobs and jobs.dry_run):
+            break
+    if not statuses and not (jobs and jobs.dry_run):  # it had ended; its page may be missing, or older
+        write(request.folder, None, ["html", "md"], make_trackers(modes))
+        recorded = [of.status for of in headlines(request.folder)]
+        statuses.append(ended(Ending(), recorded, len(recorded)))
+    return max(statuses, default=OK)
 
 
 def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:

@@ -87,6 +87,7 @@ def _measured(results: Results) -> InputScores:
         tuple(_remarks(results)),
         inputs.source_of(SOURCE, results.folder, len(frames)),
         look=aligned.look,
+        race=aligned.race,
         unranked=aligned.unranked,
         trained_on=aligned.trained_on,
         facts=_facts(results),

@@ -52,8 +52,9 @@ def _line(answer: PageSummary, pair: Pair) -> str:
     one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
     gap = terms.gap_text(answer, abs(pair.difference))
     apart = f"{terms.label(answer, one)} or {terms.label(answer, other)}: {gap} apart."
+    fixed = "" if answer.rounds else ", fixed before,"
     if pair.need:
-        return f"{apart} With a gap of that size, about {pair.need:,} {answer.over}s, fixed before, would decide."
+        return f"{apart} With a gap of that size, about {pair.need:,} {answer.over}s{fixed} would decide."
     if answer.lacking:
         return f"{apart} The missing rows may turn it."
     if answer.over == "row":
@@ -86,7 +87,8 @@ def _scope(answer: PageSummary) -> Iterator[str]:
             yield f"{few}: another seed may order them otherwise. Run {answer.least} or more."
         yield "“Can't tell” doesn't mean equal."
         return
-    yield f"With near-normal noise and seeds fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
+    fixed = "looks declared" if answer.rounds else "seeds fixed"
+    yield f"With near-normal noise and {fixed} before, at most {answer.chance:g} % of pages hold a wrong verdict."
     n = min(pair.shared for pairs in answer.pairs.values() for pair in pairs if pair.verdict != "untested")
     missed = 100 * (1 - FAULT) ** n
     yield f"For seeds like these: {n} show no fault of {100 * FAULT:g} % of seeds with a chance of {missed:.2g} %."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hpml_bench.suite.base import Frozen, Growing, Line
 
@@ -99,6 +99,22 @@ class Pair(_Short):
     def other(self, name: str) -> str:
         """Return the other method of the pair."""
         return self.b if name == self.a else self.a
+
+
+OF_RACES = frozenset(
+    {"declared_looks", "rounds", "ended", "most_runs"}
+)  # fields that other answers are written without
+
+
+class RoundOf(Frozen):
+    """A declared look of a sweep that ends when it is decided."""
+
+    seeds: int
+    """Seeds of each method that was in the race."""
+    methods: tuple[Line, ...]
+    """Those in the race."""
+    left: dict[Line, Line]
+    """Method that left -> the one that is shown to beat it."""
 
 
 class Score(Frozen):
@@ -210,10 +226,22 @@ class PageSummary(Frozen):
     """Which systems lack how many of the rows, as a sentence; empty where none does."""
     tests: Line = ""
     """How pairs of scores are tested, as sentences."""
+    declared_looks: int = 1
+    """Looks that were declared before the first run, which have equal shares of `chance`; 1 for other sweeps."""
+    rounds: tuple[RoundOf, ...] = ()
+    """The declared looks that were taken, of methods that race."""
+    ended: Line = ""
+    """Why the race has ended, as a sentence without its end; empty while it goes on, and for other sweeps."""
+    most_runs: int = 0
+    """Runs of such a sweep were all methods to have the most seeds that were declared; 0 for other sweeps."""
     look: int = 1
     """Number, from 1, of the look at these results, each of which has its share of `chance`."""
     untested: Line | None = None
     """Why no pair of scores is tested, where it isn't for few seeds; none where pairs are."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if self.most_runs or key not in OF_RACES}
 
     # Lookups
 

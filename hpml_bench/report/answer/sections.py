@@ -147,7 +147,7 @@ def _reading(answer: PageSummary) -> Iterator[str]:
         if margins
         else ""
     )
-    spent = 100 * statistics.ALPHA * statistics.spent_at(answer.look)
+    spent = 100 * statistics.ALPHA * statistics.spent_at(answer.look, answer.declared_looks)
     one = (
         f"One pair is tested: its adjusted p is scaled by the share of 5 % that this page, look {answer.look} at these "
         f"results, may use: {spent:.2g} %."
@@ -167,6 +167,24 @@ def _reading(answer: PageSummary) -> Iterator[str]:
             "step's level. Seeds to decide: how many would decide with a chance of 80 % at the next look, were the "
             f"difference as measured. Under {answer.least} shared seeds there is no verdict."
         )
+
+
+def rounds_table(answer: PageSummary) -> Table | None:
+    """Return the looks of a sweep that ends when it is decided: who was in the race, and who left; None without any."""
+    if not answer.rounds:
+        return None
+    rows: list[list[Cell]] = [
+        [number(at, "d"), one.seeds, ", ".join(one.methods),
+         ", ".join(f"{name} (behind {by})" for name, by in one.left.items()) or MISSING]
+        for at, one in enumerate(answer.rounds, 1)
+    ]  # fmt: skip
+    end = f"It ended since {answer.ended}." if answer.ended else "It hasn't ended."
+    notes = (
+        f"{end} {answer.runs} runs, of {answer.most_runs} were each method to have the most seeds that were declared.",
+        f"Each of the {answer.declared_looks} declared looks may use the same share of 5 %. Who is shown to be behind "
+        "leaves with its pairs as they are then; the family stays whole.",
+    )
+    return table("rounds", "Rounds of the race", ("round", "seeds", "in the race", "left"), rows, notes)
 
 
 # Each method, or system

@@ -11,7 +11,8 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, Score, Setup, Values
+from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
+from hpml_bench.report.ending import race_end
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
 from hpml_bench.report.tables import capitalized, sentence_list
@@ -57,37 +58,23 @@ def summarize(found: Verdicts) -> PageSummary:
     runs = sum(m.runs for m in facts.methods.values()) if facts else sum(len(of) for of in scores.means.values())
     most = max((len(of) for of in scores.means.values()), default=0)
     return PageSummary(
-        suite=facts.suite if facts else scores.title,
-        description=facts.description if facts else "",
-        model=facts.model if facts else "",
-        data=facts.data if facts else scores.title,
-        rows=scores.count or 0,
-        rows_text=_rows_text(scores),
-        seeds=len(scores.seeds) if facts else most,
-        shared=_shared(found),
-        runs=runs,
-        planned=runs + len(failures),
-        tested=found.tested,
-        judged=found.holds_for,
+        suite=facts.suite if facts else scores.title, description=facts.description if facts else "",
+        model=facts.model if facts else "", data=facts.data if facts else scores.title, rows=scores.count or 0,
+        rows_text=_rows_text(scores), seeds=len(scores.seeds) if facts else most, shared=_shared(found),
+        runs=runs, planned=runs + len(failures), tested=found.tested, judged=found.holds_for,
         chance=100 * statistics.ALPHA,
         setup=facts.setup if facts else Setup(budget=_runs_text(scores) if found.by_rows else ""),
-        score=_score(found, scale, score_unit, methods, pairs["score"]),
-        axes=tuple(axes.values()),
-        methods=tuple(methods),
-        pairs=pairs,
+        score=_score(found, scale, score_unit, methods, pairs["score"]), axes=tuple(axes.values()),
+        methods=tuple(methods), pairs=pairs,
         under={name: facts.under[name] for name in facts.under} if facts else {},
-        guess=facts.guess if facts else None,
-        failures=failures,
-        unranked=_unranked(found),
-        untried=tuple(dict.fromkeys(untried)),
-        over="row" if found.by_rows else "seed",
-        least=statistics.LEAST_SEEDS,
-        noun=scores.noun,
-        tests=TESTS[found.scope],
-        look=scores.look,
-        untested=found.why,
-        lacking=_lacking(scores) if scores.lacking else "",
-    )
+        guess=facts.guess if facts else None, failures=failures, unranked=_unranked(found),
+        untried=tuple(dict.fromkeys(untried)), over="row" if found.by_rows else "seed",
+        least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
+        declared_looks=scores.declared_looks,
+        rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
+        ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
+        untested=found.why, lacking=_lacking(scores) if scores.lacking else "",
+    )  # fmt: skip
 
 
 def score_scale(scores: AlignedScores) -> tuple[float, str]:
@@ -117,14 +104,19 @@ def needed(found: Verdicts, c: Comparison) -> int | None:
 
 def entering_means(found: Verdicts) -> Mapping[str, Mapping[int, float]]:
     """Return the scores that enter means: over seeds of those that all share, over rows of each system's own."""
-    return found.scores.means if found.by_rows else entering(found.scores.means)
+    return found.scores.means if found.by_rows else entering(found.scores.means, found.scores.race)
 
 
 def _shared(found: Verdicts) -> int | None:
-    """Return how many seeds all systems share where some lack some, 0 if under three; None where all have all."""
+    """Return how many seeds all systems share where some lack some; None where all have all.
+
+    0 where means are of each one's own: under three are shared, or methods race.
+    """
     runs = [set(of) for of in found.scores.means.values()]
     if found.by_rows or len({frozenset(of) for of in runs}) < 2:
         return None
+    if found.scores.race:
+        return 0
     shared = len(set.intersection(*runs))
     return shared if shared >= statistics.LEAST_SEEDS else 0
 
@@ -202,7 +194,7 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     cost = next((other for other in scores.costs if other.column == cost.stands_for), cost)
     if cost.unit == "bytes":
         return 1e-6, "MB"
-    means = [float(np.mean(list(of.values()))) for of in entering(scores.costs[cost]).values()]
+    means = [float(np.mean(list(of.values()))) for of in entering(scores.costs[cost], scores.race).values()]
     least, size, unit = LARGE.get(cost.unit, (math.inf, 1.0, cost.unit))
     return (1 / size, unit) if max(means, default=0.0) >= least else (1.0, cost.unit)
 
@@ -215,7 +207,7 @@ def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:
         low, high = _own_interval(found, name, runs)
         v["score"] = _values(runs, scale, low, high)
     for cost, values in scores.costs.items():
-        if (cost in axes or cost.stands_for) and (by_run := entering(values).get(name)):
+        if (cost in axes or cost.stands_for) and (by_run := entering(values, scores.race).get(name)):
             interval = statistics.mean_interval(list(by_run.values()), cost.grid)
             low = None if interval.low is None else max(0.0, interval.low)
             key = axes[cost].id if cost in axes else cost.column

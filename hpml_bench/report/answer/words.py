@@ -186,7 +186,8 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
         else ""
     )
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
-    share = f"{100 * statistics.ALPHA * statistics.spent_at(answer.look):.2g} of the 5 %"
+    spent = statistics.spent_at(answer.look, answer.declared_looks)
+    share = f"{100 * statistics.ALPHA * spent:.2g} of the 5 %"
     parts = (
         answer.rows_text if answer.methods else "",
         seeds,
@@ -202,6 +203,10 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
 
 def _seeds(answer: PageSummary) -> str:
     seeds = count_of(answer.seeds, "seed")
+    if answer.rounds:
+        least = min(method.seeds for method in answer.methods)
+        few = f"{least} to {seeds}" if least < answer.seeds else seeds
+        return f"{few}, {answer.runs} of at most {answer.most_runs} runs"
     if answer.shared is None:
         return seeds
     return f"{seeds}, means over {f'the {answer.shared} that all share' if answer.shared else 'those of each method'}"
@@ -226,7 +231,8 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
     more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
     one = answer.by_name[name].base and answer.by_name[name].seeds == 1  # and stands for all seeds
     if answer.over == "seed" and not one and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
-        more.append(f"{seeds} of {answer.seeds} seeds")
+        left = any(name in of.left for of in answer.rounds)
+        more.append(f"left after {seeds} seeds" if left else f"{seeds} of {answer.seeds} seeds")
     return Verdict(
         _chip(answer, name), _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else ""
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,7 +37,18 @@ class Results(MeasuredRuns):
     @classmethod
     def load(cls, folder: Path | str) -> Results:
         """Read a suite's results folder; a UserError where no record can be read."""
-        return cls(Selection.load(folder))
+        return cls.of(Selection.load(folder))
+
+    @classmethod
+    def of(cls, selection: Selection) -> Results:
+        """Return the results of selected runs: where methods race, of each the runs up to its last complete round."""
+        found = cls(selection)
+        seeds = found.verdicts.raced if found.race and not found.race.later else {}
+        runs = [r for r in selection.compared if r.spec.seed < seeds.get(found.labels[r.run_id], sys.maxsize)]
+        if len(runs) == len(selection.compared):
+            return found
+        stored = {run.run_id: selection.stored[run.run_id] for run in runs}
+        return cls(replace(selection, compared=tuple(runs), costed=selection.costed & stored.keys(), stored=stored))
 
     def once(self, derive: Callable[[Results], T]) -> T:
         """Return what a function derives from these results, computed at its first call."""
@@ -85,6 +97,7 @@ class Results(MeasuredRuns):
             unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
             trained_on="other" if self.reference.spec.settings.vary_data else "these",
             look=self.look,
+            race=self.race,
         )
 
     def _linear(self, low: float | None, high: float | None) -> bool:
@@ -146,7 +159,7 @@ class Results(MeasuredRuns):
             pairs = self._pairs(metric)
             if metric in self.headline:  # the page's family leaves it out, and so must any other
                 pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
-            self._comparisons[metric] = statistics.decide(pairs, self.look)
+            self._comparisons[metric] = statistics.decide(pairs, self.look, self.aligned.declared_looks)
         return self._comparisons[metric]
 
     @cached_property

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, read_json
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import FAILED, FINAL, RunRecord
 from hpml_bench.report.comparability import alone, grouped, hosts_of, label, machine_of, method_of, nodes_of, untrained
 from hpml_bench.report.jobs import SweepTimes, sweep_times
 from hpml_bench.report.predictions import task_of
+from hpml_bench.report.scores import Race
 from hpml_bench.report.selection import LeftOut, Selection
 from hpml_bench.suite.suite import Margin, Suite, alike, load_suite, packaged_suites
 from hpml_bench.system.text import sanitize
@@ -53,7 +54,9 @@ class ComparedRuns:
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        planned = self._declared.runs(self._planned) if self._declared else ()
+        planned = (
+            self._declared.runs(self._planned) if self._declared and not self.race else ()
+        )  # who left lacks nothing
         return len({(spec.method.name, spec.seed) for spec in planned} - there)
 
     @property
@@ -84,19 +87,37 @@ class ComparedRuns:
         return self._declared.margin if self._declared else Margin()
 
     @cached_property
+    def race(self) -> Race | None:
+        """The looks that the first run's record declares; None where methods don't race."""
+        until = next((record.declared.until for record in self.by_start if record.declared), None)
+        if until is None:
+            return None
+        last = until.rounds[-1]
+        lost = {(r.spec.method.name, seed) for r in self._not_compared if r.status in FINAL | FAILED
+                for seed in (range(last) if alike(r.spec.settings, r.spec.method) else (r.spec.seed,))}  # fmt: skip
+        return Race(until, frozenset(lost), self._looks(last))
+
+    @cached_property
     def look(self) -> int:
         """Number of times, from 1, that the suite was declared with more seeds than before, enough for verdicts.
 
         Each is a look at the results: seeds were added when those of fewer were known. Records without a
-        declaration count as one look.
+        declaration count as one look. Declared looks have equal shares, so that any of them counts as the first.
         """
-        looks, most = 0, statistics.LEAST_SEEDS - 1
+        if self.race:
+            return len(self.race.until.rounds) + self.race.later if self.race.later else 1
+        return max(1, self._looks(statistics.LEAST_SEEDS - 1))
+
+    def _looks(self, most: int) -> int:
+        """Return how many times the suite was declared with more seeds than before, and than `most`."""
+        looks = 0
         undeclared = max((record.spec.seed + 1 for record in self.compared if record.declared is None), default=0)
         for record in self.by_start:
-            own = undeclared if record.declared is None else record.declared.seeds
+            # in a race `seeds` of the suite declares nothing
+            own = undeclared if record.declared is None else 0 if record.declared.until else record.declared.seeds
             seeds = max(own, record.spec.seed + 1)
             looks, most = looks + (seeds > most), max(most, seeds)
-        return max(1, looks)
+        return looks
 
     @cached_property
     def by_start(self) -> list[RunRecord]:

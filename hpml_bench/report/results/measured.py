@@ -71,7 +71,9 @@ class MeasuredRuns(ComparedRuns):
         return tuple(name for name in metrics if name in self.definitions and self.values(name))
 
     def common_seeds(self, metric: str) -> frozenset[int] | None:
-        """Return the seeds that all methods share, for means where methods lack some; None under three."""
+        """Return the seeds that all share, for means where methods lack some; None under three, and in a race."""
+        if self.race:
+            return None
         shared = frozenset.intersection(*(frozenset(of) for of in self.values(metric).values()))
         return shared if len(shared) >= statistics.LEAST_SEEDS else None
 

@@ -1,0 +1,235 @@
+"""Why a sweep ends whose methods race, from its records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from helpers import made_records
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.inputs import read
+from hpml_bench.records.run import Declared
+from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.summary import summarize
+from hpml_bench.report.judge import judge
+from hpml_bench.report.render import page_of
+from hpml_bench.report.results import Results
+from hpml_bench.report.seed_plan import plan
+from hpml_bench.suite.suite import Margin, MethodEntry, Suite, Until
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.race import rounds
+from hpml_bench.system.errors import UserError
+
+ROUNDS = (3, 5, 8)
+
+
+def raced(
+    folder: Path,
+    means: dict[str, float],
+    seeds: dict[str, int],
+    question: Literal["decided", "costs"] = "decided",
+    *,
+    noise: float = 0.004,
+    pace: float = 0.001,
+    failed: tuple[tuple[str, int], ...] = (),
+    of_suite: int = 5,
+) -> Results:
+    """Return the results of a race of methods with these mean accuracies and numbers of seeds."""
+    declared = Declared(seeds=of_suite, margin=Margin(), until=Until(question=question, rounds=ROUNDS))
+    records, order = [], 0
+    for seed in range(max(seeds.values())):
+        for method, mean in means.items():
+            if seed >= seeds[method]:
+                continue
+            random = np.random.default_rng([seed, len(method), 5])
+            order += 1
+            if (method, seed) in failed:
+                records.append(
+                    made_records.failed(method, seed, "oom_cuda", "no memory", order=order, declared=declared)
+                )
+                continue
+            own: dict[str, Any] = made_records.metrics(method, seed)
+            own |= {"test_accuracy": round(mean + noise * random.standard_normal(), 3)}
+            own |= {"train_seconds": (own["train_seconds"] or 0) * float(np.exp(pace * random.standard_normal()))}
+            records.append(made_records.record(method, seed, order, metrics=own, declared=declared))
+    return Results.load(made_records.write(folder, records))
+
+
+@pytest.mark.parametrize(("means", "seeds", "end"), [
+    ({"full": 0.9, "lora": 0.7, "head": 0.6}, {"full": 3, "lora": 3, "head": 3}, "full is shown to score best"),
+    ({"full": 0.9, "lora": 0.9, "head": 0.6}, {"full": 2, "lora": 2, "head": 2}, ""),
+    ({"full": 0.8, "lora": 0.795, "head": 0.5}, {"full": 8, "lora": 8, "head": 3},
+     "full and lora have the 8 seeds that were declared, and can't be told apart"),
+])  # fmt: skip
+def test_why_it_ends(means: dict[str, float], seeds: dict[str, int], end: str, tmp_path: Path) -> None:
+    """One method is left, the declared seeds are used up, or it goes on; the page says so, and compare's is equal."""
+    answer = answer_of(results := raced(tmp_path, means, seeds, noise=0.002))
+    assert answer.ended == end
+    assert answer.most_runs == len(means) * ROUNDS[-1]
+    (scores,) = assemble(read([tmp_path]))
+    assert summarize(judge(scores)) == answer
+    assert results.never_run == 0, "who has left lacks nothing"
+
+
+def test_it_ends_where_no_number_of_seeds_that_is_left_would_decide(tmp_path: Path) -> None:
+    """From five seeds on, by what is planned from their noise; before, the noise isn't known well enough."""
+    few = answer_of(raced(tmp_path / "3", {"full": 0.8, "lora": 0.79}, {"full": 3, "lora": 3}, noise=0.03))
+    assert few.ended == ""
+    five = answer_of(raced(tmp_path / "5", {"full": 0.8, "lora": 0.799}, {"full": 5, "lora": 5}, noise=0.03))
+    assert five.ended == "no number of seeds up to 8 is expected to tell full and lora apart"
+
+
+def test_costs_are_asked_for_as_well(tmp_path: Path) -> None:
+    """Of those that may be best; a page of scores alone ends sooner."""
+    by_score = raced(tmp_path / "s", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3})
+    by_costs = raced(tmp_path / "c", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3}, "costs")
+    assert answer_of(by_score).ended == answer_of(by_costs).ended == "full is shown to score best"
+    near = raced(tmp_path / "n", {"full": 0.8, "lora": 0.8}, {"full": 8, "lora": 8}, "costs", noise=0.0005, pace=0.2)
+    assert answer_of(near).ended in {
+        "every pair that is left is decided",
+        "full and lora have the 8 seeds that were declared, and can't be told apart",
+    }
+
+
+def test_a_run_that_failed_for_good_completes_its_round(tmp_path: Path) -> None:
+    """Its method is compared over the seeds that it has; without it the race would wait for ever."""
+    seeds = {"full": 5, "lora": 5, "head": 3}
+    means = {"full": 0.9, "lora": 0.895, "head": 0.5}
+    whole = raced(tmp_path / "w", means, seeds)
+    lost = raced(tmp_path / "l", means, seeds, failed=(("lora", 1),))
+    assert [one.seeds for one in whole.verdicts.rounds] == [one.seeds for one in lost.verdicts.rounds] == [3, 5]
+
+
+def test_pairs_that_are_not_tested_stay_open(tmp_path: Path) -> None:
+    """Of two shared seeds there is no verdict: neither alike nor futile, but not told apart at the last round."""
+    means, lost = {"full": 0.9, "lora": 0.9, "head": 0.5}, tuple(("lora", seed) for seed in (1, 3, 4, 5, 6, 7))
+    for seeds, end in (
+        (3, ""),
+        (5, ""),
+        (8, "full and lora have the 8 seeds that were declared, and can't be told apart"),
+    ):
+        results = raced(tmp_path / str(seeds), means, {"full": seeds, "lora": seeds, "head": 3}, failed=lost)
+        assert answer_of(results).ended == end
+
+
+@pytest.mark.parametrize(("of_suite", "added", "later"), [(20, 0, 0), (5, 0, 0), (5, 12, 1)])
+def test_only_seeds_by_hand_are_further_looks(of_suite: int, added: int, later: int, tmp_path: Path) -> None:
+    """`seeds` of the suite declares nothing in a race; more seeds than its last round's end it."""
+    means = {"full": 0.9, "adapter": 0.895}
+    results = raced(tmp_path, means, dict.fromkeys(means, 8), of_suite=of_suite, noise=0.03)
+    if added:
+        by_hand = Declared(seeds=added, margin=Margin())
+        made = [made_records.record(name, seed, 50 + seed, declared=by_hand) for name in means for seed in range(8, 12)]
+        results = Results.load(made_records.write(tmp_path, made))
+    assert results.race
+    assert results.race.later == later
+    assert answer_of(results).look == 3 + later
+    assert not added or answer_of(results).ended == "seeds were added to those that were declared"
+
+
+def test_results_of_a_race_are_compared_alone(tmp_path: Path) -> None:
+    """Its methods have other seeds than those of any other folder, and looks of its own."""
+    raced(tmp_path / "race", {"full": 0.9, "lora": 0.89}, {"full": 3, "lora": 3})
+    made_records.write(tmp_path / "plain", made_records.sweep(["head"], seeds=3))
+    with pytest.raises(UserError, match="results of a sweep with --until are compared alone"):
+        assemble(read([tmp_path / "race", tmp_path / "plain"]))
+
+
+def test_a_page_is_of_complete_rounds(tmp_path: Path) -> None:
+    """One mean of each method, over all its runs of complete rounds; captions say so; runs under way enter nothing."""
+    seeds = {"full": 5, "lora": 5, "head": 3}
+    means = {"full": 0.9, "lora": 0.895, "head": 0.5}
+    whole = raced(tmp_path / "w", means, seeds)
+    under_way = raced(tmp_path / "u", means, seeds | {"full": 6})
+    for results in (whole, under_way):
+        answer, page = answer_of(results), str(page_of(results))
+        assert {method.name: method.seeds for method in answer.methods} == seeds
+        for name, mean in results.means(results.quality).items():
+            assert answer.value(name, "score") == pytest.approx(100 * mean)
+            assert mean == pytest.approx(np.mean([*results.values(results.quality)[name].values()]))
+        assert "Means over each method's own seeds" in page
+        assert "lacks seed" not in page
+        assert "seeds fixed before" not in page
+        assert "looks declared before" in page
+    assert answer_of(whole).pairs == answer_of(under_way).pairs
+
+
+def test_a_round_that_is_not_complete_says_so(tmp_path: Path) -> None:
+    """Nothing is tested before the first one is, whatever seeds methods share."""
+    results = raced(tmp_path, {"full": 0.9, "lora": 0.5, "head": 0.4}, {"full": 3, "lora": 3, "head": 2})
+    assert answer_of(results).untested == "the first round isn't complete"
+    assert "fewer than 3 seeds can't be ranked" not in str(page_of(results))
+
+
+def test_plan_counts_the_looks_that_were_taken(tmp_path: Path) -> None:
+    """The next look has the share of a declared one, or less; pairs of methods that left aren't planned."""
+    means = {"full": 0.8, "lora": 0.797, "head": 0.5}
+    for seeds, share in ((5, "32 %"), (8, "2.5 %")):
+        folder = raced(tmp_path / str(seeds), means, {"full": seeds, "lora": seeds, "head": 3}, noise=0.01).folder
+        made = plan(folder, "accuracy=0.5pp")
+        assert f"may use {share} of its chance" in " ".join(made.sentences)
+        assert [(pair.a, pair.b) for pair in made.pairs] == [("full", "lora")]
+    done = raced(tmp_path / "done", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3}).folder
+    with pytest.raises(UserError, match="one method is left of the race"):
+        plan(done, "accuracy=0.5pp")
+
+
+def suite_of(*methods: str) -> Suite:
+    """Return a suite of methods that race."""
+    return Suite(name="example", settings=made_records.SETTINGS, until=Until(rounds=ROUNDS),
+                 methods={name: MethodEntry() for name in methods})  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "failed", "asked", "last"), [
+    ({"full": 3, "adapter": 3}, (), range(3, 5), "aren't all done"),
+    ({"full": 3, "lora": 3, "head": 3}, (("lora", 1),), range(3, 5), "aren't all done"),
+    ({"full": 3, "lora": 2}, (), range(3), "aren't all done"),
+    ({"full": 3, "lora": 3}, (("lora", 1),), range(3), "no two methods have scores of 3 seeds"),
+    ({"full": 3, "lora": 3}, tuple(("lora", seed) for seed in range(3)), range(3), "takes two methods with scores"),
+])  # fmt: skip
+def test_a_round_asks_for_its_own_seeds(
+    seeds: dict[str, int], failed: tuple[tuple[str, int], ...], asked: range, last: str, tmp_path: Path
+) -> None:
+    """Failed runs of complete rounds aren't repeated, which would change what was looked at; why it ends is said."""
+    raced(tmp_path / "example", dict.fromkeys(seeds, 0.9), seeds, failed=failed)
+    said: list[object] = []
+    request = SweepRequest(suite_of(*seeds), tmp_path)
+    (part,) = rounds(request, said.append)  # which nobody runs
+    assert (part.methods, part.seeds, part.limits) == (tuple(seeds), tuple(asked), request.limits)
+    assert part.began is not None
+    assert last in str(said[-1])
+
+
+def test_a_fresh_race_clears_as_a_sweep_does(tmp_path: Path) -> None:
+    """Its first request is of the whole suite, whatever lies there; nothing is removed before it is run."""
+    folder = raced(tmp_path / "example", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3}).folder
+    suite = suite_of("full", "lora").model_copy(update={"until": Until(rounds=(4, 6))})
+    part = next(rounds(SweepRequest(suite, tmp_path, fresh=True), print))
+    assert part.whole
+    assert part.fresh
+    assert part.seeds == (0, 1, 2, 3)
+    assert len(list(folder.glob("*/run.json"))) == 6
+
+
+def test_missing_rows_are_cut_with_the_others(tmp_path: Path) -> None:
+    """A part of scores has the runs of its seeds in the table of all rows too."""
+    scores = raced(tmp_path, {"full": 0.9, "lora": 0.5}, {"full": 5, "lora": 5}).aligned
+    filled = replace(scores, filled=scores).part(["full"], 3).filled
+    assert filled
+    assert {name: len(of) for name, of in filled.means.items()} == {"full": 3}
+
+
+def test_a_method_that_answers_alike_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its one run completes every round, and no later one asks for it."""
+    for place in ("sweep.race", "report.results.compared", "suite.suite"):
+        monkeypatch.setattr(f"hpml_bench.{place}.alike", lambda settings, method: method.name == "head")
+    means = {"full": 0.9, "adapter": 0.899, "head": 0.898}
+    for once in ({}, {"failed": (("head", 0),)}):
+        out = tmp_path / str(len(once))
+        raced(out / "example", means, {"full": 3, "adapter": 3, "head": 1}, noise=0.03, **once)
+        part = next(rounds(SweepRequest(suite_of(*means), out), print))
+        assert (part.methods, part.seeds) == (("full", "adapter"), (3, 4))

@@ -1,0 +1,199 @@
+"""`run-all --until decided`: seeds are added in rounds, who is behind leaves, and it ends when it is decided."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from helpers import tiny
+from hpml_bench import run_suite
+from hpml_bench.cli import main
+from hpml_bench.report.results import Results
+from hpml_bench.suite.suite import Until, load_suite
+from hpml_bench.sweep.race import measured, standing
+from hpml_bench.system.errors import UserError
+from hpml_bench.verify.verify import verify
+
+
+def run_all(suite: Path, out: Path, *more: str) -> Result:
+    """Return the result of `run-all` of the suite."""
+    return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *more])
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A race of two methods, of which one learns and one can't, in rounds of 3 and 4 seeds; with what was printed."""
+    folder = tmp_path_factory.mktemp("race")
+    suite = tiny.local_suite(folder, rows=240, steps=12, test_samples=100, world_size=1)
+    content = yaml.safe_load(suite.read_text())
+    content["methods"] = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
+    suite.write_text(yaml.safe_dump(content))
+    done = run_all(suite, folder / "out", "--until", "decided", "--max-seeds", "4")
+    assert done.exit_code == 0, done.output
+    (folder / "printed").write_text(done.output)
+    return folder
+
+
+def test_rounds_add_seeds_of_those_in_the_race_until_it_is_decided(raced: Path) -> None:
+    """Printed before each round and at the end; who left has the seeds of its last round, declared in each record."""
+    printed = (raced / "printed").read_text()
+    assert "round 1 of 2, 3 seeds: full, " in printed or "round 1 of 2, 3 seeds: " in printed
+    results = Results.load(raced / "out" / "colours")
+    found = results.verdicts
+    seeds = {name: len(of) for name, of in found.scores.means.items()}
+    assert len(found.rounds) in {1, 2}
+    for one in found.rounds:
+        assert all(seeds[name] == one.seeds for name in one.left)
+    assert all(seeds[name] == found.rounds[-1].seeds for name in found.rounds[-1].systems)
+    assert {record.declared.until for record in results.compared if record.declared} == {Until(rounds=(3, 4))}
+    end = standing(measured(raced / "out" / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end
+    assert end
+    assert f": {end}" in printed
+
+
+def test_the_page_shows_rounds_and_saved_runs(raced: Path) -> None:
+    """In the tables of pairs and in report.json, with why it ended; the set-up line counts runs."""
+    folder = raced / "out" / "colours"
+    page, found = (folder / "report.md").read_text(), json.loads((folder / "report.json").read_text())
+    assert "Rounds of the race" in page
+    assert "It ended since" in page
+    assert "of at most 12 runs" in page
+    assert "isn't in" not in page
+    answer = found.get("answer", found)
+    assert answer["declared_looks"] == 2
+
+
+def test_the_same_command_goes_on_where_it_was(raced: Path, tmp_path: Path) -> None:
+    """Without a run of the last round it is done again, and the page is the same; ended, nothing is run."""
+    shutil.copytree(raced, tmp_path / "again")
+    folder, suite = tmp_path / "again" / "out" / "colours", raced / "colours.yaml"
+    before = Results.load(folder).verdicts
+    last = before.rounds[-1]
+    lost = next(folder.glob(f"{last.systems[0]}-s{last.seeds - 1}-*"))
+    shutil.rmtree(lost)
+    assert len(Results.load(folder).verdicts.rounds) == len(before.rounds) - 1
+    done = run_all(suite, folder.parent, "--until", "decided", "--max-seeds", "4")
+    assert done.exit_code == 0, done.output
+    assert lost.exists()
+    after = Results.load(folder).verdicts
+    assert after.rounds == before.rounds
+    assert [(c.a, c.b, c.p_adjusted) for c in after.score] == [(c.a, c.b, c.p_adjusted) for c in before.score]
+    once_more = run_all(suite, folder.parent, "--until", "decided", "--max-seeds", "4")
+    assert once_more.exit_code == 0
+    assert "ok in" not in once_more.output
+
+
+def test_an_ended_race_writes_its_page_again(raced: Path, tmp_path: Path) -> None:
+    """Also from Python; what is asked there is refused as on the command line."""
+    shutil.copytree(raced, tmp_path / "again")
+    out, suite = tmp_path / "again" / "out", str(raced / "colours.yaml")
+    (out / "colours" / "report.html").unlink()
+    done = run_all(Path(suite), out, "--until", "decided", "--max-seeds", "4")
+    assert done.exit_code == 0, done.output
+    assert (out / "colours" / "report.html").exists()
+    (out / "colours" / "report.html").unlink()
+    frame = run_suite(suite, out=out, until="decided", max_seeds=4)
+    assert (out / "colours" / "report.html").exists()
+    assert len(frame) == len(Results.load(out / "colours").compared)
+    with pytest.raises(UserError, match="--seeds without it"):
+        run_suite(suite, out=out, until="decided", seeds=4)
+
+
+def test_a_preview_of_a_fresh_race_removes_nothing(raced: Path, tmp_path: Path) -> None:
+    """It says the least and the most runs."""
+    shutil.copytree(raced, tmp_path / "again")
+    out = tmp_path / "again" / "out"
+    before = sorted(out.rglob("*"))
+    options = ("--until", "decided", "--max-seeds", "4", "--fresh", "--parallel", "1", "--dry-run")
+    done = run_all(raced / "colours.yaml", out, *options)
+    assert done.exit_code == 0, done.output
+    assert "9 to 12 runs" in done.output
+    assert sorted(out.rglob("*")) == before
+
+
+def test_an_honest_race_is_verified(raced: Path, tmp_path: Path) -> None:
+    """Its rounds say which runs there should be; one that is missing of a complete round is named."""
+    folder = tmp_path / "colours"
+    shutil.copytree(raced / "out" / "colours", folder)
+    made = verify(folder)
+    # runs of under a second have no order in time, and logs name the home of whoever runs the tests
+    assert {check.name for check in made.checks if check.state == "failed"} <= {"dates", "private paths"}
+    assert not [check for check in made.checks if "began in another call" in check.finding]
+    shutil.rmtree(next(folder.glob("head-s1-*")))
+    missing = [check.finding for check in verify(folder).checks if check.name == "planned"]
+    assert missing == ["suite.json: declares head with seed 1, which has no readable record"]
+
+
+def test_the_exit_status_is_the_worst_of_all_rounds(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed run of the first round isn't hidden by those after it."""
+    statuses = iter((1, 0))
+    monkeypatch.setattr("hpml_bench.sweep.race.rounds", lambda request, say: iter([request, request]))
+    monkeypatch.setattr("hpml_bench.cli.commands.run_all.sweep", lambda request, modes: next(statuses))
+    assert run_all(raced / "colours.yaml", raced / "out", "--until", "decided", "--max-seeds", "4").exit_code == 1
+
+
+def test_status_says_how_the_race_stands(raced: Path) -> None:
+    """The round, who has left, and the runs of those in the race."""
+    done = CliRunner().invoke(main, ["status", str(raced / "out" / "colours")])
+    assert done.exit_code == 0, done.output
+    end = standing(measured(raced / "out" / "colours"), Until(rounds=(3, 4)), ("full", "head", "lora")).end
+    assert end in done.output
+    assert "of 2, " in done.output
+
+
+def test_status_goes_by_the_first_record(raced: Path, tmp_path: Path) -> None:
+    """Where the suite beside the runs was edited since: looks count as the first run declared them."""
+    shutil.copytree(raced / "out" / "colours", tmp_path / "colours")
+    suite = tmp_path / "colours" / "suite.json"
+    suite.write_text(json.dumps(json.loads(suite.read_text()) | {"until": {"rounds": [3, 9, 12]}}))
+    done = CliRunner().invoke(main, ["status", str(tmp_path / "colours")])
+    assert done.exit_code == 0, done.output
+    assert "of 2, " in done.output
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--max-seeds", "5"), "--max-seeds goes with --until"),
+    (("--until", "decided", "--seeds", "5"), "--seeds without it"),
+    (("--seeds", "5", "--max-seeds", "4"), "--seeds without it"),
+    (("--until", "decided", "--max-seeds", "4", "--methods", "full,lora"), "--methods goes without --until"),
+    (("--until", "decided", "--parallel", "1", "--detach"), "looks at each round"),
+    (("--until", "decided", "--max-seeds", "7"), "go on with the same --until and --max-seeds"),
+    (("--until", "costs", "--max-seeds", "4"), "go on with the same --until and --max-seeds"),
+])  # fmt: skip
+def test_what_is_refused(options: tuple[str, ...], words: str, raced: Path) -> None:
+    """Options that can't be meant together, and another declaration than that of the first run: looks count by it."""
+    done = run_all(raced / "colours.yaml", raced / "out", *options)
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("given", "rounds"), [
+    ("decided", (3, 4, 5, 7, 10, 14, 20)),
+    ({"question": "costs", "rounds": [3, 6]}, (3, 6)),
+])  # fmt: skip
+def test_a_suite_may_declare_it(given: object, rounds: tuple[int, ...], tmp_path: Path) -> None:
+    """By name, or with rounds of its own; --max-seeds cuts them."""
+    suite = tiny.local_suite(tmp_path)
+    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"until": given}))
+    until = load_suite(str(suite)).until
+    assert until is not None
+    assert until.rounds == rounds
+    assert until.within(6).rounds[-1] == 6
+    assert max(until.within(6).rounds[:-1]) < 6
+    other = load_suite(str(suite)).asked("costs", None, None).until
+    assert other == Until(question="costs", rounds=rounds), "the option's question, the suite's rounds"
+
+
+@pytest.mark.parametrize("rounds", [[], [2, 5], [3, 3], [5, 4]])
+def test_rounds_rise_from_three(rounds: list[int], tmp_path: Path) -> None:
+    """Fewer seeds give no verdict."""
+    suite = tiny.local_suite(tmp_path)
+    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"until": {"rounds": rounds}}))
+    done = run_all(suite, tmp_path / "out")
+    assert done.exit_code == 2
+    assert "rounds rise from 3" in " ".join(done.output.split())
