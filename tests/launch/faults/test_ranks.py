@@ -360,7 +360,12 @@ def test_a_preparation_that_is_stopped_is_given_up(
     child.start()
     os.kill(child.pid or 0, signal.SIGSTOP)
     began = time.monotonic()
-    preparation._join(child, math.inf, set())
+
+    def ended(seconds: float) -> bool:
+        child.join(seconds)
+        return not child.is_alive()
+
+    preparation._wait(ended, math.inf, set())
     assert time.monotonic() - began < 20
     assert child.is_alive()
     child.kill()
