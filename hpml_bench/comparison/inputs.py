@@ -54,7 +54,7 @@ def head_of(file: Path, size: int) -> bytes:
         return b""
 
 
-def json_object(file: Path) -> dict[str, Any]:
+def json_mapping(file: Path) -> dict[str, Any]:
     """Return the object that a file of JSON holds; a UserError where there is none."""
     try:
         data = parsed(file, file.read_text(encoding="utf-8"))

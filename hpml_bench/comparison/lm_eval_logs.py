@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.inputs import head_of, json_object, parsed
+from hpml_bench.comparison.inputs import head_of, json_mapping, parsed
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -225,7 +225,7 @@ def _named(path: Path) -> tuple[str, str, Path | None] | None:
     results = path.with_name(OLD_RESULTS)
     if not results.is_file():
         return None
-    configs = json_object(results).get("configs")
+    configs = json_mapping(results).get("configs")
     tasks = [task for task in configs if path.stem.endswith(f"_{task}")] if isinstance(configs, dict) else []
     return (max(tasks, key=len), "", results) if tasks else None
 
@@ -272,6 +272,6 @@ def logs_of(path: Path, group: str | None) -> list[Log]:
             continue
         task, date, beside = named or (file.stem, "", None)
         if beside is not None and beside not in results:
-            results[beside] = json_object(beside)
+            results[beside] = json_mapping(beside)
         found.append(Log(file, task, date, results[beside] if beside is not None else {}, group))
     return found

@@ -74,7 +74,9 @@ def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
     with suppress(UserError):
         return {*weight_types(folder)} == {"BF16"}
     with suppress(Exception):  # a broken configuration can raise anything; loading names it
-        return bool(AutoConfig.from_pretrained(folder, local_files_only=True).dtype == torch.bfloat16)
+        return bool(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype == torch.bfloat16
+        )
     return False
 
 

@@ -99,7 +99,7 @@ def _files(path: Path) -> list[Path]:
 def _load(file: Path) -> dict[str, Any]:
     if file.stat().st_size > MAX_RECORD_BYTES:
         raise UserError(f"{file} is larger than {MAX_RECORD_BYTES // 10**6} MB, and no result file of {SOURCE}")
-    data = inputs.json_object(file)
+    data = inputs.json_mapping(file)
     for name in SECTIONS[:2]:
         if not isinstance(data.get(name), dict):
             raise UserError(f"{file} has no {name}, so it is no result file of {SOURCE}; take it out of the folder")

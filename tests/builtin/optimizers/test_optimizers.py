@@ -374,7 +374,9 @@ def test_bitsandbytes_must_be_there_and_new_enough(
     if not words:
         check_methods(methods, settings)
         return
-    with pytest.raises(UserError, match=f"adamw_8bit needs bitsandbytes 0.50 or newer, and {words}.*hpml-bench.quant"):
+    with pytest.raises(
+        UserError, match=f"adamw_8bit needs bitsandbytes 0.50 or newer, and {words}.*pip install .bitsandbytes"
+    ):
         check_methods(methods, settings)
 
 
