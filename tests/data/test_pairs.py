@@ -36,7 +36,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
 from hpml_bench.training.saving import save_trained
 
-pytestmark = pytest.mark.usefixtures("empty_cache")
+pytestmark = pytest.mark.usefixtures("empty_cache", "no_rank")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(60))]
 RANDOM = np.random.default_rng(0)
 PAIRS = [
@@ -44,6 +44,13 @@ PAIRS = [
     for _ in range(40)
 ]
 LENGTH = 20
+
+
+@pytest.fixture
+def no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables of a rank, by which the Trainer would make a process group that outlives it."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def bert(folder: Path, segments: int = 2) -> Path:
