@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import tiny, trl
+from helpers import skips, tiny, trl
 from hpml_bench.data.prepare import prepare, preview
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
@@ -102,7 +102,7 @@ def test_ten_steps_have_the_losses_of_trl(folder: Path, group: Group) -> None:
     assert our_losses(folder, group) == pytest.approx(THEIRS["losses"], abs=2e-4)
 
 
-@pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed")
+@pytest.mark.skipif(find_spec("trl") is None, reason=skips.NO_TRL)
 def test_trl_of_this_machine_agrees(folder: Path, group: Group) -> None:
     """To 1e-6, on the same processor."""
     _, losses = trl.by_trl(trl.MARKED[0], folder, trl.ROWS)
