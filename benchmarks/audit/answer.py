@@ -268,7 +268,7 @@ def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
             "place": study.ranks(study.score, name) if study.tested else None,
             "front": None if place == "–" or len(study.methods) < 2 else place,
             "by": above,
-            "seeds": len(runs),
+            "seeds": len({run.folder for run in runs}),
             "settings": settings_of(study, name),
             "v": values,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def by_method(runs: list[Run], order: list[str]) -> dict[str, list[Run]]:
         for key in alike:
             differing = [f"{k}={v}" for k, v in items[key].items() if any(items[a].get(k) != v for a in alike)]
             name = wanted + (f" ({', '.join(differing)})" if differing else "")
-            found[name] = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
+            own = sorted((run for run in runs if run.key[0] == key), key=lambda run: run.seed)
+            alone = len(own) == 1 and own[0].answers_alike
+            found[name] = [replace(own[0], seed=seed) for seed in sorted({run.seed for run in runs})] if alone else own
     return found
 
 

@@ -42,6 +42,12 @@ class Run:
         return json.dumps(self.spec, sort_keys=True), self.seed, self.protocol
 
     @property
+    def answers_alike(self) -> bool:
+        """Whether it is of a language model as it is that samples nothing: any seed answers so."""
+        task = self.settings["task"]
+        return self.untrained and task["name"] == "causal_lm" and not task["options"].get("temperature")
+
+    @property
     def environment(self) -> str:
         """What costs depend on, as one text; the fingerprint stands for the hardware."""
         kept = {

@@ -244,7 +244,7 @@ class Study:
 
     def by_seed(self, metric: str) -> dict[str, dict[int, float]]:
         """Return a metric's values by method and seed; those of a cost are of one machine."""
-        kept = set(self.home if self.is_cost(metric) else self.compared)
+        kept = set(self.home if self.is_cost(metric) else [run for runs in self.methods.values() for run in runs])
         return {
             name: {run.seed: value for run in runs if run in kept and (value := run.metric(metric)) is not None}
             for name, runs in self.methods.items()

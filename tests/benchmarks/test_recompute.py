@@ -195,7 +195,11 @@ def test_it_knows_a_declared_largest_difference(largest: float, used: bool, seed
     assert problems_in(folder) == []
 
 
-@pytest.mark.parametrize("field", PageSummary.model_fields)
+OF_RACES = {"declared_looks", "rounds", "ended", "most_runs"}
+"""Fields of answers of races alone, which the auditor doesn't recompute."""
+
+
+@pytest.mark.parametrize("field", [field for field in PageSummary.model_fields if field not in OF_RACES])
 def test_it_finds_a_changed_leaf(field: str, remade_quickstart: Path, study: Study) -> None:
     """Every leaf of the answer is held: a change of any is found, of real numbers one of a hundred thousandth."""
     assert unfound_leaves(study, {field: answer_in(remade_quickstart)[field]}) == []
