@@ -122,7 +122,7 @@ def test_the_cases_find_what_they_are_for() -> None:
         assert wrong("real scores, rare failures of one method, 100 rows") > 0.1
     with patch.object(headline, "ROW_SKEW", math.inf):
         assert wrong("RMSE, outliers, 500 rows", 80) > 0.06
-    with patch.object(verdicts, "spent_at", lambda _: 1.0):
+    with patch.object(verdicts, "spent_at", lambda *_: 1.0):
         assert wrong("looks at 5, 7, 10, 14, 20, 30 seeds", 80) > 0.06
 
 
