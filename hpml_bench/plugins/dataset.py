@@ -32,6 +32,8 @@ GROUP = "group"
 """Column of numbers that are equal for rows that belong together."""
 PAIR = "text_pair"
 """Column of the second texts of pairs."""
+SEGMENTS = "token_type_ids"
+"""Column of the numbers that tell the two texts of a pair apart, one for each token."""
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,6 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return rows, columns + 1
 
 
-SEGMENTS = "token_type_ids"
-"""Column of the numbers that tell the two texts of a pair apart, one for each token."""
 ROUNDING = 1e-3
 """Relative error of a row's loss, in float32."""
 KEPT = "kept"

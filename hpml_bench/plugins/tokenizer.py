@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hpml_bench.plugins.task import SEGMENTS, Decode, Scaffold
+from hpml_bench.plugins.dataset import SEGMENTS
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, first_line
 
@@ -160,22 +159,6 @@ def end_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     ends_itself = tokenizer("a")["input_ids"][-len(bare) :] != bare
     return None if ends_itself else tokenizer.eos_token_id
-
-
-def decoder(tokenizer: PreTrainedTokenizerFast, scaffold: Scaffold) -> Decode:
-    """Return a function from an answer's token ids to its text, without special tokens, scaffold and reasoning."""
-
-    def read(tokens: list[int], *, skip: bool = True) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
-
-    def decode(tokens: list[int]) -> str:
-        text, begin = read(tokens), scaffold.begin(read(tokens, skip=False))
-        if begin:
-            place = bisect_left(range(len(tokens)), begin, key=lambda count: len(read(tokens[:count], skip=False)))
-            text = text[len(read(tokens[:place])) :].lstrip()
-        return text.partition(scaffold.after)[0] if scaffold.after else text
-
-    return decode
 
 
 def generation_ends(folder: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

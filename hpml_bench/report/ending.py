@@ -1,4 +1,4 @@
-"""Why a sweep ends whose methods race until a question is answered."""
+"""Ends of sweeps whose methods race until a question is answered, with their reasons."""
 
 from __future__ import annotations
 

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
+from hpml_bench.plugins.decoding import decoder
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX, Generator, Task
-from hpml_bench.plugins.tokenizer import decoder, load_tokenizer
+from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
 from hpml_bench.training.causal_lm import LanguageModel
