@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from power_pages import Floats, Squares, World, pairs_of
 from scipy import stats
 
+from hpml_bench import statistics
 from hpml_bench.report.ending import race_end
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.results import Results
@@ -176,6 +177,42 @@ def decided(
     return different, np.split(equal, len(p), axis=-1)
 
 
+def package(right: NDArray[np.bool_], costs: Sequence[Floats], rounds: Sequence[int]) -> tuple[list[list[bool]], int]:
+    """Return the package's claims by metric, and the runs, of a race on answers and costs of one page."""
+    names = tuple(f"m{at}" for at in range(len(right)))
+
+    def compare(staying: tuple[str, ...], seeds: int) -> dict[str, tuple[statistics.Comparison, ...]]:
+        at = [names.index(name) for name in staying]
+        rows = {name: dict(enumerate(right[one, :seeds])) for name, one in zip(staying, at, strict=True)}
+        found = {"score": statistics.compare_scores(rows, MARGIN_QUALITY)}
+        for number, of in enumerate(costs):
+            values = {name: dict(enumerate(np.exp(of[one, :seeds]))) for name, one in zip(staying, at, strict=True)}
+            found[f"cost {number}"] = statistics.compare_costs(values, MARGIN_COST)
+        return found
+
+    found, taken = statistics.race(
+        names, rounds, lambda *_: True, compare,
+        lambda family, look: statistics.decide_family(family, look, "score", declared=len(rounds)), "score", "higher",
+    )  # fmt: skip
+    runs = sum(len(one.systems) * (one.seeds - (taken[at - 1].seeds if at else 0)) for at, one in enumerate(taken))
+    return [[c.verdict != "undecided" for c in of] for of in found.values()], runs
+
+
+def disagreements(name: str, count: int, schedules: Sequence[tuple[int, ...]] = SCHEDULES) -> int:
+    """Return how many of `count` pages of a world at each schedule the package races otherwise than the arrays."""
+    data = draw(
+        WORLDS[name], schedules[0][-1], count, np.random.default_rng([7, *name.encode()]), drift=name == "drift"
+    )
+    found = 0
+    for rounds in schedules:
+        own = race(data, rounds)
+        for page in range(count):
+            claims = [list(d[page] | e[page]) for d, e in zip(own.different, own.near, strict=True)]
+            theirs = package(data.right[page], [of[page] for of in data.costs], rounds)
+            found += theirs != (claims, int(own.runs[page]))
+    return found
+
+
 def false_pages(world: World, found: Outcome) -> NDArray[np.bool_]:
     """Return which pages hold a false claim."""
     first, second = pairs_of(world.methods)
@@ -278,11 +315,16 @@ def main() -> None:
     parser.add_argument("--worlds", default=",".join(WORLDS))
     parser.add_argument("--replay", type=Path, nargs="*", default=[], metavar="DIR", help="replay these folders alone")
     parser.add_argument("--orders", type=int, default=1000)
+    parser.add_argument("--agree", type=int, metavar="N", help="race N pages of each world by the package as well")
     parser.add_argument("--out", type=Path, default=RECORD)
     given = parser.parse_args()
     for folder in given.replay:
         print(folder.name, json.dumps(replay(folder, given.orders)), flush=True)
-    if given.replay:
+    if given.agree:
+        for name in given.worlds.split(","):
+            races = f"{given.agree} pages at {len(SCHEDULES)} schedules"
+            print(f"{name:30} {races}, raced otherwise: {disagreements(name, given.agree)}", flush=True)
+    if given.replay or given.agree:
         return
     found = {}
     for name, by in cells(given.trials, given.worlds.split(",")):

@@ -64,5 +64,6 @@ def tune(  # noqa: PLR0913, PLR0917 - a command's options
     show(result.record, terminal())
     if status := ended(result.ending, what="trials"):
         ctx.exit(status)
-    click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}")
+    ends = "; with --until decided it ends when the best is shown" if len(loaded.methods) > 2 else ""
+    click.echo(f"{result.suite_file}: run it with hpml-bench run-all {result.suite_file}{ends}")
     ctx.exit(OK if all(tuned.best for tuned in result.record.methods) else FAILED)
