@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soak
+import yaml
 from click.testing import CliRunner
-from disturbed import Disturbed
+from disturbed import PROFILE, Disturbed
 from two_nodes import TwoNodes, slurm, until
 
+from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
+from hpml_bench.report.ending import race_end
+from hpml_bench.report.results import Results
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.jobs import find
 from hpml_bench.system.errors import UserError
@@ -38,6 +43,24 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     assert [how for _, how in sweep.starts()] == ["done", "done"]
     assert not sweep.left()
     assert not sweep.attempts()
+
+
+def test_a_race_by_jobs_equals_a_local_one(slurm_cluster: TwoNodes, shared_folder: Path) -> None:
+    """Rounds are submitted one after the other; runs, rounds, verdicts by score and the end are those without jobs."""
+    suite = tiny.local_suite(shared_folder, rows=240, steps=12, test_samples=100)
+    methods = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
+    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"methods": methods}))
+    found = []
+    for name, options in (("here", ()), ("jobs", ("--on", str(PROFILE)))):
+        race = ("--until", "decided", "--max-seeds", "4", "--wandb", "off", "--out", str(shared_folder / name))
+        done = CliRunner().invoke(main, ["run-all", str(suite), *race, *options])
+        assert done.exit_code == 0, done.output
+        folder = shared_folder / name / "colours"
+        verdicts = Results.load(folder).verdicts
+        found.append((soak.content(folder), verdicts.rounds, verdicts.score, race_end(verdicts)))
+    assert found[0] == found[1]
+    assert found[0][-1]
+    assert not slurm_cluster.jobs()
 
 
 @pytest.mark.parametrize("comment", [None, "", "project=x"])
