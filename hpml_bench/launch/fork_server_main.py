@@ -10,6 +10,7 @@ inherit that.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -19,5 +20,6 @@ from hpml_bench.system.child import die_with_parent
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 die_with_parent()
-os.register_at_fork(after_in_child=die_with_parent)
+# Frozen: a rank's garbage collections, which fall into its steps, don't go through what the server has imported.
+os.register_at_fork(before=gc.freeze, after_in_child=die_with_parent)
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of a missing package

@@ -30,6 +30,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 
 from hpml_bench.launch.nodes import Nodes, Report
 from hpml_bench.suite.base import Frozen
+from hpml_bench.system import network
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
@@ -43,7 +44,7 @@ DIGITS = 64  # hexadecimal digits of a signature
 def hosted(address: str, timeout: timedelta) -> TCPStore:
     """Return a store that this process hosts on this address alone; `timeout` limits the wait for a key."""
     # By itself a TCPStore listens on all addresses of the machine.
-    listener = socket.create_server((address, 0), backlog=WAITING)
+    listener = socket.create_server((address, 0), family=network.family_of(address), backlog=WAITING)
     port = listener.getsockname()[1]
     return TCPStore(
         address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=listener.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Collection, Iterator
@@ -39,6 +40,7 @@ CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS = "claims", "attempts", "jobs", "running",
 Each run under way has a file, and beside it a list of the runs that have begun since."""
 NO_RUNS = frozenset({CLAIMS, ATTEMPTS, JOBS, RUNNING, LOGS, SET_ASIDE}) | TRACKING
 RESOLVED = "resolved.json"  # settings as the first job resolved them
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}  # of file systems such as exFAT and CIFS
 OWNER = "owner.json"  # file in a claim's folder: the job that holds it
 SUBMITTED = "submitted.json"  # submissions whose jobs may live
 Kind = Literal["units", "prepare", "report"]
@@ -277,7 +279,14 @@ def write_once(path: Path, text: str) -> bool:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.link(fresh, path)
+        try:
+            os.link(fresh, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if path.exists():
+                return False
+            fresh.replace(path)  # of two at the same moment the later one stays
     except FileExistsError:
         return False
     finally:

@@ -187,7 +187,7 @@ class JobSweep:
         between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
         refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
         """
-        shown, reasons, began = set[tuple[str, str]](), {""}, time.monotonic()
+        shown, reasons, began = set[tuple[str, str]](), set[str](), time.monotonic()
         while True:
             live = self.watch.jobs()  # before the records: a job that ends in between has written its own
             for state in self.watch.states():
@@ -209,7 +209,7 @@ class JobSweep:
 
     def _say_new_reasons(self, live: Sequence[EngineJob], said: set[str]) -> None:
         """Print the reasons why jobs wait, while none runs, but those in `said`, and add them to it."""
-        new = set() if any(job.running for job in live) else {job.reason for job in live} - said
+        new = set() if any(job.running for job in live) else {job.reason for job in live if job.reason} - said
         if new:
             self.say(f"no job runs, {len(live)} wait: {', '.join(sorted(new))}")
         said |= new
@@ -233,9 +233,13 @@ class JobSweep:
         last = {job.unit: job for job in plans.read_jobs(self.folder)}
         ended = (last.get(unit) for unit in (-1, *self.watch.left()))
         reasons = [f"a job ended: {job.why}" for job in ended if job is not None and job.why is not None]
-        logs = self.folder / plans.LOGS
-        if not self.watch.refused and not plans.read_plan(self.folder).stopped and not any(logs.glob("*")):
-            reasons.append(f"no job has left a log in {logs}: see that the nodes have this folder, under this path")
+        logs = sorted((self.folder / plans.LOGS).glob("*"), key=lambda log: log.stat().st_mtime_ns)
+        if not self.watch.refused and not plans.read_plan(self.folder).stopped and not logs:
+            where = self.folder / plans.LOGS
+            reasons.append(f"no job has left a log in {where}: see that the nodes have this folder, under this path")
+        elif logs and not last:  # such as a line of `setup` that fails
+            words = logs[-1].read_text(errors="replace").strip().rpartition("\n")[2]
+            reasons.append(f"no job began its work; the last line of {logs[-1].name} is: {redacted(words)}")
         return list(dict.fromkeys([*self.watch.refused, *reasons]))
 
     @contextmanager

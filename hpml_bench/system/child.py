@@ -15,6 +15,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>."""
+SETUP = "HPML_BENCH_SETUP"  # variable with the shell lines before a job's command
 
 
 def prctl(option: int, value: int) -> None:
@@ -63,7 +64,10 @@ def start(
         folder = Path(os.path.expandvars(scratch))
         folder.mkdir(parents=True, exist_ok=True)
         environment["TMPDIR"] = str(folder)
-    words = [*command] if not setup else ["bash", "-c", "\n".join(["set -e", *setup, 'exec "$0" "$@"']), *command]
+    words = [*command]
+    if setup:  # by the environment, since all users of the machine can read arguments
+        environment[SETUP] = "\n".join(setup)
+        words = ["bash", "-c", f'setup=${SETUP}; unset {SETUP}; set -e; eval "$setup"; exec "$0" "$@"', *command]
 
     def begin() -> None:
         die_with_parent()

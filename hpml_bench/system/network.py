@@ -16,6 +16,7 @@ LOOPBACK_ADVICE = "ip link set lo up (as root)"
 ANYWHERE = "192.0.2.1"
 """An unassigned address (RFC 5737): the route to it is the default one."""
 INFINIBAND = Path("/sys/class/infiniband")
+INTERFACES = Path("/sys/class/net")
 NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 """Variables by which users name the interface of a run."""
 
@@ -30,7 +31,7 @@ def no_loopback() -> str | None:
 
 
 def own_address() -> str:
-    """Return the IPv4 address by which other nodes reach this machine.
+    """Return the address by which other nodes reach this machine: IPv6 where it has no IPv4.
 
     That of the interface which NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names, else what Slurm's node name or the
     host's name resolves to, else (where that is the loopback, as in Debian's /etc/hosts) the default route's.
@@ -42,8 +43,14 @@ def own_address() -> str:
         with suppress(OSError):
             if not (address := socket.gethostbyname(name)).startswith("127."):
                 return address
-    outside = [a for a in (_source(ANYWHERE), *_addresses().values()) if a and not a.startswith("127.")]
-    return outside[0] if outside else LOOPBACK
+    # a bridge, such as Docker's, leads to nothing but this machine's containers
+    own = (address for name, address in _addresses().items() if not (INTERFACES / name / "bridge").exists())
+    outside = (a for a in (_source(ANYWHERE), *own) if a and not a.startswith("127.") and a != "::1")
+    return next(outside, LOOPBACK)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def interface_to(host: str) -> str | None:
@@ -89,14 +96,18 @@ def _named() -> str | None:
 
 
 def _addresses() -> dict[str, str]:
-    """Return interface -> its first IPv4 address."""
-    found = psutil.net_if_addrs().items()
-    return {name: a.address for name, addresses in found for a in addresses[::-1] if a.family == socket.AF_INET}
+    """Return interface -> its first IPv4 address, or where it has none its first IPv6 one beyond the link."""
+    found = {}
+    for name, addresses in psutil.net_if_addrs().items():
+        usable = {a.family: a.address for a in addresses[::-1] if not a.address.lower().startswith("fe80")}
+        if own := usable.get(socket.AF_INET) or usable.get(socket.AF_INET6):
+            found[name] = own
+    return found
 
 
 def _source(host: str) -> str | None:
     """Return the source address of packets to a host; nothing is sent."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with suppress(OSError), socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
         return str(probe.getsockname()[0])
     return None

@@ -32,6 +32,10 @@ HOMES = (
 
 _ASSIGNED = re.compile(r"""(?<![\w-])([A-Za-z_]\w*)=((?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;'"\\])+)""")
 """A variable and a word of a shell's, which may be quoted in parts."""
+_QUOTED = re.compile(r"""(['"])([A-Za-z_]\w*)=.*?\1""")
+"""Both within one pair of quotes."""
+_REFERENCE = re.compile(r'"?(\$\w+|\$\{\w+\}|\$\(.*|`.*)"?')
+"""A value that a shell takes from elsewhere."""
 _LOGIN = re.compile(r"://([^/@\s]+)@")
 
 
@@ -64,12 +68,13 @@ def redacted(value: Any, hidden: Collection[str] | None = None) -> Any:
 
 
 def without_assigned(text: str) -> str:
-    """Return a shell's text with the values redacted that it assigns to secret variables, unless by `$`."""
+    """Return a shell's text with the values redacted that it assigns to secret variables, unless from elsewhere."""
 
     def shown(match: re.Match[str]) -> str:
-        secret = SECRET_VARIABLE.match(match[1]) and not match[2].lstrip('"').startswith(("$", "`"))
+        secret = SECRET_VARIABLE.match(match[1]) and not _REFERENCE.fullmatch(match[2])
         return f"{match[1]}=" + (f"'{HIDDEN}'" if secret else without_assigned(match[2]))
 
+    text = _QUOTED.sub(lambda match: f"{match[2]}='{HIDDEN}'" if SECRET_VARIABLE.match(match[2]) else match[0], text)
     return _ASSIGNED.sub(shown, text)
 
 

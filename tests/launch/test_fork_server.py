@@ -74,15 +74,22 @@ def test_bitsandbytes_is_not_imported_by_the_server_where_there_is_a_gpu(tmp_pat
 
 
 SHADOW = """
+import gc
 import multiprocessing
+
 import os
 
 from hpml_bench.launch import fork_server
 
+
+def child_main() -> None:
+    assert gc.get_freeze_count() > 1000  # collections of a rank don't go through what the server imported
+
+
 fork_server.PRELOAD = ["hpml_bench.launch.fork_server_main", "shadow"]
 if __name__ == "__main__":
     fork_server.start_fork_server()
-    child = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    child = multiprocessing.get_context("forkserver").Process(target=child_main)
     child.start()
     child.join()
     print(child.exitcode, fork_server.SAFE_PATH in os.environ)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,6 +22,7 @@ from helpers import tiny, warm
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.launch.agent import OverNodes
+from hpml_bench.launch.meeting import Meeting
 from hpml_bench.launch.nodes import CausePriority, Nodes, Report, merged
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
@@ -251,6 +255,30 @@ def test_a_name_that_stands_for_the_loopback_is_no_address(monkeypatch: pytest.M
     assert network.own_address() == "10.1.2.3"
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib")
     assert network.own_address() == "10.9.9.9"
+
+
+def test_a_host_without_ipv4_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not by Docker's bridge, nor by an address that is valid on one link alone; the store listens there."""
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def address(family: int, text: str) -> SimpleNamespace:
+        return SimpleNamespace(family=family, address=text)
+
+    found = {
+        "lo": [address(socket.AF_INET, "127.0.0.1"), address(socket.AF_INET6, "::1")],
+        "docker0": [address(socket.AF_INET, "172.17.0.1")],
+        "eth0": [address(socket.AF_INET6, "fe80::1%eth0"), address(socket.AF_INET6, "fd00::2")],
+    }
+    (tmp_path / "docker0" / "bridge").mkdir(parents=True)
+    monkeypatch.setattr(network, "INTERFACES", tmp_path)
+    monkeypatch.setattr("socket.gethostbyname", Mock(side_effect=OSError))
+    monkeypatch.setattr(network, "_source", lambda host: "fd00::2" if ":" in host else None)
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
+    assert network.own_address() == "fd00::2"
+    assert network.interface_to("fd00::9") == "eth0"
+    meeting = Meeting("::1", "key")
+    assert Meeting("::1", "key", meeting.port).hosts(1) == {}
 
 
 def test_interfaces_are_found_by_address() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -159,9 +161,12 @@ def test_temporary_files_beside_jobs_are_removed(tmp_path: Path) -> None:
     assert len(read_jobs(folder)) == 1
 
 
-def test_what_is_written_once_stays(tmp_path: Path) -> None:
+def test_what_is_written_once_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second who writes the file is told that it was there, and its content is the first's."""
     assert write_once(tmp_path / "file", "first")
     assert not write_once(tmp_path / "file", "second")
-    assert (tmp_path / "file").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for code in (errno.EPERM, errno.ENOTSUP):
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(code, os.strerror(code))))
+        assert write_once(tmp_path / f"file{code}", "first"), "without links, as on exFAT"
+        assert not write_once(tmp_path / f"file{code}", "second")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["first"] * 3

@@ -136,7 +136,10 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
     assert sweep.reasons() == [
         f"no job has left a log in {sweep.folder / 'logs'}: see that the nodes have this folder, under this path"
     ]
-    (sweep.folder / "logs" / "7_0.log").touch()
+    (sweep.folder / "logs" / "7_0.log").write_text("loading\nline 12: module: command not found\n")
+    told = "no job began its work; the last line of 7_0.log is: line 12: module: command not found"
+    assert sweep.reasons() == [told]
+    write_job(sweep.folder, Job(engine="slurm", job="7_0", restart=0, unit=0, host="n", pid=1, began="2026"))
     assert sweep.reasons() == []
 
 
@@ -144,7 +147,7 @@ def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
     said: list[str] = []
     sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
-    queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "Resources", "Resources", "Priority")]
+    queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "None", "Resources", "Priority")]
     queue.append(line(sweep, "7_0"))
     (slurm / "squeue").write_text(
         f"#!/bin/bash\ncd {slurm}\nnext=$(ls queue? 2>/dev/null | head -1)\n"

@@ -64,6 +64,15 @@ def test_a_number_that_slurm_gave_anew_is_not_ours(tmp_path: Path, slurm: Path) 
     assert not (slurm / "cancelled").exists()
 
 
+def test_a_plan_names_no_jobs_by_a_part_of_their_title(tmp_path: Path, slurm: Path) -> None:
+    """In a results folder of somebody else, with guessed numbers, each job of the user would be ended."""
+    sweep = opened(tmp_path, options={"lag": 0, "sbatch": {"job-name": "a"}})
+    assert sweep.submit(again=True) == (0,)
+    for title, count in (("another's", 0), ("a", 1)):
+        (slurm / "queue").write_text(f"7|7|N/A|RUNNING|None|{title}|(null)\n")
+        assert len(find(sweep.folder, print).watch.live()) == count
+
+
 def test_a_site_may_demand_a_comment(tmp_path: Path, slurm: Path) -> None:
     """Then the profile gives it, and jobs are known by their numbers."""
     sweep = opened(tmp_path, options={"lag": 0, "sbatch": {"comment": "project=x"}})
@@ -160,6 +169,20 @@ SETUP = [
     "export WANDB_API_KEY='a b'\"c\"d",
     "HF_TOKEN=hf_0123456789 login",
     "export MY_TOKEN=$OURS",
+    "export A_TOKEN=$'hf_9876543210'",
+    "export B_TOKEN=${B_TOKEN:-hf_default}",
+    'export "C_TOKEN=hf of several words"',
+    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
+]
+HIDDEN = [
+    "module load cuda",
+    "export WANDB_API_KEY='[redacted]'",
+    "HF_TOKEN='[redacted]' login",
+    "export MY_TOKEN=$OURS",
+    "export A_TOKEN='[redacted]'",
+    "export B_TOKEN='[redacted]'",
+    "export C_TOKEN='[redacted]'",
+    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
 ]
 
 
@@ -171,7 +194,7 @@ def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> 
     sweep.submit(again=True)
     script = (slurm / "given7").read_text()
     assert all(f"\n{given}\n" in script for given in SETUP)
-    assert "\nexport WANDB_API_KEY='[redacted]'\nHF_TOKEN='[redacted]' login\nexport MY_TOKEN=$OURS\n" in printed
+    assert "\n{}\n".format("\n".join(HIDDEN)) in printed
     assert read_plan(sweep.folder).profile.setup == ()
 
 

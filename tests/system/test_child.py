@@ -25,6 +25,18 @@ def test_a_setup_line_that_fails_ends_the_job(setup: list[str], began: bool, tmp
     assert began or "no-such-module" in log.read_text()
 
 
+def test_the_setup_is_no_argument(tmp_path: Path) -> None:
+    """All users of a machine can read those while its lines run; neither they nor the job get it as a variable."""
+    setup = ["export MY_TOKEN=0123456789", "cat /proc/$$/cmdline; echo; env"]
+    words = [sys.executable, "-c", "import os; print(os.environ['MY_TOKEN'], 'HPML_BENCH_SETUP' in os.environ)"]
+    log = tmp_path / "logs" / "job.log"
+    assert child.start(words, {}, log, setup).wait(60) == 0
+    arguments, _, rest = log.read_text().partition("\n")
+    assert "0123456789" not in arguments
+    assert "HPML_BENCH_SETUP" not in rest
+    assert rest.endswith("0123456789 False\n")
+
+
 @pytest.mark.parametrize("seen", [False, True])
 def test_a_module_is_looked_for_where_this_process_looks(
     seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -176,19 +176,15 @@ class Slurm(Engine):
             # are given anew after long: then the title is another.
             hint = OURS.search(comment)
             told = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
-            told = known.get(group, told) if str(title) in title_there else told
+            told = known.get(group, told) if str(title) == title_there or _title(plan) in title_there else told
             if told is not None and state not in ENDED:
                 kind, first = told
                 unit = int(task) + first if task.isdigit() and kind == "units" else None
-                shown = state if reason == "None" else f"{state} ({reason})"
-                running = state in {"RUNNING", "COMPLETING"}
-                refused = reason in REFUSED and not several
+                why = "" if reason == "None" else reason
+                running, refused = state in {"RUNNING", "COMPLETING"}, reason in REFUSED and not several
+                shown, why = f"{state} ({why})" if why else state, "" if running else why
                 stuck = refused or reason == STUCK
-                live.append(
-                    EngineJob(
-                        name, unit, shown, running, stuck, cast(Kind, kind), group, "" if running else reason, refused
-                    )
-                )
+                live.append(EngineJob(name, unit, shown, running, stuck, cast(Kind, kind), group, why, refused))
         return tuple(live)
 
     def stop(self, plan: JobPlan, names: Sequence[str] = ()) -> int:
