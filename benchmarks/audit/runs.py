@@ -187,8 +187,9 @@ def timed(run: Run) -> bool:
     """Whether the points give the recorded times; a run that trains nothing has none."""
     if run.untrained or not (run.metric("train_seconds") or run.metric("samples_per_second")):
         return True
-    seconds = list(run.series("step_seconds").values())
-    late = seconds[run.settings["warmup_steps"] :] or seconds
+    points = [p for p in run.points if p["metric"] == "step_seconds" and p["value"] is not None]
+    seconds = [point["value"] for point in points]
+    late = [p["value"] for p in points[run.settings["warmup_steps"] :] if not p.get("again")] or seconds
     given = {"train_seconds": sum(seconds)}
     if sum(late):
         given["samples_per_second"] = len(late) * run.settings["global_batch"] / sum(late)

@@ -44,7 +44,7 @@ def recorded(run: Run) -> Iterator[tuple[str, float | None, float]]:
 
 def steady(run: Run, points: list[Json]) -> Iterator[tuple[str, float | None, float]]:
     """Yield what is said of the timed steps; more of it where the points hold each rank's seconds and the tokens."""
-    m, timed = run.metric, points[run.settings["warmup_steps"] :]
+    m, timed = run.metric, [p for p in points[run.settings["warmup_steps"] :] if not p.get("again")]
     s = np.array([point["value"] for point in timed], dtype=np.float64)
     samples = len(timed) * run.settings["global_batch"]
     if not timed:

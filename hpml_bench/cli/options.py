@@ -154,6 +154,9 @@ limited = bundle("limits", _limits, [
     click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, metavar="N",
                  help="Try a run again that failed, was killed, timed out or ran out of memory."),
     click.option("--max-hours", type=click.FloatRange(0, 1e6), metavar="H", help="Begin no run after this long."),
+    click.option("--checkpoint-minutes", type=click.FloatRange(0, 1e6), default=15.0, show_default=True, metavar="M",
+                 help="Save the state of a training after this long, from which it goes on after a failure; 0: never."),
+    click.option("--checkpoint-steps", type=click.IntRange(1), metavar="N", help="Save it after N steps instead."),
     click.option("--fail-fast/--keep-going", default=False, show_default="keep going",
                  help="Whether to end with the first run that does not end well."),
 ])  # fmt: skip

@@ -94,6 +94,16 @@ class Method(ABC):
     def after_step(self, encoder: Any, step: int) -> None:  # noqa: B027
         """Act after the optimizer and before gradients are cleared; `step` counts from 1."""
 
+    def state(self, encoder: Any) -> dict[str, Any] | None:
+        """Return what `after_step` keeps beside trained parameters and buffers, as tensors and JSON; None: unknown.
+
+        A run whose method returns None saves no checkpoint.
+        """
+        return {} if type(self).after_step is Method.after_step else None
+
+    def load(self, encoder: Any, state: dict[str, Any]) -> None:  # noqa: B027
+        """Take a checkpoint's state, in a run that has been built anew."""
+
     def merge(self, encoder: Any) -> Any | None:
         """Return the backbone with the method folded into its weights; None where that is impossible."""
         return None

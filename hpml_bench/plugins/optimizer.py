@@ -63,6 +63,7 @@ class Optimizer(ABC):
 
         Each parameter that got a gradient must have an entry in its `state` after a step: a run counts them. A step at
         rate 0 with gradients of 0 must move nothing: the rehearsal takes one, and clears the state afterwards.
+        Checkpoints hold its `state_dict`, of tensors and JSON's types.
         """
 
 

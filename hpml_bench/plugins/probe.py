@@ -5,12 +5,14 @@ The order of events in every rank:
     start(run)
     wrapped(model)                  under DDP
     before_training()
+    where the run goes on from a checkpoint: after_steps(all steps so far), load(state, step)
     for each window, the steps between two writings of points:
         all ranks meet, and their clocks start
         for each step, timed from the end of the one before:
             before_step(index), batch, forward, backward, after_backward(index), optimizer
         after_steps(window)         reduced over ranks, not timed
         every `eval_every` steps:   before_eval("validation"), after_eval(evaluation), not timed
+        every `checkpoint_minutes`: state(), not timed
     after_training()
     before_eval("test"), after_eval(evaluation)
     stop() -> this rank's values by metric name; reduced to the run's by each metric's `over_ranks`
@@ -108,6 +110,8 @@ class Step:
     real_tokens: int
     padded_tokens: int
     virtual_tokens: int
+    again: bool = False
+    """Whether it warmed up again, after the run went on from a checkpoint: then it is in no timed window."""
     second_clock: float | None = None
     """On a window's last step, the slowest rank's wall time of the whole window by another clock."""
 
@@ -202,6 +206,17 @@ class Probe:
 
     def after_training(self) -> None:
         """The last step and its validation are done; the test rows come next."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what the training has given beyond its steps, as JSON, for a checkpoint after a window; None: unknown.
+
+        A run whose probe returns None saves no checkpoint. Losses of validation rows that a probe keeps belong here.
+        """
+        measured = ("before_step", "after_backward", "before_eval")
+        return {} if all(getattr(type(self), name) is getattr(Probe, name) for name in measured) else None
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Go on from a checkpoint after `step`, before the next; `after_steps` has got all steps up to it again."""
 
     def definitions(self) -> tuple[Metric, ...]:
         """Return the metrics that this run can report."""

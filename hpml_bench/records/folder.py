@@ -17,11 +17,13 @@ from filelock import Timeout
 
 from hpml_bench.records import jobs
 from hpml_bench.records.files import (
+    CHECKPOINTS,
     MEASURED_SETTINGS,
     POINTS,
     RECORD,
     SET_ASIDE,
     SUITE,
+    is_plain_file,
     read_json,
     remove,
     remove_temporary,
@@ -29,7 +31,7 @@ from hpml_bench.records.files import (
     write_atomically,
 )
 from hpml_bench.records.load import changed, digests_of, load_record, read_record
-from hpml_bench.records.plan import Plan, RunState
+from hpml_bench.records.plan import RETRIED, Plan, RunState
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import disk
@@ -49,13 +51,27 @@ class RunFolder:
         self.path = path
 
     def begin(self) -> None:
-        """Create the folder empty, so that two attempts are never mixed."""
-        remove(self.path)
-        self.path.mkdir(parents=True)
+        """Create the folder empty, so that two attempts are never mixed; only checkpoints stay, with their points."""
+        if not self.saved or not is_plain_file(self.path / POINTS):
+            remove(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in self.path.iterdir():
+            if path.name not in {CHECKPOINTS, POINTS}:
+                remove(path) if path.is_dir() else path.unlink()
+
+    @property
+    def saved(self) -> int:
+        """Step of the newest checkpoint, 0 where there is none."""
+        folder = self.path / CHECKPOINTS
+        if self.path.is_symlink() or folder.is_symlink():
+            return 0
+        return max((int(path.name) for path in folder.glob("*/") if path.name.isdecimal()), default=0)
 
     def commit(self, record: RunRecord) -> RunRecord:
         """Write run.json with the digests of the files that belong to it; return the record as written."""
         redact_files(*self.path.glob("rank*.log"))
+        if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
+            remove(self.path / CHECKPOINTS)
         record = record.model_copy(update={"files": digests_of(self.path)})
         write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record

@@ -28,6 +28,15 @@ class Limits:
     """Hours of a sweep after which no run begins; model and data must be prepared by then."""
     fail_fast: bool = False
     """Whether a sweep ends with the first run that did not end well."""
+    checkpoint_minutes: float = 15.0
+    """Minutes of training after which a run's state is saved, from which it goes on after a failure; 0 for never."""
+    checkpoint_steps: int | None = None
+    """Steps after which it is saved instead."""
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether a run's state is saved at all."""
+        return self.checkpoint_minutes > 0 or self.checkpoint_steps is not None
 
     @property
     def max_seconds(self) -> float | None:

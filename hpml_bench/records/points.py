@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -26,6 +27,19 @@ class PointWriter:
     def write(self, points: list[Point]) -> None:
         self._file.write("".join(f"{point.model_dump_json(exclude_unset=True)}\n" for point in points))
         self._file.flush()
+
+    def sync(self) -> int:
+        """Let what is written survive a crash of the machine; return the file's bytes."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def cut(self, size: int) -> list[Point]:
+        """Leave the first `size` bytes; return the points behind them. ValueError where there are fewer."""
+        whole = Path(self._file.name).read_bytes()
+        if len(whole) < size:
+            raise ValueError(f"{POINTS} has {len(whole)} bytes instead of {size}")
+        os.ftruncate(self._file.fileno(), size)
+        return _POINTS.validate_json(b"[" + b",".join(whole[size:].split(b"\n")[:-1]) + b"]")
 
     def close(self) -> None:
         self._file.close()

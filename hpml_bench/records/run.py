@@ -69,6 +69,8 @@ class Point(Frozen):
     """Padded tokens of the step over all ranks, beside its seconds."""
     real_tokens: int | None = None
     """The same without padding."""
+    again: bool = False
+    """Whether the step warmed up again, after its run went on from a checkpoint."""
 
 
 class Digests(Frozen):
@@ -121,6 +123,25 @@ class RunError(Frozen):
     traceback: str | None = None
 
 
+class Segment(Frozen):
+    """The part of a run that one start of its ranks did, up to its last checkpoint or the end."""
+
+    hosts: tuple[str, ...]
+    started: str
+    """UTC, ISO 8601."""
+    first: int
+    """Its first step."""
+    last: int
+    seconds: float
+    """Wall time to its last checkpoint, or to the end of the training, start-up of the ranks included."""
+    warmup_seconds: float = 0.0
+    """Time of the steps that warmed up again, which are in the training time and not in the timed window."""
+    repeated_steps: int = 0
+    """Steps that the start before did behind its last checkpoint, and this one did again."""
+    repeated_seconds: float = 0.0
+    """Time that these had taken, which is in no metric."""
+
+
 class Outcome(Frozen):
     """Outcome of a run, as the ranks report it to their parent."""
 
@@ -134,6 +155,8 @@ class Outcome(Frozen):
     per_rank: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
     consumed: Consumed | None = None
     checks: tuple[Check, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    """Its parts, where it went on from a checkpoint."""
 
 
 class RunRecord(Outcome):

@@ -104,7 +104,7 @@ def every_step(run: RunFigures) -> Check:
 
 def throughput(run: RunFigures) -> Check:
     """samples/s x the timed steps' seconds in points.jsonl = the samples of these steps."""
-    timed = _timed(run.settings, run.values("step_seconds"))
+    timed = _timed(run.settings, [point for point in run.points if point.metric == "step_seconds"])
     samples, due = run.metric("samples_per_second") * math.fsum(timed), len(timed) * run.settings.global_batch
     return _equal("throughput", samples, due, "samples/s x timed seconds", "samples")
 
@@ -160,9 +160,10 @@ OF_TRAINING: tuple[Callable[[RunFigures], Check], ...] = (
 OF_RESULT: tuple[Callable[[RunFigures], Check], ...] = (once_each, headline, trained)
 
 
-def _timed(settings: Settings, seconds: Sequence[float]) -> Sequence[float]:
-    """Return the seconds of the timed steps, those after the warm-up, from those of all."""
-    return seconds[Windows(settings, len(seconds)).first_timed() - 1 :]
+def _timed(settings: Settings, steps: Sequence[Point]) -> list[float]:
+    """Return the seconds of the timed steps: not of the warm-up, nor of those that warmed up again, unless all did."""
+    first = Windows(settings, len(steps)).first_timed()
+    return [point.value or 0.0 for point in [p for p in steps[first - 1 :] if not p.again] or steps]
 
 
 def _equal(name: str, one: float, other: float, of_one: str, of_other: str) -> Check:
@@ -196,9 +197,9 @@ def _times(folder: Path, record: RunRecord) -> str | None:
         return None
     if POINTS not in record.files:
         return f"its record names no {POINTS}, so that its times can't be checked"
-    seconds = [p.value or 0.0 for p in iterate_points(folder / record.run_id) if p.metric == "step_seconds"]
-    timed = _timed(record.spec.settings, seconds)
-    given = {"train_seconds": math.fsum(seconds)}
+    steps = [point for point in iterate_points(folder / record.run_id) if point.metric == "step_seconds"]
+    timed = _timed(record.spec.settings, steps)
+    given = {"train_seconds": math.fsum(point.value or 0.0 for point in steps)}
     if any(timed):
         given["samples_per_second"] = len(timed) * record.spec.settings.global_batch / math.fsum(timed)
     for name, of_points in given.items():

@@ -218,7 +218,11 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
 
 def of_run(over: NodeLayout | None = None) -> dict[str, Any]:
     """Return `describe` with the names of the run's hosts, between which costs are not compared."""
-    return describe(over) | {"hosts": list(over.hosts) if over else [socket.gethostname()]}
+    return describe(over) | {"hosts": of_hosts(over)}
+
+
+def of_hosts(over: NodeLayout | None) -> list[str]:
+    return list(over.hosts) if over else [socket.gethostname()]
 
 
 def _process() -> dict[str, str | None]:

@@ -135,6 +135,14 @@ class StepLog:
     steps: int = 0
     _entries: list[StepEntry] = field(default_factory=list)
 
+    def take_over(self, steps: Iterable[Step]) -> None:
+        """Count steps that an earlier start of the run took."""
+        for step in steps:
+            self.steps += 1
+            self.samples += step.samples
+            self.real_tokens += step.real_tokens
+            self.padded_tokens += step.padded_tokens
+
     def begin_window(self) -> None:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
         self.group.barrier()

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
@@ -16,7 +16,7 @@ import torch
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.method import Method
-from hpml_bench.plugins.probe import Evaluation, Probe, Write
+from hpml_bench.plugins.probe import Evaluation, Probe, Step, Write
 from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.records.run import Consumed
 from hpml_bench.suite.schedule import Windows, lr_factor
@@ -24,6 +24,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.checkpoint import Checkpoints, State, generators, set_generators, steps_of, table
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
@@ -84,6 +85,8 @@ class Evaluator:
 class BaseModelRun(Evaluator):
     """A run that trains nothing."""
 
+    seen: tuple[Step, ...] = ()
+
     def train(self) -> Trained:
         """Evaluate the validation rows once, as after a last step."""
         for probe in self.probes:
@@ -99,9 +102,17 @@ class Trainer(Evaluator):
     """A run with its model wrapped for several processes, optimizer, schedule and log."""
 
     def __init__(
-        self, run: Assembly, probes: Sequence[Probe] = (), write: Write = lambda _: None, wrap: Wrap = wrap
+        self,
+        run: Assembly,
+        probes: Sequence[Probe] = (),
+        write: Write = lambda _: None,
+        wrap: Wrap = wrap,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         super().__init__(run, probes, write)
+        self.checkpoints = checkpoints
+        self.seen: list[Step] = []
+        """All steps so far, those before a checkpoint too."""
         device = self.group.device
         self.wrapped = wrap(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
@@ -254,16 +265,21 @@ class Trainer(Evaluator):
         self.rehearse()
         for probe in self.probes:
             probe.before_training()
+        begun = self._go_on()
 
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):
             order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
+            if index <= begun:
+                continue
             self.step(index, indices)
             if not windows.ends_window(index):
                 continue
             self._write_steps()
             if windows.evaluates(index):
                 self.evaluate(self.validation, "validation", index)
+            if self.checkpoints is not None:
+                self.checkpoints.end_window(index, self._state)
             self.log.begin_window()
         if not self._taken:
             raise Diverged(f"the gradient overflowed in fp16 in each of the {self.log.steps} steps; none was taken")
@@ -285,6 +301,9 @@ class Trainer(Evaluator):
     def _write_steps(self) -> None:
         """Give the probes the steps since the last call; where one diverged, all ranks see it and stop together."""
         window = self.log.reduce()
+        if self.checkpoints is not None and self.checkpoints.begun:
+            warm = self.checkpoints.begun + self.settings.warmup_steps
+            window = [replace(step, again=step.index <= warm) for step in window]
         scaled = self.scaler.is_enabled()
         good = [step for step in window if math.isfinite(step.loss) and (scaled or not step.overflowed)]
         self.write([point for probe in self.probes for point in probe.after_steps(good)])
@@ -293,17 +312,65 @@ class Trainer(Evaluator):
                 raise Diverged(
                     f"the loss is {step.loss:g} and the gradient norm {step.grad_norm:g} at step {step.index}"
                 )
-            self._skipped = self._skipped + 1 if step.overflowed else 0
-            self._taken += not step.overflowed
+            self._count(step)
             if self._skipped > MOST_SKIPPED:
                 raise Diverged(
                     f"the gradient overflows in fp16 whatever the loss is scaled by: {self._skipped} steps in a row "
                     f"were skipped up to step {step.index}"
                 )
 
+    def _count(self, step: Step) -> None:
+        self.seen.append(step)
+        self._skipped = self._skipped + 1 if step.overflowed else 0
+        self._taken += not step.overflowed
 
-def make_trainer(run: Assembly, probes: Sequence[Probe], write: Write) -> Trainer | BaseModelRun:
-    return (Trainer if run.method.trains else BaseModelRun)(run, probes, write)
+    def _state(self) -> State:
+        """Return what the steps to come depend on; TypeError where a plug-in has a state that it doesn't give."""
+        probes = {type(probe).__name__: probe.state() for probe in self.probes}
+        method = self.method.state(self.model.encoder)
+        for name, state in {**probes, type(self.method).__name__: method}.items():
+            if state is None:
+                raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
+        shared = {
+            "weights": {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad},
+            "buffers": dict(self.model.named_buffers()),
+            "method": method,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "steps": table(self.seen),
+        }
+        return State(shared, {"probes": probes, "generators": generators(self.group.device)})
+
+    def _go_on(self) -> int:
+        """Go on from the newest checkpoint; return its step, 0 where there is none."""
+        state = None if self.checkpoints is None else self.checkpoints.newest()
+        if state is None:
+            return 0
+        shared, steps = state.shared, steps_of(state.shared["steps"])
+        with torch.no_grad():
+            for name, value in shared["weights"].items():
+                self.model.get_parameter(name).copy_(value)
+            for name, value in shared["buffers"].items():
+                self.model.get_buffer(name).copy_(value)
+        self.method.load(self.model.encoder, shared["method"])
+        self.optimizer.load_state_dict(shared["optimizer"])
+        self.schedule.load_state_dict(shared["schedule"])
+        self.scaler.load_state_dict(shared["scaler"])
+        self.log.take_over(steps)
+        for step in steps:
+            self._count(step)
+        for probe in self.probes:
+            probe.after_steps(steps)
+            probe.load(state.own["probes"][type(probe).__name__], len(steps))
+        set_generators(state.own["generators"], self.group.device)  # last, so that nothing draws from them in between
+        return len(steps)
+
+
+def make_trainer(
+    run: Assembly, probes: Sequence[Probe], write: Write, checkpoints: Checkpoints | None = None
+) -> Trainer | BaseModelRun:
+    return Trainer(run, probes, write, wrap, checkpoints) if run.method.trains else BaseModelRun(run, probes, write)
 
 
 def trial_steps(run: Assembly) -> None:

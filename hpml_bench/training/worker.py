@@ -36,6 +36,7 @@ from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.system.redaction import redacted, redacted_error
 from hpml_bench.training import products
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.checkpoint import Checkpoints, Ended, heed_requests
 from hpml_bench.training.distributed import check_gpus, over_nodes, process_group
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import save_trained
@@ -86,8 +87,11 @@ def start(request_json: str, beats: str, launched: float) -> None:
     _log_to(request.folder / f"rank{rank}.log")
     faulthandler.register(heartbeat.STACK_SIGNAL, file=sys.stderr, all_threads=True)
     heartbeat.begin(Path(beats), int(rank))
+    heed_requests()
     try:
         execute(request, launched)
+    except Ended:
+        end_at_once(0)
     except BaseException as error:
         leave_error(error, request.folder, int(rank))
         end_at_once()
@@ -157,7 +161,9 @@ def _measured(
     for name, probe in probes.items():
         heartbeat.beat(f"starting probe {name}")
         probe.start(probed)
-    trainer = make_trainer(run, [*probes.values()], writer.write if writer else lambda _: None)
+    here = environment.of_hosts(nodes)
+    checkpoints = Checkpoints(request, group, here, began, writer)
+    trainer = make_trainer(run, [*probes.values()], writer.write if writer else lambda _: None, checkpoints)
     trained = trainer.train()
     heartbeat.beat("evaluating test")
     evaluation = trainer.evaluate(run.test, "test", run.steps)
@@ -170,9 +176,14 @@ def _measured(
             save_trained(run.model, run.method, spec, prepared, request.save_to)
     definitions, local = _stopped(probes, run.method.trains)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
+    described = environment.of_run(nodes)
+    segments = checkpoints.segments(trainer.seen) if checkpoints.begun else ()
+    if segments:  # costs are compared on one host: with runs whose parts were all there
+        described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
     return Outcome(
         status="ok",
-        environment=environment.of_run(nodes),
+        environment=described,
+        segments=segments,
         headline=run.task.headline,
         definitions=definitions,
         metrics=metrics,

@@ -87,7 +87,7 @@ class RunFiles:
             Step(
                 index=point.step, loss=loss, grad_norm=norm, lr=lr, seconds=seconds, rank_seconds=point.ranks or (),
                 samples=self.record.spec.settings.global_batch, real_tokens=point.real_tokens or 0,
-                padded_tokens=point.tokens or 0, virtual_tokens=0,
+                padded_tokens=point.tokens or 0, virtual_tokens=0, again=point.again,
             )
             for point, seconds, loss, norm, lr in zip(series[0], *values, strict=True)
         )  # fmt: skip

@@ -59,6 +59,9 @@ PLAIN = frozenset({
 FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
 """Initialisations of LoRA that decompose frozen weights, which quantised weights don't allow."""
 
+ADALORA_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""Attributes of its allocator: parameter's name -> importance of each entry, its mean and that of its deviation."""
+
 CALIBRATION_BATCHES = 8  # number of batches for data-driven initialisations
 
 
@@ -165,6 +168,23 @@ class Peft(Method):
         allocate: Callable[[int], None] | None = getattr(model.base_model, "update_and_allocate", None)
         if allocate:
             allocate(step)
+
+    def state(self, model: Any) -> dict[str, Any] | None:
+        """Return the averages and the masks by which AdaLoRA allocates ranks; other types have no state."""
+        if not hasattr(model.base_model, "update_and_allocate"):
+            return {}
+        if model.active_peft_config.peft_type != "ADALORA":
+            return None
+        allocator = model.base_model.rankallocator
+        averages = {name: getattr(allocator, name) for name in ADALORA_AVERAGES}
+        return averages | {"rank_pattern": model.active_peft_config.rank_pattern}
+
+    def load(self, model: Any, state: dict[str, Any]) -> None:
+        if state:
+            model.active_peft_config.rank_pattern = state["rank_pattern"]
+            for name in ADALORA_AVERAGES:
+                values = {key: value.to(model.device) for key, value in state[name].items()}
+                setattr(model.base_model.rankallocator, name, values)
 
     def auxiliary_loss(self, model: Any) -> Any:
         """Return a type's loss term: AdaLoRA's mean Frobenius norm of P P^T - I, KaSA's or MonteCLoRA's; or None."""

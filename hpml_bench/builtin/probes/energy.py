@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.run import Metric
@@ -25,13 +26,25 @@ class EnergyProbe(Probe):
         ),
     )  # fmt: skip
 
+    earlier = 0.0
+    """Joules up to the checkpoint from which the run went on."""
+
     def before_training(self) -> None:
         self.before = self._read()
 
+    def state(self) -> dict[str, Any]:
+        return {"joules": self._used()}
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        self.earlier = state["joules"]
+
     def after_training(self) -> None:
-        """Read the counter again; NaN where it has wrapped around."""
+        self.values["energy_joules"] = self._used()
+
+    def _used(self) -> float:
+        """Return the joules of the steps that count; NaN where the counter has wrapped around."""
         used = self._read() - self.before
-        self.values["energy_joules"] = used if used >= 0 else math.nan
+        return self.earlier + used if used >= 0 else math.nan
 
     def _read(self) -> float:
         if self.run.group.device.type == "cuda":

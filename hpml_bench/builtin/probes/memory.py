@@ -100,11 +100,14 @@ class MemoryProbe(Probe):
     def before_eval(self, phase: str) -> None:
         """End of a stretch of training; before the test evaluation freed memory goes back to the kernel."""
         if phase == "validation":
-            reached = host_peak_mb()
-            counts = self._validation_peak <= self.peaks.get("host_train", 0.0) or reached > self._validation_peak
-            self._take("train", keep_host=counts)
+            self._end_stretch()
         else:
             self._take("between", trim=True)
+
+    def _end_stretch(self) -> None:
+        reached = host_peak_mb()
+        counts = self._validation_peak <= self.peaks.get("host_train", 0.0) or reached > self._validation_peak
+        self._take("train", keep_host=counts)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         if evaluation.phase == "validation":
@@ -113,6 +116,15 @@ class MemoryProbe(Probe):
         else:
             self._take("evaluation", trim=True)
         return []
+
+    def state(self) -> dict[str, Any]:
+        self._end_stretch()
+        return {"peaks": self.peaks, "start_mb": self._start_mb, "validation_peak": self._validation_peak}
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Take the larger peaks of both; what was held before training is the first start's."""
+        self.peaks |= {key: max(value, self.peaks.get(key, 0.0)) for key, value in state["peaks"].items()}
+        self._start_mb, self._validation_peak = state["start_mb"], state["validation_peak"]
 
     def stop(self) -> dict[str, Any]:
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"

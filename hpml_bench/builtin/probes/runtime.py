@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
 from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
@@ -41,7 +42,8 @@ METRICS = (
     _metric(
         "total_seconds", "total time", "s", "lower", ".2f",
         "From the moment a rank begins its work to the end of the evaluation on the test rows, writing what is kept "
-        "included; latency measurements and the start of processes lie outside.", over_ranks="max", phase="run",
+        "included; latency measurements and the start of processes lie outside. Unknown for a run that went on from a "
+        "checkpoint.", over_ranks="max", phase="run",
     ),
 )  # fmt: skip
 ANSWERS = tuple(
@@ -62,6 +64,8 @@ class RuntimeProbe(Probe):
     """Reads the clock at the start and end of each phase."""
 
     metrics = (*METRICS, *ANSWERS)
+    resumed = False
+    """Whether the run went on from a checkpoint."""
 
     def definitions(self) -> tuple[Metric, ...]:
         return self.metrics if self.run.answers else METRICS
@@ -83,10 +87,19 @@ class RuntimeProbe(Probe):
         return [
             Point(
                 metric="step_seconds", step=step.index, value=step.seconds, ranks=step.rank_seconds,
-                tokens=step.padded_tokens, real_tokens=step.real_tokens,
+                tokens=step.padded_tokens, real_tokens=step.real_tokens, **({"again": True} if step.again else {}),
             )
             for step in window
         ]  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        names = ("setup_seconds", "first_step_seconds", "evaluation_seconds", "validation_answer_seconds")
+        return {name: self.values[name] for name in names if name in self.values}
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Take the first start's times; none is the total's, as steps were repeated (the record's segments say)."""
+        self.values |= state
+        self.resumed = True
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
         if evaluation.answer_seconds is not None:
@@ -94,6 +107,8 @@ class RuntimeProbe(Probe):
             self.values[name] = self.values.get(name, 0.0) + evaluation.answer_seconds
         if evaluation.phase == "validation":
             self.values["evaluation_seconds"] += evaluation.seconds
+        elif self.resumed:
+            self.values["total_seconds"] = None
         else:
             self.values["total_seconds"] = time.monotonic() - self.run.began
         return []

@@ -13,7 +13,7 @@ from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
 
 _SHARES = (50, 90, 99)
-_WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
+_WINDOW = "in the timed window (all steps but the first `warmup_steps`, also of those after going on from a checkpoint)"
 _RATE = f"that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it."
 _metric = partial(Metric.define, phase="train", group="throughput")
 _timed = partial(_metric, depends_on_machine=True)
@@ -94,14 +94,18 @@ class ThroughputProbe(Probe):
         return []
 
     def stop(self) -> dict[str, Any]:
-        timed = self.steps[self.run.settings.warmup_steps :] or self.steps
+        timed = _in_window(self.steps, self.run.settings.warmup_steps)
         virtual = sum(step.virtual_tokens for step in timed) / sum(step.samples for step in timed)
         return {"virtual_tokens": virtual, **_rates(timed)}
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
-        timed = run.steps[run.settings.warmup_steps :] or run.steps
+        timed = _in_window(run.steps, run.settings.warmup_steps)
         return _rates(timed) if timed else {}
+
+
+def _in_window(steps: Sequence[Step], warmup: int) -> Sequence[Step]:
+    return [step for step in steps[warmup:] if not step.again] or steps
 
 
 def _rates(timed: Sequence[Step]) -> dict[str, float]:

@@ -1,0 +1,309 @@
+"""Checkpoints of a training: saved at the end of a window, from which a later start goes on to the same bits.
+
+A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what all ranks share and one of each rank's
+own; what are no tensors lies as JSON in their headers. Nothing is unpickled. It is written beside, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Step
+from hpml_bench.records.files import CHECKPOINTS, remove, sync_folder
+from hpml_bench.records.points import PointWriter
+from hpml_bench.records.run import Segment
+from hpml_bench.system import environment, heartbeat
+from hpml_bench.system.text import digest, utc_now
+from hpml_bench.training.request import RunRequest
+from hpml_bench.training.saving import ALIGNMENT, TYPES
+
+NAMES = TYPES | {
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"
+}  # fmt: skip
+"""Names of types in safetensors files."""
+SHARE = 0.01
+"""Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
+SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
+FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
+
+
+class Ended(BaseException):
+    """The end of a rank that was asked to save and to end."""
+
+
+class _Asked:
+    """Whether this rank was asked to save and to end."""
+
+    flag = False
+
+
+def heed_requests() -> None:
+    """Save at the end of the next window, and then end, once the parent sends the signal for it."""
+    signal.signal(heartbeat.SAVE_SIGNAL, lambda *_: setattr(_Asked, "flag", True))
+
+
+T = TypeVar("T")
+
+# Files
+
+
+def write(path: Path, value: Any) -> None:
+    """Write a tree of dicts, lists, tuples, tensors and JSON's scalars, one tensor after another, and sync it.
+
+    Raises TypeError on anything else.
+    """
+    tensors: list[torch.Tensor] = []
+    text = json.dumps(_packed(value, tensors))
+    header: dict[str, Any] = {"__metadata__": {"tree": text}}
+    ordered = sorted(enumerate(tensors), key=lambda item: -item[1].element_size())  # so that all lie aligned
+    end = 0
+    for number, tensor in ordered:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[str(number)] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for _, tensor in ordered:
+            file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Any:
+    """Return what `write` wrote; one of `FAILURES` on a damaged file."""
+    with safe_open(path, "pt") as file:
+        return _unpacked(json.loads(file.metadata()["tree"]), lambda name: file.get_tensor(name).clone())
+
+
+def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
+    """Return a tree as JSON, each tensor by its number in the list, to which it is added."""
+    if isinstance(value, torch.Tensor):
+        if value.dtype not in NAMES:
+            raise TypeError(f"a tensor of {value.dtype} can't be saved")
+        tensors.append(value.detach())
+        return {"tensor": str(len(tensors) - 1)}
+    if isinstance(value, dict):
+        return {"dict": [[key, _packed(part, tensors)] for key, part in value.items()]}
+    if isinstance(value, list | tuple):
+        parts = [_packed(part, tensors) for part in value]
+        return parts if isinstance(value, list) else {"tuple": parts}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} can't be saved")
+
+
+def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(part, tensor) for part in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensor(content)
+    if kind == "tuple":
+        return tuple(_unpacked(part, tensor) for part in content)
+    return {key: _unpacked(part, tensor) for key, part in content}
+
+
+# Random generators
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """Return the state of all random generators of this process."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, keys.tolist(), *rest)}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_generators(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+# Steps
+
+_COLUMNS = [field.name for field in fields(Step) if field.name != "rank_seconds"]
+_TYPES: dict[str, Callable[[float], Any]] = {
+    **dict.fromkeys(("index", "samples", "real_tokens", "padded_tokens", "virtual_tokens"), int),
+    "again": bool,
+    "second_clock": lambda value: None if math.isnan(value) else value,
+}
+
+
+def table(steps: Sequence[Step]) -> torch.Tensor:
+    """Return steps as a table, [steps, columns + ranks] float64."""
+    rows = [[*(getattr(step, name) for name in _COLUMNS), *step.rank_seconds] for step in steps]
+    return torch.tensor([[math.nan if x is None else x for x in row] for row in rows], dtype=torch.float64)
+
+
+def steps_of(table: torch.Tensor) -> list[Step]:
+    steps = []
+    for row in table.tolist():
+        named = {name: _TYPES.get(name, float)(value) for name, value in zip(_COLUMNS, row, strict=False)}
+        steps.append(Step(rank_seconds=tuple(row[len(_COLUMNS) :]), **named))
+    return steps
+
+
+# Checkpoints of a run
+
+
+@dataclass(frozen=True)
+class State:
+    """State of a training after a step, as trees that `write` takes."""
+
+    shared: dict[str, Any]
+    """The same on all ranks; rank 0 saves it."""
+    own: dict[str, Any]
+    """This rank's."""
+
+
+class Checkpoints:
+    """Checkpoints of a run as one rank sees them; all ranks make the same calls."""
+
+    def __init__(
+        self, request: RunRequest, group: Group, hosts: Sequence[str], began: float, points: PointWriter | None
+    ) -> None:
+        """`began`: time.monotonic() at which this rank's work began; `points`: rank 0's."""
+        self._request, self._group, self._points = request, group, points
+        self._folder = request.folder / CHECKPOINTS
+        self._began, self._started, self._hosts = began, utc_now(), tuple(hosts)
+        self._seconds = 60 * request.limits.checkpoint_minutes
+        self._tried, self._tried_at = 0, time.monotonic()
+        self._earlier: tuple[Segment, ...] = ()
+        self._repeated: list[float] = []
+        self.begun = 0
+        """Step after which this start goes on."""
+
+    @cached_property
+    def _key(self) -> str:
+        """What must be the same here and where a checkpoint was saved."""
+        here, prepared = environment.describe(), self._request.prepared
+        same = [here.get(name) for name in ("fingerprint", "packages", "python", "driver", "libraries")]
+        return digest(
+            [*same, self._request.spec.model_dump(mode="json"), prepared.digests.model_dump(), self._group.world]
+        )
+
+    def segments(self, steps: Sequence[Step]) -> tuple[Segment, ...]:
+        """Return the parts of the run so far, whose steps are given."""
+        own = Segment(
+            hosts=self._hosts,
+            started=self._started,
+            first=self.begun + 1,
+            last=len(steps),
+            seconds=time.monotonic() - self._began,
+            warmup_seconds=sum(step.seconds for step in steps[self.begun :] if step.again),
+            repeated_steps=len(self._repeated),
+            repeated_seconds=sum(self._repeated),
+        )
+        return (*self._earlier, own)
+
+    def newest(self) -> State | None:
+        """Return the newest state of this run, here, that all ranks can read; None to begin anew.
+
+        Rank 0 cuts off the points behind it.
+        """
+        found = self._folder.glob("*/") if self._points and self._request.limits.checkpoints else ()
+        steps = sorted(int(path.name) for path in found if path.name.isdecimal())
+        while step := int(self._group.gather(torch.tensor([steps.pop() if steps else 0]))[0]):
+            state = self._all(partial(self._read, self._folder / str(step)))
+            if state is not None:
+                self._go_on(step, state.shared)
+                return state
+        if self._points:
+            remove(self._folder)
+            self._points.cut(0)
+        return None
+
+    def _read(self, folder: Path) -> State:
+        state = State(read(folder / SHARED), read(folder / OWN.format(self._group.rank)))
+        if state.own["key"] != self._key:
+            raise ValueError("it was saved on other hardware, with other versions or of another run")
+        if self._points and self._points.sync() < state.shared["points"]:
+            raise ValueError("it has more points than are there")
+        return state
+
+    def _go_on(self, step: int, shared: dict[str, Any]) -> None:
+        self.begun = self._tried = step
+        self._earlier = tuple(Segment.model_validate(segment) for segment in shared["segments"])
+        if self._points:
+            lost = self._points.cut(shared["points"])
+            self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
+            print(f"going on after step {step}; {len(self._repeated)} steps are done again")
+
+    def end_window(self, step: int, state: Callable[[], State]) -> None:
+        """Save the state after a window's last step if it is time; raises Ended where a rank was asked to end then."""
+        limits = self._request.limits
+        if not limits.checkpoints:
+            return
+        due = time.monotonic() - self._tried_at >= self._seconds
+        if limits.checkpoint_steps is not None:
+            due = step - self._tried >= limits.checkpoint_steps
+        due, asked = self._group.gather(torch.tensor([due, _Asked.flag])).any(dim=0).tolist()
+        if due or asked:
+            self._save(step, state)
+        if asked:
+            raise Ended
+
+    def _save(self, step: int, state: Callable[[], State]) -> None:
+        began, fresh = time.monotonic(), self._folder / f"{step}.new"
+        heartbeat.beat(f"saving the state after step {step}")
+        with heartbeat.busy():
+            parts = (lambda: self._begin(fresh), lambda: self._write(fresh, state()), lambda: self._commit(fresh, step))
+            if all(map(self._all, parts)):
+                print(f"the state after step {step} was saved in {time.monotonic() - began:.2f} s")
+        self._tried, self._tried_at = step, time.monotonic()
+        self._seconds = max(self._seconds, (self._tried_at - began) / SHARE)
+
+    def _begin(self, fresh: Path) -> bool:
+        if self._points:
+            remove(fresh)
+            fresh.mkdir(parents=True)
+        return True
+
+    def _write(self, folder: Path, state: State) -> bool:
+        write(folder / OWN.format(self._group.rank), state.own | {"key": self._key})
+        if self._points:
+            segments = [segment.model_dump(mode="json") for segment in self.segments(steps_of(state.shared["steps"]))]
+            write(folder / SHARED, state.shared | {"points": self._points.sync(), "segments": segments})
+        return True
+
+    def _commit(self, fresh: Path, step: int) -> bool:
+        """Give a checkpoint its name, and remove all but the newest."""
+        if self._points:
+            sync_folder(fresh)
+            remove(self._folder / str(step))
+            fresh.rename(self._folder / str(step))
+            sync_folder(self._folder)
+            *old, _, _ = [0, 0, *sorted(int(path.name) for path in self._folder.glob("*/") if path.name.isdecimal())]
+            for path in self._folder.glob("*/"):
+                if path.suffix or int(path.name) in old:
+                    remove(path)
+        return True
+
+    def _all(self, work: Callable[[], T]) -> T | None:
+        """Return the result of this rank's part, None where it fails on any rank; each that fails prints why."""
+        result: T | None = None
+        try:
+            result = work()
+        except FAILURES as error:
+            print(f"no checkpoint: {type(error).__name__}: {error}")
+        return result if self._group.gather(torch.tensor([result is not None])).all() else None
