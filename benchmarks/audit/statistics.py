@@ -34,9 +34,10 @@ class Guard:
 
     @classmethod
     def of(cls, rows: Floats, span: float) -> Guard:
-        """Return the guard of differences by row."""
-        against = -rows if rows.mean() < 0 else rows
-        return cls(len(rows), span, int((against < -span / 2).sum()) if span else 0)
+        """Return the guard of differences by row; of a mean of 0, whose sign is rounding's, with the more opposed."""
+        below, above, mean = (rows < -span / 2).sum(), (rows > span / 2).sum(), rows.mean()
+        opposed = max(below, above) if abs(mean) < 1e-12 * span else below if mean > 0 else above
+        return cls(len(rows), span, int(opposed) if span else 0)
 
     def error(self, margin: float) -> float:
         """Return the standard error where rows that differ by the whole range make up the margin."""

@@ -33,24 +33,13 @@ def aligned(part: pd.DataFrame, of: AlignedScores, costs: tuple[CostDefinition, 
     seeds = tuple(sorted(dict.fromkeys(part[SEED]), key=_by_number))
     part = part.assign(run=part[SEED].map({seed: at for at, seed in enumerate(seeds)}))
     by_run, remarks = _by_run(part, costs)
-    unranked = of.unranked or (UNRANKED["hosts"] if _spread(part, costs) else "")
+    own = part[part[[cost.column for cost in costs if cost.column in part]].notna().any(axis=1)]  # runs with costs
+    spread = HOST in part and (own[HOST].fillna("").groupby(own["run"]).nunique() > 1).any()
+    unranked = of.unranked or (UNRANKED["hosts"] if spread else "")
     of = replace(of, systems=tuple(dict.fromkeys(part[SYSTEM])), seeds=seeds, costs=by_run, unranked=unranked,
                  remarks=(*of.remarks, *remarks))  # fmt: skip
     _check_once(part, [SYSTEM, "run", ROW] if with_rows.any() else [SYSTEM, "run"])
-    if with_rows.any() and CONTENT in part and (unlike := _unlike(part, CONTENT)):
-        line, first = unlike
-        raise UserError(
-            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
-            "contents; compare results of the same version of the data"
-        )
     return _with_rows(part, of, shared=shared) if with_rows.any() else _with_means(part, of)
-
-
-def _spread(part: pd.DataFrame, costs: tuple[CostDefinition, ...]) -> bool:
-    """Return whether the runs of some seed, with costs, were on several hosts, so that costs show hosts too."""
-    named = [cost.column for cost in costs if cost.column in part]
-    own = part[part[named].notna().any(axis=1)]
-    return HOST in part and bool((own[HOST].fillna("").groupby(own["run"]).nunique() > 1).any())
 
 
 def _by_number(seed: str) -> tuple[bool, float, str]:
@@ -101,7 +90,9 @@ def _by_run(
                 "run's total or mean, in each of its lines: sum it up, or remove the column"
             )
         if len(there):
-            known = cost if cost.exact is not None else replace(cost, grid=_grid(values))
+            decimals = (n for n in range(MOST_DECIMALS) if (values.round(n) == values).all())
+            grid = next((10.0**-n for n in decimals), None)  # of which all values are multiples
+            known = cost if cost.exact is not None else replace(cost, grid=grid)
             found[known] = _of_runs(there.drop_duplicates([SYSTEM, "run"]), cost.column)
     return found, [f"{why}: {', '.join(titles)}." for why, titles in unread.items()]
 
@@ -114,12 +105,6 @@ def _of_runs(lines: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def _grid(values: NDArray[np.float64]) -> float | None:
-    """Return the power of ten, 1 or less, of which all values are multiples; None where they have more decimals."""
-    shown = (decimals for decimals in range(MOST_DECIMALS) if (values.round(decimals) == values).all())
-    return next((10.0**-decimals for decimals in shown), None)
-
-
 def _unlike(part: pd.DataFrame, column: str) -> tuple[pd.Series[Any], pd.Series[Any]] | None:
     """Return the first line whose value isn't that of its row's first line with one, and that line; None if alike."""
     known = part[part[column].notna()]
@@ -129,6 +114,12 @@ def _unlike(part: pd.DataFrame, column: str) -> tuple[pd.Series[Any], pd.Series[
 
 
 def _with_rows(part: pd.DataFrame, of: AlignedScores, *, shared: bool) -> AlignedScores:
+    if CONTENT in part and (unlike := _unlike(part, CONTENT)):
+        line, first = unlike
+        raise UserError(
+            f"{line[WHERE]}: row '{sanitize(line[ROW], 60)}' is another one than in {first[WHERE]}, by their "
+            "contents; compare results of the same version of the data"
+        )
     rows = [*dict.fromkeys(part[ROW])]
     table = part.pivot(index=[SYSTEM, "run"], columns=ROW, values=SCORE)[rows]
     if not shared and table.isna().any(axis=None):

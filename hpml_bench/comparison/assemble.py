@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,15 +26,9 @@ INPUT = "input"
 
 
 def assemble(
-    measured: Sequence[InputScores],
-    *,
-    lower: bool = False,
-    bounds: tuple[float, float] | None = None,
-    shared: bool = False,
-    independent: bool = False,
-    largest: float | None = None,
-    title: str = "scores",
-) -> tuple[AlignedScores, ...]:
+    measured: Sequence[InputScores], *, lower: bool = False, bounds: tuple[float, float] | None = None,
+    shared: bool = False, independent: bool = False, largest: float | None = None, title: str = "scores",
+) -> tuple[AlignedScores, ...]:  # fmt: skip
     """Return the scores of each data set, those that compare two systems or more.
 
     Args:
@@ -56,10 +50,9 @@ def assemble(
 
     if not measured:
         raise UserError("there is nothing to compare; name a file or folder with scores")
-    for one in measured:
-        if lower and one.directed and one.score.better == "higher":
-            name = sanitize(one.score.name, 40)
-            raise UserError(f"{_named(one)} says that a higher {name} is better; leave --lower out")
+    if contrary := [one for one in measured if lower and one.directed and one.score.better == "higher"]:
+        name = sanitize(contrary[0].score.name, 40)
+        raise UserError(f"{_named(contrary[0])} says that a higher {name} is better; leave --lower out")
     measured = [replace(one, score=_declared(one.score, lower, bounds, largest)) for one in measured]
     frame = pd.concat([_prepared(one).assign(**{INPUT: at}) for at, one in enumerate(measured)], ignore_index=True)
     if not len(frame):
@@ -71,7 +64,11 @@ def assemble(
     if len(alone) == len(parts):
         what = f"'{frame[SYSTEM].iloc[0]}' is the only system{' of its data set' if len(parts) > 1 else ''}"
         raise UserError(f"{frame[WHERE].iloc[0]}: {what}; a comparison takes two or more")
-    apart = _not_compared(measured, parts, alone)
+    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
+    apart = (
+        *(f"{ALONE[0]} {sanitize(name, 60)}: it isn't compared." for name in alone),
+        *(f"{ALONE[1]} {sanitize(name, 60)}: its runs failed." for name in lost),
+    )
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
@@ -82,25 +79,26 @@ def assemble(
             )
         score, costs = _score(inputs), _costs(inputs)
         check(part, score)
-        if name not in alone:
-            about = [one for one in measured if not (own := _datasets(one)) or name in own]
-            failed = (failure for one in about for failure in one.failed)
-            of = replace(
-                AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
-                dataset=name,
-                title=name or title,
-                sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
-                remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
-                failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
-                look=max(one.look for one in inputs),
-                block=next((one.block for one in inputs if one.block), ""),
-                unranked=next((one.unranked for one in inputs if one.unranked), ""),
-                race=first.race,
-                facts=first.facts if len(inputs) == 1 else None,
-                trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
-                independent=independent,
-            )
-            found.append(aligned(part, of, costs, shared=shared))
+        if name in alone:
+            continue
+        about = [one for one in measured if not (own := _datasets(one)) or name in own]
+        failed = (failure for one in about for failure in one.failed)
+        of = replace(
+            AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
+            dataset=name,
+            title=name or title,
+            sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
+            remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
+            failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
+            look=max(one.look for one in inputs),
+            block=next((one.block for one in inputs if one.block), ""),
+            unranked=next((one.unranked for one in inputs if one.unranked), ""),
+            race=first.race,
+            facts=first.facts if len(inputs) == 1 else None,
+            trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
+            independent=independent,
+        )
+        found.append(aligned(part, of, costs, shared=shared))
     return tuple(found)
 
 
@@ -110,17 +108,6 @@ def _datasets(one: InputScores) -> set[str]:
     if DATASET in one.lines:
         named |= set(one.lines[DATASET].dropna().map(str))
     return {sanitize(name, LONGEST) for name in named}
-
-
-def _not_compared(
-    measured: Sequence[InputScores], parts: Mapping[str, object], alone: Sequence[str]
-) -> tuple[str, ...]:
-    """Return a remark for each data set with scores of one system (`alone`), or of none."""
-    lost = dict.fromkeys(name for one in measured for name in _datasets(one) if name and name not in parts)
-    return (
-        *(f"{ALONE[0]} {sanitize(name, 60)}: it isn't compared." for name in alone),
-        *(f"{ALONE[1]} {sanitize(name, 60)}: its runs failed." for name in lost),
-    )
 
 
 def _declared(
@@ -141,22 +128,6 @@ def _declared(
     return replace(score, low=bounds[0], high=bounds[1])
 
 
-def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
-    """Return the score that all inputs of a data set hold."""
-    first, first_source = inputs[0].score, _named(inputs[0])
-
-    def shown(value: object) -> str:
-        return "none" if value is None else sanitize(value if isinstance(value, str) else f"{value:g}", 40)
-
-    for of in inputs:
-        for field, what, advice in AGREED:
-            own, other = getattr(of.score, field), getattr(first, field)
-            if own != other:
-                both = f"{_named(of)} has the {what} {shown(own)} and {first_source} {shown(other)}"
-                raise UserError(f"{both}, of one data set; {advice}")
-    return first
-
-
 AGREED = (
     ("name", "score", "choose one that all have by --metric"),
     ("better", "direction", "add --lower if lower is better, or compare them apart"),
@@ -166,6 +137,22 @@ AGREED = (
     ("largest", "largest difference", "give one by --largest-difference"),
 )
 """Fields of a score that all inputs of a data set must share: what each is, and what to do where they don't."""
+
+
+def _score(inputs: Sequence[InputScores]) -> ScoreDefinition:
+    """Return the score that all inputs of a data set hold."""
+
+    def shown(value: object) -> str:
+        return "none" if value is None else sanitize(value if isinstance(value, str) else f"{value:g}", 40)
+
+    first = inputs[0]
+    for of in inputs:
+        for field, what, advice in AGREED:
+            own, other = getattr(of.score, field), getattr(first.score, field)
+            if own != other:
+                both = f"{_named(of)} has the {what} {shown(own)} and {_named(first)} {shown(other)}"
+                raise UserError(f"{both}, of one data set; {advice}")
+    return first.score
 
 
 def _named(one: InputScores) -> str:

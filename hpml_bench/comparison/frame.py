@@ -18,6 +18,8 @@ from hpml_bench.system.text import sanitize
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_LOOKS = 1000
+"""Largest number of a look, of which 5 % leave a level that is a number."""
 COLUMNS = (
     "dataset", "a", "b", "difference", "low", "high", "p", "p_adjusted", "verdict", "better", "scope", "need", "rows",
     "seeds", "skewed",
@@ -36,27 +38,20 @@ def verdicts_of(
         raise UserError(f"compare takes a pandas DataFrame and got a {type(frame).__name__}; give pd.DataFrame(...)")
     if better not in {"higher", "lower"}:
         raise UserError(f"better is '{better}'; choose higher or lower")
-    if isinstance(look, bool) or not isinstance(look, numbers.Integral) or look < 1:
-        raise UserError(f"look is {sanitize(repr(look), 60)}; give a whole number from 1")
-    difference, ends = _difference(margin, "margin"), _bounds(bounds)
+    if isinstance(look, bool) or not isinstance(look, numbers.Integral) or not 0 < look <= MOST_LOOKS:
+        raise UserError(f"look is {sanitize(repr(look), 60)}; give a whole number from 1 to {MOST_LOOKS:,}")
+    for name, given in (("margin", margin), ("largest_difference", largest_difference)):
+        if given is not None and not 0 < _number(given) < math.inf:
+            raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
     found = assemble(
-        [of_frame(frame, score)], lower=better == "lower", bounds=ends, shared=shared, independent=independent,
-        largest=_difference(largest_difference, "largest_difference"),
+        [of_frame(frame, score)], lower=better == "lower", bounds=_bounds(bounds), shared=shared,
+        independent=independent, largest=None if largest_difference is None else float(largest_difference),
     )  # fmt: skip
+    difference = None if margin is None else float(margin)
     rows = [row for one in found for row in _rows(judge(replace(one, look=int(look)), difference))]
     made = pd.DataFrame(rows, columns=list(COLUMNS))
     floats = ("low", "high", "p", "p_adjusted")
     return made.astype(dict.fromkeys(floats, "float64") | dict.fromkeys(("need", "rows", "seeds"), "Int64"))
-
-
-def _difference(given: object, name: str) -> float | None:
-    """Return a difference of scores as a float, None where none is given."""
-    if given is None:
-        return None
-    difference = _number(given)
-    if not 0 < difference < math.inf:
-        raise UserError(f"{name} is {sanitize(repr(given), 60)}; give a difference above 0, in the score's unit")
-    return difference
 
 
 def _bounds(given: Any) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
 from hpml_bench.report.answer.terms import count_of
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.looks import look_at
 from hpml_bench.report.over_suites import OfSuite, Suites
@@ -55,8 +56,8 @@ def write(
     if len(compared) == 1:
         page = page_of(compared[0])
         return Written([page], write_page(page, out, formats), ())
-    pages = [page_of(one) for one in compared]
-    named = list(zip(pages, _folders(compared), strict=True))
+    pages, folders = [page_of(one) for one in compared], _folders(compared)
+    named = list(zip(pages, folders, strict=True))
     files = [file for page, folder in named for file in write_page(page, out / folder, formats)]
     sets = [_suite(one, page.answer, folder) for one, (page, folder) in zip(compared, named, strict=True)]
     try:
@@ -64,8 +65,9 @@ def write(
     except UserError as error:  # each has its page
         return Written(pages, files, (*_unranked(compared), f"There is no page over the data sets: {error}."))
     over = page_of_suites(suites, out, look)
-    apart = (f"{name} isn't ranked over the data sets: {why}." for name, why in suites.apart.items())
-    return Written([over], write_page(over, out, formats), (*_unranked(compared), *apart))
+    apart = grouped(suites.apart, suites.apart.__getitem__).items()
+    said = (f"Not ranked over the data sets, since {why}: {', '.join(names)}." for why, names in apart)
+    return Written([over], write_page(over, out, formats), (*_unranked(compared), *said))
 
 
 def _unranked(compared: Sequence[Verdicts]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from hpml_bench.gate.check import Request, Say, Work, check, gate_digest, most_p
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.records.files import write_atomically
+from hpml_bench.statistics import ALPHA, clopper_pearson
 from hpml_bench.system import disk, environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
@@ -112,14 +113,6 @@ def injected_slowdown(report: CheckReport) -> dict[str, float]:
     return {method: statistics.median(shares) for method, shares in by_method.items()}
 
 
-def rate_bounds(happened: int, of: int) -> tuple[float, float]:
-    """Return exact one-sided 95 % bounds of a rate, the lower and the upper (Clopper and Pearson 1934)."""
-    from scipy.stats import beta  # takes 0.6 s to import
-
-    lower = float(beta.ppf(0.05, happened, of - happened + 1)) if happened else 0.0
-    return lower, 1.0 if happened == of else float(beta.ppf(0.95, happened + 1, of - happened))
-
-
 def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[str]]:
     """Return the exit status, and rates with bounds in words, rounded to the side on which they claim less."""
     # The status is 0 where all is well, 1 for a false alarm or a miss, 2 where one kind of trial wasn't made.
@@ -127,17 +120,18 @@ def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[st
         [verdicts.overall(trial.report.verdicts) == "FAIL" for trial in trials if bool(trial.slowdown) == delayed]
         for delayed in (False, True)
     )
-    told = []
+    told, one_sided = [], 2 * ALPHA  # bounds at 95 % each
     if alarms:
+        most = clopper_pearson(sum(alarms), len(alarms), one_sided)[1]
         told.append(
             f"False alarms: {sum(alarms)} of {len(alarms)} A/A trials; the rate is at most "
-            f"{math.ceil(rate_bounds(sum(alarms), len(alarms))[1] * 1e4) / 100:.2f} % (exact, 95 %)."
+            f"{math.ceil(most * 1e4) / 100:.2f} % (exact, 95 %)."
         )
     if caught:
+        least = clopper_pearson(sum(caught), len(caught), one_sided)[0]
         told.append(
             f"Power: {sum(caught)} of {len(caught)} trials with all methods slowed by {slowdown * 100:.4g} % were "
-            f"caught; the power is at least {math.floor(rate_bounds(sum(caught), len(caught))[0] * 1e4) / 100:.2f} % "
-            "(exact, 95 %)."
+            f"caught; the power is at least {math.floor(least * 1e4) / 100:.2f} % (exact, 95 %)."
         )
     planned = dict.fromkeys(trial.planned for trial in trials if trial.planned)
     if len(planned) > 1:

@@ -61,7 +61,7 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
         return 1.0
     if set(np.unique(gains)) <= {-1.0, 0.0, 1.0}:
         return statistics.mcnemar(int((gains > 0).sum()), int((gains < 0).sum())) / 2
-    evidence = statistics.rows_evidence(gains)
+    evidence = statistics.OverSeeds.of(gains)
     return evidence.p() / 2 if evidence else 1.0
 
 

@@ -7,13 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.intervals import ALPHA, finite, t_quantile
-from hpml_bench.statistics.paired_tests import paired_sd
 
 POWER = 0.8  # power at which a difference counts as detectable
 MOST_SEEDS = 10_000
@@ -83,10 +82,16 @@ class OverSeeds(Evidence):
 
     @classmethod
     def of(cls, differences: ArrayLike, grid: float | None = None) -> OverSeeds | None:
-        """Return the evidence of one difference per seed; None where their spread is unknown (see `paired_sd`)."""
+        """Return the evidence of one difference per seed; None of one alone, or of equal ones on no known `grid`."""
+        # Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the
+        # variance of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences
+        # are no less sure than nearly equal ones, and no surer than their grid.
         data = finite(differences)
-        sd = paired_sd(data, grid)
-        return None if sd is None else cls(data.size, float(data.mean()), sd)
+        equal = np.ptp(data) <= 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
+        if data.size < 2 or (equal and grid is None):
+            return None
+        sd = math.sqrt((0.0 if equal else data.var(ddof=1)) + (grid or 0.0) ** 2 / 12)
+        return cls(data.size, float(data.mean()), sd)
 
     def error(self, n: int) -> float:
         return self.sd / math.sqrt(n)
@@ -105,8 +110,45 @@ class OverSeeds(Evidence):
         return replace(self, sd=sd_upper_bound(self.sd, self.n + self.prior))
 
 
+class WithRows(Evidence):
+    """Evidence on other rows, or groups, too, with guards against rare ones that may be missing among these.
+
+    The error is no less than that of one row that changes by the range, a margin is tested with the error of rare rows
+    that carry all of it, and a difference with the binomial chance that so few opposed rows were drawn.
+    """
+
+    span: float
+    """Range of a row's or group's score, by which its value can change; 0 where it has none, as where all are equal."""
+    opposed: int
+    """Rows (their means over seeds) on the other side of 0 than the mean, by more than half the range."""
+
+    @abstractmethod
+    def rows(self, n: int) -> int:
+        """Return the number of rows of n seeds, or rows."""
+
+    def error_at(self, difference: float, n: int, /) -> float:
+        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
+        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
+        # test's error (Rao 1948), which no sample of few rows underestimates.
+        return max(self.error(n), error_of_rare_rows(difference, self.rows(n), self.span))
+
+    def p_rare(self) -> float:
+        return p_of_rare_rows(self.mean, self.rows(self.n), self.span, self.opposed)
+
+    def least_rare(self, alpha: float, n: int | None = None, /) -> float:
+        """Return r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2."""
+        from scipy.special import bdtri
+
+        m = self.rows(n or self.n)
+        opposed = self.opposed * m // self.rows(self.n)
+        if not self.span or opposed >= m:
+            return 0.0
+        share = float(bdtri(opposed, m, alpha / 2))
+        return self.span * (share - opposed / m) / (1 - share)
+
+
 @dataclass(frozen=True)
-class OverSeedsAndRows(Evidence):
+class OverSeedsAndRows(WithRows):
     """A seeds x rows table of differences in the two-way random-effects analysis of variance.
 
     With the mean squares of seeds, rows and their interaction, the mean of n x m values has variance
@@ -122,9 +164,7 @@ class OverSeedsAndRows(Evidence):
     squares: tuple[float, float, float]
     """Mean squares of seeds, rows and interaction."""
     span: float = 1.0
-    """Range of a row's score, by which a row's value can change; 0 where it has none."""
     opposed: int = 0
-    """Rows whose mean over the seeds lies on the other side of 0 than the mean of all, by more than half the range."""
     prior: float = 0.0
 
     @classmethod
@@ -140,8 +180,10 @@ class OverSeedsAndRows(Evidence):
             n * float(by_row.var(ddof=1)),
             float(np.square(rest).sum()) / ((n - 1) * (m - 1)),
         )
-        opposed = int((by_row * math.copysign(1.0, mean) < -span / 2).sum()) if span else 0
-        return cls(n, m, mean, squares, span, opposed)
+        return cls(n, m, mean, squares, span, opposed_to(mean, by_row, span))
+
+    def rows(self, n: int) -> int:  # noqa: ARG002 - as many at any number of seeds
+        return self.m
 
     def error(self, n: int) -> float:
         """Return the standard error over n seeds and m rows; no less than that of one row that changes by its range."""
@@ -149,23 +191,6 @@ class OverSeedsAndRows(Evidence):
         # alone. Where no row or only one ever differs the table doesn't show how rare that is: a row is the least unit.
         seeds, rows, rest = (square / (n * self.m) for square in self._squares(n))
         return math.sqrt(max(seeds + rows - rest, seeds, rows, (self.span / self.m) ** 2))
-
-    def error_at(self, difference: float, n: int, /) -> float:
-        """Return the standard error over n seeds; no less than that of rare rows which carry all of `difference`."""
-        # A difference δ of scores with range r may be that of a share δ / r of the rows, each by r, as where one method
-        # fails now and then. A row's variance is then δ (r - δ), whether or not such a row is among these: the score
-        # test's error (Rao 1948), which no sample of few rows underestimates.
-        return max(self.error(n), error_of_rare_rows(difference, self.m, self.span))
-
-    def p_rare(self) -> float:
-        """Return twice the binomial chance of so few opposed rows, were the true mean 0."""
-        # Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
-        # With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
-        return p_of_rare_rows(self.mean, self.m, self.span, self.opposed)
-
-    def least_rare(self, alpha: float, _: int | None = None, /) -> float:
-        """Return r (q - opposed / m) / (1 - q), q being the share at which the binomial chance is alpha / 2."""
-        return least_beside_rare_rows(alpha, self.m, self.span, self.opposed)
 
     def freedom(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom, at least those of the seeds' mean square."""
@@ -220,29 +245,31 @@ def share_variances(
     return moderated
 
 
+def opposed_to(mean: float, rows: NDArray[Any], span: float) -> int:
+    """Return how many values of rows lie on the other side of 0 than their mean, by more than half the range."""
+    if not span:
+        return 0
+    against, ahead = int((rows < -span / 2).sum()), int((rows > span / 2).sum())
+    if abs(mean) < 1e-12 * span:  # its sign is rounding's
+        return max(against, ahead)
+    return against if mean > 0 else ahead
+
+
 def error_of_rare_rows(difference: float, m: int, span: float) -> float:
     """Return the standard error of a mean over m rows of which few, by `span` each, carry all of `difference`."""
     return math.sqrt(abs(difference) * max(0.0, span - abs(difference)) / m)
 
 
 def p_of_rare_rows(mean: float, m: int, span: float, opposed: int) -> float:
-    """Return twice the binomial chance of at most `opposed` of m rows (see `OverSeedsAndRows.p_rare`)."""
+    """Return twice the binomial chance of at most `opposed` of m rows, were the true mean 0."""
+    # Where all rows but a share s gain δ and the rest lose the range r, the mean is 0 if s = (δ / r) / (1 + δ / r).
+    # With the opposed rows among these m: P(K <= opposed) with s = (opposed / m + |δ| / r) / (1 + |δ| / r).
     from scipy.special import bdtr
 
     if not span or opposed >= m:
         return 0.0
     gain = abs(mean) / span
     return min(1.0, 2 * float(bdtr(opposed, m, (opposed / m + gain) / (1 + gain))))
-
-
-def least_beside_rare_rows(alpha: float, m: int, span: float, opposed: int) -> float:
-    """Return the least mean for which `p_of_rare_rows` is below alpha."""
-    from scipy.special import bdtri
-
-    if not span or opposed >= m:
-        return 0.0
-    share = float(bdtri(opposed, m, alpha / 2))
-    return span * (share - opposed / m) / (1 - share)
 
 
 def p_equivalent(evidence: Evidence, margin: float) -> float:
@@ -253,18 +280,10 @@ def p_equivalent(evidence: Evidence, margin: float) -> float:
     return float(stdtr(evidence.freedom(n), -(margin - abs(evidence.mean)) / evidence.error_at(margin, n)))
 
 
-def ends(evidence: Evidence) -> tuple[float, float]:
-    return evidence.ends(ALPHA)
-
-
 def acceptance(evidence: Sequence[Evidence], alpha: float) -> tuple[float, float]:
     """Return the ends of the mean differences that a two-sided test at `alpha` of each evidence does not reject.
 
-    Without 0 just where the largest `p` is below `alpha`: it inverts that test.
-
-    Raises:
-        ValueError: no evidence.
-
+    Without 0 just where the largest `p` is below `alpha`: it inverts that test. A ValueError without evidence.
     """
     lows, highs = zip(*(one.accepted(alpha) for one in evidence), strict=True)
     return min(lows), max(highs)
@@ -274,7 +293,7 @@ def widest(evidence: Sequence[Evidence]) -> tuple[float | None, float | None]:
     """Return the ends of the widest of the 95 % intervals; none without evidence."""
     if not evidence:
         return None, None
-    lows, highs = zip(*map(ends, evidence), strict=True)
+    lows, highs = zip(*(one.ends(ALPHA) for one in evidence), strict=True)
     return min(lows), max(highs)
 
 
@@ -288,14 +307,6 @@ def detectable(evidence: Evidence, n: int, alpha: float = ALPHA, power: float = 
     by_t = _noncentrality(evidence.freedom(n), 1 - alpha / 2, power) * evidence.error(n)
     rare = evidence.least_rare(alpha, n)
     return max(by_t, rare + float(ndtri(power)) * evidence.error(n)) if rare else by_t
-
-
-def provable(evidence: Evidence, margin: float, n: int, alpha: float, power: float = POWER) -> float:
-    """Return the least distance from the margin at which n seeds show equivalence with this power.
-
-    Each of the two one-sided tests at `alpha` with (1 + power) / 2, so that both hold with `power` at least.
-    """
-    return _noncentrality(evidence.freedom(n), 1 - alpha, (1 + power) / 2) * evidence.error_at(margin, n)
 
 
 def _noncentrality(freedom: float, quantile: float, power: float) -> float:
@@ -325,9 +336,12 @@ def seeds_to_show(
     evidence: Sequence[Evidence], margin: float, alpha: float, power: float = POWER, mean: float = 0.0
 ) -> int | None:
     """Return the least number of seeds that show equivalence within the margin if `mean` is the true difference."""
-    return _least(
-        lambda n: max(provable(one, margin, n, alpha, power) for one in evidence) <= margin - abs(mean), evidence
-    )
+
+    def provable(one: Evidence, n: int) -> float:
+        """Return the least distance from the margin that shows: each one-sided test with (1 + power) / 2."""
+        return _noncentrality(one.freedom(n), 1 - alpha, (1 + power) / 2) * one.error_at(margin, n)
+
+    return _least(lambda n: max(provable(one, n) for one in evidence) <= margin - abs(mean), evidence)
 
 
 def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int | None:
@@ -339,6 +353,11 @@ def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int |
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def seeds_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
+    """Return the least number of seeds, from 3, at which `difference` is detectable; None above 10,000."""
+    return seeds_to_find([OverSeeds(2, 0.0, sd)], abs(difference), alpha, power)
 
 
 def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:

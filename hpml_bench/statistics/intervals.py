@@ -46,13 +46,8 @@ def mean_interval(values: ArrayLike, grid: float | None = None) -> Interval:
     return Interval(data.size, mean, sd, mean - half, mean + half)
 
 
-def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a proportion (Wilson 1927): the noise of a finite test set alone."""
-    return share_interval(successes / trials, trials)
-
-
 def share_interval(share: float, trials: int) -> tuple[float, float]:
-    """Return the same of a share of so many trials, of 0 to 1."""
+    """Return Wilson's 95 % score interval of a share of so many trials (1927): the noise of a finite test set alone."""
     from scipy.special import ndtri
 
     z = float(ndtri(1 - ALPHA / 2))
@@ -60,6 +55,14 @@ def share_interval(share: float, trials: int) -> tuple[float, float]:
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the exact interval of a probability of which k of n trials succeeded, at confidence 1 - alpha (1934)."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k else 0.0
+    return low, float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
 
 
 def finite(values: ArrayLike) -> NDArray[np.float64]:

@@ -14,35 +14,37 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.evidence import (
     Evidence,
+    WithRows,
     error_of_rare_rows,
-    least_beside_rare_rows,
+    opposed_to,
     p_equivalent,
-    p_of_rare_rows,
     widest,
 )
-from hpml_bench.statistics.intervals import ALPHA, Interval, t_quantile
-from hpml_bench.statistics.rows import mcnemar
-from hpml_bench.statistics.verdicts import Comparison
+from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, t_quantile
+from hpml_bench.statistics.verdicts import Comparison, carried_by_few
 
 MOST_ROWS = 10_000_000
 ROUNDING = 1e-9  # largest difference, as a share of the range, that is taken for rounding
 LEAST_ROWS = 3  # fewest rows, or groups of rows, for a verdict
 
 
-@dataclass(frozen=True)
-class OverRows(Evidence):
-    """Differences of rows or groups, [n]: Student's t with the guards of `OverSeedsAndRows` against rare rows.
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the exact two-sided p of McNemar's test (1947) from the rows that only one of two methods gets right."""
+    # Twice the binomial tail of the smaller count with p = 1/2, at most 1.
+    from scipy.special import bdtr
 
-    Few rows may carry a difference and be missing here, so the error is no less than that of one row that changes by
-    the range, a margin is tested with the error of rare rows that carry all of it, and a difference with the binomial
-    chance that so few opposed rows were drawn.
-    """
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+
+
+@dataclass(frozen=True)
+class OverRows(WithRows):
+    """Differences of rows or groups, [n]: Student's t with guards against rare rows."""
 
     n: int
     mean: float
     sd: float
-    span: float = 1.0  # range of a row's or group's score; 0 where all scores are equal
-    opposed: int = 0  # rows on the other side of 0 than the mean, by more than half the range
+    span: float = 1.0
+    opposed: int = 0
     most: ClassVar[int] = MOST_ROWS
 
     @classmethod
@@ -55,23 +57,15 @@ class OverRows(Evidence):
 
         """
         data = np.asarray(differences, dtype=float)
-        mean, sd = float(data.mean()), float(data.std(ddof=1))
-        opposed = int((data * math.copysign(1.0, mean) < -span / 2).sum()) if span else 0
-        found = cls(data.size, mean, sd, span, opposed)
+        mean = float(data.mean())
+        found = cls(data.size, mean, float(data.std(ddof=1)), span, opposed_to(mean, data, span))
         return found if found.error(found.n) > 0 else None
+
+    def rows(self, n: int) -> int:
+        return n
 
     def error(self, n: int) -> float:
         return max(self.sd / math.sqrt(n), self.span / n)
-
-    def error_at(self, difference: float, n: int, /) -> float:
-        return max(self.error(n), error_of_rare_rows(difference, n, self.span))
-
-    def p_rare(self) -> float:
-        return p_of_rare_rows(self.mean, self.n, self.span, self.opposed)
-
-    def least_rare(self, alpha: float, n: int | None = None, /) -> float:
-        rows = n or self.n
-        return least_beside_rare_rows(alpha, rows, self.span, self.opposed * rows // self.n)
 
     def freedom(self, n: int) -> float:
         return n - 1
@@ -106,20 +100,13 @@ class RightAndWrong(OverRows):
     def ends(self, alpha: float) -> tuple[float, float]:
         """Return the ends of the interval of the difference of the means."""
         differ = self.only_a + self.only_b
-        share = _clopper_pearson(differ, self.n, alpha)
-        of_these = _clopper_pearson(self.only_a, differ, alpha) if differ else (0.0, 1.0)
+        share = clopper_pearson(differ, self.n, alpha)
+        of_these = clopper_pearson(self.only_a, differ, alpha) if differ else (0.0, 1.0)
         low, high = (2 * theta - 1 for theta in of_these)
         return self.span * low * share[low < 0], self.span * high * share[high > 0]
 
     def accepted(self, alpha: float) -> tuple[float, float]:
         return self.ends(alpha)
-
-
-def _clopper_pearson(k: int, n: int, alpha: float) -> tuple[float, float]:
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k else 0.0
-    return low, float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
 
 
 @dataclass(frozen=True)
@@ -191,10 +178,11 @@ def mean_of_rows(scores: ArrayLike, span: float) -> tuple[float, float] | None:
     data = np.asarray(scores, dtype=float)
     if _has_two_ends([data], span) and float(np.ptp(data)) > span / 2:
         upper = int((data > data.mean()).sum())
-        low, high = (float(data.min()) + span * end for end in _clopper_pearson(upper, data.size, ALPHA))
+        low, high = (float(data.min()) + span * end for end in clopper_pearson(upper, data.size))
         return low, high
-    mean, found = float(data.mean()), OverRows(data.size, float(data.mean()), float(data.std(ddof=1)), span)
-    unseen = span * _clopper_pearson(0, data.size, ALPHA)[1]  # a share of rows that may be missing here, by the range
+    mean = float(data.mean())
+    found = OverRows(data.size, mean, float(data.std(ddof=1)), span)
+    unseen = span * clopper_pearson(0, data.size)[1]  # a share of rows that may be missing here, by the range
     half = max(t_quantile(1 - ALPHA / 2, found.freedom(found.n)) * found.error(found.n), unseen)
     return (mean - half, mean + half) if half else None
 
@@ -237,10 +225,7 @@ def compare_rows(
         return OverRows.of(scores[a].astype(float) - scores[b], span)
 
     def marked(a: str, b: str) -> bool:
-        from hpml_bench.statistics.headline import ROW_SKEW
-        from hpml_bench.statistics.verdicts import skewness
-
-        return not bounded and skewness(scores[a].astype(float) - scores[b]) > ROW_SKEW
+        return not bounded and carried_by_few(scores[a].astype(float) - scores[b])
 
     n = len(next(iter(scores.values()), ()))
     return _compare(tuple(scores), n, margin, lambda name: float(scores[name].mean()), evidence, marked)
@@ -285,29 +270,17 @@ def untested(means: Mapping[str, float], n: int) -> tuple[Comparison, ...]:
 
 
 def _compare(
-    names: tuple[str, ...],
-    n: int,
-    margin: float | None,
-    mean: Callable[[str], float],
-    evidence: Callable[[str, str], Evidence | None],
-    marked: Callable[[str, str], bool],
-) -> tuple[Comparison, ...]:
+    names: tuple[str, ...], n: int, margin: float | None, mean: Callable[[str], float],
+    evidence: Callable[[str, str], Evidence | None], marked: Callable[[str, str], bool],
+) -> tuple[Comparison, ...]:  # fmt: skip
     found = []
     for a, b in itertools.combinations(names, 2):
         one = evidence(a, b) if n >= LEAST_ROWS else None
         there = (one,) if one else ()
-        difference = mean(a) - mean(b)
         equal = 1.0 if n >= LEAST_ROWS else None  # without spread and range all scores are the same
-        found.append(
-            Comparison(
-                a,
-                b,
-                Interval(n, difference, None, *widest(there)),
-                p=one.p() if one else equal,
-                p_equivalent=p_equivalent(one, margin) if one and margin else None,
-                margin=margin,
-                skewed=marked(a, b),
-                evidence=there,
-            )
-        )
+        found.append(Comparison(
+            a, b, Interval(n, mean(a) - mean(b), None, *widest(there)), p=one.p() if one else equal,
+            p_equivalent=p_equivalent(one, margin) if one and margin else None, margin=margin, skewed=marked(a, b),
+            evidence=there,
+        ))  # fmt: skip
     return tuple(found)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.statistics.evidence import p_of_rare_rows
+from hpml_bench.statistics.evidence import opposed_to, p_of_rare_rows
 from hpml_bench.statistics.intervals import ALPHA
 from hpml_bench.statistics.over_rows import mean_of_rows
 from hpml_bench.statistics.paired_tests import holm
@@ -155,7 +155,7 @@ def p_of_ranks(differences: NDArray[np.float64], most: float) -> float:
     better is behind by up to `most` may be too few here. Opposed is a suite in which it is behind by more than half.
     """
     mean = float(differences.mean())
-    opposed = int((differences * math.copysign(1.0, mean) < -most / 2).sum())
+    opposed = opposed_to(mean, differences, most)
     return max(sign_patterns(differences), p_of_rare_rows(mean, len(differences), most, opposed))
 
 

@@ -1,9 +1,8 @@
-"""Tests of paired differences, and Holm's and Shaffer's adjustments."""
+"""The sign-flip test of paired differences, and Holm's and Shaffer's adjustments of p."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -11,36 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpml_bench.statistics.intervals import finite
-
-
-def paired_t(differences: ArrayLike, grid: float | None = None) -> float | None:
-    """Return the two-sided p of the paired t test: t = mean / (sd / √n) with n - 1 degrees of freedom."""
-    # The sd is `paired_sd`'s. Where that is unknown since all differences are equal, p is 1 if they are zero, else the
-    # sign-flip p. None with fewer than two differences.
-    data = finite(differences)
-    if data.size < 2:
-        return None
-    sd = paired_sd(data, grid)
-    if sd is None:
-        return 1.0 if not data.any() else sign_flip(data)
-    from scipy.special import stdtr  # scipy.stats takes 0.6 s to import
-
-    return float(2 * stdtr(data.size - 1, -abs(data.mean()) / (sd / math.sqrt(data.size))))
-
-
-def paired_sd(differences: ArrayLike, grid: float | None = None) -> float | None:
-    """Return the standard deviation of differences in the paired t test, which decides what it can detect."""
-    # Where the values lie on a known grid (accuracies on 1 / rows, memory on pages) they may agree by luck: the
-    # variance of rounding to it, g²/12 (Sheppard 1898), is added to the variance, always, so that equal differences are
-    # no less sure than nearly equal ones, and no surer than their grid. None where the spread is unknown: fewer than
-    # two differences, or all of them equal on no known grid.
-    data = finite(differences)
-    if data.size < 2:
-        return None
-    equal = np.ptp(data) <= 1e-9 * np.abs(data).max()  # equal but for rounding of floats is equal
-    if equal and grid is None:
-        return None
-    return math.sqrt((0.0 if equal else data.var(ddof=1)) + (grid or 0.0) ** 2 / 12)
 
 
 def sign_flip(differences: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""The Pareto front over several metrics, as far as verdicts show it."""
+"""Ranks on a metric, and the Pareto front over several, as far as verdicts show them."""
 
 from __future__ import annotations
 
@@ -46,3 +46,16 @@ def pareto_membership(
         return Membership("on" if safe else "undecided")
 
     return {method: place(method) for method in methods}
+
+
+def rank_intervals(
+    comparisons: Iterable[Comparison], methods: Sequence[str], better: Better
+) -> dict[str, tuple[int, int]]:
+    """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
+    # Undecided is not transitive, so a single order would claim more than is known.
+    ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
+    for c in comparisons:
+        if winner := c.winner(better):
+            ahead[c.other(winner)] += 1
+            behind[winner] += 1
+    return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}

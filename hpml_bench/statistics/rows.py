@@ -1,20 +1,20 @@
-"""Noise of a finite test set, from the scores of its rows: alone, and crossed with that of seeds."""
+"""Scores over seeds and rows: evidence, interval and comparison of methods for other seeds and other test rows."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, ends, widest
+from hpml_bench.statistics.evidence import Evidence, OverSeeds, OverSeedsAndRows, widest
 from hpml_bench.statistics.intervals import Interval
+from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs
 
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Return the exact two-sided p of McNemar's test (1947) from the rows that only one of two methods gets right."""
-    # Twice the binomial tail of the smaller count with p = 1/2, at most 1.
-    from scipy.special import bdtr
-
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+Scores = Mapping[str, Mapping[int, NDArray[Any]]]
+"""method -> seed -> scores of the test rows, [rows], in the same order for all; their mean is the metric."""
 
 
 def group_scores(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
@@ -56,20 +56,6 @@ def crossed_evidence(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
     return tuple(one for one in both if one is not None and one.error(one.n) > 0)
 
 
-def rows_evidence(values: ArrayLike) -> OverSeeds | None:
-    """Return the evidence of one seed's scores [m rows], or of two methods' differences, for other rows alone."""
-    # Student's t over the rows with m - 1 degrees of freedom. Where a score is the linearised value of a metric that is
-    # no mean of rows, the error is the infinitesimal jackknife's (Efron 1982, The Jackknife, the Bootstrap and Other
-    # Resampling Plans, ch. 6). None where the rows show no spread.
-    return OverSeeds.of(values)
-
-
-def rows_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean for other rows, by `rows_evidence`."""
-    evidence = rows_evidence(values)
-    return ends(evidence) if evidence else None
-
-
 def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) -> Interval:
     """Return the mean of a seeds x rows table with a 95 % interval for other seeds *and* other test rows."""
     # The wider of the intervals of `crossed_evidence`, none where that is empty; the spread is that of the seeds'
@@ -77,3 +63,27 @@ def crossed_interval(values: ArrayLike, span: float = 1.0, step: float = 1.0) ->
     table = np.asarray(values, dtype=float)
     low, high = widest(crossed_evidence(table, span, step))
     return Interval(len(table), float(table.mean()), float(table.mean(axis=1).std(ddof=1)), low, high)
+
+
+def compare_scores(
+    scores: Scores, margin: float | None, span: float = 1.0, step: float = 1.0, *, bounded: bool = True
+) -> tuple[Comparison, ...]:
+    """Compare every pair of methods by the mean of their rows' scores, for other seeds and other rows.
+
+    `margin` is the difference of means that counts as none; `span` and `step` are those of `crossed_evidence`. Where
+    `span` is not the range that scores can have (`bounded`), differences that few rows carry are marked.
+    """
+
+    def table(a: str, b: str, seeds: Sequence[int]) -> list[NDArray[Any]]:
+        return [scores[a][seed].astype(float) - scores[b][seed] for seed in seeds]
+
+    def evidence(a: str, b: str, seeds: Sequence[int]) -> tuple[Evidence, ...] | None:
+        of = table(a, b, seeds)
+        return crossed_evidence(of, span, step) if of[0].size > 1 else None  # one row shows nothing of others
+
+    def marked(c: Comparison) -> bool:
+        return c.skewed or carried_by_few(np.mean(table(c.a, c.b, [*scores[c.a].keys() & scores[c.b].keys()]), axis=0))
+
+    means = {method: {seed: float(rows.mean()) for seed, rows in of.items()} for method, of in scores.items()}
+    pairs = compare_pairs(means, margin=margin, evidence=evidence)
+    return pairs if span and bounded else tuple(replace(c, skewed=marked(c)) for c in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,9 +25,10 @@ from hpml_bench.statistics.evidence import (
     widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval
-from hpml_bench.statistics.paired_tests import holm, paired_t, shaffer, sign_flip, sign_flip_floor
+from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip, sign_flip_floor
 
 Values = Mapping[str, Mapping[int, float]]  # method -> seed -> value; finite numbers only
+EvidenceOf = Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None]
 Better = Literal["higher", "lower", "neither"]
 Verdict = Literal["different", "equivalent", "undecided", "untested"]
 FOR_DIFFERENCES, FOR_EQUIVALENCES, FOR_GUESSING = 0.8, 0.15, 0.05
@@ -136,14 +138,6 @@ class Comparison:
             return None
         return seeds_to_decide(self.evidence, self.margin, *self.next_levels)
 
-    @property
-    def higher(self) -> str:
-        return self.a if self.difference.mean > 0 else self.b
-
-    @property
-    def lower(self) -> str:
-        return self.b if self.difference.mean > 0 else self.a
-
     def other(self, method: str) -> str:
         """Return the method that `method` is compared with."""
         return self.b if self.a == method else self.a
@@ -152,7 +146,7 @@ class Comparison:
         """Return the method that is shown to be better; None where none is."""
         if not self.differs or better == "neither":
             return None
-        return self.higher if better == "higher" else self.lower
+        return self.a if (self.difference.mean > 0) == (better == "higher") else self.b
 
 
 def compare_pairs(
@@ -162,7 +156,7 @@ def compare_pairs(
     ratio: bool = False,
     margin: float | None = None,
     grid: float | None = None,
-    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None = None,
+    evidence: EvidenceOf | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare every pair of methods on one metric, in the order given; `decide` then gives verdicts.
 
@@ -294,71 +288,41 @@ def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:
     return all(len(_methods(of)) < 3 for of in family.values())
 
 
-def rank_intervals(
-    comparisons: Iterable[Comparison], methods: Sequence[str], better: Better
-) -> dict[str, tuple[int, int]]:
-    """Return each method's rank as an interval: [1 + number shown to be better, k - number shown to be worse]."""
-    # Undecided is not transitive, so a single order would claim more than is known.
-    ahead, behind = dict.fromkeys(methods, 0), dict.fromkeys(methods, 0)
-    for c in comparisons:
-        if winner := c.winner(better):
-            ahead[c.other(winner)] += 1
-            behind[winner] += 1
-    return {method: (1 + ahead[method], len(methods) - behind[method]) for method in methods}
-
-
 def _compare(
-    a: str,
-    b: str,
-    values: Values,
-    exact: bool,
-    ratio: bool,
-    margin: float | None,
-    grid: float | None,
-    evidence: Callable[[str, str, Sequence[int]], tuple[Evidence, ...] | None] | None,
-) -> Comparison:
+    a: str, b: str, values: Values, exact: bool, ratio: bool, margin: float | None, grid: float | None,
+    evidence: EvidenceOf | None,
+) -> Comparison:  # fmt: skip
     shared = sorted(values[a].keys() & values[b].keys())
     of_a, of_b = (np.array([values[name][seed] for seed in shared], dtype=float) for name in (a, b))
-    if exact and _constant(values[a]) and _constant(values[b]):
+    if exact and all(len(of) > 1 and len({*of.values()}) == 1 for of in (values[a], values[b])):
         value = float(of_a[0] - of_b[0])
         point = Interval(len(shared), value, 0.0, value, value)
         return Comparison(a, b, point, 0.0 if value else 1.0, None, None, exact=True)
     if ratio:
         grid = None if grid is None else grid / float(min(of_a.min(), of_b.min()))
         of_a, of_b = np.log(of_a), np.log(of_b)
-    differences = of_a - of_b
-    several = len(shared) > 1
-    if evidence and several:
-        given = evidence(a, b, shared)
-    else:
-        given = tuple(one for one in (OverSeeds.of(differences, grid),) if one)
+    differences, several = of_a - of_b, len(shared) > 1
+    over_seeds = OverSeeds.of(differences, grid)
+    given = evidence(a, b, shared) if evidence and several else (over_seeds,) if over_seeds else ()
     found = given or ()
     enough = len(shared) >= LEAST_SEEDS and given is not None
+    by_signs, sd = (sign_flip(differences), float(differences.std(ddof=1))) if several else (None, None)
     return Comparison(
-        a,
-        b,
-        _interval(differences, found),
-        p=(max(one.p() for one in found) if found else paired_t(differences, grid)) if enough else None,
-        p_equivalent=max(p_equivalent(one, margin) for one in found) if enough and margin and found else None,
-        margin=margin,
-        ratio=ratio,
-        p_sign_flip=sign_flip(differences) if several else None,
+        a, b, Interval(len(shared), float(differences.mean()), sd, *widest(found)),
+        p=(by_signs if differences.any() else 1.0) if enough else None,  # of an unknown spread
+        p_equivalent=None, margin=margin, ratio=ratio, p_sign_flip=by_signs,
         sign_flip_floor=sign_flip_floor(len(shared)) if several else None,
         superiority=float(np.mean((differences > 0) + 0.5 * (differences == 0))) if several else None,
-        skewed=looks_skewed(of_a, of_b),
-        evidence=found if enough else (),
-    )
+        skewed=looks_skewed(of_a, of_b), evidence=found if enough else (),
+    )  # fmt: skip
 
 
-def _constant(by_seed: Mapping[int, float]) -> bool:
-    return len(by_seed) > 1 and len(set(by_seed.values())) == 1
+def compare_costs(values: Values, margin: float, grid: float | None = None) -> tuple[Comparison, ...]:
+    """Compare every pair of methods by the factor of their costs, all above 0, for other seeds.
 
-
-def _interval(differences: NDArray[np.float64], evidence: tuple[Evidence, ...]) -> Interval:
-    """Return the mean difference with the widest of the evidence's intervals; without evidence there is none."""
-    n, mean = differences.size, float(differences.mean())
-    sd = float(differences.std(ddof=1)) if n > 1 else None
-    return Interval(n, mean, sd, *widest(evidence))
+    `margin` is the share of a cost that counts as none: 0.05 for factors between 1 / 1.05 and 1.05.
+    """
+    return compare_pairs(values, ratio=True, margin=math.log1p(margin), grid=grid)
 
 
 SPREAD, SKEW = 3.0, 1.0
@@ -380,3 +344,12 @@ def skewness(values: NDArray[np.float64]) -> float:
     spread = values - values.mean()
     square = float(np.mean(spread**2))
     return abs(float(np.mean(spread**3))) / square**1.5 if square else 0.0
+
+
+ROW_SKEW = 3.0
+"""Skewness over rows above which few rows seem to carry a difference; benchmarks/calibration.py counts the marks."""
+
+
+def carried_by_few(rows: NDArray[np.float64]) -> bool:
+    """Return whether the mean of differences, [rows], is so skewed over them that few carry it."""
+    return skewness(rows) > ROW_SKEW

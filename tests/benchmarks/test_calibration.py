@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from hpml_bench import statistics
-from hpml_bench.statistics import headline, verdicts
+from hpml_bench.statistics import verdicts
 from hpml_bench.statistics.evidence import OverSeedsAndRows
 
 TRIALS = 20_000
@@ -120,7 +120,7 @@ def test_the_cases_find_what_they_are_for() -> None:
     with patch.object(statistics, "compare_scores", partial(_spanless, statistics.compare_scores)):
         assert wrong("real scores, the margin carried by rare rows, 100 rows") > 0.2
         assert wrong("real scores, rare failures of one method, 100 rows") > 0.1
-    with patch.object(headline, "ROW_SKEW", math.inf):
+    with patch.object(verdicts, "ROW_SKEW", math.inf):
         assert wrong("RMSE, outliers, 500 rows", 80) > 0.06
     with patch.object(verdicts, "spent_at", lambda *_: 1.0):
         assert wrong("looks at 5, 7, 10, 14, 20, 30 seeds", 80) > 0.06
@@ -136,7 +136,8 @@ def test_ties_on_a_known_grid_claim_no_more(grid: float, n: int) -> None:
     """Values rounded to a grid of any coarseness differ at 5 % in at most 5 % of samples, and at 1 % in at most 1 %."""
     random = np.random.default_rng(5)
     samples = np.round(random.standard_normal((2, 4000, n)) / grid) * grid
-    p = np.array([statistics.paired_t(a - b, grid) for a, b in zip(*samples, strict=True)])
+    found = (statistics.OverSeeds.of(a - b, grid) for a, b in zip(*samples, strict=True))
+    p = np.array([1.0 if one is None else one.p() for one in found])
     for level in (0.05, 0.01):
         assert np.mean(p < level) <= level + tolerance(level, 4000)
 
@@ -153,7 +154,7 @@ def test_intervals_of_normal_data_cover(n: int) -> None:
 def test_power_is_as_theory_says(n: int, family: int, difference: float) -> None:
     """A pair tested alone, and at Holm's first step of ten, is found as often as the noncentral t says."""
     alpha = statistics.ALPHA / family
-    theory = statistics.paired_t_power(difference, 1.0, n, alpha)
+    theory = calibration.paired_t_power(difference, n, alpha)
     values = np.random.default_rng(2).standard_normal((TRIALS, n)) + difference
     found = float(np.mean(stats.ttest_1samp(values, 0.0, axis=1).pvalue < alpha))
     assert found == pytest.approx(theory, abs=tolerance(theory) + 1e-4)

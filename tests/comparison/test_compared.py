@@ -428,9 +428,11 @@ def test_hostile_names_are_shown_and_obeyed_by_nothing(tmp_path: Path) -> None:
 def test_several_data_sets_get_a_page_each_and_one_over_them(tmp_path: Path) -> None:
     """Mean ranks over the data sets, as over suites; folders have names that are safe."""
     lines = [
-        line | {"dataset": f"set/{at}"} for at in range(8) for line in right_and_wrong(SYSTEMS, seed=at)
+        line | {"dataset": f"set/{at}"} for at in range(8)
+        for line in right_and_wrong(SYSTEMS | ({"delta": 0.5, "zeta": 0.5} if at else {}), seed=at)
     ]  # fmt: skip
-    (page,), *_ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
+    (page,), _, apart = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path)
+    assert apart == ("Not ranked over the data sets, since set/0 has no score of it: delta, zeta.",)
     assert page.answer.over == "data set"
     assert page.answer.relation("score", "gamma", "alpha") == "better"
     assert words.setup_line(page.answer)[0].startswith("8 data sets: set/0, ")
@@ -575,7 +577,8 @@ def test_decimals_grow_with_what_is_shown_and_end_at_six(gap: float, digits: int
     ({"bounds": (0, 1, 2)}, "bounds are"), ({"bounds": ("0", "1")}, r"bounds are \('0', '1'\); give two numbers"),
     ({"bounds": (0, None)}, r"bounds are \(0, None\); give"), ({"bounds": 5}, "bounds are 5; give"),
     ({"bounds": "01"}, "bounds are '01'; give"), ({"bounds": (False, True)}, "bounds are .*; give"),
-    ({"bounds": (0, 10**400)}, "the range 0 to inf is none"),
+    ({"bounds": (0, 10**400)}, "the range 0 to inf is none"), ({"look": 0}, "look is 0; give a whole number from 1"),
+    ({"look": 5000}, "look is 5000; give a whole number from 1 to 1,000"),
 ])  # fmt: skip
 def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) -> None:
     """A sentence, as of the command."""

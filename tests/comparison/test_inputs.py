@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.cli import main
 from hpml_bench.comparison.assemble import assemble
@@ -173,13 +174,15 @@ def test_a_direction_that_the_input_states_isn_t_reversed(tmp_path: Path) -> Non
 # Tables of other shapes
 
 
-@pytest.mark.parametrize("shape", ["columns", "wide", "wide with columns"])
+@pytest.mark.parametrize("shape", ["columns", "semicolons", "tabs", "wide", "wide with columns"])
 def test_tables_of_others_are_read_as_ours(shape: str, tmp_path: Path) -> None:
-    """Other names of columns by --columns, and a column per system by itself, give the page of our own table."""
+    """Other names of columns by --columns, other separators and a column per system by themselves, give our page."""
     lines, options = rows(), list[str]()
     if shape == "columns":
         made = renamed(lines, system="model", row="question_id", score="correct")
         options = ["--columns", "system=model,row=question_id,score=correct"]
+    elif shape in {"semicolons", "tabs"}:
+        made = lines
     else:
         wide = pd.DataFrame(lines).pivot(index="row", columns="system", values="score").reset_index()
         made = [dict(one) | {"question": "why"} for one in wide.to_dict("records")]
@@ -188,13 +191,28 @@ def test_tables_of_others_are_read_as_ours(shape: str, tmp_path: Path) -> None:
     answers = []
     for name, of, given in (("ours", lines, []), ("theirs", made, options)):
         out = tmp_path / name
-        done = CliRunner().invoke(main, ["compare", str(write_csv(tmp_path / "t.csv", of)), "--out", str(out), *given])
+        table = write_csv(tmp_path / "t.csv", of)
+        if name == "theirs" and shape in {"semicolons", "tabs"}:
+            table.write_text(table.read_text().replace(",", ";" if shape == "semicolons" else "\t"))
+        done = CliRunner().invoke(main, ["compare", str(table), "--out", str(out), *given])
         assert done.exit_code == 0, done.output
         answers.append(json.loads((out / "report.json").read_text()))
     found, theirs = (
         {"p": one["pairs"]["score"][0]["p"], "names": [m["name"] for m in one["methods"]]} for one in answers
     )
     assert found == theirs
+
+
+def test_a_frame_with_a_column_per_system_may_lack_cells() -> None:
+    """As `pivot` gives one, with rows as its index: an empty cell is a row that the system lacks."""
+    wide = pd.DataFrame(rows()).pivot(index="row", columns="system", values="score").astype(float)
+    assert hpml_bench.compare(wide)["rows"].tolist() == [40]
+    wide.iloc[3, 1] = np.nan
+    with pytest.raises(UserError, match="'b' has 39 of 40 rows"):
+        hpml_bench.compare(wide)
+    assert hpml_bench.compare(wide, shared=True)["rows"].tolist() == [39]
+    with pytest.raises(UserError, match="there is no column 'system'; it has row, a, b, label"):
+        hpml_bench.compare(wide.assign(label=1))
 
 
 @pytest.mark.parametrize(("columns", "said"), [

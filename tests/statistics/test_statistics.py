@@ -19,9 +19,10 @@ from hpml_bench.statistics import (
     Comparison,
     Interval,
     Membership,
+    OverRows,
     OverSeeds,
     OverSeedsAndRows,
-    binomial_interval,
+    clopper_pearson,
     compare_costs,
     compare_pairs,
     compare_scores,
@@ -36,14 +37,13 @@ from hpml_bench.statistics import (
     mcnemar,
     mean_interval,
     p_equivalent,
-    paired_sd,
-    paired_t,
     pareto_membership,
     rank_intervals,
     sd_upper_bound,
     seeds_to_decide,
     seeds_to_find,
     seeds_to_show,
+    share_interval,
     sign_flip,
     sign_flip_floor,
 )
@@ -98,34 +98,20 @@ def test_a_known_grid_widens_an_interval() -> None:
 # Paired tests
 
 
-def test_paired_t_is_scipys() -> None:
-    """The p of the differences is that of scipy's ttest_rel on the pairs."""
-    a, b = np.random.default_rng(1).normal(size=(2, 7))
-    assert paired_t(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
-
-
-def test_equal_differences_prove_little() -> None:
-    """On no known grid, differences that are equal but for rounding have no spread: the sign-flip p stands in."""
-    assert paired_t([0.0, 0.0, 0.0]) == 1.0
-    assert paired_t([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) == 0.25
-    assert paired_t([0.5]) is None
-    assert paired_sd([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) is None
-    assert paired_sd([0.5], grid=0.1) is None
-
-
 def test_a_grid_adds_its_rounding_variance() -> None:
-    """On a grid of 1 its rounding variance of 1/12 is added to the differences' own, of which equal ones have none."""
-    t = 1.2 / math.sqrt((0.2 + 1 / 12) / 5)
-    assert paired_t([1, 1, 1, 1, 2], grid=1) == pytest.approx(2 * stats.t.sf(t, 4))
-    assert paired_sd([1, 1, 1, 1, 2], grid=1) == pytest.approx(math.sqrt(0.2 + 1 / 12))
-    assert paired_sd([3, 3, 3], grid=1) == pytest.approx(math.sqrt(1 / 12))
-    assert paired_sd([0.9 - 0.8, 0.8 - 0.7], grid=0.1) == pytest.approx(0.1 / math.sqrt(12))
-    assert paired_t([0, 0, 0], grid=1) == 1.0
+    """On a grid of 1 its rounding variance of 1/12 is added to the differences' own, of which equal ones have none.
 
-
-def test_without_a_grid_nothing_is_added() -> None:
-    """Differences that happen to tie are tested with their own spread where no grid is known."""
-    assert paired_t([1, 1, 1, 1, 2]) == pytest.approx(stats.ttest_1samp([1, 1, 1, 1, 2], 0).pvalue)
+    Without a known grid differences that happen to tie are tested with their own spread.
+    """
+    for differences, grid, sd in (
+        ([1, 1, 1, 1, 2], 1, math.sqrt(0.2 + 1 / 12)), ([3, 3, 3], 1, math.sqrt(1 / 12)),
+        ([0.9 - 0.8, 0.8 - 0.7], 0.1, 0.1 / math.sqrt(12)), ([1, 1, 1, 1, 2], None, math.sqrt(0.2)),
+    ):  # fmt: skip
+        n, mean = len(differences), np.mean(differences)
+        found = OverSeeds.of(differences, grid)
+        assert found
+        assert found.sd == pytest.approx(sd)
+        assert found.p() == pytest.approx(2 * stats.t.sf(mean / (sd / math.sqrt(n)), n - 1))
 
 
 @pytest.mark.parametrize("gain", [1, 3, 10, 40])
@@ -135,14 +121,9 @@ def test_a_gain_in_every_seed_is_no_less_sure_than_a_smaller_one(gain: int) -> N
     def table(gains: Iterable[int]) -> np.ndarray:
         return np.array([[1.0] * rows + [0.0] * (200 - rows) for rows in gains])
 
-    p = {
-        less: [paired_t([gain / 200] * 4 + [(gain - less) / 200], grid=1 / 200)]
-        + [one.p() for one in crossed_evidence(table([gain] * 4 + [gain - less]))]
-        for less in (0, 1)
-    }
-    assert p[0][0] == pytest.approx(p[0][2])
-    assert max(p[0][1:]) <= max(p[1][1:])
-    assert all(equal <= unequal for equal, unequal in zip(p[0], p[1], strict=True) if unequal is not None)
+    p = {less: [one.p() for one in crossed_evidence(table([gain] * 4 + [gain - less]))] for less in (0, 1)}
+    assert max(p[0]) <= max(p[1])
+    assert all(equal <= unequal for equal, unequal in zip(p[0], p[1], strict=True))
 
 
 def test_sign_flip_by_hand() -> None:
@@ -157,7 +138,7 @@ def test_sign_flip_is_scipys() -> None:
     theirs = stats.permutation_test([data], np.sum, permutation_type="samples", n_resamples=10_000)
     assert sign_flip(data) == pytest.approx(theirs.pvalue)
     many = np.random.default_rng(3).normal(0.3, 1.0, size=20)
-    assert sign_flip(many) == pytest.approx(paired_t(many), abs=0.02)
+    assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
 
 
 def test_holm_is_statsmodels() -> None:
@@ -187,7 +168,8 @@ def test_evidence_over_seeds_is_scipys_and_statsmodels(n: int) -> None:
 def test_evidence_needs_a_spread() -> None:
     """One difference, or equal ones on no known grid, are no evidence; on a known grid the grid is their spread."""
     assert OverSeeds.of([0.5]) is None
-    assert OverSeeds.of([0.5, 0.5, 0.5]) is None
+    assert OverSeeds.of([0.5], grid=0.1) is None
+    assert OverSeeds.of([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6]) is None, "equal but for rounding"
     evidence = OverSeeds.of([0.5, 0.5, 0.5], grid=0.1)
     assert evidence
     assert evidence.sd == pytest.approx(0.1 / math.sqrt(12))
@@ -199,6 +181,14 @@ def test_caution_raises_the_spread_alone() -> None:
     assert (over_seeds.n, over_seeds.mean, over_seeds.sd) == (5, 0.1, pytest.approx(sd_upper_bound(2.0, 5)))
     over_rows = OverSeedsAndRows(5, 100, 0.1, (3.0, 2.0, 1.0)).cautious()
     assert over_rows.squares == (pytest.approx(3.0 * sd_upper_bound(1.0, 5) ** 2), 2.0, 1.0)
+
+
+@pytest.mark.parametrize("made", [OverRows.of, lambda rows: OverSeedsAndRows.of([rows] * 3)])
+def test_a_mean_of_nothing_is_judged_alike_from_both_sides(made: Any) -> None:
+    """Rows of which one loses what the others gain: the sign that rounding leaves decides nothing."""
+    rows = np.array([1, -0.25, -0.25, -0.25, -0.25])
+    (low, high), (other_low, other_high) = (made(of).accepted(0.05) for of in (rows, -rows))
+    assert (low, high) == pytest.approx((-other_high, -other_low))
 
 
 # Evidence over seeds and rows
@@ -565,7 +555,7 @@ def test_winners_follow_the_good_direction() -> None:
     """The winner is the higher or the lower one, as the metric has it; no one wins by a metric of no direction."""
     (pair,) = decide(compare_pairs({"a": by_seed(1, 2, 3), "b": by_seed(9, 10.1, 11)}))
     assert [pair.winner(better) for better in ("higher", "lower", "neither")] == ["b", "a", None]
-    assert (pair.higher, pair.lower, pair.other("a"), pair.other("b")) == ("b", "a", "b", "a")
+    assert (pair.other("a"), pair.other("b")) == ("b", "a")
 
 
 # Families
@@ -751,8 +741,10 @@ def test_how_often_noise_looks_skewed(n: int, normal: float, exponential: float)
 
 
 def test_single_seed_tools_are_statsmodels() -> None:
-    """Wilson's interval and exact McNemar agree with statsmodels."""
-    assert binomial_interval(870, 1000) == pytest.approx(proportion_confint(870, 1000, method="wilson"))
+    """Wilson's and Clopper and Pearson's intervals and exact McNemar agree with statsmodels."""
+    assert share_interval(0.87, 1000) == pytest.approx(proportion_confint(870, 1000, method="wilson"))
+    for k, n in ((0, 299), (3, 40), (59, 59)):
+        assert clopper_pearson(k, n, 0.1) == pytest.approx(proportion_confint(k, n, 0.1, method="beta"))
     assert mcnemar(5, 14) == pytest.approx(their_mcnemar([[100, 5], [14, 100]], exact=True).pvalue)
     assert mcnemar(0, 0) == 1.0
 

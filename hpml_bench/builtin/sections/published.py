@@ -134,7 +134,7 @@ def _as_published(value: float | None, scale: float, rows: int | None) -> str:
         return MISSING
     if rows is None:
         return f"{value:,.10g}"
-    low, high = statistics.binomial_interval(round(value / scale * rows), rows)
+    low, high = statistics.share_interval(round(value / scale * rows) / rows, rows)
     return f"{value:,.10g} {limits(scale * low, scale * high, '.1f')}"
 
 

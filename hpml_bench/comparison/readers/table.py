@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = 90
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".json": "", ".jsonl": "", ".parquet": ""}
+SUFFIXES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 LONGEST_FIELD = 10_000_000
 """Characters of a field; a file with longer ones holds texts, not scores."""
-NUMBERED = (ROW, SEED, GROUP)
-"""Columns of ids that may be numbers."""
 WHOLE = re.compile(r"-?\d+(?:\.0*)?")
 EXACT = 2.0**53
 """Whole numbers from here on share a float with others."""
-WORDS = {"true": 1.0, "false": 0.0}
+WORDS = {"true": 1.0, "false": 0.0, "<na>": math.nan, "": math.nan}
 OTHERS: Mapping[str, tuple[str, ...]] = {
     SYSTEM: ("model", "modelname", "systemname", "method"),
     ROW: ("questionid", "rowid", "docid", "exampleid", "sampleid", "itemid", "id", "idx", "index"),
@@ -37,13 +35,18 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     SEED: ("run", "randomseed", "trial", "repeat", "replicate"),
     DATASET: ("task", "benchmark"),
 }
-"""Column -> other names for it, as `_plain` writes them."""
+"""Column -> other names for it, in small letters and figures alone."""
 MORE = re.compile(
     r"(^|_)(throughput|speed|tps|qps|accuracy|acc|f1|em|bleu|rouge[a-z0-9]*|reward)(_|$)|_per_(s|sec|second|minute|hour)$"
 )
 """Names of numbers of which more is better, which are no costs."""
-LESS = re.compile(r"(^|_)(loss|nll|perplexity|seconds|time|latency|tokens|length|memory|cost|dollars)(_|$)")
+NO_SYSTEM = re.compile(
+    r"(^|_)(loss|nll|perplexity|seconds|time|latency|tokens|length|memory|cost|dollars)(_|$)"
+    r"|^(label|target|gold|mean|average|avg|difficulty|year)$"
+)
 """Names of numbers that are no systems, of a table with a column of numbers for each."""
+Line = tuple[str, Sequence[Any]]
+"""Where a line came from, and its cells."""
 
 
 def claims(path: Path) -> bool:
@@ -57,29 +60,30 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
     `metric`: column of the score where that isn't `score`; `columns`: our name of a column -> the file's. A UserError
     where the file can't be read as its ending says, lacks a column, or has a score or cost that is no number.
     """
+    suffix = path.suffix.lower()
     try:
-        names, lines = _lines(path)
-        return (measured(_renamed(names, columns or {}, str(path)), lines, metric, str(path)),)
+        if suffix in {".csv", ".tsv"}:
+            names, lines = _separated(path)
+        elif suffix == ".parquet":
+            import pandas as pd
+
+            names, lines = _of_frame(pd.read_parquet(path), path)
+        else:
+            names, lines = _of_json(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
+        for theirs in (columns or {}).values():
+            if theirs not in names:
+                raise UserError(f"{path}: there is no column '{sanitize(theirs, 60)}'; it has {_listed(names)}")
+        ours = {theirs: own for own, theirs in (columns or {}).items()}
+        return (measured([ours.get(name, name) for name in names], lines, metric, str(path)),)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"{path}: it can't be read as {path.suffix.lower()[1:]}: {error}; write it anew") from None
+        raise UserError(f"{path}: it can't be read as {suffix[1:]}: {error}; write it anew") from None
 
 
 def of_frame(frame: pd.DataFrame, metric: str | None = None) -> InputScores:
     """Return the lines of a frame, as `read` of a table; a message names the frame's row by its position."""
+    if {*frame.index.names} & {*NAMES} - {*frame.columns}:  # as `pivot` gives one
+        frame = frame.reset_index()
     return measured(*_of_frame(frame, "frame"), metric, "frame")
-
-
-def _renamed(names: Sequence[str], columns: Mapping[str, str], source: str) -> list[str]:
-    """Return the names of columns with those of `columns` as we name them."""
-    for theirs in columns.values():
-        if theirs not in names:
-            raise UserError(f"{source}: there is no column '{sanitize(theirs, 60)}'; it has {_listed(names)}")
-    ours = {theirs: own for own, theirs in columns.items()}
-    return [ours.get(name, name) for name in names]
-
-
-Line = tuple[str, Sequence[Any]]
-"""Where a line came from, and its cells."""
 
 
 def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, source: str) -> InputScores:
@@ -97,11 +101,15 @@ def measured(names: Sequence[str], lines: Iterable[Line], metric: str | None, so
     where = [at for at, _ in found]
     columns = dict(zip(names, zip(*(cells for _, cells in found), strict=True), strict=True))
     values: dict[str, Sequence[Any]] = {WHERE: where}
-    values[SCORE] = [_number(cell, score, at) for cell, at in zip(columns[score], where, strict=True)]
-    if ROW not in columns and COUNT in columns:
-        values[COUNT] = [_number(cell, COUNT, at) for cell, at in zip(columns[COUNT], where, strict=True)]
-    values |= {name: _ids(columns[name], name, where) for name in NUMBERED if name in columns}
-    values |= {name: list(map(_text, columns[name])) for name in NAMES if name in columns and name not in values}
+    for name, column in ((SCORE, score), *([(COUNT, COUNT)] if COUNT in columns and ROW not in columns else [])):
+        values[name] = [_value(cell) for cell in columns[column]]
+        for at, cell, value in zip(where, columns[column], values[name], strict=True):
+            if value is None:
+                what = f"{column} is '{sanitize(cell, 40)}', which is no number"
+                raise UserError(f"{at}: {what}; give a number in each line")
+    for name in (name for name in NAMES if name in columns and name not in values):
+        ids = name in {ROW, SEED, GROUP}
+        values[name] = _ids(columns[name], name, where) if ids else list(map(_text, columns[name]))
     meant = {*NAMES} - {SCORE} | {score}
     costs, remarks = _costs(names, {name: of for name, of in columns.items() if name not in meant}, where)
     return InputScores(
@@ -120,17 +128,17 @@ def _systems(names: Sequence[str], lines: Sequence[Line], metric: str | None) ->
         return []
     columns = zip(names, zip(*(cells for _, cells in lines), strict=True), strict=True)
     found = [name for name, cells in columns if name not in NAMES and sanitize(name) and _numbers(cells) is not None]
-    named = any(MORE.search(_words(name)) or LESS.search(_words(name)) for name in found)  # metrics, of one system
+    named = any(MORE.search(_words(name)) or NO_SYSTEM.search(_words(name)) for name in found)  # metrics, of one system
     return found if len(found) > 1 and not named else []
 
 
 def _long(names: Sequence[str], lines: Sequence[Line], systems: Sequence[str]) -> tuple[list[str], list[Line]]:
-    """Return such a table as one with a line per system and row."""
-    own = {name: at for at, name in enumerate(names) if name in systems}
-    rest = [at for at in range(len(names)) if at not in own.values()]
-    made: list[Line] = [
-        (at, [*(cells[n] for n in rest), name, cells[n_own]]) for name, n_own in own.items() for at, cells in lines
-    ]
+    """Return such a table as one with a line per system and row that it has."""
+    rest = [at for at, name in enumerate(names) if name not in systems]
+    made: list[Line] = []
+    for system, own in ((name, at) for at, name in enumerate(names) if name in systems):
+        there = [(at, cells) for at, cells in lines if not math.isnan(_value(cells[own]) or 0.0)]
+        made += [(at, [*(cells[n] for n in rest), system, cells[own]]) for at, cells in there]
     return [*(names[n] for n in rest), SYSTEM, SCORE], made
 
 
@@ -164,9 +172,11 @@ def _check(names: Sequence[str], score: str, source: str) -> None:
         raise UserError(f"{source}: two columns are named '{sanitize(twice, 60)}'; rename or remove one")
     needed, others = (SYSTEM, score), {SCORE, WHERE, *([ROW] if COUNT in names else [])} - {score}
     wanted = [name for name in dict.fromkeys((*needed, *NAMES)) if name not in names and name not in others]
-    like = {name: {_plain(name), *OTHERS.get(name, ())} for name in wanted}
-    foreign = [name for name in names if name not in NAMES]
-    found = {ours: theirs for ours in wanted for theirs in foreign if _plain(theirs) in like[ours]}
+    plain = {name: re.sub(r"[\W_]", "", name.lower()) for name in (*wanted, *names)}
+    found = {
+        ours: theirs for ours in wanted for theirs in names
+        if theirs not in NAMES and plain[theirs] in {plain[ours], *OTHERS.get(ours, ())}
+    }  # fmt: skip
     if found:  # its lines would be pooled, or be a cost
         give = sanitize(",".join(f"{ours}={theirs}" for ours, theirs in found.items()), 300)
         ours, theirs = next(iter(found.items()))
@@ -197,10 +207,6 @@ def _unnamed(names: Sequence[str], name: str) -> str:
     return f"the {'first' if place == 1 else ordinal(place)} column, which has no name"
 
 
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
 def _ids(cells: Sequence[Any], name: str, where: Sequence[str]) -> list[str | None]:
     """Return ids as text; of whole numbers alone without decimals, as one tool writes `3` and another `3.0`."""
     for cell, at in zip(cells, where, strict=True):
@@ -226,11 +232,11 @@ def _text(cell: Any) -> str | None:
 
 def _value(cell: Any) -> float | None:
     """Return a cell as a number, NaN where it is missing; None where it is text."""
-    if cell is None:
-        return math.nan
-    if isinstance(cell, str):
-        text = cell.strip().lower()
-        cell = WORDS.get(text, text or math.nan)
+    if isinstance(cell, float):
+        return cell
+    text = "" if cell is None else str(cell).strip().lower()
+    if text in WORDS:
+        return WORDS[text]
     if isinstance(cell, str) and "_" in cell:
         return None  # Python alone takes 1_5 for 15
     try:
@@ -238,14 +244,7 @@ def _value(cell: Any) -> float | None:
     except OverflowError:
         return math.inf if cell > 0 else -math.inf  # an integer beyond floats, as text of that size would be
     except (TypeError, ValueError):
-        return math.nan if str(cell) == "<NA>" else None
-
-
-def _number(cell: Any, name: str, where: str) -> float:
-    value = _value(cell)
-    if value is None:
-        raise UserError(f"{where}: {name} is '{sanitize(cell, 40)}', which is no number; give a number in each line")
-    return value
+        return None
 
 
 def _numbers(cells: Sequence[Any]) -> list[float] | None:
@@ -258,25 +257,16 @@ def _numbers(cells: Sequence[Any]) -> list[float] | None:
 # Files
 
 
-def _lines(path: Path) -> tuple[list[str], Iterator[Line]]:
-    suffix = path.suffix.lower()
-    if suffix in {".csv", ".tsv"}:
-        return _separated(path, SUFFIXES[suffix])
-    if suffix == ".parquet":
-        import pandas as pd
-
-        return _of_frame(pd.read_parquet(path), path)
-    return _of_json(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
-
-
 def _of_frame(frame: pd.DataFrame, source: object) -> tuple[list[str], Iterator[Line]]:
     rows = zip(*(frame.iloc[:, at].tolist() for at in range(frame.shape[1])), strict=True)
     return list(map(str, frame.columns)), ((f"{source}, row {at}", list(cells)) for at, cells in enumerate(rows))
 
 
-def _separated(path: Path, delimiter: str) -> tuple[list[str], Iterator[Line]]:
+def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
     csv.field_size_limit(LONGEST_FIELD)
     text = path.read_bytes().decode("utf-8-sig")  # line breaks inside quotes stay what they are
+    header = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names = [name.strip() for name in next(reader, [])]
     if not names:
