@@ -39,7 +39,7 @@ REPORT_SECONDS = 5.0
 """Seconds that an agent whose ranks failed waits for the others' reports: its end makes the engine end theirs."""
 FOLDER_SECONDS = 10.0
 """Seconds that a file of another host may take to appear here: NFS clients cache a folder's content."""
-LEAVE_SECONDS = 15.0  # seconds after which an agent that was asked to end does so, whatever it waits for
+LEAVE_SECONDS = 25.0  # seconds after which an agent that was asked to end does so, whatever it waits for
 POLL_SECONDS = 0.2
 START_SECONDS = 600.0  # seconds within which all agents must have begun
 OTHERS_SECONDS = 10.0  # seconds that the engine may take to end the agents after one has failed

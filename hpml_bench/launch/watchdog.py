@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from hpml_bench.records.files import OUTCOME
+from hpml_bench.records.files import OUTCOME, POINTS
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError, Status
 from hpml_bench.system import heartbeat, processes
@@ -27,6 +27,9 @@ LONGEST_POLL = 1.0  # the most seconds that count between two polls: a suspended
 STACK_SECONDS = 2.0
 KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
+SAVE_SECONDS = 20.0
+"""Seconds within which a run that is asked to end may save its state, at the end of a window of steps."""
+WORTH_SECONDS = 60.0  # age of a run from which on that is worth the wait, unless its state is saved by steps
 GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
 
 
@@ -48,6 +51,7 @@ class Watchdog:
         self._seen: set[psutil.Process] = set()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._resources = ExitStack()
+        self._began = time.monotonic()
 
     def __enter__(self) -> Watchdog:
         self._resources.enter_context(processes.subreaper())
@@ -109,6 +113,9 @@ class Watchdog:
                 words, stacks = f"{words}: {', '.join(places) or 'no rank had begun'}", self._stacks(beats) or None
                 error = RunError(kind=kind, message=words, rank=min(stopped, default=None), traceback=stacks)
                 self.verdict = status, error
+            elif self._worth_saving():
+                self._signal(beats, heartbeat.SAVE_SIGNAL)
+                self._over.wait(SAVE_SECONDS)
         deadline = time.monotonic() + GRACE_SECONDS
         while not self._over.wait(KILL_SECONDS):
             self._seen |= processes.descendants()
@@ -121,16 +128,28 @@ class Watchdog:
     def _done(self) -> bool:
         return (self._folder / OUTCOME).exists()
 
+    def _worth_saving(self) -> bool:
+        """Whether a run that is asked to end has trained for long, or for steps after which it is saved."""
+        points, limits = self._folder / POINTS, self._limits
+        long = time.monotonic() - self._began > WORTH_SECONDS or limits.checkpoint_steps is not None
+        return limits.checkpoints and long and _size(points) > 0
+
+    def _ours(self, beats: tuple[Beat, ...]) -> tuple[Beat, ...]:
+        ours = {process.pid for process in self._seen if processes.alive(process)}
+        return tuple(beat for beat in beats if beat.pid in ours)
+
+    def _signal(self, beats: tuple[Beat, ...], number: signal.Signals) -> None:
+        for beat in self._ours(beats):
+            with suppress(ProcessLookupError):
+                os.kill(beat.pid, number)
+
     def _stacks(self, beats: tuple[Beat, ...]) -> str:
         """Return the ranks' Python stacks, which they write to their logs; stopped ranks are continued for that."""
-        ours = {process.pid for process in self._seen if processes.alive(process)}
-        beats = tuple(beat for beat in beats if beat.pid in ours)
+        beats = self._ours(beats)
         logs = [self._folder / f"rank{beat.rank}.log" for beat in beats]
         begun = [_size(log) for log in logs]
         for number in (heartbeat.STACK_SIGNAL, signal.SIGCONT):
-            for beat in beats:
-                with suppress(ProcessLookupError):
-                    os.kill(beat.pid, number)
+            self._signal(beats, number)
         deadline = time.monotonic() + STACK_SECONDS
         while time.monotonic() < deadline and any(_size(log) == size for log, size in zip(logs, begun, strict=True)):
             time.sleep(KILL_SECONDS)

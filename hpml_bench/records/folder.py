@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +60,14 @@ class RunFolder:
             if path.name not in {CHECKPOINTS, POINTS}:
                 remove(path) if path.is_dir() else path.unlink()
 
+    def adopt(self, other: RunFolder) -> None:
+        """Take the checkpoints of another attempt at the run, and the points that they need."""
+        self.path.mkdir(exist_ok=True)
+        with suppress(OSError):  # its process may live: then this attempt begins anew
+            shutil.copyfile(other.path / POINTS, self.path / POINTS)
+            remove(self.path / CHECKPOINTS)
+            (other.path / CHECKPOINTS).rename(self.path / CHECKPOINTS)
+
     @property
     def saved(self) -> int:
         """Step of the newest checkpoint, 0 where there is none."""
@@ -72,7 +81,7 @@ class RunFolder:
         redact_files(*self.path.glob("rank*.log"))
         if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
             remove(self.path / CHECKPOINTS)
-        record = record.model_copy(update={"files": digests_of(self.path)})
+        record = record.model_copy(update={"files": digests_of(self.path), "saved": self.saved})
         write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
@@ -181,7 +190,12 @@ class SharedResults(ResultsFolder):
         """Return the folder of this start's attempt at a run; raises UserError if the disk is nearly full."""
         disk.check_space(self.path)
         (self.path / jobs.ATTEMPTS).mkdir(exist_ok=True)
-        return self.attempt(spec)
+        own = self.attempt(spec)
+        earlier = [self.run_folder(spec), *map(RunFolder, (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/"))]
+        newest = max(earlier, key=lambda run: run.saved)
+        if newest.saved > own.saved:
+            own.adopt(newest)
+        return own
 
     def attempt(self, spec: RunSpec) -> RunFolder:
         return RunFolder(self.path / jobs.ATTEMPTS / f"{spec.run_id}.{self.job.name}")

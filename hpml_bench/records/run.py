@@ -185,7 +185,9 @@ class RunRecord(Outcome):
     started: str
     """Time of its start; UTC, ISO 8601."""
     seconds: float
-    """Wall time of the whole run as its parent saw it, start-up included."""
+    """Wall time of the whole run as its parent saw it, start-up included, with that of its earlier segments."""
+    saved: int = 0
+    """Step of the checkpoint from which another attempt goes on; 0 where there is none."""
 
     @property
     def call(self) -> int:

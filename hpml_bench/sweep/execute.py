@@ -24,6 +24,7 @@ from rich.text import Text
 from hpml_bench.launch import launcher
 from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.records.files import POINTS
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
 from hpml_bench.records.run import FINAL, Point, RunRecord
@@ -169,9 +170,10 @@ class SweepProgress:
         self._bars.update(self._overall, completed=self._done)
         self.finished(record)
 
-    def again(self, number: int, most: int) -> None:
+    def again(self, number: int, most: int, saved: int) -> None:
         self._done -= 1
-        self.say(f"trying it again ({number} of {most})")
+        where = f" after step {saved}, whose state was saved" if saved else ""
+        self.say(f"trying it again{where} ({number} of {most} without progress)")
 
     def _follow(self, folder: Path, bar: TaskID, name: str, steps: int | None, ended: threading.Event) -> None:
         with closing(Tail(folder / POINTS)) as points, closing(Tail(folder / "rank0.log")) as log:
@@ -227,12 +229,15 @@ class Execution:
 
     def _attempts(self, queue: Queue[Any], request: RunRequest) -> RunRecord:
         """Do one run, and repeat it while it fails and the limits allow a retry."""
+        fruitless, folder = 0, RunFolder(request.folder)
         while True:
             disk.check_space(request.folder.parent)
+            before = folder.saved
             with self.progress.run(request.spec, request.folder, steps_of(request.spec)), queue.around(request):
                 record = launcher.run(request, self.run_ranks)
             earlier = request.earlier_attempts
-            if record.status not in RETRIED or len(earlier) >= self.limits.retries:
+            fruitless += folder.saved <= before  # others go on from their last checkpoint: they are no retries
+            if record.status not in RETRIED or fruitless > self.limits.retries or not self.limits.retries:
                 return record
             if self._out_of_time():
                 self.progress.say(f"{request.folder.name}: not tried again, by {self._max_hours}")
@@ -240,7 +245,7 @@ class Execution:
             self.progress.finished(record)
             how = f"{record.status}: {record.error.message if record.error else 'no reason given'}"[:500]
             request = request.model_copy(update={"earlier_attempts": (*earlier, how)})
-            self.progress.again(len(earlier) + 1, self.limits.retries)
+            self.progress.again(fruitless, self.limits.retries, folder.saved)
 
     def _out_of_time(self) -> bool:
         return self.limits.ended(time.monotonic() - self.began)

@@ -48,7 +48,7 @@ LONGEST = "longest"  # file beside the jobs' states with the seconds of the long
 MARGIN = 1.1  # safety factor on the longest run so far
 TIME_LIMIT = "TimeLimit"
 EARLY = 60.0  # seconds by which the signal before a time limit may arrive too early (sbatch(1), `--signal`)
-TRIES = 2  # attempts that a time limit may end before a run counts as too long
+TRIES = 2  # attempts without progress that a time limit may end before a run counts as too long
 KILL_WAIT = 60.0
 """Seconds that a job signalled to end waits for its kill: an engine that preempts may restart it only then."""
 
@@ -199,15 +199,16 @@ class UnitQueue(Queue[RunSpec]):
         return Ending("time")
 
     def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
-        """Keep an attempt that the job's time limit ended; after the second one, the run has failed."""
+        """Keep an attempt that the job's time limit ended; after a second one without progress the run has failed."""
         plan = self._work.plan
         message = f"not done in the job's time limit of {plan.profile.time or f'{self._work.had / 60:.0f} minutes'}"
         ended = [past for past in self._results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
-        earlier = sum(past.call == plan.call for past in ended)
         attempt = self._results.attempt(spec)
+        saved = [attempt.saved, *(past.saved for past in ended if past.call == plan.call)]
+        fruitless = len(saved) - len({*saved} - {0})  # attempts that saved no later step than one before
         record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
-        if earlier + 1 >= TRIES:
-            message = f"{message}, {TRIES} times; give the profile more time"
+        if fruitless >= TRIES:
+            message = f"{message}, {TRIES} times without progress; give the profile more time"
             final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
             self._results.publish(spec, attempt.commit(final))
 

@@ -17,7 +17,7 @@ from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker, follow_all
-from hpml_bench.records.files import SUITE
+from hpml_bench.records.files import SUITE, remove
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
 from hpml_bench.records.jobs import own_plan, refuse_if_worked_on
 from hpml_bench.records.plan import Plan, RunState
@@ -214,6 +214,8 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], out: Path, 
     save_to = None if save is None else save.resolve()
     request = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=save_to)
     if main:
+        if fresh:
+            remove(own.path)
         own.begin()
         results.write_suite(suite.model_dump_json(indent=1))
     try:

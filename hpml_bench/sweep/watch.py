@@ -22,6 +22,7 @@ from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records.files import RECORD, read_model, write_atomically
 from hpml_bench.records.folder import TAKEN, RunFolder
 from hpml_bench.records.jobs import (
+    ATTEMPTS,
     CLAIMS,
     OWNER,
     SUBMITTED,
@@ -42,7 +43,9 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 
 UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
-FRUITLESS_LIMIT = 2  # further submissions of a unit in a row without a new run before it is given up
+FRUITLESS_LIMIT = (
+    2  # further submissions of a unit in a row without a new run or a later checkpoint before it is given up
+)
 AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
 NEVER = -float("inf")
 
@@ -66,8 +69,8 @@ class Watcher:
         self._cancelled: set[int] = set()
         self._gone: set[str] = set()
         """Names of submissions of which the engine listed no job when it was last asked."""
-        self._tries: dict[int, tuple[int, int]] = {}
-        """Unit -> runs left at its last further submission, and such submissions in a row without a new run."""
+        self._tries: dict[int, tuple[tuple[int, int], int]] = {}
+        """Unit -> its progress at its last further submission, and such submissions in a row without more progress."""
         self._resubmitted = self._refused_since = NEVER
 
     # Jobs
@@ -212,15 +215,22 @@ class Watcher:
         """Note that the engine has accepted further jobs of these units."""
         self._refused_since = NEVER
         for unit in units:
-            runs, fruitless = self._tries.get(unit, (0, 0))
-            self._tries[unit] = left[unit], fruitless + 1 if runs == left[unit] else 1
+            before, fruitless = self._tries.get(unit, ((0, 0), 0))
+            now = left[unit], self._saved(unit)
+            self._tries[unit] = now, fruitless + 1 if before == now else 1
 
     def exhausted(self, left: Mapping[int, int]) -> bool:
         return all(self._is_fruitless(unit, runs) for unit, runs in left.items())
 
     def _is_fruitless(self, unit: int, left: int) -> bool:
-        runs, fruitless = self._tries.get(unit, (0, 0))
-        return runs == left and fruitless >= FRUITLESS_LIMIT
+        before, fruitless = self._tries.get(unit, ((0, 0), 0))
+        return fruitless >= FRUITLESS_LIMIT and before == (left, self._saved(unit))
+
+    def _saved(self, unit: int) -> int:
+        """Return the steps of a unit's runs whose state is saved, in sum."""
+        runs = () if self._runs is None else self._runs.units[unit]
+        attempts = (RunFolder(path) for run in runs for path in (self._folder / ATTEMPTS).glob(f"{run.run_id}.*/"))
+        return sum(attempt.saved for attempt in attempts)  # a checkpoint moves with its run: no other has it
 
     def refuses_for_long(self, others: bool) -> bool:
         """Note that the engine refuses a further job; return whether it has for minutes in which no other job lived."""

@@ -163,6 +163,14 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
             "Hosts of one kind differ in speed too. The line unit: seed in the profile puts all runs of a seed on one "
             "host. The line exclusive: true keeps others away from it.",
         )
+    if resumed := [run for run in results.compared if run.segments]:
+        again = [part for run in resumed for part in run.segments]
+        steps, seconds = (sum(getattr(part, f"repeated_{what}") for part in again) for what in ("steps", "seconds"))
+        yield (
+            MIND,
+            f"{terms.count_of(len(resumed), 'run')} went on from a checkpoint after a failure. Their costs are of the steps "
+            f"that count; {terms.count_of(steps, 'step')} more ({seconds:.0f} s) were lost. Their total time isn't ranked.",
+        )
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),
         "neighbours on their host, which slow each other (see Jobs and hosts)": (
