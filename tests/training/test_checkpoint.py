@@ -7,21 +7,34 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 
-from helpers import tiny
+from helpers import made_records, tiny
+from hpml_bench.builtin.methods.lora import LoRA as Lora
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import fork_server
+from hpml_bench.launch import launcher
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import CHECKPOINTS
+from hpml_bench.records.folder import RunFolder, SharedResults
+from hpml_bench.records.jobs import Job
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
+from hpml_bench.suite import registry
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.system import heartbeat
+from hpml_bench.training import checkpoint, worker
+from hpml_bench.training.checkpoint import Ended
+from hpml_bench.training.trainer import Trainer
 
 TIMES = ("step_seconds",)
 SAVING = Limits(stall=120, checkpoint_steps=8)
@@ -29,8 +42,7 @@ SAVING = Limits(stall=120, checkpoint_steps=8)
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Rows and a backbone, and the fork server that has the libraries."""
-    fork_server.start_fork_server()
+    """Rows and a backbone."""
     return tiny.prepared(tmp_path_factory.mktemp("prepared"))
 
 
@@ -88,3 +100,217 @@ def test_a_killed_run_goes_on(rows: Prepared, tmp_path: Path) -> None:
     assert parts[-1][1] == 60
     assert len(parts) == 3
     assert all(check.passed for check in record.checks)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: int | None = None, limits: Limits = SAVING) -> Any:
+    """Do a run in this process alone, up to the step `at`; return the record."""
+    RunFolder(folder).begin()
+    request = tiny.request(spec, prepared, folder, limits)
+    step = Trainer.step
+
+    def until(trainer: Trainer, index: int, indices: np.ndarray) -> None:
+        if index == at:
+            raise Killed
+        step(trainer, index, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", until)
+        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+            patch.setenv(name, value)
+        try:
+            outcome = worker.execute(request)
+        except (Killed, Ended):
+            dist.destroy_process_group()
+            return None
+    return RunFolder(folder).commit(launcher.record_of(request, outcome, "", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer", "changes"),
+    [
+        ("lora", "adamw", {"micro_batch": 3}),
+        ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
+        ("full", "muon", {}),
+        ("full", "adamw_8bit", {}),
+        ("full", "adamw", {"precision": "fp16"}),
+        ("adapter", "lion", {"gradient_checkpointing": True}),
+        ("head", "sgd", {"steps": None, "epochs": 4}),
+        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7}),
+        ("qlora", "adamw", {}),
+        ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
+        ({"type": "EVA"}, "adamw", {}),
+        ({"type": "IA3"}, "adamw", {}),
+    ],
+)  # fmt: skip
+def test_what_a_step_depends_on_is_saved(
+    method: Any, optimizer: str, changes: dict[str, Any], rows: Prepared, tmp_path: Path
+) -> None:
+    """State of optimizer, scaler, schedule, generators and method: two ends inside an epoch change no bit."""
+    options = method if isinstance(method, dict) else {}
+    name = "peft" if options else method
+    spec = RunSpec(
+        suite="tiny",
+        settings=tiny.settings(**{"steps": 30, "world_size": 1, "dropout": 0.1} | changes),
+        method=MethodSpec(name=name, method=name, lr=1e-2, options=options, optimizer=OptimizerSpec(name=optimizer)),
+        seed=0,
+    )
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    for at in (13, 28):
+        assert execute(tmp_path / "run", spec, rows, at) is None
+    assert content(tmp_path / "run", execute(tmp_path / "run", spec, rows)) == expected
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / CHECKPOINTS).iterdir())
+
+
+def test_the_newest_that_can_be_read_is_taken(rows: Prepared, tmp_path: Path) -> None:
+    """Two stay; of a damaged one the other is taken, and with both damaged the run begins anew."""
+    spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    execute(folder, spec, rows, 28)
+    assert saved_steps(folder) == [16, 24]
+    (folder / CHECKPOINTS / "24/shared.safetensors").write_bytes(b"damaged")
+    (folder / CHECKPOINTS / "99.new").mkdir()  # as a kill while it is written leaves it
+    execute(folder, spec, rows, 27)
+    assert saved_steps(folder) == [16, 24]
+    execute(folder, spec, rows, 30)
+    for file in folder.glob(f"{CHECKPOINTS}/*/rank0.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    record = execute(folder, spec, rows)
+    assert record.segments == ()
+    assert content(folder, record) == expected
+
+
+@pytest.mark.parametrize("other", ["method", "digests", "off", "points"])
+def test_a_checkpoint_of_another_run_is_left(other: str, rows: Prepared, tmp_path: Path) -> None:
+    """Other options, other weights, no wish for checkpoints, and points that were lost: the run begins anew."""
+    spec, limits = tiny.spec(steps=20, world_size=1), SAVING
+    execute(tmp_path, spec, rows, 18)
+    if other == "method":
+        spec = spec.model_copy(update={"method": spec.method.model_copy(update={"lr": 2e-2})})
+    elif other == "digests":
+        rows = rows.model_copy(update={"digests": rows.digests.model_copy(update={"weights": "other"})})
+    elif other == "off":
+        limits = Limits(stall=0, checkpoint_minutes=0)
+    else:
+        os.truncate(tmp_path / "points.jsonl", 10)
+    record = execute(tmp_path, spec, rows, limits=limits)
+    assert record.segments == ()
+    assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(range(1, 21))
+    assert all(check.passed for check in record.checks)
+
+
+def test_a_run_that_is_asked_to_end(rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saves at the end of the window, however long it is to the next checkpoint, and ends; it goes on from there."""
+    spec, seldom = tiny.spec(steps=20, world_size=1), Limits(stall=0)
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows, limits=seldom))
+    step = Trainer.step
+
+    def asked(trainer: Trainer, index: int, indices: np.ndarray) -> None:
+        if index == 5:
+            signal.raise_signal(heartbeat.SAVE_SIGNAL)
+        step(trainer, index, indices)
+
+    before = signal.getsignal(heartbeat.SAVE_SIGNAL)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint._Asked, "flag", False)
+        patch.setattr(Trainer, "step", asked)
+        checkpoint.heed_requests()
+        assert execute(tmp_path / "run", spec, rows, limits=seldom) is None
+    signal.signal(heartbeat.SAVE_SIGNAL, before)
+    assert saved_steps(tmp_path / "run") == [6]
+    record = execute(tmp_path / "run", spec, rows, limits=seldom)
+    assert content(tmp_path / "run", record) == expected
+
+
+class Guarded(Probe):
+    """Measures while steps are taken, and says nothing of its state."""
+
+    def before_step(self, index: int) -> None:
+        self.last = index
+
+
+class Stateful(Lora):
+    """Acts after each step, likewise."""
+
+    def after_step(self, encoder: Any, step: int) -> None:
+        self.last = step
+
+
+@pytest.mark.parametrize("kind", [Guarded, Stateful])
+def test_a_plug_in_with_an_unknown_state(
+    kind: type, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is saved, the log says by whose fault, and the run is whole."""
+    plugin = registry.plugin
+    name = {"probes": "energy", "methods": "lora"}[kind.plugin_kind]
+    monkeypatch.setattr(
+        registry, "plugin", lambda of, called: kind if (of, called) == (kind.plugin_kind, name) else plugin(of, called)
+    )
+    assert execute(tmp_path, tiny.spec(steps=10, world_size=1), rows).status == "ok"
+    assert f"no checkpoint: TypeError: {kind.__name__} has a state" in capsys.readouterr().out
+
+
+def test_the_time_between_two_grows_until_saving_takes_a_hundredth(
+    group: Group, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a minute asked for, and saving of 6 s, the next checkpoint comes after 600 s."""
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    request = tiny.request(tiny.spec(), rows, tmp_path, Limits(checkpoint_minutes=1))
+    checkpoints, saved = checkpoint.Checkpoints(request, group, ["here"], 0.0, None), list[int]()
+
+    def save(step: int) -> Any:
+        saved.append(step)
+        now[0] += 6
+        raise TypeError
+
+    for step in range(1, 101):
+        now[0] += 10
+        checkpoints.end_window(step, partial(save, step))
+    assert saved == [6, 66]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """A tree with tensors of all kinds of sizes, numbers to the bit; no object of a class."""
+    tensors = [torch.arange(3, dtype=kind) for kind in checkpoint.NAMES if kind != torch.bool]
+    tree = {"a": [1, 0.1, float("inf"), None, True, "x"], 3: ({"b": tensors}, ()), "empty": torch.zeros(0, 2)}
+    tree |= {"scalar": torch.tensor(0.5), "part": torch.ones(4, 4)[:, 1], "bits": torch.tensor([True, False])}
+    names = ("empty", "scalar", "part", "bits")
+    checkpoint.write(tmp_path / "tree", tree)
+    found = checkpoint.read(tmp_path / "tree")
+    assert found["a"] == tree["a"]
+    assert found.keys() == tree.keys()
+    pairs = zip([*found[3][0]["b"], *map(found.get, names)], [*tensors, *map(tree.get, names)], strict=True)
+    for one, other in pairs:
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    with pytest.raises(TypeError, match="object"):
+        checkpoint.write(tmp_path / "tree", {"a": object()})
+
+
+def _job(name: str) -> Job:
+    return Job(engine="slurm", job=name, restart=0, unit=0, host="n1", pid=3, began="2026-01-01T00:00:00+00:00")
+
+
+def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None:
+    """The newest, with its points; only one attempt has it. A run that is done keeps none."""
+    spec = tiny.spec()
+    for job, step in (("1", 8), ("2", 16)):
+        attempt = SharedResults(tmp_path, _job(job)).begin(spec).path
+        (attempt / CHECKPOINTS / str(step)).mkdir(parents=True)
+        (attempt / "points.jsonl").write_text(f"points of {job}")
+    own = SharedResults(tmp_path, _job("3")).begin(spec)
+    assert own.saved == 16
+    own.begin()
+    assert (own.path / "points.jsonl").read_text() == "points of 2"
+    assert len(list(tmp_path.glob(f"attempts/*/{CHECKPOINTS}"))) == 1
+    record = made_records.record("lora", 0)
+    assert own.commit(record.model_copy(update={"status": "killed"})).saved == 16
+    assert own.commit(record).saved == 0
+    assert not (own.path / CHECKPOINTS).exists()

@@ -168,8 +168,8 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         steps, seconds = (sum(getattr(part, f"repeated_{what}") for part in again) for what in ("steps", "seconds"))
         yield (
             MIND,
-            f"{terms.count_of(len(resumed), 'run')} went on from a checkpoint after a failure. Their costs are of the steps "
-            f"that count; {terms.count_of(steps, 'step')} more ({seconds:.0f} s) were lost. Their total time isn't ranked.",
+            f"{terms.count_of(len(resumed), 'run')} went on from a checkpoint. Their costs are of steps that count; "
+            f"{terms.count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked.",
         )
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),

@@ -15,6 +15,7 @@ from helpers import tiny
 from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
 from hpml_bench.launch import launcher, preparation
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
 from hpml_bench.records.plan import Limits
 from hpml_bench.report.render import load_libraries, write_report
@@ -57,6 +58,16 @@ def test_retries_end(tmp_path: Path, quick_attempts: Arrange) -> None:
     ran = quick_attempts({"a": ["failed"] * 9})
     (record,) = go(tmp_path, "a", retries=2).records
     assert (record.status, len(ran), len(record.earlier_attempts)) == ("failed", 3, 2)
+
+
+def test_an_attempt_that_saved_a_later_state_is_no_retry(
+    tmp_path: Path, quick_attempts: Arrange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three get further, of which each is followed by another; then the one retry is allowed, and no more."""
+    ran = quick_attempts({"a": ["killed"] * 9})
+    monkeypatch.setattr(RunFolder, "saved", property(lambda _: min(len(ran), 3)))
+    (record,) = go(tmp_path, "a", retries=1).records
+    assert (record.status, len(ran)) == ("killed", 5)
 
 
 @pytest.mark.parametrize("status", ["diverged", "invalid", "unsupported"])
