@@ -28,6 +28,9 @@ class TaskModel(nn.Module):
 
     """
 
+    masked = True
+    """Whether the encoder gets the mask; a causal one needs none for right-padded texts."""
+
     def __init__(self, encoder: nn.Module, head: nn.Module, select: Select, virtual_tokens: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
@@ -40,13 +43,16 @@ class TaskModel(nn.Module):
 
         `more` goes to the encoder, such as the `token_type_ids` of pairs.
         """
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+        seen = attention_mask if self.masked else None
+        hidden = self.encoder(input_ids=input_ids, attention_mask=seen, **more).last_hidden_state
         read = self.select(hidden[:, self.virtual_tokens :], attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.head(read.float()))
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> TaskModel:
-        return TaskModel(encoder, self.head, self.select, virtual_tokens)
+        other = TaskModel(encoder, self.head, self.select, virtual_tokens)
+        other.masked = self.masked
+        return other
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -57,6 +57,7 @@ class LanguageModel(nn.Module):
         """Whether a token is read with cached keys and values of those before; else the whole text, as in training."""
         self.cache_checked = not self.caches  # whether `caches` was verified on this model's texts, or needs no check
         self._attends = _attends(encoder)
+        self.masked = needs_mask(encoder)
         self._chosen: Places | None = None
         output = cast(Any, encoder).get_output_embeddings()
         self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
@@ -98,7 +99,8 @@ class LanguageModel(nn.Module):
             rows, targets = target_positions(labels, count)
             columns = targets - 1
         chosen = Places(rows, columns, input_ids.shape[1])
-        output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=attention_mask)
+        seen = attention_mask if self.masked else None
+        output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=seen)
         return cast(Tensor, output.logits)
 
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
@@ -176,13 +178,29 @@ def _every_row(batch: Tensor) -> Tensor:
     return torch.arange(len(batch), device=batch.device)
 
 
+def needs_mask(encoder: Any) -> bool:
+    """Return whether a model, or PEFT's around one, needs the mask of right-padded texts: all but causal ones do.
+
+    There padding comes after all that a token attends to. A mask costs a wait for the device in each pass, in which
+    transformers looks for padding, and torch's flash attention, which takes none. A prefix in the cache and windows,
+    for which transformers makes masks of its own, keep it.
+    """
+    base = _unwrapped(encoder)
+    kind = encoder.active_peft_config.peft_type if isinstance(encoder, PeftModel) else None
+    causal = [part.is_causal for part in base.modules() if hasattr(part, "is_causal")]
+    return not causal or not all(causal) or kind in KEYS_AND_VALUES or _windowed(base.config.get_text_config())
+
+
+def _windowed(config: Any) -> bool:
+    return any(getattr(config, name, None) for name in WINDOWS)
+
+
 def _caches(encoder: Any) -> bool:
     """Return whether a model computes the same from cached keys and values of left-padded texts as from the texts."""
     if not isinstance(encoder, PeftModel):
         return True
     kind, config = encoder.active_peft_config.peft_type, encoder.get_base_model().config.get_text_config()
-    windows = any(getattr(config, name, None) for name in WINDOWS)
-    return kind not in READS_ANEW and not (kind in KEYS_AND_VALUES and windows)
+    return kind not in READS_ANEW and not (kind in KEYS_AND_VALUES and _windowed(config))
 
 
 def _attends(encoder: Any) -> bool:

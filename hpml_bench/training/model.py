@@ -35,7 +35,7 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system.errors import Unsupported, UserError, of_machine
 from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
-from hpml_bench.training.causal_lm import KEYS_AND_VALUES
+from hpml_bench.training.causal_lm import KEYS_AND_VALUES, needs_mask
 from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32, linear_weights
 from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
@@ -167,7 +167,9 @@ def build_model(
             raise Unsupported(
                 f"its virtual tokens and max_length {settings.max_length} together are more than the model's positions"
             )
-        return cast(TaskModel, task.build(encoder, text.hidden_size, places - settings.max_length, spec.seed))
+        model = cast(TaskModel, task.build(encoder, text.hidden_size, places - settings.max_length, spec.seed))
+        model.masked = needs_mask(encoder)
+        return model
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:

@@ -191,6 +191,7 @@ class Trainer(Evaluator):
         with autocast(self.settings):
             outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             loss = self.task.loss(outputs.float(), batch.labels)
+            del outputs  # half-precision logits beside those in float32, through the backward pass
             auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
         # the gradient begins with 1 / targets: dividing the loss would be two more operators in every step
         roots, begin = [loss], [self.scaler.scale(torch.full_like(loss, 1 / targets))]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from helpers import families, language_models
 from helpers.language_models import spec_of, texts, trained
@@ -20,6 +20,7 @@ from hpml_bench.plugins.task import Decoding, Generator
 from hpml_bench.records.run import Digests
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import coverage, generation
+from hpml_bench.training.causal_lm import needs_mask
 from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trial import unused_parameters
 
@@ -65,6 +66,31 @@ def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
     torch.testing.assert_close(language_models.logits_of(loaded), found, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(model.with_encoder(made.merge(model.encoder))), found, rtol=1e-3, atol=1e-3)
+
+
+PLAIN = ("gpt2", "llama", "qwen2", "qwen3", "phi3", "gemma", "opt", "gpt_neox", "falcon", "olmo2", "cohere", "stablelm")
+MASKED = {"gpt_oss", "llama4_text", "gemma4_text", "mamba", "falcon_mamba", "mamba2"}
+"""Windows, or no attention that says that it is causal."""
+
+
+@pytest.mark.parametrize("kind", [*families.FAMILIES, *PLAIN])
+def test_padding_on_the_right_is_read_without_a_mask(kind: str, folder: Path) -> None:
+    """States of real tokens are equal to the bit; a model with windows keeps its mask."""
+    if kind in families.FAMILIES:
+        model = AutoModelForCausalLM.from_pretrained(families.save_family(kind, folder / kind))
+    else:
+        fields = CONFIG_MAPPING[kind].__dataclass_fields__
+        options = {"num_hidden_layers": 2, "word_embed_proj_dim": 32, "ffn_dim": 64} | families.COMMON
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            CONFIG_MAPPING[kind](**{key: value for key, value in options.items() if key in fields})
+        )
+    assert needs_mask(model) == (kind in MASKED)
+    ids = 3 + torch.arange(60).view(3, 20) % 50
+    mask = (torch.arange(20) < torch.tensor([[20], [12], [5]])).long()
+    with torch.no_grad():
+        masked, bare = (model.eval()(input_ids=ids, attention_mask=seen)[0][mask.bool()] for seen in (mask, None))
+    assert torch.equal(masked, bare)
 
 
 @pytest.mark.parametrize("kind", COVERED)
