@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn import functional
 from torch.nn.functional import layer_norm, linear
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel, masking_utils
 from transformers.quantizers import AutoHfQuantizer
@@ -32,6 +31,7 @@ from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import kernels, peft, quantization
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
+from hpml_bench.training.parallel import Alone, Wrapped
 
 CPU = torch.device("cpu")
 NONE = "hpml_none"
@@ -218,8 +218,8 @@ class Buckets(nn.Module):
             weight.grad = view
 
 
-def wrap(model: TaskModel, _: Group) -> DistributedDataParallel:
-    return cast(DistributedDataParallel, Buckets(model))
+def wrap(model: TaskModel, group: Group) -> Wrapped:
+    return Alone(model) if group.world == 1 else Buckets(model)
 
 
 def to_fake(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -265,18 +265,20 @@ def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | Non
 def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
     trainer = Trainer(run, wrap=wrap)
     trainer.model.train()
-    gradients = cast(Buckets, trainer.wrapped).nbytes
-    weights = tracker.live - gradients
+    gradients = sum(weight.nbytes for weight in trainer.parameters)
+    several = isinstance(trainer.wrapped, Buckets)
+    weights = tracker.live - (gradients if several else 0)
     batches: list[np.ndarray] = trainer.largest()
     with trainer.stepped_nowhere(batches[0][: run.group.world]):
-        optimizer = tracker.live - weights - gradients
+        held = several or any(weight.grad is not None for weight in trainer.parameters)
+        optimizer = tracker.live - weights - (gradients if held else 0)
         peaks = _evaluated(run, tracker, phases)
         if "step" in phases:
             with tracker.phase() as peaks["step"]:
                 for batch in batches:
                     trainer.step(1, batch)
     share = run.settings.global_batch // run.group.world
-    buckets = gradients if run.settings.micro_batch not in {None, share} else 0
+    buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     return Traced({"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}, peaks)
 
 

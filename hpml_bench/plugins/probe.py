@@ -3,7 +3,7 @@
 The order of events in every rank:
 
     start(run)
-    wrapped(model)                  under DDP
+    wrapped(model)                  under DDP, with several ranks
     before_training()
     where the run goes on from a checkpoint: after_steps(all steps so far), load(state, step)
     for each window, the steps between two writings of points:
@@ -182,7 +182,7 @@ class Probe:
         self.values: dict[str, Any] = {}
 
     def wrapped(self, model: DistributedDataParallel) -> None:
-        """The model is wrapped for training, no step was taken."""
+        """The model is wrapped by DDP, which one rank isn't, and no step was taken."""
 
     def before_training(self) -> None:
         """Model, optimizer and DDP are ready, and the ranks are about to meet for the first step."""

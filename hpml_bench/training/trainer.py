@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, shard
 from hpml_bench.plugins.group import Group, settle
@@ -24,6 +26,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.casts import Casts
 from hpml_bench.training.checkpoint import Checkpoints, State, generators, set_generators, steps_of, table
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
@@ -48,6 +51,20 @@ class Trained:
     consumed: Consumed
     optimized: int  # number of parameters in the optimizer
     reached: int  # number of parameters that got a gradient, and so have a state in the optimizer
+
+
+@contextmanager
+def collected_by_hand() -> Iterator[Callable[[], object]]:
+    """Yield what collects Python's garbage; in the body nothing else does, so that no step waits for it."""
+    automatic = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # models and libraries, which a collection would look through each time
+    try:
+        yield gc.collect
+    finally:
+        gc.unfreeze()
+        if automatic:
+            gc.enable()
 
 
 @contextmanager
@@ -121,11 +138,13 @@ class Trainer(Evaluator):
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
         self.scaler = make_scaler(self.settings)
+        self.cast = Casts(self.model.encoder, self.settings)
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = self._taken = 0
         self.log = StepLog(self.group, clock(device))
-        for probe in self.probes:
-            probe.wrapped(self.wrapped)
+        if isinstance(self.wrapped, DistributedDataParallel):
+            for probe in self.probes:
+                probe.wrapped(self.wrapped)
 
     @classmethod
     def build(cls, spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Self:
@@ -175,7 +194,7 @@ class Trainer(Evaluator):
                 heartbeat.beat(progress)
             last = start + size >= len(mine)
             batch = self.train_rows.batch(mine[start : start + size]).to(self.group.device)
-            with nullcontext() if last else self.wrapped.no_sync():
+            with nullcontext() if last else self.wrapped.no_sync(), self.cast():
                 loss = self._backward(batch, targets, with_auxiliary=last)
             total = loss if total is None else total + loss.detach()
             real_tokens += batch.real_tokens
@@ -268,20 +287,8 @@ class Trainer(Evaluator):
             probe.before_training()
         begun = self._go_on()
 
-        self.log.begin_window()
-        for index, indices in enumerate(self.order(), start=1):
-            order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
-            if index <= begun:
-                continue
-            self.step(index, indices)
-            if not windows.ends_window(index):
-                continue
-            self._write_steps()
-            if windows.evaluates(index):
-                self.evaluate(self.validation, "validation", index)
-            if self.checkpoints is not None:
-                self.checkpoints.end_window(index, self._state)
-            self.log.begin_window()
+        with collected_by_hand() as collect:
+            self._take_steps(order, windows, begun, collect)
         if not self._taken:
             raise Diverged(f"the gradient overflowed in fp16 in each of the {self.log.steps} steps; none was taken")
         for probe in self.probes:
@@ -298,6 +305,24 @@ class Trainer(Evaluator):
             optimized=sum(p.numel() for p in self.parameters),
             reached=sum(p.numel() for p in self.optimizer.state),
         )
+
+    def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
+        """Take the steps after those of a checkpoint; call `collect` between windows, which is not timed."""
+        self.log.begin_window()
+        for index, indices in enumerate(self.order(), start=1):
+            order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
+            if index <= begun:
+                continue
+            self.step(index, indices)
+            if not windows.ends_window(index):
+                continue
+            self._write_steps()
+            if windows.evaluates(index):
+                self.evaluate(self.validation, "validation", index)
+            if self.checkpoints is not None:
+                self.checkpoints.end_window(index, self._state)
+            collect()
+            self.log.begin_window()
 
     def _write_steps(self) -> None:
         """Give the probes the steps since the last call; where one diverged, all ranks see it and stop together."""

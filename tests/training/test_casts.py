@@ -1,0 +1,111 @@
+"""What a step leaves out: casts of single weights, DDP of one rank, garbage collections; losses stay as they were."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helpers import tiny
+from hpml_bench.data.prepare import prepare
+from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.probe import Probe
+from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.training.assembly import assemble
+from hpml_bench.training.casts import Casts
+from hpml_bench.training.parallel import Alone
+from hpml_bench.training.trainer import Trainer
+
+
+class Copies(TorchDispatchMode):
+    """Counts operators, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Plain(Casts):
+    """No copies: autocast casts each weight."""
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        yield
+
+
+def steps(folder: Path, group: Group, method: str, task: str, **changes: Any) -> tuple[Any, Any, Counter[str]]:
+    """Return losses and norms of three steps, the trained weights, and the operators of the last step."""
+    settings = tiny.task_settings(folder, task, precision="bf16", world_size=1, steps=3, dropout=0.1, **changes)
+    spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name=method, method=method, lr=1e-2), seed=0)
+    trainer = Trainer(assemble(spec, prepare(settings), group))
+    trainer.model.train()
+    trainer.log.begin_window()
+    mode = Copies()
+    for index, indices in enumerate(trainer.order(), start=1):
+        with mode if index == 3 else nullcontext():
+            trainer.step(index, indices)
+    values = [(step.loss, step.grad_norm) for step in trainer.log.reduce()]
+    return values, [weight.detach().clone() for weight in trainer.parameters], mode.count
+
+
+@pytest.mark.parametrize(("method", "task", "changes"), [
+    ("lora", "causal_lm", {}),
+    ("full", "causal_lm", {}),
+    ("full", "sequence_classification", {"micro_batch": 2}),
+    ("lora", "sequence_classification", {"gradient_checkpointing": True}),
+])  # fmt: skip
+def test_weights_are_cast_at_once(
+    method: str, task: str, changes: dict[str, Any], group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, norms and weights are autocast's to the bit, by fewer casts; a weight's layer is as it was afterwards."""
+    values, weights, count = steps(tmp_path, group, method, task, **changes)
+    monkeypatch.setattr("hpml_bench.training.trainer.Casts", Plain)
+    plain, others, many = steps(tmp_path, group, method, task, **changes)
+    assert values == plain
+    assert all(torch.equal(one, other) for one, other in zip(weights, others, strict=True))
+    assert count["_to_copy"] + 10 < many["_to_copy"]
+
+
+def test_a_layer_outside_autocast_keeps_its_weights() -> None:
+    """As of routers that models compute in float32; and layers are themselves again afterwards."""
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    casts = Casts(layers, tiny.settings(precision="bf16"))
+    x = torch.ones(2, 4)
+    expected = layers(x)
+    with casts():
+        assert torch.equal(layers(x), expected)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layers(x).dtype == torch.bfloat16
+    assert all("forward" not in vars(layer) for layer in layers)
+
+
+def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
+    """Its gradients need no exchange, and DDP would scale each; garbage is collected between windows alone."""
+    collecting: list[bool] = []
+
+    class Looks(Probe):
+        def before_step(self, index: int) -> None:
+            collecting.append(gc.isenabled())
+
+        def wrapped(self, model: nn.Module) -> None:
+            raise AssertionError(model)
+
+    settings = tiny.task_settings(tmp_path, "sequence_classification", world_size=1, steps=2)
+    spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name="lora", method="lora", lr=1e-2), seed=0)
+    trainer = Trainer(assemble(spec, prepare(settings), group), [Looks()])
+    assert isinstance(trainer.wrapped, Alone)
+    trainer.train()
+    assert collecting == [False, False]
+    assert gc.isenabled()
