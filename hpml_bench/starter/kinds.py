@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,6 +132,8 @@ class View:
     """The rows as the data set gives them, of large files the first ones."""
     encoder: Encoder
     """The model's tokenizer, which cuts nothing."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task that were given."""
 
 
 class Kind(NamedTuple):
@@ -243,7 +245,7 @@ def _tag_names(view: View) -> tuple[Entry, ...]:
 def _answer_options(view: View) -> tuple[Entry, ...]:
     thinking = _thinking(view)
     loss_on, lengths = _loss_on(view, as_values(thinking))
-    task = make_task(TaskSpec(name=TASK, options=as_values((*thinking, loss_on))))
+    task = make_task(TaskSpec(name=TASK, options=as_values((*thinking, loss_on)) | dict(view.given)))
     scorer = _scorer(view)
     entries = (_template(view, task), *thinking, loss_on, scorer, _too_long(view, lengths))
     return (*entries, _new_tokens(lengths)) if scorer.value not in {None, "choice"} else entries
@@ -251,7 +253,7 @@ def _answer_options(view: View) -> tuple[Entry, ...]:
 
 def _thinking(view: View) -> tuple[Entry, ...]:
     """Return whether a model that can think does: where rows have reasoning."""
-    if THINKING not in chat_template(view.encoder, None):
+    if THINKING not in chat_template(view.encoder, view.given.get("template")):
         return ()
     rows: dict[str, Any] = view.loaded.train[:MOST_ANSWERS]
     keys = {key for fields in rows.get("fields", []) for text in fields if text for key in json.loads(text)}
@@ -265,7 +267,7 @@ def _loss_on(view: View, options: dict[str, Any]) -> tuple[Entry, Lengths]:
     """Return how answers are learnt, together, or each by itself where the template rewrites them; and the lengths."""
 
     def measured(loss_on: str) -> Lengths:
-        task = make_task(TaskSpec(name=TASK, options=options | {"loss_on": loss_on}))
+        task = make_task(TaskSpec(name=TASK, options={**options, "loss_on": loss_on, **view.given}))
         return measure(view.loaded.train, task, view.encoder)
 
     several = any(roles.count("assistant") > 1 for roles in view.loaded.train["roles"][:MOST_ANSWERS])

@@ -400,8 +400,10 @@ def _shape(table: _Table) -> Shape | None:
 def _class_or_number(table: _Table, label: str) -> Learnt:
     whole, rows, distinct = table.whole(label), len(table.cells[label]), table.different(label)
     what = f"Column '{short(label)}'" if table.data.named else short(label).capitalize()
-    is_class = not table.numbers(label) or (
-        whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS
+    is_class = (
+        bool(table.data.read.label_names)
+        or not table.numbers(label)
+        or (whole is not None and len(whole) <= MOST_NUMBERED and label.strip().lower() not in ONLY_NUMBERS)
     )
     if whole is not None and is_class:
         why = (

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from hpml_bench.data import columns as names_of
 from hpml_bench.data import conversations as turns
 from hpml_bench.data.conversations import Shape
@@ -41,6 +43,7 @@ from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
 from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
 from hpml_bench.suite import registry
+from hpml_bench.suite.options import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 
@@ -145,15 +148,19 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
         }
         if "steps" in given:
             more.pop("epochs", None)
-        return Settings.model_validate(_merged(content | more, given))
+        try:
+            return Settings.model_validate(_merged(content | more, given))
+        except ValidationError as error:
+            raise UserError(f"--set {explain(error, Settings)}") from None
 
     draft = drafted({}, as_values(columns), epochs=1, global_batch=1, max_length=UNLIMITED)
     loaded = make_loader(draft).load(draft, learnt.target)
     tokenizer = load_tokenizer(model.folder)
     ends = generation_ends(model.folder, tokenizer)
     encoder = Encoder(tokenizer, UNLIMITED, model.vocabulary or None, model.source, ends=ends)
-    view = View(model, data, learnt, loaded, encoder)
-    options = overridden(kind.options(view), given.get("task", {}).get("options", {}))
+    task_options = given.get("task", {}).get("options", {})
+    view = View(model, data, learnt, loaded, encoder, task_options)
+    options = overridden(kind.options(view), task_options)
     names = kind.names(view)
     task = make_task(TaskSpec(name=kind.task, options=as_values(options)), loaded.label_names)
     lengths = measure(loaded.train, task, encoder)

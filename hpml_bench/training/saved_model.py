@@ -9,13 +9,13 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, TextClassificationPipeline
 from transformers.utils import ModelOutput
 
 from hpml_bench.plugins.dataset import PAIR, SEGMENTS
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import IGNORE_INDEX
-from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer
+from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer, separates_pairs
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.saving import Saved, load_saved
 
@@ -128,3 +128,13 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
         row = row if self.end is None else torch.cat([row, row.new_tensor([self.end])])
         most = self.saved.spec.settings.max_length
         return row if len(row) <= most else torch.cat([row[: most - 1], row[-1:]])
+
+
+class SavedPipeline(TextClassificationPipeline):  # type: ignore[misc]
+    """A pipeline that joins the texts of a pair as the run did."""
+
+    def preprocess(self, inputs: Any, **more: Any) -> Any:
+        """Return the tokens of a text, or of a pair as {"text": ..., "text_pair": ...}."""
+        if isinstance(inputs, dict) and inputs.get("text_pair") is not None and not separates_pairs(self.tokenizer):
+            inputs = f"{inputs['text']}\n{inputs['text_pair']}"
+        return super().preprocess(inputs, **more)

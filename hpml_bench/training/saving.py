@@ -34,7 +34,7 @@ FROM_DATA = {"eva": "load PEFT's files by PeftModel.from_pretrained", "corda": "
 ENCODER = "encoder"
 """Folder of the encoder under a head, as transformers or PEFT loads it."""
 IMPORT = """try:  # a saved run of hpml-bench, whose code loads it: base model, method and head
-    from hpml_bench.training.saved_model import SavedConfig, SavedModel
+    from hpml_bench.training.saved_model import SavedConfig, SavedModel, SavedPipeline
 except ImportError as error:
     raise ImportError("this model needs hpml-bench, which is installed from its clone") from error
 """
@@ -127,6 +127,9 @@ def write_class(task: Task, folder: Path) -> None:
         "label2id": {name: index for index, name in names.items()},
         "problem_type": None if task.label_names else "regression",
     }
+    kind, loaded_as = task.pipeline
+    if kind == "text-classification":
+        config["custom_pipelines"] = {kind: {"impl": "saved_model.SavedPipeline", "pt": [loaded_as], "type": "text"}}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "saved_model.py").write_text(IMPORT, encoding="utf-8")
 

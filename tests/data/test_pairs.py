@@ -30,7 +30,7 @@ from hpml_bench.fit.predict import predict
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import make_task
-from hpml_bench.suite.settings import Settings
+from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.suite.suite import MethodEntry, Suite
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
@@ -128,8 +128,10 @@ def test_inputs_and_states_are_those_of_a_trainer(tmp_path: Path) -> None:
 
 def gpt2(folder: Path) -> Path:
     """A model whose tokenizer puts nothing between two texts."""
-    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    words = {word: place for place, word in enumerate([*WORDS, "\n"])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    splits = [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(splits)
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]").save_pretrained(tiny.gpt2(folder))
     return folder
 
@@ -148,7 +150,7 @@ def test_models_without_segments_get_none(make: Callable[[Path], Path], tmp_path
     batch = batch_of(done)
     assert batch.more == {}
     if make is gpt2:
-        assert batch.attention_mask.sum(1).tolist() == [3] * len(PAIRS)  # the first text, a line break, the second
+        assert (batch.input_ids == len(WORDS)).sum(1).tolist() == [1] * len(PAIRS)  # a line break
     else:
         assert (batch.input_ids == WORDS.index("[SEP]")).sum(1).tolist() == [2] * len(PAIRS)
 
@@ -180,23 +182,26 @@ def test_methods_train_on_pairs(method: str, tmp_path: Path) -> None:
     assert record.status == "ok", record.message
 
 
-def test_a_saved_model_answers_pairs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [bert, gpt2])
+def test_a_saved_model_answers_pairs(make: Callable[[Path], Path], tmp_path: Path) -> None:
     """`predict` and transformers' pipeline give the model's own answers; texts alone and pairs aren't mixed."""
-    model = bert(tmp_path / "bert")
-    asked = pairs(tmp_path, model).model_copy(update={"max_length": 40})  # pipelines cut nothing by themselves
+    model = make(tmp_path / "model")
+    mean = TaskSpec(options={"pooling": "mean"})  # of all tokens: a decoder's first one has read nothing else
+    changes = {"task": mean, "max_length": 40}  # pipelines cut nothing by themselves
+    asked = pairs(tmp_path, model).model_copy(update=changes)
     done, spec = prepare(asked), tiny.spec("full").model_copy(update={"settings": asked})
     made, task = make_method(spec.method), make_task(asked.task, done.label_names)
     built = build_model(model, spec, made, task).eval()
     with torch.no_grad():
-        built.head.weight.mul_(1000)  # type: ignore[operator, union-attr]
+        built.head.weight.mul_(20)  # type: ignore[operator, union-attr]
     batch = batch_of(done)
     saved = tmp_path / "saved"
     save_trained(built, made, spec, done, saved)
-    tokenizer = BertTokenizerFast.from_pretrained(model)
-    decoded = [
-        tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
-    ]
-    asked_pairs = [tuple(part.removeprefix("[CLS] ").strip() for part in row.split("[SEP]")[:2]) for row in decoded]
+    words = [*WORDS, "\n"]
+    rows = zip(batch.input_ids, batch.attention_mask, strict=True)
+    decoded = [" ".join(words[token] for token in ids[mask.bool()]) for ids, mask in rows]
+    between = "[SEP]" if make is bert else "\n"
+    asked_pairs = [tuple(part.removeprefix("[CLS] ").strip() for part in row.split(between)[:2]) for row in decoded]
     with torch.no_grad():
         logits = built(batch.input_ids, batch.attention_mask, **batch.more)
     assert hpml_bench.predict(saved, asked_pairs) == [done.label_names[int(row)] for row in logits.argmax(1)]

@@ -139,6 +139,10 @@ CASES = {
          "data_seed=3"),
         settings={"epochs": 2, "max_length": 16, "data_seed": 3},
     ),
+    "names of a scale": Case(
+        csv("text,stars", TEXTS, [1 + row % 3 for row in range(60)]), "sequence_classification",
+        {"text": "text", "label": "stars", "label_names": ["bad", "fair", "good"]}, ("--label-names", "bad,fair,good"),
+    ),
     "steps": Case(
         csv("text,label", TEXTS, LABELS), "sequence_classification", {"text": "text", "label": "label"},
         ("--set", "steps=7"), settings={"steps": 7, "epochs": None},
@@ -178,13 +182,14 @@ REFUSED = {
                         "the tag '0' .* give their names in order with --label-names"),
     "no such column": (csv("text,label", TEXTS, LABELS), ".csv", ("--label", "kind"), "no label column 'kind'; the"),
     "no such setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epoch=2"), "did you mean epochs"),
+    "no number": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "epochs=x"), "--set epochs is 'x': .*integer"),
     "no setting": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "seeds=2"), "seeds: is no setting; change it"),
     "no such task": (csv("text,label", TEXTS, LABELS), ".csv", ("--task", "classify"), "no task 'classify'"),
     "no such encoding": (csv("text,label", TEXTS, LABELS), ".csv", ("--encoding", "utf-99"), "unknown encoding: ut"),
     "no such option": (csv("text,label", TEXTS, LABELS), ".csv", ("--set", "dataset.options.quot=x"), "mean quote"),
     "one column": (csv("text~label", TEXTS, LABELS, sep="~"), ".csv", (), "separated otherwise, say how with --sep"),
     "missing labels": (csv("text,label", TEXTS, ["", "", *LABELS[2:]]), ".csv", (),
-                       r"row 1 has no label .*\(1 more of 60 rows are bad\); task\.options\.bad_rows: drop"),
+                       r"row 1 has no label .*\(1 more of 60 rows are bad\); --set task\.options\.bad_rows=drop"),
 }  # fmt: skip
 
 
@@ -198,6 +203,22 @@ def test_a_refusal_names_the_option_that_helps(name: str, bert: Path, tmp_path: 
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
     assert re.search(says, result.stderr.splitlines()[-1]), result.stderr
+
+
+def test_tools_take_a_template_that_is_given(llama: Path, tmp_path: Path) -> None:
+    """A model whose template writes no tools is refused, with the option that helps; with that option it is read."""
+    turns = [{"role": "user", "content": "the bank"}, {"role": "assistant", "content": "rates"}]
+    tools = [{"type": "function", "function": {"name": "price", "parameters": {"type": "object", "properties": {}}}}]
+    file = starters.jsonl(tmp_path / "rows.jsonl", [{"messages": turns, "tools": tools}] * 20)
+    assert "another template with --set task.options.template=" in init(llama, file).stderr
+    template = tmp_path / "tools.jinja"
+    template.write_text(
+        "{{ tools | tojson }}{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    result = init(llama, file, "--set", f"task.options.template=path:{template}")
+    assert result.exit_code == 0, result.output
+    assert f"template: path:{template}" in result.stdout
 
 
 def test_the_terminal_says_what_a_comparison_takes_and_can_show(

@@ -10,14 +10,15 @@ import click
 
 from hpml_bench.cli.options import names, overrides
 
-OPTION = re.compile(r"\bdataset\.options\.(\w+)")
+OPTION = re.compile(r"\b(dataset|task)\.options\.(\w+)(: (?=\w))?")
 OPTIONS = ("text", "text_pair", "label", "label_names", "group", "sep", "encoding")
 """Options of data sets that are options of the command."""
 
 
 def _as_option(found: re.Match[str]) -> str:
     """Return how the command is given an option of a data set."""
-    return f"--{found[1].replace('_', '-')}" if found[1] in OPTIONS else f"--set dataset.options.{found[1]}="
+    kind, name, _ = found.groups()
+    return f"--{name.replace('_', '-')}" if kind == "dataset" and name in OPTIONS else f"--set {kind}.options.{name}="
 
 
 @click.command()
