@@ -119,7 +119,7 @@ def _is_whole(encoder: nn.Module) -> bool:
 def write_class(task: Task, folder: Path) -> None:
     """Write what transformers needs to find our class, with the names of the labels, in place of a model of its own."""
     names = dict(enumerate(task.label_names)) or {0: "LABEL_0"}
-    config = {
+    config: dict[str, Any] = {
         "model_type": "hpml_bench",
         "architectures": ["SavedModel"],
         "auto_map": {"AutoConfig": "saved_model.SavedConfig", task.pipeline[1]: "saved_model.SavedModel"},
