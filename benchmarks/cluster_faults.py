@@ -23,8 +23,7 @@ import soak
 from hpml_bench.records.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
-WITH = ("python", "torch", "hpml_bench", "kernel", "cores")
-"""With what the record was made."""
+WITH = ("python", "torch", "hpml_bench", "kernel", "cores")  # with what the record was made
 
 
 def rows(report: Path) -> list[dict[str, Any]]:

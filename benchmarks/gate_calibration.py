@@ -39,23 +39,18 @@ from hpml_bench.report.tables import Cell, table
 from hpml_bench.statistics.intervals import t_quantile
 
 UNDECIDED, PASS, FAIL = 0, 1, 2
-CHUNK = 4096
-"""Simulated trials held in memory at once."""
-SIMULATED, RESAMPLED = 20_000, 10_000
-"""Trials of each row of the two studies."""
+CHUNK = 4096  # simulated trials held in memory at once
+SIMULATED, RESAMPLED = 20_000, 10_000  # trials of each row of the two studies
 METHODS = 3
 SPREADS = (0.01, 0.03)
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.05)
 SPIKES, LARGEST_SPIKE = 0.1, 0.5
 """Share of timed pieces that a made-up spike hits, and how much longer it makes them at most."""
-RUN = 6
-"""Consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in."""
-FINER = Rules(target=0.02)
-"""What `--slowdown 2%` asks for."""
+RUN = 6  # consecutive pairs of a trial that are drawn together, so that what lasts longer than a pair stays in
+FINER = Rules(target=0.02)  # what `--slowdown 2%` asks for
 
 Shape = tuple[int, int, int]
-Draw = Callable[[np.random.Generator, Shape], Floats]
-"""Effects as log ratios, [trials, methods, pairs]."""
+Draw = Callable[[np.random.Generator, Shape], Floats]  # effects as log ratios, [trials, methods, pairs]
 NOISE: dict[str, Draw] = {
     "normal": lambda generator, shape: generator.standard_normal(shape),
     "heavy tails": lambda generator, shape: generator.standard_t(3, shape) / math.sqrt(3),
@@ -70,14 +65,10 @@ _LINE: TypeAdapter[CheckTrial | TrialStarted] = TypeAdapter(CheckTrial | TrialSt
 class Rates:
     """Outcomes of simulated trials."""
 
-    failed: int
-    """Trials in which at least one method FAILed."""
-    passed: int
-    """Trials in which every method PASSed."""
-    slipped: int
-    """Trials in which at least one method PASSed."""
-    pairs: float
-    """Process pairs until a trial was settled, on average."""
+    failed: int  # trials in which at least one method FAILed
+    passed: int  # trials in which every method PASSed
+    slipped: int  # trials in which at least one method PASSed
+    pairs: float  # process pairs until a trial was settled, on average
 
 
 def decide(effects: Floats, rules: Rules) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
@@ -289,12 +280,9 @@ def _injected(slowed: Sequence[CheckTrial]) -> list[str]:
 class Pairs:
     """The A/A pairs that can be resampled."""
 
-    ratios: Floats
-    """Log ratios, [pairs, methods, blocks], a trial's pairs in their order."""
-    starts: NDArray[np.int64]
-    """Places from which `RUN` pairs are of one trial."""
-    left_out: int
-    """Pairs in which some method lacks blocks, having been disturbed."""
+    ratios: Floats  # log ratios, [pairs, methods, blocks], a trial's pairs in their order
+    starts: NDArray[np.int64]  # places from which `RUN` pairs are of one trial
+    left_out: int  # pairs in which some method lacks blocks, having been disturbed
 
 
 def pairs_of(trials: Iterable[CheckTrial]) -> Pairs:

@@ -29,8 +29,7 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
 AREAS = ("claims", "commit", "watchdog", "selection", "statistics")
-SECONDS = 120.0
-"""Seconds after which tests of a mutation hang."""
+SECONDS = 120.0  # seconds after which tests of a mutation hang
 UNMUTATED_SECONDS = 1800.0
 PASSED, FAILED, INTERRUPTED = 0, 1, 2
 """pytest's exit statuses: all passed, some failed, and files of tests that can't be imported."""

@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SUITES = ("quickstart", "chat", "regression", "tagging")
-"""Suites whose model and data lie in the repository."""
+SUITES = ("quickstart", "chat", "regression", "tagging")  # suites whose model and data lie in the repository
 SMALL = ("steps=6", "train_samples=96", "validation_samples=16", "test_samples=32", "latency_samples=0", "log_every=2")
 VOLATILE = ("started", "seconds", "environment", "files", "earlier_attempts", "checks", "neighbours")
 """Fields of a record that differ between two runs of one version."""

@@ -61,8 +61,7 @@ SEGMENTS = ("torch", "psm", "sem.mp-")
 """How the segments begin that torch and multiprocessing make; others are another program's."""
 GROWTH_MB = 16.0
 """By which a parent's memory may be greater in the last quarter of a call than in the second: what allocators keep."""
-MORE_DESCRIPTORS = 4.0
-"""By which a parent's descriptors may be more; one kept by each run would be far more of them."""
+MORE_DESCRIPTORS = 4.0  # by which a parent's descriptors may be more; one kept by each run would be far more of them
 LOOKS_OF_A_LONG_CALL = 3000
 """A minute at least. In a shorter call the second quarter would still be start-up, and growth means nothing."""
 WAIT_SECONDS = 300.0
@@ -70,16 +69,11 @@ CLUSTER_WAIT_SECONDS = 900.0
 """After so long without a fault and without an end a call is given up; one that waits for jobs later."""
 LOOKS_FOR_SOCKETS = 10
 """Every so many looks the parent's sockets are noted: the kernel lists those of the whole machine for it."""
-LAST_SECONDS = 10.0
-"""For the kernel, and the fork server, to end what has lost its parent."""
-BETWEEN = (2.0, 25.0)
-"""Seconds from a fault of a cluster to the next."""
-COMMENTS = ("project=x", "")
-"""Comments that the site gives to jobs."""
-STOPPED = (1.0, 15.0)
-"""Seconds for which a process is stopped."""
-AWAY = (0.0, 40.0)
-"""Seconds for which a node is lost or its link down: Slurm gives it up after about 30."""
+LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
+BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
+COMMENTS = ("project=x", "")  # comments that the site gives to jobs
+STOPPED = (1.0, 15.0)  # seconds for which a process is stopped
+AWAY = (0.0, 40.0)  # seconds for which a node is lost or its link down: Slurm gives it up after about 30
 
 
 @dataclass
@@ -89,15 +83,12 @@ class Sweep:
     room: Path
     methods: str
     seeds: int
-    cluster: Any = None
-    """The TwoNodes whose jobs do it; None: this machine."""
+    cluster: Any = None  # the TwoNodes whose jobs do it; None: this machine
     calls: int = 0
     resident_mb: dict[int, list[float]] = field(default_factory=dict)
     """The parent's memory, looked at all along, by call: each has a parent of its own."""
-    descriptors: dict[int, list[float]] = field(default_factory=dict)
-    """The parent's, likewise."""
-    ports: set[tuple[int, int]] = field(default_factory=set)
-    """At which parents listened: their process, and the port."""
+    descriptors: dict[int, list[float]] = field(default_factory=dict)  # the parent's, likewise
+    ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
 
     def __post_init__(self) -> None:
         self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
@@ -239,8 +230,7 @@ def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -
     return "a file cut"
 
 
-Fault = Callable[[Scene], bool | str]
-"""Returns whether there was something to break, or the fault that it was."""
+Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
 
 
 def end(number: signal.Signals) -> Fault:

@@ -45,8 +45,7 @@ class Baseline(Frozen):
     environment: dict[str, Any]
     counts: Counts
     runs: tuple[TimedRun, ...]
-    saved: str
-    """UTC, ISO 8601."""
+    saved: str  # UTC, ISO 8601
 
 
 def save(request: Request, file: Path, runs: int, say: Say) -> None:
@@ -75,8 +74,8 @@ def load(file: Path) -> Baseline:
     except OSError as error:
         raise UserError(f"--baseline {file}: can't be read ({error.strerror or error})") from None
     except ValidationError:
-        what = "is truncated or no baseline of this version; make it with hpml-bench baseline save"
-        raise UserError(f"--baseline {file}: {what}") from None
+        what = f"--baseline {file}: is truncated or no baseline of this version; make it with hpml-bench baseline save"
+        raise UserError(what) from None
 
 
 def check(request: Request, file: Path, say: Say) -> CheckReport:

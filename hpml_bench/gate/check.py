@@ -74,8 +74,8 @@ class Request:
     def load_message(self, prepared: dict[str, Any], delayable: bool = False) -> dict[str, Any]:
         """Return the arguments of `load` for a resident, with the model and data that its own code prepared."""
         methods = [method.model_dump(mode="json", exclude_defaults=True) for method in self.methods]
-        common = {"settings": settings_message(self.settings), "methods": methods, "prepared": prepared}
-        return common | {"delayable": delayable}
+        settings = settings_message(self.settings)
+        return {"settings": settings, "methods": methods, "prepared": prepared, "delayable": delayable}
 
 
 def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: float | None) -> Request:
@@ -102,12 +102,9 @@ class Work:
     """Share of a step that the candidate is slowed down by, in trials of the gate itself; None elsewhere."""
     prepared: dict[Key, dict[str, Any]] = field(default_factory=dict)
     """Model and data that each installation's own code prepared."""
-    described: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    """Hardware and software of each installation."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """Method -> steps of a piece."""
-    turns: dict[str, int] | None = None
-    """Method -> turns of busy work that make the delay."""
+    described: dict[Key, dict[str, Any]] = field(default_factory=dict)  # hardware and software of each installation
+    steps: dict[str, int] = field(default_factory=dict)  # method -> steps of a piece
+    turns: dict[str, int] | None = None  # method -> turns of busy work that make the delay
     delays: list[dict[str, float]] = field(default_factory=list)
     """For each pair: method -> seconds of the delay per step, timed in the candidate's process."""
 
@@ -155,9 +152,9 @@ class ProcessPair:
             seconds = side.call("warm_up", core=shared_core())
         work.steps = work.steps or {name: steps_of_piece(value) for name, value in seconds.items()}
         if work.delay:
-            if work.turns is None:
-                work.turns = self.candidate.call("calibrate_delay", share=work.delay)
-            work.delays.append(self.candidate.call("inject_delay", turns=work.turns))
+            made = self.candidate.call("delay", share=work.delay, turns=work.turns)
+            work.turns = {name: turns for name, (turns, _) in made.items()}
+            work.delays.append({name: seconds for name, (_, seconds) in made.items()})
 
     def measure(self, number: int) -> Iterator[Block]:
         """Yield the pair's blocks, the methods in random order; a disturbed round followed by its repetition."""
@@ -173,25 +170,21 @@ class ProcessPair:
 
     def _round(self, number: int, method: str) -> list[Block]:
         """Measure blocks of one method; disturbances are known too coarsely to judge each block by itself."""
-        processes = [side.pid for side in self.both]
-        before = snapshot(processes)
-        timed = [self._block(method, index) for index in range(BLOCKS)]
-        disturbance = between(before, snapshot(processes))
+        processes, steps = [side.pid for side in self.both], self.work.steps[method]
+        sides = {"A": self.reference, "B": self.candidate}
+        before, timed = snapshot(processes), list[tuple[Order, list[tuple[float, float]]]]()
+        for index in range(BLOCKS):  # the sides take turns on the same batches
+            order: Order = self.rng.choice(("ABBA", "BAAB"))
+            pieces = [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
+            timed.append((order, pieces))
+        disturbance = between(before, snapshot(processes)).rounded()
         return [
             Block(
-                pair=number, method=method, order=order, steps=self.work.steps[method],
-                seconds=tuple(wall - waited for wall, waited in pieces),
-                waited=tuple(waited for _, waited in pieces), **disturbance.rounded(),
+                pair=number, method=method, order=order, steps=steps, **disturbance,
+                seconds=tuple(wall - waited for wall, waited in pieces), waited=tuple(waited for _, waited in pieces),
             )
             for order, pieces in timed
         ]  # fmt: skip
-
-    def _block(self, method: str, index: int) -> tuple[Order, list[tuple[float, float]]]:
-        """Let the sides take turns on the same batches; return the order, and each piece's seconds and waiting."""
-        order: Order = self.rng.choice(("ABBA", "BAAB"))
-        steps = self.work.steps[method]
-        sides = {"A": self.reference, "B": self.candidate}
-        return order, [sides[side].call("run", method=method, steps=steps, first=index * steps) for side in order]
 
 
 def steps_of_piece(seconds: float) -> int:
@@ -273,8 +266,9 @@ class _Measurement:
             if self.deadline is not None and began + longest > self.deadline:
                 break
             try:
-                if not number:
-                    self._prepare()
+                if not {side.key for side in self.compared.both} <= self.work.prepared.keys():
+                    with self._pair() as pair:  # whose processes are not timed
+                        pair.prepare()
                     began = monotonic()
                 with self._pair(rng) as pair:
                     pair.load()
@@ -300,12 +294,6 @@ class _Measurement:
         disturbed = sum(block.disturbed is not None for block in self.blocks)
         if disturbed:
             self.notes.append(f"{disturbed} of {len(self.blocks)} blocks were disturbed and don't count")
-
-    def _prepare(self) -> None:
-        """Let both sides prepare model and data in processes that are not timed, unless that is done."""
-        if not {side.key for side in self.compared.both} <= self.work.prepared.keys():
-            with self._pair() as pair:
-                pair.prepare()
 
     def _pair(self, rng: random.Random | None = None) -> ProcessPair:
         return ProcessPair(self.work, self.compared, rng or random.Random(0), self.deadline)  # noqa: S311 - no secret

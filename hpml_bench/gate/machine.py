@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpml_bench.system import environment
+import psutil
+
+from hpml_bench.system import cgroups, environment
 
 STEAL = 0.02  # share of the machine's time that the host may take away from a block that counts
 CROWD = 1.5
@@ -49,16 +52,11 @@ def seconds_of(work: Callable[[], object]) -> float:
     return wall - waited
 
 
-def cores() -> set[int]:
-    """Return the cores on which this process may run; a quota says nothing about other processes there."""
-    return environment.affinity()
-
-
 def shared_core() -> int | None:
     """Return the core both sides are timed on, or None where a process may not choose."""
     # Both sides share it, so that a difference between cores is none between sides. It is the last, since the first
     # serves most interrupts.
-    return max(cores()) if hasattr(os, "sched_getaffinity") else None
+    return max(environment.affinity()) if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True)
@@ -90,52 +88,35 @@ def snapshot(processes: Iterable[int]) -> Snapshot:
     """Read the counters; zeros where the kernel doesn't give them."""
     user, nice, system, idle, iowait, irq, softirq, steal = _cpu_times()
     busy = user + nice + system + irq + softirq
-    own = sum(map(_process_time, [os.getpid(), *processes]))
-    return Snapshot(time.monotonic(), busy + idle + iowait + steal, busy, steal, own, _throttled())
+    own = 0.0
+    for pid in (os.getpid(), *processes):
+        with suppress(psutil.Error):  # it has ended
+            times = psutil.Process(pid).cpu_times()
+            own += times.user + times.system
+    return Snapshot(time.monotonic(), busy + idle + iowait + steal, busy, steal, own, cgroups.throttled())
 
 
 def between(before: Snapshot, after: Snapshot) -> Disturbance:
     """Judge the time between two snapshots by its disturbances, whatever was measured in it."""
-    seconds = max(after.at - before.at, 1e-9)
     steal = max(0.0, after.stolen - before.stolen) / max(after.total - before.total, 1e-9)
-    load = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / seconds
+    load = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / max(after.at - before.at, 1e-9)
     reason = None
     if steal > STEAL:
         reason = f"the host took {steal:.0%} of the processor time"
     elif after.throttled > before.throttled:
         reason = "the control group's quota ran out"
-    elif load > len(cores()) * CROWD:
-        reason = f"{load:.1f} other processes ran on {len(cores())} cores"
+    elif load > (cores := len(environment.affinity())) * CROWD:
+        reason = f"{load:.1f} other processes ran on {cores} cores"
     return Disturbance(steal, load, reason)
 
 
 def _cpu_times() -> list[float]:
     """Return user, nice, system, idle, iowait, irq, softirq and steal of the cores allowed, in seconds."""
-    # Others on a large host's other cores disturb nobody here. Where the kernel doesn't list those cores, all are
-    # summed.
+    # Others on a large host's other cores disturb nobody. Where the kernel doesn't list those cores, all are summed.
     try:
         lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
     except OSError:
         return [0.0] * 8
-    names = {f"cpu{core}" for core in cores()}
+    names = {f"cpu{core}" for core in environment.affinity()}  # a quota says nothing about other processes there
     chosen = [line for line in lines if line[0] in names] or lines[:1]
     return [sum(int(line[index]) for line in chosen if index < len(line)) / TICKS for index in range(1, 9)]
-
-
-def _process_time(pid: int) -> float:
-    """Return a process's user and system time of all threads, in seconds; 0 when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _throttled() -> int:
-    """Return nr_throttled of this process's control group, version 2; 0 where there is none."""
-    try:
-        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].partition("\n")[0]
-        text = Path(f"/sys/fs/cgroup/{group}/cpu.stat").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("nr_throttled ")), 0)

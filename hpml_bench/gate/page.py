@@ -1,18 +1,32 @@
-"""Headline, facts, tables and page of a report: what every output shows, made once so that they can't disagree."""
+"""Headline, facts, tables, pictures and page of a report: what every output shows, made once so that none disagrees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
 
-from hpml_bench.gate import drawings
-from hpml_bench.gate.records import CheckReport, Side, Verdict
-from hpml_bench.gate.verdicts import STEP_TIME, amount, grown, interval, of_step_time, overall, percent, rate
+from hpml_bench.gate import verdicts
+from hpml_bench.gate.records import CheckReport, Side, Status, Verdict
 from hpml_bench.plugins.blocks import Fold, Table, Text
+from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.comparability import flat
+from hpml_bench.report.pictures.axes import axis, rows
+from hpml_bench.report.pictures.charts import MARGINS, ROW
 from hpml_bench.report.render import plain_page
 from hpml_bench.report.tables import Cell, p_value, section_of, sentence_list, table
 from hpml_bench.system.text import sanitize
 
+BLUE: Tone = "m1"
+AMBER: Tone = "m2"
+GREEN: Tone = "m3"
+RED: Tone = "m4"
+GREY: Tone = "m7"
+TONES: dict[Status, Tone] = {"PASS": GREEN, "FAIL": RED, "INCONCLUSIVE": AMBER, "INCOMPARABLE": AMBER}
+CHANGE = "change of step time (%)"
+_MOST_METHODS = 40  # methods drawn; a page of more would be too heavy to open
 _WIDTH = 40  # characters of a name or label; a longer one is cut
 ABOUT_BLOCKS = (
     "A block is four timed pieces of training in the order ABBA or BAAB, A the reference and B the candidate; a pair's "
@@ -27,12 +41,12 @@ ABOUT_RUNS = (
 
 def headline(report: CheckReport) -> str:
     """Return the check's outcome in one line that begins with its status."""
-    status = overall(report.verdicts)
+    status = verdicts.overall(report.verdicts)
     concerned = [verdict for verdict in report.verdicts if verdict.status == status]
     if not report.verdicts:
         return "INCONCLUSIVE: nothing was measured"
     if status == "PASS":
-        timed, counted = bool(of_step_time(report)), len(report.verdicts) > len(of_step_time(report))
+        timed, counted = bool(verdicts.of_step_time(report)), len(report.verdicts) > len(verdicts.of_step_time(report))
         ruled_out = "slower or heavier" if timed and counted else "slower" if timed else "heavier"
         methods = sentence_list([sanitize(method, _WIDTH) for method in report.methods])
         return f"PASS: nothing got {ruled_out} in {methods}" + ("" if timed else "; step time was not measured")
@@ -44,7 +58,7 @@ def headline(report: CheckReport) -> str:
 
 def metric(report: CheckReport, verdict: Verdict) -> str:
     """Return the name of a verdict's metric, in words."""
-    if verdict.metric == STEP_TIME:
+    if verdict.metric == verdicts.STEP_TIME:
         return "step time"
     titles = {count.name: count.title for count in report.counts}
     title = sanitize(titles.get(verdict.metric, verdict.metric), _WIDTH)
@@ -66,9 +80,9 @@ def facts(report: CheckReport) -> dict[str, str]:
     names = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     changed = ", ".join(f"{sanitize(n, 40)} {sanitize(before[n], 40)} → {sanitize(after[n], 40)}" for n in names)
     evidence = {}
-    if of_step_time(report) and report.mode == "baseline":
+    if verdicts.of_step_time(report) and report.mode == "baseline":
         evidence = {"Runs": f"{len(report.runs)} now, {len(report.reference_runs)} stored", "Rule": rule(report)}
-    elif of_step_time(report):
+    elif verdicts.of_step_time(report):
         looks = sentence_list([str(look) for look in report.rules.looks])
         evidence = {"Process pairs": str(report.pairs), "Rule": f"{rule(report)}; looks at {looks} pairs"}
     return {
@@ -85,31 +99,31 @@ def facts(report: CheckReport) -> dict[str, str]:
 def rule(report: CheckReport) -> str:
     """Return the decision rule in one line; between sessions that lie apart its levels are no error rates."""
     rules = report.rules
-    limits = f"{rate(rules.null)} slower is let through, {rate(rules.target)} must not pass"
+    limits = f"{verdicts.rate(rules.null)} slower is let through, {verdicts.rate(rules.target)} must not pass"
     if report.mode == "baseline":
-        levels = f"tested at {rate(rules.alpha)} and {rate(rules.beta)}"
+        levels = f"tested at {verdicts.rate(rules.alpha)} and {verdicts.rate(rules.beta)}"
         return f"{limits}; {levels}, while error rates between sessions that lie apart are not known"
-    return f"{limits}; at most {rate(rules.alpha)} false alarms, at most {rate(rules.beta)} missed"
+    return f"{limits}; at most {verdicts.rate(rules.alpha)} false alarms, at most {verdicts.rate(rules.beta)} missed"
 
 
 def step_times(report: CheckReport) -> Table:
     """Return the step times' verdicts, one row per method."""
     rows: list[list[Cell]] = [
         [
-            sanitize(verdict.method, _WIDTH), (percent(verdict.estimate), verdict.estimate),
-            (percent(verdict.mde), verdict.mde), interval(verdict), (p_value(verdict.p), verdict.p),
+            sanitize(verdict.method, _WIDTH), (verdicts.percent(verdict.estimate), verdict.estimate),
+            (verdicts.percent(verdict.mde), verdict.mde), verdicts.interval(verdict), (p_value(verdict.p), verdict.p),
             (str(verdict.pairs), verdict.pairs), verdict.status,
         ]
-        for verdict in of_step_time(report)
+        for verdict in verdicts.of_step_time(report)
     ]  # fmt: skip
     rules, unit = report.rules, "runs" if report.mode == "baseline" else "pairs"
     apart = "; how sessions that lie apart differ is not in it" if unit == "runs" else ""
     notes = (
         "Step time: Hodges-Lehmann estimate of the candidate's relative change. Bounds: the lower one at the level of "
-        f"the test that it exceeds {rate(rules.null)}, the upper one at the level of the test that it is below "
-        f"{rate(rules.target)}.",
+        f"the test that it exceeds {verdicts.rate(rules.null)}, the upper one at the level of the test that it is "
+        f"below {verdicts.rate(rules.target)}.",
         f"Detectable: the least slowdown that so many {unit} with this spread find with a power of about "
-        f"{rate(1 - rules.beta)}{apart}.",
+        f"{verdicts.rate(1 - rules.beta)}{apart}.",
     )
     # a narrow terminal leaves out those before the last
     columns = ("method", "step time", "detectable", "bounds", "adjusted p", unit, "verdict")
@@ -122,9 +136,9 @@ def counted(report: CheckReport, *, changed_only: bool = False) -> Table:
     rows: list[list[Cell]] = [
         [
             sanitize(count.method, _WIDTH), sanitize(count.title, _WIDTH),
-            (percent(count.change), count.change if count.reference else None),
-            (amount(count.reference), count.reference), (amount(count.candidate), count.candidate),
-            (rate(count.tolerance), count.tolerance), sanitize(grown(count), 200),
+            (verdicts.percent(count.change), count.change if count.reference else None),
+            (verdicts.amount(count.reference), count.reference), (verdicts.amount(count.candidate), count.candidate),
+            (verdicts.rate(count.tolerance), count.tolerance), sanitize(verdicts.grown(count), 200),
             status.get((count.method, count.name), "INCONCLUSIVE"),
         ]
         for count in report.counts
@@ -164,8 +178,8 @@ def measured(report: CheckReport) -> tuple[str, ...]:
         f"{len(blocks)} blocks in {report.pairs} process pairs, each pair two newly started interpreters; "
         f"{disturbed} blocks were disturbed from outside and don't count.",
         f"A timed piece took {pieces[len(pieces) // 2]:.3g} s in the middle, {pieces[0]:.3g} to {pieces[-1]:.3g} s.",
-        f"At most {rate(round(max(block.steal for block in blocks), 4))} of the CPU time was taken away by the host "
-        f"during a block, and {max(block.load for block in blocks):.2g} processes of others were running.",
+        f"At most {verdicts.rate(round(max(block.steal for block in blocks), 4))} of the CPU time was taken away by "
+        f"the host during a block, and {max(block.load for block in blocks):.2g} processes of others were running.",
     )
 
 
@@ -173,8 +187,8 @@ def html(report: CheckReport) -> str:
     """Return the page, its blocks drawn, in one file; it loads nothing and runs nothing."""
     described: list[list[Cell]] = [[sanitize(key, 80), sanitize(value, 300)] for key, value in flat(report.environment)]
     environment = table("environment", "Environment", ("name", "value"), described)
-    bounds, counts = drawings.bounds(report), counted(report)
-    blocks, runs = drawings.blocks(report), drawings.runs(report)
+    bounds, counts = draw_bounds(report), counted(report)
+    blocks, runs = draw_blocks(report), draw_runs(report)
     sections = [
         section_of("verdicts", "Verdicts", _text(remarks(report)), step_times(report), bounds),
         section_of("blocks", "Blocks", Text(sentences=(ABOUT_BLOCKS,)), *blocks) if blocks else None,
@@ -192,3 +206,134 @@ def html(report: CheckReport) -> str:
 
 def _text(sentences: Sequence[str]) -> Text | None:
     return Text(sentences=tuple(sentences)) if sentences else None
+
+
+def draw_bounds(report: CheckReport) -> Picture | None:
+    """Return one row per method: estimate and bounds against the slowdown let through and that which must not pass."""
+    # A bound that too few pairs don't give reaches to the edge.
+    judged = [v for v in verdicts.of_step_time(report) if v.estimate is not None][:_MOST_METHODS]
+    if not judged:
+        return None
+    ends = [100 * end for v in judged for end in (v.lower, v.upper, v.estimate) if end is not None]
+    change, segments, series = _change_axis(report, ends), [], []
+    for row, verdict in enumerate(judged):
+        tone, middle = TONES[verdict.status], 100 * (verdict.estimate or 0.0)
+        low, high = (edge if end is None else 100 * end
+                     for end, edge in ((verdict.lower, -math.inf), (verdict.upper, math.inf)))  # fmt: skip
+        segments.append(Segment((low, row), (high, row), tone, 7, opacity=0.3))
+        series.append(Series(((middle, row),), tone, marker="o", size=6))
+        if verdict.mde is not None and 100 * verdict.mde <= change.high:
+            series.append(Series(((100 * verdict.mde, row),), GREY, marker="|", size=11))
+    described = [
+        f"{sanitize(v.method, 40)} {verdicts.percent(v.estimate)} {verdicts.interval(v)} {v.status}" for v in judged
+    ]
+    return Picture(
+        name="bounds",
+        caption="Estimate and bounds of each method's step time: FAIL lies right of the first limit, PASS left of the "
+        "second. The tick is the least slowdown that was detectable.",
+        alt=f"Interval plot of the change of step time: {'; '.join(described)}.",
+        x=change,
+        y=rows([sanitize(verdict.method, 24) for verdict in judged]),
+        height=MARGINS + ROW * len(judged),
+        segments=(*_limits(report, upright=True), *segments),
+        series=tuple(series),
+    )
+
+
+def draw_blocks(report: CheckReport) -> tuple[Picture, ...]:
+    """Return one chart per method: all blocks' ratios by process pair, pairs' values, the estimate and the limits."""
+    effects = verdicts.pair_effects(report.blocks)
+    return tuple(
+        _blocks_of(report, verdict, effects[verdict.method], f"blocks_{index}")
+        for index, verdict in enumerate(verdicts.of_step_time(report)[:_MOST_METHODS])
+        if verdict.method in effects
+    )
+
+
+def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], name: str) -> Picture:
+    points: dict[str, list[tuple[float, float]]] = {"block ABBA": [], "block BAAB": [], "disturbed": []}
+    own = [block for block in report.blocks if block.method == verdict.method]
+    for block in own:
+        label = "disturbed" if block.disturbed is not None else f"block {block.order}"
+        points[label].append((block.pair + 1, _percent(verdicts.log_ratio(block))))
+    whole = sorted({block.pair + 1 for block in own if block.disturbed is None})
+    tone, disturbed = TONES[verdict.status], len(points["disturbed"])
+    values = tuple((float(pair), _percent(effect)) for pair, effect in zip(whole, effects, strict=True))
+    series = [
+        Series(tuple(points["block ABBA"]), BLUE, "block ABBA", marker="o", opacity=0.6),
+        Series(tuple(points["block BAAB"]), BLUE, "block BAAB", marker="D", opacity=0.6),
+        Series(tuple(points["disturbed"]), GREY, "disturbed", marker="x", size=6),
+        Series(values, tone, "pair's value", marker="_", size=11),
+    ]
+    level = () if verdict.estimate is None else (_limit(verdict.estimate, tone, width=1.4, label="estimate"),)
+    pairs = [x for of in points.values() for x, _ in of]
+    change = _change_axis(report, [y for of in series for _, y in of.points])
+    numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
+    shown = f"{len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
+    return Picture(
+        name=name,
+        **_told(verdict, f"Scatter of {shown}"),
+        x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))),
+        y=change,
+        height=280,
+        segments=(*_limits(report), *level),
+        series=tuple(of for of in series if of.points),
+    )
+
+
+def draw_runs(report: CheckReport) -> tuple[Picture, ...]:
+    """Return one chart per method against a baseline: each stored run and each of now, against the stored median."""
+    drawn = []
+    judged = verdicts.of_step_time(report)[:_MOST_METHODS] if report.runs else ()
+    for index, verdict in enumerate(judged):
+        groups = [
+            verdicts.run_effects(side, [verdict.method])[verdict.method]
+            for side in (report.reference_runs, report.runs)
+        ]
+        if not all(groups):  # every run of a side was disturbed
+            continue
+        middle, (stored, now) = median(groups[0]), map(len, groups)
+        points = [[(_percent(value - middle), float(row)) for value in values] for row, values in enumerate(groups)]
+        series = [Series(tuple(of), tone, marker="o", size=6, opacity=0.7)
+                  for of, tone in zip(points, (GREY, TONES[verdict.status]), strict=True)]  # fmt: skip
+        drawn.append(Picture(
+            name=f"runs_{index}",
+            **_told(verdict, f"Dot plot of {stored} stored runs and {now} of now of {{}}"),
+            x=_change_axis(report, [x for of in series for x, _ in of.points]),
+            y=rows(("stored", "now")),
+            height=MARGINS + 2 * ROW,
+            segments=_limits(report, upright=True),
+            series=tuple(series),
+        ))  # fmt: skip
+    return tuple(drawn)
+
+
+def _told(verdict: Verdict, shown: str) -> dict[str, Any]:
+    name = sanitize(verdict.method, 40)
+    return {
+        "caption": f"{name}: {verdict.status}; {sanitize(verdict.detail, 300)}.",
+        "alt": f"{shown.format(name)}: {verdicts.percent(verdict.estimate)}, bounds {verdicts.interval(verdict)}.",
+    }
+
+
+def _percent(ratio: float) -> float:
+    return 100 * math.expm1(ratio)
+
+
+def _change_axis(report: CheckReport, values: Iterable[float]) -> Axis:
+    return axis(CHANGE, [*values, 0.0, 100 * report.rules.target], share=0.08, grid=True)
+
+
+def _limits(report: CheckReport, *, upright: bool = False) -> tuple[Segment, ...]:
+    rules = report.rules
+    return (
+        _limit(0.0, GREY, upright, width=0.7),
+        _limit(rules.null, AMBER, upright, label=f"{verdicts.rate(rules.null)}: let through", dash="dotted"),
+        _limit(rules.target, RED, upright, label=f"{verdicts.rate(rules.target)}: must not pass", dash="dashed"),
+    )
+
+
+def _limit(at: float, tone: Tone, upright: bool = False, **how: Any) -> Segment:
+    """Return a line at a change of step time, whose axis is x where lines are upright, else y."""
+    low, high = ((100 * at, end) if upright else (end, 100 * at) for end in (-math.inf, math.inf))
+    return Segment(low, high, tone, **how)

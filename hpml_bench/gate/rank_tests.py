@@ -26,14 +26,10 @@ class RankTest:
 
     comparisons: Floats
     """Sorted: Walsh averages (x_i + x_j) / 2 with i <= j of a sample, or differences y_j - x_i of two."""
-    tail: Floats
-    """tail[c] = P(at least c comparisons lie above the true shift)."""
-    error: float | None
-    """Standard error of the mean shift; None where a single value has no spread."""
-    freedom: int
-    """Degrees of freedom of `error`."""
-    size: int
-    """Values of the sample, or of the candidate's."""
+    tail: Floats  # tail[c] = P(at least c comparisons lie above the true shift)
+    error: float | None  # standard error of the mean shift; None where a single value has no spread
+    freedom: int  # degrees of freedom of `error`
+    size: int  # values of the sample, or of the candidate's
 
     @cached_property
     def estimate(self) -> float:

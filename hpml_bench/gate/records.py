@@ -14,7 +14,7 @@ from hpml_bench.suite.base import Frozen
 SCHEMA_VERSION = 2  # schema of a report. Version 1 has `tainted` for `disturbed`.
 PROTOCOL = 1
 """Protocol of residents: counted up when requests or answers change. Versions that differ in it can't be compared.
-A self-test's own requests (`calibrate_delay`, `inject_delay`) never go to another version."""
+A self-test's own request (`delay`) never goes to another version."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -26,16 +26,11 @@ Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPARABLE"]
 class Rules(Frozen):
     """The decision rule, fixed before anything is measured."""
 
-    null: float = Field(default=0.01, ge=0)
-    """Slowdown that is let through: FAIL needs the lower bound above it."""
-    target: float = Field(default=0.03, gt=0)
-    """Slowdown that must not pass: PASS needs the upper bound below it."""
-    alpha: float = Field(default=0.01, gt=0, lt=1)
-    """Family-wise false-alarm rate over methods and looks."""
-    beta: float = Field(default=0.05, gt=0, lt=1)
-    """Chance to miss the target slowdown."""
-    looks: tuple[int, ...] = (12, 16, 24)
-    """Numbers of process pairs after which verdicts are tried."""
+    null: float = Field(default=0.01, ge=0)  # slowdown that is let through: FAIL needs the lower bound above it
+    target: float = Field(default=0.03, gt=0)  # slowdown that must not pass: PASS needs the upper bound below it
+    alpha: float = Field(default=0.01, gt=0, lt=1)  # family-wise false-alarm rate over methods and looks
+    beta: float = Field(default=0.05, gt=0, lt=1)  # chance to miss the target slowdown
+    looks: tuple[int, ...] = (12, 16, 24)  # numbers of process pairs after which verdicts are tried
 
     @model_validator(mode="after")
     def _can_decide(self) -> Rules:
@@ -49,12 +44,9 @@ class Rules(Frozen):
 class Side(Frozen):
     """One of the two compared versions."""
 
-    label: str
-    """Name that the user gave: a git ref, `working tree`, an interpreter, a baseline's file."""
-    revision: str | None = None
-    """Commit, where there is one."""
-    dirty: bool = False
-    """Whether there were uncommitted changes."""
+    label: str  # name that the user gave: a git ref, `working tree`, an interpreter, a baseline's file
+    revision: str | None = None  # commit, where there is one
+    dirty: bool = False  # whether there were uncommitted changes
     python: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -68,16 +60,12 @@ class Block(Frozen):
     pair: int
     method: str
     order: Literal["ABBA", "BAAB"]
-    steps: int
-    """Optimizer steps in each piece."""
-    seconds: Annotated[tuple[Seconds, ...], FOUR]
-    """Wall time of each piece, less `waited`."""
+    steps: int  # optimizer steps in each piece
+    seconds: Annotated[tuple[Seconds, ...], FOUR]  # wall time of each piece, less `waited`
     waited: Annotated[tuple[float, ...], FOUR] = (0.0, 0.0, 0.0, 0.0)
     """Seconds in which the piece could have run but other processes had its core, by the kernel's count."""
-    steal: float
-    """Share of the machine's CPU time that the host took away meanwhile."""
-    load: float
-    """Average number of other runnable processes meanwhile."""
+    steal: float  # share of the machine's CPU time that the host took away meanwhile
+    load: float  # average number of other runnable processes meanwhile
     disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
     """Why this block doesn't count and was repeated; judged from steal, load and throttling, never from `seconds`."""
 
@@ -87,10 +75,8 @@ class TimedRun(Frozen):
 
     seconds: dict[str, tuple[Seconds, ...]]
     """Method -> time of each piece of training, less the time in which others had the core."""
-    steps: dict[str, int]
-    """Method -> optimizer steps in each piece."""
-    calibration: tuple[dict[str, Seconds], ...]
-    """Seconds of each kind of reference work, before, within and after."""
+    steps: dict[str, int]  # method -> optimizer steps in each piece
+    calibration: tuple[dict[str, Seconds], ...]  # seconds of each kind of reference work, before, within and after
     steal: float
     load: float
     disturbed: str | None = Field(default=None, validation_alias=AliasChoices("disturbed", "tainted"))
@@ -106,10 +92,8 @@ class MethodCount(Frozen):
     unit: str
     reference: Finite
     candidate: Finite
-    tolerance: float = 0.0
-    """Relative increase that is allowed."""
-    grew: tuple[str, ...] = ()
-    """Parts that grew, by name, where they are known: operators, parameters, buckets."""
+    tolerance: float = 0.0  # relative increase that is allowed
+    grew: tuple[str, ...] = ()  # parts that grew, by name, where they are known: operators, parameters, buckets
 
     @property
     def change(self) -> float | None:
@@ -122,20 +106,15 @@ class Verdict(Frozen):
     """Verdict on one metric of one method."""
 
     method: str
-    metric: str
-    """`step_time`, or a count's name."""
+    metric: str  # `step_time`, or a count's name
     status: Status
-    estimate: float | None = None
-    """Relative change of the candidate: +0.03 is 3 % more."""
+    estimate: float | None = None  # relative change of the candidate: +0.03 is 3 % more
     lower: float | None = None
     upper: float | None = None
-    p: float | None = None
-    """p of the test against the null slowdown, Holm-adjusted over methods."""
-    mde: float | None = None
-    """Smallest slowdown that this many pairs would have found with the stated power."""
+    p: float | None = None  # p of the test against the null slowdown, Holm-adjusted over methods
+    mde: float | None = None  # smallest slowdown that this many pairs would have found with the stated power
     pairs: int = 0
-    detail: str
-    """One sentence."""
+    detail: str  # one sentence
 
 
 class CheckReport(Frozen):
@@ -150,29 +129,23 @@ class CheckReport(Frozen):
     candidate: Side
     environment: dict[str, Any] = Field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
-    runs: tuple[TimedRun, ...] = ()
-    """Against a baseline: the runs made now."""
-    reference_runs: tuple[TimedRun, ...] = ()
-    """Against a baseline: the stored ones."""
+    runs: tuple[TimedRun, ...] = ()  # against a baseline: the runs made now
+    reference_runs: tuple[TimedRun, ...] = ()  # against a baseline: the stored ones
     counts: tuple[MethodCount, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     pairs: int = 0
     notes: tuple[str, ...] = ()
-    started: str
-    """UTC, ISO 8601."""
+    started: str  # UTC, ISO 8601
     seconds: float
 
 
 class CheckTrial(Frozen):
     """One trial of the gate itself, in a file of its own."""
 
-    session: str = ""
-    """Session, one for each folder of trials; numbers begin anew in each."""
+    session: str = ""  # session, one for each folder of trials; numbers begin anew in each
     number: int
-    slowdown: float
-    """Slowdown to inject into the candidate's steps, as a share of their time; 0: an A/A trial."""
-    planned: int = 0
-    """A/A trials requested by the call that made it; 0: not recorded."""
+    slowdown: float  # slowdown to inject into the candidate's steps, as a share of their time; 0: an A/A trial
+    planned: int = 0  # A/A trials requested by the call that made it; 0: not recorded
     injected: dict[str, float] = Field(default_factory=dict, validation_alias=AliasChoices("injected", "put_in"))
     """Method -> slowdown really injected: the delay's seconds over a step of the other side, the median over pairs."""
     report: CheckReport = Field(validation_alias=AliasChoices("report", "receipt"))
@@ -184,5 +157,4 @@ class TrialStarted(Frozen):
     session: str
     number: int
     slowdown: float
-    started: str
-    """UTC, ISO 8601."""
+    started: str  # UTC, ISO 8601

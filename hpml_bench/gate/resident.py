@@ -76,13 +76,11 @@ class Resident:
                     os.sched_setaffinity(int(thread), {core})
         return {name: job.warm_up() for name, job in self.workload.jobs.items()}
 
-    def do_calibrate_delay(self, share: float) -> dict[str, int]:
-        """Return for each method how much busy work takes this share of a step."""
-        return {name: job.delay.calibrate(share) for name, job in self.workload.jobs.items()}
-
-    def do_inject_delay(self, turns: dict[str, int]) -> dict[str, float]:
-        """Inject busy work into each method's steps; return its seconds per step."""
-        return {name: job.delay.inject(turns[name]) for name, job in self.workload.jobs.items()}
+    def do_delay(self, share: float, turns: dict[str, int] | None) -> dict[str, tuple[int, float]]:
+        """Inject busy work into each method's steps: these turns, or a share of a step; return turns and seconds."""
+        return {
+            name: job.delay.begin(share, turns[name] if turns else None) for name, job in self.workload.jobs.items()
+        }
 
     def do_run(self, method: str, steps: int, first: int = 0) -> tuple[float, float]:
         """Take steps from batch `first` on; return the seconds, and those in which others had the core."""

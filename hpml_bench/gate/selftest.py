@@ -9,14 +9,12 @@ import math
 import secrets
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from filelock import Timeout
 from pydantic import ValidationError
 
 from hpml_bench.gate import verdicts
@@ -24,8 +22,9 @@ from hpml_bench.gate.check import Request, Say, Work, check, gate_digest, most_p
 from hpml_bench.gate.records import CheckReport, CheckTrial, TrialStarted
 from hpml_bench.gate.sides import ComparedSides, Installation
 from hpml_bench.records.files import write_atomically
+from hpml_bench.records.folder import locked, make_folder
 from hpml_bench.statistics import ALPHA, clopper_pearson
-from hpml_bench.system import disk, environment
+from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import utc_now
 
@@ -58,7 +57,8 @@ def run(
     use, or can't be written.
     """
     began = monotonic()
-    with held(folder):
+    make_folder(folder)
+    with locked(folder):
         done = {trial.number: trial for trial in _matching(folder, request, slowdown)}
         session = _session(folder, done.values())
         installed = Installation("installed", sys.executable)
@@ -146,24 +146,6 @@ def summary(trials: Sequence[CheckTrial], slowdown: float) -> tuple[int, list[st
     return verdicts.PASSED if alarms and caught else verdicts.ERROR, told
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Lock a folder of trials, and make it where it doesn't exist; a `UserError` where another self-test has it."""
-    lock = disk.file_lock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        disk.acquire_lock(lock, "name another with --out")
-    except Timeout:  # which is an OSError too
-        reason = "another self-test writes there; wait for it, or name another with --out"
-        raise UserError(f"{folder}: {reason}") from None
-    except OSError as error:
-        raise UserError(f"{folder}: can't be made ({error.strerror}); name another with --out") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def kept(folder: Path) -> list[tuple[Path, CheckTrial]]:
     """Return a folder's trials in order, each with its file; a `UserError` where one can't be read."""
     trials = []
@@ -194,8 +176,7 @@ def _session(folder: Path, done: Iterable[CheckTrial]) -> str:
     """Return the name of the one session whose trials these are; a new one in a new folder."""
     names = {line.session for line in started(folder)} | {trial.session for trial in done}
     if len(names) > 1:
-        named = ", ".join(sorted(names))
-        raise UserError(f"{folder}: holds trials of several sessions ({named}); name another --out")
+        raise UserError(f"{folder}: holds trials of several sessions ({', '.join(sorted(names))}); name another --out")
     return names.pop() if names else secrets.token_hex(4)
 
 

@@ -102,8 +102,8 @@ class ResidentProcess:
     """A resident of an installation, alive between `with` and its end."""
 
     def __init__(self, installation: Installation, deadline: float | None = None) -> None:
-        self.installation = installation
-        self._deadline = deadline  # of `time.monotonic`; an answer is not waited for any longer
+        """`deadline`: of `time.monotonic`; an answer is not waited for any longer."""
+        self.installation, self._deadline = installation, deadline
 
     def __enter__(self) -> Self:
         """Start it; its greeting is read before its first answer."""
@@ -120,9 +120,7 @@ class ResidentProcess:
         except OSError as error:
             self._stack.close()
             raise UserError(f"{self.installation.python}: can't be started ({error.strerror})") from None
-        self.pid = self._process.pid
-        self._greeted = False
-        self._unread = b""
+        self.pid, self._greeted, self._unread = self._process.pid, False, b""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -275,8 +273,9 @@ def _installation(label: str, write_source: Callable[[Path], None], plugins: Plu
     with tempfile.TemporaryDirectory(prefix="hpml-bench-source-") as name:
         write_source(source := Path(name))
         if not any((source / project).is_file() for project in ("pyproject.toml", "setup.py")):
-            reason = "there is no pyproject.toml or setup.py at the top: no project that pip can install"
-            raise UserError(f"{label}: {reason}")
+            raise UserError(
+                f"{label}: there is no pyproject.toml or setup.py at the top: no project that pip can install"
+            )
         files = sorted(path for path in source.rglob("*") if path.is_file())
         content = [[str(path.relative_to(source)), hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
         target = cache_folder() / "revisions" / digest([content, sys.executable, sys.version], 24)
@@ -313,8 +312,8 @@ def _pip(command: Sequence[str], label: str) -> None:
     try:
         status, output = child.run_pip(command, INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
-        late = f"pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
-        raise UserError(f"{label}: {late}") from None
+        late = f"{label}: pip took over {INSTALL_SECONDS:g} s to install it; see what its build waits for"
+        raise UserError(late) from None
     if status:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error")] or lines or ["it printed nothing"]

@@ -117,8 +117,7 @@ class Delay:
     """Busy work after each step of a job's method, inside what the training loop times."""
 
     def __init__(self, job: TimedMethod) -> None:
-        self._job = job
-        self.turns = 0
+        self._job, self.turns = job, 0
 
     def install(self, method: Method) -> None:
         """Let the busy work follow every step of a method."""
@@ -130,23 +129,18 @@ class Delay:
 
         method.after_step = after_step  # type: ignore[method-assign, assignment]
 
-    def calibrate(self, share: float) -> int:
-        """Return the turns that take this share of a step's time."""
-        # Steps and turns are timed alternately, so that both see the machine alike.
-        self.turns = 0
-        ratios = []
-        for _ in range(DELAY_REPEATS):
-            steps = turns = 0.0
-            for batch in range(len(self._job.batches)):
-                steps += self._job.seconds(batch)
-                turns += seconds_of(lambda: spin(DELAY_TURNS))
-            ratios.append(steps / turns)
-        return round(share * statistics.median(ratios) * DELAY_TURNS)
-
-    def inject(self, turns: int) -> float:
-        """Inject so many turns into each step; return the seconds they take here, the median of several times."""
-        self.turns = turns
-        return statistics.median(seconds_of(lambda: spin(turns)) for _ in range(DELAY_REPEATS * len(self._job.batches)))
+    def begin(self, share: float, turns: int | None) -> tuple[int, float]:
+        """Delay each step by so many turns, or those that take this share of a step; return them and their seconds."""
+        batches = range(len(self._job.batches))
+        if turns is None:
+            self.turns, ratios = 0, []
+            for _ in range(DELAY_REPEATS):
+                # alternately, so that both see the machine alike
+                timed = [(self._job.seconds(batch), seconds_of(lambda: spin(DELAY_TURNS))) for batch in batches]
+                ratios.append(sum(step for step, _ in timed) / sum(spun for _, spun in timed))
+            turns = round(share * statistics.median(ratios) * DELAY_TURNS)
+        self.turns = taken = turns
+        return taken, statistics.median(seconds_of(lambda: spin(taken)) for _ in range(DELAY_REPEATS * len(batches)))
 
 
 def spin(turns: int) -> None:

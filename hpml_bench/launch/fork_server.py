@@ -6,10 +6,9 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
+from unittest import mock
 
 from hpml_bench.system import child, environment, gpus, processes, temporary
 from hpml_bench.system.errors import UserError
@@ -34,7 +33,10 @@ def start_fork_server() -> None:
     processes.await_dying_server()
     with temporary.as_temporary():
         resource_tracker.ensure_running()  # outside the block below, since it unblocks signals
-        with blocked(signal.SIGINT), _own_modules():  # blocked until the server ignores it
+        # blocked until the server ignores it, which as a `python -c` may import a `datasets.py` of the working folder
+        # only if this process would
+        safe = {} if child.imports_from_working_folder() else {SAFE_PATH: "1"}
+        with blocked(signal.SIGINT), mock.patch.dict(os.environ, safe):
             forkserver.ensure_running()
 
 
@@ -45,21 +47,6 @@ def check_tmpdir() -> None:
             f"TMPDIR {tempfile.gettempdir()} is too long for a socket in it (at most {LONGEST_TMPDIR} characters); "
             "set TMPDIR=/tmp"
         )
-
-
-@contextmanager
-def _own_modules() -> Iterator[None]:
-    """Let the server, a `python -c`, import a `datasets.py` of the working folder only if this process would."""
-    before = os.environ.get(SAFE_PATH)
-    if not child.imports_from_working_folder():
-        os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(SAFE_PATH, None)
-        else:
-            os.environ[SAFE_PATH] = before
 
 
 def preload() -> list[str]:

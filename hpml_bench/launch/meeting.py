@@ -41,18 +41,17 @@ FOREVER = timedelta(days=30)
 DIGITS = 64  # hexadecimal digits of a signature
 
 
-def hosted(address: str, timeout: timedelta) -> TCPStore:
-    """Return a store that this process hosts on this address alone; `timeout` limits the wait for a key."""
+def _store(address: str, port: int, timeout: timedelta) -> TCPStore:
+    """Return the store at an address; for port 0 one that this process hosts there alone, on a port of the kernel's.
+
+    `timeout` limits the wait for a key.
+    """
+    if port:
+        return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
     # By itself a TCPStore listens on all addresses of the machine.
     listener = socket.create_server((address, 0), family=network.family_of(address), backlog=WAITING)
-    port = listener.getsockname()[1]
-    return TCPStore(
-        address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=listener.detach()
-    )
-
-
-def joined(address: str, port: int, timeout: timedelta) -> TCPStore:
-    return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
+    port, number = listener.getsockname()[1], listener.detach()
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=timeout, master_listen_fd=number)
 
 
 class KnownNodes(StaticTCPRendezvous):
@@ -62,8 +61,7 @@ class KnownNodes(StaticTCPRendezvous):
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        host, port = self.master_addr, self.master_port
-        store = joined(host, port, self.timeout) if port else hosted(host, self.timeout)
+        store = _store(self.master_addr, self.master_port, self.timeout)
         address = RendezvousStoreInfo(self.master_addr, store.port)
         return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, address)
 
@@ -77,10 +75,11 @@ def _create(parameters: RendezvousParameters) -> KnownNodes:
 def rendezvous(nodes: Nodes) -> dict[str, Any]:
     """Register the rendezvous with torch's launcher, and return the arguments of LaunchConfig that select it."""
     rendezvous_handler_registry.register(BACKEND, _create)
-    run = nodes.run_id or uuid.uuid4().hex  # a second launch under the same name hangs
-    chosen = {"rdzv_backend": BACKEND, "rdzv_endpoint": f"{nodes.host}:{nodes.port}"}
-    return {"min_nodes": nodes.count, "max_nodes": nodes.count, "run_id": run, **chosen,
-            "rdzv_configs": {"rank": nodes.number}}  # fmt: skip
+    return {
+        "min_nodes": nodes.count, "max_nodes": nodes.count, "rdzv_backend": BACKEND,
+        "rdzv_endpoint": f"{nodes.host}:{nodes.port}", "rdzv_configs": {"rank": nodes.number},
+        "run_id": nodes.run_id or uuid.uuid4().hex,  # a second launch under the same name hangs
+    }  # fmt: skip
 
 
 class NodeRequest(Frozen):
@@ -96,7 +95,7 @@ class Meeting:
     def __init__(self, host: str, key: str, port: int = 0) -> None:
         """Host the store on a port that the kernel picks, or join that on `port`."""
         self.host, self._key = host, key.encode()
-        self._store = joined(host, port, CONNECT) if port else hosted(host, CONNECT)
+        self._store = _store(host, port, CONNECT)
         self.port = int(self._store.port)
 
     def give(self, request: NodeRequest) -> None:

@@ -37,18 +37,12 @@ ALONE = Nodes()
 class CausePriority(IntEnum):
     """Priority of a node's failure as the run's cause, from the cause itself to mere consequences."""
 
-    KILLED = 0
-    """A rank, or the fork server, was ended by a signal."""
-    WATCHED = 1
-    """The watchdog ended it: a stall or a time limit."""
-    OWN = 2
-    """A rank failed by itself."""
-    LOST = 3
-    """There is no report."""
-    PEER = 4
-    """A rank, or the launcher, lost its peers."""
-    ASKED = 5
-    """The ranks were ended on request."""
+    KILLED = 0  # a rank, or the fork server, was ended by a signal
+    WATCHED = 1  # the watchdog ended it: a stall or a time limit
+    OWN = 2  # a rank failed by itself
+    LOST = 3  # there is no report
+    PEER = 4  # a rank, or the launcher, lost its peers
+    ASKED = 5  # the ranks were ended on request
 
 
 class Report(Frozen):
@@ -56,8 +50,7 @@ class Report(Frozen):
 
     node: int
     host: str
-    status: Status | None = None
-    """None: they ended well."""
+    status: Status | None = None  # None: they ended well
     error: RunError | None = None
 
     @property

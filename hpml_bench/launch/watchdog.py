@@ -41,10 +41,8 @@ class Watchdog:
         late: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
         """`beats`: the folder of heartbeats if it is another; `late`: called at a limit, before any rank is touched."""
-        self.verdict: tuple[Status, RunError] | None = None
-        """Status and error of the run where the watchdog ended it."""
-        self.peak_mb: dict[int, float] = {}
-        """Rank -> highest memory observed."""
+        self.verdict: tuple[Status, RunError] | None = None  # status and error of the run where the watchdog ended it
+        self.peak_mb: dict[int, float] = {}  # rank -> highest memory observed
         self._folder, self._limits, self._stop = folder, limits, stop
         self._beats, self._late = beats or folder, late
         self._over = threading.Event()

@@ -36,8 +36,7 @@ from hpml_bench.training.request import RunRequest
 
 Item = TypeVar("Item")
 POLL_SECONDS = 0.5
-STEP = "training step"
-"""Prefix of a heartbeat that the bar of steps shows already."""
+STEP = "training step"  # prefix of a heartbeat that the bar of steps shows already
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,14 @@ class Ending:
 
     how: Literal["done", "limit", "interrupted", "left", "time", "failed"] = "done"
     """`limit`: at one of `Limits`; `left`: the job was restarted elsewhere; `time`: at the job's time limit."""
-    why: str | None = None
-    """The reason: of `limit` its option, else a sentence."""
+    why: str | None = None  # the reason: of `limit` its option, else a sentence
 
 
 class Queue(ABC, Generic[Item]):
     """Runs that one process does, one after another."""
 
     def __init__(self, left: Iterable[Item]) -> None:
-        self.left = deque(left)
-        """What is left, from which `next` makes runs."""
+        self.left = deque(left)  # what is left, from which `next` makes runs
 
     @abstractmethod
     def next(self) -> RunRequest:
@@ -95,8 +92,7 @@ class SweepProgress:
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console, self._verbose, self._hidden = console, verbose, secrets()
         self._total, self._done = total, 0
-        self._shares: dict[TaskID, float] = {}
-        """Shares of the current runs' steps that are done."""
+        self._shares: dict[TaskID, float] = {}  # shares of the current runs' steps that are done
         self._began, self._ended = 0.0, 0
         self._bars = Progress(
             TextColumn("{task.description}"),

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import Field
 
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
@@ -42,7 +41,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.redaction import redacted
 from hpml_bench.system.signals import Stop, stoppable
 from hpml_bench.system.text import utc_now
-from hpml_bench.training.request import Place, RunRequest
+from hpml_bench.training.request import RunRequest
 
 LONGEST = "longest"  # file beside the jobs' states with the seconds of the longest run so far
 MARGIN = 1.1  # safety factor on the longest run so far
@@ -139,94 +138,24 @@ def _await_kill(stop: Stop, warned: float) -> None:
             time.sleep(KILL_WAIT)
 
 
-class UnitQueue(Queue[RunSpec]):
-    """Remaining runs of a job's unit, within the job's time and while the job holds the unit."""
-
-    def __init__(
-        self, runs: Sequence[RunSpec], position: Mapping[str, Place], prepared: Prepared, work: JobWork
-    ) -> None:
-        super().__init__(runs)
-        self._position, self._prepared, self._work = position, prepared, work
-        self._results = work.results
-        self._longest = _longest(work.folder) if work.until is not None else 0.0
-        self._begun = False
-        self._neighbours: dict[str, Neighbours] = {}
-        """run_id of a run under way -> its neighbours."""
-
-    def stop(self) -> Ending | None:
-        """End if the job was restarted elsewhere, or has no time for another run."""
-        if not self._work.claim.held:
-            return Ending("left", "this job was restarted elsewhere; it ends here")
-        if not self._work.time_for(self._longest, first=not self._begun):
-            left = _left(self._work.until)
-            return Ending("time", f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s")
-        return None
-
-    def next(self) -> RunRequest:
-        self._begun = True
-        spec = self.left.popleft()
-        self._neighbours[spec.run_id] = Neighbours(self._results, spec, self._work.hosts)
-        return RunRequest(
-            spec=spec,
-            prepared=self._prepared,
-            folder=self._results.begin(spec).path,
-            limits=self._work.plan.limits,
-            place=self._position[spec.run_id],
-        )
-
-    def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        return self._neighbours[request.spec.run_id]
-
-    def keep(self, request: RunRequest, record: RunRecord) -> None:
-        if record.status not in FINAL:
-            disk.check_space(self._work.folder)  # a failure for lack of space is no result
-        record = self._neighbours.pop(request.spec.run_id).commit(record)
-        self._longest = max(self._longest, record.seconds)
-        self._work.progress.finished(self._results.publish(request.spec, record))
-        if record.status == "ok":
-            _note_longest(self._work.folder, record.seconds)
-
-    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        """Commit a run that was done all the same; else return whether the job's time limit ended it."""
-        if record is not None and record.status in FINAL:
-            self.keep(request, record)
-        if record is not None and record.status not in FINAL:
-            disk.check_space(self._work.folder)  # what failed for want of it is no result
-        if record is None or not _at_limit(self._work.until, self._work.plan.profile.warned):
-            return Ending("interrupted")
-        if record.status not in FINAL:
-            self._out_of_time(request.spec, record)
-        return Ending("time")
-
-    def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
-        """Keep an attempt that the job's time limit ended; after a second one without progress the run has failed."""
-        plan = self._work.plan
-        message = f"not done in the job's time limit of {plan.profile.time or f'{self._work.had / 60:.0f} minutes'}"
-        ended = [past for past in self._results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
-        attempt = self._results.attempt(spec)
-        saved = [attempt.saved, *(past.saved for past in ended if past.call == plan.call)]
-        fruitless = len(saved) - len({*saved} - {0})  # attempts that saved no later step than one before
-        record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
-        if fruitless >= TRIES:
-            message = f"{message}, {TRIES} times without progress; give the profile more time"
-            final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
-            self._results.publish(spec, attempt.commit(final))
-
-
-class JobWork:
-    """The work of one job on its unit."""
+class JobWork(Queue[RunSpec]):
+    """The work of one job: remaining runs of its unit, within its time and while it holds the unit."""
 
     def __init__(self, plan: JobPlan, folder: Path, job: Job, claim: Claim, engine: Engine) -> None:
+        super().__init__(())
         self.plan, self.folder, self.job, self.claim = plan, folder, job, claim
         self.hosts, self.results = engine.hosts(), SharedResults(folder, job)
-        self.progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
+        self._progress = SweepProgress(terminal(), len(plan.unit(job.unit).tasks), plan.verbose)
         nodes = plan.profile.nodes
         run_ranks = launcher.here if nodes == 1 else OverNodes(nodes, engine.over_nodes)
-        self._execution = Execution(plan.limits, self.progress, run_ranks=run_ranks)
+        self._execution = Execution(plan.limits, self._progress, run_ranks=run_ranks)
         self.until = jobs.this_job().until
         if self.until is None and plan.profile.seconds is not None:
             self.until = time.time() + plan.profile.seconds
         self.had = _left(self.until)
+        self._longest = _longest(folder) if self.until is not None else 0.0
+        self._begun = False
+        self._neighbours: dict[str, Neighbours] = {}  # run_id of a run under way -> its neighbours
 
     def run(self) -> JobResult:
         """Do the unit's remaining runs."""
@@ -234,7 +163,7 @@ class JobWork:
         whole = self.plan.resolved(suite.settings)
         specs = whole.units[self.job.unit]
         check_methods((spec.method for spec in specs), suite.settings)
-        with self.progress:
+        with self._progress:
             fork_server.start_fork_server()
             prepared = preparation.prepare(on_one_node(suite.settings, self.plan))
             if self.plan.digests is not None and prepared.digests != self.plan.digests:
@@ -242,14 +171,24 @@ class JobWork:
                     f"{suite.settings.backbone}: model or data on {self.job.host} are not those that were prepared "
                     "when the sweep was submitted; let all nodes have one cache (HPML_BENCH_CACHE), or set prepare: job"
                 )
-            prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
-            own = Plan((specs,), prepared.digests, self.plan.call)
-            (left,) = own.remaining(self.results.states(specs))
-            self.progress.skip(len(specs) - len(left))
-            ending = self._execution.execute(UnitQueue(left, places(whole.runs, suite), prepared, self))
+            self._prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
+            self._position = places(whole.runs, suite)
+            (left,) = Plan((specs,), prepared.digests, self.plan.call).remaining(self.results.states(specs))
+            self.left.extend(left)
+            self._progress.skip(len(specs) - len(left))
+            ending = self._execution.execute(self)
             if ending.why:
-                self.progress.say(ending.why)
+                self._progress.say(ending.why)
         return JobResult(ending, self.results.records(specs))
+
+    def stop(self) -> Ending | None:
+        """End if the job was restarted elsewhere, or has no time for another run."""
+        if not self.claim.held:
+            return Ending("left", "this job was restarted elsewhere; it ends here")
+        if not self.time_for(self._longest, first=not self._begun):
+            left = _left(self.until)
+            return Ending("time", f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s")
+        return None
 
     def time_for(self, longest: float, first: bool) -> bool:
         """Return whether a run as long as the longest so far ends before the job is signalled to end."""
@@ -259,6 +198,52 @@ class JobWork:
         begun = time.monotonic() - self._execution.began
         most = whole if whole > MARGIN * self.had else self.had  # start-up used the rest of the allocation
         return _left(self.until) > needed or (first and needed > most - begun)
+
+    def next(self) -> RunRequest:
+        self._begun = True
+        spec = self.left.popleft()
+        self._neighbours[spec.run_id] = Neighbours(self.results, spec, self.hosts)
+        folder, place = self.results.begin(spec).path, self._position[spec.run_id]
+        return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place)
+
+    def around(self, request: RunRequest) -> AbstractContextManager[object]:
+        return self._neighbours[request.spec.run_id]
+
+    def keep(self, request: RunRequest, record: RunRecord) -> None:
+        if record.status not in FINAL:
+            disk.check_space(self.folder)  # a failure for lack of space is no result
+        record = self._neighbours.pop(request.spec.run_id).commit(record)
+        self._longest = max(self._longest, record.seconds)
+        self._progress.finished(self.results.publish(request.spec, record))
+        if record.status == "ok":
+            _note_longest(self.folder, record.seconds)
+
+    def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
+        """Commit a run that was done all the same; else return whether the job's time limit ended it."""
+        if record is None:
+            return Ending("interrupted")
+        if record.status in FINAL:
+            self.keep(request, record)
+        else:
+            disk.check_space(self.folder)  # what failed for want of it is no result
+        if not _at_limit(self.until, self.plan.profile.warned):
+            return Ending("interrupted")
+        if record.status not in FINAL:
+            self._out_of_time(request.spec, record)
+        return Ending("time")
+
+    def _out_of_time(self, spec: RunSpec, record: RunRecord) -> None:
+        """Keep an attempt that the job's time limit ended; after a second one without progress the run has failed."""
+        message = f"not done in the job's time limit of {self.plan.profile.time or f'{self.had / 60:.0f} minutes'}"
+        ended = [past for past in self.results.attempts(spec) if past.error and past.error.kind == TIME_LIMIT]
+        attempt = self.results.attempt(spec)
+        saved = [attempt.saved, *(past.saved for past in ended if past.call == self.plan.call)]
+        fruitless = len(saved) - len({*saved} - {0})  # attempts that saved no later step than one before
+        record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
+        if fruitless >= TRIES:
+            message = f"{message}, {TRIES} times without progress; give the profile more time"
+            final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
+            self.results.publish(spec, attempt.commit(final))
 
 
 def _left(until: float | None) -> float:

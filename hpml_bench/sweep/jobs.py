@@ -36,8 +36,7 @@ class JobSweep:
     folder: Path
     plan: JobPlan
     engine: Engine
-    say: Say
-    """Prints a line; a command replaces it while it shows progress bars."""
+    say: Say  # prints a line; a command replaces it while it shows progress bars
     anew: bool = False
     """Whether settings, runs and a preparation in the folder don't count: in a preview of a sweep that begins anew."""
 

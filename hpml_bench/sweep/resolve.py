@@ -28,8 +28,7 @@ class ResolvedSuite(NamedTuple):
     """A suite whose settings are all decided."""
 
     suite: Suite
-    notes: dict[str, str]
-    """How measured settings were decided, for the records."""
+    notes: dict[str, str]  # how measured settings were decided, for the records
 
 
 class Fitted(NamedTuple):

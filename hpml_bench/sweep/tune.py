@@ -101,21 +101,15 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
         prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
         task = make_task(suite.settings.task, rank_by=suite.settings.rank_by)
         blank = TuningRecord(
-            suite=suite.name,
-            sampler=request.sampler,
-            factor=request.factor,
-            settings=suite.settings,
-            validation_rows=prepared.rows.get("validation", 0),
+            suite=suite.name, sampler=request.sampler, factor=request.factor, settings=suite.settings,
+            validation_rows=prepared.rows.get("validation", 0), environment=environment.describe(), methods=(),
             digests={key: value for key, value in prepared.digests if value},
-            environment=environment.describe(),
             headline=next(metric for metric in task.metrics if metric.name == task.headline),
-            methods=(),
-        )
+        )  # fmt: skip
         with validation_for_test(prepared) as substituted:
-            studies = Studies(folder, blank, specs, storage)
-            queue = TrialQueue(studies, request, substituted, results, progress)
+            queue = TrialQueue(request, blank, specs, storage, substituted, results, progress)
             ending = execution.execute(queue)
-        record = studies.keep()
+        record = queue.record()
         if ending.how == "done":
             write_suite(target, sweep.suite, record)
     return TuningResult(folder, record, target if ending.how == "done" else None, ending)
@@ -133,13 +127,9 @@ def validation_for_test(prepared: Prepared) -> Iterator[Prepared]:
             (Path(name) / split).symlink_to(data_folder / source, target_is_directory=True)
         data = digest([prepared.digests.data, "validation rows for test rows"], 64)
         note = "the validation rows stand in the place of the test rows, none of which is read"
-        yield prepared.model_copy(
-            update={
-                "data": name,
-                "digests": prepared.digests.model_copy(update={"data": data}),
-                "notes": {**prepared.notes, "a trial of tuning": note},
-            }
-        )
+        digests = prepared.digests.model_copy(update={"data": data})
+        notes = {**prepared.notes, "a trial of tuning": note}
+        yield prepared.model_copy(update={"data": name, "digests": digests, "notes": notes})
 
 
 def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
@@ -149,66 +139,37 @@ def turns(methods: Sequence[str], trials: int) -> Iterator[tuple[int, str]]:
         yield from ((number, name) for name in random.Random(number).sample(list(methods), len(methods)))  # noqa: S311
 
 
-class Studies:
-    """The studies of one call, and the record they make."""
+class TrialQueue(Queue[tuple[int, str]]):
+    """Remaining trials, in turns over the methods, each of which has a study that chooses the next rate."""
 
-    def __init__(self, folder: Path, blank: TuningRecord, specs: Sequence[MethodSpec], storage: BaseStorage) -> None:
-        """Open the studies; `blank` is the record without methods."""
-        self._folder, self.blank, self._specs = folder, blank, {spec.name: spec for spec in specs}
-        before = load(folder / RECORD)
+    def __init__(
+        self, request: TuningRequest, blank: TuningRecord, specs: Sequence[MethodSpec], storage: BaseStorage,
+        prepared: Prepared, results: ResultsFolder, progress: SweepProgress,
+    ) -> None:  # fmt: skip
+        """Open the methods' studies; `blank` is the record without methods."""
+        self._request, self._blank, self._specs = request, blank, {spec.name: spec for spec in specs}
+        self._prepared, self._results, self._progress = prepared, results, progress
+        before = load(results.path / RECORD)
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)
-        self.by_name: dict[str, Study] = {}
+        self._studies: dict[str, Study] = {}
         for spec in specs:  # trials under other conditions, whose studies have other names, don't count
             name = f"{spec.name} {digest([*_conditions(blank), spec.model_dump(mode='json')])}"
-            self.by_name[spec.name] = Study(storage, name, blank.sampler, spec.lr, blank.factor, blank.headline)
-
-    def spec(self, name: str, lr: float, number: int) -> RunSpec:
-        """Return the run of a trial: the same training, without measurements that train nothing."""
-        unmeasured = {"eval_every": END_ONLY, "latency_samples": 0}
-        return RunSpec(
-            suite=f"{self.blank.suite}-tuning",
-            settings=self.blank.settings.model_copy(update=unmeasured),
-            method=self._specs[name].model_copy(update={"lr": lr}),
-            seed=FIRST_SEED + number,
-        )
-
-    def keep(self) -> TuningRecord:
-        """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
-        better: Literal["lower", "higher"] = "lower" if self.blank.headline.better == "lower" else "higher"
-        now = tuple(
-            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=better)
-            for name, study in self.by_name.items()
-        )
-        record = self.blank.model_copy(update={"methods": (*self._earlier, *now)})
-        write_atomically(self._folder / RECORD, record.model_dump_json(indent=1) + "\n")
-        return record
-
-
-class TrialQueue(Queue[tuple[int, str]]):
-    """Remaining trials, in turns over the methods; a study chooses the next rate."""
-
-    def __init__(
-        self,
-        studies: Studies,
-        request: TuningRequest,
-        prepared: Prepared,
-        results: ResultsFolder,
-        progress: SweepProgress,
-    ) -> None:
-        trials, made = request.trials, {name: len(study.trials) for name, study in studies.by_name.items()}
-        super().__init__(turn for turn in turns(list(made), trials) if turn[0] >= made[turn[1]])
-        self._studies, self._request, self._prepared = studies, request, prepared
-        self._results, self._progress = results, progress
-        self._handles: dict[str, optuna.Trial] = {}
-        """run_id of a trial under way -> its handle in the study."""
-        progress.skip(sum(min(trials, count) for count in made.values()))
+            self._studies[spec.name] = Study(storage, name, blank.sampler, spec.lr, blank.factor, blank.headline)
+        self._handles: dict[str, optuna.Trial] = {}  # run_id of a trial under way -> its handle in the study
+        made = {name: len(study.trials) for name, study in self._studies.items()}
+        super().__init__(turn for turn in turns(list(made), request.trials) if turn[0] >= made[turn[1]])
+        progress.skip(sum(min(request.trials, count) for count in made.values()))
 
     def next(self) -> RunRequest:
         number, name = self.left.popleft()
-        handle, lr = self._studies.by_name[name].ask()
-        spec = self._studies.spec(name, lr, number)
+        handle, lr = self._studies[name].ask()
+        unmeasured = {"eval_every": END_ONLY, "latency_samples": 0}  # measurements that train nothing
+        spec = RunSpec(
+            suite=f"{self._blank.suite}-tuning", settings=self._blank.settings.model_copy(update=unmeasured),
+            method=self._specs[name].model_copy(update={"lr": lr}), seed=FIRST_SEED + number,
+        )  # fmt: skip
         self._handles[spec.run_id] = handle
         folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
@@ -222,17 +183,28 @@ class TrialQueue(Queue[tuple[int, str]]):
         return record
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
-        blank, name = self._studies.blank, request.spec.method.name
-        trial = _trial(request.spec.seed - FIRST_SEED, record, blank.headline.name)
-        self._studies.by_name[name].tell(self._handles.pop(request.spec.run_id), trial)
-        self._studies.keep()
-        result = trial.status if trial.score is None else f"validation {blank.in_words(trial.score)}"
+        name = request.spec.method.name
+        trial = _trial(request.spec.seed - FIRST_SEED, record, self._blank.headline.name)
+        self._studies[name].tell(self._handles.pop(request.spec.run_id), trial)
+        self.record()
+        result = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
         count = f"trial {trial.number + 1} of {self._request.trials}"
         self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        self._studies.by_name[request.spec.method.name].again(self._handles.pop(request.spec.run_id).number)
+        self._studies[request.spec.method.name].again(self._handles.pop(request.spec.run_id).number)
         return Ending("interrupted")
+
+    def record(self) -> TuningRecord:
+        """Write trials.json: these methods, and those that an earlier call tuned under the same conditions."""
+        better: Literal["lower", "higher"] = "lower" if self._blank.headline.better == "lower" else "higher"
+        now = tuple(
+            TunedMethod(spec=self._specs[name], low=study.low, high=study.high, trials=study.trials, better=better)
+            for name, study in self._studies.items()
+        )
+        record = self._blank.model_copy(update={"methods": (*self._earlier, *now)})
+        write_atomically(self._results.path / RECORD, record.model_dump_json(indent=1) + "\n")
+        return record
 
 
 def _conditions(record: TuningRecord) -> list[object]:
@@ -241,20 +213,14 @@ def _conditions(record: TuningRecord) -> list[object]:
 
 
 def _trial(number: int, record: RunRecord, headline: str) -> Trial:
-    ok = record.status == "ok"
+    measured = record.metrics if record.status == "ok" else {}  # on the rows in the test rows' place
     parameters = record.metrics.get("trainable_parameters")
     return Trial(
-        number=number,
-        lr=record.spec.method.lr,
-        seed=record.spec.seed,
-        status=record.status,
-        score=record.metrics.get(headline) if ok else None,  # of the rows in the test rows' place
-        loss=record.metrics.get("test_loss") if ok else None,
-        seconds=record.seconds,
+        number=number, lr=record.spec.method.lr, seed=record.spec.seed, status=record.status,
+        score=measured.get(headline), loss=measured.get("test_loss"), seconds=record.seconds,
         samples=record.consumed.samples if record.consumed else None,
-        parameters=None if parameters is None else int(parameters),
-        run_id=record.run_id,
-    )
+        parameters=None if parameters is None else int(parameters), run_id=record.run_id,
+    )  # fmt: skip
 
 
 def open_storage(folder: Path) -> BaseStorage:
@@ -284,12 +250,9 @@ class Study:
         self.default, self.low, self.high = default, default / factor, default * factor
         self._sampler = sampler
         self._study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            pruner=optuna.pruners.NopPruner(),
+            study_name=name, storage=storage, pruner=optuna.pruners.NopPruner(), load_if_exists=True,
             direction="maximize" if metric.better == "higher" else "minimize",
-            load_if_exists=True,
-        )
+        )  # fmt: skip
         if not self._study.trials:
             self._study.enqueue_trial({"lr": default})
         for unfinished in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):

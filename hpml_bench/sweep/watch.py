@@ -58,8 +58,7 @@ class Watcher:
     ) -> None:
         """Keep the arguments; `resolved`: whether the settings that jobs resolved in the folder are this plan's."""
         self._folder, self._plan, self._engine, self._say, self._resolved = folder, plan, engine, say, resolved
-        self.refused: list[str] = []
-        """Reasons why the engine would never begin jobs that it has accepted."""
+        self.refused: list[str] = []  # reasons why the engine would never begin jobs that it has accepted
         self._runs: Plan | None = None
         self._specs: dict[str, RunSpec] = {}
         self._known: dict[str, tuple[tuple[int, ...], RunState]] = {}
@@ -67,8 +66,7 @@ class Watcher:
         self._seen: dict[int, tuple[float, str]] = {}
         """Unit -> time.monotonic() at which this process last saw a job of it, and the job's submission."""
         self._cancelled: set[int] = set()
-        self._gone: set[str] = set()
-        """Names of submissions of which the engine listed no job when it was last asked."""
+        self._gone: set[str] = set()  # names of submissions of which the engine listed no job when it was last asked
         self._tries: dict[int, tuple[tuple[int, int], int]] = {}
         """Unit -> its progress at its last further submission, and such submissions in a row without more progress."""
         self._resubmitted = self._refused_since = NEVER

@@ -81,6 +81,11 @@ def processes() -> Budget | None:
     return min(_found("pids", {1: _pids, 2: _pids}), key=lambda budget: budget.free, default=None)
 
 
+def throttled() -> int:
+    """Return how many periods ended with a quota of cores used up, of this process's group and those above."""
+    return sum(_found("cpu", dict.fromkeys((1, 2), lambda folder: _entry(folder / "cpu.stat", "nr_throttled"))))
+
+
 def _found(controller: str, read: dict[int, Callable[[Path], T | None]]) -> Iterator[T]:
     """Yield what `read`, a function for each version, finds in the folders of a controller's groups."""
     for group in groups(controller):

@@ -21,6 +21,7 @@ from hpml_bench.gate.records import CheckReport, Rules
 from hpml_bench.gate.sides import OutOfTime, ResidentProcess, settings_message
 from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import load_suite
+from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
@@ -218,7 +219,7 @@ def test_disturbance_is_judged_from_what_others_did(
     changes: dict[str, float], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stolen time, throttling and a crowd disturb; our own work doesn't."""
-    monkeypatch.setattr(machine, "cores", lambda: {0, 1})
+    monkeypatch.setattr(environment, "affinity", lambda: {0, 1})
     quiet = Snapshot(at=0, total=0, busy=0, stolen=0, own=0, throttled=0)
     fields: dict[str, Any] = {"at": 1, "total": 2, "busy": 1, "own": 1} | changes
     found = between(quiet, replace(quiet, **fields)).reason
@@ -233,7 +234,6 @@ def test_only_the_cores_allowed_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     for allowed, busy in (({2, 5}, 700), ({99}, 900)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
         assert machine._cpu_times()[0] == busy / machine.TICKS
-        assert machine.cores() == allowed
 
 
 def test_a_snapshot_counts_this_process_as_its_own() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from helpers import made_checks
 from helpers.made_checks import HOSTILE
 from hpml_bench.cli.gate import print_report
-from hpml_bench.gate import drawings, outputs, page, verdicts
+from hpml_bench.gate import outputs, page, verdicts
 from hpml_bench.gate.records import CheckReport, Rules, TimedRun, Verdict
 from hpml_bench.report.pictures.svg import svg
 from hpml_bench.system.errors import UserError
@@ -166,10 +166,10 @@ def test_the_page_draws_every_methods_blocks() -> None:
     assert "Scatter of 24 blocks of lora in 12 pairs" in str(alternatives[1])
     assert len(seen.ids) == len(set(seen.ids))
     disturbed = made_checks.block(1.3, 3, disturbed="steal 9 %")
-    figure = drawings.blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
+    figure = page.draw_blocks(made.model_copy(update={"blocks": (*made.blocks, disturbed)}))[0]
     assert "1 disturbed ones set apart" in figure.alt
     assert "disturbed" in svg(figure)
-    assert "disturbed" not in svg(drawings.blocks(made)[0])
+    assert "disturbed" not in svg(page.draw_blocks(made)[0])
 
 
 def test_pages_of_counts_alone_of_times_alone_and_of_few_pairs() -> None:
@@ -177,7 +177,7 @@ def test_pages_of_counts_alone_of_times_alone_and_of_few_pairs() -> None:
     assert "No step was timed." in Outline(made_checks.report(blocks=(), verdicts=())).text
     assert "counts" not in Outline(made_checks.report(counts=())).ids
     verdict = Verdict(method="lora", metric="step_time", status="INCONCLUSIVE", estimate=0.01, upper=0.02, detail="x")
-    figure = drawings.bounds(made_checks.report(verdicts=(verdict,)))
+    figure = page.draw_bounds(made_checks.report(verdicts=(verdict,)))
     assert "[−∞, +2.00 %]" in figure.alt
 
 

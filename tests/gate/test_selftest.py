@@ -128,7 +128,7 @@ def test_every_trial_that_was_started_leaves_a_line(tmp_path: Path, calls: list[
     lines = started(tmp_path)
     assert [(line.number, line.slowdown) for line in lines] == [(1, 0.0), (1, 0.0), (2, 0.0), (3, 0.03), (2, 0.0)]
     assert len({line.session for line in lines} | {trial.session for trial in trials}) == 1
-    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another self-test writes there"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use by process"):
         run(asked(), 2, 0.03, None, tmp_path, quiet)
 
 

@@ -20,7 +20,7 @@ from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep import job
 from hpml_bench.sweep.execute import Ending
-from hpml_bench.sweep.job import JobWork, UnitQueue
+from hpml_bench.sweep.job import JobWork
 from hpml_bench.sweep.plan import SweepRequest, plan_jobs
 from hpml_bench.sweep.resolve import resolve_for_job
 from hpml_bench.sweep.watch import Claim
@@ -75,9 +75,8 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
         found.until = time.time() + 30
         folder = found.results.begin(record.spec)
         folder.begin()
-        queue = UnitQueue([record.spec], {}, prepared, found)
         request = tiny.request(record.spec, prepared, folder.path)
-        assert queue.interrupted(request, record) == Ending("time")
+        assert found.interrupted(request, record) == Ending("time")
         return found.results.run_folder(record.spec).record()
 
     assert late("a", 1) is None

@@ -39,8 +39,7 @@ class Local(Engine):
     def __init__(self, profile: Profile) -> None:
         super().__init__(profile)
         self._free: list[Slot] = []
-        self._waiting: list[tuple[JobBatch, int, str]] = []
-        """Batches, units, and times of submission."""
+        self._waiting: list[tuple[JobBatch, int, str]] = []  # batches, units, and times of submission
         self._running: dict[int, tuple[Slot, subprocess.Popen[bytes]]] = {}
 
     @property
