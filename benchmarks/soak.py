@@ -57,18 +57,12 @@ STALL_SECONDS = 8.0
 MOST_CALLS = 12
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 OWN = "SOAK_HAS_OWN_SHARED_MEMORY"
-SEGMENTS = ("torch", "psm", "sem.mp-")
-"""How the segments begin that torch and multiprocessing make; others are another program's."""
-GROWTH_MB = 16.0
-"""By which a parent's memory may be greater in the last quarter of a call than in the second: what allocators keep."""
-MORE_DESCRIPTORS = 4.0  # by which a parent's descriptors may be more; one kept by each run would be far more of them
-LOOKS_OF_A_LONG_CALL = 3000
-"""A minute at least. In a shorter call the second quarter would still be start-up, and growth means nothing."""
-WAIT_SECONDS = 300.0
-CLUSTER_WAIT_SECONDS = 900.0
-"""After so long without a fault and without an end a call is given up; one that waits for jobs later."""
-LOOKS_FOR_SOCKETS = 10
-"""Every so many looks the parent's sockets are noted: the kernel lists those of the whole machine for it."""
+SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
+GROWTH_MB = 16.0  # by which a parent may grow from the second to the last quarter of a call: what allocators keep
+MORE_DESCRIPTORS = 4.0  # by which its descriptors may be more; one kept by each run would be far more of them
+LOOKS_OF_A_LONG_CALL = 3000  # a minute at least; in a shorter call the second quarter would still be start-up
+WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
+LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
 LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
 BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
 COMMENTS = ("project=x", "")  # comments that the site gives to jobs
@@ -85,9 +79,8 @@ class Sweep:
     seeds: int
     cluster: Any = None  # the TwoNodes whose jobs do it; None: this machine
     calls: int = 0
-    resident_mb: dict[int, list[float]] = field(default_factory=dict)
-    """The parent's memory, looked at all along, by call: each has a parent of its own."""
-    descriptors: dict[int, list[float]] = field(default_factory=dict)  # the parent's, likewise
+    resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
+    descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
     ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
 
     def __post_init__(self) -> None:
@@ -134,48 +127,28 @@ class Scene:
         return self.rng.choice(found) if found else None
 
     def wait(self, seconds: tuple[float, float]) -> None:
-        """Wait for a random time."""
         time.sleep(self.rng.uniform(*seconds))
+
+
+Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
 
 
 def _listens(connection: Any) -> bool:
     return bool(connection.status == psutil.CONN_LISTEN)
 
 
-def inherited(ports: set[tuple[int, int]]) -> list[int]:
-    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
-    found = set()
-    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
-        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
-        with suppress(ProcessLookupError, PermissionError):
-            if at.pid and (os.getsid(at.pid), port) in ports:
-                found.add(port)
-    return sorted(found)
-
-
-def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the living processes that a call started, itself apart."""
-    found = []
-    for other in psutil.process_iter():
-        try:
-            if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
-                found.append(other)
-        except (ProcessLookupError, psutil.Error):
-            continue
-    return found
-
-
 def still_there(process: subprocess.Popen[str]) -> list[str]:
-    """Return the processes that live on a while after the call that started them ended."""
+    """Return the processes, itself apart, that live on a while after the call that started them ended."""
     deadline = time.monotonic() + LAST_SECONDS
-    while (alive := session(process)) and time.monotonic() < deadline:
+    while True:
+        alive = []
+        for other in psutil.process_iter():
+            with suppress(ProcessLookupError, psutil.Error):
+                if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(str(other))
+        if not alive or time.monotonic() > deadline:
+            return alive
         time.sleep(0.05)
-    return [str(other) for other in alive]
-
-
-def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the children of the fork server."""
-    return [child for server in servers(process) for child in server.children()]
 
 
 def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -188,49 +161,35 @@ def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def hit(rng: random.Random, targets: list[psutil.Process], number: signal.Signals) -> bool:
     """Send a signal to one of these; return whether there was one."""
-    targets = sorted(targets, key=lambda process: process.pid)
-    if not targets:
-        return False
     try:
-        rng.choice(targets).send_signal(number)
-    except psutil.NoSuchProcess:
+        rng.choice(sorted(targets, key=lambda process: process.pid)).send_signal(number)
+    except (IndexError, psutil.NoSuchProcess):
         return False
     return True
 
 
-def interrupt(process: subprocess.Popen[str]) -> bool:
-    """Press Ctrl-C."""
-    os.killpg(process.pid, signal.SIGINT)
-    return True
+def of_the_server(number: signal.Signals, ranks: bool) -> Fault:
+    """Return a fault that signals the fork server, or one of its children, the ranks."""
+
+    def broken(scene: Scene) -> bool:
+        found = servers(scene.process)
+        return hit(scene.rng, [child for server in found for child in server.children()] if ranks else found, number)
+
+    return broken
 
 
-def interrupt_twice(rng: random.Random, process: subprocess.Popen[str]) -> bool:
-    """Press Ctrl-C, and again before the books are closed, or after."""
-    interrupt(process)
-    time.sleep(rng.uniform(0, 0.5))
-    return process.poll() is not None or interrupt(process)
+def interrupt(twice: bool) -> Fault:
+    """Return a fault that presses Ctrl-C; `twice`: again before the books are closed, or after."""
 
+    def broken(scene: Scene) -> bool:
+        os.killpg(scene.process.pid, signal.SIGINT)
+        if twice:
+            scene.wait((0, 0.5))
+            if scene.process.poll() is None:
+                os.killpg(scene.process.pid, signal.SIGINT)
+        return True
 
-def truncate(rng: random.Random, process: subprocess.Popen[str], folder: Path) -> str:
-    """End hpml-bench, and cut a file of some run at a random byte, as a crash of the machine might.
-
-    Returns:
-        The fault that it was: as long as there is no file, only a kill.
-
-    """
-    process.kill()
-    process.wait()
-    still_there(process)  # else they might write what is cut; one that stays is told after the call
-    names = (RECORD, POINTS, PREDICTIONS)
-    files = sorted(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
-    if not files:
-        return "SIGKILL of hpml-bench"
-    path = rng.choice(files)
-    os.truncate(path, rng.randrange(path.stat().st_size))
-    return "a file cut"
-
-
-Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
+    return broken
 
 
 def end(number: signal.Signals) -> Fault:
@@ -243,15 +202,32 @@ def end(number: signal.Signals) -> Fault:
     return broken
 
 
+def cut_file(scene: Scene) -> bool | str:
+    """Cut a file of some run at a random byte, as a crash of the machine might, which ends hpml-bench if it is there.
+
+    As long as there is no file, it is only a kill.
+    """
+    if not scene.sweep.cluster:
+        scene.process.kill()
+        scene.process.wait()
+        still_there(scene.process)  # else they might write what is cut; one that stays is told after the call
+    names, folder = (RECORD, POINTS, PREDICTIONS), scene.sweep.folder
+    path = scene.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
+    if path is None:
+        return False if scene.sweep.cluster else "SIGKILL of hpml-bench"
+    os.truncate(path, scene.rng.randrange(path.stat().st_size))
+    return True
+
+
 FAULTS: dict[str, Fault] = {
-    "SIGKILL of a rank": lambda scene: hit(scene.rng, ranks(scene.process), signal.SIGKILL),
-    "SIGSTOP of a rank": lambda scene: hit(scene.rng, ranks(scene.process), signal.SIGSTOP),
-    "SIGKILL of the fork server": lambda scene: hit(scene.rng, servers(scene.process), signal.SIGKILL),
-    "SIGSTOP of the fork server": lambda scene: hit(scene.rng, servers(scene.process), signal.SIGSTOP),
+    "SIGKILL of a rank": of_the_server(signal.SIGKILL, ranks=True),
+    "SIGSTOP of a rank": of_the_server(signal.SIGSTOP, ranks=True),
+    "SIGKILL of the fork server": of_the_server(signal.SIGKILL, ranks=False),
+    "SIGSTOP of the fork server": of_the_server(signal.SIGSTOP, ranks=False),
     "SIGKILL of hpml-bench": end(signal.SIGKILL),
-    "Ctrl-C": lambda scene: interrupt(scene.process),
-    "Ctrl-C twice": lambda scene: interrupt_twice(scene.rng, scene.process),
-    "a file cut": lambda scene: truncate(scene.rng, scene.process, scene.sweep.folder),
+    "Ctrl-C": interrupt(twice=False),
+    "Ctrl-C twice": interrupt(twice=True),
+    "a file cut": cut_file,
 }
 
 
@@ -317,14 +293,6 @@ def remove_temporary(scene: Scene) -> bool:
     path = scene.choice(Path(tempfile.gettempdir()).glob(f"{temporary.PREFIX}*"))
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
-    return path is not None
-
-
-def cut_file(scene: Scene) -> bool:
-    """Cut a file of a recorded run to half of its length."""
-    path = scene.choice(path for name in (RECORD, POINTS, PREDICTIONS) for path in scene.sweep.folder.glob(f"*/{name}"))
-    if path is not None:
-        os.truncate(path, path.stat().st_size // 2)
     return path is not None
 
 
@@ -430,6 +398,17 @@ def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None
     return site
 
 
+def inherited(ports: set[tuple[int, int]]) -> list[int]:
+    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
+    found = set()
+    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
+        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
+        with suppress(ProcessLookupError, PermissionError):
+            if at.pid and (os.getsid(at.pid), port) in ports:
+                found.add(port)
+    return sorted(found)
+
+
 def leftovers(sweep: Sweep) -> list[str]:
     """Return the temporary files, listening sockets, jobs, claims and processes that a completed sweep left."""
     deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
@@ -463,18 +442,24 @@ def with_own_shared_memory() -> None:
         os.execvp("unshare", ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, *sys.argv])  # noqa: S606
 
 
-def new_sweep(room: Path, name: str, methods: str, seeds: int, cluster: TwoNodes | None = None) -> Sweep:
-    """Return a sweep into a folder of its own."""
-    return Sweep(room / name, methods, seeds, cluster)
-
-
 def undisturbed(room: Path, seeds: int) -> tuple[Sweep, float]:
     """Do a sweep without faults on this machine; return it, and its seconds."""
-    sweep, began = new_sweep(room, f"undisturbed-{seeds}", "head,lora", seeds), time.monotonic()
+    sweep, began = Sweep(room / f"undisturbed-{seeds}", "head,lora", seeds), time.monotonic()
     _, problems = disturb(random.Random(0), sweep, [])
     if problems or len(content(sweep.folder)) != 2 * seeds:
         raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
     return sweep, time.monotonic() - began
+
+
+def ended(sweep: Sweep, truth: Sweep, events: list[dict[str, Any]], left: list[str]) -> dict[str, Any]:
+    """Return what every record of a disturbed sweep holds."""
+    left = left + leftovers(sweep)
+    return {
+        "events": events,
+        "calls": sweep.calls,
+        "left": left,
+        "equal": content(sweep.folder) == content(truth.folder),
+    }
 
 
 def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, Any]]:
@@ -482,27 +467,20 @@ def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, A
     truth, whole = undisturbed(room, 1)
     for index in numbers:
         rng = random.Random(f"{seed} {index}")
-        sweep = new_sweep(room, f"kill{index}", "head,lora", 1)
-        events, left = disturb(rng, sweep, [rng.uniform(0, whole)])
-        left += leftovers(sweep)
-        equal = content(sweep.folder) == content(truth.folder)
-        yield {"round": index, "events": events, "calls": sweep.calls, "left": left, "equal": equal}
+        sweep = Sweep(room / f"kill{index}", "head,lora", 1)
+        yield {"round": index} | ended(sweep, truth, *disturb(rng, sweep, [rng.uniform(0, whole)]))
         shutil.rmtree(sweep.room)
 
 
 def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
     """Hit one sweep of `runs` runs again and again; return what happened."""
-    seeds = max(1, runs // 2)
-    truth, _ = undisturbed(room, seeds)
+    truth, _ = undisturbed(room, max(1, runs // 2))
     rng = random.Random(f"{seed} soak")
-    sweep = new_sweep(room, "long", "head,lora", seeds)
-    events, left = disturb(rng, sweep, [rng.uniform(0, 20) for _ in range(max(1, runs // 8))])
+    sweep = Sweep(room / "long", "head,lora", truth.seeds)
+    moments = [rng.uniform(0, 20) for _ in range(max(1, runs // 8))]
     return {
-        "runs": len(content(sweep.folder)),
-        "events": events,
-        "calls": sweep.calls,
-        "left": left + leftovers(sweep),
-        "equal": content(sweep.folder) == content(truth.folder),
+        "runs": 2 * truth.seeds,
+        **ended(sweep, truth, *disturb(rng, sweep, moments)),
         "parent_mb": quarters(truth.resident_mb[1]),
         "disturbed_parent_mb": quarters(max(sweep.resident_mb.values(), key=len)),
         "parent_descriptors": quarters(truth.descriptors[1]),
@@ -514,28 +492,22 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> di
     """Hit one sweep by jobs of a cluster again and again; return what happened."""
     truth, _ = undisturbed(room, max(1, asked.runs // 2))
     rng = random.Random(asked.seed)
-    sweep = new_sweep(room, "cluster", "head,lora", truth.seeds, cluster)
+    sweep = Sweep(room / "cluster", "head,lora", truth.seeds, cluster)
     moments = [rng.uniform(*BETWEEN) for _ in range(asked.faults)]
-    events, left = disturb(rng, sweep, moments, asked.comments, asked.minutes)
-    left += leftovers(sweep)
-    found = content(sweep.folder)
-    equal = found == content(truth.folder)
-    logs = (sweep.folder / LOGS).glob("*.log")
-    if left or not equal:
+    common = ended(sweep, truth, *disturb(rng, sweep, moments, asked.comments, asked.minutes))
+    if common["left"] or not common["equal"]:
         print((sweep.room / "said.log").read_text()[-4000:])
+    found, logs = content(sweep.folder), (sweep.folder / LOGS).glob("*.log")
     return {
         "runs": len(found),
         "done": sum(value[0] in FINAL for value in found.values()),
-        "equal": equal,
-        "faults": dict(sorted(Counter(event["fault"] for event in events).items())),
-        "faults with other comments": sum("comments" in event for event in events),
-        "calls": sweep.calls,
+        "faults": dict(sorted(Counter(event["fault"] for event in common["events"]).items())),
+        "faults with other comments": sum("comments" in event for event in common["events"]),
         "jobs that found their unit held": sum("is held by job" in path.read_text() for path in logs),
         "starts of jobs": dict(Counter(str(job.how) for job in read_jobs(sweep.folder))),
         "attempts left": len(list((sweep.folder / ATTEMPTS).glob("*/"))),
         "set aside": len(list((sweep.folder / SET_ASIDE).glob("*/"))),
-        "left": left,
-        "events": events,
+        **common,
     }
 
 

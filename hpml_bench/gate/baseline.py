@@ -1,7 +1,6 @@
 """Baselines: saved runs to compare with, where both versions can't run side by side; on the same hardware only.
 
-The spread that counts is that between separate runs. The machine's speed is taken out by reference work that is none of
-ours, timed before, within and after each run.
+The spread is that between runs; the machine's speed is taken out by reference work before, within and after each.
 """
 
 from __future__ import annotations
@@ -82,8 +81,7 @@ def check(request: Request, file: Path, say: Say) -> CheckReport:
     """Make as many runs as were stored, or as the time allows, and compare.
 
     On other hardware nothing is timed; counts without a tolerance, which don't depend on hardware, are still compared,
-    unless the hardware changed the work itself: bf16 has operators that fp32 hasn't. A `UserError` where the file is no
-    baseline or of other work, or there was no time to count.
+    unless the hardware changed the work itself: bf16 has operators that fp32 hasn't.
     """
     before, started, began = load(file), utc_now(), monotonic()
     here, stored, names = environment.describe(), before.environment, request.names

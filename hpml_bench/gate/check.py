@@ -79,10 +79,7 @@ class Request:
 
 
 def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: float | None) -> Request:
-    """Return the request for a suite's methods, made ready to be timed: one rank, one thread, a constant rate.
-
-    A `UserError` where a method is unknown, there are too many to judge, or the device isn't there.
-    """
+    """Return the request for a suite's methods, made ready to be timed: one rank, one thread, a constant rate."""
     usual = [name for name in USUAL if name in suite.methods] or list(suite.methods)
     specs = tuple(suite.method(name) for name in dict.fromkeys(methods or usual))
     verdicts.alphas(rules, len(specs))  # refused now, not after the first look

@@ -271,14 +271,10 @@ def _blocks_of(report: CheckReport, verdict: Verdict, effects: Sequence[float], 
     numbers = axis("process pair", [min(pairs) - 0.5, max(pairs) + 0.5], share=0)
     shown = f"{len(own) - disturbed} blocks of {{}} in {len(whole)} pairs, {disturbed} disturbed ones set apart"
     return Picture(
-        name=name,
-        **_told(verdict, f"Scatter of {shown}"),
-        x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))),
-        y=change,
-        height=280,
-        segments=(*_limits(report), *level),
-        series=tuple(of for of in series if of.points),
-    )
+        name=name, **_told(verdict, f"Scatter of {shown}"),
+        x=replace(numbers, ticks=tuple(tick for tick in numbers.ticks if tick[0] == int(tick[0]))), y=change,
+        height=280, segments=(*_limits(report), *level), series=tuple(of for of in series if of.points),
+    )  # fmt: skip
 
 
 def draw_runs(report: CheckReport) -> tuple[Picture, ...]:

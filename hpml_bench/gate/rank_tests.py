@@ -41,10 +41,8 @@ class RankTest:
         return float(self.tail[np.count_nonzero(self.comparisons > value)])
 
     def lower(self, level: float) -> float | None:
-        """Return the bound below which the shift lies with at most this chance; None where so few values give none.
-
-        It exceeds a value exactly where `p_above` of that value is at most `level`.
-        """
+        """Return the bound below which the shift lies with at most this chance; None where so few values give none."""
+        # it exceeds a value exactly where `p_above` of that value is at most `level`
         needed = self._needed(level)
         return None if needed is None else float(self.comparisons[len(self.comparisons) - needed])
 

@@ -1,7 +1,4 @@
-"""Records of the gate: blocks, runs, counts, verdicts, and the report of a check, which is written as JSON.
-
-No heavy imports here. Fields of the first committed trials are read too: `tainted`, `put_in`, `receipt`.
-"""
+"""Records of the gate, which are JSON; fields of the first trials are read too: `tainted`, `put_in`, `receipt`."""
 
 from __future__ import annotations
 

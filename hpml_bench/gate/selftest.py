@@ -53,8 +53,7 @@ def run(
 
     With `minutes`, no trial is begun that might not end in time, judged by the slowest pairs so far and the most that
     a trial may take; the first is begun whatever. One that is begun is carried to its end: to cut short those that are
-    slow to decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions, is in
-    use, or can't be written.
+    slow to decide would leave the easy ones. A `UserError` where the folder holds trials of other conditions.
     """
     began = monotonic()
     make_folder(folder)

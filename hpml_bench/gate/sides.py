@@ -150,8 +150,8 @@ class ResidentProcess:
     def receive(self) -> Any:
         """Wait for the result of the request sent.
 
-        `Incomparable` where there is no resident of our protocol in that installation, `OutOfTime` where the deadline
-        came before the answer, any other `UserError` where it answers with an error, or died.
+        `Incomparable` where there is no resident of our protocol, `OutOfTime` at the deadline, any other `UserError`
+        where it answers with an error, or died.
         """
         if not self._greeted:
             self._greet()
@@ -211,8 +211,7 @@ def against_environment(python: str) -> ComparedSides:
 def against_revision(revision: str, folder: Path, plugins: Plugins) -> ComparedSides:
     """Install a revision of the project around `folder`, and its working tree as it is, changes included.
 
-    A `UserError` where there is no git, repository, commit or project, pip can't install it, or the check, which runs
-    these plug-ins, would run none of it.
+    A `UserError` where that can't be, or the check, which runs these plug-ins, would run none of it.
     """
     top = Path(_git(folder, "rev-parse", "--show-toplevel").decode().strip())
     commit = _commit(top, revision)

@@ -1,7 +1,4 @@
-"""Verdicts: from blocks, runs and counts to a verdict on each, its sentence, and the exit status of a check.
-
-The unit of evidence is a process pair; docs/check.md explains the rule and shows its error rates.
-"""
+"""Verdicts on blocks, runs and counts, their sentences and exit status; docs/check.md explains the rule, by pairs."""
 
 from __future__ import annotations
 

@@ -99,10 +99,7 @@ class Workload:
     def __init__(
         self, settings: dict[str, Any], prepared: dict[str, Any], methods: list[dict[str, Any]], delayable: bool = False
     ) -> None:
-        """Build the jobs of `MethodSpec`s, with resolved `Settings` and what this side `Prepared`.
-
-        Where they are `delayable`, busy work can be injected into their steps, for trials of the gate itself.
-        """
+        """Build the jobs; where they are `delayable`, busy work can be injected into their steps (`selftest`)."""
         chosen = Settings.model_validate(settings)
         torch.set_num_threads(chosen.threads or 1)
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)

@@ -22,11 +22,8 @@ LONGEST_TMPDIR = 60  # a socket's path has 107 characters at most, of which ours
 
 
 def start_fork_server() -> None:
-    """Start the fork server unless it runs; it imports torch and the libraries once for all runs.
-
-    The variables that processes need from their start are set first. A fork takes 0.3-0.5 s to the first step, a new
-    interpreter 3 s. Raises UserError if TMPDIR is too long.
-    """
+    """Start the fork server, which imports the libraries once for all runs; UserError if TMPDIR is too long."""
+    # a fork takes 0.3-0.5 s to the first step, a new interpreter 3 s
     environment.set_process_environment()
     check_tmpdir()
     multiprocessing.set_forkserver_preload(preload())

@@ -1,11 +1,8 @@
 """First import of the fork server: from here on it ends with its parent, and its children end with it.
 
 Without this, the server would outlive a parent that is killed, until its last child ends: the children hold the
-write end of the pipe whose closing tells the server to exit.
-
-Ctrl-C reaches every process of the terminal, and only the parent reacts to it: here it would end an import with a
-traceback. The parent starts the server with the signal blocked; this module ignores it, then unblocks it. Children
-inherit that.
+write end of the pipe whose closing tells the server to exit. Ctrl-C reaches every process of the terminal, and only the
+parent reacts to it: it starts the server with the signal blocked; this module ignores it, then unblocks it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Launcher: a new process group for each run, started, watched and ended; its outcome and record.
-
-The outcome is found from the files and exit codes of the ranks.
-"""
+"""Launcher: a new process group for each run; its outcome, from files and exit codes of the ranks, and its record."""
 
 from __future__ import annotations
 
@@ -57,9 +54,8 @@ def here(request: RunRequest, stop: Stop) -> Outcome:
 def run(request: RunRequest, run_ranks: RunRanks = here) -> RunRecord:
     """Execute one run in a process group of its own and commit its record, whatever happens to the ranks.
 
-    `run_ranks` runs them, on this machine or over several nodes. Raises Interrupted if a signal asked for the end, when
-    the record, `interrupted` if the run was not done, is committed; OSError if the folder can't be written to;
-    UserError as of `here`.
+    Raises Interrupted if a signal asked for the end, when the record, `interrupted` if the run was not done, is
+    committed; OSError if the folder can't be written to; UserError as of `here`.
     """
     folder = RunFolder(request.folder)
     folder.begin()

@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousParameters,
     RendezvousStoreInfo,
     rendezvous_handler_registry,
-)
+)  # fmt: skip
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from hpml_bench.launch.nodes import Nodes, Report
@@ -42,10 +42,7 @@ DIGITS = 64  # hexadecimal digits of a signature
 
 
 def _store(address: str, port: int, timeout: timedelta) -> TCPStore:
-    """Return the store at an address; for port 0 one that this process hosts there alone, on a port of the kernel's.
-
-    `timeout` limits the wait for a key.
-    """
+    """Return the store at an address; for port 0 one that this process hosts there alone, on a port of the kernel's."""
     if port:
         return TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timeout)
     # By itself a TCPStore listens on all addresses of the machine.
@@ -90,10 +87,9 @@ class NodeRequest(Frozen):
 
 
 class Meeting:
-    """Client of the store, which this process or another one hosts."""
+    """Client of the store, which this process hosts for port 0."""
 
     def __init__(self, host: str, key: str, port: int = 0) -> None:
-        """Host the store on a port that the kernel picks, or join that on `port`."""
         self.host, self._key = host, key.encode()
         self._store = _store(host, port, CONNECT)
         self.port = int(self._store.port)

@@ -80,7 +80,7 @@ def merged(
 ) -> tuple[Status, RunError] | None:
     """Return status and cause of a run from what its nodes reported; None where all ended well.
 
-    `hosts`: number -> host, of the nodes whose agent had begun; `words`: message of the agents' starter.
+    `hosts`: host of each node whose agent had begun; `words`: message of the agents' starter.
     """
     bad = [report for report in reports if not report.well]
     lost = [_lost(number, hosts, words) for number in sorted(set(range(count)) - {r.node for r in reports})]

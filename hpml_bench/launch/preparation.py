@@ -36,10 +36,9 @@ End = Literal["over", "late", "stopped"]
 
 
 def prepare(settings: Settings, max_seconds: float | None = None) -> Prepared:
-    """Prepare model and data in a process of their own, which imports torch and can be ended during a download.
+    """Prepare model and data in a process of their own, which can be ended during a download.
 
-    Raises UserError if a source isn't available, doesn't fit the settings, or takes longer than `max_seconds`; if the
-    cache can't be written to; or if the preparation was ended or stopped.
+    Raises UserError if a source isn't available, doesn't fit or takes too long, or the preparation was ended.
     """
     return Prepared.model_validate(_done(settings, entry.prepare, max_seconds)["prepared"])
 
@@ -50,10 +49,7 @@ def products(settings: Settings, max_seconds: float | None = None) -> Products:
 
 
 def predicted_memory(suite: Suite, methods: Sequence[str], memory: int) -> str | None:
-    """Return a sentence on methods that won't fit, predicted in a process of its own; None where none is known not to.
-
-    `memory`: bytes of the machine or a card. A prediction that fails or takes too long is none.
-    """
+    """Return a sentence on methods that won't fit into `memory` bytes; None where none is known not to."""
     work = partial(entry.predict, suite.model_dump_json(), methods, memory)
     try:
         return cast("str | None", _done(suite.settings, work, PREDICTION_SECONDS)["sentence"])
@@ -147,10 +143,9 @@ def _start(child: BaseProcess, deadline: float, family: set[psutil.Process]) -> 
 
 
 def _wait(over: Callable[[float], bool], deadline: float, family: set[psutil.Process]) -> End:
-    """Wait until the work is over, the deadline has passed, or a signal has stopped the fork server or what it started.
+    """Wait until `over`, the deadline has passed, or a signal has stopped the fork server or what it started.
 
-    `over` waits for so many seconds and returns whether the work is over; `deadline` is of time.monotonic(); processes
-    seen meanwhile are added to `family`.
+    `over` waits for so many seconds and returns whether the work is over; processes seen are added to `family`.
     """
     polls = 0
     while polls < STOPPED_SECONDS:

@@ -1,7 +1,4 @@
-"""Execution of runs, and its progress: the one loop, whether for a sweep, a job or a tuning.
-
-Progress is a bar for all runs and one for the current run; without a terminal, one line per run.
-"""
+"""Execution of runs, the one loop of a sweep, a job or a tuning, and its progress: bars, or a line per run."""
 
 from __future__ import annotations
 

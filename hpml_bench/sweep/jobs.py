@@ -117,8 +117,7 @@ class JobSweep:
     def submit(self, again: bool, only: Collection[int] | None = None) -> tuple[int, ...]:
         """Submit the units, of `only` if given, that have runs left and no job; return the accepted ones.
 
-        `again`: failed runs count as left. Raises UserError if the engine refuses them, another process that submits
-        doesn't end, or another sweep was begun in the folder meanwhile.
+        `again`: failed runs count as left. UserError if the engine refuses, or another sweep was begun in the folder.
         """
         with self._submitting():
             if self._planned().stopped:
@@ -181,10 +180,9 @@ class JobSweep:
     def wait(self, found: Callable[[RunState], None], poll: float = POLL_SECONDS) -> bool:
         """Wait until no job is left, resubmit units whose jobs ended too early; return whether all runs have a record.
 
-        While no job runs, each reason why they wait is printed once. A unit whose jobs bring no new run is given up
-        after some submissions in a row. `found` is called with each recorded run once; `poll` is the most seconds
-        between two looks, of which the first ones come sooner. Raises UserError if the engine has not answered, or has
-        refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
+        A unit whose jobs bring no new run is given up after some submissions in a row. `found` is called with each
+        recorded run once; `poll` is the most seconds between two looks. Raises UserError if the engine hasn't answered,
+        or has refused jobs, for a long time, or another sweep was begun in the folder meanwhile.
         """
         shown, reasons, began = set[tuple[str, str]](), set[str](), time.monotonic()
         while True:
@@ -300,10 +298,9 @@ def find(path: Path, say: Say) -> JobSweep:
 def _give(
     batches: Sequence[JobBatch], take: Callable[[JobBatch], str], prepared: str | None, say: Say
 ) -> tuple[int, ...]:
-    """Pass batches to `take`, each after the one before; return the units of those accepted, perhaps not all.
+    """Pass batches to `take`, which returns their names, each after the one before; return the units accepted.
 
-    A preparation comes first; `prepared` is the name of an earlier one's job. `take` returns a batch's name. Where it
-    refuses the preparation or the first units, its UserError is raised.
+    `prepared` is the name of an earlier preparation. A UserError for the first batch of units, or before, is raised.
     """
     taken, ended = tuple[int, ...](), tuple[str, ...]()
     for batch in batches:

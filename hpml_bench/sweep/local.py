@@ -27,7 +27,7 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
 from hpml_bench.sweep.plan import SweepRequest, places
-from hpml_bench.sweep.resolve import MeasuredSettings, Measurements, ResolvedSuite, resolve
+from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite, resolve
 from hpml_bench.sweep.watch import Watcher
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
@@ -53,15 +53,9 @@ class SweepQueue(Queue[RunSpec]):
     """Remaining runs of a sweep."""
 
     def __init__(
-        self,
-        runs: Sequence[RunSpec],
-        places: Mapping[str, Place],
-        request: SweepRequest,
-        prepared: Prepared,
-        results: ResultsFolder,
-        progress: SweepProgress,
-        trackers: Sequence[Tracker] = (),
-    ) -> None:
+        self, runs: Sequence[RunSpec], places: Mapping[str, Place], request: SweepRequest, prepared: Prepared,
+        results: ResultsFolder, progress: SweepProgress, trackers: Sequence[Tracker] = (),
+    ) -> None:  # fmt: skip
         super().__init__(runs)
         self._places, self._request = places, request
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
@@ -69,13 +63,9 @@ class SweepQueue(Queue[RunSpec]):
     def next(self) -> RunRequest:
         spec, save = self.left.popleft(), self._request.save
         return RunRequest(
-            spec=spec,
-            prepared=self._prepared,
-            folder=self._results.begin(spec).path,
-            limits=self._request.limits,
-            place=self._places[spec.run_id],
-            save_to=None if save is None else save.resolve(),
-        )
+            spec=spec, prepared=self._prepared, folder=self._results.begin(spec).path, limits=self._request.limits,
+            place=self._places[spec.run_id], save_to=None if save is None else save.resolve(),
+        )  # fmt: skip
 
     def around(self, request: RunRequest) -> AbstractContextManager[None]:
         return follow_all(self._trackers, request.spec, request.folder, self._results.path)
@@ -87,8 +77,7 @@ class SweepQueue(Queue[RunSpec]):
 def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
     """Do the missing runs of a sweep, which trackers follow; each is recorded when it ends.
 
-    Raises UserError if this machine can't meet the settings, a source isn't available, the folder is in use, also by
-    jobs, or its disk is full or read-only.
+    Raises UserError for settings that can't be met here, a missing source, and a folder in use, full or read-only.
     """
     request.check(resolve_devices(request.suite.settings))  # refused before a folder is made
     began = time.monotonic() if request.began is None else request.began
@@ -98,7 +87,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         _refuse_if_queued(results.path)
         if request.fresh and request.whole:
             results.forget_measured()
-        resolved = resolve(request.suite, MeasuredSettings(results.path, Measurements(request.limits)))
+        resolved = resolve(request.suite, MeasuredSettings(results.path, request.limits))
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
@@ -142,13 +131,9 @@ def _memory_wanted(suite: Suite, runs: Sequence[RunSpec], backbone: Path) -> str
 
 
 def _run_missing(
-    request: SweepRequest,
-    resolved: ResolvedSuite,
-    runs: tuple[RunSpec, ...],
-    results: ResultsFolder,
-    execution: Execution,
-    trackers: Sequence[Tracker],
-) -> Ending:
+    request: SweepRequest, resolved: ResolvedSuite, runs: tuple[RunSpec, ...], results: ResultsFolder,
+    execution: Execution, trackers: Sequence[Tracker],
+) -> Ending:  # fmt: skip
     from hpml_bench.report.render import load_libraries
 
     settings, progress = resolved.suite.settings, execution.progress
@@ -173,10 +158,8 @@ def _run_missing(
 def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
     """Do a run as one of the ranks that torchrun started; return whether it ended well.
 
-    Rank 0, or one that fails, commits the record; a rank that raises ends its process here.
-    The allocator's variables can't be set any more, since torchrun started this process; the record has their values.
-    Raises UserError if a setting is invalid, torch can't compute on this rank's GPU, a source isn't available, or jobs
-    work in the results folder or another process holds its lock.
+    Rank 0, or one that fails, commits the record; a rank that raises ends its process here. Raises UserError for an
+    invalid setting, a GPU on which torch can't compute, a missing source, and a results folder in use.
     """
     from hpml_bench.training.distributed import check_gpus
 

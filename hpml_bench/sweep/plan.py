@@ -101,10 +101,7 @@ def _drawn(count: int, seed: int, lot: str) -> tuple[int, ...]:
 
 
 def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: JobPlan | None) -> JobPlan:
-    """Return a new plan of a results folder; it keeps the digests of the plan `before` if both have the same runs.
-
-    Raises UserError if no method can be run, or the ranks can't be divided equally over the nodes.
-    """
+    """Return a new plan, with the digests of the plan `before` if both have the same runs; UserError if it can't be."""
     suite = request.suite
     request.check(suite.settings)
     profile.ranks_per_node(suite.settings.world_size)  # refuses ranks that can't be divided equally
@@ -131,14 +128,10 @@ def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
 
 def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:
     """Return the recorded runs of a plan, with any values that a node decided for open settings."""
-    planned = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}
-    specs = [record.spec for record in load_records(folder).records]
-    return [
-        spec for spec in specs if (spec.method.name, spec.seed) in planned and spec == _decided_as(plan.suite, spec)
-    ]
-
-
-def _decided_as(suite: Suite, run: RunSpec) -> RunSpec:
-    settings = decided_as(suite.settings, run.settings)
-    (spec,) = suite.model_copy(update={"settings": settings}).runs([run.method.name], [run.seed])
-    return spec
+    planned, found = {(task.method, task.seed) for unit in plan.units for task in unit.tasks}, []
+    for spec in (record.spec for record in load_records(folder).records):
+        if (spec.method.name, spec.seed) in planned:
+            settings = decided_as(plan.suite.settings, spec.settings)
+            suite = plan.suite.model_copy(update={"settings": settings})
+            found += [run for run in suite.runs([spec.method.name], [spec.seed]) if run == spec]
+    return found

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hpml_bench.launch import launcher, preparation
 from hpml_bench.records.files import MEASURED_SETTINGS, read_json, write_atomically
 from hpml_bench.records.jobs import RESOLVED, JobPlan, read_resolved, write_once
-from hpml_bench.records.plan import UNLIMITED, Limits
+from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.devices import BY_NODE, measures_precision, resolve_devices
 from hpml_bench.suite.settings import RunSpec, Settings, identity
@@ -42,50 +42,18 @@ class Fitted(NamedTuple):
         return f"{self.size}, the largest that fitted for all methods{but} when it was tried out"
 
 
-class Measurements:
-    """Measurements by which settings are decided, in processes of their own on this machine."""
-
-    def __init__(self, limits: Limits = UNLIMITED) -> None:
-        self._limits = limits
-
-    def products(self, settings: Settings) -> Products:
-        return preparation.products(settings, self._limits.max_seconds)
-
-    def fits(self, suite: Suite) -> Callable[[RunSpec], bool]:
-        """Return a function that tries out a run's longest batch: whether the GPU's memory is enough."""
-        prepared = preparation.prepare(suite.settings, self._limits.max_seconds)
-
-        def fits(spec: RunSpec) -> bool:
-            with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
-                folder = Path(name) / spec.run_id
-                request = RunRequest(spec=spec, prepared=prepared, folder=folder, limits=self._limits, try_out=True)
-                try:
-                    record = launcher.run(request)
-                except launcher.Interrupted:
-                    raise KeyboardInterrupt from None
-            if record.status not in {*FINAL, "oom_cuda"}:
-                why = f": {record.error.message}" if record.error else ""
-                raise UserError(
-                    f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as "
-                    f"{record.status}{why}; give micro_batch as a number"
-                )
-            return record.status != "oom_cuda"
-
-        return fits
-
-
 @dataclass(frozen=True)
 class MeasuredSettings:
     """Results of measurements, kept in a results folder by all that they depend on."""
 
     folder: Path
-    measurements: Measurements | None = None
-    """Makes the results that the folder doesn't hold; None: settings are decided without them."""
+    limits: Limits | None = None
+    """Limits of the measurements of what the folder doesn't hold; None: settings are decided without them."""
 
     def products(self, settings: Settings) -> Products | None:
         """Return the times of the backbone's matrix products in fp32 and bf16; None where they are not known."""
         key = f"precision of {settings.backbone} on {environment.processor()}, threads: {settings.threads}"
-        kept = self._kept(key, lambda made: made.products(settings).model_dump())
+        kept = self._kept(key, lambda limits: preparation.products(settings, limits.max_seconds).model_dump())
         return Products.model_validate(kept) if kept else None
 
     def fitted(self, suite: Suite) -> Fitted | None:
@@ -93,18 +61,42 @@ class MeasuredSettings:
         cards = ", ".join(f"{gpu['name']} {gpu['memory_mb']} MB" for gpu in gpus.visible_gpus())
         others = suite.settings.model_copy(update={"micro_batch": None})
         key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
-        kept = self._kept(key, lambda made: _largest(suite, made.fits(suite))._asdict())
+        kept = self._kept(key, lambda limits: _largest(suite, tried_out(suite, limits))._asdict())
         if isinstance(kept, int):  # older folders have the size alone
             return Fitted(kept)
         return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
 
-    def _kept(self, key: str, find: Callable[[Measurements], Any]) -> Any:
+    def _kept(self, key: str, find: Callable[[Limits], Any]) -> Any:
         """Return the folder's result under a key; measure a missing one, and write it there."""
         known = read_json(self.folder / MEASURED_SETTINGS) or {}
-        if key not in known and self.measurements is not None:
-            known |= {key: find(self.measurements)}
+        if key not in known and self.limits is not None:
+            known |= {key: find(self.limits)}
             write_atomically(self.folder / MEASURED_SETTINGS, json.dumps(known, indent=1))
         return known.get(key)
+
+
+def tried_out(suite: Suite, limits: Limits) -> Callable[[RunSpec], bool]:
+    """Return a function that tries out a run's longest batch: whether the GPU's memory is enough."""
+    prepared = preparation.prepare(suite.settings, limits.max_seconds)
+
+    def fits(spec: RunSpec) -> bool:
+        with tempfile.TemporaryDirectory(dir=temporary.folder()) as name:
+            folder = Path(name) / spec.run_id
+            try:
+                record = launcher.run(
+                    RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, try_out=True)
+                )
+            except launcher.Interrupted:
+                raise KeyboardInterrupt from None
+        if record.status not in {*FINAL, "oom_cuda"}:
+            why = f": {record.error.message}" if record.error else ""
+            raise UserError(
+                f"micro_batch auto: {spec.method.name} with {spec.settings.micro_batch} ended as "
+                f"{record.status}{why}; give micro_batch as a number"
+            )
+        return record.status != "oom_cuda"
+
+    return fits
 
 
 def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -> ResolvedSuite:
@@ -112,8 +104,7 @@ def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -
 
     On a CPU with instructions for bfloat16, `precision: auto` takes the faster one, fp32 where that isn't measured; on
     a GPU, `micro_batch: auto` takes the largest that fits for all methods of the suite that fit at all, a rank's whole
-    share where it isn't measured. Raises UserError if this machine can't meet the settings, or the backbone isn't
-    available, and KeyboardInterrupt if the user interrupted a trial run.
+    share where it isn't measured. Raises UserError, and KeyboardInterrupt if a trial run was interrupted.
     """
     notes: dict[str, str] = {}
     found = suite.model_copy(update={"settings": resolve_devices(suite.settings, here)})
@@ -129,11 +120,14 @@ def resolve(suite: Suite, findings: MeasuredSettings, here: int | None = None) -
 
 def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuite:
     """Return a plan's suite with the settings that its first job decided; UserError if this node's differ."""
-    suite, here = _over_nodes(plan)
+    suite, nodes = plan.suite, plan.profile.nodes
+    if nodes > 1 and suite.settings.world_size is None:
+        cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
+        suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
+    here = plan.profile.ranks_per_node(suite.settings.world_size)
     kept = read_resolved(folder, plan)
     if kept is None:
-        measurements = Measurements(limits) if plan.profile.nodes == 1 else None
-        first = resolve(suite, MeasuredSettings(folder, measurements), here)
+        first = resolve(suite, MeasuredSettings(folder, limits if nodes == 1 else None), here)
         write_once(folder / RESOLVED, first.suite.settings.model_dump_json())
         kept = read_resolved(folder, plan)
         assert kept is not None  # noqa: S101 - it was written just now
@@ -153,15 +147,6 @@ def resolve_for_job(plan: JobPlan, folder: Path, limits: Limits) -> ResolvedSuit
 def on_one_node(settings: Settings, plan: JobPlan) -> Settings:
     """Return resolved settings with the ranks of one node, for the preparation, which looks at this node's GPUs."""
     return settings.model_copy(update={"world_size": plan.profile.ranks_per_node(settings.world_size)})
-
-
-def _over_nodes(plan: JobPlan) -> tuple[Suite, int | None]:
-    """Return a plan's suite with the number of ranks over all nodes, and those of this node; None for all of them."""
-    suite, nodes = plan.suite, plan.profile.nodes
-    if nodes > 1 and suite.settings.world_size is None:
-        cards = len(gpus.visible_gpus()) if suite.settings.device != "cpu" else 0
-        suite = _with(suite, world_size=nodes * (cards or min(2, environment.cores())))
-    return suite, plan.profile.ranks_per_node(suite.settings.world_size)
 
 
 def _with(suite: Suite, **changes: Any) -> Suite:

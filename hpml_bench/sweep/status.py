@@ -69,10 +69,7 @@ def plain_sweep(path: Path) -> Path | None:
 
 
 def local_state(folder: Path) -> tuple[str, list[Row]]:
-    """Return a sentence with sums and the time left, and a table: the head, then a row per method.
-
-    Raises UserError if the folder is not that of a sweep.
-    """
+    """Return a sentence with sums and the time left, and a table, its head first; UserError if there is no sweep."""
     try:
         suite = Suite.model_validate(read_json(folder / SUITE))
     except ValidationError:

@@ -29,7 +29,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep.execute import Ending, Execution, Queue, SweepProgress
 from hpml_bench.sweep.plan import SweepRequest
-from hpml_bench.sweep.resolve import MeasuredSettings, Measurements, resolve
+from hpml_bench.sweep.resolve import MeasuredSettings, resolve
 from hpml_bench.system import environment, temporary
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
@@ -82,9 +82,8 @@ class TuningResult:
 def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     """Do the missing trials of every method; write trials.json and the suite with the chosen rates.
 
-    A trial is a run of the suite's own budget in a process group of its own. It is evaluated on the validation rows;
-    the ranks are given no path to the test rows. Raises UserError if Optuna is missing, a method is unknown, a source
-    isn't available, or the folder is in use.
+    A trial is a run of the suite's own budget, evaluated on the validation rows; ranks are given no path to the test
+    rows. Raises UserError if Optuna is missing, a method is unknown, a source isn't available, or the folder is in use.
     """
     specs = request.methods()  # refused before a folder is made
     sweep, folder = request.sweep, request.sweep.folder / FOLDER
@@ -93,7 +92,7 @@ def run_tuning(request: TuningRequest, console: Console) -> TuningResult:
     progress = SweepProgress(console, request.trials * len(specs), sweep.verbose)
     with ResultsFolder.open(folder, lock=folder.parent) as results, stoppable(), progress:
         execution = Execution(sweep.limits, progress)
-        suite, notes = resolve(sweep.suite, MeasuredSettings(folder.parent, Measurements(sweep.limits)))
+        suite, notes = resolve(sweep.suite, MeasuredSettings(folder.parent, sweep.limits))
         storage = open_storage(folder)
         fork_server.start_fork_server()
         progress.say(f"preparing model and data of {suite.settings.backbone} ...")
@@ -304,10 +303,7 @@ def _make_sampler(sampler: Sampler, place: int) -> optuna.samplers.BaseSampler:
 
 
 def check_target(path: Path, option: str = "--write", *, fresh: bool = False) -> Path:
-    """Return the path if a suite can be written there, before hours are spent; else raises UserError.
-
-    `option` gave it; with `fresh` no file may be there.
-    """
+    """Return an option's path if a suite can be written there; else UserError. `fresh`: no file may be there."""
     if path.suffix not in {".yaml", ".yml"} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", path.stem):
         raise UserError(
             f"{option} {path}: the file's name becomes the suite's: letters, digits, - and _, then .yaml; "

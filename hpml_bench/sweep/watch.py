@@ -90,10 +90,7 @@ class Watcher:
         return [*(job.name for job in self.live()), *self.recent()]
 
     def jobs(self) -> tuple[EngineJob, ...]:
-        """Return the jobs that wait or run; those that the engine will never begin are cancelled.
-
-        An engine that doesn't answer is asked again for minutes, then its UserError is raised.
-        """
+        """Return the jobs that wait or run; asks for minutes, and cancels what the engine will never begin."""
         deadline = time.monotonic() + UNANSWERED_SECONDS
         while True:
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ def on_slurm(lag: float = 0, **changes: Any) -> Requested:
     """Return what a call of run-all requests of Slurm, whose answers are `lag` s old, with changes to the profile."""
     options = {"lag": lag, **changes.pop("options", {})}
     return asked(profile=load_profile("slurm", [*changes.items(), ("options", options)]))
+
+
+def opened(
+    folder: Path, lag: float = 0, seeds: int = 1, say: Callable[[str], None] = lambda _: None, **changes: Any
+) -> JobSweep:
+    """Open a sweep of one method on Slurm, with changes to the profile."""
+    request, profile = on_slurm(lag, **changes)
+    return JobSweep.open(
+        replace(request, suite=load_suite("quickstart", seeds=seeds)), profile, folder / "quickstart", say
+    )
 
 
 def resolved(sweep: JobSweep) -> Path:

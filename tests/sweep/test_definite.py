@@ -11,7 +11,8 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.launch import fork_server, launcher, preparation
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.records.plan import UNLIMITED
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, load_suite
 from hpml_bench.sweep import resolve as resolving
 from hpml_bench.sweep.resolve import MeasuredSettings, ResolvedSuite
@@ -29,22 +30,14 @@ def suite_of(folder: Path, **changes: object) -> Suite:
     return load_suite(str(tiny.local_suite(folder, precision="auto", **changes)))
 
 
-class Arranged(resolving.Measurements):
-    """Measurements with these results; what isn't given is measured."""
-
-    def __init__(self, measure: Any = None, fits: Any = None) -> None:
-        super().__init__()
-        self._measure, self._fits = measure, fits
-
-    def products(self, settings: Settings) -> Products:
-        return self._measure(settings) if self._measure else super().products(settings)
-
-    def fits(self, suite: Suite) -> Any:
-        return self._fits or super().fits(suite)
-
-
-def resolve(suite: Suite, folder: Path, here: int | None = None, **arranged: Any) -> ResolvedSuite:
-    return resolving.resolve(suite, MeasuredSettings(folder, Arranged(**arranged)), here)
+def resolve(suite: Suite, folder: Path, measure: Any = None, fits: Any = None) -> ResolvedSuite:
+    """Resolve a suite with these results of measurements; what isn't given is measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        if measure:
+            patch.setattr(preparation, "products", lambda settings, _: measure(settings))
+        if fits:
+            patch.setattr(resolving, "tried_out", lambda *_: fits)
+        return resolving.resolve(suite, MeasuredSettings(folder, UNLIMITED))
 
 
 def resolve_as_known(suite: Suite, folder: Path, here: int | None = None) -> ResolvedSuite:

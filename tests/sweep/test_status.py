@@ -51,13 +51,6 @@ def begin(folder: Path, pid: int | None = None) -> Path:
     return place
 
 
-def test_a_complete_sweep_is_done(folder: Path) -> None:
-    """Each method's row counts its runs; nothing is left."""
-    said, rows = local_state(folder)
-    assert said == "6 of 6 runs are done"
-    assert [row[:3] for row in rows[1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
-
-
 def test_a_run_under_way_shows_its_step_and_the_time_left(folder: Path) -> None:
     """A run without a record, whose process lives, is under way; the rest takes as long as its method's runs so far."""
     (begin(folder) / POINTS).write_text(
@@ -114,7 +107,8 @@ def test_a_failed_run_is_counted_and_left(status: str, count: str, said: str, fo
 
 
 def test_status_finds_the_only_sweep(folder: Path) -> None:
-    """A folder of one sweep is enough to name; one with a plan is a sweep by jobs."""
+    """A folder of one sweep is enough to name, a row counts a method's runs; one with a plan is a sweep by jobs."""
+    assert [row[:3] for row in local_state(folder)[1][1:]] == [("lora", "3 of 3", "0"), ("full", "3 of 3", "0")]
     assert plain_sweep(folder.parent) == plain_sweep(folder) == folder
     shown = CliRunner().invoke(main, ["status", str(folder.parent)])
     assert shown.exit_code == 0

@@ -12,13 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import made_records
-from helpers.fake_slurm import asked, line, on_slurm, record_of, resolved
+from helpers.fake_slurm import asked, line, on_slurm, opened, record_of, resolved
 from hpml_bench.cli import main, on
 from hpml_bench.records.folder import RunFolder, SharedResults, locked
 from hpml_bench.records.jobs import Job, read_plan, write_job
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Digests, RunRecord, Status
-from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
@@ -71,14 +70,6 @@ def test_a_failed_run_is_done_again_once_a_call(
     assert not plan.settles(RunState.of(stale))
 
 
-def test_variables_of_jobs_are_not_written_down(tmp_path: Path) -> None:
-    """They may be keys."""
-    profile = load_profile("manual", [("env", {"HF_TOKEN": "hf_secret"})])
-    sweep = JobSweep.open(*asked(profile=profile), tmp_path / "quickstart", print)
-    assert sweep.plan.profile.env == {"HF_TOKEN": "hf_secret"}
-    assert "hf_secret" not in (sweep.folder / "plan.json").read_text()
-
-
 def test_who_waits_for_a_stopped_sweep_submits_nothing(tmp_path: Path) -> None:
     """`stop` in another terminal ends the waiting too; the same call begins again."""
     said: list[str] = []
@@ -110,21 +101,19 @@ def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slur
         f"#!/bin/bash\ncd {slurm}\n"
         "[ $(ls given* 2>/dev/null | wc -l) -le $(cat cancelled 2>/dev/null | wc -l) ] || cat held\n"
     )
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, say=said.append)
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert len(sweep.submit(again=True)) == 1
     assert not sweep.wait(lambda _: None, poll=0.01)
-    assert (
-        said.count("job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled")
-        == FRUITLESS_LIMIT + 1
-    )
+    held = "job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled"
+    assert said.count(held) == FRUITLESS_LIMIT + 1
     assert len(list(slurm.glob("given*"))) == FRUITLESS_LIMIT + 1
 
 
 def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
     """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would wait as well."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, say=said.append)
     assert len(sweep.submit(again=True)) == 1
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert not sweep.wait(lambda _: None, poll=0.01)
@@ -146,7 +135,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
 def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, say=said.append)
     queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "None", "Resources", "Priority")]
     queue.append(line(sweep, "7_0"))
     (slurm / "squeue").write_text(
@@ -196,17 +185,6 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
     assert "[1/1] head seed 0: ok" in capsys.readouterr().out
 
 
-def test_a_dry_run_shows_no_secret(tmp_path: Path, slurm: Path) -> None:
-    """It may be shown to somebody; jobs get the variable all the same."""
-    wanted = on_slurm(env={"HF_TOKEN": "hf_0123456789", "NCCL_DEBUG": "INFO"})
-    sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
-    printed = sweep.script()
-    assert "export HF_TOKEN='[redacted]'" in printed
-    assert "export NCCL_DEBUG=INFO" in printed
-    sweep.submit(again=True)
-    assert "export HF_TOKEN=hf_0123456789" in (slurm / "given7").read_text()
-
-
 @pytest.mark.parametrize(
     ("status", "cut", "ended", "said"),
     [
@@ -233,7 +211,7 @@ def test_a_sweep_without_a_good_record_is_no_success(
 
 def test_two_sweeps_do_not_mix_in_a_folder(tmp_path: Path, slurm: Path) -> None:
     """The first is told that another was planned, before it has jobs; with jobs the second is refused."""
-    first = JobSweep.open(*on_slurm(), tmp_path / "quickstart", print)
+    first = opened(tmp_path)
     other = asked(profile=on_slurm()[1], suite=load_suite("quickstart", seeds=2))
     second = JobSweep.open(*other, first.folder, print)
     with pytest.raises(UserError, match="another sweep, or this one with another profile, was begun here meanwhile"):
@@ -265,9 +243,7 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
     """A limit on jobs in the queue is no reason to give up those that were taken."""
     (slurm / "most").write_text("8")
     said: list[str] = []
-    suite = load_suite("quickstart", seeds=5)
-    profile = load_profile("slurm", [("options", {"array": 2, "lag": 0})])
-    sweep = JobSweep.open(*asked(profile=profile, suite=suite), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, seeds=5, say=said.append, options={"array": 2})
     assert len(sweep.submit(again=True)) == 4
     assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
     assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
@@ -281,7 +257,7 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
 def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> None:
     """Also for those of an earlier call; there is one report, and none where no job is left."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, say=said.append)
     assert not sweep.submit_report()
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
     assert sweep.submit_report()
@@ -342,20 +318,25 @@ def test_options_of_jobs_without_jobs_are_refused(option: str, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def publish(sweep: JobSweep, record: RunRecord) -> Path:
+    results = SharedResults(sweep.folder, JOB)
+    attempt = results.begin(record.spec)
+    attempt.begin()
+    return results.path / results.publish(record.spec, attempt.commit(record)).run_id
+
+
+def publish_ok(sweep: JobSweep, number: int) -> None:
+    for spec in observed_units(sweep)[number]:
+        publish(sweep, record_of(spec))
+
+
 def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
     sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
     resolved(sweep)
     ((spec,),) = observed_units(sweep)
     made = record_of(spec)
-    results = SharedResults(sweep.folder, JOB)
-
-    def publish(record: RunRecord) -> Path:
-        attempt = results.begin(spec)
-        attempt.begin()
-        return results.path / results.publish(spec, attempt.commit(record)).run_id
-
-    publish(made.model_copy(update={"status": "failed"}))
+    publish(sweep, made.model_copy(update={"status": "failed"}))
     looked: list[Path] = []
     read = RunFolder.record
     monkeypatch.setattr(RunFolder, "record", lambda run: looked.append(run.path) or read(run))
@@ -363,7 +344,7 @@ def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.Monke
         assert [state.status for state in sweep.watch.states()] == ["failed"]
         sweep.watch.left(again=True)
     assert len(looked) == 1
-    folder = publish(made)
+    folder = publish(sweep, made)
     looked.clear()
     assert [state.status for state in sweep.watch.states()] == ["ok"]
     assert len(looked) == 1
@@ -387,18 +368,10 @@ def in_turn(slurm: Path, *answers: str) -> None:
         (slurm / f"answer{number}").write_text(text)
 
 
-def publish_ok(sweep: JobSweep, number: int) -> None:
-    results = SharedResults(sweep.folder, JOB)
-    for spec in observed_units(sweep)[number]:
-        attempt = results.begin(spec)
-        attempt.begin()
-        results.publish(spec, attempt.commit(record_of(spec)))
-
-
 def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, lag=60, say=said.append)
     resolved(sweep)
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
@@ -412,7 +385,7 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: p
 
 def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once where the job has said that it ended; it is the same unit's last start that counts."""
-    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", print)
+    sweep = opened(tmp_path, lag=60)
     assert sweep.submit(again=True) == (0,)
     assert sweep.submit(again=True) == ()
     ended = JOB.model_copy(update={"job": "7_0", "ended": "2026-01-01T00:00:01+00:00"})
@@ -431,9 +404,7 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monke
 def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: Path) -> None:
     """It doesn't wait for the end of them all."""
     said: list[str] = []
-    request, profile = on_slurm()
-    request = replace(request, suite=load_suite("quickstart", seeds=2))
-    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, seeds=2, say=said.append)
     resolved(sweep)
     in_turn(slurm, "", line(sweep, "7_0") + line(sweep, "7_1"), line(sweep, "7_0"), line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0, 1)
@@ -453,7 +424,7 @@ def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: 
 def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait goes on for some minutes, and ends with the engine's own words where nothing changes."""
     said: list[str] = []
-    sweep = JobSweep.open(*on_slurm(), tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, say=said.append)
     assert sweep.submit(again=True) == (0,)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.3)
@@ -465,10 +436,7 @@ def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monk
 def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units that a limit on jobs in the queue leaves out are submitted when others have ended, however late."""
     said: list[str] = []
-    request, _ = on_slurm()
-    request = replace(request, suite=load_suite("quickstart", seeds=2))
-    profile = load_profile("slurm", [("options", {"array": 1, "lag": 0})])
-    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", said.append)
+    sweep = opened(tmp_path, seeds=2, say=said.append, options={"array": 1})
     resolved(sweep)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.0)
@@ -494,9 +462,7 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
 
 def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has so many submissions in a row that bring no new run, whatever becomes of the others."""
-    request, profile = on_slurm()
-    request = replace(request, suite=load_suite("quickstart", seeds=2))
-    sweep = JobSweep.open(request, profile, tmp_path / "quickstart", lambda _: None)
+    sweep = opened(tmp_path, seeds=2)
     resolved(sweep)
     monkeypatch.setattr("hpml_bench.sweep.watch.AGAIN_SECONDS", 0.0)
     assert sweep.submit(again=True) == (0, 1)
@@ -515,7 +481,7 @@ def test_a_unit_is_given_up_while_others_go_on(tmp_path: Path, slurm: Path, monk
 
 def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Path) -> None:
     """By the number that sbatch returned; until then another plan is refused, and a report waits for them."""
-    sweep = JobSweep.open(*on_slurm(lag=60), tmp_path / "quickstart", lambda _: None)
+    sweep = opened(tmp_path, lag=60)
     assert sweep.submit(again=True) == (0,)
     with pytest.raises(UserError, match=r"of another profile, work in it \(7\)"):
         JobSweep.open(*on_slurm(lag=60, cpus_per_node=3), sweep.folder, print)

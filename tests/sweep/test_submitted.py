@@ -6,29 +6,21 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from helpers.fake_slurm import line, on_slurm, resolved
+from helpers.fake_slurm import line, on_slurm, opened, resolved
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import JOBS, Job, read_plan, write_job
 from hpml_bench.records.plan import Limits
 from hpml_bench.suite.profile import load_profile
-from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.jobs import JobSweep, find
 from hpml_bench.sweep.resolve import resolve_for_job
 from hpml_bench.sweep.status import state
 from hpml_bench.system.errors import UserError
-
-
-def opened(folder: Path, lag: float = 0, seeds: int = 1, **changes: object) -> JobSweep:
-    request, profile = on_slurm(lag, **changes)
-    request = replace(request, suite=load_suite("quickstart", seeds=seeds))
-    return JobSweep.open(request, profile, folder / "quickstart", lambda _: None)
 
 
 def given(slurm: Path) -> list[str]:
@@ -187,15 +179,16 @@ HIDDEN = [
 
 
 def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> None:
-    """Neither the plan nor a dry run holds them; what another variable or command gives is shown."""
-    sweep = opened(tmp_path, setup=SETUP, env={"OUR_KEY": "$no-variable"})
+    """Neither the plan nor a dry run holds them, nor the variables' values; what is given from elsewhere is shown."""
+    sweep = opened(tmp_path, setup=SETUP, env={"OUR_KEY": "$no-variable", "NCCL_DEBUG": "INFO"})
     printed = sweep.script()
-    assert "\nexport OUR_KEY='[redacted]'\n" in printed
+    assert "\nexport OUR_KEY='[redacted]'\nexport NCCL_DEBUG=INFO\n" in printed
     sweep.submit(again=True)
     script = (slurm / "given7").read_text()
-    assert all(f"\n{given}\n" in script for given in SETUP)
+    assert all(f"\n{given}\n" in script for given in (*SETUP, "export OUR_KEY='$no-variable'"))
     assert "\n{}\n".format("\n".join(HIDDEN)) in printed
-    assert read_plan(sweep.folder).profile.setup == ()
+    assert (read_plan(sweep.folder).profile.setup, read_plan(sweep.folder).profile.env) == ((), {})
+    assert sweep.plan.profile.env["OUR_KEY"] == "$no-variable"
 
 
 @pytest.mark.parametrize(

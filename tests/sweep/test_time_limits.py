@@ -113,17 +113,13 @@ def test_the_longest_run_is_known_without_reading_all_records(tmp_path: Path, mo
     assert job._longest(folder) == slowest + 1
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"seconds": "x"}', '{"seconds": NaN}', '{"seconds": -1}', "x"])
-def test_a_longest_run_of_another_shape_is_none(content: str, tmp_path: Path) -> None:
-    """As whoever writes to the folder may leave it: the records are read."""
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / job.LONGEST).write_text(content)
+@pytest.mark.parametrize("content", [None, "{}", "[]", '{"seconds": "x"}', '{"seconds": NaN}', '{"seconds": -1}', "x"])
+def test_a_longest_run_of_another_shape_is_none(content: str | None, tmp_path: Path) -> None:
+    """As whoever writes to the folder may leave it, or where there is none: nothing is written that is not known."""
+    if content is not None:
+        (tmp_path / "jobs").mkdir()
+        (tmp_path / "jobs" / job.LONGEST).write_text(content)
     assert job._longest(tmp_path) == 0
+    assert content is not None or list(tmp_path.iterdir()) == []
     job._note_longest(tmp_path, 3.0)
     assert job._longest(tmp_path) == 3
-
-
-def test_without_records_no_run_is_the_longest(tmp_path: Path) -> None:
-    """And nothing is written that a later job would believe."""
-    assert job._longest(tmp_path) == 0
-    assert list(tmp_path.iterdir()) == []

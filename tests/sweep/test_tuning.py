@@ -70,15 +70,9 @@ def rate(method: str) -> float:
 
 
 def trial(number: int = 0, lr: float = 1e-3, accuracy: float | None = 0.5, loss: float = 1.0, **more: Any) -> Trial:
-    values = {
-        "seed": FIRST_SEED + number,
-        "status": "ok",
-        "seconds": 2.0,
-        "samples": 32,
-        "parameters": 9,
-        "run_id": "r",
-    }
-    return Trial.model_validate({"number": number, "lr": lr, "score": accuracy, "loss": loss} | values | more)
+    values = {"seed": FIRST_SEED + number, "status": "ok", "seconds": 2.0, "samples": 32, "parameters": 9}
+    own = {"number": number, "lr": lr, "score": accuracy, "loss": loss, "run_id": "r"}
+    return Trial.model_validate(own | values | more)
 
 
 def method(*trials: Trial, name: str = "lora") -> TunedMethod:
@@ -361,15 +355,37 @@ def sentences(folder: Path, **changes: Any) -> str:
     return " ".join(registry.get("sections", "tuning").section(Results.load(folder)).blocks[0].sentences)
 
 
-def test_a_default_that_is_written_out_is_no_difference(tmp_path: Path) -> None:
-    """`pooling: last` in one and nothing in the other are the same task: the page names no difference."""
-    task = TaskSpec(name="sequence_classification", options={"pooling": "last"})
-    text = sentences(tmp_path / "same", settings=made_records.SETTINGS.model_copy(update={"task": task}))
-    assert "differ" not in text
-    assert "never on the test rows" in text
-    other = TaskSpec(name="sequence_classification", options={"pooling": "mean"})
-    text = sentences(tmp_path / "other", settings=made_records.SETTINGS.model_copy(update={"task": other}))
-    assert "The tuning's settings were not those of these runs: task differ." in text
+def pooled(how: str) -> dict[str, Any]:
+    task = TaskSpec(name="sequence_classification", options={"pooling": how})
+    return {"settings": made_records.SETTINGS.model_copy(update={"task": task})}
+
+
+def ranked(rank: int) -> dict[str, Any]:
+    spec = method(trial()).spec.model_copy(update={"options": {**made_records.OPTIONS["lora"], "r": rank}})
+    return {"methods": (method(trial()).model_copy(update={"spec": spec}),)}
+
+
+NEVER = "never on the test rows"
+OTHER_DATA = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        (pooled("last"), NEVER, "differ"),  # a default that is written out
+        (pooled("mean"), "The tuning's settings were not those of these runs: task differ.", " rows of other data"),
+        ({"digests": OTHER_DATA}, "validation rows of other data, which may hold test rows of these runs", NEVER),
+        ({"digests": OTHER_DATA}, "by their digests, other data.", NEVER),
+        (ranked(64), "These runs had other options than the tuning's trials: lora (r).", " rows of other data"),
+    ],
+)
+def test_differences_between_a_tuning_and_its_runs_are_named(
+    changes: dict[str, Any], said: str, unsaid: str, tmp_path: Path
+) -> None:
+    """In settings, data, of which nothing is then said about test rows, and options of a method."""
+    text = sentences(tmp_path, **changes)
+    assert said in text
+    assert unsaid not in text
 
 
 @pytest.mark.parametrize(
@@ -388,23 +404,6 @@ def test_the_first_screen_says_that_the_tuning_was_in_other_settings(
     """By the rule of the section on tuning: those that bear on training were not those of the runs."""
     sentences(tmp_path, methods=(method(trial()), method(trial(), name="full")), **changes)
     assert answer_of(Results.load(tmp_path)).setup.rates == said
-
-
-def test_other_data_are_named_and_nothing_is_said_of_their_test_rows(tmp_path: Path) -> None:
-    """A tuning on data with another digest may have seen these test rows: the page doesn't deny it."""
-    digests = made_records.DIGESTS.model_dump(exclude_none=True) | {"data": "d" * 64}
-    text = sentences(tmp_path, digests=digests)
-    assert "never on the test rows" not in text
-    assert "validation rows of other data, which may hold test rows of these runs" in text
-    assert "by their digests, other data." in text
-
-
-def test_other_options_of_a_method_are_named(tmp_path: Path) -> None:
-    """A rate tuned for another rank of LoRA is not these runs'."""
-    tuned = method(trial())
-    wide = tuned.spec.model_copy(update={"options": {**made_records.OPTIONS["lora"], "r": 64}})
-    text = sentences(tmp_path, methods=(tuned.model_copy(update={"spec": wide}),))
-    assert "These runs had other options than the tuning's trials: lora (r)." in text
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema_version": 99}', None])

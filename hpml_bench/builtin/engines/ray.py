@@ -182,10 +182,7 @@ class Ray(Engine):
 
 
 def resources_of_task(profile: Profile, nodes: list[dict[str, float]]) -> NodeNeed:
-    """Return the resources of a task: those of the profile, else the fewest cores and GPUs of any node with a core.
-
-    `nodes`: resources of each living node, by Ray's names. Raises UserError if no node has the requested ones.
-    """
+    """Return the resources of a task: those of the profile, else the fewest cores and GPUs of any node with a core."""
     usable = [node for node in nodes if node.get("CPU", 0) >= 1]
     least = {kind: min((node.get(kind, 0) for node in usable), default=0) for kind in ("CPU", "GPU")}
     whole = profile.exclusive or profile.cpus_per_node is None

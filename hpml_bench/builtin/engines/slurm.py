@@ -1,8 +1,4 @@
-"""Slurm: job arrays by sbatch, one task per unit; states by squeue alone, since sacct needs a database that many lack.
-
-The script is plain text, so that `--dry-run` can show it. Jobs may be requeued: runs that they have done are found in
-the records.
-"""
+"""Slurm: job arrays by sbatch, one task per unit; states by squeue alone, as sacct needs a database that many lack."""
 
 from __future__ import annotations
 

@@ -107,11 +107,8 @@ def test_the_script_runs_the_unit_of_its_task(tmp_path: Path) -> None:
     made = engine()
     folder = tmp_path / "with a space"
     folder.mkdir()
-    script = made.script(batch(made, folder)).replace("exec ", "exec printf '%s\\n' ", 1)
-    script = script.replace("exec printf", 'echo "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE"; exec printf')
-    variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
-    told = subprocess.run(["bash"], input=script, env=variables, capture_output=True, text=True, check=True).stdout
-    job, *words = told.splitlines()
+    said = 'echo "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE"\nexec '
+    job, *words = as_bash_does(made.script(batch(made, folder)).replace("exec ", said, 1)).stdout.splitlines()
     assert job == "7_2 0 slurm"
     assert words[-6:] == ["-m", "hpml_bench", "work", str(folder / "plan.json"), "--unit", "2"]
 
@@ -226,10 +223,7 @@ def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatc
     arrays = [options(script) for script in scripts]
     assert [array["array"] for array in arrays] == ["0-1,999%50", "0-1%50", "345%50"]
     assert options(made.script(replace(parts[1], ended=("7",))))["dependency"] == "afterok:8,afterany:7"
-    printed = scripts[2].replace("exec ", "exec printf '%s\\n' ", 1)
-    variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "345"}
-    told = subprocess.run(["bash"], input=printed, env=variables, capture_output=True, text=True, check=True).stdout
-    assert told.splitlines()[-1] == "2345"
+    assert as_bash_does(scripts[2], SLURM_ARRAY_TASK_ID="345").stdout.splitlines()[-1] == "2345"
     commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
 

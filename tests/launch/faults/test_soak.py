@@ -23,11 +23,11 @@ def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
     """Five faults: `run-all` completes, losses and predictions are the same to the bit, and nothing is left."""
     rng = random.Random(SEED)
     with tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp") as name:
-        undisturbed = soak.new_sweep(Path(name), "undisturbed", "head", 4)
+        undisturbed = soak.Sweep(Path(name) / "undisturbed", "head", 4)
         assert soak.disturb(random.Random(0), undisturbed, []) == ([], [])
         expected = soak.content(undisturbed.folder)
         assert len(expected) == 4
-        sweep = soak.new_sweep(Path(name), "disturbed", "head", 4)
+        sweep = soak.Sweep(Path(name) / "disturbed", "head", 4)
         segments = soak.shared_memory()
         events, left = soak.disturb(rng, sweep, [rng.uniform(1, 4) for _ in range(5)])
         assert len(events) == 5
@@ -65,7 +65,7 @@ def test_a_parent_that_grows_fails_the_soak() -> None:
 
 def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     """A temporary file, a half-made entry of the cache, and a socket at which its parent listened: each is told."""
-    sweep = soak.new_sweep(tmp_path, "one", "head", 1)
+    sweep = soak.Sweep(tmp_path / "one", "head", 1)
     assert soak.leftovers(sweep) == []
     (sweep.cache / "models/.new-abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
