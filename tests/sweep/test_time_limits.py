@@ -82,7 +82,8 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     assert late("a", 1) is None
     assert late("b", 2) is None
     second = late("c", 2)
-    assert second.error.message == "not done in the job's time limit of 30 minutes, 2 times; give the profile more time"
+    told = "not done in the job's time limit of 30 minutes, 2 times without progress; give the profile more time"
+    assert second.error.message == told
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")])
