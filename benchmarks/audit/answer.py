@@ -13,7 +13,6 @@ import numpy as np
 
 from audit.over_rows import interval_over_rows, wilson
 from audit.rows import flat, most_frequent
-from audit.runs import Run
 from audit.statistics import Pair, compare_rows, mean_interval
 from audit.study import TIME, Study
 from audit.values import NUMBER, Audit, Json, Said, says
@@ -42,7 +41,7 @@ def compare_answer(audit: Audit, answer: Json, recomputed: Json) -> None:
     """Compare every leaf of an answer with what was recomputed; one that no rule is for is a problem."""
     expected = dict(leaves(recomputed))
     for path, shown in leaves(answer):
-        audit.checked["report.json"] += 1
+        audit.checked += 1
         if path not in expected:
             audit.problems.append(f"report.json | {path}: {shown!r} is covered by no rule")
             continue
@@ -77,50 +76,36 @@ def answer_of(study: Study) -> Json:
     tested = {"score": study.score} | {axis["tested"]: axis["tested"] for axis in axes if axis["tested"]}
     own = list(study.by_seed(study.score).values())
     shared, alike_in_seeds = len(study.shared(study.score)), len({frozenset(of) for of in own if of}) < 2
-    failures = [failure(run) for run in study.runs if run.record["status"] not in {"ok", "interrupted", "unsupported"}]
+    failures = [
+        {"method": run.spec["name"], "seed": run.seed, "status": run.record["status"]}
+        for run in study.runs if run.record["status"] not in {"ok", "interrupted", "unsupported"}
+    ]  # fmt: skip
     settings = study.newest.settings
-    below, guessed = no_better_than_guessing(study), study.scale(study.score) * float(study.guess.scores.mean())
+    guessed = study.scale(study.score) * float(study.guess.scores.mean())
+    below = [name for name, p in study.above_guessing.items() if p >= study.level("guess", study.looks)]
     seeds_and_rows = f"other seeds, {'other' if settings['vary_data'] else 'these'} training rows and other test rows"
+    judged = f"other test rows{'' if study.range else ' of this range'}, these trained models"
+    guess = {"text": guessing(study), "value": study.scale(study.score) * study.guess.chance, "below": below}
+    if below and not set(study.methods) - set(below):
+        guess["score"] = guessed
     return {
-        "v": 1,
-        "suite": study.newest.record["spec"]["suite"],
-        "description": study.suite.get("description", ""),
-        "model": settings["backbone"].partition("#")[0],
-        "data": settings["dataset"]["name"],
-        "rows": len(study.compared[0].scores),
-        "rows_text": study.rows,
+        "v": 1, "suite": study.newest.record["spec"]["suite"], "description": study.suite.get("description", ""),
+        "model": settings["backbone"].partition("#")[0], "data": settings["dataset"]["name"],
+        "rows": len(study.compared[0].scores), "rows_text": study.rows,
         "seeds": len({run.seed for run in study.compared}),
         "shared": None if study.over_rows or alike_in_seeds else shared if shared > 2 else 0,
-        "runs": len(study.compared),
-        "planned": len(study.compared) + len(failures),
-        "tested": study.tested,
-        "judged": f"other test rows{'' if study.range else ' of this range'}, these trained models"
-        if study.over_rows
-        else seeds_and_rows,
-        "chance": 5.0,
-        "setup": setup(study),
-        "score": score(study),
-        "axes": axes,
-        "methods": methods(study, metrics, [axis["id"] for axis in axes]),
-        "pairs": {name: [pair_of(study, p) for p in pairs_by(study, metric)] for name, metric in tested.items()},
-        "under": {name: count for name in study.methods if (count := under_trained(study, name))},
-        "guess": {
-            "text": guessing(study),
-            "value": study.scale(study.score) * study.guess.chance,
-            "below": below,
-            **({} if set(study.methods) - set(below) or not below else {"score": guessed}),
+        "runs": len(study.compared), "planned": len(study.compared) + len(failures), "tested": study.tested,
+        "judged": judged if study.over_rows else seeds_and_rows, "chance": 5.0, "setup": setup(study),
+        "score": score(study), "axes": axes, "methods": methods(study, metrics, [axis["id"] for axis in axes]),
+        "pairs": {
+            name: [pair_of(study, pair) for pair in study.pairs.values() if pair.metric == metric and pair.n]
+            for name, metric in tested.items()
         },
-        "failures": failures,
-        "unranked": unranked(study),
-        "untried": untried(study),
-        "over": "row" if study.over_rows else "seed",
-        "least": 3,
-        "noun": "method",
-        "lacking": "",
-        "tests": OVER_ROWS if study.over_rows else TESTS,
-        "look": study.looks,
-        "untested": None,
-    }
+        "under": {name: count for name in study.methods if (count := under_trained(study, name))}, "guess": guess,
+        "failures": failures, "unranked": unranked(study), "untried": untried(study),
+        "over": "row" if study.over_rows else "seed", "least": 3, "noun": "method", "lacking": "",
+        "tests": OVER_ROWS if study.over_rows else TESTS, "look": study.looks, "untested": None,
+    }  # fmt: skip
 
 
 # Parts
@@ -203,14 +188,10 @@ def score(study: Study) -> Json:
     largest = max((abs(study.mean(study.score, name)) for name in study.measured(study.score)), default=1.0)
     digits = max(0, min(6, 2 - math.floor(math.log10(scale * largest)))) if largest > 0 else 2
     return {
-        "id": study.score,
-        "title": definition["title"],
-        "unit": unit,
-        "better": "lower" if study.sign(study.score) < 0 else "higher",
-        "digits": 1 if unit == "%" else digits,
-        "difference_unit": "points" if unit == "%" else unit,
-        "margin": scale * study.margin(study.score),
-    }
+        "id": study.score, "title": definition["title"], "unit": unit,
+        "better": "lower" if study.sign(study.score) < 0 else "higher", "digits": 1 if unit == "%" else digits,
+        "difference_unit": "points" if unit == "%" else unit, "margin": scale * study.margin(study.score),
+    }  # fmt: skip
 
 
 def axis_of(study: Study, key: str) -> Json | None:
@@ -262,16 +243,11 @@ def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
         own = {key: found for key, found in of.items() if not (base and key == SAVED)}
         values = {key: value for key, (metric, by) in own.items() if (value := values_of(study, name, metric, by))}
         entry = {
-            "name": name,
-            "kind": runs[0].spec["method"],
-            "base": base,
+            "name": name, "kind": runs[0].spec["method"], "base": base,
             "place": study.ranks(study.score, name) if study.tested else None,
-            "front": None if place == "–" or len(study.methods) < 2 else place,
-            "by": above,
-            "seeds": len({run.folder for run in runs}),
-            "settings": settings_of(study, name),
-            "v": values,
-        }
+            "front": None if place == "–" or len(study.methods) < 2 else place, "by": above,
+            "seeds": len({run.folder for run in runs}), "settings": settings_of(study, name), "v": values,
+        }  # fmt: skip
         # ten digits: means that differ in their last bits alone are equal
         order = float(f"{sign * values['score']['m']:.10g}") if "score" in values else math.inf
         found.append((order, entry))
@@ -306,11 +282,6 @@ def known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def pairs_by(study: Study, metric: str) -> list[Pair]:
-    """Return the pairs by a metric that share a seed."""
-    return [pair for pair in study.pairs.values() if pair.metric == metric and pair.n]
-
-
 def pair_of(study: Study, pair: Pair) -> Json:
     """Return all that is said of a pair."""
     own = pair.comparison.interval or (math.nan, math.nan)
@@ -319,22 +290,14 @@ def pair_of(study: Study, pair: Pair) -> Json:
     verdict = "different" if pair.better else "equivalent" if pair.equivalent else "undecided"
     ends = [*map(known, map(pair.shown, own)), *(map(pair.shown, wide) if wide else (None, None))]
     return {
-        "a": pair.first,
-        "b": pair.second,
-        "v": verdict if pair.n > 2 else "untested",
-        "w": pair.better,
-        "d": pair.shown(pair.comparison.mean),
-        **dict(zip(("lo", "hi", "wlo", "whi"), ends, strict=True)),
-        "p": known(pair.p),
-        "ph": known(pair.p_holm),
-        "need": study.seeds_to_decide(pair),
+        "a": pair.first, "b": pair.second, "v": verdict if pair.n > 2 else "untested", "w": pair.better,
+        "d": pair.shown(pair.comparison.mean), **dict(zip(("lo", "hi", "wlo", "whi"), ends, strict=True)),
+        "p": known(pair.p), "ph": known(pair.p_holm), "need": study.seeds_to_decide(pair),
         "n": len(study.compared[0].scores) if study.over_rows and pair.metric == study.score else pair.n,
         "small": bool(pair.better and pair.equivalent),
-        "skew": bool(pair.erratic and (pair.better or pair.equivalent)),
-        "p_margin": known(pair.p_margin),
-        "p_margin_adjusted": known(pair.p_margin_holm),
-        "found": found(study, pair) if tested else None,
-    }
+        "skew": bool(pair.erratic and (pair.better or pair.equivalent)), "p_margin": known(pair.p_margin),
+        "p_margin_adjusted": known(pair.p_margin_holm), "found": found(study, pair) if tested else None,
+    }  # fmt: skip
 
 
 def found(study: Study, pair: Pair) -> float | None:
@@ -387,20 +350,10 @@ def guessing(study: Study) -> Said:
     return "An empty answer scores 0."
 
 
-def no_better_than_guessing(study: Study) -> list[str]:
-    """Return the methods that are shown to be better than guessing neither over seeds nor in each run over rows."""
-    return [name for name, p in study.above_guessing.items() if p >= study.level("guess", study.looks)]
-
-
 def under_trained(study: Study, name: str) -> int:
     """Return how many runs of a method have their lowest validation loss at last, over 2 % below the one before."""
     losses = [[value for _, value in sorted(run.series("validation_loss").items())] for run in study.methods[name]]
     return sum(len(loss) > 1 and loss[-1] == min(loss) and loss[-1] < 0.98 * loss[-2] for loss in losses)
-
-
-def failure(run: Run) -> Json:
-    """Return a run that did not end well."""
-    return {"method": run.spec["name"], "seed": run.seed, "status": run.record["status"]}
 
 
 def untried(study: Study) -> list[str]:

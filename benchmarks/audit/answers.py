@@ -193,11 +193,6 @@ def rouge_l(answer: str, expected: str) -> float:
     return _longest(words(answer), words(expected))
 
 
-def rouge_l_of_a_to_z(answer: str, expected: str) -> float:
-    """The same of words of a to z and 0 to 9, as it was counted at first."""
-    return _longest(*(re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, expected)))
-
-
 def _longest(said: list[str], asked: list[str]) -> float:
     """Return the F-measure of the longest common subsequence."""
     row = [0] * (len(asked) + 1)
@@ -213,20 +208,10 @@ def _longest(said: list[str], asked: list[str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def choice(answer: str, expected: str) -> float:
-    """Whether the chosen text is the right one."""
-    return float(answer == expected)
-
-
 SCORERS: dict[str, Callable[[str, str], float]] = {
-    "exact": exact,
-    "contains": contains,
-    "number": number,
-    "peft_metamath": peft_metamath,
-    "gsm8k_strict": gsm8k_strict,
-    "gsm8k_flexible": gsm8k_flexible,
-    "f1": f1,
-    "rouge_l": rouge_l,
-    "rouge_l of a to z": rouge_l_of_a_to_z,
-    "choice": choice,
-}
+    "exact": exact, "contains": contains, "number": number, "peft_metamath": peft_metamath,
+    "gsm8k_strict": gsm8k_strict, "gsm8k_flexible": gsm8k_flexible, "f1": f1, "rouge_l": rouge_l,
+    "rouge_l of a to z": lambda *texts: _longest(*(re.findall(r"[a-z0-9]+", text.lower()) for text in texts)),
+    "choice": lambda answer, expected: float(answer == expected),
+}  # fmt: skip
+"""Name -> score of an answer beside what is expected; ROUGE-L also of words as it was counted at first."""

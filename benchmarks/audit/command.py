@@ -1,4 +1,4 @@
-"""Command: checks the answers and records of folders, and prints what disagrees."""
+"""Command: checks the answers of folders, and prints what disagrees."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from pathlib import Path
 from audit.answer import answer_of, compare_answer
 from audit.over_suites import audit_over
 from audit.reading import read_study
-from audit.steps import check_record
 from audit.study import Study
 from audit.values import Audit
 
 
 def audit_page(study: Study, page: Path) -> Audit:
-    """Check the files in a page's folder, and the compared runs' records against their points."""
+    """Check the answer in a page's folder."""
     audit = Audit()
     if study.compared:
         compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer_of(study))
-    for run in study.compared:
-        check_record(audit, run)
     return audit
 
 
@@ -38,10 +35,8 @@ def main(arguments: list[str], usage: str) -> int:
             print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
             return 2
         audit = audit_over(folder, suites) if study is None else audit_page(study, folder)
-        for part, count in audit.checked.items():
-            print(f"{count:5} checked: {part}")
         for line in audit.problems:
             print(f"DISAGREES: {line}")
-        print(f"{folder}: {audit.checked.total()} figures checked, {len(audit.problems)} disagree")
+        print(f"{folder}: {audit.checked} figures checked, {len(audit.problems)} disagree")
         wrong |= bool(audit.problems)
     return int(wrong)

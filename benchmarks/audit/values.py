@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +32,7 @@ def _shows(text: str, value: float) -> bool:
 
 @dataclass
 class Audit:
-    """Numbers of figures checked by what they are of, and a line for each that disagrees."""
+    """Number of figures that were checked, and a line for each that disagrees."""
 
-    checked: Counter[str] = field(default_factory=Counter)
+    checked: int = 0
     problems: list[str] = field(default_factory=list)

@@ -167,7 +167,6 @@ class Log:
         return named if unnamed and names and set(count.values()) == {len(names)} else samples
 
     def through(self, chosen: str) -> list[Sample]:
-        """Return the rows through one filter."""
         return [sample for sample in self.samples if sample.filter == chosen]
 
     def reported(self, metric: str, chosen: str) -> float | None:
@@ -194,7 +193,6 @@ class Log:
 
 
 def _is_of(task: str, name: str) -> bool:
-    """Return whether a task is the one of a name, or a part of it."""
     return task == name or task.startswith(f"{name}_")
 
 

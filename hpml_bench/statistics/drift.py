@@ -62,31 +62,22 @@ def hodges_lehmann(first: Array, last: Array) -> tuple[float, float, float]:
 def _to_expected(seconds: Array, tokens: Array) -> Array:
     """Return each time divided by the expected time of a batch of its size."""
     # The expected time is a straight line in tokens; where no line with positive values fits, tokens take its place.
-    line = _line(seconds, tokens)
-    if line is not None:
-        near = _near(seconds - _at(line, tokens))
-        line = _line(seconds[near], tokens[near])
-    if line is None or (_at(line, tokens) <= 0).any():
-        return seconds / tokens
-    return seconds / _at(line, tokens)
+    expected = _line(seconds, tokens, np.full(len(seconds), True))
+    if expected is not None:
+        off = seconds - expected
+        apart = np.abs(off - np.median(off))
+        expected = _line(seconds, tokens, apart <= OUTLYING * MAD_TO_SD * np.median(apart))
+    return seconds / (tokens if expected is None or (expected <= 0).any() else expected)
 
 
-def _line(seconds: Array, tokens: Array) -> tuple[float, float] | None:
-    """Return constant and slope by least squares; None where all batches have one size."""
-    if len(tokens) == 0 or np.ptp(tokens) == 0:
+def _line(seconds: Array, tokens: Array, kept: NDArray[np.bool_]) -> Array | None:
+    """Return at all tokens the least squares line through the steps that are kept; None where these have one size."""
+    own, times = tokens[kept], seconds[kept]
+    if len(own) == 0 or np.ptp(own) == 0:
         return None
-    apart = tokens - tokens.mean()
-    slope = float(apart @ seconds / (apart @ apart))
-    return float(seconds.mean()) - slope * float(tokens.mean()), slope
-
-
-def _at(line: tuple[float, float], tokens: Array) -> Array:
-    return line[0] + line[1] * tokens
-
-
-def _near(residuals: Array) -> NDArray[np.bool_]:
-    apart = np.abs(residuals - np.median(residuals))
-    return np.asarray(apart <= OUTLYING * MAD_TO_SD * np.median(apart))
+    apart = own - own.mean()
+    slope = float(apart @ times / (apart @ apart))
+    return (float(times.mean()) - slope * float(own.mean())) + slope * tokens
 
 
 def _blocks(ratios: Array) -> Array:

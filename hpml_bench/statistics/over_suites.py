@@ -78,13 +78,19 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     methods = shared_methods([values for values, _ in suites])
     if len(methods) < 2:
         raise ValueError("ranks over suites take two methods that each suite has")
-    means = [np.array([_mean(values[name]) for name in methods]) for values, _ in suites]
+    # without the noise of last binary digits, so that equal means tie
+    means = [np.array([float(f"{np.mean([*values[m].values()]):.10g}") for m in methods]) for values, _ in suites]
     signs = [-1.0 if better == "higher" else 1.0 for _, better in suites]
     table = np.array([ranked(sign * mean) for sign, mean in zip(signs, means, strict=True)])
     if blocks:
         of = np.array(blocks)
         table = np.array([ranked(table[of == at].mean(axis=0).round(9)) for at in range(max(blocks) + 1)])
-    p, share = friedman(table), spent_at(look)
+    p, share, most = friedman(table), spent_at(look), float(len(methods))
+
+    def interval(ranks: NDArray[np.float64]) -> tuple[float, float]:  # all ranks that there are of one suite
+        low, high = (mean_of_rows(ranks, most - 1) if len(ranks) > 1 else None) or (1.0, most)
+        return max(1.0, low), min(most, high)
+
     indices = list(itertools.combinations(range(len(methods)), 2))
     own = [p_of_ranks(table[:, i] - table[:, j], len(methods) - 1.0) for i, j in indices]
     pairs = tuple(
@@ -94,17 +100,11 @@ def over_suites(suites: Sequence[tuple[Values, Better]], blocks: Sequence[int] =
     mean = table.mean(axis=0)
     return OverSuites(
         ranks={name: float(mean[i]) for i, name in enumerate(methods)},
-        intervals={name: _interval(table[:, i], len(methods)) for i, name in enumerate(methods)},
+        intervals={name: interval(table[:, i]) for i, name in enumerate(methods)},
         p=p,
         pairs=pairs,
         by_suite={name: tuple(map(float, table[:, i])) for i, name in enumerate(methods)},
     )
-
-
-def _interval(ranks: NDArray[np.float64], methods: int) -> tuple[float, float]:
-    """Return the interval of a mean rank; all ranks that there are of one suite, or one method."""
-    low, high = (mean_of_rows(ranks, methods - 1.0) if len(ranks) > 1 else None) or (1.0, float(methods))
-    return max(1.0, low), min(float(methods), high)
 
 
 def least_suites(methods: int, places: float | None = None, look: int = 1) -> int:
@@ -119,11 +119,6 @@ def least_suites(methods: int, places: float | None = None, look: int = 1) -> in
 def shared_methods(suites: Sequence[Values]) -> tuple[str, ...]:
     """Return the methods that each suite has, in the first suite's order."""
     return tuple(name for name in suites[0] if all(name in values for values in suites)) if suites else ()
-
-
-def _mean(by_seed: Mapping[int, float]) -> float:
-    """Return a mean without the noise of its last binary digits, so that equal means tie."""
-    return float(f"{np.mean(list(by_seed.values())):.10g}")
 
 
 def ranked(costs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -139,7 +139,6 @@ class Comparison:
         return seeds_to_decide(self.evidence, self.margin, *self.next_levels)
 
     def other(self, method: str) -> str:
-        """Return the method that `method` is compared with."""
         return self.b if self.a == method else self.a
 
     def winner(self, better: Better) -> str | None:
@@ -267,7 +266,8 @@ def _adjusted(
         every = iter(holm([one for of in p.values() for one in of]))
         adjusted = {metric: [next(every) for _ in of] for metric, of in p.items()}
     else:
-        adjusted = {m: shaffer(of, len(_methods(family[m])), _least(family[m])) for m, of in p.items()}
+        sharing = {m for m, of in family.items() if any(one.prior for c in of for one in c.evidence)}
+        adjusted = {m: shaffer(of, len(_methods(family[m])), LEAST_FACTOR * (m in sharing)) for m, of in p.items()}
     return {metric: iter([min(1.0, p / (spent * shares[metric])) for p in of]) for metric, of in adjusted.items()}
 
 
@@ -277,10 +277,6 @@ def _tested(c: Comparison) -> bool:
 
 def _methods(comparisons: Iterable[Comparison]) -> set[str]:
     return {name for c in comparisons if _tested(c) for name in (c.a, c.b)}
-
-
-def _least(comparisons: Iterable[Comparison]) -> float:
-    return LEAST_FACTOR if any(one.prior for c in comparisons for one in c.evidence) else 0.0
 
 
 def _of_two(family: Mapping[Metric, Iterable[Comparison]]) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from statistics import fmean
 
 import numpy as np
 
@@ -31,11 +32,7 @@ ALWAYS = ("better",)
 """Fields of a metric that no version defined otherwise, in whatever words."""
 DEFINED = ("title", "over_ranks", *(field for field in DECISIVE if field != "grid"))
 """Fields that follow from a metric's definition; a probe may know the grid of one device alone."""
-REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
-    "max": max,
-    "sum": math.fsum,
-    "mean": lambda values: math.fsum(values) / len(values),
-}
+REDUCTIONS: dict[str, Callable[[list[float]], float]] = {"max": max, "sum": math.fsum, "mean": fmean}
 
 
 def predictions(evidence: Evidence) -> Iterator[Finding]:
@@ -106,11 +103,12 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
         wrong = []
         for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
             known = here.get(metric.name, metric)
-            if metric.name not in here or not _same_words(metric, known):
+            same = metric.definition == known.definition and metric.model_fields_set.issuperset(DEFINED)
+            if metric.name not in here or not same:
                 unlike[metric.name] = None
             wrong += [
                 f"{metric.name} has {field} {getattr(metric, field)} instead of {getattr(known, field)}"
-                for field in (DEFINED if _same_words(metric, known) else ALWAYS)
+                for field in (DEFINED if same else ALWAYS)
                 if field in metric.model_fields_set and getattr(metric, field) != getattr(known, field)
             ]
         if wrong:
@@ -120,10 +118,6 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
         names, more = ", ".join(list(unlike)[:3]), f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
         what = f"{names}{more}: defined in other words than here, or by no task or probe here"
         yield Finding("not checked", f"{what}, so that their units and bounds are not compared")
-
-
-def _same_words(one: Metric, other: Metric) -> bool:
-    return one.definition == other.definition and one.model_fields_set.issuperset(DEFINED)
 
 
 def passed(evidence: Evidence) -> Iterator[Finding]:
@@ -182,7 +176,7 @@ def scores(run: RunFiles) -> Iterator[str]:
 
 
 def metrics(run: RunFiles) -> Iterator[str]:
-    """Metrics are defined, finite and within bounds."""
+    """Metrics are defined, finite, within bounds."""
     record = run.record
     known = {metric.name: metric for metric in record.definitions}
     if record.headline not in record.metrics:
@@ -198,6 +192,10 @@ def metrics(run: RunFiles) -> Iterator[str]:
             low, high = known[name].bounds
             if (low is not None and value < low) or (high is not None and value > high):
                 yield f"its {name} of {value:g} is beyond its bounds"
+    for name, value in record.metrics.items():
+        middle = record.metrics.get(f"{name.rpartition('_')[0]}_p50")
+        if name.endswith(("_p90", "_p99")) and value is not None and middle is not None and value < middle:
+            yield f"its {name} of {value:g} is below the median, {middle:g}"
 
 
 def figures(run: RunFiles) -> Iterator[str]:
@@ -250,22 +248,17 @@ def steps(run: RunFiles) -> Iterator[str]:
         yield "has more tokens than with padding in a step"
     if len({len(step.rank_seconds) for step in run.steps}) > 1 or not run.steps[0].rank_seconds:
         yield "its points lack the ranks' own seconds"
-    elif wrong := _unlike_ranks(run):
-        yield f"{wrong} of its {len(run.steps)} steps have times that their ranks' don't give"
-
-
-def _unlike_ranks(run: RunFiles) -> int:
-    """Return the number of steps whose time isn't that of their ranks, who meet at the end of each window."""
-    windows = Windows(run.record.spec.settings, len(run.steps))
-    wrong, first = 0, 0
+        return
+    windows, wrong, first = Windows(settings, len(run.steps)), 0, 0
     for step in run.steps:
-        if windows.ends_window(step.index) or step is run.steps[-1]:
+        if windows.ends_window(step.index) or step is run.steps[-1]:  # where ranks meet
             window = run.steps[first : step.index]
             given = step_seconds(np.array([one.rank_seconds for one in window], dtype=np.float64).T)
             own = np.array([one.seconds for one in window])
             wrong += int((np.abs(own - given) > SECONDS).sum())
             first = step.index
-    return wrong
+    if wrong:
+        yield f"{wrong} of its {len(run.steps)} steps have times that their ranks' don't give"
 
 
 def evaluations(run: RunFiles) -> Iterator[str]:

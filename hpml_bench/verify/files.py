@@ -185,5 +185,4 @@ def same(one: str, other: str) -> bool:
 
 
 def _digits(number: str) -> int:
-    """Return a number's significant digits as written."""
     return len(re.sub(r"e.*|[-.]", "", number).lstrip("0"))

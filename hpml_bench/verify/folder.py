@@ -59,12 +59,10 @@ class RunFiles:
 
     @property
     def trained(self) -> bool:
-        """Whether it took steps."""
         return not untrained(self.record)
 
     @property
     def parameters(self) -> float:
-        """Number of trained parameters as recorded."""
         return sum(self.record.metrics.get(name) or 0.0 for name in ("trainable_parameters", "head_parameters"))
 
     @property
@@ -73,7 +71,6 @@ class RunFiles:
         return defines_score_alike(self.record, self.task)
 
     def series(self, metric: str) -> list[Point]:
-        """Return the points of a metric, in order."""
         return [point for point in self.points if point.metric == metric]
 
     @cached_property
@@ -157,7 +154,6 @@ class Evidence:
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
-        """All records that can be read, oldest first."""
         return self.loaded.records
 
     @property
@@ -206,11 +202,9 @@ class Evidence:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The regular files among them."""
         return tuple(filter(is_plain_file, self.entries))
 
     def name(self, path: Path) -> str:
-        """Return a file's path within the folder."""
         return path.relative_to(self.folder).as_posix()
 
 

@@ -200,6 +200,8 @@ def places(evidence: Evidence) -> Iterator[Finding]:
             orders[seed] = (tuple(ran[place] for place in sorted(ran)), drawn)
     # where several calls made a seed's runs, their places are not those of one sweep
     wrong = {seed: pair for seed, pair in orders.items() if pair[0] != pair[1]}
+    if evidence.compared and not any(record.place for record in evidence.compared):
+        yield Finding("not checked", "no record says at which place of its seed it was run")
     if wrong and len(wrong) == len(orders):
         what = "no seed's order is the one that this version draws for the suite's name and methods"
         yield Finding("not checked", f"{what}: another version made the runs, or they had other names")

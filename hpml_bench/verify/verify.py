@@ -54,12 +54,10 @@ class Verified:
 
     @property
     def consistent(self) -> bool:
-        """Whether no check failed."""
         return all(check.state != "failed" for check in self.checks)
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the checks that failed."""
         return tuple(dict.fromkeys(check.name for check in self.checks if check.state == "failed"))
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import itertools
 import json
 import re
@@ -15,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from audit import answer, answers, command, over_suites, reading, rows, steps
+from audit import answer, answers, command, over_suites, reading, rows
 from audit.study import Study
 from audit.values import Audit
 
@@ -51,9 +49,8 @@ def answer_in(folder: Path) -> Any:
 
 
 def problems_in(folder: Path) -> list[str]:
-    """Return what disagrees; made-up records don't agree with their points."""
-    problems = command.audit_page(reading.read_study(folder), folder).problems
-    return [problem for problem in problems if not problem.startswith("Records |") or "scores of" in problem]
+    """Return what disagrees."""
+    return command.audit_page(reading.read_study(folder), folder).problems
 
 
 def changed(value: Any) -> Any:
@@ -99,23 +96,9 @@ def test_scores_are_counted_a_second_time(name: str) -> None:
     ]
     texts = [text for table in tables for text in (*table["answers"], *table["expected"])]
     texts += [
-        "3/2",
-        "12:30",
-        "x = 1.5",
-        r"\frac{3}{2}",
-        r"1\frac{1}{2} of 1,000 1/4",
-        "-1 1/2",
-        r"\frac{-3}{2} or 2 5/4",
-        "10 \u2212 5 \u22125",
-        "1e3 m",
-        "år",
-        "är",
-        "東京です。",
-        "京都です",
-        "ไทย ฿5",
-        "café",
-        "Cafe\u0301",
-    ]
+        "3/2", "12:30", "x = 1.5", r"\frac{3}{2}", r"1\frac{1}{2} of 1,000 1/4", "-1 1/2", r"\frac{-3}{2} or 2 5/4",
+        "10 \u2212 5 \u22125", "1e3 m", "år", "är", "東京です。", "京都です", "ไทย ฿5", "café", "Cafe\u0301",
+    ]  # fmt: skip
     scorer = make_scorer(name)
     for said, expected in itertools.product(texts, texts):
         assert answers.SCORERS[name](said, expected) == pytest.approx(scorer.score(said, expected)), (said, expected)
@@ -136,9 +119,9 @@ def test_it_finds_nothing_wrong(remade_quickstart: Path, study: Study, capsys: p
     """Every figure of the answer is what the records give."""
     audit = command.audit_page(study, remade_quickstart)
     assert audit.problems == []
-    assert audit.checked.total() > 1500
+    assert audit.checked > 800
     assert command.main([str(remade_quickstart)], "") == 0
-    assert f"{remade_quickstart}: {audit.checked.total()} figures checked, 0 disagree" in capsys.readouterr().out
+    assert f"{remade_quickstart}: {audit.checked} figures checked, 0 disagree" in capsys.readouterr().out
 
 
 SHARED = "ranks take three seeds that all methods share"
@@ -328,17 +311,6 @@ def test_it_reads_failures(tmp_path: Path) -> None:
     assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
 
 
-def test_drift() -> None:
-    """Steps that follow their tokens do not drift, whatever their lengths; a tenth more at last is a tenth of drift."""
-    tokens = np.random.default_rng(0).integers(200, 400, 90).astype(np.float64)
-    seconds = 0.01 + 1e-4 * tokens
-    assert steps.drift(seconds, tokens) == pytest.approx((1, 1, 1))
-    seconds[60:] *= 1.1
-    estimate, low, high = steps.drift(seconds, tokens)
-    assert low <= estimate <= high
-    assert estimate == pytest.approx(1.1, abs=0.01)
-
-
 @pytest.fixture(scope="module", params=["rating", "naming", "rating over rows"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
@@ -356,21 +328,6 @@ def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
     assert problems_in(of_task) == []
     study = reading.read_study(of_task)
     assert unfound_leaves(study, answer_in(of_task)) == []
-
-
-def test_it_checks_the_scores_of_the_rows(of_task: Path, tmp_path: Path) -> None:
-    """A stored score that isn't what the row's answer scores is found."""
-    folder = tmp_path / of_task.name
-    shutil.copytree(of_task, folder)
-    run = next(folder.glob("lora-s0-*"))
-    frame = pd.read_parquet(run / "predictions.parquet")
-    frame.loc[0, "score"] += 0.5
-    frame.to_parquet(run / "predictions.parquet", index=False)
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    digest = hashlib.sha256((run / "predictions.parquet").read_bytes()).hexdigest()
-    record["files"]["predictions.parquet"] = digest
-    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    assert [problem for problem in problems_in(folder) if "scores of the rows" in problem and run.name in problem]
 
 
 @pytest.fixture(scope="module", params=["some", "all"])

@@ -125,7 +125,6 @@ class _Run:
         return value
 
     def wrong(self, keys: Sequence[str], value: object, needed: str) -> UserError:
-        """Return the error of a value that isn't what it must be."""
         return UserError(f"{self.file}: {'.'.join(keys)} is {sanitize(repr(value), 60)}, and must be {needed}")
 
     def text(self, *keys: str) -> str | None:
@@ -204,7 +203,6 @@ class _Run:
 
     @property
     def last(self) -> Mapping[str, Any]:
-        """The last of the metrics, which is the test's in a run that was successful."""
         return self.metrics[-1] if self.metrics else {}
 
     def has(self, scores: Iterable[ScoreDefinition]) -> ScoreDefinition | None:
