@@ -179,20 +179,13 @@ def test_means_of_known_rows_are_tested_unpaired() -> None:
     assert found.pair("score", "a", "c").verdict == "different"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    ("lines", "options", "why"),
-    [
-        (means(a=0.5, b=0.9), {}, "the score's range isn't known"),
-        (means(None, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "the number of rows isn't known"),
-        (
-            means(a=0.5, b=0.9),
-            {"bounds": (0.0, 1.0)},
-            "may err together or apart: give rows, or --independent",
-        ),
-        (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "rows under 3 show nothing of others: there are 2"),
-        (right_and_wrong(SYSTEMS, 2), {}, "rows under 3 show nothing of others: there are 2"),
-    ],
-)
+@pytest.mark.parametrize(("lines", "options", "why"), [
+    (means(a=0.5, b=0.9), {}, "the score's range isn't known"),
+    (means(None, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "the number of rows isn't known"),
+    (means(a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "may err together or apart: give rows, or --independent"),
+    (means(2, a=0.5, b=0.9), {"bounds": (0.0, 1.0)}, "rows under 3 show nothing of others: there are 2"),
+    (right_and_wrong(SYSTEMS, 2), {}, "rows under 3 show nothing of others: there are 2"),
+])  # fmt: skip
 def test_what_can_t_be_tested_says_why(lines: list[Row], options: dict[str, Any], why: str) -> None:
     """Nothing is guessed: no verdict, and what would make one possible."""
     found = answer(lines, **options)
@@ -302,20 +295,13 @@ def _costly(dollars: Callable[[str, int], float | None], **more: float) -> Page:
     return page_of(compared(lines))
 
 
-@pytest.mark.parametrize(
-    ("dollars", "why"),
-    [
-        (
-            lambda name, seed: seed * (name != "alpha") + seed / 8,
-            "ranks compare factors, and dollars is 0 in some runs",
-        ),
-        (lambda name, seed: None if name != "alpha" else seed + 1, "under two systems have dollars"),
-        (
-            lambda name, seed: None if name != "alpha" and seed > 1 else seed + 1,
-            "ranks take three seeds that all systems share",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("dollars", "why"), [
+    (lambda name, seed: seed * (name != "alpha") + seed / 8,
+     "ranks compare factors, and dollars is 0 in some runs"),
+    (lambda name, seed: None if name != "alpha" else seed + 1, "under two systems have dollars"),
+    (lambda name, seed: None if name != "alpha" and seed > 1 else seed + 1,
+     "ranks take three seeds that all systems share"),
+])  # fmt: skip
 def test_a_cost_that_isn_t_ranked_has_its_own_reason(dollars: Callable[[str, int], float | None], why: str) -> None:
     """Of systems with five shared seeds none is said to lack them; beside a cost that ranks, the note says it alone."""
     page = _costly(dollars)
@@ -465,16 +451,11 @@ def test_the_command_prints_the_answer_and_the_pages(tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["score"]["margin"] == 2.0
 
 
-@pytest.mark.parametrize(
-    ("inputs", "scores"),
-    [
-        (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match,whole"}),
-        (
-            ["reports/reference/quickstart", "reports/reference/regression"],
-            {"quickstart, accuracy", "regression, RMSE"},
-        ),
-    ],
-)
+@pytest.mark.parametrize(("inputs", "scores"), [
+    (["tests/files/lm_eval"], {"news_cloze, acc", "news_words, exact_match,whole"}),
+    (["reports/reference/quickstart", "reports/reference/regression"],
+     {"quickstart, accuracy", "regression, RMSE"}),
+])  # fmt: skip
 def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scores: set[str], tmp_path: Path) -> None:
     """Each is compared by its own score, without --metric; the page over them ranks within each."""
     root = Path(__file__).parents[2]
@@ -489,19 +470,16 @@ def test_the_command_takes_data_sets_of_different_scores(inputs: list[str], scor
     assert {method.name for method in over.methods} == set.intersection(*(set(one.by_name) for one in answers))
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--format", "doc"), "choose from html, md, csv, tex"),
-        (("--range", "0"), "give the least and the largest score"),
-        (("--margin", "-1"), "give a difference above 0"),
-        (("--margin", "nan"), "give a difference above 0"),
-        (("--margin", "inf"), "give a difference above 0"),
-        (("--margin", "1"), "the margin 1 is no less than the range of score, 0 to 1; give a smaller difference"),
-        (("--margin", "5", "--range", "0,1"), "the margin 5 is no less than the range of score"),
-        (("--metric", "f1"), "there is no column 'f1'"),
-    ],
-)
+@pytest.mark.parametrize(("options", "said"), [
+    (("--format", "doc"), "choose from html, md, csv, tex"),
+    (("--range", "0"), "give the least and the largest score"),
+    (("--margin", "-1"), "give a difference above 0"),
+    (("--margin", "nan"), "give a difference above 0"),
+    (("--margin", "inf"), "give a difference above 0"),
+    (("--margin", "1"), "the margin 1 is no less than the range of score, 0 to 1; give a smaller difference"),
+    (("--margin", "5", "--range", "0,1"), "the margin 5 is no less than the range of score"),
+    (("--metric", "f1"), "there is no column 'f1'"),
+])  # fmt: skip
 def test_options_that_can_t_be_met_are_user_errors(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     """Status 2, one sentence, nothing written."""
     path = write_csv(tmp_path / "scores.csv", right_and_wrong(SYSTEMS, 10))

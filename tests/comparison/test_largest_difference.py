@@ -67,15 +67,12 @@ def test_groups_weigh_it_as_they_weigh_the_range() -> None:
     assert grouped.scores.span == alone.scores.span == alone.scores.difference_span == pytest.approx(heaviest)
 
 
-@pytest.mark.parametrize(
-    ("frame", "largest", "said"),
-    [
-        (real(80), 0.1, r"exceeded in scores: two systems differ by 0\.1[0-9]* in a row"),
-        (real(80), 1.5, "above the score's range of 1"),
-        (pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})), 0.5, "rows of scores are right or wrong"),
-        (pd.DataFrame([{"system": s, "score": 0.5, "rows": 90} for s in "ab"]), 0.5, "takes scores row by row"),
-    ],
-)
+@pytest.mark.parametrize(("frame", "largest", "said"), [
+    (real(80), 0.1, r"exceeded in scores: two systems differ by 0\.1[0-9]* in a row"),
+    (real(80), 1.5, "above the score's range of 1"),
+    (pd.DataFrame(right_and_wrong({"a": 0.5, "b": 0.6})), 0.5, "rows of scores are right or wrong"),
+    (pd.DataFrame([{"system": s, "score": 0.5, "rows": 90} for s in "ab"]), 0.5, "takes scores row by row"),
+])  # fmt: skip
 def test_one_that_can_t_be_is_refused(frame: pd.DataFrame, largest: float, said: str) -> None:
     """A row that differs by more, above the range, right-and-wrong scores, no rows: one sentence each."""
     with pytest.raises(UserError, match=said):

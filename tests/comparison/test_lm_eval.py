@@ -310,18 +310,14 @@ def test_group_is_for_samples_of_lm_eval(tmp_path: Path) -> None:
     assert read([KEPT], None, "text")[0].lines["group"].notna().all()
 
 
-@pytest.mark.parametrize(
-    ("groups", "scored", "block"),
-    [
-        ({"mmlu": ["mmlu_stem"], "mmlu_stem": ["news_cloze"]}, ["mmlu", "mmlu_stem"], "mmlu"),
-        ({"board": ["board_bbh"], "board_bbh": ["news_cloze"]}, ["board_bbh"], "board_bbh"),
-        ({"news_cloze": []}, [], ""),
-        ({"a": ["b", "news_cloze"], "b": ["a"]}, ["b"], "b"),
-        ({"a": 3, "b": [None]}, ["a"], ""),
-        ([], [], ""),
-    ],
-    ids=["topmost", "without a score of its own", "a task alone", "a circle", "odd", "none"],
-)
+@pytest.mark.parametrize(("groups", "scored", "block"), [
+    ({"mmlu": ["mmlu_stem"], "mmlu_stem": ["news_cloze"]}, ["mmlu", "mmlu_stem"], "mmlu"),
+    ({"board": ["board_bbh"], "board_bbh": ["news_cloze"]}, ["board_bbh"], "board_bbh"),
+    ({"news_cloze": []}, [], ""),
+    ({"a": ["b", "news_cloze"], "b": ["a"]}, ["b"], "b"),
+    ({"a": 3, "b": [None]}, ["a"], ""),
+    ([], [], ""),
+], ids=["topmost", "without a score of its own", "a task alone", "a circle", "odd", "none"])  # fmt: skip
 def test_tasks_of_a_group_are_a_block(groups: Any, scored: list[str], block: str, out: Path) -> None:
     """The widest group that has a score in the results file; one that only lists benchmarks has none."""
     for path in out.glob("*/results_*"):

@@ -15,7 +15,7 @@ import pytest
 import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
-from hpml_bench.comparison.inputs import known, read
+from hpml_bench.comparison.inputs import InputScores, known, read
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.scores import AlignedScores, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -42,6 +42,16 @@ def with_column(name: str, cells: list[Any]) -> list[Row]:
     return [line | {name: cell} for line, cell in zip(GOOD, cells, strict=True)]
 
 
+def halves(folder: Path) -> list[InputScores]:
+    """Return the good lines as two inputs, a system each."""
+    return [read([write_csv(folder / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4))]
+
+
+def of_two_sets(folder: Path) -> list[InputScores]:
+    """Return the good lines as two inputs of a data set each."""
+    return [read([write_csv(folder / f"{name}.csv", with_column("dataset", [name.upper()] * 8))])[0] for name in "ab"]
+
+
 BROKEN: dict[str, tuple[list[Row], str, str]] = {
     "a missing system": (changed(2, system=""), "line 4", "system is missing"),
     "a missing row": (changed(2, row=""), "line 4", "row is missing"),
@@ -56,34 +66,22 @@ BROKEN: dict[str, tuple[list[Row], str, str]] = {
     "one system": (GOOD[:4], "line 2", "'a' is the only system; a comparison takes two"),
     "no line": ([], "", "it has no lines"),
     "a missing group": (with_column("group", ["x", "x", "", "y"] * 2), "line 4", "group is missing"),
-    "a row in two groups": (
-        with_column("group", ["x", "x", "y", "y", "x", "z", "y", "y"]),
-        "line 7",
-        "row '1' is in group 'z', and elsewhere in 'x'",
-    ),
+    "a row in two groups": (with_column("group", ["x", "x", "y", "y", "x", "z", "y", "y"]), "line 7",
+                            "row '1' is in group 'z', and elsewhere in 'x'"),
     "a missing seed": (with_column("seed", [0, 0, 0, 0, 1, "", 1, 1]), "line 7", "seed is missing"),
-    "a cost that differs within a run": (
-        with_column("dollars", [1, 1, 1, 1, 2, 3, 2, 2]),
-        "line 7",
-        "dollars differs within a run of 'b'",
-    ),
-    "a cost that isn't finite": (
-        with_column("dollars", [1, 1, 1, 1, "inf", "inf", "inf", "inf"]),
-        "line 6",
-        "dollars is inf; give a number below",
-    ),
+    "a cost that differs within a run": (with_column("dollars", [1, 1, 1, 1, 2, 3, 2, 2]), "line 7",
+                                         "dollars differs within a run of 'b'"),
+    "a cost that isn't finite": (with_column("dollars", [1, 1, 1, 1, "inf", "inf", "inf", "inf"]), "line 6",
+                                 "dollars is inf; give a number below"),
     "a name without a letter that prints": (changed(0, system="\u202e"), "line 2", "has no printable character"),
-    "names that print alike": (
-        [line | {"system": "a\u202e"} if line["system"] == "b" else line for line in GOOD],
-        "line 6",
-        "the system 'a' looks like another one",
-    ),
+    "names that print alike": ([line | {"system": "a\u202e"} if line["system"] == "b" else line for line in GOOD],
+                               "line 6", "the system 'a' looks like another one"),
     "names that Unicode writes in two ways": (
         [line | {"system": "caf\u00e9" if line["system"] == "a" else "cafe\u0301"} for line in GOOD],
         "line 6",
         "looks like another one, .* in how Unicode writes a letter",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -120,21 +118,18 @@ def test_columns_are_named_as_they_are_written(header: str, tmp_path: Path) -> N
         scores(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("t.csv", b"system,row,score\na,1\n", r"line 2: it has 2 fields and the header 3"),
-        ("t.csv", b"\xff\xfe\x00", "can't be read as csv"),
-        ("t.csv", b"", "the file is empty"),
-        ("t.csv", b'system,row,score\na,"1,1\n', "can't be read as csv"),
-        ("t.json", b'{"system": "a"}', "holds no list of objects"),
-        ("t.json", b"[1, 2]", "entry 1: it is no object"),
-        ("t.json", b"[" * 100_000, "can't be read as json"),
-        ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2: it is no JSON"),
-        ("t.parquet", b"PAR1", "can't be read as parquet"),
-        ("t.xlsx", b"", "no reader knows it; known are"),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("t.csv", b"system,row,score\na,1\n", r"line 2: it has 2 fields and the header 3"),
+    ("t.csv", b"\xff\xfe\x00", "can't be read as csv"),
+    ("t.csv", b"", "the file is empty"),
+    ("t.csv", b'system,row,score\na,"1,1\n', "can't be read as csv"),
+    ("t.json", b'{"system": "a"}', "holds no list of objects"),
+    ("t.json", b"[1, 2]", "entry 1: it is no object"),
+    ("t.json", b"[" * 100_000, "can't be read as json"),
+    ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2: it is no JSON"),
+    ("t.parquet", b"PAR1", "can't be read as parquet"),
+    ("t.xlsx", b"", "no reader knows it; known are"),
+])  # fmt: skip
 def test_a_file_that_can_t_be_read_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     """Cut, empty or foreign files."""
     (tmp_path / name).write_bytes(content)
@@ -237,20 +232,18 @@ def test_ids_that_a_float_can_t_hold_are_named() -> None:
 
 
 def test_shared_rows_are_compared_if_asked(tmp_path: Path) -> None:
-    """--shared leaves out the rows that some system lacks, and counts them; none in common is an error."""
-    path = write_csv(tmp_path / "t.csv", GOOD[:-1])
-    (found,) = scores(path, shared=True)
+    """--shared leaves out the rows that some system lacks, and counts them; without it the run that is short is named.
+
+    None in common is an error.
+    """
+    (found,) = scores(write_csv(tmp_path / "t.csv", GOOD[:-1]), shared=True)
     assert (found.count, found.unshared) == (3, 1)
-    apart = [line | {"row": f"{line['system']}{line['row']}"} for line in GOOD]
-    with pytest.raises(UserError, match=r"no row of .* is in every run"):
-        scores(write_csv(tmp_path / "u.csv", apart), shared=True)
-
-
-def test_a_run_that_lacks_rows_is_named_by_its_seed(tmp_path: Path) -> None:
-    """Of several runs of a system, the one that is short."""
     lines = right_and_wrong({"a": 0.5, "b": 0.6}, 10, (3, 4))
     with pytest.raises(UserError, match=r"'b', seed 4, has 9 of 10 rows"):
         scores(write_csv(tmp_path / "t.csv", lines[:-1]))
+    apart = [line | {"row": f"{line['system']}{line['row']}"} for line in GOOD]
+    with pytest.raises(UserError, match=r"no row of .* is in every run"):
+        scores(write_csv(tmp_path / "u.csv", apart), shared=True)
 
 
 def test_scores_outside_the_range_are_named(tmp_path: Path) -> None:
@@ -264,48 +257,39 @@ def test_scores_outside_the_range_are_named(tmp_path: Path) -> None:
 
 def test_a_row_means_the_same_in_all_inputs(tmp_path: Path) -> None:
     """Where inputs say what a row holds, an id that stands for two rows is refused, with both places."""
-    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
-    a, b = (replace(one, lines=one.lines.assign(content=["p", "q", "r", "s"])) for one in (a, b))
+    a, b = (replace(one, lines=one.lines.assign(content=["p", "q", "r", "s"])) for one in halves(tmp_path))
     assert len(assemble([a, b])) == 1
     other = replace(b, lines=b.lines.assign(content=["p", "q", "x", "s"]))
     with pytest.raises(UserError, match=r"b.csv, line 4: row '2' is another one than in .*a.csv, line 4"):
         assemble([a, other])
 
 
-def test_inputs_of_different_scores_are_not_compared(tmp_path: Path) -> None:
-    """Another metric, direction or range: which input has which."""
-    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
+@pytest.mark.parametrize(("other", "said"), [
+    ({"name": "f1"}, "b.csv has the score f1 and table .*a.csv score, of one data set; choose"),
+    ({"better": "lower"}, "b.csv has the direction lower and table .*a.csv higher, of one data set; add --lower"),
+    ({"low": 0.0, "high": 1.0}, "has the least score 0 and .* none, of one data set; give the range"),
+    ({"margin": 0.5}, "b.csv has the margin 0.5 and table .*a.csv none, of one data set"),
+])  # fmt: skip
+def test_inputs_of_different_scores_are_not_compared(other: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Another metric, direction, range or margin: which input has which."""
+    a, b = halves(tmp_path)
     assert len(assemble([a, b])) == 1
-    with pytest.raises(UserError, match=r"b.csv has the score f1 and table .*a.csv score, of one data set; choose"):
-        assemble([a, replace(b, score=ScoreDefinition("f1"))])
-    lower = replace(b, score=ScoreDefinition("score", better="lower"))
-    with pytest.raises(
-        UserError, match=r"b.csv has the direction lower and table .*a.csv higher, of one data set; add --lower"
-    ):
-        assemble([a, lower])
-    assert assemble([a, lower], lower=True)[0].score.better == "lower"
-    with pytest.raises(UserError, match=r"has the least score 0 and .* none, of one data set; give the range"):
-        assemble([a, replace(b, score=ScoreDefinition("score", low=0.0, high=1.0))])
+    b = replace(b, score=replace(b.score, **other))
+    with pytest.raises(UserError, match=said):
+        assemble([a, b])
+    if "better" in other:
+        assert assemble([a, b], lower=True)[0].score.better == "lower"
 
 
 def test_scores_margins_and_looks_are_a_data_set_s_own(tmp_path: Path) -> None:
     """In either order of inputs each data set keeps its metric, direction, range, margin and looks."""
-    (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
-    (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
+    a, b = of_two_sets(tmp_path)
     a = replace(a, score=ScoreDefinition("acc", low=0.0, high=1.0, margin=0.0001))
     b = replace(b, score=ScoreDefinition("loss", better="lower", margin=0.5), look=3)
     for order in ((a, b), (b, a)):
         found = {one.dataset: one for one in assemble(order)}
         assert (found["A"].score, found["A"].look) == (a.score, 1)
         assert (found["B"].score, found["B"].look) == (b.score, 3)
-
-
-def test_margins_of_one_data_set_are_the_same(tmp_path: Path) -> None:
-    """Which of two declared margins would count isn't guessed; the sentence has both inputs."""
-    a, b = (read([write_csv(tmp_path / f"{name}.csv", GOOD[at : at + 4])])[0] for name, at in (("a", 0), ("b", 4)))
-    a, b = (replace(one, score=replace(one.score, margin=margin)) for one, margin in ((a, 0.5), (b, None)))
-    with pytest.raises(UserError, match=r"b.csv has the margin none and table .*a.csv 0.5, of one data set"):
-        assemble([a, b])
 
 
 def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
@@ -316,18 +300,15 @@ def test_rows_and_means_are_not_mixed(tmp_path: Path) -> None:
         assemble(read([rows, means]))
 
 
-def test_means_are_of_the_same_number_of_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "said"), [
+    (99, "'b' has 99 rows"), (0, "is 0; give"), (1.5, "is 1.5"), ("inf", "is inf; give"),
+    (10_000_001, "line 3: the number of rows is 10,000,001; give a whole number from 1 to 10,000,000"),
+])  # fmt: skip
+def test_means_are_of_the_same_number_of_rows(count: Any, said: str, tmp_path: Path) -> None:
     """Another number, a broken one, one that is too large, or none for one system."""
-    for count, said in (
-        (99, "'b' has 99 rows"),
-        (0, "is 0; give"),
-        (1.5, "is 1.5"),
-        (10_000_001, "line 3: the number of rows is 10,000,001; give a whole number from 1 to 10,000,000"),
-        ("inf", "is inf; give"),
-    ):
-        lines = [{"system": "a", "score": 0.5, "rows": 100}, {"system": "b", "score": 0.6, "rows": count}]
-        with pytest.raises(UserError, match=said):
-            scores(write_csv(tmp_path / "t.csv", lines))
+    lines = [{"system": "a", "score": 0.5, "rows": 100}, {"system": "b", "score": 0.6, "rows": count}]
+    with pytest.raises(UserError, match=said):
+        scores(write_csv(tmp_path / "t.csv", lines))
 
 
 def test_data_sets_are_apart(tmp_path: Path) -> None:
@@ -340,8 +321,7 @@ def test_data_sets_are_apart(tmp_path: Path) -> None:
 
 def test_failed_runs_and_remarks_are_of_their_own_data_set(tmp_path: Path) -> None:
     """Not on the pages of others; those of an input without any score are on the page of the data set that it names."""
-    (a,) = read([write_csv(tmp_path / "a.csv", with_column("dataset", ["A"] * 8))])
-    (b,) = read([write_csv(tmp_path / "b.csv", with_column("dataset", ["B"] * 8))])
+    a, b = of_two_sets(tmp_path)
     a = replace(a, failed=(FailedRun("c", "1", "failed", "a/c", "A"),), remarks=("Of A.",))
     b = replace(b, remarks=("Of B.",))
     none = replace(b, lines=b.lines.iloc[:0], failed=(FailedRun("d", "", "failed", "b/d", "B"),), remarks=("Of d.",))

@@ -199,19 +199,16 @@ def test_an_index_names_safetensors_of_its_folder_only(word_model: Path, name: s
         resolve_model(f"path:{word_model}")
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("model.safetensors", b""),
-        ("model.safetensors", b"\xff" * 100),
-        ("model.safetensors", struct.pack("<Q", 2**62) + b"{}"),
-        ("config.json", b""),
-        ("config.json", b"[" * 100_000),
-        ("config.json", b'{"model_type": "nothing-known"}'),
-        ("config.json", b'{"model_type": "gpt2", "n_embd": "x"}'),
-        ("config.json", b'\xff\xfe{"model_type": "gpt2"}'),
-    ],
-)
+@pytest.mark.parametrize(("file", "content"), [
+    ("model.safetensors", b""),
+    ("model.safetensors", b"\xff" * 100),
+    ("model.safetensors", struct.pack("<Q", 2**62) + b"{}"),
+    ("config.json", b""),
+    ("config.json", b"[" * 100_000),
+    ("config.json", b'{"model_type": "nothing-known"}'),
+    ("config.json", b'{"model_type": "gpt2", "n_embd": "x"}'),
+    ("config.json", b'\xff\xfe{"model_type": "gpt2"}'),
+])  # fmt: skip
 def test_garbage_in_a_model_is_a_sentence(word_model: Path, file: str, content: bytes) -> None:
     """Weights and configuration that can't be read end as a user's mistake, with the folder's name."""
     (word_model / file).write_bytes(content)

@@ -81,19 +81,16 @@ def test_what_is_no_table_is_a_sentence(name: str, tmp_path: Path) -> None:
     assert len(str(caught.value)) < 3000
 
 
-@pytest.mark.parametrize(
-    ("ending", "content"),
-    [
-        ("csv", GOOD.encode() + b"a," + b"x" * 3_000_000 + b"\n"),
-        ("csv", GOOD.encode() + ("a,\u202e<script>alert(1)</script>\x1b[31m=1+1 \u2028x\n").encode()),
-        ("csv", b"\xef\xbb\xbf" + GOOD.encode()),
-        ("csv", GOOD.replace("\n", "\r\n").encode()),
-        ("csv", GOOD.encode() + b'a,"two\nlines"\n'),
-        ("jsonl", LINES.encode() + b'\n{"label": "a", "text": "\\ud83d\\ude00 \\u0000 x"}\n'),
-        ("parquet", table(label=["a", "b"] * 9, text=["\x00", "\u202e"] * 9)),
-        ("csv", b"label,text\n" + b"\n".join(b"9" * 5000 + b"%d,words" % (i % 2) for i in range(20)) + b"\n"),
-    ],
-)
+@pytest.mark.parametrize(("ending", "content"), [
+    ("csv", GOOD.encode() + b"a," + b"x" * 3_000_000 + b"\n"),
+    ("csv", GOOD.encode() + ("a,\u202e<script>alert(1)</script>\x1b[31m=1+1 \u2028x\n").encode()),
+    ("csv", b"\xef\xbb\xbf" + GOOD.encode()),
+    ("csv", GOOD.replace("\n", "\r\n").encode()),
+    ("csv", GOOD.encode() + b'a,"two\nlines"\n'),
+    ("jsonl", LINES.encode() + b'\n{"label": "a", "text": "\\ud83d\\ude00 \\u0000 x"}\n'),
+    ("parquet", table(label=["a", "b"] * 9, text=["\x00", "\u202e"] * 9)),
+    ("csv", b"label,text\n" + b"\n".join(b"9" * 5000 + b"%d,words" % (i % 2) for i in range(20)) + b"\n"),
+])  # fmt: skip
 def test_odd_rows_are_rows(ending: str, content: bytes, tmp_path: Path) -> None:
     """Text is text, whatever it holds and however long it is; so are labels of five thousand digits."""
     path = tmp_path / f"rows.{ending}"
@@ -125,17 +122,14 @@ def test_many_labels_are_cut_short_in_an_error(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 3000
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "http://127.0.0.1:9/x.csv",
-        "/etc/passwd",
-        "../other.csv",
-        "a/../../x.csv",
-        "zip://x.csv::http://h/a.zip",
-        "~/x.csv",
-    ],
-)
+@pytest.mark.parametrize("path", [
+    "http://127.0.0.1:9/x.csv",
+    "/etc/passwd",
+    "../other.csv",
+    "a/../../x.csv",
+    "zip://x.csv::http://h/a.zip",
+    "~/x.csv",
+])  # fmt: skip
 def test_a_dataset_takes_rows_from_its_own_folder_only(path: str, tmp_path: Path) -> None:
     """A card that names files elsewhere is refused before anything is fetched; one that names its own is followed."""
     own = tmp_path / "own"

@@ -123,16 +123,13 @@ def deep(levels: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"environment": deep(400)}, "recursion limit"),
-        ({"environment": deep(50)}, "nested"),
-        ({"order": 10**400}, "64 bits"),
-        ({"environment": {"x": "\ud800"}}, "hex escape"),
-        ({"environment": {"\udfff": "x"}}, "surrogate"),
-    ],
-)
+@pytest.mark.parametrize(("change", "says"), [
+    ({"environment": deep(400)}, "recursion limit"),
+    ({"environment": deep(50)}, "nested"),
+    ({"order": 10**400}, "64 bits"),
+    ({"environment": {"x": "\ud800"}}, "hex escape"),
+    ({"environment": {"\udfff": "x"}}, "surrogate"),
+])  # fmt: skip
 def test_what_only_json_can_hold_is_no_record(results_folder: Path, change: dict[str, Any], says: str) -> None:
     """Nesting, integers and halves of characters that would end a report are told and left out."""
     path = next(results_folder.glob("*/run.json"))

@@ -173,15 +173,12 @@ def test_run_folders_stay_in_their_folder(name: str) -> None:
         assert run.run_id == Path(run.run_id).name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"trust_remote_code": True},
-        {"settings": GOOD["settings"] | {"trust_remote_code": True}},
-        {"methods": {"lora": {"trust_remote_code": True}}},
-        {"methods": {"lora": {"options": {"trust_remote_code": True}}}},
-    ],
-)
+@pytest.mark.parametrize("change", [
+    {"trust_remote_code": True},
+    {"settings": GOOD["settings"] | {"trust_remote_code": True}},
+    {"methods": {"lora": {"trust_remote_code": True}}},
+    {"methods": {"lora": {"options": {"trust_remote_code": True}}}},
+])  # fmt: skip
 def test_remote_code_cannot_be_asked_for(change: dict[str, Any], tmp_path: Path) -> None:
     """No place of a suite takes `trust_remote_code`."""
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(GOOD | change))

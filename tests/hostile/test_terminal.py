@@ -32,19 +32,16 @@ def assert_inert(text: str) -> None:
     assert not re.search(r"^\s*::\w|##\[", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list", "runs", "{evil}"],
-        ["report", "{evil}", "--format", "md"],
-        ["report", "{evil}/one", "--format", "md,csv", "--out", "{tmp}/\x1b[31m\n::error::out"],
-        ["run-all", "\x1b[31m\n::error::suite \u202e"],
-        ["run-all", "quickstart", "--set", "\n::error::x=\x1b[31m"],
-        ["run-all", "quickstart", "--methods", "\n::error::x\u202e", "--out", "{tmp}"],
-        ["report", "{evil}/\n::error::none\x9b31m"],
-        ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
-    ],
-)
+@pytest.mark.parametrize("arguments", [
+    ["list", "runs", "{evil}"],
+    ["report", "{evil}", "--format", "md"],
+    ["report", "{evil}/one", "--format", "md,csv", "--out", "{tmp}/\x1b[31m\n::error::out"],
+    ["run-all", "\x1b[31m\n::error::suite \u202e"],
+    ["run-all", "quickstart", "--set", "\n::error::x=\x1b[31m"],
+    ["run-all", "quickstart", "--methods", "\n::error::x\u202e", "--out", "{tmp}"],
+    ["report", "{evil}/\n::error::none\x9b31m"],
+    ["plan", "{evil}/one", "--detect", "\n::error::accuracy=1", "--out", "{evil}"],
+])  # fmt: skip
 def test_commands_print_plain_lines(arguments: list[str], hostile_folders: Path, tmp_path: Path) -> None:
     """No escape, control or direction-changing character, and no workflow command, on either stream; no traceback."""
     filled = [part.format(evil=hostile_folders, tmp=tmp_path) if "{" in part else part for part in arguments]

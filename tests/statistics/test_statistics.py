@@ -662,20 +662,17 @@ def shown(metric: dict[tuple[str, str], str]) -> list[Comparison]:
 HIGHER_AND_LOWER: Any = {"score": "higher", "cost": "lower"}
 
 
-@pytest.mark.parametrize(
-    ("score", "cost", "first", "second"),
-    [
-        (">", "<", Membership("on"), Membership("off", ("a",))),
-        (">", "=", Membership("on"), Membership("off", ("a",))),
-        ("=", "<", Membership("on"), Membership("off", ("a",))),
-        (">", "?", Membership("on"), Membership("undecided")),
-        (">", ">", Membership("on"), Membership("on")),
-        ("=", "=", Membership("undecided"), Membership("undecided")),
-        ("?", "<", Membership("on"), Membership("undecided")),
-        ("?", "=", Membership("undecided"), Membership("undecided")),
-        ("?", "?", Membership("undecided"), Membership("undecided")),
-    ],
-)
+@pytest.mark.parametrize(("score", "cost", "first", "second"), [
+    (">", "<", Membership("on"), Membership("off", ("a",))),
+    (">", "=", Membership("on"), Membership("off", ("a",))),
+    ("=", "<", Membership("on"), Membership("off", ("a",))),
+    (">", "?", Membership("on"), Membership("undecided")),
+    (">", ">", Membership("on"), Membership("on")),
+    ("=", "=", Membership("undecided"), Membership("undecided")),
+    ("?", "<", Membership("on"), Membership("undecided")),
+    ("?", "=", Membership("undecided"), Membership("undecided")),
+    ("?", "?", Membership("undecided"), Membership("undecided")),
+])  # fmt: skip
 def test_places_of_two_methods(score: str, cost: str, first: Membership, second: Membership) -> None:
     """On the front who wins somewhere, off it who only loses or matches, undecided who neither wins nor is matched."""
     family = {"score": shown({("a", "b"): score}), "cost": shown({("a", "b"): cost})}

@@ -146,6 +146,12 @@ def test_parts_of_the_environment_that_older_versions_lack(forged: Forged) -> No
     ]
 
 
+def test_an_order_that_no_record_has_is_not_checked(forged: Forged) -> None:
+    """Without places nothing shows in which order methods ran."""
+    forged.edit(*forged.runs, place=None, order=None)
+    assert [check.state for check in verify(forged.folder).checks if check.name == "places"] == ["not checked"]
+
+
 def test_a_killed_run_has_advice(forged: Forged) -> None:
     """Its points lie there without a record: the line says what to do."""
     (forged.run("lora", 0) / "run.json").unlink()

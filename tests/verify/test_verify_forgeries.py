@@ -518,6 +518,8 @@ SEALED: dict[str, Forgery] = {
     "another order": (record("lora 0", consumed__order="0" * 16), "consumption", "order"),
     "a second record": (second_record, "once each", "2 records of lora with seed 0"),
     "another headline": (record("", headline="test_macro_f1"), "metrics", "its score is test_macro_f1"),
+    "a latency below its median": (record("lora 0", metrics__latency_ms_p99=0.1),
+        "metrics", "its latency_ms_p99 of 0.1 is below the median"),
     "another headline of one": (record("lora 0", headline="test_macro_f1"),
         "definitions", "the score is test_macro_f1"),
     "a definition turned round": (metric("lora 0", "saved_bytes", better="higher"),
@@ -644,14 +646,17 @@ def test_an_honest_folder_is_accepted(happened: Callable[[Forged], object], forg
     happened(forged)
     made = verify(forged.folder)
     assert [check for check in made.checks if check.state == "failed"] == []
-    assert [check.name for check in made.checks if check.state == "not checked"] == ["sample order", "page"]
+    unchecked = {check.name for check in made.checks if check.state == "not checked"}
+    assert unchecked - {"definitions"} == {"sample order", "page"}  # the reference may be of older words
 
 
 def test_a_metric_in_other_words_is_not_compared(forged: Forged) -> None:
     """Another version may define it otherwise: a line names it, the score first, and refuses nothing."""
     sealed(forged, metric("", "test_accuracy", definition=OTHER_WORDS, title="share right"))
     found = findings(verify(forged.folder), "definitions")
-    assert [(state, text.partition(":")[0]) for state, text in found] == [("not checked", "test_accuracy")]
+    ((state, text),) = found
+    assert state == "not checked"
+    assert text.partition(":")[0].partition(",")[0] == "test_accuracy"
 
 
 @pytest.mark.parametrize("lacking", ["", "predictions.parquet", "points.jsonl"])
