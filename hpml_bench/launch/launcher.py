@@ -182,7 +182,6 @@ def record_of(request: RunRequest, outcome: Outcome, started: str, seconds: floa
         error = RunError.model_validate(redacted_error(outcome.error.model_dump()))
         outcome = outcome.model_copy(update={"error": error})
     spec, prepared, place = request.spec, request.prepared, request.place
-    seconds += sum(segment.seconds for segment in outcome.segments[:-1])
     return RunRecord(
         **dict(outcome), run_id=spec.run_id, spec=spec, protocol_id=protocol_id(spec.settings, prepared.digests),
         digests=prepared.digests, label_names=prepared.label_names, notes=prepared.notes, order=place.in_sweep,

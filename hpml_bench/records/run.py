@@ -185,7 +185,7 @@ class RunRecord(Outcome):
     started: str
     """Time of its start; UTC, ISO 8601."""
     seconds: float
-    """Wall time of the whole run as its parent saw it, start-up included, with that of its earlier segments."""
+    """Wall time of the whole run as its parent saw it, start-up included; of its last start."""
     saved: int = 0
     """Step of the checkpoint from which another attempt goes on; 0 where there is none."""
 
@@ -193,6 +193,11 @@ class RunRecord(Outcome):
     def call(self) -> int:
         """Number of the call of `run-all` whose job made the run; 0 where no job did."""
         return Environment.read(self.environment).where.get("call") or 0
+
+    @property
+    def wall_seconds(self) -> float:
+        """`seconds` with those of its earlier segments."""
+        return self.seconds + sum(segment.seconds for segment in self.segments[:-1])
 
     @property
     def shown(self) -> str:

@@ -189,7 +189,7 @@ def _told(
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
     names = staying(results.verdicts) if results.race else results.methods
-    recorded = [[r.seconds for r in results.runs(method)] for method in names]
+    recorded = [[r.wall_seconds for r in results.runs(method)] for method in names]
     round_seconds = sum(sum(of) / len(of) for of in recorded)
     hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
     spent, fewest = (

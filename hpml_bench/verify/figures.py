@@ -291,8 +291,8 @@ def wall_time(run: RunFiles) -> Iterator[str]:
     """Phases fit into the run's wall time."""
     record = run.record
     spent = sum(record.metrics.get(name) or 0.0 for name in (*PHASES, *AFTER))
-    if spent > record.seconds:
-        yield f"took {record.seconds:.4g} s, and its phases {spent:.4g} s"
+    if spent > record.wall_seconds:
+        yield f"took {record.wall_seconds:.4g} s, and its phases {spent:.4g} s"
     total, setup = (record.metrics.get(name) for name in ("total_seconds", "setup_seconds"))
     inner = sum(record.metrics.get(name) or 0.0 for name in PHASES[1:]) + (setup or 0.0)
     if total is not None and inner > total + SECONDS:

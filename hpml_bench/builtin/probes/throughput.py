@@ -13,7 +13,7 @@ from hpml_bench.records.run import Metric, Point
 from hpml_bench.statistics.drift import step_time_drift
 
 _SHARES = (50, 90, 99)
-_WINDOW = "in the timed window (all steps but the first `warmup_steps`, also of those after going on from a checkpoint)"
+_WINDOW = "in the timed window (all steps but the first `warmup_steps`)"
 _RATE = f"that all ranks trained on {_WINDOW}, divided by the slowest rank's time in it."
 _metric = partial(Metric.define, phase="train", group="throughput")
 _timed = partial(_metric, depends_on_machine=True)
@@ -42,8 +42,8 @@ METRICS = (
         for share in _SHARES
     ),
     _metric(
-        "timed_steps", "timed steps", "", "neither", ".0f", "Steps in the timed window (all but the first warm-up).",
-        noisy=False,
+        "timed_steps", "timed steps", "", "neither", ".0f",
+        "Steps in the timed window (all but the warm-up, also that after a checkpoint).", noisy=False,
     ),
     _timed(
         "timed_seconds", "timed window", "s", "neither", ".2f",

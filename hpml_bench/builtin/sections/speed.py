@@ -64,7 +64,7 @@ def _time_budget(results: Results) -> Section | None:
 
 
 def _timed(record: RunRecord) -> bool:
-    return bool(record.seconds) and all(_spent(record, metrics) for metrics in PARTS.values())
+    return bool(record.seconds) and not record.segments and all(_spent(record, metrics) for metrics in PARTS.values())
 
 
 def _spent(record: RunRecord, metrics: Sequence[str]) -> float:
