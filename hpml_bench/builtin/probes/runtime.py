@@ -42,8 +42,7 @@ METRICS = (
     _metric(
         "total_seconds", "total time", "s", "lower", ".2f",
         "From the moment a rank begins its work to the end of the evaluation on the test rows, writing what is kept "
-        "included; latency measurements and the start of processes lie outside. Unknown for a run that went on from a "
-        "checkpoint.", over_ranks="max", phase="run",
+        "included; latency measurements and the start of processes lie outside.", over_ranks="max", phase="run",
     ),
 )  # fmt: skip
 ANSWERS = tuple(

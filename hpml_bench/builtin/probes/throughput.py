@@ -42,8 +42,8 @@ METRICS = (
         for share in _SHARES
     ),
     _metric(
-        "timed_steps", "timed steps", "", "neither", ".0f",
-        "Steps in the timed window (all but the warm-up, also that after a checkpoint).", noisy=False,
+        "timed_steps", "timed steps", "", "neither", ".0f", "Steps in the timed window (all but the first warm-up).",
+        noisy=False,
     ),
     _timed(
         "timed_seconds", "timed window", "s", "neither", ".2f",
