@@ -97,7 +97,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._peaks.remove(peak)
 
     def mark_logits(self, outputs: Tensor) -> None:
-        """Count a model's outputs, and what is computed of their size from now on, as logits."""
+        """Count a model's outputs, and what is computed of their size from now on, as logits; but for losses [N]."""
+        if outputs.dim() == 1:
+            return
         size = self._hold(outputs)
         self._logit_elements = outputs.numel()
         self.logits += size.bytes - size.logits

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from hpml_bench.plugins.task import IGNORE_INDEX, target_positions
 
@@ -19,6 +23,10 @@ KEYS_AND_VALUES = ("CARTRIDGE", "PREFIX_TUNING")
 """PEFT's types whose prefix is in the cache, so that padding on the left comes between it and the text."""
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 """Options of models whose tokens attend to a limited number of positions back; padding takes up some of them."""
+
+
+CHUNK = 1 << 26
+"""Logits that are computed at a time while training; their loss takes some 14 bytes for each."""
 
 
 class Places(NamedTuple):
@@ -59,13 +67,19 @@ class LanguageModel(nn.Module):
         self._attends = _attends(encoder)
         self.masked = needs_mask(encoder)
         self._chosen: Places | None = None
-        output = cast(Any, encoder).get_output_embeddings()
-        self._hook = output.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
+        self._bare: bool | None = None
+        """Whether the model's logits are what its output layer returns, neither capped nor scaled; None: not seen."""
+        self._hook = self._layer.register_forward_pre_hook(lambda _, args: (self._choose(args[0]), *args[1:]))
+
+    @property
+    def _layer(self) -> Any:
+        """The output layer."""
+        return cast(Any, self.encoder).get_output_embeddings()
 
     @property
     def width(self) -> int:
         """Outputs per target: the size of the vocabulary."""
-        return int(cast(Any, self.encoder).get_output_embeddings().weight.shape[0])
+        return int(self._layer.weight.shape[0])
 
     @property
     def prefix(self) -> int:
@@ -91,6 +105,9 @@ class LanguageModel(nn.Module):
         Labels [B, L] are a token's own id where it is a target, else IGNORE_INDEX. The logits are of the targets, each
         from the position before it: [N, vocabulary], row by row; without labels, of the token after each text: [B,
         vocabulary]. `learnt` is N; without it, the host waits for the device to count the targets.
+
+        Of more than `CHUNK` logits the losses [N] are returned instead while training: logits are computed in parts,
+        and again for the gradient, so that all are never there at once (as in Liger, arXiv:2410.10989).
         """
         if labels is None:
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
@@ -100,8 +117,44 @@ class LanguageModel(nn.Module):
             columns = targets - 1
         chosen = Places(rows, columns, input_ids.shape[1])
         seen = attention_mask if self.masked else None
-        output = self._output(self.encoder, chosen, input_ids=input_ids, attention_mask=seen)
-        return cast(Tensor, output.logits)
+        read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen)
+        learns = labels is not None and self.training and torch.is_grad_enabled()
+        if labels is not None and learns and self._bare and len(rows) * self.width > CHUNK:
+            with self._losses_in_place_of_logits(labels[rows, columns + 1]):
+                return cast(Tensor, read().logits)[:, 0]
+        if not learns or self._bare is not None:
+            return cast(Tensor, read().logits)
+        made: list[Tensor] = []
+        hook = self._layer.register_forward_hook(lambda _layer, _inputs, logits: made.append(logits))
+        try:
+            logits = cast(Tensor, read().logits)
+        finally:
+            hook.remove()
+        self._bare = bool(made) and logits is made[-1]
+        return logits
+
+    @contextmanager
+    def _losses_in_place_of_logits(self, targets: Tensor) -> Iterator[None]:
+        """Have the output layer return the losses [N, 1] of the hidden states [N, H] that it reads."""
+        layer = self._layer
+        before, own, at_once = vars(layer).get("forward"), layer.forward, max(1, CHUNK // self.width)
+        random = any(isinstance(part, nn.Dropout) and part.p for part in layer.modules())
+
+        def part_of(hidden: Tensor, of: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(own(hidden).float(), of, reduction="none")
+
+        def forward(hidden: Tensor) -> Tensor:
+            parts = zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
+            losses = (checkpoint(part_of, *of, use_reentrant=False, preserve_rng_state=random) for of in parts)
+            return torch.cat([*losses])[:, None]
+
+        vars(layer)["forward"] = forward
+        try:
+            yield
+        finally:
+            vars(layer).pop("forward")
+            if before is not None:
+                vars(layer)["forward"] = before
 
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
         self._chosen = chosen

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import language_models
 from hpml_bench.plugins.task import IGNORE_INDEX, Decoding, Generator
@@ -35,6 +35,37 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, language_model_f
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(model.encoder.get_parameter(name).grad, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "options"), [
+    ("full", {}), ("lora", {}), ("lora", {"target": ["lm_head"]}), ("prompt_tuning", {"tokens": 5}),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", language_models.KINDS)
+def test_losses_of_many_logits_are_computed_in_parts(
+    kind: str, method: str, options: dict[str, Any], language_model_folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Loss and gradients are those of all logits at once; capped ones are computed whole."""
+    ids, mask, labels = language_models.texts()
+    folder = language_model_folders[kind]
+    config = AutoConfig.from_pretrained(folder)
+    if config.tie_word_embeddings:  # PEFT adapts no such output layer
+        options = {key: value for key, value in options.items() if key != "target"}
+    found = []
+    for most in (10**6, 2 * language_models.VOCABULARY):
+        monkeypatch.setattr("hpml_bench.training.causal_lm.CHUNK", most)
+        model, _, task, _ = language_models.trained(folder, method, options, steps=0)
+        model.train()
+        model(ids[:1], mask[:1], labels[:1])  # at which it shows whether its logits are capped
+        outputs = model(ids, mask, labels)
+        loss = task.loss(outputs, labels)
+        torch.autograd.backward(loss)
+        found.append((loss.detach(), [w.grad for w in model.parameters() if w.requires_grad], outputs.dim()))
+    capped = bool(getattr(config.get_text_config(), "final_logit_softcapping", None))
+    assert [of[2] for of in found] == [2, 2 if capped else 1]
+    assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-6)
+    for whole, parts in zip(found[0][1], found[1][1], strict=True):
+        assert (whole - parts).norm() <= 1e-6 * whole.norm()
 
 
 @pytest.fixture(scope="module")

@@ -318,6 +318,8 @@ class CausalLM(Task):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
 
+        if outputs.dim() == 1:  # losses, which a model of many logits returns while it trains
+            return outputs.sum()
         return cross_entropy(outputs, labels[target_positions(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
