@@ -19,8 +19,9 @@ def generation(device: str = "cuda") -> dict[str, Any]:
     """
     import torch
 
+    from hpml_bench.plugins.decoding import Decoding, Generator
     from hpml_bench.plugins.method import make_method
-    from hpml_bench.plugins.task import Decoding, Generator, make_task
+    from hpml_bench.plugins.task import make_task
     from hpml_bench.training.generation import generate
     from hpml_bench.training.kernels import autocast
     from hpml_bench.training.model import build_model

@@ -197,7 +197,7 @@ def generation(folder: Path) -> dict[str, Any]:
     """Answer prompts by the harness, by transformers' generate on the same batches, and in the file's order."""
     import torch
 
-    from hpml_bench.plugins.task import Decoding, Generator
+    from hpml_bench.plugins.decoding import Decoding, Generator
     from hpml_bench.training.generation import generate
 
     trainer = _trainer(folder)

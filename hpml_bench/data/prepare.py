@@ -26,8 +26,9 @@ from hpml_bench.data.draw import draw, retention_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, resolve_model, weight_files
 from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, PAIR, SEGMENTS, LoadedData, make_loader
+from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.rows import Rows, read_rows, write_rows
-from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, Scaffold, Task, make_task
+from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, Task, make_task
 from hpml_bench.plugins.tokenizer import (
     Encoder,
     generation_ends,

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from pydantic import Field
 
-from hpml_bench.plugins.task import Scaffold
+from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.base import Frozen
 

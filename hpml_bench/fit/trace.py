@@ -21,8 +21,9 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
 from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_ins, wrap
+from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.method import make_method, quantization_of
-from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
+from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows

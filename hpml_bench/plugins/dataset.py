@@ -80,20 +80,15 @@ class DatasetLoader(ABC):
     def load(self, settings: Settings, target: Target) -> LoadedData:
         """Return at least as many rows as the settings ask for, with the columns for `target`.
 
-        Drawing rows, splitting off validation rows and tokenising are common to all data sets (data.prepare).
-
-        Raises:
-            UserError: the rows can't be read, or don't suit the settings.
-
+        Drawing rows, splitting off validation rows and tokenising are common to all data sets (data.prepare). Raises
+        UserError: the rows can't be read, or don't suit the settings.
         """
 
 
 def make_loader(settings: Settings) -> DatasetLoader:
     """Return the data set that the settings name.
 
-    Raises:
-        UserError: there is none of that name, or its options are wrong.
-
+    Raises UserError: there is none of that name, or its options are wrong.
     """
     name = settings.dataset.name
     options = validate_options("datasets", name, settings.dataset.options, "dataset.options")

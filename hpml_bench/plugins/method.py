@@ -54,9 +54,7 @@ class Method(ABC):
     def build(self, backbone: Any) -> Any:
         """Return the encoder: the bare backbone changed, with `requires_grad` set on what is trained.
 
-        Raises:
-            Unsupported: the method can't run with this backbone; the reason is shown in the report.
-
+        Raises Unsupported: the method can't run with this backbone; the reason is shown in the report.
         """
 
     @property
@@ -114,12 +112,7 @@ class Method(ABC):
 
 
 def make_method(spec: MethodSpec) -> Method:
-    """Return a method with its options.
-
-    Raises:
-        UserError: there is no such method.
-
-    """
+    """Return a method with its options. Raises UserError: there is no such method."""
     kind = cast(type[Method], registry.plugin("methods", spec.method))
     return kind(kind.Options.model_validate(spec.options))
 
@@ -127,9 +120,7 @@ def make_method(spec: MethodSpec) -> Method:
 def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
     """Refuse methods that lack something here, before hours are spent on the others.
 
-    Raises:
-        UserError: an optimizer or a package is missing, or options are wrong.
-
+    Raises UserError: an optimizer or a package is missing, or options are wrong.
     """
     for spec in methods:
         method = make_method(spec)
@@ -145,9 +136,7 @@ def can_quantise() -> bool:
 def quantization_of(method: Method, settings: Settings) -> QuantizationSpec | None:
     """Return how a run stores its backbone's frozen weights: as the method says, else as the settings do.
 
-    Raises:
-        UserError: the package that quantises them isn't installed.
-
+    Raises UserError: the package that quantises them isn't installed.
     """
     chosen = method.quantization or settings.quantization
     if chosen is not None and not can_quantise():

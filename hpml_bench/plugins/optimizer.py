@@ -42,18 +42,14 @@ class Optimizer(ABC):
     def check(self, settings: Settings) -> None:
         """Refuse to run where something is missing, such as a package; must not import a training library.
 
-        Raises:
-            UserError: says what to install, or what to take instead.
-
+        Raises UserError: says what to install, or what to take instead.
         """
         return
 
     def groups(self, encoder: nn.Module, lr: float) -> Groups:
         """Return the groups of the method's trained parameters, the first of them at its rate `lr`.
 
-        Raises:
-            Unsupported: the optimizer can't train the method's parameters; the reason is shown in the report.
-
+        Raises Unsupported: the optimizer can't train the method's parameters; the reason is shown in the report.
         """
         return [{"params": [parameter for parameter in encoder.parameters() if parameter.requires_grad], "lr": lr}]
 
@@ -70,9 +66,7 @@ class Optimizer(ABC):
 def choose_optimizer(method: MethodSpec, settings: Settings) -> Optimizer:
     """Return the method's own optimizer, else the suite's.
 
-    Raises:
-        UserError: there is none of that name, or its options are wrong.
-
+    Raises UserError: there is none of that name, or its options are wrong.
     """
     own = method.optimizer is not None
     spec = method.optimizer or settings.optimizer

@@ -25,9 +25,7 @@ class Scorer(ABC):
     def check(self) -> None:
         """Refuse to score where something is missing, such as a package; called in the preparation.
 
-        Raises:
-            UserError: says what to install.
-
+        Raises UserError: says what to install.
         """
         return
 
@@ -60,10 +58,5 @@ def _plain(text: str) -> str:
 
 
 def make_scorer(name: str) -> Scorer:
-    """Return a scorer by name.
-
-    Raises:
-        UserError: there is none of that name.
-
-    """
+    """Return a scorer by name. Raises UserError: there is none of that name."""
     return cast(Scorer, registry.plugin("scorers", name)())

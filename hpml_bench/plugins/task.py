@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench.plugins.dataset import Target
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
@@ -51,71 +52,6 @@ NOTHING = "none"
 """Value of a note on changed rows where no row was changed."""
 RETENTION = "retention"
 """The split of general text, beside train, validation and test, on which forgetting is measured."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are generated, token by token."""
-
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
-    """Texts that end an answer, and are no part of it."""
-    temperature: float = 0.0
-    """0: the likeliest token; above 0: sampling."""
-    top_p: float = 1.0
-    """Share of the probability from which tokens are sampled."""
-
-
-Decode = Callable[[list[int]], str]
-
-
-@dataclass(frozen=True)
-class Generator:
-    """Generation of a run's answers: its options, and the decoding of token ids."""
-
-    decoding: Decoding
-    stop_ids: tuple[int, ...]
-    decode: Decode
-    """Function from an answer's token ids to its text: special ones, scaffold and reasoning left out."""
-    pad_id: int
-    batch: int
-    """Number of prompts in a batch."""
-    seed: int
-    """Seed of the sampling."""
-
-
-class Scaffold(Frozen):
-    """Text that a chat template writes around the content of an answer, besides its end; it is not scored."""
-
-    before: str = ""
-    """Text between the prompt and the content, such as empty reasoning."""
-    after: str = ""
-    """Text between the content and the end token; special tokens left out."""
-    opening: str = "<think>"
-    """Text that begins reasoning after the prompt; white space where the prompt has begun it."""
-    closing: str = "</think>"
-    """Text that ends reasoning and begins the content."""
-
-    def begin(self, text: str) -> int:
-        """Return where the content of a generated text begins, after reasoning and scaffold.
-
-        Args:
-            text: the generated text with special tokens; its length is returned where reasoning doesn't end.
-
-        """
-        before, opening, closing = self.before.strip(), self.opening.strip(), self.closing.strip()
-        if closing in text:
-            return text.rindex(closing) + len(closing)
-        space = len(text) - len(text.lstrip())
-        if before and text.startswith(before, space):
-            return space + len(before)
-        begun = before.startswith(closing)  # by the prompt
-        return len(text) if begun or (opening and text.startswith(opening, space)) else 0
-
-    def content(self, text: str) -> str:
-        """Return the content of an answer as it is written in a row: without its reasoning."""
-        _, ended, content = text.rpartition(self.closing.strip())
-        return content.lstrip() if ended else text
 
 
 @dataclass(frozen=True)
@@ -212,9 +148,7 @@ class Task(ABC):
     def facts(self, train: Dataset) -> dict[str, float]:
         """Return the facts about the training rows that the task needs.
 
-        Raises:
-            UserError: nothing can be learnt from them.
-
+        Raises UserError: nothing can be learnt from them.
         """
         return {}
 
@@ -385,9 +319,7 @@ def make_task(
 ) -> Task:
     """Return the task that the settings name, its score that of `rank_by` where that is given.
 
-    Raises:
-        UserError: there is none of that name, or its options are wrong.
-
+    Raises UserError: there is none of that name, or its options are wrong.
     """
     options = validate_options("tasks", spec.name, spec.options, "task.options")
     kind = registry.plugin("tasks", spec.name)

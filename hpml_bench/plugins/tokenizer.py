@@ -20,9 +20,7 @@ from hpml_bench.system.text import digest, first_line
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Return the fast tokenizer that lies beside a model, padding and cutting on the right.
 
-    Raises:
-        UserError: there is none.
-
+    Raises UserError: there is none.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -63,9 +61,7 @@ class Encoder:
     def texts(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text; longer ones are cut at the end.
 
-        Raises:
-            UserError: tokenizer and model don't belong together, or an empty text gives no token.
-
+        Raises UserError: tokenizer and model don't belong together, or an empty text gives no token.
         """
         ids, _ = self._encode(texts)
         return ids
@@ -74,10 +70,7 @@ class Encoder:
         """Return `input_ids` of pairs with what the tokenizer puts between, and `token_type_ids` with `segments`.
 
         Where it puts nothing there, a line break stands between. Of a pair that is too long the longer text is cut.
-
-        Raises:
-            UserError: as `texts`.
-
+        Raises UserError: as `texts`.
         """
         if not separates_pairs(self.tokenizer):
             return {"input_ids": self.texts([f"{one}\n{other}" for one, other in zip(texts, seconds, strict=True)])}
@@ -90,12 +83,8 @@ class Encoder:
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Return the token ids of each row of words, joined by spaces, and for each token the number of its word.
 
-        A word's first token has its number; all other tokens, special ones too, have -1. Words beyond `max_length`
-        have no token.
-
-        Raises:
-            UserError: as `texts`.
-
+        A word's first token has its number; all other tokens, special ones too, have -1. Words beyond `max_length` have
+        no token. Raises UserError: as `texts`.
         """
         ids, encoded = self._encode([" ".join(row) for row in rows], return_offsets_mapping=True)
         numbers = [_first_tokens(words, place) for words, place in zip(rows, encoded["offset_mapping"], strict=True)]

@@ -38,9 +38,7 @@ class Tracker:
     def choose_mode(cls, asked: str) -> str:
         """Return the mode in which to publish, from the option of the command line.
 
-        Raises:
-            UserError: `asked` is no mode of this tracker, or isn't available here.
-
+        Raises UserError: `asked` is no mode of this tracker, or isn't available here.
         """
         return asked
 
@@ -76,9 +74,7 @@ def follow_all(trackers: Sequence[Tracker], spec: RunSpec, folder: Path, results
 def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
     """Return the trackers that are on, given the mode of each by name; those that are off are not imported.
 
-    Raises:
-        UserError: there is no such tracker, or it can't be used as asked.
-
+    Raises UserError: there is no such tracker, or it can't be used as asked.
     """
     trackers = []
     for name, wanted in modes.items():

@@ -91,9 +91,7 @@ class Lengths:
 def measure(train: Dataset, task: Task, encoder: Encoder) -> Lengths:
     """Return the lengths of rows drawn from the training rows.
 
-    Raises:
-        UserError: a row can't be encoded, or none has anything to learn.
-
+    Raises UserError: a row can't be encoded, or none has anything to learn.
     """
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:MOST_ROWS])
     tokens: list[int] = []

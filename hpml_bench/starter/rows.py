@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,13 +85,10 @@ class Data:
         """Return the share of a split's rows that is looked at; of one that is split off, the training rows'."""
         return self.shares.get(split if self.options.get(split) else "train", 1.0)
 
-    def named_in_errors(self) -> AbstractContextManager[None]:
-        """Name the user's files in errors on their heads."""
-        return _real_names(self.options, self.heads, self.dataset)
-
 
 @contextmanager
-def _real_names(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: str) -> Iterator[None]:
+def named_in_errors(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: str) -> Iterator[None]:
+    """Name the user's files in errors on their heads."""
     try:
         yield
     except UserError as error:
@@ -106,9 +103,7 @@ def _real_names(options: Mapping[str, Any], heads: Mapping[str, Any], dataset: s
 def look_at_rows(given: Sequence[str], options: Mapping[str, Any], target: Target | None = None) -> Data:
     """Return the data that files, or one repository of a data set, hold, with options and what to learn as given.
 
-    Raises:
-        UserError: one can't be read, or it can't be seen which file is which split.
-
+    Raises UserError: one can't be read, or it can't be seen which file is which split.
     """
     sources = [source_of(name) for name in given]
     folders = [uri for uri in sources if uri.startswith("hub:") or Path(uri.removeprefix("path:")).is_dir()]
@@ -142,25 +137,20 @@ def _files(sources: Sequence[str], options: Mapping[str, Any], target: Target | 
         why[split] = tuple(reasons)
     read: Any = validate_options("datasets", "text_files", {**heads, **options}, "dataset.options")
     where = str(file_of(splits["train"]))
-    with _real_names(splits, heads, "text_files"):
+    with named_in_errors(splits, heads, "text_files"):
         rows, layout = read_file(file_of(heads["train"]), read)
     column = read.split if len(sources) == 1 else None
-    if column is None and len(sources) == 1 and (column := _split_column(rows)):
-        splits, heads = splits | {"split": column}, heads | {"split": column}
-        why["split"] = ("its cells name the splits; without this line all rows are training rows",)
+    if column is None and len(sources) == 1 and (name := first_named(rows.column_names, SPLIT_COLUMNS)):
+        named = {split_of(str(cell)) for cell in rows.unique(name)}
+        if "train" in named and len(named) > 1 and None not in named:
+            column, splits, heads = name, splits | {"split": name}, heads | {"split": name}
+            why["split"] = ("its cells name the splits; without this line all rows are training rows",)
     column = None if column is None else column_named(column, rows.column_names, where, "split")
     rows = rows if column is None else split_by(rows, where, column).train[0]
     if target in {None, "tags"}:
         rows = sentences_of(rows)
-    named, label = (True, None) if layout is None else (layout.named, layout.label)
-    return Data("text_files", splits, heads, rows, where, read, target, named, label, column, shares, why)
-
-
-def _split_column(rows: Dataset) -> str | None:
-    """Return the column whose cells name training rows and others, by its name."""
-    name = first_named(rows.column_names, SPLIT_COLUMNS)
-    named = set() if name is None else {split_of(str(cell)) for cell in rows.unique(name)}
-    return name if "train" in named and len(named) > 1 and None not in named else None
+    has_names, label = (True, None) if layout is None else (layout.named, layout.label)
+    return Data("text_files", splits, heads, rows, where, read, target, has_names, label, column, shares, why)
 
 
 def _assigned(sources: Sequence[str]) -> tuple[dict[str, str], bool]:
@@ -214,10 +204,6 @@ class _Table:
     cells: Mapping[str, Sequence[Any]]
     """Column -> cells; that of the splits is left out."""
 
-    @property
-    def where(self) -> str:
-        return self.data.where
-
     def numbers(self, name: str) -> bool:
         """Whether all cells are numbers."""
         cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self.has_scalars(name) else []
@@ -242,7 +228,6 @@ class _Table:
         return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
 
     def has_scalars(self, name: str) -> bool:
-        """Whether no cell is a list or a mapping."""
         return not any(isinstance(cell, list | dict) for cell in self.cells[name])
 
     def different(self, name: str) -> int:
@@ -251,11 +236,8 @@ class _Table:
 
     def lists(self, *kinds: type) -> list[str]:
         """Return the columns of lists that begin with a value of such a kind."""
-        return [
-            name
-            for name, (cell, *_) in self.cells.items()
-            if isinstance(cell, list) and cell and isinstance(cell[0], kinds)
-        ]
+        firsts = {name: cells[0] for name, cells in self.cells.items() if isinstance(cells[0], list)}
+        return [name for name, first in firsts.items() if first and isinstance(first[0], kinds)]
 
     def lengths(self, name: str) -> list[int]:
         """Return the lengths of a column's lists; 0 for other cells."""
@@ -264,12 +246,12 @@ class _Table:
     def find(self, target: Target, **columns: Any) -> FoundColumns:
         """Return the columns that a target needs: those that are given, these, and others as a suite finds them."""
         options = self.data.read.model_copy(update=columns)
-        found = find(self.data.train, self.where, target, options, named=self.data.named, split=self.data.split)
+        found = find(self.data.train, self.data.where, target, options, named=self.data.named, split=self.data.split)
         for name in found.columns.read if target in {"class", "number"} else ():
             if not self.has_scalars(name):  # which would be read as the text that Python prints of them
                 raise UserError(
-                    f"{self.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a tag per "
-                    "word the columns 'words' and 'tags'"
+                    f"{self.data.where}: column '{short(name)}' holds lists or mappings; give plain cells, or for a "
+                    "tag per word the columns 'words' and 'tags'"
                 )
         return found
 
@@ -277,9 +259,7 @@ class _Table:
 def find_target(data: Data, model: Model) -> Learnt:
     """Return what can be learnt: as given, else tags, conversations, a label by name, then what cells look like.
 
-    Raises:
-        UserError: nothing can, or not by this model.
-
+    Raises UserError: nothing can, or not by this model.
     """
     with column_errors_as_user_errors(data.where):
         if not len(data.train):
@@ -305,7 +285,7 @@ def find_target(data: Data, model: Model) -> Learnt:
 
 def _cannot_answer(table: _Table, model: Model) -> UserError:
     return UserError(
-        f"{table.where}: holds conversations, and {model} reads both ways and can't answer; give a model that "
+        f"{table.data.where}: holds conversations, and {model} reads both ways and can't answer; give a model that "
         "generates, such as SmolLM2, or rows with a text and a label"
     )
 
@@ -334,13 +314,8 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
     shape, names = _shape(table), [*table.cells]
     if shape is None or shape.text:
         turns = [name for name in table.lists(dict) if {"role", "from"} & set(table.cells[name][0][0])]
-        texts = [
-            name
-            for name in names
-            if table.has_scalars(name)
-            and not table.numbers(name)
-            and table.different(name) > len(table.cells[name]) / 2
-        ]
+        plain = [name for name in names if table.has_scalars(name) and not table.numbers(name)]
+        texts = [name for name in plain if table.different(name) > len(table.cells[name]) / 2]
         alone = len(texts) == 2 and all(name in texts or table.is_id(name) for name in names)
         if not turns and not alone:
             return None
@@ -364,17 +339,17 @@ def _conversation(table: _Table, model: Model) -> Learnt | None:
 def _label(table: _Table) -> Learnt | None:
     """Return a label that is given or known by name, else the column with the fewest values, else of numbers."""
     data, names = table.data, [*table.cells]
-    if data.read.label is not None:
-        return _class_or_number(table, column_named(data.read.label, names, table.where, "label"))
-    if label := data.label or first_named(names, (*LABEL_NAMES, *NUMBER_NAMES)):
+    given = data.read.label
+    known = None if given is None else column_named(given, names, table.data.where, "label")
+    if label := known or data.label or first_named(names, (*LABEL_NAMES, *NUMBER_NAMES)):
         return _class_or_number(table, label)
     with suppress(UserError):
         return _class_or_number(table, str(getattr(table.find("class").columns, "label", "")))
     numeric = [name for name in names if table.numbers(name) and not table.is_id(name)]
     if len(numeric) > 1:
         raise UserError(
-            f"{table.where}: {len(numeric)} columns hold numbers; name the one to learn with dataset.options.label "
-            f"({listed(numeric)})"
+            f"{table.data.where}: {len(numeric)} columns hold numbers; name the one to learn with "
+            f"dataset.options.label ({listed(numeric)})"
         )
     return _class_or_number(table, numeric[0]) if numeric else None
 
@@ -393,7 +368,7 @@ def _texts(table: _Table, model: Model) -> Learnt | None:
 
 def _shape(table: _Table) -> Shape | None:
     with suppress(UserError):
-        return find_shape(table.data.train, table.where)
+        return find_shape(table.data.train, table.data.where)
     return None
 
 

@@ -41,7 +41,7 @@ from hpml_bench.starter.kinds import (
 )
 from hpml_bench.starter.model import Model, look_at_model
 from hpml_bench.starter.rates import Published, encoder_recipe, language_recipe
-from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows
+from hpml_bench.starter.rows import Data, Learnt, find_target, look_at_rows, named_in_errors
 from hpml_bench.suite import registry
 from hpml_bench.suite.options import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
@@ -127,7 +127,7 @@ def starter_suite(
     target = registry.plugin("tasks", name).target if name else None
     rows = look_at_rows(data, given.get("dataset", {}).get("options", {}), target)
     learnt = find_target(rows, looked_model)
-    with rows.named_in_errors():
+    with named_in_errors(rows.options, rows.heads, rows.dataset):
         return _drafted(looked_model, rows, learnt, file, given)
 
 

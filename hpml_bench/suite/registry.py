@@ -59,9 +59,7 @@ def is_built_in(kind: Kind, name: str) -> bool:
 def get(kind: Kind, name: str) -> ModuleType:
     """Import and return the module registered as `name`.
 
-    Raises:
-        UserError: no plug-in has this name, or another package's entry point can't be imported.
-
+    Raises UserError: no plug-in has this name, or another package's entry point can't be imported.
     """
     if name not in names(kind):
         raise UserError(f"there is no {ONE[kind]} '{name}'; registered are {', '.join(names(kind))}")
@@ -80,11 +78,8 @@ def get(kind: Kind, name: str) -> ModuleType:
 def plugin(kind: Kind, name: str) -> type[Any]:
     """Import and return the class registered as `name`: the one in its module that extends the base class of the kind.
 
-    The base classes are in `plugins`; each names its kind in `plugin_kind`.
-
-    Raises:
-        UserError: as `get`; or the module has no such class, or several, or the class is incomplete.
-
+    The base classes are in `plugins`; each names its kind in `plugin_kind`. Raises UserError: as `get`; or the module
+    has no such class, or several, or the class is incomplete.
     """
     module = get(kind, name)
     classes = {

@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 
 from hpml_bench.data.draw import training_rows
 from hpml_bench.data.prepared import Prepared, global_batches
+from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import RETENTION, Generator, Task, make_task
+from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.suite.schedule import total_steps
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.training import kernels

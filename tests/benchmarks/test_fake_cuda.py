@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from helpers import skips, tiny
 from hpml_bench.fit.trace import CUDA_BLOCK, trace
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.probe import Probe
-from hpml_bench.plugins.task import Decoding, Generator
 from hpml_bench.suite import registry
 from hpml_bench.training import generation
 from hpml_bench.training.assembly import assemble

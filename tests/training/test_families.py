@@ -16,7 +16,7 @@ from helpers.language_models import spec_of, texts, trained
 from hpml_bench import load_trained
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.plugins.task import Decoding, Generator
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.records.run import Digests
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import coverage, generation

@@ -29,9 +29,10 @@ from transformers import (
 from helpers import language_models, tiny
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Rows, write_rows
-from hpml_bench.plugins.task import Decoding, Generator, make_task
+from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.run import Digests
 from hpml_bench.training.causal_lm import LanguageModel

@@ -25,9 +25,10 @@ from hpml_bench import load_trained
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Batch
-from hpml_bench.plugins.task import Decoding, Generator, make_task
+from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions

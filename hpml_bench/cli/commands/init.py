@@ -27,18 +27,13 @@ def _as_option(found: re.Match[str]) -> str:
 @click.option("--data", required=True, multiple=True, metavar="FILE...",
               help="Rows: a csv, json, jsonl or parquet file, or one per split; or OWNER/NAME of the hub.")  # fmt: skip
 @click.argument("files", nargs=-1, metavar="")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Suite file; standard output if not given."
-)
-@click.option(
-    "--task", metavar="NAME", help="What is learnt (hpml-bench list tasks); found by the columns if not given."
-)
-@click.option(
-    "--text",
-    multiple=True,
-    metavar="COLUMN",
-    help="Column of the text or prompt, by name or position from 1. Repeatable: several are joined.",
-)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+              help="Suite file; standard output if not given.")  # fmt: skip
+@click.option("--task", metavar="NAME",
+              help="What is learnt (hpml-bench list tasks); found by the columns if not given.")  # fmt: skip
+@click.option("--text", multiple=True, metavar="COLUMN",
+              help="Column of the text or prompt, by name or position from 1. Repeatable: several are joined.",
+              )  # fmt: skip
 @click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair.")
 @click.option("--label", metavar="COLUMN", help="Column of the class, number, tags or answer.")
 @click.option("--label-names", metavar="A,B", callback=lambda _ctx, _param, given: given and names(given),

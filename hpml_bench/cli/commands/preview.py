@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -19,8 +20,11 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     """Show rows of SUITE as the model will see them: template, tokens, target tokens (green, or in ⟦ ⟧), cuts."""
     from rich.text import Text
 
-    from hpml_bench.data.prepare import prepare
+    from hpml_bench.data.prepare import prepare, silence
     from hpml_bench.data.prepare import preview as prepared_rows
+
+    silence()  # before libraries that log are imported
+    warnings.simplefilter("ignore", FutureWarning)  # of transformers, to PEFT's authors
     from hpml_bench.report.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
     from hpml_bench.system.text import for_terminal

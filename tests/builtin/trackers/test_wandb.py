@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from helpers import made_records, tiny
 from helpers.fake_wandb import nothing_left, runs_below, serving
-from hpml_bench.builtin.trackers.wandb import config_of, follow, group_of, publish, published
+from hpml_bench.builtin.trackers.wandb import follow, publish, published
+from hpml_bench.builtin.trackers.wandb.orders import config_of, group_of
 from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.files import POINTS

@@ -29,16 +29,15 @@ from hpml_bench.builtin.tasks.causal_lm.scores import (
     score_metric,
     texts_of,
 )
+from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
     IGNORE_INDEX,
     KEPT,
     NOTHING,
     RETENTION,
-    Decoding,
     Guess,
     RowOptions,
-    Scaffold,
     Task,
     first_true,
     flat,

@@ -9,10 +9,8 @@ that failed doesn't spoil the offline one after it.
 from __future__ import annotations
 
 import json
-import math
 import netrc
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -25,29 +23,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import psutil
 from pydantic import ValidationError
 
+from hpml_bench.builtin.trackers.wandb.orders import Order, closing, comparison, group_of, history, opening
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import POINTS, read_json, write_atomically
 from hpml_bench.records.load import read_record
 from hpml_bench.records.points import Tail, iterate_points
-from hpml_bench.records.run import FINAL, Point, RunRecord
-from hpml_bench.suite.settings import RunSpec, identity
+from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.processes import kill
 from hpml_bench.system.redaction import redacted, secrets
-from hpml_bench.system.text import digest, for_terminal, map_texts
+from hpml_bench.system.text import digest, for_terminal
 
 Mode = Literal["online", "offline", "off"]
-Order = dict[str, Any]
-"""An order to the helper: its name under `do`, and its arguments."""
 
 CHOICES = ("auto", "online", "offline", "off")
 SERVERS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
@@ -56,9 +52,6 @@ CONNECT_SECONDS = 2.0
 POLL_SECONDS = 0.5
 RUN_SECONDS, SWEEP_SECONDS, INTERRUPTED_SECONDS = 20.0, 120.0, 2.0
 """Time limits of the end of a run that is followed, of publishing a sweep, and of the end of an interrupted run."""
-
-SECRET_OPTION = re.compile(r"(?i)(^|_)(api_?key|access_key|auth|token|secret|password|passwd|credentials?)$")
-PATH = re.compile(r"^(path:|~|/|[A-Za-z]:[\\/])")
 
 PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "WANDB_ENTITY", "WANDB_PROJECT")
 """Environment variables that the helper gets."""
@@ -81,9 +74,7 @@ class Wandb(Tracker):
     def choose_mode(cls, asked: str) -> Mode:
         """Return how to publish: `auto` follows WANDB_MODE, else is online where there are a key and a route.
 
-        Raises:
-            UserError: `online` was requested without a key or a route, or `asked` is none of the choices.
-
+        Raises UserError: `online` was requested without a key or a route, or `asked` is none of the choices.
         """
         if asked not in CHOICES:
             raise UserError(f"--wandb is {asked!r}; allowed are {', '.join(CHOICES)}")
@@ -144,69 +135,6 @@ def _reachable(host: str, port: int) -> bool:
     thread.start()
     thread.join(CONNECT_SECONDS)
     return opened.is_set()
-
-
-# What is sent: no secrets, no folders, nothing about the machine
-
-
-def group_of(spec: RunSpec) -> str:
-    """Return the name of the group of a sweep: its suite and what its runs have in common."""
-    return f"{spec.suite}-{digest(identity(spec.settings), 12)}"
-
-
-def config_of(spec: RunSpec) -> dict[str, Any]:
-    """Return a specification as a wandb config: of paths the last part alone, no options named like secrets."""
-
-    def without_folders(text: str) -> str:
-        if not PATH.match(text):
-            return text
-        source = "path:" if text.startswith("path:") else ""
-        return source + re.split(r"[\\/]", text.removeprefix(source).rstrip("\\/"))[-1]
-
-    dumped = spec.model_dump(mode="json")
-    config: dict[str, Any] = map_texts(dumped, without_folders, lambda key: bool(SECRET_OPTION.search(key)))
-    return config
-
-
-def opening(spec: RunSpec, wandb_id: str) -> Order:
-    """Return the order that opens a run."""
-    names = {"group": group_of(spec), "name": spec.run_id, "job_type": spec.method.name}
-    return {"do": "open", "id": wandb_id, **names, "config": config_of(spec)}
-
-
-def history(points: Iterable[Point]) -> Iterator[Order]:
-    """Yield one order per step; consecutive points at the same step go together."""
-    finite = (point for point in points if point.value is not None)
-    for step, group in groupby(finite, key=lambda point: point.step):
-        yield {"do": "log", "step": step, "values": {point.metric: point.value for point in group}}
-
-
-def closing(record: RunRecord | None) -> Order:
-    """Return the order that ends a run, with its final metrics; without a record the run has crashed."""
-    if record is None:
-        return {"do": "close", "summary": {}, "exit_code": 1}
-    summary = {name: value for name, value in record.metrics.items() if value is not None}
-    facts = {"status": record.status, "run_seconds": record.seconds, "protocol_id": record.protocol_id}
-    return {"do": "close", "summary": summary | facts, "exit_code": 0 if record.status in FINAL else 1}
-
-
-def comparison(spec: RunSpec, wandb_id: str, tables: Sequence[Table]) -> list[Order]:
-    """Return the orders for the comparison run of a suite: the tables, with raw values where JSON can express them."""
-
-    def cell(value: float | str | None, shown: str) -> float | str | None:
-        return shown if isinstance(value, float) and not math.isfinite(value) else value
-
-    def cells(table: Table) -> list[list[float | str | None]]:
-        rows = table.rows if table.values is None else table.values
-        return [list(map(cell, row, shown)) for row, shown in zip(rows, table.rows, strict=True)]
-
-    names = {"group": group_of(spec), "name": "comparison", "job_type": "comparison"}
-    shown = [{"name": table.name, "columns": table.columns, "rows": cells(table)} for table in tables]
-    return [
-        {"do": "open", "id": wandb_id, **names, "config": {"suite": spec.suite}},
-        {"do": "tables", "tables": shown},
-        {"do": "close", "summary": {}, "exit_code": 0},
-    ]
 
 
 class Helper(threading.Thread):
