@@ -217,9 +217,9 @@ class OverSeedsAndRows(WithRows):
 
 
 PRIOR = 2.4
-"""Degrees of freedom of the variance that five methods or more of equal noise share; benchmarks/power.py chooses it."""
+"""Degrees of freedom of the variance that five or more methods of one noise share (benchmarks/simulation/power.py)."""
 LEAST_FACTOR = 2 / 3
-"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared (benchmarks/power.py)."""
+"""Least factor of Shaffer's procedure, as a share of the pairs, where variances are shared (see `PRIOR`)."""
 
 
 def share_variances(

@@ -204,8 +204,8 @@ def decide_family(
     """Return the comparisons of metrics, one family, with their verdicts at a look, from 1, of so many declared ones.
 
     The chance of any false difference, and of any false equivalence, is held to their shares of what this look may
-    spend of 5 %, as far as p are exact (benchmarks/power.py). Of three methods or more that of differences is divided
-    among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each metric; of two, and for
+    spend of 5 %, as far as p are exact (benchmarks/calibration.py). Of three methods or more that of differences is
+    divided among the metrics (`shares_of`; `score` has more), and Shaffer's procedure decides each; of two, and for
     equivalences, Holm's over all metrics. Adjusted p are scaled so that below 5 % is a claim; exact pairs need none.
     Without `guess` the page has no verdicts on guessing, and differences have their share too.
     """

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -128,6 +129,16 @@ SHARED = "ranks take three seeds that all methods share"
 UNEQUAL, SINGLE = np.repeat(np.arange(200), np.resize((1, 9), 200)), np.arange(1000)
 
 
+def page_of(folder: Path, records: list[RunRecord], groups: Any = None) -> Path:
+    """Return the folder of made-up records with their page."""
+    made_records.write(folder, records)
+    if "where" in records[0].environment:
+        made_records.write_jobs(folder, records)
+    methods = dict.fromkeys(sorted({item.spec.method.name for item in records}))
+    (folder / "suite.json").write_text(json.dumps({"name": "example", "seeds": 5, "methods": methods}))
+    return report(folder if groups is None else made_records.grouped(folder, groups))
+
+
 def without_memory() -> list[RunRecord]:
     """Return three seeds of five methods, of which one has no memory."""
     return [
@@ -138,26 +149,71 @@ def without_memory() -> list[RunRecord]:
     ]
 
 
-@pytest.mark.parametrize(("records", "groups", "tested", "unranked"), [
-    pytest.param(lambda: made_records.sweep(seeds=2), None, 10, SHARED, id="means over two runs"),
-    pytest.param(lambda: made_records.sweep(seeds=1), UNEQUAL, 10, SHARED, id="groups"),
-    pytest.param(lambda: made_records.sweep(seeds=1), SINGLE, 10, SHARED, id="groups right or wrong"),
-    pytest.param(lambda: made_records.sweep(["lora", "head"], seeds=1), None, 1, SHARED, id="two methods"),
-    pytest.param(lambda: made_records.sweep(["lora"], seeds=4), None, 0, None, id="one method"),
-    pytest.param(lambda: made_records.sweep(seeds=5), UNEQUAL, 30, None, id="groups over seeds"),
-    pytest.param(without_memory, None, 20, None, id="a cost of zero"),
+def on(host: Callable[[RunRecord], str]) -> list[RunRecord]:
+    """Return the records of a sweep as made on hosts."""
+    return [
+        item.model_copy(update={"environment": item.environment | {"hosts": [host(item)]}})
+        for item in made_records.sweep()
+    ]
+
+
+def with_others() -> list[RunRecord]:
+    """Return a sweep with runs of other ranks and with checkpointing, one of a method that has no other runs."""
+    found = made_records.sweep(["lora", "full", "adapter", "prompt_tuning"], seeds=4)
+    for name, changes in {"lora": {"gradient_checkpointing": True}, "head": {"world_size": 1}}.items():
+        found += made_records.sweep([name], 3, settings=made_records.SETTINGS.model_copy(update=changes))
+    return found
+
+
+def with_failures() -> list[RunRecord]:
+    """Return a sweep with two runs that ended otherwise than well."""
+    bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
+    return [*made_records.sweep(seeds=4), *bad]
+
+
+def by_jobs(*, neighbours: bool) -> list[RunRecord]:
+    """Return a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
+    found = []
+    for item in made_records.by_jobs(made_records.sweep(seeds=6)):
+        changes: dict[str, object] = {}
+        if neighbours or item.spec.seed == 3:
+            changes["neighbours"] = ("x", "y")
+        if item.spec.seed == 4:
+            changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
+        found.append(item.model_copy(update=changes))
+    return found
+
+
+@pytest.mark.parametrize(("records", "groups", "said"), [
+    pytest.param(lambda: made_records.sweep(seeds=2), None, (10, SHARED, "row"), id="means over two runs"),
+    pytest.param(lambda: made_records.sweep(seeds=1), UNEQUAL, (10, SHARED, "row"), id="groups"),
+    pytest.param(lambda: made_records.sweep(seeds=1), SINGLE, (10, SHARED, "row"), id="groups right or wrong"),
+    pytest.param(lambda: made_records.sweep(["lora", "head"], seeds=1), None, (1, SHARED, "row"), id="two methods"),
+    pytest.param(lambda: made_records.sweep(["lora"], seeds=4), None, (0, None, "seed"), id="one method"),
+    pytest.param(lambda: made_records.sweep(seeds=5), UNEQUAL, (30, None, "seed"), id="groups over seeds"),
+    pytest.param(without_memory, None, (20, None, "seed"), id="a cost of zero"),
+    pytest.param(lambda: on(lambda item: f"n{item.spec.seed % 2}"), None, {"host": "2 hosts"}, id="a seed a host"),
+    pytest.param(lambda: on(lambda item: f"of-{item.spec.method.method}"), None,
+                 {"host": "5 hosts", "unranked": "seeds were spread over hosts"}, id="a method a host"),
+    pytest.param(lambda: on(lambda item: "n9" if item.order == 7 else "n1"), None, {"host": "n1"}, id="a stray run"),
+    pytest.param(with_others, None, {"runs": 16, "untried": ["head"]}, id="other ranks and checkpointing"),
+    pytest.param(with_failures, None, {"failed": 2}, id="failures"),
+    pytest.param(lambda: by_jobs(neighbours=False), None, {}, id="jobs"),
+    pytest.param(lambda: by_jobs(neighbours=True), None, {"unranked": ANY}, id="jobs, all with neighbours"),
 ])  # fmt: skip
-def test_it_recomputes_a_page(
-    records: Callable[[], list[RunRecord]], groups: Any, tested: int, unranked: str | None, tmp_path: Path
-) -> None:
-    """Over rows alone, over groups of rows and over seeds: no leaf disagrees, and any change of one is found."""
-    made = records()
-    folder = made_records.write(tmp_path / "page", made)
-    methods = dict.fromkeys(sorted({item.spec.method.name for item in made}))
-    (folder / "suite.json").write_text(json.dumps({"name": "example", "seeds": 5, "methods": methods}))
-    found = answer_in(report(folder if groups is None else made_records.grouped(folder, groups)))
-    assert (found["tested"], found["unranked"]) == (tested, unranked)
-    assert found["over"] == ("seed" if tested > 10 or len(found["methods"]) == 1 else "row")
+def test_it_recomputes_a_page(records: Callable[[], list[RunRecord]], groups: Any, said: Any, tmp_path: Path) -> None:
+    """Over rows alone, over groups and over seeds; costs of one host and of runs alone, or ranked by none.
+
+    No leaf of the answer disagrees, and any change of one is found.
+    """
+    folder = page_of(tmp_path / "page", records(), groups)
+    found = answer_in(folder)
+    if isinstance(said, tuple):
+        assert (found["tested"], found["unranked"], found["over"]) == said
+    else:
+        given = {**found, "host": found["setup"]["host"], "failed": len(found["failures"])}
+        assert (given["unranked"] is None) == ("unranked" not in said)
+        assert {key: given[key] for key in said} == said
     assert problems_in(folder) == []
     assert unfound_leaves(reading.read_study(folder), found) == []
 
@@ -262,64 +318,14 @@ def test_it_knows_a_tuning_in_other_settings(tmp_path: Path) -> None:
     assert problems_in(folder) == []
 
 
-def page_of(folder: Path, records: list[RunRecord], seeds: int) -> Path:
-    """Return the folder of made-up records with their page."""
-    made_records.write(folder, records)
-    suite = {"name": "example", "seeds": seeds, "methods": dict.fromkeys(sorted(made_records.METHODS))}
-    (folder / "suite.json").write_text(json.dumps(suite))
-    return report(folder)
-
-
-def on(host: Callable[[RunRecord], str], records: list[RunRecord]) -> list[RunRecord]:
-    """Return the records as made on hosts."""
-    return [item.model_copy(update={"environment": item.environment | {"hosts": [host(item)]}}) for item in records]
-
-
-@pytest.mark.parametrize(("host", "hosts", "unranked"), [
-    (lambda item: f"n{item.spec.seed % 2}", "2 hosts", None),
-    (lambda item: f"of-{item.spec.method.method}", "5 hosts", "seeds were spread over hosts"),
-    (lambda item: "n9" if item.order == 7 else "n1", "n1", None),
-], ids=["a seed a host", "a method a host", "a stray run"])  # fmt: skip
-def test_it_knows_the_hosts(host: Callable[[RunRecord], str], hosts: str, unranked: str | None, tmp_path: Path) -> None:
-    """Costs of a seed on one host, or of none ranked: answer and auditor take the same."""
-    folder = page_of(tmp_path / "hosts", on(host, made_records.sweep()), 5)
-    assert (answer_in(folder)["setup"]["host"], answer_in(folder)["unranked"]) == (hosts, unranked)
-    assert problems_in(folder) == []
-
-
-def test_it_leaves_out_runs_of_other_ranks_and_with_checkpointing(tmp_path: Path) -> None:
-    """They stand in tables of their own; a method that has no other runs is one that wasn't compared."""
-    other = {"lora": {"gradient_checkpointing": True}, "head": {"world_size": 1}}
-    more = [
-        run
-        for name, changes in other.items()
-        for run in made_records.sweep([name], 3, settings=made_records.SETTINGS.model_copy(update=changes))
-    ]
-    folder = page_of(
-        tmp_path / "both", [*made_records.sweep(["lora", "full", "adapter", "prompt_tuning"], seeds=4), *more], 4
-    )
-    assert (answer_in(folder)["runs"], answer_in(folder)["untried"]) == (16, ["head"])
-    assert problems_in(folder) == []
-
-
-def test_it_reads_failures(tmp_path: Path) -> None:
-    """The runs that ended otherwise than well, and what is not shown to be above guessing."""
-    bad = [made_records.failed("full", seed, status, "x") for seed, status in ((4, "diverged"), (5, "timeout"))]
-    folder = page_of(tmp_path / "failed", [*made_records.sweep(seeds=4), *bad], 4)
-    assert len(answer_in(folder)["failures"]) == 2
-    assert problems_in(folder) == []
-    assert unfound_leaves(reading.read_study(folder), answer_in(folder)) == []
-
-
 @pytest.fixture(scope="module", params=["rating", "naming", "rating over rows"])
 def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a task that is no classification, of schema-2 records."""
     with plugin_tasks.installed(tmp_path_factory.mktemp("tasks")):
         task, _, over_rows = request.param.partition(" ")
         folder = made_task_records.write(tmp_path_factory.mktemp("page") / task, task, seeds=2 if over_rows else 5)
-        (folder / "suite.json").write_text(
-            json.dumps({"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))})
-        )
+        suite = {"name": "example", "seeds": 5, "methods": dict.fromkeys(sorted(made_records.METHODS))}
+        (folder / "suite.json").write_text(json.dumps(suite))
         return report(folder)
 
 
@@ -328,32 +334,6 @@ def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
     assert problems_in(of_task) == []
     study = reading.read_study(of_task)
     assert unfound_leaves(study, answer_in(of_task)) == []
-
-
-@pytest.fixture(scope="module", params=["some", "all"])
-def of_jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the page of a sweep by jobs on two kinds of nodes; some of its runs had neighbours, or all."""
-    folder = tmp_path_factory.mktemp("jobs") / request.param
-    records = []
-    for item in made_records.by_jobs(made_records.sweep(seeds=6)):
-        changes: dict[str, object] = {}
-        if request.param == "all" or item.spec.seed == 3:
-            changes["neighbours"] = ("x", "y")
-        if item.spec.seed == 4:
-            changes["environment"] = item.environment | {"fingerprint": "ffff00001111"}
-        records.append(item.model_copy(update=changes))
-    made_records.write(folder, records)
-    made_records.write_jobs(folder, records)
-    (folder / "suite.json").write_text(
-        json.dumps({"name": "example", "seeds": 6, "methods": dict.fromkeys(sorted(made_records.METHODS))})
-    )
-    return report(folder)
-
-
-def test_it_recomputes_what_jobs_did(of_jobs: Path) -> None:
-    """Costs of the runs alone, or of none ranked."""
-    assert problems_in(of_jobs) == []
-    assert (answer_in(of_jobs)["unranked"] is not None) == (of_jobs.name == "all")
 
 
 @pytest.mark.parametrize(("words", "found"), [

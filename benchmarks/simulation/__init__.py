@@ -1,0 +1,32 @@
+"""Simulated pages whose truth is known: the tables of questions that `calibration.py` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from scipy import stats
+
+
+def upper(false: int, pages: int) -> float:
+    """Return the upper 97.5 % bound of a rate (Clopper and Pearson 1934)."""
+    return float(stats.beta.ppf(0.975, false + 1, pages - false)) if false < pages else 1.0
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as the tables have it."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def table_lines(head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]], *, left: int = 1) -> Iterator[str]:
+    """Yield the lines of a table in Markdown, each row as soon as it is known; `left`: columns of text."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * left}{' ---: |' * (len(head) - left)}"
+    for name, cells in rows:
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Print a table with its title."""
+    print(f"\n{title}\n")
+    for line in table_lines(head, rows):
+        print(line, flush=True)

@@ -1,0 +1,337 @@
+"""Cases in which claims could be false: rare rows, outliers, looks at more seeds, dependent rows, unseen faults.
+
+Each draws a page whose truth is known, and counts it if a claim is false, by the package's own functions. Of few rows
+and few suites the worst world of a kind is found exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from hpml_bench import statistics
+from hpml_bench.report.caveats import beats_guess
+from hpml_bench.statistics import Comparison, Interval
+from hpml_bench.statistics.over_rows import OverRows
+from hpml_bench.statistics.over_suites import p_of_ranks
+from hpml_bench.statistics.verdicts import FIRST_LOOK, levels
+from simulation import pages
+from simulation.worlds import COST_SD, MARGIN, MARGIN_COST, ROWS, Floats, Random, World, answers, cost_logs
+
+LOOKS = (5, 7, 10, 14, 20, 30)
+"""Numbers of seeds at which a page is looked at, seeds being added until a claim comes."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Whether a page makes a false claim, and whether its false claims are all marked as of uncertain level."""
+
+    wrong: bool
+    marked: bool = False
+    """Whether any claim or pair is marked; of a page without false claims, a mark too many."""
+
+
+Case = Callable[[Random], Page]
+
+
+def rates(case: Case, count: int, seed: int = 0) -> tuple[int, int]:
+    """Return how many pages make a false claim that isn't marked, and how many carry a mark."""
+    random = np.random.default_rng([seed, count])
+    found = [case(random) for _ in range(count)]
+    return sum(page.wrong for page in found), sum(page.marked for page in found)
+
+
+def by_seed(values: NDArray[Any]) -> dict[str, dict[int, Any]]:
+    """Return method -> seed -> value, of [methods, seeds] or [methods, seeds, rows]."""
+    return {f"m{at}": dict(enumerate(of)) for at, of in enumerate(values)}
+
+
+# Scores
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of methods whose true means are known."""
+
+    draw: Callable[[Random, int, int, int], Floats]
+    """random, methods, seeds, rows -> [methods, seeds, rows]"""
+    truth: tuple[float, float] = (0.0, 0.0)
+    """True mean of the methods of the first half, and of the others."""
+    span: float = 1.0
+    step: float = 0.0
+    """Of a row's score: 1 where rows are right or wrong."""
+
+
+def _smooth(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return real scores around 0.5 that rows share, with small differences of methods and of seeds."""
+    ease = 0.1 * random.standard_normal(rows)
+    own = 0.005 * random.standard_normal((methods, 1, rows)) + 0.005 * random.standard_normal((methods, seeds, rows))
+    return np.asarray(np.clip(0.5 + ease + own, 0.0, 1.0))
+
+
+def _rare_failures(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return scores of which the first method's are 0 in one row of a hundred, and the others' as much lower in all."""
+    return _failing(random, 0.2 + _smooth(random, methods, seeds, rows), 0.7)
+
+
+def _failures_at_the_top(random: Random, *shape: int) -> Floats:
+    """Return the same of scores near the best, 0.97, which are nearly equal in all other rows."""
+    return _failing(random, 0.97 + 0.005 * random.standard_normal(shape).clip(-5, 5), 0.97)
+
+
+def _failing(random: Random, scores: Floats, mean: float) -> Floats:
+    scores[0, :, random.random(scores.shape[-1]) < 0.01] = 0.0
+    scores[1:] -= mean * 0.01
+    return scores
+
+
+def _rare_rows(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return scores that differ by the margin, which is that of one row of a hundred, by the whole range."""
+    scores = _smooth(random, methods, seeds, rows)
+    return _carried(scores, random.random((methods // 2, rows)) < MARGIN)
+
+
+def _few_discordant(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return right and wrong answers, the same for all but for rows that one method of the first half gets right."""
+    right = _nearly_alike(random, methods, seeds, rows)
+    return _carried(right, random.random((methods // 2, rows)) < MARGIN)
+
+
+def _nearly_alike(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    flipped = random.random((methods, seeds, rows)) < 0.001  # by a run's own chance
+    return ((random.random(rows) < 0.8) ^ flipped).astype(float)
+
+
+def _carried(scores: Floats, rows: NDArray[np.bool_]) -> Floats:
+    """Return the scores where each method of the first half is right in rows of its own, [methods // 2, rows]."""
+    scores[:, :, rows.any(axis=0)] = 0.0
+    for method, own in enumerate(rows):
+        scores[method, :, own] = 1.0
+    return scores
+
+
+LARGE = np.where(np.arange(1600) % 10 == 0, 50, 1)
+"""Rows of each group of test rows: a tenth of the groups have nearly all rows."""
+HEAVIEST = float(LARGE.max() / LARGE.mean())
+
+
+def _large_groups(random: Random, methods: int, seeds: int, groups: int) -> Floats:
+    """Return scores of groups that differ by the margin, which is that of one large group in eighty."""
+    right = _nearly_alike(random, methods, seeds, groups)
+    share = MARGIN * LARGE.sum() / LARGE[LARGE > 1].sum()
+    right = _carried(right, (random.random((methods // 2, groups)) < share) & (LARGE > 1))
+    mean = (right * LARGE).sum(axis=-1, keepdims=True) / LARGE.sum()
+    return np.asarray(mean + LARGE / LARGE.mean() * (right - mean))
+
+
+def _errors(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return linearised errors, whose mean is the RMSE."""
+    liking = 0.5 * random.standard_normal((methods, 1, rows))
+    return _linearised(random.standard_normal(rows) + liking + 0.3 * random.standard_normal((methods, seeds, rows)))
+
+
+def _outliers(random: Random, methods: int, seeds: int, rows: int) -> Floats:
+    """Return linearised errors; the first method's are 5 larger in five rows or so, the others' larger in all."""
+    errors = random.standard_normal(rows) + 0.05 * random.standard_normal((methods, 1, rows))
+    errors = errors + 0.05 * random.standard_normal((methods, seeds, rows))
+    share = 5 / rows
+    errors[0, :, random.random(rows) < share] += 5
+    errors[1:] *= math.sqrt(1 + share * 25 / 1.02)
+    return _linearised(errors)
+
+
+def _linearised(errors: Floats) -> Floats:
+    squares = errors**2
+    mse = squares.mean(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt(mse) + (squares - mse) / (2 * np.sqrt(mse)))
+
+
+AT_MARGIN = (MARGIN, 0.0)
+RARE = Scores(_few_discordant, AT_MARGIN, step=1.0)
+LARGE_GROUPS = Scores(_large_groups, AT_MARGIN, span=HEAVIEST)
+TOP = Scores(_failures_at_the_top)
+SCORES: tuple[tuple[str, Scores, int, int], ...] = (
+    ("real scores, equal", Scores(_smooth), 5, 500),
+    *(("real scores, rare failures of one method", Scores(_rare_failures), 5, n) for n in (48, 100, 200, 500)),
+    *(("real scores, the margin carried by rare rows", Scores(_rare_rows, AT_MARGIN), 5, n)
+      for n in (48, 100, 200, 500)),
+    ("right and wrong, the margin carried by rare rows", RARE, 5, 500),
+    ("right and wrong, the margin carried by rare rows", RARE, 12, 500),
+    ("right and wrong in uneven groups, the margin carried by large ones", LARGE_GROUPS, 2, len(LARGE)),
+    *(("RMSE, equal", Scores(_errors, span=0.0), 5, n) for n in (100, 500)),
+    *(("RMSE, outliers", Scores(_outliers, span=0.0), 5, n) for n in (100, 500)),
+    ("real scores of 0.97, rare failures of one method", TOP, 2, 360),
+    ("real scores of 0.97, rare failures of one method", TOP, 5, 430),
+)  # fmt: skip
+"""Name, scores, methods and rows, or groups, of each case of scores."""
+
+
+def score_page(case: Scores, methods: int, rows: int, random: Random) -> Page:
+    """Return a page of scores over five seeds, beside two costs in which all methods are equal."""
+    drawn = case.draw(random, methods, 5, rows)
+    scored = statistics.compare_scores(by_seed(drawn), MARGIN, case.span, case.step)
+    decided = _page(scored, *(equal_costs(random, methods, 5) for _ in range(2)))
+    truth = {f"m{at}": case.truth[at >= methods // 2] for at in range(methods)}
+    of_score = decided[: len(scored)]
+    false = [c for c in of_score if _false(c, truth[c.a] - truth[c.b])]
+    false += [c for c in decided[len(scored) :] if c.differs]
+    return Page(any(not c.skewed for c in false), any(c.skewed for c in of_score if c.differs or c.equivalent))
+
+
+def _page(score: tuple[Comparison, ...], *costs: tuple[Comparison, ...], look: int = 1) -> tuple[Comparison, ...]:
+    """Return a page's pairs with their verdicts, the score's first."""
+    family = {"score": score, **{f"cost {at}": cost for at, cost in enumerate(costs)}}
+    return tuple(c for of in statistics.decide_family(family, look, "score").values() for c in of)
+
+
+def _false(c: Comparison, difference: float) -> bool:
+    wrong_way = c.differs and (difference == 0 or (difference > 0) != (c.difference.mean > 0))
+    return wrong_way or (c.equivalent and abs(difference) >= MARGIN * (1 - 1e-9))
+
+
+def equal_costs(random: Random, methods: int, seeds: int) -> tuple[Comparison, ...]:
+    """Return the pairs of methods by a cost in which they are equal."""
+    costs = np.exp(COST_SD * random.standard_normal((methods, seeds)))
+    return statistics.compare_costs(by_seed(costs), MARGIN_COST)
+
+
+def looks_page(random: Random, methods: int = 5) -> Page:
+    """Return whether any of the pages makes a false claim that are made as seeds are added, guessing included.
+
+    All methods are equal, and as good as guessing.
+    """
+    most = max(LOOKS)
+    right = (random.random((methods, 1, ROWS)) < random.random((methods, most, ROWS))).astype(float)
+    guess = np.full(ROWS, right.mean())  # the expected score of an answer that is drawn
+    costs = [np.exp(COST_SD * random.standard_normal((methods, most))) for _ in range(2)]
+    for look, seeds in enumerate(LOOKS, start=1):
+        priced = [statistics.compare_costs(by_seed(of[:, :seeds]), MARGIN_COST) for of in costs]
+        decided = _page(statistics.compare_scores(by_seed(right[:, :seeds]), MARGIN), *priced, look=look)
+        better = beats_guess([of[:seeds] - guess for of in right], 1.0, look)
+        if any(c.differs for c in decided) or any(how != "not" for how in better):
+            return Page(wrong=True)
+    return Page(wrong=False)
+
+
+def grouped_page(size: int, random: Random, *, known: bool, seeds: int = 5, even: bool = True) -> Page:
+    """Return a page of the score alone of equal methods, of so many test rows in a group, as `known` to it or not.
+
+    Where not `even` groups have 1 to 2 size - 1 rows.
+    """
+    sizes = random.integers(*((size, size + 1) if even else (1, 2 * size)), ROWS // size)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    (right,) = answers(World(), seeds, 1, random, group)
+    scores = {
+        name: {seed: statistics.group_scores(row, group) if known else row for seed, row in of.items()}
+        for name, of in by_seed(right).items()
+    }
+    return Page(any(c.differs for c in statistics.decide(statistics.compare_scores(scores, MARGIN))))
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    """Yield name and page of every case."""
+    for name, case, methods, rows in SCORES:
+        yield f"{name}, {rows:,} rows, {methods} methods", partial(score_page, case, methods, rows)
+    yield f"looks at {', '.join(map(str, LOOKS))} seeds", looks_page
+
+
+# Few rows, few suites, and what no seed shows
+
+
+def _level(margin: float | None) -> float:
+    """Return the level of the difference of two systems at a first look, on a page without verdicts on guessing."""
+    pair = Comparison("a", "b", Interval(9, 0.1, 1.0, None, None), 0.5, margin and 0.5, margin)
+    return levels({"score": [pair]}, 1, "score", guess=False)["score"][0]
+
+
+LEVELS = {"with a margin": _level(MARGIN), "without": _level(None)}
+
+
+def worst(count: int, level: float, p: Callable[[Floats], float], losses: Floats, gains: Floats) -> float:
+    """Return the largest share of false verdicts where all units gain but some that lose, with a mean of 0.
+
+    How many of `count` units lose is binomial, so the share is a sum over it.
+    """
+    lost, largest = np.arange(count + 1), 0.0
+    for loss in losses:
+        for gain in gains:
+            claimed = [p(np.repeat([-loss, gain], [k, count - k])) < level for k in lost]
+            largest = max(largest, float(stats.binom.pmf(lost, count, gain / (gain + loss))[claimed].sum()))
+    return largest
+
+
+def few_rows(_: int, sizes: Sequence[int] = (4, 6, 10, 20, 30, 50, 100)) -> dict[str, float]:
+    """Return the worst share of two systems' pages of few rows, or groups, of real scores from 0 to 1."""
+
+    def p(differences: Floats) -> float:
+        found = OverRows.of(differences)
+        return found.p() if found else 1.0
+
+    losses, gains = np.linspace(0.1, 1, 19), np.geomspace(0.003, 1, 30)
+    return {
+        f"{rows} rows, {margin}": worst(rows, level, p, losses, gains)
+        for rows in sizes
+        for margin, level in LEVELS.items()
+    }
+
+
+def few_suites(_: int) -> dict[str, float]:
+    """Return the worst share of pairs where one method is some places ahead, and in rare suites as many as all behind.
+
+    For one pair at its level of Holm's first step, times the pairs: a bound for a page of so many methods.
+    """
+    found = {}
+    for methods in (2, 3, 5, 10):
+        places, pairs = np.arange(1.0, methods), methods * (methods - 1) // 2
+        for suites in (3, 6, 9, 15, 28):
+            level = 0.05 * FIRST_LOOK / pairs
+            share = worst(suites, level, partial(p_of_ranks, most=methods - 1.0), places, places)
+            found[f"{methods} methods, {suites} suites"] = pairs * share
+    return found
+
+
+def means_alone(trials: int) -> dict[str, float]:
+    """Return the share where one system always says yes and one always no, and their errors are said independent."""
+    random, found = np.random.default_rng(23), {}
+    for rows in (50, 5000):
+        yes = random.binomial(rows, 0.5, trials) / rows
+        pairs = (statistics.compare_shares({"yes": x, "no": 1 - x}, rows) for x in yes)
+        decided = [statistics.decide_family({"score": of}, 1, "score", guess=False)["score"] for of in pairs]
+        found[f"{rows:,} rows, --independent"] = sum(c.differs for (c,) in decided) / trials
+    return found
+
+
+def collapse(trials: int) -> dict[str, float]:
+    """Return the share where one of several methods with equal means loses 30 points in a fifth of its seeds."""
+    random, found, count = np.random.default_rng(24), {}, trials // 4
+    for methods, seeds in ((2, 3), (2, 5), (2, 10), (5, 3), (5, 5), (5, 10)):
+        world, share = World(spreads=(1.0,) * methods), np.full((count, methods, seeds), 0.7)
+        share[:, 0] += 0.06 - 0.3 * (random.random((count, seeds)) < 0.2)
+        right = random.random((count, methods, seeds, ROWS), dtype=np.float32) < share[..., None]
+        cost = pages.cost_squares(cost_logs(world, seeds, count, random))
+        metrics = [pages.Squares(seeds, methods, *pages.answer_squares(right)), cost]
+        found[f"{methods} methods, {seeds} seeds"] = pages.false_pages(world, metrics)
+    return found
+
+
+def periodic(trials: int) -> dict[str, float]:
+    """Return the share where a sinusoid of 10 % with a period near four runs disturbs the time of two methods."""
+    random, world = np.random.default_rng(25), World(spreads=(1, 1), disturbance="sinusoid of 10 %, period near 4 runs")
+    return {f"{n} seeds": pages.false_pages(world, pages.page_metrics(world, n, trials, random)) for n in (3, 5, 10)}
+
+
+FAULTS: Mapping[str, Callable[[int], dict[str, float]]] = {
+    "few rows": few_rows,
+    "few suites": few_suites,
+    "means without rows, always yes and always no": means_alone,
+    "a method that loses 30 points in a fifth of its seeds": collapse,
+    "a periodic disturbance of two methods' time": periodic,
+}
+"""Shares of false pages by condition, for reports/reference/power/power.json."""

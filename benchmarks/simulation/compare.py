@@ -1,0 +1,221 @@
+"""Pages of `compare` of one run each: how often they make a false claim, and coverage of their intervals.
+
+A page's claims are made by the functions that `hpml-bench compare` calls. All systems are equal in every world, some in
+other ways than others: of one system rare rows fail, and all its other rows are a little better.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpml_bench import statistics
+from hpml_bench.statistics import Comparison
+from simulation import percent, table_lines, upper
+from simulation.worlds import Floats, Random
+
+SYSTEMS, ROWS = (2, 5, 30), (20, 100, 300, 1000, 10_000)
+RECORD = Path(__file__).parents[2] / "reports" / "reference" / "compare" / "rates.json"
+GROUP = 5
+"""Rows of a group in the worlds with groups."""
+PAGES, LEAST = {2: 2000, 5: 1000, 30: 150}, 150
+"""Pages of a cell, by systems, and the least number."""
+LARGEST = 20_000_000
+"""Most scores that are drawn for a cell, but for the least number of pages."""
+Draw = Callable[[Random, int, int], Floats]
+"""random, systems, rows -> [systems, rows]"""
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Scores of systems whose true means are equal."""
+
+    draw: Draw
+    span: float | None = 1.0
+    """Range of a row's score; None where none is declared, and that of the scores seen is taken."""
+    grouped: bool = False
+    """Whether rows are in groups, which are then tested."""
+    shares: bool = False
+    """Whether means alone are known."""
+    promised: bool = True
+    """Whether the 5 % are promised."""
+
+
+def right(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong, about four rows in five, of which systems share the difficulty."""
+    return (random.standard_normal(rows) + 0.9 + 0.5 * random.standard_normal((systems, rows)) > 0).astype(float)
+
+
+def one_way(random: Random, systems: int, rows: int) -> Floats:
+    """Return right and wrong; the first system alone fails in 2 % of the rows, and is alone right in another 2 %."""
+    kind = random.random(rows)
+    scores = np.tile((random.random(rows) < 0.8).astype(float), (systems, 1))
+    scores[:, kind < 0.04] = 0.0
+    scores[0, kind < 0.02] = 1.0
+    scores[1:, (kind >= 0.02) & (kind < 0.04)] = 1.0
+    return scores
+
+
+def rare_failures(random: Random, systems: int, rows: int) -> Floats:
+    """Return scores near 0.7; the first system's are 0.7 less in a hundredth of the rows, and else 0.007 more."""
+    scores = 0.7 + 0.02 * random.standard_normal((systems, rows)).clip(-5, 5)
+    scores[0] += 0.007
+    scores[0][random.random(rows) < 0.01] -= 0.7
+    return scores
+
+
+def first_by(own: Draw, mean: float, sd: float, most: float = np.inf) -> Draw:
+    """Return a draw of the first system's scores by its own, of the others' normal ones, of at most so many sd."""
+
+    def drawn(random: Random, systems: int, rows: int) -> Floats:
+        scores = mean + sd * random.standard_normal((systems, rows)).clip(-most, most)
+        scores[0] = own(random, 1, rows)
+        return scores
+
+    return drawn
+
+
+def clustered(draw: Draw) -> Draw:
+    """Return a draw in which the rows of a group have nearly one score."""
+
+    def drawn(random: Random, systems: int, rows: int) -> Floats:
+        own = np.repeat(draw(random, systems, rows // GROUP), GROUP, axis=1)
+        alone = draw(random, systems, rows)
+        return np.asarray(np.where(random.random((systems, rows)) < 0.8, own, alone))
+
+    return drawn
+
+
+def normal(random: Random, systems: int, rows: int) -> Floats:
+    """Return normal scores that share the rows' difficulty."""
+    return random.standard_normal(rows) + 0.5 * random.standard_normal((systems, rows))
+
+
+def lognormal(random: Random, systems: int, rows: int) -> Floats:
+    """Return lognormal scores."""
+    return np.asarray(np.exp(random.standard_normal((systems, rows))))
+
+
+def right_in(share: float) -> Draw:
+    """Return a draw of independent answers, right in a share of the rows."""
+    return lambda random, systems, rows: (random.random((systems, rows)) < share).astype(float)
+
+
+WORLDS: Mapping[str, Systems] = {
+    "normal": Systems(normal, None),
+    "right and wrong": Systems(right),
+    "right and wrong, 3 % wrong": Systems(right_in(0.97)),
+    "right and wrong, one system's own 2 %": Systems(one_way),
+    "right and wrong, means alone": Systems(right_in(0.97), shares=True),
+    "half right, means alone": Systems(right_in(0.5), shares=True),
+    "zero-inflated": Systems(
+        lambda random, *shape: (random.random(shape) < 0.1) * random.exponential(1.0, shape), None
+    ),
+    "zero-inflated in one system, 0 to 1": Systems(
+        first_by(lambda random, _, rows: (random.random(rows) < 0.1) * random.random(rows), 0.05, 0.002, 5)
+    ),
+    "rare failures of one system, 0 to 1": Systems(rare_failures),
+    "lognormal": Systems(lognormal, None),
+    "normal, in groups": Systems(clustered(normal), None, grouped=True),
+    "right and wrong, in groups": Systems(clustered(right), grouped=True),
+    "rare failures of one system, in groups": Systems(clustered(rare_failures), grouped=True),
+    "lognormal in one system, no range": Systems(
+        first_by(lognormal, float(np.exp(0.5)), 0.1), None, promised=False
+    ),
+    "rare rows of one system, no range": Systems(
+        first_by(lambda random, _, rows: (random.random(rows) < 0.05) * random.exponential(1.0, rows), 0.05, 0.001),
+        None, promised=False,
+    ),
+}  # fmt: skip
+
+
+def page(world: Systems, scores: Floats) -> tuple[Comparison, ...]:
+    """Return the verdicts of a page on scores, [systems, rows], as `compare` gives them for one run each."""
+    named = {f"s{at}": row for at, row in enumerate(scores)}
+    if world.shares:
+        means = {name: float(row.mean()) for name, row in named.items()}
+        pairs = statistics.compare_shares(means, scores.shape[1])
+    else:
+        if world.grouped:
+            groups = np.arange(scores.shape[1]) // GROUP
+            named = {name: statistics.group_scores(row, groups) for name, row in named.items()}
+        span = world.span or float(np.ptp(scores))
+        pairs = statistics.compare_rows(named, None, span, bounded=world.span is not None)
+    return statistics.decide_family({"score": pairs}, 1, "score", guess=False)["score"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often pages of a world are wrong."""
+
+    world: str
+    promised: bool
+    systems: int
+    rows: int
+    pages: int
+    false: int
+    """Pages with a claim; every claim is false."""
+    bound: float
+    """Upper 97.5 % bound of their share."""
+    covered: float
+    """Share of the pairs' 95 % intervals that hold 0."""
+
+
+def rate(name: str, systems: int, rows: int, pages: int, seed: int = 0) -> Rate:
+    """Return how often a page of a world makes a false claim, and how often its intervals hold the truth."""
+    world, random = WORLDS[name], np.random.default_rng([seed, systems, rows])
+    false, held = 0, []
+    for _ in range(pages):
+        found = page(world, world.draw(random, systems, rows))
+        false += any(c.differs for c in found)
+        intervals = [(c.difference.low, c.difference.high) for c in found]
+        held += [low <= 0 <= high for low, high in intervals if low is not None and high is not None]
+    covered = sum(held) / len(held) if held else 1.0
+    return Rate(name, world.promised, systems, rows, pages, false, upper(false, pages), covered)
+
+
+def table(found: Iterable[Rate]) -> str:
+    """Return a row per world: the largest share of false pages, that of all, and the least coverage, over all sizes."""
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for world, own in itertools.groupby(found, key=lambda one: one.world):
+            of = list(own)
+            worst = max(of, key=lambda one: one.false / one.pages)
+            every = sum(one.false for one in of) / sum(one.pages for one in of)
+            shares = (worst.false / worst.pages, every, min(one.covered for one in of))
+            name = f"{world}{'' if worst.promised else ' (not promised)'}"
+            yield name, [f"{worst.systems} systems, {worst.rows:,} rows", *map(percent, shares)]
+
+    head = ("scores", "worst size", "its false pages", "of all pages", "least coverage")
+    return "\n".join(table_lines(head, rows(), left=2))
+
+
+def load() -> list[Rate]:
+    """Return the recorded rates, a world's after each other."""
+    return [Rate(**one) for one in json.loads(RECORD.read_text(encoding="utf-8"))]
+
+
+def tables() -> str:
+    """Return the table of the recorded rates."""
+    return table(load())
+
+
+def record(_: int | None, names: Collection[str], out: Path) -> None:
+    """Simulate these worlds at all sizes, print each rate, and write them; others' recorded ones stay.
+
+    Of large pages fewer are drawn.
+    """
+    found = [one for one in load() if one.world not in names] if {*names} < WORLDS.keys() else []
+    for name, systems, rows in itertools.product(filter(names.__contains__, WORLDS), SYSTEMS, ROWS):
+        one = rate(name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows))))
+        share = f"{percent(one.false / one.pages)} of {one.pages:,}"
+        print(f"{name}, {systems} systems, {rows:,} rows: {share}, {percent(one.covered)}", flush=True)
+        found.append(one)
+    found.sort(key=lambda one: list(WORLDS).index(one.world))
+    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
+    out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
