@@ -15,7 +15,7 @@ from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
 HOLDING = {"quantization", "world_size"}
-"""Settings that change what a training holds throughout, or how much it may."""
+"""Settings that change what a training holds throughout or takes to load, or how much it may."""
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
@@ -53,7 +53,7 @@ def _largest(ascending: Sequence[int], fits: Callable[[int], bool]) -> int | Non
 
 def largest_micro_batch(settings: Settings, trace: Trace, most: int) -> int | None:
     """Return the largest micro-batch whose step takes at most `most` bytes of tensors; None for none."""
-    if trace(settings).held > most:
+    if trace(settings).least > most:
         return None
     return _largest(sizes(settings), lambda size: trace(with_changes(settings, micro_batch=size)).step <= most)
 
@@ -62,16 +62,16 @@ def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) ->
     """Return the first settings that fit, of changes that each add to those before; None where all are not enough.
 
     `most` gives the bytes of tensors that a rank may have under some settings. A change with which the method doesn't
-    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout is too
-    much, only changes of that are traced.
+    run, such as quantised weights where it trains them, is left out. Where what a training holds throughout, or its
+    loading, is too much, only changes of that are traced.
     """
-    kept, held = settings, trace(settings).held
+    kept, least = settings, trace(settings).least
     for change in ({}, *_changes(settings, trains=trace(settings).step > 0)):
         changed = with_changes(kept, **change)
         try:
             if not HOLDING.isdisjoint(change):
-                held = trace(changed).held
-            found = _fitting(changed, trace, most(changed)) if held <= most(changed) else None
+                least = trace(changed).least
+            found = _fitting(changed, trace, most(changed)) if least <= most(changed) else None
         except Unsupported:
             continue
         if found is not None:

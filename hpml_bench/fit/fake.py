@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -19,16 +19,18 @@ from torch.nn import functional
 from torch.nn.functional import layer_norm, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel, masking_utils
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import AutoHfQuantizer
 
+from hpml_bench.data.sources import weight_types
 from hpml_bench.fit import depth
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import has_bf16
-from hpml_bench.system.errors import Unsupported
-from hpml_bench.training import kernels, peft, quantization
+from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.training import kernels, peft, quantization, saving
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
 from hpml_bench.training.parallel import Alone, Wrapped
@@ -260,6 +262,7 @@ def _quantize(model: PreTrainedModel, settings: Settings) -> None:
         raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
     quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map=options["device_map"])
+    quantizer.postprocess_model(model)  # by which PEFT tells such layers
     quantization.prepare(model)
     model.requires_grad_(False)
 
@@ -286,20 +289,54 @@ def _pack(layer: Any, settings: Settings) -> None:
     layer._parameters["weight"], layer.quant_state = packed, packed.quant_state
 
 
+def _until_quantised(folder: Path, layer: Any, settings: Settings, *, on_cpu: bool) -> int:
+    """Return the bytes that a layer's weights take while they are quantised.
+
+    GPT-2's are transposed to a copy. On a CPU a weight of its file's type stays there, and `quantize_4bit` is made of
+    operators, which hold float32 values, these scaled, int32 and uint8 levels and two halves of the latter
+    (bitsandbytes: backends/default/ops.py).
+    """
+    kind = WEIGHTS[settings.weights]
+    each = kind.itemsize * (1 + issubclass(layer.source_cls, Conv1D))
+    if on_cpu:
+        with suppress(UserError):  # the file isn't here
+            each -= kind.itemsize * (weight_types(folder).keys() == {saving.TYPES[kind]})
+        each += 10 if kind == torch.float32 else 14
+    return int(layer.out_features * layer.in_features * each)
+
+
+def _in_file(name: str) -> list[str]:
+    """Return what sorts names in the order of loading: by parts, numbers by value."""
+    return [part.zfill(9) if part.isdigit() else part for part in name.split(".")]
+
+
 def describe(
-    folder: Path, settings: Settings, kind: ModelKind, _: torch.device, blocks: int | None = None
+    folder: Path,
+    settings: Settings,
+    kind: ModelKind,
+    _: torch.device,
+    blocks: int | None = None,
+    *,
+    on_cpu: bool = True,
 ) -> PreTrainedModel:
-    """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode."""
+    """Return a backbone of fake tensors, of its first blocks or all, from config.json; call it under FakeTensorMode.
+
+    `on_cpu`: whether the run is on a CPU, and not on a card.
+    """
     with unset_fake_temporarily():
         backbone = describe_backbone(folder, settings, kind, partial(depth.cut, blocks=blocks) if blocks else None)
         _quantize(backbone, settings)
-    packed: list[Any] = [layer for layer in backbone.modules() if type(layer).__name__ == "Linear4bit"]
-    for layer in packed:
+    packed: dict[str, Any] = {
+        name: layer for name, layer in backbone.named_modules() if type(layer).__name__ == "Linear4bit"
+    }
+    for layer in packed.values():
         _pack(layer, settings)
     to_fake(backbone)
-    if packed:  # a weight is a float until it is quantised, which copies it
-        largest = max(layer.out_features * layer.in_features for layer in packed)
-        torch.empty(2 * largest, dtype=WEIGHTS[settings.weights])
+    if packed:
+        last = max(packed, key=lambda name: (packed[name].in_features * packed[name].out_features, _in_file(name)))
+        later = sum(weight.nbytes for name, weight in backbone.named_parameters() if _in_file(name) > _in_file(last))
+        needed = _until_quantised(folder, packed[last], settings, on_cpu=on_cpu)
+        torch.empty(max(0, needed - later), dtype=torch.uint8)
     return backbone
 
 

@@ -27,7 +27,7 @@ from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
-from hpml_bench.training.model import build_model, linear_as_bf16
+from hpml_bench.training.model import Load, build_model, linear_as_bf16
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -158,6 +158,11 @@ class Footprint:
         return self.weights + self.gradients + self.optimizer
 
     @property
+    def least(self) -> int:
+        """Bytes that no smaller batch saves."""
+        return max(self.held, self.loading)
+
+    @property
     def activations(self) -> int:
         return max(0, self.step - self.held - self.logits)
 
@@ -229,7 +234,7 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
     with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
         with tracker.phase() as loading:
-            run = _assembled(_on_cpu(spec), prepared, blocks)
+            run = _assembled(_on_cpu(spec), prepared, partial(describe, blocks=blocks, on_cpu=device == "cpu"))
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
         found = (trace_training if run.method.trains else trace_evaluation)(run, tracker, phases)
         return Traced(found.sizes, found.peaks | {"loading": loading})
@@ -242,7 +247,7 @@ def _on_cpu(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
 
 
-def _assembled(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Assembly:
+def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
     """Build a run as `training.assembly.assemble` does, without weights and values."""
     settings = spec.settings
     method = make_method(spec.method)
@@ -250,7 +255,7 @@ def _assembled(spec: RunSpec, prepared: Prepared, blocks: int | None) -> Assembl
     rows = open_rows(spec, prepared, task)
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
-    model = build_model(folder, spec, method, task, load=partial(describe, blocks=blocks), half=half)
+    model = build_model(folder, spec, method, task, load=load, half=half)
     run = Assembly(
         spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
         rows["test"], rows.get(RETENTION), _generator(task, prepared, spec),

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,17 +271,18 @@ def test_the_cheapest_changes_come_first(
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
-def test_nothing_is_traced_that_no_change_can_help() -> None:
-    """Where a training holds too much without any batch, texts and micro-batches aren't shortened one by one."""
+@pytest.mark.parametrize(("loading", "most"), [(100, 99), (400, 399)])
+def test_nothing_is_traced_that_no_change_can_help(loading: int, most: int) -> None:
+    """Where too much is held without any batch, or loaded, texts and micro-batches aren't shortened one by one."""
     traced: list[Settings] = []
 
     def trace(settings: Settings) -> Footprint:
         traced.append(settings)
-        return trains_weights(settings)
+        return replace(trains_weights(settings), loading=loading)
 
     settings = tiny.settings(global_batch=64, world_size=1, max_length=512, eval_batch=128)
-    assert advice.advise(settings, trace, lambda _: 99) is None
-    assert advice.largest_micro_batch(settings, trace, 99) is None
+    assert advice.advise(settings, trace, lambda _: most) is None
+    assert advice.largest_micro_batch(settings, trace, most) is None
     assert len({each.model_dump_json() for each in traced}) <= 2
 
 
