@@ -294,7 +294,7 @@ def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | No
         config = LlamaConfig(
             max_position_embeddings=2 * length, **common | (shape or small | {"intermediate_size": 3 * WIDTH})
         )
-        with torch.device(device):
+        with torch.device(device if shape or device == "meta" else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
     (model.config if device == "meta" else model).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password

@@ -1,14 +1,15 @@
 """Checks of a machine with NVIDIA GPUs, in the order of what is worth most in the first minutes.
 
     python benchmarks/on_gpu.py --predict FILE                  beforehand, on a machine without a card
-    python benchmarks/on_gpu.py [--predictions FILE] [--only devices,context,...] [--json FILE] [--table FILE]
+    python benchmarks/on_gpu.py [--fake] [--predictions FILE] [--only devices,context,...] [--json FILE] [--table FILE]
                                 [--minutes 9] [--wheels FOLDER]
 
 Each check is a process of its own with a time limit, and all together end within the minutes given: what these or the
 card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON and as
 a table in Markdown. Where a process ends in a case, which then counts as failed, another does the cases that are left.
 No network is needed: `--wheels` installs the wheels of a folder for this command alone. Without a GPU the checks that
-need one are skipped, and the others are done on the CPU, on small models. Exit status 1 if a check failed.
+need one are skipped, and the others are done on the CPU, on small models, or with `--fake` (torch's build for CUDA) on
+tensors that say they are on a card. Exit status 1 if a check failed.
 
 - devices: what torch and the driver show, readings of energy and memory, that the fork server leaves CUDA alone, and a
   slot of `--parallel` for each instance of a card in MIG mode;
@@ -19,7 +20,7 @@ need one are skipped, and the others are done on the CPU, on small models. Exit 
 - fit: peaks of real steps, evaluations and answers of a Llama of 280 million parameters within 10 % of what
   `hpml-bench fit` predicts;
 - levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch, checkpointing,
-  quantisation, type of the weights; rows without padding, which take no mask, then without DDP, and with keys repeated;
+  quantisation, type of the weights; rows without padding, which take no mask, then with keys repeated;
 - attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
 - repeats: losses and trained weights of two trainings from one seed, equal to the bit;
 - generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32 and bf16;
@@ -41,6 +42,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +54,7 @@ if __name__ == "__main__" and "--wheels" in sys.argv[:-1]:
     _installed = tempfile.TemporaryDirectory()
     carried.install(Path(sys.argv[sys.argv.index("--wheels") + 1]), Path(_installed.name))
 
+from fake_card.machine import card
 from gpu import kernels, sizes, steps, training
 from gpu.budget import Cases, gathered, passed
 
@@ -134,10 +137,21 @@ ON_CPU: dict[str, Check] = {
     "products": lambda: kernels.products("cpu", 256),
 }
 """The checks that a machine without a card does."""
+ON_FAKE: dict[str, Check] = {
+    "fit": lambda **more: sizes.fit("cuda", sizes.SMALL, **more),
+    "levers": lambda **more: sizes.levers("cuda", sizes.SMALL, **more),
+    "repeats": training.repeats, "methods": training.methods,
+}  # fmt: skip
+"""The checks that a card does that isn't there (`--fake`); times mean nothing."""
 
 
 def in_child(
-    check: str, left: float, predictions: Path | None = None, write: Callable[[dict[str, Any]], None] = lambda _: None
+    check: str,
+    left: float,
+    predictions: Path | None = None,
+    write: Callable[[dict[str, Any]], None] = lambda _: None,
+    *,
+    fake: bool = False,
 ) -> dict[str, Any]:
     """Return what a check says, from a process of its own, and from another where that ends in a case.
 
@@ -150,6 +164,7 @@ def in_child(
         result = Path(name) / "result.json"
         command = [sys.executable, __file__, "--check", check, "--json", str(result)]
         command += ["--until", str(began + limit - 5), *(["--predictions", str(predictions)] if predictions else [])]
+        command += ["--fake"] * fake
         while True:
             before = found.get("cases")
             write_json(result, found)
@@ -211,6 +226,7 @@ def main() -> int:
     parser.add_argument("--predictions", type=Path, help="take these predictions", metavar="FILE")
     parser.add_argument("--small", action="store_true", help="predict for the checks that a CPU does")
     parser.add_argument("--wheels", type=Path, help="install these wheels for this command", metavar="FOLDER")
+    parser.add_argument("--fake", action="store_true", help="take a card that isn't there, as fake_cuda.py")
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS, default=math.inf)  # by time.monotonic()
     options = parser.parse_args()
@@ -221,7 +237,7 @@ def main() -> int:
             json.dumps(sizes.predict("cpu" if options.small else "cuda", options.small), indent=1)
         )
         return 0
-    checks = CHECKS if gpus.visible_gpus() else ON_CPU
+    checks = ON_FAKE if options.fake else CHECKS if gpus.visible_gpus() else ON_CPU
     if options.check:
         do_check(options, checks[options.check])
         return 0
@@ -239,7 +255,7 @@ def main() -> int:
             write(check, {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"})
         else:
             left = ends - time.monotonic()
-            write(check, in_child(check, left, options.predictions, partial(write, check)))
+            write(check, in_child(check, left, options.predictions, partial(write, check), fake=options.fake))
     if not options.json:
         print(json.dumps(found, indent=1))
     return 0 if passed(found.values()) is not False else 1
@@ -248,11 +264,14 @@ def main() -> int:
 def do_check(options: Any, check: Check) -> None:
     """Do a check in this process, and write its cases one by one."""
     known = json.loads(options.json.read_text())
-    carried = json.loads(options.predictions.read_text()).get(options.check) if options.predictions else None
-    found = check(**{"predictions": carried} if carried else {})
-    if not isinstance(found, dict):
-        left = options.until - time.monotonic()
-        found = gathered(found, left, known.get("cases"), partial(write_json, options.json))
+    carried = json.loads(options.predictions.read_text()) if options.predictions else {}
+    if options.fake and options.check in ("fit", "levers"):  # a trace takes no card
+        carried = sizes.predict("cuda", small=True)
+    with card() if options.fake else nullcontext():
+        found = check(**{"predictions": carried[options.check]} if options.check in carried else {})
+        if not isinstance(found, dict):
+            left = options.until - time.monotonic()
+            found = gathered(found, left, known.get("cases"), partial(write_json, options.json))
     write_json(options.json, found)
 
 

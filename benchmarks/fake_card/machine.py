@@ -15,32 +15,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CUDA, Card, CardTensor
+from fake_card.tensors import CUDA, MEMORY, Card, CardTensor
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import DatasetSpec, Settings
-from hpml_bench.training import clock, evaluation, model, parallel, trainer
+from hpml_bench.training import clock, distributed, evaluation, model, trainer
 from hpml_bench.training.distributed import process_group
 
 make_tensor = torch.tensor
 load_backbone = model.load_backbone
 swap_tensors: Any = torch.utils.swap_tensors
 DATA: Any = getattr_static(torch._C.TensorBase, "data")
-
-
-class Alone(nn.Module):
-    """Stand-in for DDP on one rank, whose reducer asks for streams."""
-
-    def __init__(self, module: nn.Module, **_: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any) -> Any:
-        """Return what the module does."""
-        return self.module(*inputs)
-
-    def no_sync(self) -> Any:
-        """Return a context of nothing: no rank is left out."""
-        return nullcontext()
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -115,7 +99,14 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch._C, "_current_graph_task_id", lambda: 0),  # checkpointing computes again once per number
     (torch.Tensor, "backward", lambda self, gradient=None, *_, **__: backward(self, gradient)),
     (torch.autograd.Function, "apply", note_inputs(getattr_static(torch.autograd.Function, "apply"))),
-    (parallel, "DistributedDataParallel", Alone),
+    (torch.cuda, "memory_allocated", lambda *_: MEMORY.now),
+    (torch.cuda, "max_memory_allocated", lambda *_: MEMORY.most),
+    (torch.cuda, "max_memory_reserved", lambda *_: MEMORY.most),
+    (torch.cuda, "reset_peak_memory_stats", MEMORY.reset),
+    (torch.cuda, "mem_get_info", lambda *_: (80 * 10**9, 80 * 10**9)),
+    (torch.cuda, "set_sync_debug_mode", lambda _: None),
+    (distributed, "process_group", lambda _: nullcontext(Group(0, 1, CUDA))),  # within that of `card`
+    (distributed, "uuid", lambda _: ""),
     (model, "load_backbone", load),
     *((owner, "clock", lambda _: clock.CpuClock()) for owner in (trainer, evaluation)),
 )

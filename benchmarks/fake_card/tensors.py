@@ -7,6 +7,7 @@ on which each operator is computed. Values are therefore real, unlike those of t
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,37 @@ WAIT = (
 )  # fmt: skip
 """Operators that wait for the device, since a value or a shape depends on what it computes."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
+
+
+BLOCK = 512
+"""Bytes to whose multiples torch's allocator for CUDA rounds the sizes of tensors."""
+
+
+class Memory:
+    """Bytes of the storages on the card, in the allocator's blocks: now, and at most since `reset`."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def reset(self, *_: Any) -> None:
+        """Forget the peak."""
+        self.most = self.now
+
+    def hold(self, storage: Any) -> None:
+        """Count a storage until nothing refers to it."""
+        if storage not in self._known:
+            self._known.add(storage)
+            size = -(-storage.nbytes() // BLOCK) * BLOCK
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+MEMORY = Memory()
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -69,6 +101,7 @@ class CardTensor(torch.Tensor):
             device=CUDA,
         )
         made.held = held
+        MEMORY.hold(held.untyped_storage())
         return made
 
     @classmethod

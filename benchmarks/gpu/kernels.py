@@ -98,7 +98,7 @@ def products(device: str = "cuda", size: int = 8192) -> dict[str, Any]:
         for rows in (size, 1723):
             left = torch.randn(rows, size, device=device, dtype=kind)
             seconds = _seconds(lambda left=left, right=right: left @ right, on_card)  # type: ignore[misc]
-            found[f"{precision} {rows} rows, TFLOP/s"] = round(2 * rows * size * size / seconds / 1e12, 2)
+            found[f"{precision} {rows} rows, TFLOP/s"] = float(f"{2 * rows * size * size / seconds / 1e12:.3g}")
     source = torch.empty(2**30 if on_card else 2**20, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copied = _seconds(lambda: target.copy_(source), on_card)

@@ -59,12 +59,12 @@ def python() -> Result:
 def dependencies() -> Result:
     """Compare the versions of dependencies with the lower bounds."""
     needed = requirements()[""]
-    missing = [need for need in needed if installed(need) is None]
+    missing = [need for need in needed if installed(need.name) is None]
     old = [need for need in needed if need not in missing and lacks(need)]
     if missing or old:
         bad = any(need.name not in DISPENSABLE for need in missing)
         least = {need: f"{str(need.specifier).removeprefix('>=')} or newer" for need in [*missing, *old]}
-        found = ", ".join(f"{need.name} {installed(need) or 'is missing'} ({why})" for need, why in least.items())
+        found = ", ".join(f"{need.name} {installed(need.name) or 'is missing'} ({why})" for need, why in least.items())
         return Result("fail" if bad else "warn", found, "pip install --upgrade . in the clone")
     return Result("ok", f"all {len(needed)} are installed, at or above the lowest versions that the tests pass with")
 
@@ -109,7 +109,7 @@ def torch() -> Result:
 
 def gpus() -> Result:
     """Compare the GPUs that torch sees with those that the driver shows."""
-    from hpml_bench.system.gpus import unused_accelerator, visible_gpus
+    from hpml_bench.system.gpus import MIG, unused_accelerator, visible_gpus
 
     shown, report = visible_gpus(), torch_report()
     sizes = ["memory not known" if mb is None else f"{mb / 1000:,.1f} GB" for mb in (gpu["memory_mb"] for gpu in shown)]
@@ -117,7 +117,8 @@ def gpus() -> Result:
     if "gpus" not in report:
         return Result("warn", f"{NVML} shows {names}; torch: {report.get('gpus_error', 'no answer')}")
     seen = report["gpus"]
-    if {_bare(gpu["uuid"]) for gpu in shown} != {_bare(gpu["uuid"]) for gpu in seen}:
+    bare = [{gpu["uuid"].removeprefix("GPU-").removeprefix(MIG) for gpu in gpus} for gpus in (shown, seen)]
+    if bare[0] != bare[1]:
         names += f", torch {report['torch']} sees {', '.join(gpu['name'] for gpu in seen) or 'none'}"
         advice = "install a torch for this GPU and driver (https://pytorch.org), or use --device cpu"
         return Result("warn", f"{NVML} shows {names}", advice)
@@ -169,10 +170,6 @@ def _compared(where: str, seconds: dict[str, float]) -> str:
     slowest, *others = sorted(seconds, key=lambda name: -seconds[name])
     times = [f"{name} {seconds[slowest] / seconds[name]:.2g} times" for name in reversed(others)]
     return f"{where}: products in {' and '.join(times)} as fast as in {slowest}"
-
-
-def _bare(uuid: str) -> str:
-    return uuid.removeprefix("GPU-").removeprefix("MIG-")
 
 
 def loopback() -> Result:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +23,6 @@ from transformers.quantizers import AutoHfQuantizer
 
 from hpml_bench.data.sources import weight_types
 from hpml_bench.fit import depth
-from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.rows import Batch, Rows
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import has_bf16
@@ -33,7 +30,6 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import kernels, peft, quantization, saving
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
-from hpml_bench.training.parallel import Alone, Wrapped
 
 CPU = torch.device("cpu")
 NONE = "hpml_none"
@@ -116,8 +112,11 @@ def copies(func: Any, args: Sequence[Any]) -> list[Tensor]:
         written = floats[:1] if func._schema.is_mutable else []
         return [torch.empty(tensor.shape, dtype=common) for tensor in floats + written if tensor.dtype != common]
     if func.name() in PRODUCTS:
-        found = [torch.empty(value.shape, dtype=value.dtype) for value in tensors if value.is_conj() or _is_odd(value)]
-        if tensors[-1].dtype == torch.bfloat16:
+        half = tensors[-1].dtype == torch.bfloat16
+        odd = [half and not (value.is_contiguous() or value.mT.is_contiguous()) for value in tensors]
+        copied = [value for value, strange in zip(tensors, odd, strict=True) if strange or value.is_conj()]
+        found = [torch.empty(value.shape, dtype=value.dtype) for value in copied]
+        if half:
             sums = 4 * tensors[-2].shape[-2] * tensors[-1].shape[-1] if sums_in_float32() else 0
             found.append(torch.empty(max(BUFFERS, sums), dtype=torch.uint8))
         return found
@@ -132,11 +131,6 @@ def sums_in_float32() -> bool:
     """
     limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX512_CORE", "AVX512_CORE_VNNI"}
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and (limited or not has_bf16("cpu"))
-
-
-def _is_odd(matrix: Tensor) -> bool:
-    """Whether a matrix of bfloat16, or a batch of them, has neither contiguous rows nor contiguous columns."""
-    return matrix.dtype == torch.bfloat16 and not (matrix.is_contiguous() or matrix.mT.is_contiguous())
 
 
 class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -156,72 +150,6 @@ class MadeUp(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = MADE_UP.get(func.name(), func)(*args, **(kwargs or {}))
         del inside
         return result
-
-
-@dataclass(frozen=True)
-class OneRank(Group):
-    """The first of the ranks of a process group that doesn't exist."""
-
-    def barrier(self) -> None:
-        """Wait for nobody."""
-
-
-class Buckets(nn.Module):
-    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them.
-
-    DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came, and
-    moves gradients there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`).
-    """
-
-    def __init__(self, module: TaskModel) -> None:
-        super().__init__()
-        self.module = module
-        self._trained = [weight for weight in module.parameters() if weight.requires_grad]
-        self._exchanges = self._again = True
-        self._exchanged = False
-        self._views = self._buffer()
-        for weight in self._trained:
-            weight.register_post_accumulate_grad_hook(self._exchange)  # type: ignore[no-untyped-call]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(weight.nbytes for weight in self._trained)
-
-    def _buffer(self) -> dict[Tensor, Tensor]:
-        sizes, kind = [weight.numel() for weight in self._trained], self._trained[0].dtype
-        views = torch.split(torch.empty(sum(sizes), dtype=kind), sizes)
-        return dict(zip(self._trained, views, strict=True))
-
-    def forward(self, *inputs: Any, **more: Any) -> Tensor:
-        if self._exchanged and self._again and torch.is_grad_enabled():
-            self._again = False
-            self._views = {}
-            self._views = self._buffer()
-            for weight in self._trained:
-                if weight.grad is not None:
-                    self._move(weight)
-        return cast(Tensor, self.module(*inputs, **more))
-
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        self._exchanges = False
-        yield
-        self._exchanges = True
-
-    def _exchange(self, weight: Tensor) -> None:
-        if self._exchanges:
-            self._exchanged = True
-            self._move(weight)
-
-    def _move(self, weight: Tensor) -> None:
-        view, gradient = self._views[weight].view_as(weight), cast(Tensor, weight.grad)
-        if gradient.untyped_storage() is not view.untyped_storage():
-            view.copy_(gradient)
-            weight.grad = view
-
-
-def wrap(model: TaskModel, group: Group) -> Wrapped:
-    return Alone(model) if group.world == 1 else Buckets(model)
 
 
 def to_fake(model: nn.Module) -> None:
@@ -352,16 +280,6 @@ def _apply(module: nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool
     return module
 
 
-def _mask(values: Tensor, p: float) -> Tensor:  # noqa: ARG001 - as kernels.dropout_mask
-    """Return memory of a mask like the values; the real one seeds numpy's generator with a value."""
-    return torch.empty_like(values)
-
-
-def _fused_dropout(values: Tensor, p: float) -> Tensor:
-    """Apply dropout as the kernel for CUDA, which keeps a mask of one byte per element."""
-    return torch.native_dropout(values, p, train=True)[0] if p else values
-
-
 class Flash(torch.autograd.Function):
     """Attention without a mask by CUDA's flash kernel: keeps its inputs, its output and a float32 per query and head.
 
@@ -425,7 +343,14 @@ def stand_ins(device: str) -> Iterator[None]:
     own_batch, on_cpu = Rows.batch, device == "cpu"
     attention = kernels.attention if on_cpu else _fused_attention
     replaced: list[tuple[Any, str, Any]] = [
-        (kernels, "dropout_mask", _mask) if on_cpu else (kernels, "apply_dropout", _fused_dropout),
+        # the real mask seeds numpy's generator with a value; CUDA's dropout keeps one of a byte per element
+        (kernels, "dropout_mask", lambda values, _p: torch.empty_like(values))
+        if on_cpu
+        else (
+            kernels,
+            "apply_dropout",
+            lambda values, p: torch.native_dropout(values, p, train=True)[0] if p else values,
+        ),
         (functional, "layer_norm", layer_norm if on_cpu else _cuda_layer_norm),
         (nn.Module, "_apply", _apply),
         (peft, "start_eva", _start),

@@ -9,12 +9,12 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import pyarrow as pa
@@ -54,33 +54,11 @@ INDIFFERENT: dict[str, dict[str, Any]] = {
 """Settings that a phase's memory doesn't depend on, each at one value."""
 
 
-class RowsFound(NamedTuple):
-    """Prepared rows, and why they are made up; empty where they are the suite's own."""
-
-    prepared: Prepared
-    made_up: str = ""
-
-
-def find_rows(settings: Settings, model: Resolved, folder: Path) -> RowsFound:
-    """Return a suite's rows, tokenised and cached as for a run, or write made-up ones to a folder.
-
-    Made-up rows have `max_length` tokens, each a target where tokens have labels: no row of the suite takes more.
-    """
-    try:
-        with _offline():
-            return RowsFound(prepare_rows(settings, model))
-    except UserError as error:
-        return RowsFound(_largest_rows(settings, model, folder), first_line(error))
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    with mock.patch.object(constants, "HF_HUB_OFFLINE", new=True), mock.patch.dict(os.environ, PIP_NO_INDEX="1"):
-        yield
-
-
 def _largest_rows(settings: Settings, model: Resolved, folder: Path) -> Prepared:
-    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes."""
+    """Write rows of `max_length` tokens for all splits, as many as the largest batch takes.
+
+    Each token is a target where tokens have labels: no row of the suite takes more.
+    """
     names = tuple(f"label {number}" for number in range(LABELS))
     task, length = make_task(settings.task, names), settings.max_length
     ids, kind = [TOKEN] * length, task.label_type()
@@ -158,14 +136,21 @@ class Predictor:
         if measures_precision(suite.settings, str(settled.device)):
             settled = settled.model_copy(update={"precision": _faster(settled, self.model)})
         self.settings = with_changes(settled)
-        self._rows = cache(self._find_rows)
+        self._rows = cache(self._find_rows)  # rows, and why they are made up: "" where they are the suite's own
         self._few: dict[tuple[Any, ...], Few | None] = {}
         self._traced: dict[tuple[str, ...], Footprint] = {}
-        self.rows = self._rows(self.settings.max_length, self.settings.global_batch)
+        self.made_up = self._rows(self.settings.max_length, self.settings.global_batch)[1]
 
-    def _find_rows(self, length: int, batch: int) -> RowsFound:
+    def _find_rows(self, length: int, batch: int) -> tuple[Prepared, str]:
         changed = self.settings.model_copy(update={"max_length": length})
-        return find_rows(changed, self.model, self.folder / f"{length}-{batch}")
+        try:
+            with (
+                mock.patch.object(constants, "HF_HUB_OFFLINE", new=True),
+                mock.patch.dict(os.environ, PIP_NO_INDEX="1"),
+            ):
+                return prepare_rows(changed, self.model), ""
+        except UserError as error:
+            return _largest_rows(changed, self.model, self.folder / f"{length}-{batch}"), first_line(error)
 
     def limit(self, settings: Settings) -> Limit:
         return limit_of(settings, self.memory)
@@ -187,7 +172,7 @@ class Predictor:
         return replace(step, evaluation=evaluated.evaluation, generation=evaluated.generation)
 
     def _trace(self, spec: RunSpec, phases: Sequence[str]) -> Footprint:
-        prepared: Prepared = self._rows(spec.settings.max_length, spec.settings.global_batch).prepared
+        prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
         try:
             key = (spec.method.name, spec.settings.quantization)
             if key not in self._few:
@@ -277,7 +262,7 @@ def predict(
             memory=limit.most,
             shared=limit.where,
             outside=limit.outside,
-            made_up_rows=predictor.rows.made_up,
+            made_up_rows=predictor.made_up,
             needs=tuple(needs),
         )
 

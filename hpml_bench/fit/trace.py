@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,14 +21,17 @@ from torch.utils._pytree import tree_leaves
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
-from hpml_bench.fit.fake import CPU, Buckets, MadeUp, OneRank, describe, stand_ins, wrap
+from hpml_bench.fit.fake import CPU, MadeUp, describe, stand_ins
 from hpml_bench.plugins.decoding import Generator
+from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
-from hpml_bench.plugins.task import RETENTION, Task, make_task
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.task import RETENTION, make_task
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import Load, build_model, linear_as_bf16
+from hpml_bench.training.parallel import Alone
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -135,6 +139,67 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
+class OneRank(Group):
+    """The first of the ranks of a process group that doesn't exist."""
+
+    def barrier(self) -> None: ...
+
+
+class Buckets(nn.Module):
+    """DDP's memory: gradients are views of a buffer, copied to it when the backward pass has them.
+
+    DDP makes the buffer anew before the second pass that exchanges gradients, in the order in which they came, and
+    moves gradients there (torch/csrc/distributed/c10d/reducer.cpp: `rebuild_buckets`, `initialize_bucket_views`).
+    """
+
+    def __init__(self, module: TaskModel) -> None:
+        super().__init__()
+        self.module = module
+        self._trained = [weight for weight in module.parameters() if weight.requires_grad]
+        self._exchanges = self._again = True
+        self._exchanged = False
+        self._views = self._buffer()
+        for weight in self._trained:
+            weight.register_post_accumulate_grad_hook(self._exchange)  # type: ignore[no-untyped-call]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(weight.nbytes for weight in self._trained)
+
+    def _buffer(self) -> dict[Tensor, Tensor]:
+        sizes, kind = [weight.numel() for weight in self._trained], self._trained[0].dtype
+        views = torch.split(torch.empty(sum(sizes), dtype=kind), sizes)
+        return dict(zip(self._trained, views, strict=True))
+
+    def forward(self, *inputs: Any, **more: Any) -> Tensor:
+        if self._exchanged and self._again and torch.is_grad_enabled():
+            self._again = False
+            self._views = {}
+            self._views = self._buffer()
+            for weight in self._trained:
+                if weight.grad is not None:
+                    self._move(weight)
+        return cast(Tensor, self.module(*inputs, **more))
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self._exchanges = False
+        yield
+        self._exchanges = True
+
+    def _exchange(self, weight: Tensor) -> None:
+        if self._exchanges:
+            self._exchanged = True
+            self._move(weight)
+
+    def _move(self, weight: Tensor) -> None:
+        view, gradient = self._views[weight].view_as(weight), cast(Tensor, weight.grad)
+        if gradient.untyped_storage() is not view.untyped_storage():
+            view.copy_(gradient)
+            weight.grad = view
+
+
+@dataclass(frozen=True)
 class Footprint:
     """Bytes of tensors of a run on one rank."""
 
@@ -182,7 +247,7 @@ class Traced(NamedTuple):
         logits = (self.peaks["step"] or self.peaks["evaluation"]).most.logits
         peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
         loading = peaks.pop("loading")
-        phases = {name: _with_scratch(peak, held) for name, peak in peaks.items()}
+        phases = {name: peak and peak + round(SCRATCH * (peak - held)) for name, peak in peaks.items()}
         return Footprint(**self.sizes, **phases, logits=logits, loading=loading)
 
     def grown(self, more: Traced, times: int) -> Traced:
@@ -236,7 +301,11 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
         with tracker.phase() as loading:
             run = _assembled(_on_cpu(spec), prepared, partial(describe, blocks=blocks, on_cpu=device == "cpu"))
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
-        found = (trace_training if run.method.trains else trace_evaluation)(run, tracker, phases)
+        if run.method.trains:
+            found = trace_training(run, tracker, phases)
+        else:
+            sizes = {"weights": tracker.live, "gradients": 0, "optimizer": 0, "buckets": 0}
+            found = Traced(sizes, _evaluated(run, tracker, phases))
         return Traced(found.sizes, found.peaks | {"loading": loading})
 
 
@@ -256,22 +325,19 @@ def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
     model = build_model(folder, spec, method, task, load=load, half=half)
+    generator = None
+    if task.decoding is not None:
+        generator = Generator(task.decoding, (), lambda _: "", prepared.pad_id, settings.eval_batch, spec.seed)
     run = Assembly(
         spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
-        rows["test"], rows.get(RETENTION), _generator(task, prepared, spec),
+        rows["test"], rows.get(RETENTION), generator,
     )  # fmt: skip
     initialise(run)
     return run
 
 
-def _generator(task: Task, prepared: Prepared, spec: RunSpec) -> Generator | None:
-    if task.decoding is None:
-        return None
-    return Generator(task.decoding, (), lambda _: "", prepared.pad_id, spec.settings.eval_batch, spec.seed)
-
-
 def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
-    trainer = Trainer(run, wrap=wrap)
+    trainer = Trainer(run, wrap=lambda model, group: Alone(model) if group.world == 1 else Buckets(model))
     trainer.model.train()
     gradients = sum(weight.nbytes for weight in trainer.parameters)
     several = isinstance(trainer.wrapped, Buckets)
@@ -288,16 +354,6 @@ def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> 
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
     return Traced({"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}, peaks)
-
-
-def trace_evaluation(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
-    sizes = {"weights": tracker.live, "gradients": 0, "optimizer": 0, "buckets": 0}
-    return Traced(sizes, _evaluated(run, tracker, phases))
-
-
-def _with_scratch(peak: int, held: int) -> int:
-    """Return the bytes of a peak with the scratch memory of kernels; 0 for a phase that there is not."""
-    return peak and peak + round(SCRATCH * (peak - held))
 
 
 def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict[str, Peak]:

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from hpml_bench.system import cgroups, gpus, job
+from hpml_bench.system.packages import installed
 from hpml_bench.system.redaction import SECRET_VARIABLE, redacted
 from hpml_bench.system.text import digest
 
@@ -167,12 +167,9 @@ class NodeLayout(NamedTuple):
 
     def parts(self) -> dict[str, Any]:
         """Return the parts on which a run's costs depend beside the first node's hardware."""
-        parts: dict[str, Any] = {
-            "nodes": len(self.hosts),
-            "ranks_per_node": list(self.ranks_per_node),
-            "interconnect": self.interconnect,
-        }
-        return parts | ({"unlike": list(self.unlike)} if self.unlike else {})
+        unlike = {"unlike": list(self.unlike)} if self.unlike else {}
+        per_node = list(self.ranks_per_node)
+        return {"nodes": len(self.hosts), "ranks_per_node": per_node, "interconnect": self.interconnect, **unlike}
 
 
 def hardware() -> dict[str, Any]:
@@ -195,6 +192,7 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
     alike, is that of a run on one of them. Of variables only `RECORDED`, `RECORDED_WHERE_SET` and NCCL's are taken, so
     that no key or token gets into a record.
     """
+    torch: Any = sys.modules.get("torch")
     node, where = hardware(), job.where()
     parts = node | over.parts() if over else node
     if over and where:
@@ -206,11 +204,14 @@ def describe(over: NodeLayout | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "kernel": platform.release(),
-        "packages": {name: _version(name) for name in PACKAGES}
-        | {name: found for name in OPTIONAL if (found := _version(name)) is not None},
-        "driver": _driver(),
+        "packages": {name: installed(name) for name in PACKAGES}
+        | {name: found for name in OPTIONAL if (found := installed(name)) is not None},
+        "driver": gpus.driver(),
         "process": _process(),
-        "threads": _threads(),
+        "threads": {  # of torch, within an operator and between operators; None where it isn't loaded
+            "intra_op": torch and int(torch.get_num_threads()),
+            "inter_op": torch and int(torch.get_num_interop_threads()),
+        },
         **_of_gpus(),
         **({} if where is None else {"where": where}),
     }
@@ -227,11 +228,8 @@ def of_hosts(over: NodeLayout | None) -> list[str]:
 
 def _process() -> dict[str, str | None]:
     """Return the variables on which costs depend."""
-    named = [
-        key
-        for key in sorted(os.environ)
-        if key in RECORDED_WHERE_SET or (key.startswith("NCCL_") and not SECRET_VARIABLE.match(key))
-    ]
+    nccl = {key for key in os.environ if key.startswith("NCCL_") and not SECRET_VARIABLE.match(key)}
+    named = sorted(nccl | {*RECORDED_WHERE_SET} & {*os.environ})
     return {key: os.environ.get(key) for key in RECORDED} | {key: redacted(os.environ[key]) for key in named}
 
 
@@ -248,27 +246,3 @@ def _of_gpus() -> dict[str, Any]:
             libraries["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
     limits = [gpu.get("power_limit_w") for gpu in gpus.visible_gpus()]
     return {"libraries": libraries, "power_limits_w": limits, "cards": gpus.states()}
-
-
-def _threads() -> dict[str, int | None]:
-    """Return how many threads torch uses within an operator and between operators; None where it isn't loaded."""
-    torch: Any = sys.modules.get("torch")
-    return {
-        "intra_op": torch and int(torch.get_num_threads()),
-        "inter_op": torch and int(torch.get_num_interop_threads()),
-    }
-
-
-def _driver() -> str | None:
-    with gpus.nvml() as library:
-        try:
-            return None if library is None else str(library.nvmlSystemGetDriverVersion())
-        except library.NVMLError:
-            return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from hpml_bench.system.errors import UserError
+
 MIG_ENABLED = 1
 SLOWED_BY = {4: "power limit", 8: "hardware", 32: "heat", 64: "heat, by hardware", 128: "power brake"}
 """Reasons for a lower clock, by NVML's bits (nvml.h, nvmlClocksThrottleReason...); idleness and settings are none."""
@@ -23,8 +25,10 @@ MIG = "MIG-"
 @contextmanager
 def nvml() -> Iterator[Any]:
     """Yield the initialised `pynvml` module, or None on a machine without NVIDIA's driver."""
-    import pynvml
-
+    try:
+        import pynvml
+    except ImportError:
+        raise UserError("nvidia-ml-py, by which GPUs are found, is missing: pip install nvidia-ml-py") from None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -84,19 +88,23 @@ def states() -> list[dict[str, Any]]:
             handle = None if library is None else _handle(library, gpu["uuid"])
             if handle is None:
                 continue
-            graphics = library.NVML_CLOCK_SM
             reasons = _ask(library, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
             ecc = _ask(library, "nvmlDeviceGetEccMode", handle)  # now, and after the next reset
             processes = _ask(library, "nvmlDeviceGetComputeRunningProcesses", handle)
-            state = {
-                "clock_mhz": _ask(library, "nvmlDeviceGetClockInfo", handle, graphics),
-                "highest_clock_mhz": _ask(library, "nvmlDeviceGetMaxClockInfo", handle, graphics),
+            found.append({
+                "clock_mhz": _ask(library, "nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
+                "highest_clock_mhz": _ask(library, "nvmlDeviceGetMaxClockInfo", handle, library.NVML_CLOCK_SM),
                 "slowed_by": None if reasons is None else [why for bit, why in SLOWED_BY.items() if reasons & bit],
                 "ecc": None if ecc is None else bool(ecc[0]),
                 "processes": None if processes is None else len(processes),
-            }
-            found.append(state)
+            })  # fmt: skip
     return found
+
+
+def driver() -> str | None:
+    """Return the driver's version; None where there is none, or it doesn't tell."""
+    with nvml() as library:
+        return None if library is None else _ask(library, "nvmlSystemGetDriverVersion")
 
 
 def unused_accelerator() -> str:
@@ -110,10 +118,10 @@ def unused_accelerator() -> str:
 
 
 def _ask(library: Any, call: str, *arguments: Any) -> Any:
-    """Return the result of an NVML call; None where it fails: no permission, not supported, an old driver."""
+    """Return the result of an NVML call; None where it fails (no permission, an old driver), or pynvml lacks it."""
     try:
         return getattr(library, call)(*arguments)
-    except library.NVMLError:
+    except (library.NVMLError, AttributeError):
         return None
 
 
@@ -142,16 +150,12 @@ def _devices(library: Any) -> Iterator[dict[str, Any]]:
 
 def _instances(library: Any, card: Any) -> list[Any] | None:
     """Return the handles of a card's instances; None where it is not in MIG mode."""
-    if not _in_mig_mode(library, card):
+    modes = _ask(library, "nvmlDeviceGetMigMode", card)  # now, and after the next reset
+    if modes is None or modes[0] != MIG_ENABLED:
         return None
     numbers = range(_ask(library, "nvmlDeviceGetMaxMigDeviceCount", card) or 0)
     handles = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", card, number) for number in numbers]
     return [handle for handle in handles if handle is not None]
-
-
-def _in_mig_mode(library: Any, card: Any) -> bool:
-    modes = _ask(library, "nvmlDeviceGetMigMode", card)  # now, and after the next reset
-    return modes is not None and modes[0] == MIG_ENABLED
 
 
 def _chosen(devices: list[dict[str, Any]], selection: str) -> list[dict[str, Any]]:
@@ -173,4 +177,4 @@ def _handle(library: Any, uuid: str) -> Any:
     if instance is not None:
         return instance
     card = _ask(library, "nvmlDeviceGetHandleByUUID", f"GPU-{bare}")
-    return None if card is None or _in_mig_mode(library, card) else card
+    return card if card is not None and _instances(library, card) is None else None

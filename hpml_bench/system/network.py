@@ -65,22 +65,17 @@ def interconnect(hosts: list[str]) -> str:
     InfiniBand's devices if there are any, else the socket interface that the user named, or that leads to the first of
     the other hosts.
     """
-    if devices := _infiniband():
+    devices = []
+    for port in sorted(INFINIBAND.glob("*/ports/*")):
+        with suppress(OSError):
+            if "ACTIVE" in (port / "state").read_text():
+                devices.append(f"{port.parts[-3]} {(port / 'rate').read_text().strip()}")
+    if devices:
         return ", ".join(devices)
     leading = [name for host in hosts if (name := interface_to(host)) not in {None, "lo"}]
     name = _named() or next(iter(leading), "lo")
     stats = psutil.net_if_stats().get(str(name))
     return f"{name} {stats.speed} Mb/s" if stats is not None and stats.speed else str(name)
-
-
-def _infiniband() -> list[str]:
-    """Return InfiniBand's devices whose ports are up, with their rates."""
-    found = []
-    for port in sorted(INFINIBAND.glob("*/ports/*")):
-        with suppress(OSError):
-            if "ACTIVE" in (port / "state").read_text():
-                found.append(f"{port.parts[-3]} {(port / 'rate').read_text().strip()}")
-    return found
 
 
 def _named() -> str | None:

@@ -24,10 +24,10 @@ def requirements() -> dict[str, list[Requirement]]:
     return found
 
 
-def installed(need: Requirement) -> str | None:
+def installed(package: str) -> str | None:
     """Return the installed version of a package; None where it is missing."""
     try:
-        return version(need.name)
+        return version(package)
     except PackageNotFoundError:
         return None
 
@@ -36,7 +36,7 @@ def lacks(need: Requirement) -> bool:
     """Return whether a package is missing or too old; a nightly or local build counts as its release."""
     from packaging.version import InvalidVersion, Version
 
-    found = installed(need)
+    found = installed(need.name)
     with suppress(InvalidVersion):
         return found is None or not need.specifier.contains(Version(found).base_version)
     return False

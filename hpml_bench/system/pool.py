@@ -20,7 +20,12 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
 
     A process ends with this one. An exception of `work` is raised here.
     """
-    pool, waiting = _started(work, processes), deque[Callable[[], Any]]()
+    waiting = deque[Callable[[], Any]]()
+    try:
+        fork = multiprocessing.get_context("fork")
+        pool = ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
+    except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
+        pool = None
     try:
         for item in items:
             waiting.append(_sent(pool, work, item))
@@ -30,14 +35,6 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], processes: int) -
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-
-
-def _started(work: Callable[[Any], Any], processes: int) -> ProcessPoolExecutor | None:
-    try:
-        fork = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(processes, fork, _begin, (work,)) if processes > 1 else None
-    except (OSError, ImportError, NotImplementedError, ValueError):  # there is no fork, or no semaphore
-        return None
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

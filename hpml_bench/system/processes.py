@@ -137,9 +137,12 @@ def await_dying_server() -> None:
     """Wait until a killed fork server has ended; its other threads may outlive its main thread."""
     server, deadline = fork_server(), time.monotonic() + LAST_SECONDS
     while server and time.monotonic() < deadline:
-        if not psutil.pid_exists(server) or not (identify(server) is None or _exiting(server) or _killed(server)):
+        ended = identify(server) is None
+        if not psutil.pid_exists(server) or not (ended or _exiting(server) or _killed(server)):
             return
-        with suppress(ChildProcessError):
+        if ended and not hasattr(os, "waitid"):  # macOS with Python 3.12 or older
+            return
+        with suppress(ChildProcessError, AttributeError):
             if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return
         time.sleep(0.01)

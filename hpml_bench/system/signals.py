@@ -36,17 +36,12 @@ class Stop:
         again, self.requested = self.requested, True
         if not self._held:
             raise KeyboardInterrupt
-        if again:
-            exit_now()
-
-
-def exit_now() -> None:
-    """End this process and its ranks now; records are written atomically, so that none is half written."""
-    os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
-    processes.kill(processes.descendants())
-    processes.end_fork_server()
-    temporary.remove()
-    os._exit(STATUS)
+        if again:  # end this process and its ranks now; records are written atomically: none is half written
+            os.write(2, b"\nhpml-bench: ended at once; the same command goes on from here\n")
+            processes.kill(processes.descendants())
+            processes.end_fork_server()
+            temporary.remove()
+            os._exit(STATUS)
 
 
 _current: list[Stop] = []

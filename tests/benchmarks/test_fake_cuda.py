@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,12 @@ import fake_cuda
 import pytest
 import torch
 from fake_card.machine import card
-from fake_card.tensors import CPU, CUDA, CardTensor, WrongDeviceError
+from fake_card.tensors import CPU, CUDA, MEMORY, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
 from safetensors.torch import load_file, save_file
 
 from helpers import skips, tiny
-from hpml_bench.fit.trace import CUDA_BLOCK, trace
+from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
@@ -278,9 +277,7 @@ def test_waits_are_counted(on_card: Any) -> None:
 
 @needs_cuda_build
 @pytest.mark.parametrize(("kind", "method"), [("BF16", "lora"), ("BF16", "none"), ("F32", "lora")])
-def test_what_loading_takes_on_the_card_is_predicted(
-    kind: str, method: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_loading_takes_on_the_card_is_predicted(kind: str, method: str, bench: Bench, tmp_path: Path) -> None:
     """Within 5 % of the most bytes of storages that are alive on the card at a time, in the allocator's blocks."""
     combination = Combination("llama", "causal_lm", method, changes={"max_length": 8})  # trial passes take little
     spec = bench.spec(combination)
@@ -290,18 +287,8 @@ def test_what_loading_takes_on_the_card_is_predicted(
         half = {name: tensor.bfloat16() for name, tensor in tensors.items()}
         save_file(half, folder / "model.safetensors", {"format": "pt"})
     prepared = bench.prepared(combination, spec).model_copy(update={"backbone": str(folder)})
-    live: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-    peak = 0
-    make = CardTensor.__new__
-
-    def made(cls: Any, held: torch.Tensor) -> CardTensor:
-        nonlocal peak
-        storage = held.untyped_storage()
-        live[storage] = -(-storage.nbytes() // CUDA_BLOCK) * CUDA_BLOCK
-        peak = max(peak, sum(live.values()))
-        return make(cls, held)
-
-    monkeypatch.setattr(CardTensor, "__new__", staticmethod(made))
     with card() as (_, group):
+        before = MEMORY.now
+        MEMORY.reset()
         assemble(spec, prepared, group)
-    assert trace(spec, prepared).loading == pytest.approx(peak, rel=0.05)
+    assert trace(spec, prepared).loading == pytest.approx(MEMORY.most - before, rel=0.05)

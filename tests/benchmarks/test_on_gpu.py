@@ -43,7 +43,7 @@ def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
 def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A check gets what is left of the minutes, and is skipped where that isn't enough, with the reason."""
     given: list[float] = []
-    monkeypatch.setattr(on_gpu, "in_child", lambda check, left, *_: given.append(left) or {"passed": True})
+    monkeypatch.setattr(on_gpu, "in_child", lambda check, left, *_, **__: given.append(left) or {"passed": True})
     monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "products,attention", "--json", str(tmp_path / "j")])
     assert on_gpu.main() == 0
     assert 0 < given[1] <= given[0] <= 540
@@ -211,20 +211,16 @@ def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.Monk
         cases = getattr(sizes, check)("cpu", sizes.SMALL, carried[check])
         found = next(call() for case, call in cases if case == name)
         assert {*found["ratios"]} == {*fit_ratios.PHASES}
-        loads = name != "quantization nf4"  # quantising one of so few layers on a CPU holds more than a tenth of all
-        off = {
-            phase: of for phase, of in found["ratios"].items() if abs(of - 1) > 0.1 and (loads or phase != "loading")
-        }
-        assert not off, (name, found)
+        assert found["passed"], (name, found)
         assert found["samples_per_second"] == pytest.approx(sizes.SMALL.batch / found["step_seconds"])
         assert (found["kernels"] > 100, found["waits"]) == (True, 0)
 
 
 def test_further_levers_replace_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On rows of one length: no DDP, and keys repeated for groups of heads."""
+    """On rows of one length: keys repeated for groups of heads."""
     monkeypatch.setattr(sizes, "compared", lambda *_: {"passed": False})
     assert sizes.swapped(None, "cpu", sizes.SMALL, "no mask") == {"passed": False}
-    assert sizes.swapped(None, "cpu", sizes.SMALL, "no DDP") == {"passed": True}
+    assert sizes.swapped(None, "cpu", sizes.SMALL, "keys repeated") == {"passed": True}
     for target, _ in sizes.SWAPPED.values():
         module, _, name = target.rpartition(".")
         assert hasattr(importlib.import_module(module), name)

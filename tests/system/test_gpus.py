@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hpml_bench.builtin.engines.local import slots
 from hpml_bench.builtin.probes import energy, memory
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.errors import UserError
 
 
 class Card(SimpleNamespace):
@@ -185,6 +187,18 @@ def test_what_the_driver_does_not_say_is_unknown(install_cards: Machine) -> None
     assert (gpu["memory_mb"], gpu["capability"], gpu["power_limit_w"]) == (None, None, None)
     assert not environment.has_bf16("cuda")
     assert environment.describe()["hardware"]["gpus"] == [{"name": "card GPU-a", "memory_mb": None, "capability": None}]
+
+
+def test_what_pynvml_lacks_is_unknown(install_cards: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that an old or a new pynvml doesn't have, as one that fails; without pynvml one sentence says so."""
+    install_cards(card("GPU-a"))
+    for call in ("nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetEnforcedPowerLimit"):
+        monkeypatch.delattr(pynvml, call)
+    assert gpus.visible_gpus()[0]["power_limit_w"] is None
+    assert gpus.states()[0]["slowed_by"] is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(UserError, match="nvidia-ml-py, by which GPUs are found, is missing"), gpus.nvml():
+        pass
 
 
 def test_a_driver_that_answers_nothing_has_no_gpu(install_cards: Machine) -> None:

@@ -1,4 +1,4 @@
-"""A sweep where the kernel lacks what only Linux has: prctl, and the cores that a process may use."""
+"""A sweep where the kernel lacks what only Linux has: prctl, the cores that a process may use, and /proc."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from hpml_bench.system import gpus
 from hpml_bench.system.errors import UserError
 
 TAKEN_AWAY = """
-import ctypes, os, sys
+import ctypes, os, pathlib, sys
 
 print("taken away", file=sys.stderr)
-for name in ("sched_getaffinity", "sched_setaffinity"):
+for name in ("sched_getaffinity", "sched_setaffinity", "waitid"):
     delattr(os, name)
+for call in ("read_text", "write_text", "stat"):
+    def refused(path, *of, own=getattr(pathlib.Path, call), **how):
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(str(path))
+        return own(path, *of, **how)
+
+    setattr(pathlib.Path, call, refused)
 find = ctypes.CDLL.__getattr__
 
 def without(library, name):
@@ -32,7 +39,7 @@ ctypes.CDLL.__getattr__ = without
 """Runs at the start of every process of the sweep."""
 
 
-def test_a_sweep_needs_neither_prctl_nor_affinity(tmp_path: Path) -> None:
+def test_a_sweep_needs_nothing_of_linux(tmp_path: Path) -> None:
     """Runs of two ranks, two at a time, each by a job of its own, all end well."""
     (tmp_path / "sitecustomize.py").write_text(TAKEN_AWAY)
     suite = tiny.local_suite(tmp_path)
