@@ -1,29 +1,30 @@
 """Checkpoints of a training: saved at the end of a window, from which a later start goes on to the same bits.
 
 A checkpoint is the folder RUN/checkpoints/STEP, with a safetensors file of what all ranks share and one of each rank's
-own; what are no tensors lies as JSON in their headers. Nothing is unpickled. It is written beside, synced and renamed.
+own. What is no tensor lies as JSON in the last one; nothing is unpickled. It is written beside, synced and renamed.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Step
+from hpml_bench.plugins.method import Method
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.records.files import CHECKPOINTS, remove, sync_folder
 from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
@@ -69,7 +70,8 @@ def write(path: Path, value: Any) -> None:
     """
     tensors: list[torch.Tensor] = []
     text = json.dumps(_packed(value, tensors))
-    header: dict[str, Any] = {"__metadata__": {"tree": text}}
+    tensors.append(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))  # a header can't be as long
+    header: dict[str, Any] = {}
     ordered = sorted(enumerate(tensors), key=lambda item: -item[1].element_size())  # so that all lie aligned
     end = 0
     for number, tensor in ordered:
@@ -88,7 +90,8 @@ def write(path: Path, value: Any) -> None:
 def read(path: Path) -> Any:
     """Return what `write` wrote; one of `FAILURES` on a damaged file."""
     with safe_open(path, "pt") as file:
-        return _unpacked(json.loads(file.metadata()["tree"]), lambda name: file.get_tensor(name).clone())
+        text = bytes(file.get_tensor(str(len(file.keys()) - 1)).numpy())
+        return _unpacked(json.loads(text), lambda name: file.get_tensor(name).clone())
 
 
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
@@ -139,41 +142,61 @@ def set_generators(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-# Steps
-
-_COLUMNS = [field.name for field in fields(Step) if field.name != "rank_seconds"]
-_TYPES: dict[str, Callable[[float], Any]] = {
-    **dict.fromkeys(("index", "samples", "real_tokens", "padded_tokens", "virtual_tokens"), int),
-    "again": bool,
-    "second_clock": lambda value: None if math.isnan(value) else value,
-}
-
-
-def table(steps: Sequence[Step]) -> torch.Tensor:
-    """Return steps as a table, [steps, columns + ranks] float64."""
-    rows = [[*(getattr(step, name) for name in _COLUMNS), *step.rank_seconds] for step in steps]
-    return torch.tensor([[math.nan if x is None else x for x in row] for row in rows], dtype=torch.float64)
-
-
-def steps_of(table: torch.Tensor) -> list[Step]:
-    steps = []
-    for row in table.tolist():
-        named = {name: _TYPES.get(name, float)(value) for name, value in zip(_COLUMNS, row, strict=False)}
-        steps.append(Step(rank_seconds=tuple(row[len(_COLUMNS) :]), **named))
-    return steps
-
-
 # Checkpoints of a run
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """State of a training after a step, as trees that `write` takes."""
 
     shared: dict[str, Any]
     """The same on all ranks; rank 0 saves it."""
     own: dict[str, Any]
     """This rank's."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the steps to come depend on, on one rank."""
+
+    model: TaskModel
+    method: Method
+    probes: Sequence[Probe]
+    stateful: Mapping[str, Any]
+    """Optimizer, schedule and loss scaler, with torch's `state_dict` and `load_state_dict`."""
+    device: torch.device
+
+    def state(self, steps: Sequence[Step]) -> State:
+        """Return the state after these steps; TypeError where a plug-in has one that it doesn't give."""
+        probes = {type(probe).__name__: probe.state() for probe in self.probes}
+        method = self.method.state(self.model.encoder)
+        for name, state in {**probes, type(self.method).__name__: method}.items():
+            if state is None:
+                raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
+        shared = {
+            "weights": {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad},
+            "buffers": dict(self.model.named_buffers()),
+            "method": method,
+            "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
+            "steps": [tuple(vars(step).values()) for step in steps],
+        }
+        return State(shared, {"probes": probes, "generators": generators(self.device)})
+
+    def load(self, state: State) -> list[Step]:
+        """Take a state, and give the probes its steps, which are returned."""
+        shared, steps = state.shared, [Step(*step) for step in state.shared["steps"]]
+        with torch.no_grad():
+            for name, value in shared["weights"].items():
+                self.model.get_parameter(name).copy_(value)
+            for name, value in shared["buffers"].items():
+                self.model.get_buffer(name).copy_(value)
+        self.method.load(self.model.encoder, shared["method"])
+        for name, part in self.stateful.items():
+            part.load_state_dict(shared["stateful"][name])
+        for probe in self.probes:
+            probe.after_steps(steps)
+            probe.load(state.own["probes"][type(probe).__name__], len(steps))
+        set_generators(state.own["generators"], self.device)  # last, so that nothing draws from them in between
+        return steps
 
 
 class Checkpoints:
@@ -249,9 +272,9 @@ class Checkpoints:
             self._repeated = [point.value or 0.0 for point in lost if point.metric == "step_seconds"]
             print(f"going on after step {step}; {len(self._repeated)} steps are done again")
 
-    def end_window(self, step: int, state: Callable[[], State]) -> None:
-        """Save the state after a window's last step if it is time; raises Ended where a rank was asked to end then."""
-        limits = self._request.limits
+    def end_window(self, steps: Sequence[Step], training: Training) -> None:
+        """Save the state after a window, the last of these steps, if it is time; raises Ended if a rank is to end."""
+        limits, step = self._request.limits, len(steps)
         if not limits.checkpoints:
             return
         due = time.monotonic() - self._tried_at >= self._seconds
@@ -259,30 +282,26 @@ class Checkpoints:
             due = step - self._tried >= limits.checkpoint_steps
         due, asked = self._group.gather(torch.tensor([due, _Asked.flag])).any(dim=0).tolist()
         if due or asked:
-            self._save(step, state)
+            self._save(steps, training)
         if asked:
             raise Ended
 
-    def _save(self, step: int, state: Callable[[], State]) -> None:
-        began, fresh = time.monotonic(), self._folder / f"{step}.new"
+    def _save(self, steps: Sequence[Step], training: Training) -> None:
+        began, step = time.monotonic(), len(steps)
+        fresh = self._folder / f"{step}.new"
         heartbeat.beat(f"saving the state after step {step}")
         with heartbeat.busy():
-            parts = (lambda: self._begin(fresh), lambda: self._write(fresh, state()), lambda: self._commit(fresh, step))
-            if all(map(self._all, parts)):
+            written = self._all(lambda: self._write(fresh, training.state(steps), steps))
+            if written and self._all(lambda: self._commit(fresh, step)):
                 print(f"the state after step {step} was saved in {time.monotonic() - began:.2f} s")
         self._tried, self._tried_at = step, time.monotonic()
         self._seconds = max(self._seconds, (self._tried_at - began) / SHARE)
 
-    def _begin(self, fresh: Path) -> bool:
-        if self._points:
-            remove(fresh)
-            fresh.mkdir(parents=True)
-        return True
-
-    def _write(self, folder: Path, state: State) -> bool:
+    def _write(self, folder: Path, state: State, steps: Sequence[Step]) -> bool:
+        folder.mkdir(parents=True, exist_ok=True)
         write(folder / OWN.format(self._group.rank), state.own | {"key": self._key})
         if self._points:
-            segments = [segment.model_dump(mode="json") for segment in self.segments(steps_of(state.shared["steps"]))]
+            segments = [segment.model_dump(mode="json") for segment in self.segments(steps)]
             write(folder / SHARED, state.shared | {"points": self._points.sync(), "segments": segments})
         return True
 

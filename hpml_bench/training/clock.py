@@ -129,19 +129,9 @@ class StepLog:
 
     group: Group
     clock: Clock
-    samples: int = 0
-    real_tokens: int = 0
-    padded_tokens: int = 0
     steps: int = 0
+    """Number of the last one that was reduced."""
     _entries: list[StepEntry] = field(default_factory=list)
-
-    def take_over(self, steps: Iterable[Step]) -> None:
-        """Count steps that an earlier start of the run took."""
-        for step in steps:
-            self.steps += 1
-            self.samples += step.samples
-            self.real_tokens += step.real_tokens
-            self.padded_tokens += step.padded_tokens
 
     def begin_window(self) -> None:
         """Begin a window: all ranks and their devices wait for each other, then their clocks start."""
@@ -174,9 +164,6 @@ class StepLog:
         loss, norm, own_seconds, lr, *counted, _ = ranks.T
         self.steps += 1
         samples, real, padded, virtual = (int(column.sum()) for column in counted)
-        self.samples += samples
-        self.real_tokens += real
-        self.padded_tokens += padded
         return Step(
             index=self.steps,
             loss=float(loss.mean()),

@@ -27,7 +27,7 @@ from hpml_bench.system import heartbeat
 from hpml_bench.system.errors import Diverged, out_of_memory
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.casts import Casts
-from hpml_bench.training.checkpoint import Checkpoints, State, generators, set_generators, steps_of, table
+from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
@@ -51,6 +51,7 @@ class Trained:
     consumed: Consumed
     optimized: int  # number of parameters in the optimizer
     reached: int  # number of parameters that got a gradient, and so have a state in the optimizer
+    steps: Sequence[Step]
 
 
 @contextmanager
@@ -102,8 +103,6 @@ class Evaluator:
 class BaseModelRun(Evaluator):
     """A run that trains nothing."""
 
-    seen: tuple[Step, ...] = ()
-
     def train(self) -> Trained:
         """Evaluate the validation rows once, as after a last step."""
         for probe in self.probes:
@@ -112,7 +111,7 @@ class BaseModelRun(Evaluator):
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order=hashlib.sha256().hexdigest()[:16])
-        return Trained(consumed, optimized=0, reached=0)
+        return Trained(consumed, optimized=0, reached=0, steps=())
 
 
 class Trainer(Evaluator):
@@ -130,7 +129,6 @@ class Trainer(Evaluator):
         self.checkpoints = checkpoints
         self.seen: list[Step] = []
         """All steps so far, those before a checkpoint too."""
-        device = self.group.device
         self.wrapped = wrap(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
         self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
@@ -140,8 +138,10 @@ class Trainer(Evaluator):
         self.scaler = make_scaler(self.settings)
         self.cast = Casts(self.model.encoder, self.settings)
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
-        self._skipped = self._taken = 0
-        self.log = StepLog(self.group, clock(device))
+        self._skipped = 0
+        self.log = StepLog(self.group, clock(self.group.device))
+        stateful = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+        self.training = Training(self.model, self.method, self.probes, stateful, self.group.device)
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
                 probe.wrapped(self.wrapped)
@@ -289,21 +289,22 @@ class Trainer(Evaluator):
 
         with collected_by_hand() as collect:
             self._take_steps(order, windows, begun, collect)
-        if not self._taken:
-            raise Diverged(f"the gradient overflowed in fp16 in each of the {self.log.steps} steps; none was taken")
+        if all(step.overflowed for step in self.seen):
+            raise Diverged(f"the gradient overflowed in fp16 in each of the {self.steps} steps; none was taken")
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
-            steps=self.log.steps,
-            samples=self.log.samples,
-            real_tokens=self.log.real_tokens,
-            padded_tokens=self.log.padded_tokens,
+            steps=len(self.seen),
+            samples=sum(step.samples for step in self.seen),
+            real_tokens=sum(step.real_tokens for step in self.seen),
+            padded_tokens=sum(step.padded_tokens for step in self.seen),
             order=order.hexdigest()[:16],
         )
         return Trained(
             consumed,
             optimized=sum(p.numel() for p in self.parameters),
             reached=sum(p.numel() for p in self.optimizer.state),
+            steps=self.seen,
         )
 
     def _take_steps(self, order: hashlib._Hash, windows: Windows, begun: int, collect: Callable[[], object]) -> None:
@@ -320,7 +321,7 @@ class Trainer(Evaluator):
             if windows.evaluates(index):
                 self.evaluate(self.validation, "validation", index)
             if self.checkpoints is not None:
-                self.checkpoints.end_window(index, self._state)
+                self.checkpoints.end_window(self.seen, self.training)
             collect()
             self.log.begin_window()
 
@@ -347,50 +348,15 @@ class Trainer(Evaluator):
 
     def _count(self, step: Step) -> None:
         self.seen.append(step)
+        self.log.steps = step.index
         self._skipped = self._skipped + 1 if step.overflowed else 0
-        self._taken += not step.overflowed
-
-    def _state(self) -> State:
-        """Return what the steps to come depend on; TypeError where a plug-in has a state that it doesn't give."""
-        probes = {type(probe).__name__: probe.state() for probe in self.probes}
-        method = self.method.state(self.model.encoder)
-        for name, state in {**probes, type(self.method).__name__: method}.items():
-            if state is None:
-                raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
-        shared = {
-            "weights": {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad},
-            "buffers": dict(self.model.named_buffers()),
-            "method": method,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "steps": table(self.seen),
-        }
-        return State(shared, {"probes": probes, "generators": generators(self.group.device)})
 
     def _go_on(self) -> int:
         """Go on from the newest checkpoint; return its step, 0 where there is none."""
         state = None if self.checkpoints is None else self.checkpoints.newest()
-        if state is None:
-            return 0
-        shared, steps = state.shared, steps_of(state.shared["steps"])
-        with torch.no_grad():
-            for name, value in shared["weights"].items():
-                self.model.get_parameter(name).copy_(value)
-            for name, value in shared["buffers"].items():
-                self.model.get_buffer(name).copy_(value)
-        self.method.load(self.model.encoder, shared["method"])
-        self.optimizer.load_state_dict(shared["optimizer"])
-        self.schedule.load_state_dict(shared["schedule"])
-        self.scaler.load_state_dict(shared["scaler"])
-        self.log.take_over(steps)
-        for step in steps:
+        for step in () if state is None else self.training.load(state):
             self._count(step)
-        for probe in self.probes:
-            probe.after_steps(steps)
-            probe.load(state.own["probes"][type(probe).__name__], len(steps))
-        set_generators(state.own["generators"], self.group.device)  # last, so that nothing draws from them in between
-        return len(steps)
+        return len(self.seen)
 
 
 def make_trainer(

@@ -177,7 +177,7 @@ def _measured(
     definitions, local = _stopped(probes, run.method.trains)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     described = environment.of_run(nodes)
-    segments = checkpoints.segments(trainer.seen) if checkpoints.begun else ()
+    segments = checkpoints.segments(trained.steps) if checkpoints.begun else ()
     if segments:  # costs are compared on one host: with runs whose parts were all there
         described["hosts"] = sorted({host for segment in segments for host in segment.hosts})
     return Outcome(

@@ -16,7 +16,7 @@ from hpml_bench.launch import watchdog
 from hpml_bench.records.files import OUTCOME
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import RunError
-from hpml_bench.system import processes
+from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.signals import Stop
 
 
@@ -112,6 +112,31 @@ def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[byt
     assert late == []
     assert (watching.verdict is None) == done
     assert done or watching.verdict == ("interrupted", RunError(kind="Interrupted", message=watchdog.INTERRUPTED))
+
+
+@pytest.mark.parametrize(
+    ("limits", "points", "asked"),
+    [
+        (Limits(checkpoint_steps=5), "a point", True),
+        (Limits(checkpoint_steps=5), "", False),
+        (Limits(), "a point", False),
+        (Limits(checkpoint_minutes=0), "a point", False),
+    ],
+)
+def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
+    limits: Limits, points: str, asked: bool, rank: subprocess.Popen[bytes], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where states are saved and the run has trained, by steps or for a minute; a rank that doesn't end is killed."""
+    monkeypatch.setattr(watchdog, "SAVE_SECONDS", 0.2)
+    sent: list[int] = []
+    monkeypatch.setattr(watchdog.Watchdog, "_signal", lambda _watching, _beats, number: sent.append(number))
+    (tmp_path / "points.jsonl").write_text(points)
+    stop = Stop()
+    with watchdog.Watchdog(tmp_path, limits, stop):
+        stop.requested = True
+        assert rank.wait(10) < 0
+    assert sent == [heartbeat.SAVE_SIGNAL] * asked
 
 
 @pytest.mark.parametrize("done", [False, True])

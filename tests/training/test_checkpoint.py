@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,14 @@ from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import CHECKPOINTS
 from hpml_bench.records.folder import RunFolder, SharedResults
 from hpml_bench.records.jobs import Job
-from hpml_bench.records.plan import Limits
+from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
+from hpml_bench.sweep.job import JobWork
+from hpml_bench.sweep.watch import Watcher
 from hpml_bench.system import heartbeat
 from hpml_bench.training import checkpoint, worker
 from hpml_bench.training.checkpoint import Ended
@@ -265,14 +268,17 @@ def test_the_time_between_two_grows_until_saving_takes_a_hundredth(
     request = tiny.request(tiny.spec(), rows, tmp_path, Limits(checkpoint_minutes=1))
     checkpoints, saved = checkpoint.Checkpoints(request, group, ["here"], 0.0, None), list[int]()
 
-    def save(step: int) -> Any:
-        saved.append(step)
-        now[0] += 6
-        raise TypeError
+    class Training:
+        """Takes 6 s to give its state."""
+
+        def state(self, steps: list[None]) -> Any:
+            saved.append(len(steps))
+            now[0] += 6
+            raise TypeError
 
     for step in range(1, 101):
         now[0] += 10
-        checkpoints.end_window(step, partial(save, step))
+        checkpoints.end_window([None] * step, Training())  # type: ignore[arg-type]
     assert saved == [6, 66]
 
 
@@ -314,3 +320,39 @@ def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None
     assert own.commit(record.model_copy(update={"status": "killed"})).saved == 16
     assert own.commit(record).saved == 0
     assert not (own.path / CHECKPOINTS).exists()
+
+
+def _attempt(folder: Path, job: str, step: int) -> RunFolder:
+    attempt = SharedResults(folder, _job(job)).begin(tiny.spec())
+    (attempt.path / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+    (attempt.path / "points.jsonl").write_text("")
+    return attempt
+
+
+def test_a_time_limit_ends_a_run_only_where_it_gets_no_further(tmp_path: Path) -> None:
+    """Attempts whose checkpoint is later than all before don't count; the second without is a `timeout`."""
+    ended = []
+    for job, step in (("1", 8), ("2", 16), ("3", 16), ("4", 24), ("5", 24)):
+        attempt = _attempt(tmp_path, job, step)
+        plan = SimpleNamespace(call=0, profile=SimpleNamespace(time=None))
+        work: Any = SimpleNamespace(results=SharedResults(tmp_path, _job(job)), had=120.0, plan=plan)
+        record = made_records.record("lora", 0).model_copy(update={"status": "interrupted", "environment": {}})
+        JobWork._out_of_time(work, tiny.spec(), attempt.commit(record))
+        ended.append(RunFolder(tmp_path / tiny.spec().run_id).record())
+    assert ended[:4] == [None] * 4
+    assert ended[4] is not None
+    assert ended[4].status == "timeout"
+    assert "2 times without progress" in ended[4].error.message
+
+
+def test_a_later_checkpoint_is_progress_of_a_unit(tmp_path: Path) -> None:
+    """Jobs of a unit are submitted again as long as each brings a later one, or a run."""
+    watcher: Any = SimpleNamespace(_tries={}, _runs=Plan(((tiny.spec(),),)), _folder=tmp_path, _refused_since=0.0)
+    watcher._saved = partial(Watcher._saved, watcher)
+    for number in range(1, 5):
+        _attempt(tmp_path, str(number), 8 * number)
+        Watcher.resubmitted(watcher, [0], {0: 1})
+        assert not Watcher._is_fruitless(watcher, 0, 1)
+    Watcher.resubmitted(watcher, [0], {0: 1})
+    assert Watcher._is_fruitless(watcher, 0, 1)
+    assert not Watcher._is_fruitless(watcher, 0, 0)

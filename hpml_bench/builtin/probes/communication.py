@@ -61,15 +61,6 @@ class DdpLog(NamedTuple):
     nanoseconds: float = 0.0
 
 
-class Sums(NamedTuple):
-    """Recorded steps with the sum of their all-reduces' time, and those of them that are timed with that of theirs."""
-
-    reduced: int = 0
-    nanoseconds: float = 0.0
-    steps: int = 0
-    seconds: float = 0.0
-
-
 def read_log(model: DistributedDataParallel) -> DdpLog:
     """Return the record of DDP's logger, which gives the last pass and the mean over those recorded."""
     log = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
@@ -90,9 +81,9 @@ class CommunicationProbe(Probe):
         self.model: DistributedDataParallel | None = None
         self.before: list[DdpLog] = []
         self.rehearsed = 0
+        self.milliseconds = math.nan
         self.seconds: dict[int, float] = {}
         self.begun = 0
-        self.earlier = Sums()
 
     def wrapped(self, model: DistributedDataParallel) -> None:
         """Start DDP's logger, and count passes until the first step; a single rank has no all-reduce."""
@@ -120,38 +111,31 @@ class CommunicationProbe(Probe):
         return []
 
     def state(self) -> dict[str, Any]:
-        return self._sums()._asdict()
+        return {}
 
     def load(self, state: dict[str, Any], step: int) -> None:
-        self.earlier, self.begun, self.seconds = Sums(**state), step, {}
+        self.begun, self.seconds = step, {}
 
     def after_training(self) -> None:
-        self.earlier, self.model = self._sums(), None
-
-    def _sums(self) -> Sums:
         if self.model is None:
-            return self.earlier
-        last, sums = read_log(self.model), self.earlier
+            return
+        last, self.model = read_log(self.model), None
         earlier = [log for log in self.before if log.steps < last.steps]
         before = earlier[-1] if earlier else (self.before or [DdpLog()])[0]
-        seconds = [s for i, s in self.seconds.items() if before.last < i <= last.last]
-        return Sums(
-            sums.reduced + last.steps - before.steps, sums.nanoseconds + last.nanoseconds - before.nanoseconds,
-            sums.steps + len(seconds), sums.seconds + sum(seconds),
-        )  # fmt: skip
+        self.seconds = {i: s for i, s in self.seconds.items() if before.last < i <= last.last}
+        if last.steps > before.steps:
+            self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def definitions(self) -> tuple[Metric, ...]:
         return self.metrics if self.run.group.nodes > 1 else METRICS
 
     def stop(self) -> dict[str, Any]:
         world, nodes = self.run.group.world, self.run.group.nodes
-        of = self.earlier
-        milliseconds = of.nanoseconds / of.reduced / 1e6 if of.reduced else math.nan
-        mean = 1000 * of.seconds / of.steps if of.steps else math.nan
+        mean = 1000 * sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.nan
         values = {
             "allreduced_bytes_per_step": self.bytes,
-            "communication_ms": milliseconds,
-            "communication_percent": 100 * milliseconds / mean,
+            "communication_ms": self.milliseconds,
+            "communication_percent": 100 * self.milliseconds / mean,
         }
         if nodes > 1:
             link = 2 * (world - 1) / world * self.bytes
