@@ -313,13 +313,8 @@ def middle(ratios: Floats) -> Floats:
 def resampling(pairs: Pairs, effect: float, spikes: float = 0.0, one: bool = False) -> Draw:
     """Return a drawing of trials from recorded pairs, `RUN` consecutive ones at a time, with replacement.
 
-    Args:
-        pairs: what is drawn from, all methods of a pair together.
-        effect: slowdown that is added.
-        spikes: chance of each of a block's four pieces to be made longer, by up to `LARGEST_SPIKE`: what other work
-            does that goes unnoticed.
-        one: to one method of each trial only, drawn by lot; else to all.
-
+    `effect` is added to all methods, or to `one` of each trial drawn by lot. `spikes`: chance of each of a block's four
+    pieces to be made longer, by up to `LARGEST_SPIKE`, as other work does that goes unnoticed.
     """
 
     def draw(generator: np.random.Generator, shape: Shape) -> Floats:

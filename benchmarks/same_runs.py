@@ -35,12 +35,7 @@ class Version:
         room.mkdir(parents=True)
 
     def call(self, *words: str, launcher: tuple[str, ...] = ()) -> str:
-        """Return what a command prints.
-
-        Raises:
-            RuntimeError: it ends with a status above 0.
-
-        """
+        """Return what a command prints; RuntimeError where it ends with a status above 0."""
         variables = {
             "PYTHONPATH": str(self.checkout), "HPML_BENCH_CACHE": str(self.room.parent / "cache"),
             "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
@@ -60,39 +55,23 @@ class Version:
                          launcher=launcher)  # fmt: skip
 
 
-def way_sweeps(version: Version) -> None:
-    """`run-all` of each suite."""
+def all_ways(version: Version) -> None:
+    """Do runs in each way."""
     for suite in SUITES:
         version.small("run-all", suite, "sweeps", "--wandb", "off", "--seeds", "2")
-
-
-def way_parallel(version: Version) -> None:
-    """`run-all --parallel 2`."""
-    version.small(
-        "run-all", "quickstart", "parallel", "--wandb", "off", "--seeds", "1", "--parallel", "2", "--nproc", "1"
-    )
-
-
-def way_torchrun(version: Version) -> None:
-    """`run` under torchrun."""
+    beside = ("--parallel", "2", "--nproc", "1")
+    version.small("run-all", "quickstart", "parallel", "--wandb", "off", "--seeds", "1", *beside)
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
     version.small("run lora", "quickstart", "torchrun", "--wandb", "off", launcher=torchrun)
-
-
-def way_tuning(version: Version) -> None:
-    """`tune`."""
     version.small("tune", "quickstart", "tuning", "--trials", "2", "--methods", "lora,head")
+    for unit in planned(version, "work"):
+        version.call(*unit)
 
 
-def way_work(version: Version) -> None:
-    """`work` on each unit, as any scheduler would call it."""
-    said = version.small("run-all", "quickstart", "work", "--wandb", "off", "--seeds", "2", "--on", "manual")
-    for line in said.splitlines():
-        if line.startswith("hpml-bench work "):
-            version.call(*shlex.split(line)[1:])
-
-
-WAYS = (way_sweeps, way_parallel, way_torchrun, way_tuning, way_work)
+def planned(version: Version, out: str) -> list[list[str]]:
+    """Plan a sweep by hand; return the words of the command of each unit, as any scheduler would call it."""
+    said = version.small("run-all", "quickstart", out, "--wandb", "off", "--seeds", "2", "--on", "manual")
+    return [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("hpml-bench work ")]
 
 
 def computed(room: Path) -> dict[str, Any]:
@@ -140,14 +119,13 @@ def completed(old: Version, new: Version) -> list[str]:
     goes_on = Version(new.checkout, begun.room / "again")
     begun.small("run-all", "quickstart", "sweep", "--wandb", "off", "--seeds", "2", "--methods", "head,lora")
     begun.small("tune", "quickstart", "tuning", "--trials", "1", "--methods", "lora,head")
-    said = begun.small("run-all", "quickstart", "jobs", "--wandb", "off", "--seeds", "2", "--on", "manual")
-    units = [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("hpml-bench work ")]
+    units = planned(begun, "jobs")
     begun.call(*units[0])
     stamps = {path: path.stat().st_mtime_ns for path in begun.room.rglob("run.json")}
     goes_on.room = begun.room
     goes_on.small("run-all", "quickstart", "sweep", "--wandb", "off", "--seeds", "2")
     goes_on.small("tune", "quickstart", "tuning", "--trials", "2", "--methods", "lora,head")
-    goes_on.small("run-all", "quickstart", "jobs", "--wandb", "off", "--seeds", "2", "--on", "manual")
+    planned(goes_on, "jobs")
     goes_on.call(*units[1])
     lines = [f"{path.relative_to(begun.room)}: was done again" for path, stamp in stamps.items()
              if not path.exists() or path.stat().st_mtime_ns != stamp]  # fmt: skip
@@ -172,10 +150,9 @@ def main() -> None:
         subprocess.run(["git", "-C", here, "worktree", "add", "--detach", checkout, given.against], check=True)
         try:
             old, new = Version(checkout, Path(name) / "old"), Version(here, Path(name) / "new")
-            for way in WAYS:
-                for version in (old, new):
-                    way(version)
-                print(f"{way.__name__.removeprefix('way_')}: done", flush=True)
+            for version in (old, new):
+                all_ways(version)
+                print(f"{version.checkout}: done", flush=True)
             before, after = computed(old.room), computed(new.room)
             lines = differences(before, after) + completed(old, new)
         finally:

@@ -14,9 +14,17 @@ import signal
 
 from hpml_bench.system.child import die_with_parent
 
+SERVER = os.getpid()
+
+
+def _freeze() -> None:
+    """Keep a rank's garbage collections, which fall into its steps, from going through what the server has imported."""
+    if os.getpid() == SERVER:
+        gc.freeze()
+
+
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 die_with_parent()
-# Frozen: a rank's garbage collections, which fall into its steps, don't go through what the server has imported.
-os.register_at_fork(before=gc.freeze, after_in_child=die_with_parent)
+os.register_at_fork(before=_freeze, after_in_child=die_with_parent)
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of a missing package

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 from pydantic import ValidationError
@@ -102,8 +103,12 @@ def _by_method(specs: Sequence[RunSpec], recorded: dict[str, Headline], at_work:
 
 def _under_way(folder: Path, spec: RunSpec) -> str:
     """Return the step and rate of a run that a living process works on; empty if none does."""
-    path = folder / spec.run_id
-    beats = [beat for beat in heartbeat.read(path) if _lives(beat)]
+    path, beats = folder / spec.run_id, []
+    for beat in heartbeat.read(path):
+        process = processes.identify(beat.pid)
+        with suppress(psutil.Error):
+            if process is not None and process.create_time() <= beat.at:  # a later one only has its number
+                beats.append(beat)
     if not beats:
         return ""
     with closing(Tail(path / POINTS)) as tail:
@@ -115,23 +120,11 @@ def _under_way(folder: Path, spec: RunSpec) -> str:
     return f"step {max(point.step for point in points)}" + (f" of {steps}" if steps else "") + rate
 
 
-def _lives(beat: heartbeat.Beat) -> bool:
-    """Return whether the process of a beat still runs; one that began after it only has its number."""
-    process = processes.identify(beat.pid)
-    with suppress(psutil.Error):
-        return process is not None and process.create_time() <= beat.at
-    return False
-
-
 def _seconds_left(left: Sequence[RunSpec], recorded: dict[str, Headline], specs: Sequence[RunSpec]) -> float | None:
-    """Return the seconds of remaining runs, each taken as long as its method's runs so far; None before the first."""
-    # A method without a run counts with the mean of the others.
+    """Return the seconds of remaining runs, each as long as its method's so far, or the others'; None before one."""
     seconds: dict[str, list[float]] = {}
     for spec in specs:
         if spec.run_id in recorded and recorded[spec.run_id].status in FINAL:
             seconds.setdefault(spec.method.name, []).append(recorded[spec.run_id].seconds)
-    if not seconds:
-        return None
-    means = {name: sum(of) / len(of) for name, of in seconds.items()}
-    overall = sum(means.values()) / len(means)
-    return sum(means.get(spec.method.name, overall) for spec in left)
+    means = {name: fmean(of) for name, of in seconds.items()}
+    return sum(means.get(spec.method.name, fmean(means.values())) for spec in left) if means else None

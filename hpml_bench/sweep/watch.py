@@ -19,33 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
+from hpml_bench.records import jobs as files
 from hpml_bench.records.files import RECORD, read_model, write_atomically
 from hpml_bench.records.folder import TAKEN, RunFolder
-from hpml_bench.records.jobs import (
-    ATTEMPTS,
-    CLAIMS,
-    OWNER,
-    SUBMITTED,
-    Job,
-    JobPlan,
-    Kind,
-    Submission,
-    Submissions,
-    claims,
-    ended_here,
-    holder,
-    read_jobs,
-    read_resolved,
-)  # fmt: skip
+from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, claims, ended_here, holder, read_jobs
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import FINAL
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 
 UNANSWERED_SECONDS = 600.0  # seconds for which an engine may fail to list its jobs, or refuse further ones
-FRUITLESS_LIMIT = (
-    2  # further submissions of a unit in a row without a new run or a later checkpoint before it is given up
-)
+FRUITLESS_LIMIT = 2  # further submissions of a unit without a new run or later checkpoint before it is given up
 AGAIN_SECONDS = 60.0  # seconds between two further submissions while other jobs live
 NEVER = -float("inf")
 
@@ -119,11 +103,11 @@ class Watcher:
         if name and self._engine.outlives:
             kept = [s for s in self._submissions() if s.name not in self._gone]
             made = Submission(name=name, kind=batch.kind, units=batch.units, first=batch.first, at=time.time())
-            write_atomically(self._folder / SUBMITTED, Submissions(made=(*kept, made)).model_dump_json())
+            write_atomically(self._folder / files.SUBMITTED, Submissions(made=(*kept, made)).model_dump_json())
 
     def forget_submissions(self) -> None:
         """Forget all submissions, after all jobs were ended; the caller holds the submission lock."""
-        (self._folder / SUBMITTED).unlink(missing_ok=True)
+        (self._folder / files.SUBMITTED).unlink(missing_ok=True)
 
     def recent(self, kind: Kind | None = None) -> list[str]:
         """Return names of submissions of one kind, or all, within the engine's lag, not known to have ended."""
@@ -154,7 +138,7 @@ class Watcher:
         return abs(time.time() - submission.at) <= self._engine.lag  # `at` is another host's time
 
     def _submissions(self) -> tuple[Submission, ...]:
-        return (read_model(self._folder / SUBMITTED, Submissions) or Submissions()).made
+        return (read_model(self._folder / files.SUBMITTED, Submissions) or Submissions()).made
 
     # Runs
 
@@ -162,7 +146,7 @@ class Watcher:
         """Read records that are new since the last call; return the resolved plan, None before a job resolved it."""
         # The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
         # folder (new inode), others in place.
-        if self._runs is None and self._resolved and (settings := read_resolved(self._folder, self._plan)):
+        if self._runs is None and self._resolved and (settings := files.read_resolved(self._folder, self._plan)):
             self._runs = self._plan.resolved(settings)
             self._specs = {spec.run_id: spec for spec in self._runs.runs}
         try:
@@ -224,7 +208,9 @@ class Watcher:
     def _saved(self, unit: int) -> int:
         """Return the steps of a unit's runs whose state is saved, in sum."""
         runs = () if self._runs is None else self._runs.units[unit]
-        attempts = (RunFolder(path) for run in runs for path in (self._folder / ATTEMPTS).glob(f"{run.run_id}.*/"))
+        attempts = (
+            RunFolder(path) for run in runs for path in (self._folder / files.ATTEMPTS).glob(f"{run.run_id}.*/")
+        )
         return sum(attempt.saved for attempt in attempts)  # a checkpoint moves with its run: no other has it
 
     def refuses_for_long(self, others: bool) -> bool:
@@ -248,7 +234,7 @@ class Claim:
     """The claim of a job on a unit."""
 
     def __init__(self, folder: Path, job: Job) -> None:
-        self.path, self.job = folder / CLAIMS / str(job.unit), job
+        self.path, self.job = folder / files.CLAIMS / str(job.unit), job
 
     @property
     def held(self) -> bool:
@@ -259,7 +245,7 @@ class Claim:
         """Take the unit unless a job holds it; return whether it was taken."""
         own = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
         own.mkdir(parents=True)
-        (own / OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
+        (own / files.OWNER).write_text(self.job.model_dump_json(), encoding="utf-8")
         try:
             os.rename(own, self.path)  # noqa: PTH104 - fails where a claim lies there
         except OSError as error:
@@ -316,5 +302,5 @@ def holders(folder: Path, engine: Engine, release: bool = False) -> tuple[Job, .
     dead = engine.dead_among(owners) | {owner.name for owner in owners if ended_here(owner)}
     for owner in owners:
         if release and owner.name in dead:
-            discard(folder / CLAIMS / str(owner.unit), owner)
+            discard(folder / files.CLAIMS / str(owner.unit), owner)
     return tuple(owner for owner in owners if owner.name not in dead)
