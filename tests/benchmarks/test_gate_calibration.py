@@ -13,7 +13,7 @@ import pytest
 from helpers import made_checks
 from hpml_bench.gate import rank_tests, verdicts
 from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
-from hpml_bench.statistics import binomial_interval
+from hpml_bench.statistics import clopper_pearson
 
 ROOT = Path(__file__).parents[2]
 CHECK = ROOT / "reports" / "reference" / "check"
@@ -34,7 +34,7 @@ def noise(kind: str, sd: float, effect: float) -> Any:
 
 def upper_bound(events: int) -> float:
     """Return the upper end of the 95 % interval of a rate in `TRIALS`."""
-    return binomial_interval(events, TRIALS)[1]
+    return clopper_pearson(events, TRIALS)[1]
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "common"])
