@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from multiprocessing import util
+from multiprocessing import current_process, util
 from pathlib import Path
 
 from hpml_bench.system import disk, processes
@@ -56,8 +56,7 @@ PREFIX = "hpmlt-"
 """Short, since sockets are made in the folder, and a socket's path has at most 107 characters.
 
 Earlier versions use `hpmlb-`, lock the folder itself, and would remove one in which only a file is locked."""
-AFTER_MULTIPROCESSING = -200
-"""Exit priority: multiprocessing removes its own folder, which is inside ours, at -100."""
+AFTER_OTHERS = -200  # exit priority: what multiprocessing ends by itself is over then
 
 
 class _Own:
@@ -74,7 +73,9 @@ def folder() -> Path:
         _remove_abandoned(Path(tempfile.gettempdir()))
         while _Own.path is None:
             _claim(Path(tempfile.mkdtemp(prefix=PREFIX)))
-        util.Finalize(None, remove, exitpriority=AFTER_MULTIPROCESSING)
+        # else multiprocessing makes one of its own, whose removal fails where a child just removed a socket in it
+        vars(current_process())["_config"].setdefault("tempdir", str(_Own.path))
+        util.Finalize(None, remove, exitpriority=AFTER_OTHERS)
     return _Own.path
 
 

@@ -147,3 +147,16 @@ def test_a_process_removes_its_folder_and_those_of_killed_ones(tmp_path: Path) -
             [Path(done.stdout.strip())] if how == "kill" else []
         ), done.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_removed_folder_of_multiprocessing_ends_no_process_with_a_traceback(tmp_path: Path) -> None:
+    """As where ranks remove their sockets while this process removes the folder."""
+    program = (
+        "import shutil\nfrom multiprocessing import util\nfrom hpml_bench.system import temporary\n"
+        "with temporary.as_temporary(): shutil.rmtree(util.get_temp_dir())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert (done.stderr, [*tmp_path.iterdir()]) == ("", [])
