@@ -283,7 +283,7 @@ class ChatTemplate:
                 f"{self.name} marks no part of an answer with {{% generation %}} (turn {place + 1}); mark all of them"
             )
         start = span.start if "add_generation_prompt" in self.template else max(span.start, inside[0].start)
-        return TextSpan(start, min(span.end, inside[-1].end))
+        return TextSpan(start, inside[-1].end)
 
     def _without_special_tokens(self, turns: Turns) -> tuple[list[dict[str, Any]], dict[str, str], int]:
         """Return the turns with placeholders of their special tokens, the tokens by placeholder, and their number.

@@ -47,7 +47,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.pool import in_order
 from hpml_bench.system.text import digest
 
-FORMAT = 6  # version of cache entries, raised when the same rows are tokenised or saved differently
+FORMAT = 7  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 BATCH = 1000
