@@ -23,8 +23,8 @@ class Example:
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]  # [tokens], the token's own id for target tokens, else IGNORE_INDEX
-    prompt: int  # tokens before the last answer: its prompt
-    content: int  # tokens before the content of the last answer: its prompt, and the text that begins every answer
+    prompt: int  # tokens before the last answer
+    content: int  # tokens before the content of the last answer: prompt, and the text that begins every answer
     question: str  # last turn before the last answer; empty where there is none
     expected: str  # the last answer, without reasoning; tool calls as the template writes them
     target_bytes: int  # UTF-8 bytes of the target text as the template wrote it, without special tokens
@@ -90,12 +90,12 @@ class Conversations:
         """Return a conversation as the model sees it; None where it is dropped for its length, or has no target token.
 
         Args:
-            roles: role of each turn.
-            contents: text of each turn.
+            roles: role of each turn; `contents`, `weights` and `fields` are of each turn too.
+            contents: texts.
             least: least tokens that the row needs room for, where choices are longer than the right answer.
-            weights: weight of each turn, 0 for a turn that is not learnt; empty for all 1.
+            weights: 0 for a turn that is not learnt, else 1; empty for all 1.
             tools: definitions of tools that the template writes.
-            fields: further keys of each turn that templates read, such as `tool_calls`; empty for none.
+            fields: further keys that templates read, such as `tool_calls`; empty for none.
 
         Raises:
             UserError: as `render`; a turn has weight 0 with `loss_on: all`; tokenizer and model don't belong together.
@@ -114,9 +114,13 @@ class Conversations:
                 f"{self.encoder.backbone}: the tokenizer gives token {max(ids)}, but the model has {size}; they don't "
                 "belong together"
             )
-        begin = self._begin(ids)
-        cut = max(0, max(len(ids), least) - self.encoder.max_length)
-        if self._dropped(len(ids), cut, tokens.first - begin):
+        begin, cut = self._begin(ids), max(0, max(len(ids), least) - self.encoder.max_length)
+        dropped = bool(cut) and (self.too_long == "drop" or cut >= tokens.first - begin)
+        self.counts["rows"] += 1
+        if cut:
+            what, lost = ("dropped", len(ids)) if dropped else ("cut", cut)
+            self.counts.update({f"{what} rows": 1, f"{what} tokens": lost})
+        if dropped:
             return None
         kept = [*range(begin), *range(begin + cut, len(ids))]
         self.counts.update(tokens.counts)
@@ -133,11 +137,11 @@ class Conversations:
 
     def _expected(self, turns: Turns, ids: list[int]) -> str:
         """Return the last of the turns without reasoning, from its text or, with tool calls, from its tokens."""
-        if "tool_calls" in turns[-1]:
-            said = ids[: self._tail(ids, 0, len(ids))]
-            return self._decode(said) or str(self.encoder.tokenizer.decode(said, skip_special_tokens=True))
         content: str = turns[-1]["content"]
-        return self.scaffold.content(content) if len(turns) > 1 else content
+        if "tool_calls" not in turns[-1]:
+            return self.scaffold.content(content) if len(turns) > 1 else content
+        said = ids[: self._tail(ids, 0, len(ids))]
+        return self._decode(said) or str(self.encoder.tokenizer.decode(said, skip_special_tokens=True))
 
     def reads(self, example: Example) -> bool:
         """Return whether an example's answer, were it generated, would be read as the one that is asked for."""
@@ -259,7 +263,7 @@ class Conversations:
         return ids, spans
 
     def _call(self, text: str, *, as_text: bool = False) -> Any:
-        left_out = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        left_out = dict.fromkeys(("add_special_tokens", "return_attention_mask", "return_token_type_ids"), False)
         return self.encoder.tokenizer(text, split_special_tokens=as_text, return_offsets_mapping=True, **left_out)
 
     def _ended(
@@ -272,23 +276,23 @@ class Conversations:
         """
         targets, eos, ends = list(targets), self.encoder.tokenizer.eos_token_id, set(self._known.ends)
         unended = []
-        for start, end in _runs(targets):
+        edges = [place for place, pair in enumerate(pairwise([False, *targets, False])) if pair[0] != pair[1]]
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
             last = self._end(ids, start, end)
             if last is None:
                 unended.append(end)
             else:
                 targets[last + 1 : end] = [marked] * (end - last - 1)
                 ends.add(ids[last])
-        final = unended.pop() if unended and unended[-1] > prompt else None
-        if final is None:
-            pass
-        elif final < len(ids) and ids[final] in self._known.special:  # an end token that the template's marks leave out
-            targets[final] = True
-            ends.add(ids[final])
-        elif eos is not None:
-            ids, targets = [*ids[:final], eos], [*targets[:final], True]
-        else:
-            self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
+        if unended and (final := unended[-1]) > prompt:
+            unended.pop()
+            if final < len(ids) and ids[final] in self._known.special:  # an end token that the template's marks omit
+                targets[final] = True
+                ends.add(ids[final])
+            elif eos is not None:
+                ids, targets = [*ids[:final], eos], [*targets[:final], True]
+            else:
+                self.counts["rows whose answer has no end token, as the tokenizer has none"] += 1
         for end in unended:  # an end token that marks leave out, or the first token of the next turn
             targets[end] = ids[end] in ends
         return ids, targets, sum(not targets[end] for end in unended)
@@ -338,16 +342,6 @@ class Conversations:
             controls=controls,
             puts_space=bool(self._call("a")["input_ids"] != inside),
         )
-
-    def _dropped(self, length: int, cut: int, room: int) -> bool:
-        """Count a row, and return whether it is dropped: too long, and its prompt can't be cut enough."""
-        self.counts["rows"] += 1
-        dropped = bool(cut) and (self.too_long == "drop" or cut >= room)
-        for name, tokens in (("dropped", length if dropped else 0), ("cut", 0 if dropped else cut)):
-            if tokens:
-                self.counts[f"{name} rows"] += 1
-                self.counts[f"{name} tokens"] += tokens
-        return dropped
 
     @cached_property
     def _sample(self) -> Example | None:
@@ -404,9 +398,3 @@ def _sizes(offsets: Sequence[TextSpan], rendered: Rendered) -> Iterator[int]:
 
 def _first_of(offsets: Sequence[TextSpan], start: int) -> int:
     return next((place for place, offset in enumerate(offsets) if offset.end > start), len(offsets))
-
-
-def _runs(flags: Sequence[bool]) -> list[TextSpan]:
-    padded = [False, *flags, False]
-    edges = [place for place in range(len(flags) + 1) if padded[place] != padded[place + 1]]
-    return [TextSpan(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]

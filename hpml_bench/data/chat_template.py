@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -60,7 +61,7 @@ class TextSpan(NamedTuple):
     end: int
 
 
-_Written = tuple[str, tuple[TextSpan, ...] | None]  # text, and the template's marks in it
+_Written = tuple[str, tuple[TextSpan, ...] | None]  # text, and the template's marks in it; None: it has none
 _Writer = Callable[..., _Written]  # renderer of turns with a template
 
 
@@ -84,8 +85,7 @@ class _Whole(NamedTuple):
     text: str
     prompt: int
     content: int
-    marks: tuple[TextSpan, ...] | None
-    """The template's own marks; None where it has none, or where they belong to another text."""
+    marks: tuple[TextSpan, ...] | None  # the template's own; None where it has none, or those of another text
 
 
 @dataclass(frozen=True)
@@ -94,22 +94,17 @@ class ChatTemplate:
 
     encoder: Encoder
     template: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of the template, such as `enable_thinking`."""
+    options: Mapping[str, Any] = field(default_factory=dict)  # further arguments, such as `enable_thinking`
 
     @property
     def name(self) -> str:
         return f"the chat template of {self.encoder.backbone}"
 
     def render(self, turns: Turns, learnt: Sequence[int] | None = None, tools: Sequence[Any] | None = None) -> Rendered:
-        """Return a conversation as text, with the spans of its target text.
+        """Return a conversation that ends with an answer as text, with the spans of its target text.
 
-        The last turn is an answer; `learnt` has the indices of the turns to learn, None for all answers, and `tools`
-        definitions of tools that the template writes.
-
-        Raises:
-            UserError: the template refuses it, or its answers can't be located in the text.
-
+        `learnt` has the indices of the turns to learn, None for all answers, and `tools` definitions of tools. Raises
+        UserError where the template refuses it, or its answers can't be located in the text.
         """
         lost = ["tools"] * (bool(tools) and "tools" not in self.template)
         if any("tool_calls" in turn for turn in turns) and not self._writes_calls:
@@ -135,11 +130,9 @@ class ChatTemplate:
 
     def scaffold(self, turns: Turns) -> Scaffold:
         """Return the text that the template writes around the content of the last turn, whatever that content."""
-        with_barrier = [*turns[:-1], {**turns[-1], "content": BARRIER}]
+        with_barrier, thought = [*turns[:-1], {**turns[-1], "content": BARRIER}], chr(ord(BARRIER) + 1)
         text, prompt, content, answers, *_ = self.render(with_barrier)
-        prompt_text = text[:prompt]
         after = self.special.sub("", text[content : answers[-1].end].partition(BARRIER)[2])
-        thought = chr(ord(BARRIER) + 1)
         tags = {"opening": "[THINK]", "closing": "[/THINK]"} if "[/THINK]" in self.template else {}
         plain = Scaffold(before=text[prompt:content], after=after.strip(), **tags)
         reasoning = [*turns[:-1], {**with_barrier[-1], **dict.fromkeys(REASONING, thought)}]
@@ -147,9 +140,9 @@ class ChatTemplate:
             reasoned = self._writer(with_barrier, None)(reasoning)[0]
         except RefusedError:
             return plain
-        opening, shown, rest = reasoned.removeprefix(prompt_text).partition(thought)
+        opening, shown, rest = reasoned[prompt:].partition(thought)
         closing, answered, _ = rest.partition(BARRIER)
-        if not (reasoned.startswith(prompt_text) and shown and answered and closing.strip()):
+        if not (reasoned.startswith(text[:prompt]) and shown and answered and closing.strip()):
             return plain
         return plain.model_copy(update={"opening": opening, "closing": closing})
 
@@ -168,9 +161,9 @@ class ChatTemplate:
         marks: bool = False,
         parts: bool | None = None,
     ) -> _Written:
-        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if any.
+        """Return turns as text, with the generation prompt where `prompt` is set, and the template's marks if asked.
 
-        `parts`: whether contents are given as lists of parts; None for as the template wants them.
+        `parts`: whether contents are given as lists of parts; None: as the template wants them.
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -264,7 +257,7 @@ class ChatTemplate:
 
     def _around(self, writer: _Writer, turns: Turns, *, prompt: bool = False) -> tuple[str, str, str]:
         """Return the text before the content of the last turn, a placeholder of the content, and the text after it."""
-        used = _characters(turns)
+        used = json.dumps(list(turns), ensure_ascii=False)
         barrier = next(chr(code) for code in reversed(STAND_INS) if chr(code) not in used)
         bare = {key: value for key, value in turns[-1].items() if key not in GENERATED}
         return writer([*turns[:-1], {**bare, "content": barrier}], prompt=prompt)[0].partition(barrier)
@@ -290,17 +283,14 @@ class ChatTemplate:
 
         Where two turns form a special token together, the placeholder replaces the later turn's first character.
         """
-        used = _characters(turns)
+        escaped, tail, used = 0, "", set(json.dumps(list(turns), ensure_ascii=False))
         free = (chr(code) for code in STAND_INS if chr(code) not in used)
-        characters: dict[str, str] = {}
+        characters: defaultdict[str, str] = defaultdict(free.__next__)
         safe: list[dict[str, Any]] = []
-        escaped, tail = 0, ""
 
         def replaced(match: re.Match[str]) -> str:
             nonlocal escaped
             escaped += 1
-            if match[0] not in characters:
-                characters[match[0]] = next(free)
             return characters[match[0]]
 
         for turn in turns:
@@ -337,23 +327,21 @@ class ChatTemplate:
     @cached_property
     def special(self) -> re.Pattern[str]:
         """Pattern of the special tokens; one of a single character, such as a `!` that pads, is text."""
-        return _any_of(token for token in self._added if token.special)
+        return self._any_added(lambda token: token.special)
 
     @cached_property
     def controls(self) -> re.Pattern[str]:
         """Pattern of special tokens and of other added tokens that the template writes; answers may have <think>."""
-        return _any_of(t for t in self._added if t.special or (str(t) in self.template and not str(t).isspace()))
+        return self._any_added(lambda t: t.special or (str(t) in self.template and not str(t).isspace()))
 
-    @property
-    def _added(self) -> list[Any]:
-        return [token for token in self.encoder.tokenizer.added_tokens_decoder.values() if len(str(token)) > 1]
+    def _any_added(self, chosen: Callable[[Any], bool]) -> re.Pattern[str]:
+        added = self.encoder.tokenizer.added_tokens_decoder.values()
+        known = sorted((str(token) for token in added if len(str(token)) > 1 and chosen(token)), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, known)) or r"(?!)")
 
 
 def chat_template(encoder: Encoder, given: str | None) -> str:
-    """Return the template to use: the given one, else the tokenizer's own, else the turns one after the other.
-
-    `given` is `plain`, `path:FILE`, or the template itself.
-    """
+    """Return the template given as `plain`, `path:FILE` or itself, else the tokenizer's own, else the bare turns."""
     if given is None:
         own: Any = encoder.tokenizer.chat_template
         own = own.get("default") if isinstance(own, dict) else own
@@ -386,18 +374,9 @@ def standing_template(template: str, options: Mapping[str, Any], system: str | N
     return "".join([*parts, template])
 
 
-def _any_of(tokens: Iterable[object]) -> re.Pattern[str]:
-    known = sorted(map(str, tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, known)) or r"(?!)")
-
-
 def _common_prefix(one: str, other: str) -> int:
     shorter = range(min(len(one), len(other)))
     return bisect_left(shorter, True, key=lambda place: one[: place + 1] != other[: place + 1])
-
-
-def _characters(turns: Turns) -> set[str]:
-    return set(json.dumps(list(turns), ensure_ascii=False))
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:

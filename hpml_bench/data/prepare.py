@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,7 @@ def prepare(settings: Settings) -> Prepared:
 def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     """Return what `prepare` does, without reading the weights of a model, whose digest is left empty."""
     silence()
-    tokenizer = load_tokenizer(model.folder_or_file)
-    config = json.loads((model.folder_or_file / "config.json").read_text())
-    config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
-    longest = config.get("n_positions") or config.get("max_position_embeddings")
-    if isinstance(longest, int) and settings.max_length > longest:
-        raise UserError(
-            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
-        )
+    encoder = _encoder(settings, model.folder_or_file)
     where = f"data set {settings.dataset.name}"
     loaded, task = _load(settings, where)
     rows = draw(loaded, settings, task.most_validation_rows)
@@ -93,25 +86,17 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     ]
     if task.retention is not None:
         rows[RETENTION] = retention_rows(*task.retention, loaded, settings)
-    ends = generation_ends(model.folder_or_file, tokenizer)
-    vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
-    segments = PAIR in rows["train"].column_names and has_segments(tokenizer, config)
-    encoder = Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends, segments=segments)
+    encoder = replace(encoder, segments=encoder.segments and PAIR in rows["train"].column_names)
+    tokenizer = encoder.tokenizer
     data, facts = _check_and_digest(rows, loaded.label_names, task, where, task.sources(encoder))
     digests = Digests(weights="", tokenizer=tokenizer_digest(tokenizer), data=data, revision=model.revision)
-    # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
-    facts_of_rows = [digests.data, digests.tokenizer, settings.max_length, ends, *[SEGMENTS] * segments]
-    key = digest([FORMAT, identity(settings)["tasks"], *facts_of_rows], 32)
-    folder = cache_folder() / "prepared" / key
-    with locked(folder):
-        if not _intact(folder):
-            with new_entry(folder, replace=True) as fresh:
-                _tokenise(rows, task, encoder, fresh)
-        manifest = json.loads((folder / MANIFEST).read_text())
+    folder, manifest = _cached(rows, task, encoder, settings, digests)
     left = {split: read_rows(folder / split).num_rows for split in rows}
     _check_rows_left(left, settings, where)
-    notes = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
+    lengths = task.length_notes(manifest["full"], {k: Counter(v) for k, v in manifest.get("counts", {}).items()})
     copies = Copies.model_validate(manifest["copies"])
+    counted = ", ".join(f"{left[split]} {split}" for split in SPLITS)
+    drawn = f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""
     return Prepared(
         backbone=str(model.folder_or_file),
         data=str(folder),
@@ -123,17 +108,45 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
             **loaded.notes,
             **({FEWER: "; ".join(fewer)} if fewer else {}),
             **loaded.warnings,
-            "rows": ", ".join(f"{left[split]} {split}" for split in SPLITS)
-            + (f" (each seed draws {settings.train_samples} to train on)" if settings.vary_data else ""),
-            **notes,
+            "rows": counted + drawn,
+            **lengths,
             **_group_note(folder),
             "copies and near-copies": copies.note,
         },
-        warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else notes)}, copies, settings)),
-        pad_id=pad_id(tokenizer, vocabulary),
+        warnings=(*fewer, *_warnings({**loaded.warnings, **({} if task.cuts_texts else lengths)}, copies, settings)),
+        pad_id=pad_id(tokenizer, encoder.vocabulary),
         stop_ids=task.stop_ids(encoder) if task.decoding is not None else (),
         scaffold=task.scaffold(encoder) if task.decoding is not None else Scaffold(),
     )
+
+
+def _encoder(settings: Settings, folder: Path) -> Encoder:
+    """Return the encoder of a model's texts; a UserError where they may be longer than it reads."""
+    tokenizer = load_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= config.get("text_config") or {}  # multimodal models have the text model's in a section of its own
+    longest = config.get("n_positions") or config.get("max_position_embeddings")
+    if isinstance(longest, int) and settings.max_length > longest:
+        raise UserError(
+            f"max_length is {settings.max_length}, but {settings.backbone} reads at most {longest} tokens; lower it"
+        )
+    ends, segments = generation_ends(folder, tokenizer), has_segments(tokenizer, config)
+    vocabulary = int(config.get("vocab_size") or 0) or None  # rows of the token embeddings
+    return Encoder(tokenizer, settings.max_length, vocabulary, settings.backbone, ends=ends, segments=segments)
+
+
+def _cached(
+    rows: Mapping[str, Dataset], task: Task, encoder: Encoder, settings: Settings, digests: Digests
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of the tokenised rows, made now unless the cache has it undamaged, and its manifest."""
+    # The data's digest covers the drawn rows in their order, and thereby the settings that drew them.
+    facts = [digests.data, digests.tokenizer, settings.max_length, encoder.ends, *[SEGMENTS] * encoder.segments]
+    folder = cache_folder() / "prepared" / digest([FORMAT, identity(settings)["tasks"], *facts], 32)
+    with locked(folder):
+        if not _intact(folder):
+            with new_entry(folder, replace=True) as fresh:
+                _tokenise(rows, task, encoder, fresh)
+        return folder, json.loads((folder / MANIFEST).read_text())
 
 
 def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> Iterator[str]:
@@ -145,11 +158,9 @@ def _warnings(notes: Mapping[str, str], copies: Copies, settings: Settings) -> I
 
 
 def _check_rows_left(left: Mapping[str, int], settings: Settings, where: str) -> None:
+    needed = 2 * (settings.train_samples or 1) if settings.vary_data else settings.global_batch
     for split, count in left.items():
-        least = settings.global_batch if split == "train" else 1
-        if split == "train" and settings.vary_data:
-            least = 2 * (settings.train_samples or 1)
-        if count < least:
+        if count < (least := needed if split == "train" else 1):
             raise UserError(
                 f"{where}: of the {split} rows only {count} are left that have at most max_length "
                 f"{settings.max_length} tokens and something to learn, and {least} are needed; raise max_length"
@@ -236,8 +247,7 @@ def _bytes_to_hash(column: pa.Array) -> Iterator[bytes | memoryview]:
 
 def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder: Path) -> None:
     """Write the token ids and labels of all splits, batch by batch, and a manifest by which damage is detected."""
-    full = 0
-    counts: dict[str, Counter[str]] = {split: Counter() for split in rows}
+    full, counts = 0, {split: Counter[str]() for split in rows}
 
     def counted(split: str, done: Iterable[_Encoded]) -> Iterator[dict[str, list[Any]]]:
         nonlocal full
@@ -254,9 +264,8 @@ def _tokenise(rows: Mapping[str, Dataset], task: Task, encoder: Encoder, folder:
         processes = min(cores(), len(rows[split]) // BATCH) if task.encodes_in_python else 1
         encoded = in_order(partial(_encode, task, encoder, split), batches, processes)
         write_rows(folder / split, counted(split, encoded), task.label_type(), extra)
-    total = sum(len(rows[split]) for split in SPLITS)
-    copies = find_copies(rows, task.target).model_dump()
-    manifest = {"files": _file_digests(folder), "full": full / total, "counts": counts, "copies": copies}
+    share, copies = full / sum(len(rows[split]) for split in SPLITS), find_copies(rows, task.target).model_dump()
+    manifest = {"files": _file_digests(folder), "full": share, "counts": counts, "copies": copies}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -320,8 +329,8 @@ def preview(settings: Settings, count: int, split: str = "train") -> tuple[list[
     rows = Rows(Path(prepared.data) / split, prepared.pad_id)
     facts = [f"{name}: {text}" for name, text in (*task.sources(encoder).items(), *prepared.notes.items())]
     if task.decoding is not None:
-        ends = [repr(tokenizer.convert_ids_to_tokens(token)) for token in prepared.stop_ids]
-        facts.append(f"an answer ends with {' or '.join([*ends, *map(repr, task.decoding.stop)]) or 'max_new_tokens'}")
+        ends = [*map(repr, (*tokenizer.convert_ids_to_tokens(prepared.stop_ids), *task.decoding.stop))]
+        facts.append(f"an answer ends with {' or '.join(ends) or 'max_new_tokens'}")
     cuts, prompts = (rows.column(name) if rows.has(name) else [0] * len(rows) for name in ("cut", "prompt"))
     seen = []
     for number in range(min(count, len(rows))):
