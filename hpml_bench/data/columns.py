@@ -34,6 +34,7 @@ LONG_TEXT, MOSTLY, VARIED = 5, 0.5, 0.2
 among those of a pair."""
 
 Column = str | int  # a column's name, or its position counted from 1
+Row = Callable[..., tuple[Any, ...]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
 
 
 class TableOptions(Frozen):
@@ -168,18 +169,40 @@ def check_columns(dataset: Dataset, file: str, columns: Sequence[str]) -> None:
         raise UserError(f"{file}: there is no column '{missing[0]}'; there is {listed(dataset.column_names)}")
 
 
-def mapped(dataset: Dataset, convert: Callable[..., Any], types: Mapping[str, Any], **arguments: Any) -> Dataset:
-    """Return a table converted batch by batch, by a function of the batch, the positions of its rows and arguments."""
-    from datasets import Features
+def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types: Mapping[str, Any]) -> Dataset:
+    """Return a table converted row by row: a function of the cells of `read` returns values of these types.
 
-    return dataset.map(
-        convert,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        features=Features(types),
-        fn_kwargs=arguments,
-    )
+    A column `bad` has the reason where a row can't be converted, else an empty text, and `place` the row's number.
+
+    Raises:
+        UserError: a column is missing, or can't be read.
+
+    """
+    from datasets import Features, Value
+
+    check_columns(dataset, file, read)
+    with column_errors_as_user_errors(file):
+        return dataset.map(
+            _by_row,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            features=Features({**types, **dict.fromkeys(("place", "bad"), Value("string"))}),
+            fn_kwargs={"file": file, "read": tuple(read), "row": row, "names": tuple(types)},
+        )
+
+
+def _by_row(
+    batch: Mapping[str, list[Any]], positions: list[int], file: str, read: Sequence[str], row: Row, names: Sequence[str]
+) -> dict[str, list[Any]]:
+    rows = []
+    for position, *cells in zip(positions, *(batch[name] for name in read), strict=True):
+        place = f"{file}: row {position + 1}"
+        try:
+            rows.append((*row(*cells), place, ""))
+        except ValueError as error:
+            rows.append((*[None] * len(names), place, f"{place} {error}"))
+    return {name: list(values) for name, values in zip((*names, "place", "bad"), zip(*rows, strict=True), strict=True)}
 
 
 def listed(names: Sequence[str]) -> str:

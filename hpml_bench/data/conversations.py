@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data.columns import (
     Column,
-    check_columns,
-    column_errors_as_user_errors,
     column_named,
+    converted,
     first_named,
     listed,
-    mapped,
     short,
 )
 from hpml_bench.suite.base import Frozen
@@ -55,14 +54,6 @@ class Turn(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # its values of FIELDS
 
 
-class Conversation(NamedTuple):
-    """A row's conversation."""
-
-    turns: Sequence[Turn]
-    choices: list[str]
-    tools: str  # JSON; empty where there are none
-
-
 class Shape(Frozen):
     """Columns of conversations by content; exactly one of turns, prompt and text is set."""
 
@@ -95,10 +86,8 @@ class Shape(Frozen):
 def find_shape(dataset: Dataset, where: str, text: Sequence[Column] = (), label: Column | None = None) -> Shape:
     """Return the columns of conversations: as given, else by name.
 
-    A column called messages or conversations (of lists of turns); else a prompt (prompt, instruction, question, query
-    or q, with Alpaca's input or a context) and a completion (completion, response, output, answer or a); else text. A
-    column called system or system_prompt is the system prompt of the first two, one called tools their tools. `text`
-    are the columns of the prompt, or with no `label` that of turns or text, and `label` is that of the completion.
+    That is a column of lists of turns (TURN_NAMES), else a prompt and a completion, else text. `text` are the columns
+    of the prompt, or with no `label` that of turns or text, and `label` is that of the completion.
     """
     names = list(dataset.column_names)
     given = tuple(column_named(column, names, where) for column in text)
@@ -145,25 +134,20 @@ def as_conversations(dataset: Dataset, file: str, shape: Shape, separator: str =
 
     Further columns are `unread`, the keys of a row's turns that have a value and are not read; `bad`, the reason why a
     row is no conversation, empty where it is one; and LoadedData's `weights`, `fields`, `tools` and `messages` where a
-    row has any.
-
-    Raises:
-        UserError: a column is missing.
-
+    row has any. Raises UserError where a column is missing.
     """
     from datasets import Value
 
-    check_columns(dataset, file, shape.read)
     text, texts = Value("string"), [Value("string")]
-    types = {"contents": texts, "roles": texts, "choices": texts, "place": text, "unread": texts, "bad": text}
+    types = {"contents": texts, "roles": texts, "choices": texts, "unread": texts}
     optional = {"weights": [Value("float64")], "fields": texts, "tools": text, "messages": Value("bool")}
-    with column_errors_as_user_errors(file):
-        mixed = frozenset(name for name, feature in dataset.features.items() if type(feature).__name__ == "Json")
-        # only columns of JSON keep apart a key without a value and one that other rows have
-        exact = frozenset(name for name, feature in dataset.features.items() if "Json(" in repr(feature))
-        given = {"file": file, "shape": shape, "separator": separator, "mixed": mixed, "exact": exact}
-        converted = mapped(dataset, _convert, types | optional, **given)
-    return converted.remove_columns([name for name in optional if not any(converted[name])])
+    kinds = {name: repr(feature) for name, feature in dataset.features.items()}
+    mixed = frozenset(name for name, kind in kinds.items() if kind.startswith("Json("))
+    # only columns of JSON keep apart a key without a value and one that other rows have
+    exact = frozenset(name for name, kind in kinds.items() if "Json(" in kind)
+    row = partial(_convert, shape=shape, separator=separator, mixed=mixed, exact=exact)
+    found = converted(dataset, file, shape.read, row, types | optional)
+    return found.remove_columns([name for name in optional if not any(found[name])])
 
 
 def rows_of(conversations: list[list[str]]) -> Dataset:
@@ -179,45 +163,27 @@ def rows_of(conversations: list[list[str]]) -> Dataset:
 
 
 def _convert(
-    batch: Mapping[str, list[Any]],
-    positions: list[int],
-    file: str,
-    shape: Shape,
-    separator: str,
-    mixed: frozenset[str],
-    exact: frozenset[str],
-) -> dict[str, list[Any]]:
-    converted: dict[str, list[Any]] = {}
-    for at, position in enumerate(positions):
-        row = {name: batch[name][at] for name in shape.read}
-        row |= {name: _without_nulls(row[name]) for name in row if name not in exact}
-        found = Conversation((), [], "")
-        place, bad = f"{file}: row {position + 1}", ""
-        try:
-            found = _row(row, shape, separator, mixed)
-        except ValueError as error:
-            bad = f"{place} {error}"
-        weights = [turn.weight for turn in found.turns]
-        fields = [json.dumps(turn.fields) if turn.fields else "" for turn in found.turns]
-        values = {
-            "contents": [turn.content for turn in found.turns],
-            "roles": [turn.role for turn in found.turns],
-            "choices": found.choices,
-            "place": place,
-            "unread": _unread(row[shape.turns]) if shape.turns else [],
-            "bad": bad,
-            "weights": [] if all(weights) else weights,
-            "fields": fields if any(fields) else [],
-            "tools": found.tools,
-            "messages": bool(shape.turns),
-        }
-        for name, value in values.items():
-            converted.setdefault(name, []).append(value)
-    return converted
+    *cells: Any, shape: Shape, separator: str, mixed: frozenset[str], exact: frozenset[str]
+) -> tuple[Any, ...]:
+    """Return a row's contents, roles, choices, unread keys, weights, fields, tools, and whether it is of turns.
+
+    A ValueError of this function and of those below continues `FILE: row 3`.
+    """
+    row = {name: cell if name in exact else _without_nulls(cell) for name, cell in zip(shape.read, cells, strict=True)}
+    turns, choices, tools = _row(row, shape, separator, mixed)
+    given = [turn for turn in row[shape.turns] if isinstance(turn, dict)] if shape.turns else []
+    unread = {key for turn in given for key, value in turn.items() if value is not None} - READ_KEYS
+    weights = [turn.weight for turn in turns]
+    fields = [json.dumps(turn.fields) if turn.fields else "" for turn in turns]
+    contents, roles = [turn.content for turn in turns], [turn.role for turn in turns]
+    more = ([] if all(weights) else weights, fields if any(fields) else [], tools, bool(shape.turns))
+    return contents, roles, choices, sorted(unread), *more
 
 
-def _row(row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[str]) -> Conversation:
-    """Return a row's conversation; a ValueError of this function and of those below continues `FILE: row 3`."""
+def _row(
+    row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[str]
+) -> tuple[list[Turn], list[str], str]:
+    """Return a row's turns, its choices, and its tools as JSON, empty where there are none."""
     for column in mixed & set(row):
         if not isinstance(row[column], str | None):
             value = short(str(row[column]))
@@ -234,7 +200,7 @@ def _row(row: Mapping[str, Any], shape: Shape, separator: str, mixed: frozenset[
         raise ValueError(f"ends with a turn of the {last}; there is no answer to learn, so remove that turn")
     if any(turn.role == "system" for turn in turns[1:]):
         raise ValueError("has a system prompt after its first turn; move it to the front")
-    return Conversation(turns, choices, tools)
+    return turns, choices, tools
 
 
 def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> tuple[list[Turn], list[str]]:
@@ -314,12 +280,6 @@ def _turns(cell: Any, column: str) -> list[Turn]:
         raise ValueError(f"has no list of turns in column {column!r}; give all rows one shape")
     turns = [_turn(turn, number) for number, turn in enumerate(cell, 1)]
     return [turn for turn in turns if turn.content.strip() or turn.role != "system"]  # an empty one is none
-
-
-def _unread(turns: Any) -> list[str]:
-    """Return the keys of turns that have a value and are not read."""
-    keys = (key for turn in turns or () if isinstance(turn, dict) for key, value in turn.items() if value is not None)
-    return sorted(set(keys) - READ_KEYS)
 
 
 def _turn(turn: Any, number: int) -> Turn:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpml_bench.data.columns import (
     Columns,
+    Row,
     TableOptions,
     check_columns,
     choose,
     column_errors_as_user_errors,
     column_named,
-    mapped,
+    converted,
     short,
     some,
 )
@@ -39,7 +40,6 @@ SPLIT_NAMES = {"train": r"train(ing)?", "test": r"test(ing)?", "validation": r"v
 """Patterns of a split's name as a word in the name of a file, a split of a repository, or a cell."""
 
 Index = dict[str, int]  # value as text -> index
-Row = Callable[..., tuple[Any, ...]]  # function of a row's cells; a ValueError of it continues `FILE: row 3`
 
 
 class Splits(NamedTuple):
@@ -149,7 +149,7 @@ def load(
     else:
         with column_errors_as_user_errors(splits.train[1]):
             names, row, types = _conversion(splits.train, columns, target, options)
-        rows = partial(_converted, columns=columns, row=row, types=types)
+        rows = partial(converted, read=columns.read, row=row, types=types)
         suspect = _suspect(splits.train[0], columns.label, names) if target == "class" else {}
         what = f"words: {columns.text[0]}; tags: {columns.label}" if target == "tags" else str(columns)
     what = what if found.group is None else f"{what}; group: {found.group}"
@@ -175,20 +175,20 @@ def _loaded(splits: Splits, settings: Settings, convert: Callable[..., Dataset],
     drop = settings.task.options.get("bad_rows") == "drop"
 
     def rows(split: tuple[Dataset, str]) -> Dataset:
-        converted = convert(*split)
+        found = convert(*split)
         if group is not None:
-            converted = converted.add_column(GROUP, _groups(*split, group, numbers))
-        reasons = converted["bad"][:]
-        if found := [reason for reason in reasons if reason]:
-            bad.extend(found)
+            found = found.add_column(GROUP, _groups(*split, group, numbers))
+        reasons = found["bad"][:]
+        if wrong := [reason for reason in reasons if reason]:
+            bad.extend(wrong)
             if not drop:
-                more = f" ({len(found) - 1:,} more of {len(reasons):,} rows are bad)" if found[1:] else ""
-                raise UserError(f"{found[0]}{more}; task.options.bad_rows: drop leaves bad rows out")
-            converted = converted.select([place for place, reason in enumerate(reasons) if not reason])
-        if "unread" in converted.column_names:
-            unread.update(key for keys in converted["unread"] for key in keys)
-            converted = converted.remove_columns("unread")
-        return converted.remove_columns("bad")
+                more = f" ({len(wrong) - 1:,} more of {len(reasons):,} rows are bad)" if wrong[1:] else ""
+                raise UserError(f"{wrong[0]}{more}; task.options.bad_rows: drop leaves bad rows out")
+            found = found.select([place for place, reason in enumerate(reasons) if not reason])
+        if "unread" not in found.column_names:
+            return found.remove_columns(["bad", "place"])
+        unread.update(key for keys in found["unread"] for key in keys)
+        return found.remove_columns(["bad", "unread"])
 
     train = rows(splits.train)
     validation = rows(splits.validation) if splits.validation else None
@@ -295,30 +295,6 @@ def _index(
 
 
 # Rows
-
-
-def _converted(dataset: Dataset, file: str, columns: Columns, row: Row, types: Mapping[str, Any]) -> Dataset:
-    from datasets import Value
-
-    types = {**types, "bad": Value("string")}
-    with column_errors_as_user_errors(file):
-        check_columns(dataset, file, columns.read)
-        return mapped(dataset, _by_row, types, file=file, columns=columns, row=row, names=tuple(types))
-
-
-def _by_row(
-    batch: Mapping[str, list[Any]], positions: list[int], file: str, columns: Columns, row: Row, names: tuple[str, ...]
-) -> dict[str, list[Any]]:
-    """Return a batch converted row by row: the label's cell and those of the texts become values, or a reason."""
-    converted: dict[str, list[Any]] = {name: [] for name in names}
-    for position, *cells in zip(positions, *(batch[name] for name in columns.read), strict=True):
-        try:
-            values = (*row(*cells), "")
-        except ValueError as error:
-            values = (*[None] * (len(names) - 1), f"{file}: row {position + 1} {error}")
-        for name, value in zip(names, values, strict=True):
-            converted[name].append(value)
-    return converted
 
 
 def _text_and_label(
