@@ -91,11 +91,7 @@ def sample(world: World, beats: NDArray[np.int64], rng: np.random.Generator) -> 
     parts, names = (HEADLINES, SENTENCES), list(world.words)
     frames = np.stack([(rng.random(len(beats)) * len(part)).astype(np.int64) for part in parts], axis=1)
     tables = [[[names.index(kind) for kind in slots(frame)] for frame in part] for part in parts]
-    widths = [max(map(len, table)) for table in tables]
-    padded = [
-        np.array([row + [-1] * (width - len(row)) for row in table])
-        for table, width in zip(tables, widths, strict=True)
-    ]
+    padded = [np.array([row + [-1] * (max(map(len, table)) - len(row)) for row in table]) for table in tables]
     kinds = np.concatenate([table[frames[:, i]] for i, table in enumerate(padded)], axis=1)
     uniform = rng.random(kinds.shape)
     words = np.full(kinds.shape, -1)
@@ -116,21 +112,14 @@ def render(world: World, documents: Documents) -> list[str]:
 
 def posterior(world: World, documents: Documents) -> NDArray[np.float64]:
     """Return P(topic | document), exact, shape [N, topics]: the sum over the topic's beats."""
-    by_topic = _likelihood(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic]
-    return np.asarray(by_topic / by_topic.sum(1, keepdims=True))
+    return np.asarray(beat_posterior(world, documents) @ np.eye(world.beat_topic.max() + 1)[world.beat_topic])
 
 
 def beat_posterior(world: World, documents: Documents) -> NDArray[np.float64]:
-    """Return P(beat | document), exact, shape [N, beats]."""
-    by_beat = _likelihood(world, documents)
-    return np.asarray(by_beat / by_beat.sum(1, keepdims=True))
+    """Return P(beat | document), exact, shape [N, beats].
 
-
-def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
-    """Return P(document | beat) up to a factor per document, shape [N, beats].
-
-    Frames don't depend on the beat and slots are independent given it, so with all beats equally likely P(beat |
-    document) is proportional to the product of P(word | beat).
+    Frames don't depend on the beat and slots are independent given it, so with all beats equally likely it is
+    proportional to the product of P(word | beat).
     """
     log_likelihood = np.zeros((len(documents.words), len(world.beat_topic)))
     for k, name in enumerate(world.words):
@@ -138,7 +127,8 @@ def _likelihood(world: World, documents: Documents) -> NDArray[np.float64]:
         for slot in range(documents.words.shape[1]):
             where = documents.kinds[:, slot] == k
             log_likelihood[where] += log_chance[documents.words[where, slot]]
-    return np.asarray(np.exp(log_likelihood - log_likelihood.max(1, keepdims=True)))
+    likelihood = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
+    return np.asarray(likelihood / likelihood.sum(1, keepdims=True))
 
 
 def best_accuracy(world: World, documents: Documents) -> tuple[float, float]:
@@ -228,10 +218,9 @@ LEVELS: NDArray[np.float64] = 2.0 * BEAT_TOPIC + (np.arange(N_BEATS) // N_TOPICS
 
 
 def noisy_levels(beats: NDArray[np.int64], seed: int, split: str, noise: float = NOISE) -> NDArray[np.float64]:
-    """Return a number for each document, [N]: its beat's level plus normal noise.
+    """Return a number for each document, [N]: its beat's level plus normal noise, by Box and Muller (1958).
 
-    The noise is by Box and Muller (1958) from `rng.random()`, whose values numpy keeps stable. Rounded to four
-    decimals, since the last bits of a logarithm differ between machines.
+    It is made of `rng.random()`, whose values numpy keeps stable, and rounded, as a logarithm's last bits aren't.
     """
     rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), seed, 2])
     radius, angle = rng.random(len(beats)), rng.random(len(beats))
@@ -250,24 +239,17 @@ def best_rmse(
     belief = beat_posterior(world, documents)
     mean = belief @ LEVELS
     variance = belief @ LEVELS**2 - mean**2
-    on_rows = np.sqrt(np.mean((numbers - mean) ** 2))
-    return float(on_rows), float(np.sqrt(variance.mean() + noise**2))
+    return float(np.sqrt(np.mean((numbers - mean) ** 2))), float(np.sqrt(variance.mean() + noise**2))
 
 
 # The unlabelled stream
 
 
 def stream(world: World, n: int, rng: np.random.Generator, *, stay: float = 0.1, background: float = 0.6) -> list[str]:
-    """Return `n` texts in order.
+    """Return `n` texts in order: a share of `background` lines, the others like the labelled documents.
 
-    Args:
-        world: the world that the texts are about.
-        n: number of texts.
-        rng: the random generator.
-        stay: chance that a text keeps the beat of the one before it. It makes the state at the end of a text useful
-            for the next one: with 0 a frozen backbone's last state predicts little, and with 0.25 much.
-        background: share of background lines; the others are like the labelled documents.
-
+    `stay` is the chance that a text keeps the beat of the one before it. It makes the state at the end of a text useful
+    for the next one: with 0 a frozen backbone's last state predicts little, and with 0.25 much.
     """
     beats = beat_chain(n, rng, stay)
     is_background = rng.random(n) < background

@@ -50,6 +50,17 @@ class RowMetric(ABC):
         return np.asarray(1 / np.bincount(reference)[reference])
 
 
+def correlation(
+    both: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a correlation's values per row [n] from those of the covariance and of both variances; 0 without these."""
+    covariance, one, other = (float(values.mean()) for values in (both, first, second))
+    if min(one, other) <= 1e-12:
+        return np.zeros(len(both))
+    r = covariance / np.sqrt(one * other)
+    return np.asarray(r + (both - covariance) / np.sqrt(one * other) - r / 2 * (first / one + second / other - 2))
+
+
 class _RankedTask(Task):
     """A task whose score is another metric; mixed into the task's class."""
 

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpml_bench.data.newswire import (
-    NOISE,
-    WorldOptions,
-    balanced_beats,
-    best_rmse,
-    noisy_levels,
-    render,
-    sample,
-    split_rng,
-    split_sizes,
-)
+from hpml_bench.data import newswire as news
 from hpml_bench.data.newswire_world import make_world
 from hpml_bench.plugins.dataset import DatasetLoader, LoadedData, Target
 from hpml_bench.suite.settings import Settings
@@ -29,10 +19,10 @@ class NewswireScore(DatasetLoader):
 
     targets = ("number",)
 
-    class Options(WorldOptions):
+    class Options(news.WorldOptions):
         """The generator's options."""
 
-        noise: float = Field(default=NOISE, ge=0)
+        noise: float = Field(default=news.NOISE, ge=0)
         """Standard deviation of the normal noise on the number."""
 
     def load(self, settings: Settings, target: Target) -> LoadedData:
@@ -40,12 +30,12 @@ class NewswireScore(DatasetLoader):
 
         world, seed, noise = make_world(self.options.own_share), settings.data_seed, self.options.noise
         splits, best = {}, (0.0, 0.0)
-        for split, size in split_sizes(settings).items():
-            rng = split_rng(seed, split)
-            beats = balanced_beats(size, rng)
-            documents, numbers = sample(world, beats, rng), noisy_levels(beats, seed, split, noise)
-            splits[split] = Dataset.from_dict({"text": render(world, documents), "label": numbers.tolist()})
-            best = best_rmse(world, documents, numbers, noise)  # the test rows come last
+        for split, size in news.split_sizes(settings).items():
+            rng = news.split_rng(seed, split)
+            beats = news.balanced_beats(size, rng)
+            documents, numbers = news.sample(world, beats, rng), news.noisy_levels(beats, seed, split, noise)
+            splits[split] = Dataset.from_dict({"text": news.render(world, documents), "label": numbers.tolist()})
+            best = news.best_rmse(world, documents, numbers, noise)  # the test rows come last
         return LoadedData(
             **splits,
             notes={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.metric import RowMetric, quality
+from hpml_bench.plugins.metric import RowMetric, correlation, quality
 from hpml_bench.records.predictions import Predictions
 
 
@@ -22,14 +22,8 @@ class Mcc(RowMetric):
 
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         reference, answer = np.asarray(predictions.reference), np.asarray(predictions.prediction)
-        size, n = int(max(reference.max(), answer.max())) + 1, len(reference)
-        there, given = (np.bincount(of, minlength=size) / n for of in (reference, answer))
-        right, by_chance = reference == answer, float(there @ given)
-        spread, spread_given = 1 - float(there @ there), 1 - float(given @ given)
-        if min(spread, spread_given) <= 0:
-            return np.zeros(n)
-        scale = np.sqrt(spread * spread_given)
-        mcc = (right.mean() - by_chance) / scale
-        above = right - right.mean() - (there[answer] + given[reference] - 2 * by_chance)
-        wider = (there[reference] - there @ there) / spread + (given[answer] - given @ given) / spread_given
-        return np.asarray(mcc + above / scale + mcc * wider)
+        size = int(max(reference.max(), answer.max())) + 1
+        there, given = (np.bincount(of, minlength=size) / len(reference) for of in (reference, answer))
+        both = (reference == answer) - there[answer] - given[reference] + there @ given
+        spreads = (1 + there @ there - 2 * there[reference], 1 + given @ given - 2 * given[answer])
+        return correlation(both, *spreads)

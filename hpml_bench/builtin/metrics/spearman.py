@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.metric import RowMetric, quality
+from hpml_bench.plugins.metric import RowMetric, correlation, quality
 from hpml_bench.records.predictions import Predictions
 
 
@@ -25,13 +25,11 @@ class Spearman(RowMetric):
     def rows(self, predictions: Predictions) -> NDArray[np.float64]:
         x, y = np.asarray(predictions.reference), np.asarray(predictions.prediction)
         u, v = _ranks(x), _ranks(y)
-        if not u.any() or not v.any():
-            return np.zeros(len(u))
-        both, of_u, of_v = (float((a * b).mean()) for a, b in ((u, v), (u, u), (v, v)))
-        rho = both / np.sqrt(of_u * of_v)
-        moved = u * v + _above(x, v) + _above(y, u) - 3 * both
-        spread = sum((a * a + 2 * _above(of, a)) / mean - 3 for of, a, mean in ((x, u, of_u), (y, v, of_v)))
-        return np.asarray(rho + moved / np.sqrt(of_u * of_v) - rho / 2 * spread)
+        both, of_u, of_v = (
+            a * b + _above(one, b) + _above(other, a) - 2 * (a * b).mean()
+            for one, a, other, b in ((x, u, y, v), (x, u, x, u), (y, v, y, v))
+        )
+        return correlation(both, of_u, of_v)
 
     def weights(self, reference: NDArray[Any]) -> NDArray[np.float64]:
         """Return the square of each row's distance from the middle rank."""
