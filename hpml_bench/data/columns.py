@@ -63,12 +63,9 @@ class TableOptions(Frozen):
 class Columns(Frozen):
     """Columns of a text and its target, by name."""
 
-    text: tuple[str, ...]
-    """Columns of texts, which are joined; or one column of lists of words."""
-    label: str
-    """Column of classes or numbers, or of lists of tags."""
-    pair: str | None = None
-    """Column of the second texts."""
+    text: tuple[str, ...]  # columns of texts, which are joined; or one column of lists of words
+    label: str  # column of classes or numbers, or of lists of tags
+    pair: str | None = None  # column of the second texts
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -173,10 +170,7 @@ def converted(dataset: Dataset, file: str, read: Sequence[str], row: Row, types:
     """Return a table converted row by row: a function of the cells of `read` returns values of these types.
 
     A column `bad` has the reason where a row can't be converted, else an empty text, and `place` the row's number.
-
-    Raises:
-        UserError: a column is missing, or can't be read.
-
+    Raises UserError where a column is missing, or can't be read.
     """
     from datasets import Features, Value
 

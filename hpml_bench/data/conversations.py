@@ -57,18 +57,13 @@ class Turn(NamedTuple):
 class Shape(Frozen):
     """Columns of conversations by content; exactly one of turns, prompt and text is set."""
 
-    turns: str | None = None
-    """Column of lists of turns: `role` and `content`, or ShareGPT's `from` and `value`."""
-    prompt: tuple[str, ...] = ()
-    """Columns of the prompt, joined; those empty in a row are left out."""
-    text: tuple[str, ...] = ()
-    """Columns of texts without a prompt."""
+    turns: str | None = None  # column of lists of turns: `role` and `content`, or ShareGPT's `from` and `value`
+    prompt: tuple[str, ...] = ()  # columns of the prompt, joined; those empty in a row are left out
+    text: tuple[str, ...] = ()  # columns of texts without a prompt
     completion: str | None = None
     choices: str | None = None
-    system: str | None = None
-    """Column of a system prompt, which may be empty."""
-    tools: str | None = None
-    """Column of tools' definitions, lists or JSON, which may be empty."""
+    system: str | None = None  # column of a system prompt, which may be empty
+    tools: str | None = None  # column of tools' definitions, lists or JSON, which may be empty
 
     def __str__(self) -> str:
         if self.text:

@@ -47,25 +47,22 @@ Numbers = NDArray[np.int64]
 
 
 class CopyCount(Frozen):
-    """Rows that have copies."""
+    """Rows that have near-copies, equal texts included, and rows that have equal texts."""
 
     near: int = 0
-    """Rows with near-copies, equal texts included."""
     equal: int = 0
 
 
 class Copies(Frozen):
     """Copies among the rows of each split, and among the training rows."""
 
-    rows: dict[str, int] = Field(default_factory=dict)
-    """Split -> rows in it."""
+    rows: dict[str, int] = Field(default_factory=dict)  # split -> rows in it
     looked_at: dict[str, int] = Field(default_factory=dict)
     within: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows with a copy in the same split; where rows have groups, in another group."""
     in_train: dict[str, CopyCount] = Field(default_factory=dict)
     """Split -> its rows that have a copy among the training rows."""
-    groups: int | None = None
-    """Test rows whose group has training rows too; None where rows have no groups."""
+    groups: int | None = None  # test rows whose group has training rows too; None where rows have no groups
 
     @property
     def note(self) -> str:
@@ -106,20 +103,19 @@ def find_copies(rows: Mapping[str, Dataset], target: Target) -> Copies:
     Case and white space don't count either. For answers the question is compared, its choices included.
     """
     texts = Texts()
-    kinds: dict[str, Numbers] = {}
+    kinds: dict[str, Numbers] = {}  # split -> number of the text of each row
     for split in ("test", "validation", "train"):
         left = MOST_ROWS - sum(map(len, kinds.values()))
-        numbers = [texts.add(text) for text in _texts(rows[split], target, left)]
-        kinds[split] = np.array(numbers, dtype=np.int64)
+        kinds[split] = np.array(list(map(texts.add, _texts(rows[split], target, left))), dtype=np.int64)
     alike = texts.near_copies()
-    equal, near = kinds, {split: alike[numbers] for split, numbers in kinds.items()}
+    sorts = {"near": {split: alike[numbers] for split, numbers in kinds.items()}, "equal": kinds}
     groups = {split: groups_of(rows[split].select(range(len(numbers)))) for split, numbers in kinds.items()}
     return Copies(
         rows={split: len(rows[split]) for split in kinds},
         looked_at={split: len(numbers) for split, numbers in kinds.items()},
-        within={s: CopyCount(near=_repeated(near[s], groups[s]), equal=_repeated(equal[s], groups[s])) for s in kinds},
+        within={s: CopyCount(**{how: _repeated(of[s], groups[s]) for how, of in sorts.items()}) for s in kinds},
         in_train={
-            split: CopyCount(near=_among(near[split], near["train"]), equal=_among(equal[split], equal["train"]))
+            split: CopyCount(**{how: _among(of[split], of["train"]) for how, of in sorts.items()})
             for split in ("test", "validation")
         },
         groups=None if groups["test"] is None else _among(groups["test"], groups["train"]),

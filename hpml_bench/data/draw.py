@@ -79,15 +79,12 @@ def split_off_test(train: Dataset, settings: Settings, where: str) -> tuple[Data
 def draw(loaded: LoadedData, settings: Settings, most: int = Task.most_validation_rows) -> dict[str, Dataset]:
     """Return the rows of each split that the settings ask for, or all where there are fewer, drawn with `data_seed`.
 
-    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split
-    off them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
-    rows are training rows, of which each seed draws its own (`training_rows`): one preparation, and one
-    digest, for all seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or
-    all of the data set's own, and `most` at most.
-
-    Raises:
-        UserError: less than a global batch is left to train on, or with `vary_data` less than twice `train_samples`.
-
+    Training rows are a prefix of one permutation, so that more `train_samples` only add rows; validation rows split off
+    them come first in it and are never trained on. A group of rows is never in both. With `vary_data` all remaining
+    rows are training rows, of which each seed draws its own (`training_rows`): one preparation, and one digest, for all
+    seeds. Where the settings don't say how many validation rows, it is a tenth of the training rows, or all of the data
+    set's own, and `most` at most. Raises UserError where less than a global batch is left to train on, or with
+    `vary_data` less than twice `train_samples`.
     """
     where = f"data set {settings.dataset.name}"
     order, validation, test = (

@@ -37,11 +37,9 @@ class Layout(Frozen):
 
     names: tuple[str, ...]
     named: bool
-    skip: int
-    """Lines before the first row of data."""
+    skip: int  # lines before the first row of data
     sep: str
-    label: str | None = None
-    """Column whose role is `class` in Orange's third line."""
+    label: str | None = None  # column whose role is `class` in Orange's third line
 
 
 class Format(Frozen):
@@ -116,9 +114,7 @@ def _other_separator(file: Path, own: str, encoding: str) -> str | None:
     """Return the separator of a first line of column names without the usual one; None for other lines."""
     with file.open(encoding=encoding, errors="replace") as lines:
         header = lines.readline(LONGEST_HEADER).rstrip("\r\n")
-    if own in header:
-        return None
-    for separator in SEPARATORS:
+    for separator in () if own in header else SEPARATORS:
         names = header.split(separator)
         # a name is a few words without space around them
         if len(names) > 1 and all(name.strip() == name and len(name.split()) <= NAME_WORDS for name in names):
@@ -226,11 +222,8 @@ def _literal(file: Path) -> Path:
 def read_repository(uri: str, config: str | None = None) -> tuple[dict[str, Dataset], str | None]:
     """Return the splits of a dataset repository, `hub:OWNER/NAME[@REVISION]` or `path:FOLDER`, and its commit.
 
-    The header of its README.md, its card, assigns the files to splits; code of its own is not run.
-
-    Raises:
-        UserError: it can't be reached or read, or holds no files with rows.
-
+    The header of its README.md, its card, assigns the files to splits; code of its own is not run. Raises UserError
+    where it can't be reached or read, or holds no files with rows.
     """
     from datasets import load_dataset
 
@@ -269,13 +262,13 @@ def _outside(card: Path) -> str | None:
     todo, seen = [content.get("configs") if isinstance(content, dict) else None], set()
     while todo:
         value = todo.pop()
-        if isinstance(value, str):
-            parts = PurePosixPath(value).parts
-            if "://" in value or "::" in value or value.startswith(("/", "~")) or ".." in parts:
-                return value
-        elif isinstance(value, dict | list) and id(value) not in seen:
+        if isinstance(value, dict | list) and id(value) not in seen:
             seen.add(id(value))
             todo += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str) and (
+            "://" in value or "::" in value or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts
+        ):
+            return value
     return None
 
 
@@ -292,9 +285,7 @@ class Head(NamedTuple):
 def head_of(file: Path) -> Head:
     """Return a small file itself, and of a large one a file with its first rows, of about `LARGE` bytes.
 
-    Raises:
-        UserError: no row ends within them.
-
+    Raises UserError where no row ends within them.
     """
     facts = file.stat()
     if facts.st_size <= LARGE:

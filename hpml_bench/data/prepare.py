@@ -58,11 +58,8 @@ END = 40  # characters that a preview shows of a prompt's end
 def prepare(settings: Settings) -> Prepared:
     """Return the backbone's folder and the tokenised splits, from the cache where it holds them.
 
-    Several processes may call at once: one does the work, the others wait for it.
-
-    Raises:
-        UserError: the model or the data can't be fetched or don't fit the settings, or the cache can't be written to.
-
+    Several processes may call at once: one does the work, the others wait for it. Raises UserError where the model or
+    the data can't be fetched or don't fit the settings, or the cache can't be written to.
     """
     silence()
     model = resolve_model(settings.backbone)

@@ -22,24 +22,19 @@ T = TypeVar("T")
 class Prepared(Frozen):
     """Model and data on local disk, ready for the ranks."""
 
-    backbone: str
-    """Folder of the pretrained model."""
-    data: str
-    """Folder with train, validation and test as Arrow streams of `input_ids` (list of int32) and `label`."""
+    backbone: str  # folder of the pretrained model
+    data: str  # folder with train, validation and test as Arrow streams of `input_ids` (list of int32) and `label`
     label_names: tuple[str, ...] = ()
     facts: dict[str, float] = Field(default_factory=dict)
     """Facts that the task computed from the training rows, such as the mean of the targets."""
     digests: Digests
-    rows: dict[str, int] = Field(default_factory=dict)
-    """Split -> number of rows."""
+    rows: dict[str, int] = Field(default_factory=dict)  # split -> number of rows
     notes: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """Sentences for the user before the runs start, such as on rows left out for their length."""
     pad_id: int
-    stop_ids: tuple[int, ...] = ()
-    """Tokens that end a generated answer."""
-    scaffold: Scaffold = Scaffold()
-    """Text that the template puts around the content of a generated answer."""
+    stop_ids: tuple[int, ...] = ()  # tokens that end a generated answer
+    scaffold: Scaffold = Scaffold()  # text that the template puts around the content of a generated answer
 
 
 def global_batches(lengths: np.ndarray, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:

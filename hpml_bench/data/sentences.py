@@ -13,8 +13,7 @@ from hpml_bench.system.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")
-"""Suffixes of files that may have a word a line."""
+TAGGED = (".conll", ".bio", ".iob", ".iob2", ".txt")  # suffixes of files that may have a word a line
 DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIESLU]-\S+")
 SENTENCE_NAMES = ("sentence #", "sentence", "sentence_id", "sentence_idx", "sentence id", "sent_id")
@@ -26,11 +25,7 @@ def read_tagged(file: Path, encoding: str) -> Dataset | None:
     """Return the sentences of a file with a word a line as lists `words` and `tags`; None for a .txt of plain text.
 
     A line has the word first and its tag last; an empty line ends a sentence. Comments (# before a sentence) and lines
-    between documents are left out.
-
-    Raises:
-        UserError: a line has no tag.
-
+    between documents are left out. Raises UserError where a line has no tag.
     """
     lines = [line.split() for line in file.read_text(encoding=encoding).removeprefix("\ufeff").split("\n")]
     first = [cells for cells in lines if cells][:LOOKED_AT]

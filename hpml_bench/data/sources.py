@@ -43,8 +43,7 @@ MODEL_PATTERNS = (
 )  # fmt: skip
 """Files fetched of a hub model. Never `*.bin`: those are pickles, and run code when they are read."""
 
-FLOAT = re.compile(r"B?F\d")
-"""Types of weights in a safetensors file; others are of buffers, or quantised."""
+FLOAT = re.compile(r"B?F\d")  # types of weights in a safetensors file; others are of buffers, or quantised
 
 GO_ON = "run again where the hub can be reached, without HF_HUB_OFFLINE, to go on with the download"
 
@@ -55,16 +54,14 @@ class Resolved(Frozen):
     """A source on this machine."""
 
     folder_or_file: Path
-    revision: str | None = None
-    """Commit of a hub repository; None for other sources."""
+    revision: str | None = None  # commit of a hub repository; None for other sources
 
 
 def fetch(uri: str) -> Resolved:
     """Return the file or folder that `uri` names, fetched into the cache if necessary.
 
-    Raises:
-        UserError: it doesn't exist, can't be reached, or differs from the content whose SHA-256 the source gives.
-
+    Raises UserError where it doesn't exist, can't be reached, or differs from the content whose SHA-256 the source
+    gives.
     """
     kind, _, rest = uri.partition(":")
     if kind == "embedded":
@@ -183,11 +180,8 @@ def hub_snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str]) -> Reso
     """Return the local snapshot of a hub repository: files of these patterns, of a model none in sub-folders.
 
     The commit is requested first, within `HUB_SECONDS`, so that an unreachable hub is known at once; then the hub's own
-    cache is used (with `HF_HUB_OFFLINE=1` that alone).
-
-    Raises:
-        UserError: there is no such repository or revision, or neither hub nor cache has it.
-
+    cache is used (with `HF_HUB_OFFLINE=1` that alone). Raises UserError where there is no such repository or revision,
+    or neither hub nor cache has it.
     """
     return _snapshot(uri, repo_type, patterns, *_ask_hub(uri, repo_type))
 

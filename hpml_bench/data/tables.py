@@ -61,8 +61,7 @@ class FoundColumns(NamedTuple):
 
     columns: Columns | Shape
     group: str | None
-    unread: tuple[str, ...] = ()
-    """All others."""
+    unread: tuple[str, ...] = ()  # all others
 
 
 def find(
@@ -106,9 +105,7 @@ def split_of(name: str) -> str | None:
 def split_by(rows: Dataset, where: str, column: str) -> Splits:
     """Return the splits of a table whose cells in a column name them.
 
-    Raises:
-        UserError: a cell names none, or no row is for training.
-
+    Raises UserError where a cell names none, or no row is for training.
     """
     splits = [split_of(str(cell)) for cell in rows[column]]
     if None in splits or "train" not in splits:
@@ -135,11 +132,8 @@ def load(
     """Return the splits with the columns that a target has (plugins.dataset.LoadedData), and further notes.
 
     The settings say how many test rows are split off, and whether bad rows are dropped. Classes and tags become 0..C-1.
-
-    Raises:
-        UserError: a column is missing; or, where `bad_rows` of the task is not `drop`, a cell is missing, a label is
-            not among the training rows' or the given names, a cell is no number, or a row is no conversation.
-
+    Raises UserError: a column is missing; or, where `bad_rows` of the task is not `drop`, a cell is missing, a label is
+    not among the training rows' or the given names, a cell is no number, or a row is no conversation.
     """
     columns, names, suspect = found.columns, tuple[str, ...](), dict[str, str]()
     if isinstance(columns, Shape):

@@ -41,7 +41,8 @@ from hpml_bench.system.errors import UserError
 @names
 @pytest.mark.parametrize("contents", [ONE, TWO, SYSTEM])
 def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...]) -> None:
-    """Those of `apply_chat_template`, and after them an end token only where the template writes none."""
+    """Those of `apply_chat_template`, and after them an end token only where the template writes none; the prompt's
+    are those of the turns before the last answer with the generation prompt."""
     family, writer = FAMILIES[name], of(name)
     first = "system" if contents is SYSTEM else "user"
     if (first == "system" and not family.system) or (len(contents) > 2 and not family.turns):
@@ -54,10 +55,15 @@ def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...])
         assert ids.pop(0) == tokenizer.bos_token_id  # bare text begins as the tokenizer begins a text
     if family.template in {T.ALPACA, PLAIN}:
         assert ids.pop() == tokenizer.eos_token_id
+    asked = tokenizer.apply_chat_template(
+        messages(*contents, first=first)[:-1], chat_template=family.template, add_generation_prompt=True
+    )["input_ids"]
+    prompt = ids[: len(ids) - len(found.ids[found.prompt :]) + (family.template in {T.ALPACA, PLAIN})]
     if name == "plain" and contents is not ONE:  # words of two turns that would be one token
         assert decoded(writer, ids) == tokenizer.decode(expected["input_ids"])
+        assert decoded(writer, prompt) == decoded(writer, asked)
     else:
-        assert ids == expected["input_ids"]
+        assert (ids, prompt) == (expected["input_ids"], asked)
 
 
 @pytest.mark.parametrize(
@@ -76,24 +82,6 @@ def test_what_is_learnt_is_the_mask_of_transformers(name: str, marked: str, cont
         found = example(writer, *contents)
         assert list(found.ids) == reference["input_ids"]
         assert [int(label != IGNORE_INDEX) for label in found.labels] == reference["assistant_masks"]
-
-
-@names
-def test_the_prompt_is_what_a_model_is_given_to_answer(name: str) -> None:
-    """The tokens before the last answer are those of the turns before it with the generation prompt."""
-    family, writer = FAMILIES[name], of(name)
-    contents = TWO if family.turns else ONE
-    found = example(writer, *contents)
-    asked = family.tokenizer().apply_chat_template(
-        messages(*contents)[:-1], chat_template=family.template, add_generation_prompt=True
-    )["input_ids"]
-    prompt = list(found.ids[: found.prompt])
-    if prompt[0] == family.tokenizer().bos_token_id != asked[0]:  # the tokenizer's own
-        prompt = prompt[1:]
-    if name == "plain":
-        assert decoded(writer, prompt) == decoded(writer, asked)
-    else:
-        assert prompt == asked
 
 
 def test_ids_and_labels_by_hand() -> None:
@@ -154,11 +142,10 @@ def test_answers_and_their_ends_are_learnt_and_nothing_else(name: str) -> None:
 @names
 def test_the_end_of_a_turn_ends_an_answer(name: str) -> None:
     """The stop tokens are the tokenizer's end token and the template's, whatever is learnt."""
-    family = FAMILIES[name]
-    tokenizer = family.tokenizer()
-    ends = {tokenizer.eos_token, family.end}
+    tokenizer = FAMILIES[name].tokenizer()
     for rules in ({}, {"loss_on": "all"}, {"too_long": "cut_prompt"}):
-        assert {tokenizer.convert_ids_to_tokens(token) for token in of(name, **rules).stop_ids} == ends
+        ends = {tokenizer.convert_ids_to_tokens(token) for token in of(name, **rules).stop_ids}
+        assert ends == {tokenizer.eos_token, FAMILIES[name].end}
 
 
 @pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
@@ -187,13 +174,6 @@ def test_marks_may_leave_the_end_of_the_turn_out() -> None:
     )
     found = example(conversations(chatml(), template), *ONE)
     assert found == example(of("chatml marked"), *ONE)
-
-
-def test_a_template_whose_marks_are_empty_is_refused() -> None:
-    """By name; nothing would be learnt."""
-    template = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
-    with pytest.raises(UserError, match=r"^the chat template of path:model marks no part of an answer with {% gen"):
-        example(conversations(chatml(), template), *ONE)
 
 
 def test_thinking_is_learnt_with_the_answer() -> None:
@@ -237,19 +217,29 @@ def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:
         assert found.expected == "It is 4."
 
 
-def test_a_template_whose_prompt_is_another_conversation_is_refused() -> None:
+OTHER = (
+    "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}Bot:{% endif %}"
+)
+SILENT = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+UNMARKED = "{% for m in messages %}{% generation %}{% endgeneration %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "template", "contents", "says"),
+    [
+        (gpt2, OTHER, ONE, r"doesn't continue its generation prompt \("),
+        (mistral, T.MISTRAL_03, ("Be short.", *ONE), r"doesn't continue its generation prompt \("),
+        (gpt2, SILENT, ONE, "leaves out an answer's content; give"),
+        (chatml, UNMARKED, ONE, "marks no part of an answer with {% gen"),
+    ],
+)
+def test_a_template_that_writes_no_answer_behind_its_prompt_is_refused(
+    tokenizer: Callable[[], Any], template: str, contents: tuple[str, ...], says: str
+) -> None:
     """One sentence with what the prompt ends with, and what to do."""
-    template = (
-        "{% for m in messages %}{{ m.role if not add_generation_prompt else '' }}: {{ m.content }}\n{% endfor %}"
-        "{% if add_generation_prompt %}Bot:{% endif %}"
-    )
-    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
-        example(conversations(gpt2(), template), *ONE)
-    with pytest.raises(UserError, match=r"^the chat template of path:model doesn't continue its generation prompt \("):
-        example(conversations(mistral(), T.MISTRAL_03), "Be short.", *ONE, first="system")
-    silent = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
-    with pytest.raises(UserError, match=r"^the chat template of path:model leaves out an answer's content; give"):
-        example(conversations(gpt2(), silent), *ONE)
+    with pytest.raises(UserError, match=rf"^the chat template of path:model {says}"):
+        example(conversations(tokenizer(), template), *contents, first="user" if contents is ONE else "system")
 
 
 END_APART = (
@@ -341,15 +331,10 @@ def test_turns_of_weight_0_are_not_learnt() -> None:
             assert [text for text, one in runs(writer, found) if one] == [f"{TWO[place]}<|im_end|>" for place in learnt]
             assert found.expected == TWO[3]
         assert writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 0)) is None
-
-
-def test_a_turn_of_weight_0_is_refused_where_every_token_is_learnt() -> None:
-    """One of them would have to give way: a sentence with the turn and what to do; other weights are as none."""
-    writer = of("chatml", loss_on="all", system="Be short.")
-    with pytest.raises(UserError, match=r"^turn 2 has weight 0, .* set task.options.loss_on to answers, or leav") as no:
-        writer.example(roles(*TWO), TWO, weights=(1, 0, 1, 1))
-    assert "\n" not in str(no.value)
-    assert writer.example(roles(*TWO), TWO, weights=(1, 1, 1, 1)) == writer.example(roles(*TWO), TWO)
+    whole = of("chatml", loss_on="all", system="Be short.")  # every token is learnt: one of both would have to give way
+    with pytest.raises(UserError, match=r"^turn 2 has weight 0, .* set task.options.loss_on to answers, or leave the"):
+        whole.example(roles(*TWO), TWO, weights=(1, 0, 1, 1))
+    assert whole.example(roles(*TWO), TWO, weights=(1, 1, 1, 1)) == whole.example(roles(*TWO), TWO)
 
 
 def test_tools_are_given_to_a_template_that_writes_them() -> None:
@@ -368,17 +353,14 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
     assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
 
 
-PARTS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>"
-    "\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
 def test_a_template_of_parts_gets_parts() -> None:
     """As those of models of text and images want them: the same tokens as of a template of texts."""
-    assert example(conversations(chatml(), PARTS), *SYSTEM, first="system") == example(
-        of("chatml"), *SYSTEM, first="system"
+    parts = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{{ part.text }}{% endfor %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
+    found, expected = (example(one, *SYSTEM, first="system") for one in (conversations(chatml(), parts), of("chatml")))
+    assert found == expected
 
 
 CALLS = (
@@ -406,24 +388,17 @@ def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
     assert writer.counts["special tokens in turns, kept as text"] == 3
 
 
-@pytest.mark.parametrize(
-    ("template", "fields", "says"),
-    [
+def test_what_a_template_does_not_write_is_told() -> None:
+    """Calls that it leaves out, reasoning where its prompt has closed the thought; one it knows nothing of is counted."""
+    thought, closed = {"reasoning_content": "So."}, T.QWEN_3.replace("is defined and", "is not defined or")
+    for template, fields, says in (
         (T.CHATML, {"tool_calls": [CALL]}, "writes no tool calls, and a row has some; remove them, or give another"),
-        (T.QWEN_3.replace("enable_thinking is defined and", "enable_thinking is not defined or"),
-         {"reasoning_content": "So."}, r"set task.options.template_options to \{enable_thinking: true\}, or give"),
-    ],
-)  # fmt: skip
-def test_what_a_template_does_not_write_is_told(template: str, fields: dict[str, Any], says: str) -> None:
-    """Calls that it leaves out, and reasoning where its prompt has closed the thought."""
-    with pytest.raises(UserError, match=says):
-        conversations(chatml(), template).example(roles(*ONE), ONE, fields=[{}, fields])
-
-
-def test_reasoning_that_is_left_out_is_counted() -> None:
-    """As of a template that knows none."""
+        (closed, thought, r"set task.options.template_options to \{enable_thinking: true\}, or give"),
+    ):
+        with pytest.raises(UserError, match=says):
+            conversations(chatml(), template).example(roles(*ONE), ONE, fields=[{}, fields])
     writer = of("chatml")
-    assert writer.example(roles(*ONE), ONE, fields=[{}, {"reasoning_content": "So."}]) is not None
+    assert writer.example(roles(*ONE), ONE, fields=[{}, thought]) is not None
     assert writer.counts["rows whose reasoning the template leaves out"] == 1
 
 

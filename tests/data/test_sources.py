@@ -97,6 +97,7 @@ def test_a_remembered_hash_follows_the_file(tmp_path: Path, monkeypatch: pytest.
         ("path:/no/such/folder", "no such file or folder"),
         ("ftp:there", "isn't a source"),
         ("hub:gpt2", "write hub:OWNER/NAME"),
+        ("hub:o/n", r"HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart"),
         ("wheel:x==1/y", "write wheel:NAME==VERSION"),
         (f"wheel:x==1/../y#sha256={'0' * 64}", "must be relative, without '..'"),
     ],
@@ -107,13 +108,9 @@ def test_a_wrong_source_says_what_is_wrong(uri: str, says: str) -> None:
         sources.fetch(uri)
 
 
-def test_a_whole_model_folder_resolves(tmp_path: Path) -> None:
-    """config.json and model.safetensors make a model."""
-    assert sources.resolve_model(f"path:{gpt2(tmp_path / 'm')}").folder_or_file == tmp_path / "m"
-
-
 def test_a_model_folder_says_what_is_missing(tmp_path: Path) -> None:
-    """Without configuration, weights or one shard of them the file is named."""
+    """config.json and model.safetensors make a model; without one, or a shard of them, the file is named."""
+    assert sources.resolve_model(f"path:{gpt2(tmp_path / 'whole')}").folder_or_file == tmp_path / "whole"
     folder = tmp_path / "m"
     folder.mkdir()
     with pytest.raises(UserError, match=r"config\.json is missing"):
@@ -139,13 +136,6 @@ def test_offline_the_hubs_cache_serves_with_its_commit(tmp_path: Path, uri: str)
     assert (found.folder_or_file, found.revision) == (folder, COMMIT)
 
 
-def test_offline_a_missing_model_names_the_alternatives() -> None:
-    """Without hub and cache the error says what else there is."""
-    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*path:FOLDER.*quickstart") as raised:
-        sources.resolve_model("hub:o/n")
-    assert "\n" not in str(raised.value)
-
-
 @pytest.fixture
 def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -156,8 +146,8 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("silent_hub")
-def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sources of one silent hub cost one waiting time, and end with the alternatives."""
+def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sources of one silent hub cost one waiting time, and end with the alternatives; what is cached serves."""
     asked: list[tuple[Any, ...]] = []
     ask = huggingface_hub.HfApi.repo_info
 
@@ -172,11 +162,6 @@ def test_a_silent_hub_is_given_up_in_time_and_not_asked_again(monkeypatch: pytes
             sources.resolve_model(f"hub:{name}")
     assert 1.0 <= time.monotonic() - start < 30
     assert {repo for _, repo in asked} == {"o/one"}, "the second was not waited for"
-
-
-@pytest.mark.usefixtures("silent_hub")
-def test_a_silent_hub_leaves_the_cache_to_serve(tmp_path: Path) -> None:
-    """What is in the cache can be used while the hub is away."""
     gpt2(hub_layout(tmp_path / "hub"))
     assert sources.resolve_model("hub:o/n").revision == COMMIT
 
@@ -225,9 +210,12 @@ def test_a_download_that_breaks_off_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_was_downloaded_serves_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that our own download filled is found under the name that was given, without a commit in it."""
+    """Under the name that was given, without a commit in it; reaching the hub fetches nothing."""
     with serving(gpt2(tmp_path / "model")) as hub, monkeypatch.context() as online:
         ask(hub, online)
+        sources.reach("hub:o/n")
+        assert hub.fetched == []
+        assert not (tmp_path / "hub").exists()
         found = sources.resolve_model("hub:o/n")
     assert sources.resolve_model("hub:o/n") == found
 
@@ -245,15 +233,6 @@ def test_offline_half_a_snapshot_says_how_to_go_on(tmp_path: Path, missing: str)
         sources.resolve_model("hub:o/n")
     assert f"{folder}: {missing}" in str(raised.value)
     assert "save_pretrained" not in str(raised.value)
-
-
-def test_reaching_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub is asked for the commit alone."""
-    with serving(gpt2(tmp_path / "model")) as hub:
-        ask(hub, monkeypatch)
-        sources.reach("hub:o/n")
-        assert hub.fetched == []
-    assert not (tmp_path / "hub").exists()
 
 
 def test_no_pickle_is_fetched_from_the_hub() -> None:

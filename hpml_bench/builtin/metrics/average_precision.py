@@ -11,8 +11,7 @@ from hpml_bench.plugins.metric import RowMetric, quality
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.system.errors import UserError
 
-TIE = 1e-5
-"""Difference of the logarithms of two odds that counts as none, since losses are of float32."""
+TIE = 1e-5  # difference of the logarithms of two odds that counts as none, since losses are of float32
 
 
 class AveragePrecision(RowMetric):

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from hpml_bench.plugins.metric import RowMetric, quality
 from hpml_bench.records.predictions import Predictions
 
-MOST_CLASSES = 1_000_000
-"""Most classes, whose counts take memory."""
+MOST_CLASSES = 1_000_000  # most classes, whose counts take memory
 
 
 class MacroF1(RowMetric):

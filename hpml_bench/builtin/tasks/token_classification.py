@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
 OUTSIDE = "O"  # tag of a word that belongs to no entity
 
 
-_share = partial(Metric.define, unit="", better="higher", form=".1%", phase="test", group="quality", bounds=(0.0, 1.0))
+def _share(name: str, title: str, definition: str) -> Metric:
+    return Metric.define(name, title, "", "higher", ".1%", definition, phase="test", group="quality", bounds=(0.0, 1.0))
 
 
 class TokenClassification(Task):
@@ -53,20 +53,15 @@ class TokenClassification(Task):
     metrics = (
         *loss_metrics("nats", "Cross-entropy a word"),
         _share(
-            "test_f1",
-            "entity F1",
-            definition="2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is "
-            "right when its type and both its ends are; an I- tag after another type or after O begins one, as "
-            "conlleval has it. Words that max_length cuts off are left out.",
+            "test_f1", "entity F1",
+            "2TP / (2TP + FP + FN) over the entities of all test rows, after the last step. An entity is right when "
+            "its type and both its ends are; an I- tag after another type or after O begins one, as conlleval has it. "
+            "Words that max_length cuts off are left out.",
         ),
-        _share(
-            "test_precision", "precision", definition="Share of the predicted entities of the test rows that are right."
-        ),
-        _share("test_recall", "recall", definition="Share of the entities of the test rows that are predicted right."),
-        _share(
-            "test_word_accuracy", "word accuracy", definition="Share of the words of the test rows whose tag is right."
-        ),
-    )
+        _share("test_precision", "precision", "Share of the predicted entities of the test rows that are right."),
+        _share("test_recall", "recall", "Share of the entities of the test rows that are predicted right."),
+        _share("test_word_accuracy", "word accuracy", "Share of the words of the test rows whose tag is right."),
+    )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
         for name in self.label_names:

@@ -183,23 +183,16 @@ class CausalLM(Task):
 
     def sources(self, encoder: Encoder) -> dict[str, str]:
         """Return the template, end tokens that neither it nor the tokenizer names, and parts of answers not scored."""
-        from hpml_bench.data.chat_template import chat_template
-
-        texts = {"template": chat_template(encoder, self.options.template)}
-        if left := self.conversations(encoder).left_to_template:
+        chat = self.conversations(encoder)
+        texts = {"template": chat.template}
+        if left := chat.left_to_template:
             texts["before a text the tokenizer puts, and before a chat only the template"] = left
         own = self.stop_ids(replace(encoder, ends=())) if encoder.ends else ()
         if more := [token for token in encoder.ends if token not in own]:
             texts["end tokens of the model"] = " ".join(map(encoder.tokenizer.convert_ids_to_tokens, more))
-        if self.decoding is not None:
-            scaffold = self.scaffold(encoder)
-            parts = {"begins": scaffold.before, "ends": scaffold.after}
-            texts |= {
-                f"the template {how} an answer with, not scored": repr(text)
-                for how, text in parts.items()
-                if text.strip()
-            }
-        return texts
+        parts = {"begins": chat.scaffold.before, "ends": chat.scaffold.after} if self.decoding is not None else {}
+        written = {how: repr(text) for how, text in parts.items() if text.strip()}
+        return texts | {f"the template {how} an answer with, not scored": text for how, text in written.items()}
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         from hpml_bench.data.chat_template import RefusedError
@@ -277,10 +270,10 @@ class CausalLM(Task):
         return self.conversations(encoder).stop_ids
 
     def chat_template(self, encoder: Encoder) -> str:
-        from hpml_bench.data.chat_template import chat_template, standing_template
+        from hpml_bench.data.chat_template import standing_template
 
-        options = self.options
-        return standing_template(chat_template(encoder, options.template), options.template_options, options.system)
+        chat = self.conversations(encoder)
+        return standing_template(chat.template, chat.options, chat.system)
 
     def scaffold(self, encoder: Encoder) -> Scaffold:
         return self.conversations(encoder).scaffold
@@ -294,17 +287,14 @@ class CausalLM(Task):
         """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, target bytes."""
         import pyarrow as pa
 
-        texts = {name: pa.string() for name in ("question", "expected")}
-        ids = {"choice_ids": pa.list_(pa.list_(pa.int32()))}
-        numbers = {name: pa.int32() for name in ("prompt", "bytes", "cut")}
-        return {**numbers, **texts, "choices": pa.list_(pa.string()), **ids}
+        numbers = dict.fromkeys(("prompt", "bytes", "cut"), pa.int32())
+        texts = dict.fromkeys(("question", "expected"), pa.string())
+        return {**numbers, **texts, "choices": pa.list_(pa.string()), "choice_ids": pa.list_(pa.list_(pa.int32()))}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:
         parts = [f"{split} {note}" for split, count in counts.items() if (note := note_on_lengths(count))]
         notes = {"rows longer than max_length": "; ".join(parts) or NOTHING}
-        total: Counter[str] = Counter()
-        for count in counts.values():
-            total.update(count)
+        total = sum(counts.values(), Counter[str]())
         return notes | {name: f"{number:,}" for name, number in total.items() if name not in OF_LENGTHS}
 
     # Model

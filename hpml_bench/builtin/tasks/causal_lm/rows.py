@@ -49,23 +49,22 @@ def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
     """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target."""
     tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
     kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
-    encoded: dict[str, list[Any]] = {name: [0 for _ in kept] for name in ("prompt", "cut")}
-    encoded |= {name: [[] for _ in kept] for name in ("choices", "choice_ids")}
-    encoded["input_ids"] = [ids for _, ids in kept]
-    encoded["label"] = [[IGNORE_INDEX, *ids[1:]] for _, ids in kept]
-    encoded["question"] = ["" for _ in kept]
-    encoded["expected"] = [text for text, _ in kept]
-    encoded["bytes"] = [len(text.encode()) for text, _ in kept]
-    return encoded
+    nothing: dict[str, Any] = {"prompt": 0, "cut": 0, "question": "", "choices": [], "choice_ids": []}
+    return {
+        **{name: [value] * len(kept) for name, value in nothing.items()},
+        "input_ids": [ids for _, ids in kept],
+        "label": [[IGNORE_INDEX, *ids[1:]] for _, ids in kept],
+        "expected": [text for text, _ in kept],
+        "bytes": [len(text.encode()) for text, _ in kept],
+    }
 
 
 def note_on_lengths(count: Mapping[str, int]) -> str:
     """Return a note on a split's rows that are too long; empty where there are none."""
+    dropped, cut = count.get("dropped rows"), count.get("cut rows")
     parts = []
-    if count.get("dropped rows"):
-        parts.append(
-            f"{count['dropped rows']:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)"
-        )
-    if count.get("cut rows"):
-        parts.append(f"{count['cut rows']:,} prompts cut ({count['cut tokens']:,} tokens)")
+    if dropped:
+        parts.append(f"{dropped:,} of {count['rows']:,} rows left out ({count['dropped tokens']:,} tokens)")
+    if cut:
+        parts.append(f"{cut:,} prompts cut ({count['cut tokens']:,} tokens)")
     return ", ".join(parts)
