@@ -41,8 +41,7 @@ from hpml_bench.system.errors import UserError
 @names
 @pytest.mark.parametrize("contents", [ONE, TWO, SYSTEM])
 def test_the_ids_are_those_of_transformers(name: str, contents: tuple[str, ...]) -> None:
-    """Those of `apply_chat_template`, and after them an end token only where the template writes none; the prompt's
-    are those of the turns before the last answer with the generation prompt."""
+    """Those of `apply_chat_template`, also of the prompt, and an end token only where the template writes none."""
     family, writer = FAMILIES[name], of(name)
     first = "system" if contents is SYSTEM else "user"
     if (first == "system" and not family.system) or (len(contents) > 2 and not family.turns):
@@ -389,7 +388,7 @@ def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
 
 
 def test_what_a_template_does_not_write_is_told() -> None:
-    """Calls that it leaves out, reasoning where its prompt has closed the thought; one it knows nothing of is counted."""
+    """Calls that it leaves out, reasoning where its prompt has closed the thought; reasoning left out is counted."""
     thought, closed = {"reasoning_content": "So."}, T.QWEN_3.replace("is defined and", "is not defined or")
     for template, fields, says in (
         (T.CHATML, {"tool_calls": [CALL]}, "writes no tool calls, and a row has some; remove them, or give another"),

@@ -183,16 +183,15 @@ def test_a_vocabulary_that_holds_its_special_tokens_keeps_them_as_text() -> None
 
 
 def test_a_padding_token_of_one_letter_is_text() -> None:
-    """A tokenizer that pads with `!` takes nothing from a text that has one."""
+    """A tokenizer that pads with `!` takes nothing from a text that has one; 70,000 special tokens of a row are kept.
+
+    As in a corpus that writes <unk> for what it leaves out: more of them than there are private characters.
+    """
     tokenizer = byte_level("<|endoftext|>", eos_token="<|endoftext|>", pad_token="!")
     writer = conversations(tokenizer, PLAIN)
     found = example(writer, "Hi!", " yes!")
     assert runs(writer, found) == [("Hi!", False), (" yes!<|endoftext|>", True)]
     assert writer.counts == {"rows": 1}
-
-
-def test_many_special_tokens_in_a_row_are_kept() -> None:
-    """As in a corpus that writes <unk> for what it leaves out: more of them than there are private characters."""
     writer = conversations(llama_2(), T.ZEPHYR, 10**6)
     example(writer, "<unk>" * 70_000, "yes")
     assert writer.counts[KEPT] == 70_000

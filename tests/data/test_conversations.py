@@ -156,15 +156,6 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
 
-def test_a_row_of_a_file_whose_test_rows_are_split_off_is_named_by_its_line(tmp_path: Path) -> None:
-    """Not by its place among the training rows."""
-    path = tmp_path / "rows.jsonl"
-    path.write_text(lines(*[ASKED] * 40, ASKED | {"prompt": ""}, *[ASKED] * 9))
-    options = text_files.TextFiles.Options(train=f"path:{path}")
-    with pytest.raises(UserError, match=r"rows\.jsonl: row 41 has no text in column 'prompt'"):
-        text_files.TextFiles(options).load(tiny.settings(test_samples=25), "answer")
-
-
 @pytest.mark.parametrize("row", [ASKED, ALPACA, ALPACA_BARE, {"text": "A text."}])
 def test_csv_holds_all_shapes_but_turns(tmp_path: Path, row: Row) -> None:
     """The same rows as those of JSON lines."""
@@ -364,12 +355,15 @@ def test_a_file_without_conversations_is_named(tmp_path: Path, name: str, text: 
     assert says in found
 
 
-def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
-    """A test file without the columns of the training file."""
+def test_mistakes_beside_the_training_rows_are_told(tmp_path: Path) -> None:
+    """A test file without their columns; and a row of a file whose test rows are split off by its line."""
     train, test = write(tmp_path / "train.jsonl", [ASKED]), write(tmp_path / "test.jsonl", [CHAT])
     options = text_files.TextFiles.Options(train=f"path:{train}", test=f"path:{test}")
     with pytest.raises(UserError, match=r"test\.jsonl: there is no column 'prompt'; there is 1 'messages'$"):
         text_files.TextFiles(options).load(tiny.settings(), "answer")
+    train.write_text(lines(*[ASKED] * 40, ASKED | {"prompt": ""}, *[ASKED] * 9))
+    with pytest.raises(UserError, match=r"train\.jsonl: row 41 has no text in column 'prompt'"):
+        text_files.TextFiles(options.model_copy(update={"test": None})).load(tiny.settings(test_samples=25), "answer")
 
 
 # General text
@@ -416,7 +410,7 @@ def test_general_text_that_is_none_is_refused(tmp_path: Path, name: str, content
     assert "\n" not in str(raised.value)
 
 
-def test_general_text_can_be_a_file_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_general_text_can_be_the_hubs_or_the_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That file alone is asked for; the hub's cache serves, and a mistake is told."""
     root = tmp_path / "hub" / "datasets--o--texts"
     folder = root / "snapshots" / ("a" * 40)
@@ -429,19 +423,14 @@ def test_general_text_can_be_a_file_of_the_hub(tmp_path: Path, monkeypatch: pyte
     empty = LoadedData(*[Dataset.from_dict({})] * 3)
     rows = retention_rows("hub:o/texts/raw/test.parquet", 10, empty, tiny.settings())
     assert sorted(row["contents"] for row in rows) == [["one"], ["two"]]
-    for source, says in (("hub:o/texts", "write hub:OWNER/NAME/FILE"), ("hub:o/texts/b.txt", "has no such file")):
+    for source, says in (
+        ("hub:o/texts", "write hub:OWNER/NAME/FILE"),
+        ("hub:o/texts/b.txt", "has no such file"),
+        ("dataset", "the data set text_files has no general text of its own; name a file with path"),
+    ):
         with pytest.raises(UserError, match=says):
             retention_rows(source, 10, empty, tiny.settings())
-
-
-def test_a_data_set_without_general_text_is_told() -> None:
-    """`dataset` asks for its own."""
-    empty = LoadedData(*[Dataset.from_dict({})] * 3)
-    with pytest.raises(UserError, match="the data set text_files has no general text of its own; name a file with pat"):
-        retention_rows("dataset", 10, empty, tiny.settings())
-    own = LoadedData(
-        *[Dataset.from_dict({})] * 3, retention=Dataset.from_list([said(f"assistant: {n}") for n in "abc"])
-    )
+    own = replace(empty, retention=Dataset.from_list([said(f"assistant: {n}") for n in "abc"]))
     assert len(retention_rows("dataset", 2, own, tiny.settings())) == 2
 
 
@@ -606,14 +595,10 @@ def test_text_comes_back_from_the_rows_on_disk(prepare_rows: Callable[..., Prepa
 # Rows that other tools write
 
 
-@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
-def test_a_content_may_be_parts_of_text(tmp_path: Path, kind: str) -> None:
-    """As vision models' rows have them: the parts are joined."""
-    assert loaded(tmp_path / f"rows{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
-
-
-def test_a_developer_is_the_system_and_an_empty_system_prompt_is_none(tmp_path: Path) -> None:
-    """The roles of OpenAI's rows and of ShareGPT's."""
+def test_rows_as_others_write_them(tmp_path: Path) -> None:
+    """Parts of text are joined, as of vision models' rows; a developer is the system, an empty system prompt none."""
+    for kind in (".jsonl", ".parquet"):
+        assert loaded(tmp_path / f"parts{kind}", [PARTS, PARTS]) == [said("user: a and b", "assistant: b")] * 2
     developer = {"messages": [{"role": "developer", "content": "Be short."}, USER, ANSWER]}
     empty = {"messages": [{"role": "system", "content": " "}, USER, ANSWER]}
     assert loaded(tmp_path / "rows.jsonl", [developer, empty]) == [

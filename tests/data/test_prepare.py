@@ -222,7 +222,7 @@ def test_the_digests_follow_contents_and_not_places(make: Callable[..., Any], tm
 
 
 def test_other_weights_and_another_end_have_other_digests(make: Callable[..., Any], tmp_path: Path) -> None:
-    """The weights' digest covers configuration and tensors; the end token changes the ids, so the tokenizer's has it."""
+    """The weights' digest covers configuration and tensors; the end token changes the ids."""
     before = prepare(make())
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace('"n_head": 2', '"n_head": 4'))
@@ -260,8 +260,7 @@ def test_a_folder_without_a_tokenizer_says_so(make: Callable[..., Any], tmp_path
 @pytest.mark.parametrize("within", [True, False])
 @pytest.mark.parametrize("key", ["vocab_size", "n_positions"])
 def test_limits_of_a_model_are_seen(within: bool, key: str, make: Callable[..., Any], tmp_path: Path) -> None:
-    """A token beyond the embeddings would end as an index error in a rank; several media's configuration has those of
-    texts in a part of its own, `text_config`."""
+    """Also where a configuration of several media has those of texts in a part of its own, `text_config`."""
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
     part = {name: config.pop(name) for name in ("vocab_size", "n_positions")} | {key: 6}

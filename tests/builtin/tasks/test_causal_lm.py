@@ -95,40 +95,19 @@ def test_metrics_are_those_of_a_plain_model(loss_on: str, task_folder: Path, gro
     assert evaluation.generated is None
 
 
-def test_a_perplexity_beyond_any_float_is_cut() -> None:
-    """A loss of a thousand nats a token gives a number still."""
-    task = make_task(TaskSpec(name="causal_lm"))
-    tokens = (np.array([1]), np.array([2]))
-    texts = TextAnswers(("", ""), ("", ""), np.array([1, 1]))
-    metrics = task.evaluate(Predictions(np.arange(2), tokens, tokens, np.array([1000.0, 1000.0]), texts))
-    assert metrics["loss"] == 1000
-    assert math.isfinite(metrics["perplexity"])
-
-
-def of_lengths(seed: int, rows: int = 400) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Return answers of 1 to 30 tokens, and losses that grow with them."""
-    generator = np.random.default_rng(seed)
-    lengths = generator.integers(1, 31, rows)
-    return tuple(np.zeros(length, dtype=np.int64) for length in lengths), lengths * generator.gamma(2, 1, rows)
-
-
-def test_linearised_scores_have_the_loss_as_their_mean() -> None:
-    """Also of rows of unlike length, where the mean of the rows' own losses a token is another number."""
-    reference, losses = of_lengths(0)
-    tokens = np.array([len(row) for row in reference])
+def test_linearised_scores_have_mean_and_spread_of_the_ratio() -> None:
+    """The mean is the loss a token, also of rows of unlike length; its standard error the jackknife's, to 1 %."""
+    generator, n = np.random.default_rng(1), 400
+    tokens = generator.integers(1, 31, n)
+    reference = tuple(np.zeros(length, dtype=np.int64) for length in tokens)
+    losses = tokens * generator.gamma(2, 1, n)
     found = linearised_loss(reference, losses)
     assert found.mean() == pytest.approx(losses.sum() / tokens.sum(), rel=1e-12)
     assert abs((losses / tokens).mean() - found.mean()) > 1e-3
-    assert linearised_loss((np.zeros(0), np.zeros(0)), np.zeros(2)).tolist() == [0, 0]
-
-
-def test_linearised_scores_have_the_spread_of_the_ratio() -> None:
-    """The standard error of their mean is the jackknife's of the loss a token, to 1 %."""
-    reference, losses = of_lengths(1)
-    tokens, n = np.array([len(row) for row in reference]), len(losses)
     without = (losses.sum() - losses) / (tokens.sum() - tokens)
     jackknife = math.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))
-    assert linearised_loss(reference, losses).std(ddof=1) / math.sqrt(n) == pytest.approx(jackknife, rel=0.01)
+    assert found.std(ddof=1) / math.sqrt(n) == pytest.approx(jackknife, rel=0.01)
+    assert linearised_loss((np.zeros(0), np.zeros(0)), np.zeros(2)).tolist() == [0, 0]
 
 
 def test_a_guess_is_the_entropy_of_the_tokens() -> None:
@@ -218,12 +197,15 @@ def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
 
 
 def test_answers_that_are_not_there_are_not_scored() -> None:
-    """A scorer without answers is a mistake in the program, and says so."""
-    task = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"}))
-    tokens = (np.array([1]),)
+    """A scorer without answers is a mistake in the program, and says so; a perplexity beyond any float is cut."""
+    task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),)
     for texts in (None, TextAnswers(("",), ("",), np.array([1]))):
+        given = Predictions(np.arange(1), tokens, tokens, np.array([1000.0]), texts)
         with pytest.raises(ValueError, match="no answers"):
-            task.scores(Predictions(np.arange(1), tokens, tokens, np.array([1.0]), texts))
+            task.scores(given)
+    metrics = task.evaluate(given)
+    assert metrics["loss"] == 1000
+    assert math.isfinite(metrics["perplexity"])
 
 
 def check(options: dict[str, Any], split: str, contents: list[list[str]], choices: list[list[str]]) -> None:
@@ -302,14 +284,11 @@ def test_of_equally_likely_choices_the_first_counts() -> None:
 TEXTS = ("", " a\n", "\x00", "é 😀 \u2028", "null")
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"answer": TEXTS, "tokens": np.arange(5), "cut": np.arange(5) > 2, "near_tie": np.arange(5) > 3},
-        {"answer": TEXTS, "normalised": TEXTS[::-1]},
-    ],
-)
+@pytest.mark.parametrize("more", [
+    {},
+    {"answer": TEXTS, "tokens": np.arange(5), "cut": np.arange(5) > 2, "near_tie": np.arange(5) > 3},
+    {"answer": TEXTS, "normalised": TEXTS[::-1]},
+])  # fmt: skip
 def test_answers_come_back_from_disk(more: dict[str, Any], tmp_path: Path) -> None:
     """Every field as it was, those that aren't there too."""
     texts = TextAnswers(question=TEXTS, expected=TEXTS[::-1], bytes=np.arange(5), **more)
@@ -391,8 +370,13 @@ def untrained(task_folder: Path) -> tuple[RunRecord, Path, Settings]:
     return tiny.run(spec, prepare(settings), task_folder / "none"), task_folder / "none", settings
 
 
-def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[RunRecord, Path, Settings]) -> None:
-    """All checks pass, every test row is answered, and validation counts as after a last step."""
+def test_the_base_model_takes_no_step_costs_no_training_and_forgets_nothing(
+    untrained: tuple[RunRecord, Path, Settings],
+) -> None:
+    """All checks pass, every test row is answered, and validation counts as after a last step.
+
+    No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged.
+    """
     record, folder, settings = untrained
     assert record.status == "ok", record.error
     assert (record.consumed.steps, record.consumed.samples, record.consumed.real_tokens) == (0, 0, 0)
@@ -404,11 +388,6 @@ def test_the_base_model_takes_no_step_and_is_evaluated_whole(untrained: tuple[Ru
         ("validation_score", settings.steps),
         ("validation_loss", settings.steps),
     }
-
-
-def test_the_base_model_costs_no_training_and_forgets_nothing(untrained: tuple[RunRecord, Path, Settings]) -> None:
-    """No time, memory, energy or throughput of steps, which would be the least of all; nothing is trained or merged."""
-    record = untrained[0]
     definitions = {metric.name: metric for metric in record.definitions}
     times = {"inference_seconds", "validation_answer_seconds", "test_answer_seconds"}
     assert {"test_score", "test_loss", "generated_tokens_per_second"} | times <= set(record.metrics)
