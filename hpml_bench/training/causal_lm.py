@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from hpml_bench.plugins.task import IGNORE_INDEX, target_positions
+from hpml_bench.system.errors import UserError
 
 READS_ANEW = ("SHADOW", "XLORA")
 """PEFT's types that read the text with a second model or pass, whose keys and values our cache doesn't hold."""
@@ -53,11 +54,19 @@ class LanguageModel(nn.Module):
     A vocabulary of 50,000 to 250,000 makes logits the largest tensor of a step, and most places have no target. So a
     hook on the output layer selects the hidden states that it reads; what single architectures do with logits
     afterwards stays as it is. The encoder is the language model, or PEFT's around it; `virtual_tokens` are leading
-    positions that the method adds to the hidden states.
+    positions that the method adds to the hidden states. With a `router_loss` that is not 0, `auxiliary` is that
+    weight times the load-balancing loss of the experts' routers in the last batch with labels. Raises UserError where
+    the model has none.
     """
 
-    def __init__(self, encoder: nn.Module, virtual_tokens: int = 0) -> None:
+    def __init__(self, encoder: nn.Module, virtual_tokens: int = 0, router_loss: float = 0.0) -> None:
         super().__init__()
+        if router_loss and not hasattr(_unwrapped(encoder).config.get_text_config(), "output_router_logits"):
+            raise UserError(
+                "task.options.router_loss is set, and the model gives no loss of routers of experts; set it to 0"
+            )
+        self.router_loss = router_loss
+        self.auxiliary: Tensor | None = None
         self.encoder = encoder
         self.head = nn.Identity()  # the output layer is the model's own
         self.virtual_tokens = virtual_tokens
@@ -116,8 +125,9 @@ class LanguageModel(nn.Module):
             rows, targets = target_positions(labels, count)
             columns = targets - 1
         chosen = Places(rows, columns, input_ids.shape[1])
-        seen = attention_mask if self.masked else None
-        read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen)
+        more = {"output_router_logits": True} if self.router_loss and labels is not None else {}
+        seen = attention_mask if self.masked or more else None  # the routers' loss leaves padding out
+        read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen, **more)
         learns = labels is not None and self.training and torch.is_grad_enabled()
         if labels is not None and learns and self._bare and len(rows) * self.width > CHUNK:
             with self._losses_in_place_of_logits(labels[rows, columns + 1]):
@@ -159,9 +169,11 @@ class LanguageModel(nn.Module):
     def _output(self, model: Any, chosen: Places, **inputs: Any) -> Any:
         self._chosen = chosen
         try:
-            return model(**inputs)
+            output = model(**inputs)
         finally:
             self._chosen = None
+        self.auxiliary = self.router_loss * output.aux_loss if "output_router_logits" in inputs else None
+        return output
 
     def with_encoder(self, encoder: nn.Module, virtual_tokens: int = 0) -> LanguageModel:
         return LanguageModel(encoder, virtual_tokens)

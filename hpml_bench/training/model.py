@@ -279,6 +279,8 @@ def _adjust(config: PretrainedConfig, dropout: float | None) -> None:
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         if hasattr(part, "use_cache"):
             part.use_cache = False
+        if hasattr(part, "output_router_logits"):  # as models trained with a loss of routers are saved
+            part.output_router_logits = False  # it would come before the logits
         for key, value in part.to_dict().items():
             if "drop" not in key or isinstance(value, bool) or not isinstance(value, int | float):
                 continue

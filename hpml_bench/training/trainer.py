@@ -216,6 +216,9 @@ class Trainer(Evaluator):
         roots, begin = [loss], [self.scaler.scale(torch.full_like(loss, 1 / targets))]
         if auxiliary is not None:
             roots, begin = [*roots, auxiliary], [*begin, self.scaler.scale(torch.ones_like(auxiliary))]
+        if (own := getattr(self.model, "auxiliary", None)) is not None:  # of this batch: a mean over micro-batches
+            share = len(batch.labels) * self.group.world / self.settings.global_batch
+            roots, begin = [*roots, own], [*begin, self.scaler.scale(torch.full_like(own, share))]
         torch.autograd.backward(roots, begin)
         return loss
 

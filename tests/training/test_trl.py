@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers import skips, tiny, trl
@@ -19,6 +20,7 @@ from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
@@ -100,6 +102,46 @@ def our_losses(folder: Path, group: Group) -> list[float]:
 def test_ten_steps_have_the_losses_of_trl(folder: Path, group: Group) -> None:
     """Of the same rows in the same order, every weight trained by AdamW."""
     assert our_losses(folder, group) == pytest.approx(THEIRS["losses"], abs=2e-4)
+
+
+class Gradients(Probe):
+    """Keeps the gradients of the last step."""
+
+    def start(self, run: Any) -> None:
+        self.model = run.model.encoder
+
+    def after_backward(self, index: int) -> None:
+        self.found = {name: weight.grad.clone() for name, weight in self.model.named_parameters()}
+
+
+def test_the_loss_of_routers_is_that_of_transformers(folder: Path, tmp_path: Path, group: Group) -> None:
+    """As TRL adds it: the gradients are those of transformers' own loss with it; a model without experts is refused."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=265, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
+        max_position_embeddings=2048, router_aux_loss_coef=0.5, output_router_logits=True,
+    )  # fmt: skip
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    trl.tokenizer().save_pretrained(tmp_path)
+    trl.save_rows(tmp_path, trl.ROWS)
+    spec = RunSpec(suite="tiny", settings=settings(tmp_path, trl.MARKED[0], router_loss=0.5),
+                   method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)  # fmt: skip
+    probe = Gradients()
+    trainer = Trainer.build(spec, prepare(spec.settings), group, [probe])
+    probe.start(trainer)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).train()
+    batch = trainer.train_rows.batch(np.array([0, 3]))
+    theirs(batch.input_ids, batch.attention_mask, labels=batch.labels).loss.backward()
+    trainer.step(1, [0, 3])
+    for name, weight in theirs.named_parameters():
+        torch.testing.assert_close(probe.found[name], weight.grad, rtol=1e-3, atol=1e-6)
+    dense = spec.model_copy(update={"settings": settings(folder, trl.MARKED[0], router_loss=0.5)})
+    with pytest.raises(UserError, match="router_loss is set, and the model gives no loss of routers"):
+        Trainer.build(dense, prepare(dense.settings), group, [])
 
 
 @pytest.mark.skipif(find_spec("trl") is None, reason=skips.NO_TRL)

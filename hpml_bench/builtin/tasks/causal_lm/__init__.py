@@ -122,6 +122,9 @@ class CausalLM(Task):
         random numbers of the run's seed and the row."""
         top_p: float = Field(default=1.0, gt=0, le=1)
         """Sample from the likeliest tokens that together have this probability; with a temperature above 0."""
+        router_loss: float = Field(default=0.0, ge=0)
+        """Weight of the load-balancing loss of a mixture of experts' routers (`router_aux_loss_coef` of its
+        configuration), which training adds to the loss of tokens; recorded losses are without it."""
         retention: str | None = None
         """General text on which forgetting is measured: `path:`, `wheel:` or `hub:OWNER/NAME/FILE` of a file with one
         text per line (.txt) or row (csv, json, jsonl, parquet), or `dataset` for the data set's own; empty for none.
@@ -302,7 +305,7 @@ class CausalLM(Task):
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
         from hpml_bench.training.causal_lm import LanguageModel
 
-        return LanguageModel(encoder, virtual_tokens)
+        return LanguageModel(encoder, virtual_tokens, self.options.router_loss)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
