@@ -85,15 +85,12 @@ def choose(
     kept_out: Collection[str],
     named: bool,
 ) -> Columns:
-    """Return the columns of text and label: as given, else by name, else by content.
+    """Return the columns of text and label: as given, else by name (the constants above), else by content.
 
-    A class: the column called label, class, category, target, topic or sentiment; else the one with the fewest
-    different values among the first rows. A number: the column called label, score, target, value, rating or stars;
-    else the only one of numbers. The text: a pair by its names (premise and hypothesis, question and passage, sentence1
-    and sentence2); else all columns called title, text, description and the like, or the one with the longest texts,
-    and other columns of long texts, in the table's order; in a table without column names, all columns that don't hold
-    numbers. Words and tags: the columns called words or tokens, and tags or ner_tags. A column that is kept out, such
-    as that of groups, is no label, and no text unless its name is one of a text.
+    By content a class is the column with the fewest different values among the first rows, a number the only one of
+    numbers, the text a pair (PAIR_NAMES, PAIRED), else all columns with a name of a text or the one with the longest
+    texts, and other columns of long texts; in a table without column names, all that don't hold numbers. A column that
+    is kept out, such as that of groups, is no label, and no text unless its name is one of a text.
     """
     names = list(dataset.column_names)
     text = options.text if isinstance(options.text, tuple) else (options.text,)
@@ -120,14 +117,13 @@ def _words_and_tags(names: list[str], where: str, text: tuple[str, ...], label: 
         raise UserError(f"{where}: dataset.options.text names {len(text)} columns of words; tags are of one")
     words = text[0] if text else first_named(names, WORD_NAMES)
     tags = label or first_named(names, TAG_NAMES)
-    if words is None or tags is None:
-        what, option = ("words", "text") if words is None else ("tags", "label")
-        known = " or ".join((WORD_NAMES if words is None else TAG_NAMES)[:2])
-        raise UserError(
-            f"{where}: no column is called {known}; name the one with lists of {what} with dataset.options.{option} "
-            f"({listed(names)})"
-        )
-    return Columns(text=(words,), label=tags)
+    if words and tags:
+        return Columns(text=(words,), label=tags)
+    what, option, known = ("tags", "label", TAG_NAMES) if words else ("words", "text", WORD_NAMES)
+    raise UserError(
+        f"{where}: no column is called {' or '.join(known[:2])}; name the one with lists of {what} with "
+        f"dataset.options.{option} ({listed(names)})"
+    )
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -185,10 +185,9 @@ def _row(
             raise ValueError(f"holds {value!r}, which is or looks like no text, in column {column!r}")  # noqa: TRY004
     turns, choices = _turns_and_choices(row, shape, separator)
     system = _cell(row[shape.system], shape.system) if shape.system else ""
-    if system.strip():
-        if turns and turns[0].role == "system":
-            raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
-        turns = [Turn("system", system), *turns]
+    if system.strip() and turns and turns[0].role == "system":
+        raise ValueError(f"has a system prompt in column {shape.system!r} and one among its turns; remove one")
+    turns = [Turn("system", system), *turns] if system.strip() else turns
     tools = _tools(row[shape.tools], shape.tools) if shape.tools else ""
     if not turns or turns[-1].role != "assistant":
         last = turns[-1].role if turns else "system"
@@ -209,8 +208,8 @@ def _turns_and_choices(row: Mapping[str, Any], shape: Shape, separator: str) -> 
     if isinstance(row[first], list):  # TRL's: both are lists of turns, of which the completion's are learnt
         before = [turn._replace(weight=float(turn.role != "assistant")) for turn in _turns(row[first], first)]
         return [*before, *_turns(answer, completion)], []
-    cells = row[shape.choices] or [] if shape.choices else []
-    choices = [_joined({shape.choices or "": choice}, (shape.choices or "",), "") for choice in cells]
+    column = shape.choices or ""
+    choices = [_joined({column: choice}, (column,), "") for choice in (row[column] or [] if column else [])]
     chosen = _choice(answer, choices) if choices else _joined(row, (completion,), "")
     return [Turn("user", _joined(row, shape.prompt, separator)), Turn("assistant", chosen)], choices
 
@@ -319,13 +318,10 @@ def _parts(content: Any, number: int) -> Any:
     """Return the text of a content that is a list of parts, each of text; any other content as it is."""
     if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
         return content
+    texts = []
     for part in content:
-        if part["type"] != "text" or not isinstance(_text_of(part), str):
-            raise ValueError(
-                f"has a turn {number} with a part of the type {short(str(part['type']))!r}; only text is read"
-            )
-    return "".join(map(_text_of, content))
-
-
-def _text_of(part: Mapping[str, Any]) -> Any:
-    return part.get("value") if part.get("text") is None else part["text"]
+        texts.append(part.get("value") if part.get("text") is None else part["text"])
+        if part["type"] != "text" or not isinstance(texts[-1], str):
+            kind = short(str(part["type"]))
+            raise ValueError(f"has a turn {number} with a part of the type {kind!r}; only text is read")
+    return "".join(texts)

@@ -156,10 +156,10 @@ def retention_rows(source: str, most: int, loaded: LoadedData, settings: Setting
 
 def _hub_file(source: str) -> Path:
     """Return a file of a hub data set, `hub:OWNER/NAME[@REVISION]/FILE`."""
-    parts = source.split("/", 2)
-    if len(parts) < 3:
+    owner, name, inner = (*source.split("/", 2), "", "")[:3]
+    if not inner:
         raise UserError(f"task.options.retention: {source}: write hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
-    file = hub_snapshot("/".join(parts[:2]), "dataset", [parts[2]]).folder_or_file / parts[2]
+    file = hub_snapshot(f"{owner}/{name}", "dataset", [inner]).folder_or_file / inner
     if not file.is_file():
         raise UserError(f"task.options.retention: {source}: the data set has no such file")
     return file

@@ -21,7 +21,7 @@ from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hpml_bench.data.wheel import wheel_content
 from hpml_bench.records.files import write_atomically
@@ -121,13 +121,13 @@ def resolve_model(uri: str) -> Resolved:
 
 def describe_model(uri: str) -> Resolved:
     """Return a model's folder with config.json and a tokenizer, if any; of a hub model without weights."""
+    patterns = tuple(name for name in MODEL_PATTERNS if "safetensors" not in name)
+    source = hub_snapshot(uri, "model", patterns) if uri.startswith("hub:") else fetch(uri)
+    if source.folder_or_file.joinpath("config.json").is_file():
+        return source
     if uri.startswith("hub:"):
-        source = hub_snapshot(uri, "model", tuple(name for name in MODEL_PATTERNS if "safetensors" not in name))
-    elif not (source := fetch(uri)).folder_or_file.joinpath("config.json").is_file():
-        return resolve_model(uri)
-    if not source.folder_or_file.joinpath("config.json").is_file():
         raise UserError(f"{uri}: config.json is missing; name a repository or revision that has one")
-    return source
+    return resolve_model(uri)
 
 
 def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
@@ -306,13 +306,10 @@ def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, name = str(file.parent), file.name
+    given: dict[str, Any] = {"gguf_file": name, "local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, gguf_file=name, local_files_only=True, trust_remote_code=False
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **given)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **given)
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.

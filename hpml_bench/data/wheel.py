@@ -120,13 +120,13 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
     members = [m for m in everything if m.filename == inner or m.filename.startswith(f"{inner}/")]
     if not members:
         raise UserError(f"{uri}: the wheel holds no {inner}; {_nearby([m.filename for m in everything], inner)}")
-    for member in members:
-        if not _stays_inside(member.filename) or stat.S_ISLNK(member.external_attr >> 16):
-            raise UserError(f"{uri}: {member.filename!r} of the wheel climbs out of it or is a link")
     paths = Counter(PurePosixPath(member.filename) for member in members)
     folders = {parent for path in paths for parent in path.parents}
-    for path, count in paths.items():
-        if count > 1 or path in folders:
+    for member in members:
+        name, path = member.filename, PurePosixPath(member.filename)
+        if not _stays_inside(name) or stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{uri}: {name!r} of the wheel climbs out of it or is a link")
+        if paths[path] > 1 or path in folders:
             raise UserError(f"{uri}: the wheel holds {str(path)!r} twice")
     size = sum(member.file_size for member in members)
     if size > MAX_UNZIPPED_BYTES or len(members) > MAX_MEMBERS:
@@ -140,12 +140,10 @@ def _members(uri: str, wheel: Path, inner: str) -> list[zipfile.ZipInfo]:
 def _nearby(names: Sequence[str], inner: str) -> str:
     """Return a phrase on a wheel's contents in the deepest folder of the path `inner` that it has."""
     paths = [PurePosixPath(name) for name in names]
-    for folder in PurePosixPath(inner).parents:
-        entries = sorted({path.relative_to(folder).parts[0] for path in paths if path.is_relative_to(folder)})
-        if entries:
-            break
-    more = ", ..." if len(entries) > 20 else ""
-    return f"in {folder} there is {', '.join(entries[:20])}{more}"
+    above = PurePosixPath(inner).parents
+    folder = next((of for of in above if any(path.is_relative_to(of) for path in paths)), above[-1])
+    entries = sorted({path.relative_to(folder).parts[0] for path in paths if path.is_relative_to(folder)})
+    return f"in {folder} there is {', '.join(entries[:20])}{', ...' if len(entries) > 20 else ''}"
 
 
 def _unzip(uri: str, wheel: Path, members: Sequence[zipfile.ZipInfo], inner: str, target: Path) -> None:

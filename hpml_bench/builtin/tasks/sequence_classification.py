@@ -45,9 +45,9 @@ class SequenceClassification(TextTask):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        row: int | None = 0
-        if pa.types.is_integer(labels.type):
-            row = first_true(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(self.label_names))))
+        known = len(self.label_names)
+        integers = pa.types.is_integer(labels.type)
+        row = first_true(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, known))) if integers else 0
         if row is not None:
             raise UserError(
                 f"a {split} row has the label {labels[row].as_py()!r}, outside the {len(self.label_names)} names "
