@@ -33,6 +33,10 @@ class Scorer(ABC):
     def score(self, answer: str, expected: str) -> float:
         """Return the score of an answer, from 0 to 1."""
 
+    def score_row(self, question: str, answer: str, expected: str) -> float:
+        """Return the score of an answer to a question, the turn before it; overridden where the question counts."""
+        return self.score(answer, expected)
+
 
 class LmEvalGsm8k(Scorer):
     """GSM8K's exact match as lm-evaluation-harness's task gsm8k (version 3) counts it, after one of its filters.

@@ -25,6 +25,7 @@ from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.plugins.rows import Rows
+from hpml_bench.plugins.scorer import Scorer
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.points import read_points
@@ -194,6 +195,24 @@ def test_no_batch_waits_for_the_device(task_folder: Path, group: Group) -> None:
         assert len(seen.found) == len(library.found) + (learnt is None), seen.found
     assert outputs[batch.learnt].equal(outputs[None])
     assert len(outputs[None]) == batch.learnt == int((batch.labels[:, 1:] >= 0).sum())
+
+
+class OfQuestions(Scorer):
+    """Whether an answer is longer than its question."""
+
+    def score(self, answer: str, expected: str) -> float:
+        return 0.0
+
+    def score_row(self, question: str, answer: str, expected: str) -> float:
+        return float(len(answer) > len(question))
+
+
+def test_a_scorer_may_read_the_question() -> None:
+    """Each row's own."""
+    task, tokens = make_task(TaskSpec(name="causal_lm", options={"scorer": "exact"})), (np.array([1]),) * 2
+    task.scorer = OfQuestions()
+    texts = TextAnswers(("a", "abc"), ("x", "x"), np.array([1, 1]), ("ab", "ab"))
+    assert task.scores(Predictions(np.arange(2), tokens, tokens, np.zeros(2), texts)).tolist() == [True, False]
 
 
 def test_answers_that_are_not_there_are_not_scored() -> None:

@@ -355,8 +355,8 @@ class CausalLM(Task):
         texts = texts_of(predictions)
         if texts.answer is None:
             raise ValueError("there are no answers to score")
-        pairs = zip(texts.answer, texts.expected, strict=True)
-        scores = np.array([self.scorer.score(answer, expected) for answer, expected in pairs], dtype=np.float64)
+        rows = zip(texts.question, texts.answer, texts.expected, strict=True)
+        scores = np.array([self.scorer.score_row(*row) for row in rows], dtype=np.float64)
         return scores.astype(bool) if self.binary else scores
 
     def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
