@@ -25,6 +25,10 @@ def test_a_row_that_is_too_long_is_dropped_and_counted() -> None:
     short = of("chatml", max_length=len(full.ids) - 1)
     assert short.example(roles(*TWO), TWO) is None
     assert short.counts == {"rows": 1, "dropped rows": 1, "dropped tokens": len(full.ids)}
+    for too_long in ("drop", "cut_prompt"):  # a text is an answer from its first token on, which is never cut
+        writer = of("llama 3", max_length=4, too_long=too_long)
+        assert writer.example(["assistant"], ["Paris is the capital of France."]) is None
+        assert writer.counts["dropped rows"] == 1
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama 3", "gemma", "zephyr", "alpaca", "plain"])
@@ -54,14 +58,6 @@ def test_a_prompt_is_cut_at_the_front_and_an_answer_never(name: str, loss_on: st
         assert found.ids.count(bos) == front
 
 
-def test_a_text_that_is_too_long_is_dropped() -> None:
-    """It is an answer from its first token on, which is never cut."""
-    for too_long in ("drop", "cut_prompt"):
-        writer = of("llama 3", max_length=4, too_long=too_long)
-        assert writer.example(["assistant"], ["Paris is the capital of France."]) is None
-        assert writer.counts["dropped rows"] == 1
-
-
 # The task
 
 
@@ -81,14 +77,6 @@ def test_rows_become_ids_labels_and_what_scoring_needs() -> None:
     assert found["input_ids"][0] == list(example(of("chatml"), *ONE).ids)
     assert (found["question"], found["expected"]) == ([ONE[0], ""], [ONE[1], "Paris is"])
     assert (counts["rows"], counts["dropped rows"]) == (3, 1)
-
-
-def test_a_row_that_a_template_refuses_is_named_by_its_beginning() -> None:
-    """One sentence, without the line breaks of the row."""
-    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi\nthere", "a", "b"]]}
-    with pytest.raises(UserError, match=r"Conversation roles must .* \(the row begins with 'Hi there'\)$") as raised:
-        encode(mistral(), rows, template=T.MISTRAL)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("template", [T.QWEN_3, T.DEEPSEEK_R1, T.CHATML])
@@ -194,9 +182,11 @@ def test_weights_and_tools_of_a_row_are_heeded() -> None:
     assert ["add" in chatml().decode(ids) for ids in found["input_ids"]] == [True, False]
 
 
-def test_rows_that_a_template_refuses_are_dropped_and_counted_where_the_suite_says_so() -> None:
-    """The others are kept; a template that doesn't fit at all is refused all the same."""
-    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi", "a", "b"]]}
+def test_rows_that_a_template_refuses_are_named_or_dropped_and_counted_where_the_suite_says_so() -> None:
+    """By their beginning, without line breaks. The others are kept; a template that doesn't fit at all is refused."""
+    rows = {"roles": [roles(*ONE), ["user", "user", "assistant"]], "contents": [[*ONE], ["Hi\nthere", "a", "b"]]}
+    with pytest.raises(UserError, match=r"Conversation roles must .* \(the row begins with 'Hi there'\)$"):
+        encode(mistral(), rows, template=T.MISTRAL)
     found, counts = encode(mistral(), rows, template=T.MISTRAL, bad_rows="drop")
     assert found["expected"] == [ONE[1]]
     assert counts["bad rows left out, which the chat template refuses"] == 1

@@ -35,13 +35,6 @@ def found(test: list[str], train: list[str], groups: tuple[list[int], list[int]]
     return find_copies(rows, "class")
 
 
-def test_rows_that_differ_are_no_copies() -> None:
-    """Of random texts none is counted, and nothing is warned of."""
-    none = found(random_texts(200, 0), random_texts(300, 1))
-    assert (none.note, none.warning) == ("none", None)
-    assert none.rows == {"test": 200, "validation": 1, "train": 300}
-
-
 def test_copies_within_and_between_splits_are_counted() -> None:
     """Equal but for case and white space, or a word of forty changed: each row that has one, in its split and in train.
 
@@ -102,8 +95,14 @@ def test_near_copies_are_those_of_an_exact_comparison(framed: bool) -> None:
     assert len(set(alike[:300].tolist())) == 300
 
 
-def test_a_frame_around_all_rows_makes_no_copies() -> None:
-    """An instruction of fifty words around texts of eight doesn't make them near-copies, in small data neither."""
+def test_rows_that_differ_are_no_copies() -> None:
+    """Of random texts none is counted, and nothing is warned of; a frame makes no copies.
+
+    An instruction of fifty words around texts of eight doesn't make them near-copies, in small data neither.
+    """
+    none = found(random_texts(200, 0), random_texts(300, 1))
+    assert (none.note, none.warning) == ("none", None)
+    assert none.rows == {"test": 200, "validation": 1, "train": 300}
     frame = random_texts(1, 8, 50)[0]
     for number in (40, 400):
         texts = [f"{frame} {text}" for text in random_texts(2 * number, 9, 8)]
@@ -111,15 +110,14 @@ def test_a_frame_around_all_rows_makes_no_copies() -> None:
 
 
 def test_short_texts_are_copies_where_they_are_equal() -> None:
-    """Under five words the whole text counts, one without any too."""
+    """Under five words the whole text counts, one without any too; without spaces each letter is a word.
+
+    Two long texts of such a script that differ in a letter are near-copies, two others not.
+    """
     assert found(["", " "], [""]).in_train["test"] == CopyCount(near=2, equal=2)
     counted = found(["good", "Good", "bad", "not bad"], ["not good", "fine"])
     assert counted.within["test"] == CopyCount(near=2, equal=2)
     assert counted.in_train["test"] == CopyCount()
-
-
-def test_a_script_without_spaces_is_compared_by_its_letters() -> None:
-    """Two long texts without spaces that differ in a letter are near-copies, two others not."""
     letters = [chr(0x4E00 + n) for n in range(2000)]
     random = np.random.default_rng(10)
     one, other = ("".join(random.choice(letters, 80)) for _ in range(2))

@@ -62,25 +62,18 @@ def load(dataset: str = "hub:o/news", samples: int | None = None, **options: Any
     return hub.HubDataset(hub.HubDataset.Options(dataset=dataset, **given)).load(asked, "class")
 
 
-@pytest.mark.usefixtures("repository")
-def test_a_cached_dataset_needs_no_network() -> None:
-    """Splits and class names come from the repository, and the commit is noted."""
+def test_a_cached_dataset_needs_no_network(repository: Path) -> None:
+    """Splits and class names come from the repository, and the commit is noted; `path:` reads a copy the same.
+
+    A validation split is taken where one is named; without a test split its rows leave the training rows.
+    """
     data = load()
     assert (len(data.train), len(data.test), data.validation) == (12, 4, None)
     assert data.label_names == ("World", "Sports")
     assert data.train[1] == {"text": "data/train-0 1", "label": 1}
     assert data.notes["dataset"] == f"hub:o/news, commit {COMMIT}"
-
-
-def test_a_copy_of_the_repository_serves_as_well(repository: Path) -> None:
-    """`path:` reads the same rows; a validation split is taken where one is named."""
-    assert load(f"path:{repository}").train[:] == load().train[:]
+    assert load(f"path:{repository}").train[:] == data.train[:]
     assert len(load(validation="test").validation or ()) == 4
-
-
-@pytest.mark.usefixtures("repository")
-def test_without_a_test_split_rows_are_split_off() -> None:
-    """They leave the training rows."""
     data = load(config="other", test=None, samples=2)
     assert (len(data.train), len(data.test)) == (4, 2)
     assert not set(data.train["text"]) & set(data.test["text"])
@@ -105,15 +98,11 @@ def test_a_mistake_is_named(options: dict[str, Any], says: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_dataset_made_by_code_is_not_run(tmp_path: Path) -> None:
-    """A folder with a script and no data is refused."""
+def test_json_lines_are_read_and_code_is_not_run(tmp_path: Path) -> None:
+    """As parquet and csv are, a split a file; a folder with a script and no data is refused."""
     (tmp_path / "news.py").write_text("raise SystemExit")
     with pytest.raises(UserError, match="holds no parquet, csv or jsonl"):
         load(f"path:{tmp_path}")
-
-
-def test_json_lines_are_read(tmp_path: Path) -> None:
-    """As parquet and csv are, a split a file."""
     for split, rows in (("train", 6), ("test", 3)):
         lines = [json.dumps({"text": f"{split} {row}", "label": row % 2}) for row in range(rows)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")

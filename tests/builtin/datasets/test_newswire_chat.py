@@ -34,9 +34,12 @@ def desk_of(name: str) -> str:
 
 
 def test_questions_on_names_have_the_worlds_answer() -> None:
-    """A third each: one name, three names of one desk, a text; the answer on names is the world's, with a capital."""
-    kinds = {"one": 0, "three": 0, "text": 0}
-    for question, answer in loaded().test["contents"]:
+    """A third each: one name, three names of one desk, a text; the answer on names is the world's, with a capital.
+
+    The best score is told: names can all be known, and of texts as many as the exact posterior gets right.
+    """
+    kinds, data = {"one": 0, "three": 0, "text": 0}, loaded()
+    for question, answer in data.test["contents"]:
         if found := re.fullmatch(r"Which desk covers (\w+)\?", question):
             kinds["one"] += 1
             assert answer == f" {desk_of(found[1])}"
@@ -47,11 +50,7 @@ def test_questions_on_names_have_the_worlds_answer() -> None:
             kinds["text"] += 1
             assert question.endswith(" Which desk?")
     assert kinds == {"one": 200, "three": 200, "text": 200}
-
-
-def test_the_best_possible_score_is_told() -> None:
-    """Names can all be known, and of texts as many as the exact posterior gets right: between 2/3 and 1."""
-    (note,) = loaded().notes.values()
+    (note,) = data.notes.values()
     best = float(re.match(r"([\d.]+) %", note)[1])  # type: ignore[index]
     assert 200 / 3 < best < 100
 
@@ -64,13 +63,9 @@ def test_rows_are_the_same_each_time_and_splits_differ() -> None:
     asked = [{contents[0] for contents in split["contents"]} for split in (first.train, first.test)]
     ones = {question for question in asked[1] if question.startswith("Which desk covers")}
     assert len(ones - asked[0]) > 0.6 * len(ones)
-
-
-def test_the_general_text_is_no_chat() -> None:
-    """The retention text is the stream that the backbone was pretrained on, drawn anew; a turn each."""
-    data = loaded()
-    assert set(map(len, data.retention["contents"])) == {1}
-    assert set(map(tuple, data.retention["roles"])) == {("assistant",)}
+    # the retention text is the stream that the backbone was pretrained on, drawn anew; a turn each
+    assert set(map(len, first.retention["contents"])) == {1}
+    assert set(map(tuple, first.retention["roles"])) == {("assistant",)}
 
 
 def score(settings: Settings, folder: Path) -> float:

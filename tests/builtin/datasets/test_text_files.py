@@ -209,7 +209,7 @@ def test_a_file_is_read(tmp_path: Path, name: str) -> None:
 
 
 def test_parquet_rows_know_the_names_of_classes_and_tags(tmp_path: Path) -> None:
-    """The names that `datasets` stores in a parquet file are taken."""
+    """Those that `datasets` stores in a parquet file; whole floats, of a column with holes, are classes too."""
     from datasets import ClassLabel, Dataset, Features, Value
 
     uri, kind = f"path:{tmp_path / 't.parquet'}", ClassLabel(names=["bad", "good"])
@@ -222,12 +222,7 @@ def test_parquet_rows_know_the_names_of_classes_and_tags(tmp_path: Path) -> None
     Dataset.from_dict(content, features=features).to_parquet(tmp_path / "t.parquet")
     data = read(settings(), "tags", train=uri, test=uri)
     assert (data.label_names, data.train[0]["tags"]) == (("O", "B-PER", "I-PER"), [1, 0])
-
-
-def test_float_labels_that_are_whole_are_integers(tmp_path: Path) -> None:
-    """A parquet column made float by a missing cell elsewhere still means classes."""
     pd.DataFrame({"text": ["a", "b"], "label": [1.0, 2.0]}).to_parquet(tmp_path / "t.parquet")
-    uri = f"path:{tmp_path / 't.parquet'}"
     assert read(settings(), train=uri, test=uri).label_names == ("1", "2")
 
 
@@ -284,7 +279,10 @@ def test_bad_rows_are_counted_and_may_be_left_out(tmp_path: Path, target: Target
 
 
 def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
-    """As many as rows are refused with the likely cause; one that reads as a missing value is counted."""
+    """As many as rows are refused with the likely cause; one that reads as a missing value is counted.
+
+    Columns that are not read are noted by name.
+    """
     rows = "".join(f"id {row},words {row}\n" for row in range(50))
     with pytest.raises(
         UserError, match=r"'label' has 50 different labels in 50 rows, too many .* dataset\.options\.label"
@@ -293,13 +291,10 @@ def test_labels_that_can_be_no_classes_are_told(tmp_path: Path) -> None:
     data = load(tmp_path, "label,text\na,one\nNaN,two\nb,three\nNaN,four\n")
     assert data.label_names == ("NaN", "a", "b")
     assert data.warnings["labels that may be missing"].startswith("'NaN' (2 rows): taken for a class")
-    assert not load(tmp_path, "label,text\na,one\nb,two\n").warnings
-
-
-def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
-    """By name; nothing is noted where all are read."""
+    plain = load(tmp_path, "label,text\na,one\nb,two\n")
+    assert not plain.warnings
+    assert "columns not read" not in plain.notes
     assert load(tmp_path, "id,label,text\n1,a,one\n2,b,two\n").notes["columns not read"] == "id"
-    assert "columns not read" not in load(tmp_path, "label,text\na,one\nb,two\n").notes
 
 
 NUMBERS = {

@@ -82,31 +82,27 @@ def test_an_entity_ends_with_its_row() -> None:
 
 
 def test_the_loss_is_a_mean_over_words() -> None:
-    """Rows of one and of three words with losses that sum to 1 each: 2 / 4; of the words two are right."""
-    found = task().evaluate(predictions([[(1, 1)], [(0, 1), (0, 0), (2, 0)]]))
-    assert found["loss"] == 0.5
-    assert found["word_accuracy"] == 0.5
+    """Rows of one and of three words with losses that sum to 1 each: 2 / 4; of the words two are right.
 
-
-def test_row_losses_leave_out_what_has_no_tag() -> None:
-    """Logits that tell nothing cost log 5 a tag; tokens without one cost nothing."""
+    Logits that tell nothing cost log 5 a tag; tokens without one cost nothing.
+    """
     import torch
 
+    found = task().evaluate(predictions([[(1, 1)], [(0, 1), (0, 0), (2, 0)]]))
+    assert (found["loss"], found["word_accuracy"]) == (0.5, 0.5)
     labels = torch.tensor([[1, IGNORE_INDEX, 2], [IGNORE_INDEX, 0, IGNORE_INDEX]])
     losses = task().row_losses(torch.zeros(2, 3, len(NAMES)), labels)
     assert losses.tolist() == pytest.approx([2 * np.log(5), np.log(5)])
 
 
-def test_the_guess_tags_nothing() -> None:
-    """Half of the words are outside; F1 and chance are 0."""
+def test_rows_weigh_by_their_entities() -> None:
+    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all weigh the same.
+
+    The guess tags nothing: half of the words are outside; F1 and chance are 0.
+    """
     guess = task().guess((np.array(tags("O B-PER")), np.array(tags("O I-LOC"))))
     assert guess.sentence.startswith("Tagging nothing gets 50.0 % of the words")
-    assert guess.chance == 0
-    assert guess.scores.tolist() == [0, 0]
-
-
-def test_rows_weigh_by_their_entities() -> None:
-    """F1 counts entities: a row of three weighs three times one of one; where no row has any, all weigh the same."""
+    assert (guess.chance, guess.scores.tolist()) == (0, [0, 0])
     rows = (np.array(tags("B-PER O B-LOC B-PER")), np.array(tags("O B-PER I-PER")), np.array(tags("O")))
     assert task().weights(rows).tolist() == [3, 1, 0]
     assert task().weights((np.array(tags("O O")), np.array(tags("O")))).tolist() == [1, 1]
