@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpml_bench.comparison.align import aligned
-from hpml_bench.comparison.doubtful import check
+from hpml_bench.comparison.align import aligned, check
 from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, LONGEST, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,22 +22,17 @@ from hpml_bench.system.text import sanitize
 if TYPE_CHECKING:
     import pandas as pd
 
-SYSTEM, ROW, SCORE = "system", "row", "score"
-"""Columns: what is compared, the row's id within its data set (text), the score."""
-SEED, GROUP, DATASET = "seed", "group", "dataset"
-"""Further columns: the run (text), rows that belong together (text), the data set (text)."""
-COUNT = "rows"
-"""Column of inputs without a line per row: number of rows that the score is the mean of; there is no `row` then."""
-CONTENT = "content"
-"""Column: digest of what a row holds, by which one row's id is known to mean one row."""
-HOST = "host"
-"""Column: the machine on which a run was measured; costs of a seed are compared on one."""
-WHERE = "where"
-"""Column: file and line that a line came from, for messages."""
+NAMES = ("system", "row", "score", "seed", "group", "dataset", "rows", "content", "host", "where")
+SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, HOST, WHERE = NAMES
+"""Columns with a meaning; a reader names those that are costs. All are texts but score and rows.
+
+What is compared; the row's id within its data set; the score; the run; rows that belong together; the data set; of
+inputs without a line per row, the number of rows that the score is the mean of; a digest of what a row holds, by which
+one id is known to mean one row; the machine of a run, since costs of a seed are compared on one; for messages, file and
+line that a line came from.
+"""
 LONGEST = 100
 """Characters of a name; a longer one is cut."""
-NAMES = (SYSTEM, ROW, SCORE, SEED, GROUP, DATASET, COUNT, CONTENT, HOST, WHERE)
-"""Columns with a meaning; a reader names those that are costs."""
 
 
 def source_of(kind: str, path: Path, files: int) -> str:
@@ -73,6 +68,27 @@ def parsed(where: object, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
+
+
+def json_objects(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield place and content of each object of a file of JSON, a line each or one list; a UserError where it isn't."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as stream:
+            first = stream.read(1000).lstrip()[:1]
+            stream.seek(0)
+            if first == "[":
+                found = ((f"{file}, entry {n}", one) for n, one in enumerate(parsed(file, stream.read()), 1))
+            else:
+                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
+                found = ((where, parsed(where, line)) for where, line in lines)
+            for where, one in found:
+                if not isinstance(one, dict):
+                    raise UserError(f"{where}: it is no object; give one for each row")
+                yield where, one
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} isn't JSON ({error}); write it anew, as UTF-8") from None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.inputs import head_of, json_mapping, parsed
+from hpml_bench.comparison.inputs import head_of, json_mapping, json_objects
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -137,7 +137,7 @@ class Log:
     def samples(self) -> list[Sample]:
         """The rows in their order."""
         found = []
-        for where, fields in _records(self.file):
+        for where, fields in json_objects(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
             document, content = fields.get("doc"), fields.get("doc_hash")
@@ -238,27 +238,6 @@ def has_samples(path: Path) -> bool:
     head = head_of(path, HEAD)
     first = head.lstrip(b"[ \r\n").split(b"\n" if head.lstrip()[:1] != b"[" else b"\0", 1)[0]
     return b'"doc_id"' in first and b'"resps"' in first
-
-
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield place and fields of each sample of a file: a line each, or one list."""
-    try:
-        with file.open(encoding="utf-8", newline="\n") as stream:
-            if stream.read(1) == "[":
-                stream.seek(0)
-                found = ((f"{file}, item {n}", one) for n, one in enumerate(parsed(file, stream.read()), 1))
-            else:
-                stream.seek(0)
-                lines = ((f"{file}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip())
-                found = ((where, parsed(where, line)) for where, line in lines)
-            for where, fields in found:
-                if not isinstance(fields, dict):
-                    raise UserError(f"{where}: a sample must be an object")
-                yield where, fields
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} isn't text in UTF-8; log the samples again") from None
 
 
 def logs_of(path: Path, group: str | None) -> list[Log]:

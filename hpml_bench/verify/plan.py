@@ -150,9 +150,8 @@ def _unlike_suite(declared: Suite, record: RunRecord) -> Iterator[Finding]:
         for key, said, own in differences(planned, method_identity(spec.method)):
             yield failed(record.run_id, f"its method has {key} {short(own)}, and {SUITE} declares {short(said)}")
     if record.declared is not None and record.declared.margin != declared.margin:
-        was, now = record.declared.margin, declared.margin
-        what = f"was made for the margins {_margins(was)}, and {SUITE} declares {_margins(now)}"
-        yield failed(record.run_id, what)
+        was, now = map(_margins, (record.declared.margin, declared.margin))
+        yield failed(record.run_id, f"was made for the margins {was}, and {SUITE} declares {now}")
 
 
 def _margins(margin: Any) -> str:
@@ -220,7 +219,9 @@ def unfinished(evidence: Evidence) -> Iterator[Finding]:
         if record.metrics:
             yield failed(record.run_id, f"ended as {record.status} and yet has {len(record.metrics)} metrics")
         elif left := _left(evidence, record):
-            if _stops_before(record, left):
+            # one is refused before its steps, one diverges in a step; in fp16, if every step overflowed, after the last
+            late = left != PREDICTIONS and record.spec.settings.precision == "fp16"
+            if record.status == "unsupported" or (record.status == "diverged" and not late):
                 yield failed(record.run_id, f"ended as {record.status}, which a run does earlier, and has {left}")
             else:  # a probe may fail at the end, and a process may be killed at any time
                 what = f"ended as {record.status} once it was trained, and has {left}"
@@ -236,16 +237,6 @@ def _left(evidence: Evidence, record: RunRecord) -> str:
     steps = record.spec.settings.steps or max((consumed.steps for consumed in alike if consumed), default=0)
     taken = {point.step for point in read_points(place) if point.metric == "train_loss"}
     return "points of all its steps" if steps and len(taken) >= steps else ""
-
-
-def _stops_before(record: RunRecord, left: str) -> bool:
-    """Return whether no run of this state gets so far: one is refused before its steps, one diverges in a step.
-
-    In fp16 a run of which every step overflowed diverges after the last one.
-    """
-    if record.status == "diverged":
-        return left == PREDICTIONS or record.spec.settings.precision != "fp16"
-    return record.status == "unsupported"
 
 
 def set_aside(evidence: Evidence) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.page import page_of, write
 from hpml_bench.comparison.readers.table import of_frame
-from hpml_bench.report.answer import words
+from hpml_bench.report.answer import model, words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import summarize
@@ -535,6 +535,15 @@ def test_a_shown_difference_is_never_shown_as_none() -> None:
     assert answer([*lines, *({**line, "system": "c"} for line in lines[:500])]).score.digits == found.score.digits
     alike = [line | {"score": line["score"] + (line["system"] == "b") * 1000} for line in lines]
     assert answer(alike).score.digits == 0
+
+
+def test_decimals_of_differences_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each cell from all pairs: a page of 63 systems took three quarters of a minute."""
+    asked: list[str] = []
+    monkeypatch.setattr(model, "resolving", lambda pair, digits: asked.append(pair.a) or digits)
+    found = compared(right_and_wrong({f"s{at}": at / 8 for at in range(9)}, 60))
+    page_of(found)
+    assert 0 < len(asked) <= len(found.score)
 
 
 @pytest.mark.parametrize(("gap", "digits"), [(0.02, 1), (0.0004, 3), (1e-9, 6)])

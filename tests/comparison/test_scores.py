@@ -125,8 +125,8 @@ def test_columns_are_named_as_they_are_written(header: str, tmp_path: Path) -> N
     ("t.csv", b'system,row,score\na,"1,1\n', "can't be read as csv"),
     ("t.json", b'{"system": "a"}', "holds no list of objects"),
     ("t.json", b"[1, 2]", "entry 1: it is no object"),
-    ("t.json", b"[" * 100_000, "can't be read as json"),
-    ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2: it is no JSON"),
+    ("t.json", b"[" * 100_000, "t.json isn't JSON"),
+    ("t.jsonl", b'{"system": "a", "row": 1, "score": 1}\n{"system": \n', "line 2 isn't JSON"),
     ("t.parquet", b"PAR1", "can't be read as parquet"),
     ("t.xlsx", b"", "no reader knows it; known are"),
 ])  # fmt: skip

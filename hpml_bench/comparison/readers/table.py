@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
+from hpml_bench.comparison.inputs import (
+    COUNT,
+    DATASET,
+    GROUP,
+    NAMES,
+    ROW,
+    SCORE,
+    SEED,
+    SYSTEM,
+    WHERE,
+    InputScores,
+    head_of,
+    json_objects,
+)  # fmt: skip
 from hpml_bench.report.answer.terms import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -69,7 +81,7 @@ def read(path: Path, metric: str | None, columns: Mapping[str, str] | None = Non
 
             names, lines = _of_frame(pd.read_parquet(path), path)
         else:
-            names, lines = _of_json(path, list(_jsonl(path)) if suffix == ".jsonl" else _json(path))
+            names, lines = _of_json(path)
         for theirs in (columns or {}).values():
             if theirs not in names:
                 raise UserError(f"{path}: there is no column '{sanitize(theirs, 60)}'; it has {_listed(names)}")
@@ -283,27 +295,10 @@ def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
     return names, lines()
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for at, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield f"{path}, line {at}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {at}: it is no JSON: {error.msg}; write an object a line") from None
-
-
-def _json(path: Path) -> list[tuple[str, Any]]:
-    found = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(found, list):
-        raise ValueError("it holds no list of objects, one per row and run")  # noqa: TRY004 - said of the file
-    return [(f"{path}, entry {at}", one) for at, one in enumerate(found, 1)]
-
-
-def _of_json(path: Path, objects: Sequence[tuple[str, Any]]) -> tuple[list[str], Iterator[Line]]:
-    for where, one in objects:
-        if not isinstance(one, Mapping):
-            raise UserError(f'{where}: it is no object; write one as {{"system": ..., "row": ..., "score": ...}}')
+def _of_json(path: Path) -> tuple[list[str], Iterator[Line]]:
+    if path.suffix.lower() == ".json" and not head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        raise ValueError("it holds no list of objects, one per row and run")
+    objects = list(json_objects(path))
     names = list(dict.fromkeys(str(name) for _, one in objects for name in one))
     if not names:
         raise ValueError(f"{path.name} holds no object")

@@ -69,7 +69,5 @@ def _cell(answer: PageSummary, metric: str, name: str, other: str, mark: Mark | 
         text = f"× {number(value, '.2f')}"
     else:
         text = terms.gap_text(answer, value, unit=False)
-        text = (
-            f"+{text}" if value > 0 and float(number(value, f".{terms.gap_digits(answer)}f").replace(",", "")) else text
-        )
+        text = f"+{text}" if value > 0 and float(number(value, f".{answer.gap_digits}f").replace(",", "")) else text
     return (f"{text} {SIGNS[mark]}" if mark else text, value)

@@ -6,6 +6,7 @@ of the first method less the second, of costs the factor first / second.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
@@ -251,6 +252,18 @@ class PageSummary(Frozen):
         return self.over in {"suite", "data set"}
 
     @cached_property
+    def gap_digits(self) -> int:
+        """Decimals of differences: one more than those of scores if any difference of rounded scores is off.
+
+        And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
+        """
+        digits, pairs = self.score.digits, self.pairs.get("score", ())
+        values = [(self.value(pair.a, "score"), self.value(pair.b, "score"), pair.difference) for pair in pairs]
+        rounded = [round(p, digits) - round(q, digits) - d for p, q, d in values if p is not None and q is not None]
+        digits += any(abs(off) > 0.05 * 10**-digits for off in rounded)
+        return max([digits, *(resolving(pair, digits) for pair in pairs if pair.verdict == "different")])
+
+    @cached_property
     def by_name(self) -> dict[str, Method]:
         """Methods by name."""
         return {method.name: method for method in self.methods}
@@ -354,3 +367,33 @@ class PageSummary(Frozen):
         if name in bases:
             return self.winner("score") != name
         return any(self.relation("score", name, base) != "better" for base in bases)
+
+
+MOST_DECIMALS = 6
+ABOUT_NONE = 0.1
+"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
+
+
+def resolving(pair: Pair, digits: int) -> int:
+    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
+
+    Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
+    """
+    near = [
+        end
+        for end in (pair.decided_low, pair.decided_high)
+        if end is not None and abs(end) > ABOUT_NONE * abs(pair.difference)
+    ]
+    needed = [decimals(abs(end), 1) for end in near if end and not round(end, digits)]
+    return max(
+        [
+            digits,
+            *needed,
+            *([decimals(abs(pair.difference), 2)] if pair.difference and not round(pair.difference, digits) else []),
+        ]
+    )
+
+
+def decimals(value: float, significant: int) -> int:
+    """Return the decimals that show so many digits of a value above 0, at most six."""
+    return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))

@@ -11,7 +11,19 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
+from hpml_bench.report.answer.model import (
+    Axis,
+    Failure,
+    Method,
+    PageSummary,
+    Pair,
+    RoundOf,
+    Score,
+    Setup,
+    Values,
+    decimals,
+    resolving,
+)
 from hpml_bench.report.ending import race_end
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
@@ -157,9 +169,9 @@ def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], 
     score = found.scores.score
     means = {method.name: method.values["score"].mean for method in methods if "score" in method.values}
     largest = max(map(abs, means.values()), default=1.0)
-    digits = 1 if unit == "%" else terms.decimals(largest, 3) if largest else 2
+    digits = 1 if unit == "%" else decimals(largest, 3) if largest else 2
     alike = [p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)]
-    digits = max([digits, *(terms.resolving(p, digits) for p in alike)])  # no two shown to differ print alike
+    digits = max([digits, *(resolving(p, digits) for p in alike)])  # no two shown to differ print alike
     return Score(
         id=_slug(score.name, "_") or "score",
         title=score.title or score.name,

@@ -10,9 +10,6 @@ from hpml_bench.report.tables import number, sentence_list
 
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
-MOST_DECIMALS = 6
-ABOUT_NONE = 0.1
-"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
 BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
 
 
@@ -29,12 +26,12 @@ def score_of(answer: PageSummary, name: str) -> str:
 
 def gap_text(answer: PageSummary, value: float, *, unit: bool = True) -> str:
     """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
-    return _gap(answer, value, gap_digits(answer), unit=unit)
+    return _gap(answer, value, answer.gap_digits, unit=unit)
 
 
 def margin_text(answer: PageSummary) -> str:
     """Return the margin of equality as declared: a rounded one would claim more, or less."""
-    margin, most = answer.score.margin, gap_digits(answer) + 6
+    margin, most = answer.score.margin, answer.gap_digits + 6
     exact = (digits for digits in range(1, most) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
     return _gap(answer, margin, next(exact, most), unit=True)
 
@@ -45,50 +42,6 @@ def _gap(answer: PageSummary, value: float, digits: int, *, unit: bool) -> str:
         return text
     of = answer.score.difference_unit
     return f"{text} {'point' if of == 'points' and text in {'1', '1.0', '1.00'} else of}"
-
-
-def gap_digits(answer: PageSummary) -> int:
-    """Return the decimals of differences: one more than those of scores if any difference of rounded scores is off.
-
-    And as many as it takes so that no difference that is shown, nor an end of its interval, prints as 0.
-    """
-    digits = answer.score.digits
-    pairs = answer.pairs.get("score", ())
-    for pair in pairs:
-        p, q = answer.value(pair.a, "score"), answer.value(pair.b, "score")
-        if (
-            p is not None
-            and q is not None
-            and abs(round(p, digits) - round(q, digits) - pair.difference) > 0.05 * 10**-digits
-        ):
-            digits += 1
-            break
-    return max([digits, *(resolving(pair, digits) for pair in pairs if pair.verdict == "different")])
-
-
-def resolving(pair: Pair, digits: int) -> int:
-    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
-
-    Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
-    """
-    near = [
-        end
-        for end in (pair.decided_low, pair.decided_high)
-        if end is not None and abs(end) > ABOUT_NONE * abs(pair.difference)
-    ]
-    needed = [decimals(abs(end), 1) for end in near if end and not round(end, digits)]
-    return max(
-        [
-            digits,
-            *needed,
-            *([decimals(abs(pair.difference), 2)] if pair.difference and not round(pair.difference, digits) else []),
-        ]
-    )
-
-
-def decimals(value: float, significant: int) -> int:
-    """Return the decimals that show so many digits of a value above 0, at most six."""
-    return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))
 
 
 def cost_text(answer: PageSummary, axis_id: str, value: float, *, unit: bool = True) -> str:
