@@ -36,7 +36,7 @@ WORLDS: Mapping[str, World] = {
     "two groups": World(score=(0, 0, 0, 0.06, 0.06), cost=(0, 0, 0, 0.3, 0.3), second=(0, 0, 0, 0.3, 0.3)),
     "apart by the margin": World(score=(0, 0, 0, MARGIN, MARGIN), cost=AT_MARGIN, second=AT_MARGIN),
 }
-"""Worlds of normal noise beside those of power.py."""
+"""Worlds of normal noise beside those of `power`."""
 
 
 def false_share(world: World, n: int, trials: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -205,17 +205,17 @@ def tables() -> str:
     return table(load())
 
 
-def record(_: int | None, names: Collection[str], out: Path) -> None:
-    """Simulate these worlds at all sizes, print each rate, and write them; others' recorded ones stay.
+def record(_: int | None, names: Iterable[str], out: Path) -> None:
+    """Simulate these worlds at all sizes, print each rate, and write it; recorded ones stay until it comes.
 
     Of large pages fewer are drawn.
     """
-    found = [one for one in load() if one.world not in names] if {*names} < WORLDS.keys() else []
-    for name, systems, rows in itertools.product(filter(names.__contains__, WORLDS), SYSTEMS, ROWS):
+    found = {(one.world, one.systems, one.rows): one for one in load() if one.world in WORLDS}
+    for name, systems, rows in itertools.product(names, SYSTEMS, ROWS):
         one = rate(name, systems, rows, max(LEAST, min(PAGES[systems], LARGEST // (systems * rows))))
+        found[name, systems, rows] = one
         share = f"{percent(one.false / one.pages)} of {one.pages:,}"
         print(f"{name}, {systems} systems, {rows:,} rows: {share}, {percent(one.covered)}", flush=True)
-        found.append(one)
-    found.sort(key=lambda one: list(WORLDS).index(one.world))
-    lines = ",\n".join(json.dumps(asdict(one)) for one in found)
-    out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        ordered = sorted(found.values(), key=lambda one: list(WORLDS).index(one.world))
+        lines = ",\n".join(json.dumps(asdict(of)) for of in ordered)
+        out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

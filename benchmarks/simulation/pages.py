@@ -1,6 +1,6 @@
 """Pages as arrays: the tests of `hpml_bench.statistics` written once more, for thousands of pages at a time.
 
-tests/benchmarks/test_power.py holds them to the package's own (`compared`): equal p to 1e-9 on 1,000 pages.
+tests/benchmarks/test_calibration.py holds them to the package's own (`compared`): equal p to 1e-9 on 1,000 pages.
 """
 
 from __future__ import annotations
