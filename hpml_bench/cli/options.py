@@ -115,18 +115,15 @@ def bundle(name: str, kind: Callable[[], Any], options: list[Option]) -> Option:
         @functools.wraps(function)
         def bundled(*args: Any, **given: Any) -> Any:
             make = kind()
-            made = make(**{key: given.pop(key) for key in signature(make).parameters})
-            return function(*args, **{name: made}, **given)
+            value = make(**{key: given.pop(key) for key in signature(make).parameters})
+            return function(*args, **{name: value}, **given)
 
-        return with_options(bundled, options)
+        made: Function = bundled
+        for option in reversed(options):
+            made = option(made)
+        return made
 
     return added
-
-
-def with_options(function: Function, options: list[Option]) -> Function:
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 def _limits() -> Any:

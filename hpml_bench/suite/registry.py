@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hpml_bench.system.errors import UserError
 
@@ -17,16 +17,7 @@ Kind = Literal[
     "methods", "optimizers", "tasks", "datasets", "scorers", "metrics", "probes", "trackers", "engines", "sections"
 ]  # fmt: skip
 ONE: Mapping[Kind, str] = {
-    "methods": "method",
-    "optimizers": "optimizer",
-    "tasks": "task",
-    "datasets": "data set",
-    "scorers": "scorer",
-    "metrics": "metric",
-    "probes": "probe",
-    "trackers": "tracker",
-    "engines": "engine",
-    "sections": "section",
+    kind: "data set" if kind == "datasets" else kind.removesuffix("s") for kind in get_args(Kind)
 }
 """Singular of each kind, for messages."""
 

@@ -69,18 +69,10 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         load_profile(str(tmp_path / "p.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("time", "seconds", "warned"),
-    [
-        ("4:00:00", 14_400, 120),
-        ("1-00:30:00", 88_200, 120),
-        ("2:00", 120, 30),
-        ("0:04", 4, 1),
-        ("1-12", 129_600, 120),
-        ("1-12:00", 129_600, 120),
-        ("100:00:00", 360_000, 120),
-    ],
-)
+@pytest.mark.parametrize(("time", "seconds", "warned"), [
+    ("4:00:00", 14_400, 120), ("1-00:30:00", 88_200, 120), ("2:00", 120, 30), ("0:04", 4, 1), ("1-12", 129_600, 120),
+    ("1-12:00", 129_600, 120), ("100:00:00", 360_000, 120),
+])  # fmt: skip
 def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: float, warned: float) -> None:
     """Seconds, and those before it at which a job is asked to end; after days come hours, with or without minutes."""
     profile = Profile(engine="slurm", time=time)

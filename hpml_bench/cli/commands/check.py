@@ -36,20 +36,10 @@ if TYPE_CHECKING:
 @click.option("--html", type=FILE, metavar="FILE", help="A page with the blocks drawn.")
 @click.pass_context
 def check(  # noqa: PLR0913, PLR0917 - a command's options
-    ctx: click.Context,
-    /,
-    workload: WorkloadOptions,
-    against: str | None,
-    against_env: str | None,
-    baseline: Path | None,
-    self_test: bool,
-    counts_only: bool,
-    strict: bool,
-    trials: int,
-    slowdown: float,
-    out: Path,
+    ctx: click.Context, /, workload: WorkloadOptions, against: str | None, against_env: str | None,
+    baseline: Path | None, self_test: bool, counts_only: bool, strict: bool, trials: int, slowdown: float, out: Path,
     **files: Path | None,
-) -> None:
+) -> None:  # fmt: skip
     """Check whether a training step of SUITE got slower, or heavier.
 
     Exit status: 0 pass, 1 regression, 2 error or nothing measured, 3 undecided and --strict, 130 interrupted.

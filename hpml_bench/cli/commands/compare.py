@@ -16,9 +16,8 @@ from hpml_bench.cli.options import FORMATS, page_formats
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports", "compare"), show_default=True,
               metavar="DIR", help="Folder to write to.")  # fmt: skip
 @click.option("--metric", metavar="NAME", help="Score to compare by; a table's column, `score` if not given.")
-@click.option(
-    "--columns", metavar="OURS=THEIRS,...", help="A table's names of columns, as system=model,row=question_id."
-)
+@click.option("--columns", metavar="OURS=THEIRS,...",
+              help="A table's names of columns, as system=model,row=question_id.")  # fmt: skip
 @click.option("--group", metavar="FIELD", help="Field of lm_eval's documents whose rows depend on each other.")
 @click.option("--margin", type=float, metavar="X", help="Difference of scores that counts as none.")
 @click.option("--lower", is_flag=True, help="A lower score is better.")
@@ -27,25 +26,14 @@ from hpml_bench.cli.options import FORMATS, page_formats
 @click.option("--independent", is_flag=True, help="The systems' errors are independent: test means without rows.")
 @click.option("--largest-difference", "largest", type=float, metavar="X",
               help="Largest difference of one row's real scores between two systems, declared beforehand.")  # fmt: skip
-@click.option(
-    "--look",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="Times that these systems were tested, this one counted; by the pages in --out if not given.",
-)
+@click.option("--look", type=click.IntRange(1, 1000), metavar="N",
+              help="Times that these systems were tested, this one counted; by the pages in --out if not given.",
+              )  # fmt: skip
 @click.option("--format", "formats", default="html,md", show_default=True, metavar=FORMATS)
 def compare(
-    inputs: tuple[Path, ...],
-    out: Path,
-    metric: str | None,
-    columns: str | None,
-    group: str | None,
-    margin: float | None,
-    bounds: str | None,
-    look: int | None,
-    formats: str,
-    **options: Any,
-) -> None:
+    inputs: tuple[Path, ...], out: Path, metric: str | None, columns: str | None, group: str | None,
+    margin: float | None, bounds: str | None, look: int | None, formats: str, **options: Any,
+) -> None:  # fmt: skip
     """Compare systems by scores that you have, and write the page: which differ, for other rows or other seeds.
 
     FILE is a table (csv, tsv, json, jsonl, parquet) with the columns system, row and score, or what docs/compare.md

@@ -32,15 +32,9 @@ WIDEST = "0.123 MB"
 @click.option("--json", "as_json", is_flag=True, help="Print a list of methods with bytes.")
 @click.pass_context
 def fit(
-    ctx: click.Context,
-    suite: str,
-    memory: str | None,
-    methods: tuple[str, ...] | None,
-    ranks: int | None,
-    device: str | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
+    ctx: click.Context, suite: str, memory: str | None, methods: tuple[str, ...] | None, ranks: int | None,
+    device: str | None, overrides: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
     """Predict the memory of each method of SUITE, without weights and GPU, and what to change where it doesn't fit.
 
     Exit status: 0 all methods fit, 1 one doesn't or can't be predicted, 2 a usage error.

@@ -31,16 +31,9 @@ if TYPE_CHECKING:
 @by_jobs
 @click.pass_context
 def run_all(
-    ctx: click.Context,
-    suite: str,
-    seeds: int | None,
-    until: str | None,
-    max_seeds: int | None,
-    methods: tuple[str, ...] | None,
-    options: RunOptions,
-    limits: Limits,
-    jobs: JobOptions,
-) -> None:
+    ctx: click.Context, suite: str, seeds: int | None, until: str | None, max_seeds: int | None,
+    methods: tuple[str, ...] | None, options: RunOptions, limits: Limits, jobs: JobOptions,
+) -> None:  # fmt: skip
     """Run every method and seed of SUITE (a packaged suite's name, or a YAML file), then write the report.
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.

@@ -35,20 +35,10 @@ if TYPE_CHECKING:
 @limited
 @click.pass_context
 def tune(  # noqa: PLR0913, PLR0917 - a command's options
-    ctx: click.Context,
-    suite: str,
-    trials: int,
-    methods: tuple[str, ...] | None,
-    out: Path,
-    overrides: tuple[str, ...],
-    nproc: int | None,
-    device: str | None,
-    sampler: Literal["qmc", "tpe"],
-    factor: float,
-    write: Path | None,
-    verbose: bool,
-    limits: Limits,
-) -> None:
+    ctx: click.Context, suite: str, trials: int, methods: tuple[str, ...] | None, out: Path,
+    overrides: tuple[str, ...], nproc: int | None, device: str | None, sampler: Literal["qmc", "tpe"], factor: float,
+    write: Path | None, verbose: bool, limits: Limits,
+) -> None:  # fmt: skip
     """Choose each method's learning rate on the validation rows of SUITE, with equally many trials for all.
 
     Trials that are recorded are not repeated: call it again after a crash and it goes on.

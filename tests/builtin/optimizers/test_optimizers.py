@@ -111,7 +111,8 @@ def test_sgd_is_torchs(options: dict[str, Any]) -> None:
 
 
 def test_lion_is_the_papers() -> None:
-    """Algorithm 2 of Chen et al. 2023, written out in float64."""
+    """Algorithm 2 of Chen et al. 2023, written out in float64; by default its betas, whatever AdamW's are."""
+    assert {group["betas"] for group in ours("lion", betas=(0.5, 0.6)).param_groups} == {(0.9, 0.99)}
     encoder, head = small()
     optimizer = ours("lion", {"betas": (0.8, 0.95)}, weight_decay=0.1)
     starts = [weight.detach().double().numpy() for weight in trained(encoder, head).values()]
@@ -125,11 +126,6 @@ def test_lion_is_the_papers() -> None:
             momenta[place] = 0.95 * m + (1 - 0.95) * g
     for found, expected in zip(path(optimizer), starts, strict=True):
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
-
-
-def test_lion_without_options_has_the_papers_betas() -> None:
-    """0.9 and 0.99, whatever AdamW's are."""
-    assert {group["betas"] for group in ours("lion", betas=(0.5, 0.6)).param_groups} == {(0.9, 0.99)}
 
 
 @pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
@@ -151,12 +147,16 @@ def test_muon_is_torchs_with_adamw_beside_it(adjust: str) -> None:
     assert optimizer.param_groups[0]["lr"] == LR
 
 
-def test_adamw_8bit_is_bitsandbytes() -> None:
-    """To the bit; moments are of 8 bits from `min_8bit_size` values on."""
+def test_adamw_8bit_is_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit; moments are of 8 bits from `min_8bit_size` values on; it waits for no GPU after each parameter."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
+    waits: list[Tensor] = []
+    monkeypatch.setattr(bitsandbytes.optim.optimizer, "sync_gpu", waits.append)
     optimizer = ours("adamw_8bit", {"min_8bit_size": 48}, weight_decay=0.1, eps=1e-6)
-    made = bitsandbytes.optim.AdamW8bit
-    assert same(path(optimizer), plain(lambda g: made(g, weight_decay=0.1, eps=1e-6, min_8bit_size=48)))
+    made, found = bitsandbytes.optim.AdamW8bit, path(optimizer)
+    assert not waits
+    assert same(found, plain(lambda g: made(g, weight_decay=0.1, eps=1e-6, min_8bit_size=48)))
+    assert waits
     kinds = {tuple(weight.shape): state["state1"].dtype for weight, state in optimizer.state.items()}
     assert kinds[8, 6] == torch.uint8
     assert kinds[3, 8] == torch.float32
@@ -327,23 +327,15 @@ def test_a_scaled_loss_makes_the_same_steps(name: str) -> None:
 # What can't be
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["optimizer=lyon"], "there is no optimizer 'lyon'; registered are adamw, adamw_8bit, lion"),
-        (["optimizer=lion", "optimizer.options.beta=1"], "optimizer.options: beta is not known; did you mean betas?"),
-        (["optimizer=sgd", "optimizer.options.momentum=2"], "optimizer.options: momentum is 2"),
-        (
-            ["optimizer=sgd", "optimizer.options={momentum: 0, nesterov: true}"],
-            "optimizer.options: nesterov needs a momentum above 0",
-        ),
-        (
-            ["methods.lora.optimizer={name: muon, options: {lr: 1}}"],
-            "suite colours: methods.lora.optimizer.options: lr is not known",
-        ),
-        (["schedule=wsd", "lr_warmup=0.5", "lr_decay=0.6"], "lr_warmup 0.5 and lr_decay 0.6 are together more"),
-    ],
-)
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["optimizer=lyon"], "there is no optimizer 'lyon'; registered are adamw, adamw_8bit, lion"),
+    (["optimizer=lion", "optimizer.options.beta=1"], "optimizer.options: beta is not known; did you mean betas?"),
+    (["optimizer=sgd", "optimizer.options.momentum=2"], "optimizer.options: momentum is 2"),
+    (["optimizer=sgd", "optimizer.options={momentum: 0, nesterov: true}"], "nesterov needs a momentum above 0"),
+    (["methods.lora.optimizer={name: muon, options: {lr: 1}}"],
+     "suite colours: methods.lora.optimizer.options: lr is not known"),
+    (["schedule=wsd", "lr_warmup=0.5", "lr_decay=0.6"], "lr_warmup 0.5 and lr_decay 0.6 are together more"),
+])  # fmt: skip
 def test_what_is_wrong_is_told_before_anything_runs(overrides: list[str], words: str, tmp_path: Path) -> None:
     """One sentence with the name, status 2, no results."""
     suite = tiny.local_suite(tmp_path)
@@ -389,14 +381,3 @@ def test_a_method_has_its_own_optimizer(tmp_path: Path) -> None:
     assert head.optimizer is None
     kinds = [type(choose_optimizer(method, suite.settings)).__name__ for method in (lora, head)]
     assert kinds == ["LoRAPlus", "SGD"]
-
-
-def test_adamw_8bit_waits_for_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its library waits for a GPU after each one, 98 times a step of LoRA on GPT-2."""
-    bitsandbytes = pytest.importorskip("bitsandbytes")
-    waits: list[Tensor] = []
-    monkeypatch.setattr(bitsandbytes.optim.optimizer, "sync_gpu", waits.append)
-    path(ours("adamw_8bit"))
-    assert not waits
-    plain(bitsandbytes.optim.AdamW8bit)
-    assert waits
