@@ -89,16 +89,13 @@ def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize(
-    ("content", "count"),
-    [
-        ("from hpml_bench.plugins.method import Method\n", 0),
-        (
-            "from hpml_bench.plugins.method import Method\nclass A(Method):\n    pass\nclass B(Method):\n    pass\n",
-            2,
-        ),
-    ],
-)
+@pytest.mark.parametrize(("content", "count"), [
+    ("from hpml_bench.plugins.method import Method\n", 0),
+    (
+        "from hpml_bench.plugins.method import Method\nclass A(Method):\n    pass\nclass B(Method):\n    pass\n",
+        2,
+    ),
+])  # fmt: skip
 def test_a_module_defines_one_class(content: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module without a class that extends the base class of its kind, or with two of them, is told."""
     (tmp_path / f"classes_{count}.py").write_text(content)
@@ -108,14 +105,11 @@ def test_a_module_defines_one_class(content: str, count: int, tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize(
-    ("content", "lacks"),
-    [
-        ("title = 'A'\n    def build(self, backbone): return backbone\n", "lr"),
-        ("title = 'A'\n    lr = 1.0\n", "build"),
-        ("lr = 1.0\n", "build, title"),
-    ],
-)
+@pytest.mark.parametrize(("content", "lacks"), [
+    ("title = 'A'\n    def build(self, backbone): return backbone\n", "lr"),
+    ("title = 'A'\n    lr = 1.0\n", "build"),
+    ("lr = 1.0\n", "build, title"),
+])  # fmt: skip
 def test_a_class_that_lacks_something_is_told(
     content: str, lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

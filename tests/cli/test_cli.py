@@ -60,18 +60,15 @@ def sentence(result: Result) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
-        (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
-        (["--set", "train_sample=4"], ["train_sample", "did you mean train_samples?"]),
-        (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
-        (["--set", "methods.lora.options.rank=4"], ["methods.lora.options", "rank"]),
-        (["--set", "max_length"], ["KEY=VALUE"]),
-        (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
-    ],
-)
+@pytest.mark.parametrize(("options", "words"), [
+    (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
+    (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
+    (["--set", "train_sample=4"], ["train_sample", "did you mean train_samples?"]),
+    (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
+    (["--set", "methods.lora.options.rank=4"], ["methods.lora.options", "rank"]),
+    (["--set", "max_length"], ["KEY=VALUE"]),
+    (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
+])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_status_2(options: list[str], words: list[str], small: str) -> None:
     """What, where and what is allowed; nothing was started and no folder made."""
     line = sentence(run_all(small, *options))

@@ -158,20 +158,15 @@ def test_groups_and_copies_are_counted(tmp_path: Path) -> None:
     assert "copies and near-copies: test 6 of 6 (6 equal); " in alone
 
 
-def test_token_ids_are_shown_on_demand(tmp_path: Path) -> None:
-    """As many as the row has tokens."""
+def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None:
+    """As many as the row has tokens; by dotted path, as everywhere: a mistake is one sentence and status 2."""
     path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
-    assert "ids: [" not in shown(path)
     out = shown(path, "--ids", "--rows", "1")
     (ids,) = [json.loads(line.removeprefix("ids: ")) for line in out.splitlines() if line.startswith("ids: ")]
     assert f"train row 1: {len(ids)} tokens, 2 target tokens" in out
     assert len(ids) == 8
-
-
-def test_settings_can_be_overridden(tmp_path: Path) -> None:
-    """By dotted path, as everywhere; a mistake is one sentence and status 2."""
-    path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
     out = shown(path, "--rows", "1", "--set", "task.options.template=plain", "--set", "task.options.loss_on=all")
+    assert "ids: [" not in out
     assert "\na⟦b<|stop|>⟧\n" in out
     result = call(path, "--set", "task.options.template=none")
     assert result.exit_code == 2
@@ -193,21 +188,19 @@ def test_a_row_that_is_no_conversation_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_what_does_not_show_is_shown_by_its_escape(tmp_path: Path) -> None:
-    """NUL, escapes, tabs and marks that turn the direction; right-to-left letters stay; no command is obeyed."""
+    """NUL, escapes, tabs and marks that turn the direction; right-to-left letters stay; no command is obeyed.
+
+    A line of the row is a line of the output, however long, with all its spaces.
+    """
+    long = "word  " * 40 + "."
     text = "a\x00b\x1b[31mc\td\u202ee \u05e9\u05dc\n::error::x ##[group]"
-    out = shown(suite(tmp_path, [{"prompt": text, "completion": text}] * 5), "--rows", "1")
+    out = shown(suite(tmp_path, [{"prompt": f"{long}\n{text}", "completion": text}] * 5), "--rows", "1")
+    assert f"<|user|>{long}" in out.splitlines()
     assert r"a\x00b\x1b[31mc\td\u202ee" in out
     assert "\u05e9\u05dc" in out
     assert not {"\x00", "\x1b", "\t", "\u202e"} & set(out)
     assert "::error" not in out
     assert "##[" not in out
-
-
-def test_long_lines_are_not_broken(tmp_path: Path) -> None:
-    """A line of the row is a line of the output, with all its spaces."""
-    text = "word  " * 40 + "."
-    out = shown(suite(tmp_path, [{"prompt": text, "completion": "b"}] * 5), "--rows", "1")
-    assert f"<|user|>{text}<|end|>" in out.splitlines()
 
 
 @pytest.mark.parametrize("colours", [True, False])

@@ -161,14 +161,11 @@ def test_copies_within_and_between_splits_are_counted(bert: Path, tmp_path: Path
     assert re.search(r"Copies and near-copies .*: .*test in train \d of 5", flat)
 
 
-@pytest.mark.parametrize(
-    ("answers", "scorer", "tokens"),
-    [
-        (["bank", "goal"], "exact", 8),
-        (["rates #### 7", "goal #### 1,000"], "number", 8),
-        (["the bank rose " * 5, "the goal won " * 5], "rouge_l", 16),
-    ],
-)
+@pytest.mark.parametrize(("answers", "scorer", "tokens"), [
+    (["bank", "goal"], "exact", 8),
+    (["rates #### 7", "goal #### 1,000"], "number", 8),
+    (["the bank rose " * 5, "the goal won " * 5], "rouge_l", 16),
+])  # fmt: skip
 def test_the_scorer_suits_the_answers(
     answers: list[str], scorer: str, tokens: int, llama: Path, tmp_path: Path
 ) -> None:
@@ -246,16 +243,13 @@ def test_a_column_of_prompts_beside_a_label_is_a_matter_of_the_model(bert: Path,
     assert "name: sequence_classification" in text_of(bert, file)
 
 
-@pytest.mark.parametrize(
-    ("name", "values", "task"),
-    [
-        ("label", [1, 2, 3], "sequence_classification"),
-        ("stars", [1, 2, 3], "regression"),
-        ("label", [0.5, 1.5, 2], "regression"),
-        ("label", list(range(30)), "regression"),
-        ("kind", ["x", "y"], "sequence_classification"),
-    ],
-)
+@pytest.mark.parametrize(("name", "values", "task"), [
+    ("label", [1, 2, 3], "sequence_classification"),
+    ("stars", [1, 2, 3], "regression"),
+    ("label", [0.5, 1.5, 2], "regression"),
+    ("label", list(range(30)), "regression"),
+    ("kind", ["x", "y"], "sequence_classification"),
+])  # fmt: skip
 def test_numbers_are_classes_or_a_scale(name: str, values: list[object], task: str, bert: Path, tmp_path: Path) -> None:
     """Few whole numbers are classes, unless the column's name is that of a scale; the comment names the other."""
     rows = [{"text": text, name: values[row % len(values)]} for row, text in enumerate(starters.texts(90))]

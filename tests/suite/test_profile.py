@@ -23,32 +23,29 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("engine: [", "p.yaml"),
-        ("- slurm", "a profile is a mapping with engine, unit"),
-        ("", "a profile is a mapping"),
-        ("engine: slurm\nengine: ray", "engine"),
-        ("unit: seed", "engine"),
-        ("engine: slurm\nunit: method", "unit"),
-        ("engine: slurm\nqueue: gpu", "queue"),
-        ("engine: sge", "there is no engine 'sge'; registered are local, manual, ray, slurm"),
-        ("engine: slurm\nparallel: 0", "parallel"),
-        ("engine: slurm\nnodes: 0", "nodes"),
-        ("engine: slurm\ngpus_per_node: -1", "gpus_per_node"),
-        ("engine: slurm\ntime: 4:00:00", "write it in quotes"),  # to YAML a number in base 60
-        ("engine: slurm\ntime: 240", "write it in quotes"),
-        ('engine: slurm\ntime: "4h"', "write it in quotes"),
-        ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
-        ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
-        ("engine: slurm\noptions: {partition: gpu}", "write an option of sbatch under sbatch, as {sbatch: {partition:"),
-        ("engine: slurm\npartition: gpu", "under options, such as sbatch's: {sbatch: {partition: gpu}}"),
-        ("engine: ray\noptions: {adress: x}", "adress"),
-        ("engine: manual\noptions: {x: 1}", "options"),
-        ("engine: slurm\nsetup: module load cuda", "setup"),
-    ],
-)
+@pytest.mark.parametrize(("text", "told"), [
+    ("engine: [", "p.yaml"),
+    ("- slurm", "a profile is a mapping with engine, unit"),
+    ("", "a profile is a mapping"),
+    ("engine: slurm\nengine: ray", "engine"),
+    ("unit: seed", "engine"),
+    ("engine: slurm\nunit: method", "unit"),
+    ("engine: slurm\nqueue: gpu", "queue"),
+    ("engine: sge", "there is no engine 'sge'; registered are local, manual, ray, slurm"),
+    ("engine: slurm\nparallel: 0", "parallel"),
+    ("engine: slurm\nnodes: 0", "nodes"),
+    ("engine: slurm\ngpus_per_node: -1", "gpus_per_node"),
+    ("engine: slurm\ntime: 4:00:00", "write it in quotes"),  # to YAML a number in base 60
+    ("engine: slurm\ntime: 240", "write it in quotes"),
+    ('engine: slurm\ntime: "4h"', "write it in quotes"),
+    ("engine: slurm\nmemory_per_node: 64 GB", "memory_per_node"),
+    ("engine: slurm\nenv: {NCCL-DEBUG: INFO}", "'NCCL-DEBUG' can't be a variable's name"),
+    ("engine: slurm\noptions: {partition: gpu}", "write an option of sbatch under sbatch, as {sbatch: {partition:"),
+    ("engine: slurm\npartition: gpu", "under options, such as sbatch's: {sbatch: {partition: gpu}}"),
+    ("engine: ray\noptions: {adress: x}", "adress"),
+    ("engine: manual\noptions: {x: 1}", "options"),
+    ("engine: slurm\nsetup: module load cuda", "setup"),
+])  # fmt: skip
 def test_a_mistake_is_told_with_its_place(text: str, told: str, tmp_path: Path) -> None:
     """The file, the key, and what it may be."""
     (tmp_path / "p.yaml").write_text(text)

@@ -203,13 +203,10 @@ def test_boft_compiles_nothing(backbone_folders, monkeypatch):
         build(backbone_folders["GPT-2"], "peft", options={"type": "BOFT", "boft_n_butterfly_factor": 2})
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"type": "NOTHING"}, "PEFT has no type NOTHING .*LORA"),
-        ({"type": "ia3", "rank": 4}, "rank is not an option of IA3 .*feedforward_modules"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"type": "NOTHING"}, "PEFT has no type NOTHING .*LORA"),
+    ({"type": "ia3", "rank": 4}, "rank is not an option of IA3 .*feedforward_modules"),
+])  # fmt: skip
 def test_unknown_type_or_option_names_what_is_allowed(options, message):
     """A user's slip is one sentence with the allowed names."""
     with pytest.raises(UserError, match=message):
@@ -245,18 +242,15 @@ def test_options_reach_peft(backbone_folders):
     assert (config.r, config.use_dora, config.eva_config.rho) == (3, True, 1.5)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"type": "LORA", "init_lora_weights": "lora_ga"}, "LoRA-GA"),  # PEFT would start in the ordinary way instead
-        ({"type": "LORA", "alora_invocation_tokens": [5, 6]}, "aLoRA"),  # PEFT would train nothing
-        pytest.param(
-            {"type": "ADAMSS", "use_asa": True},
-            "DDP",
-            marks=pytest.mark.skipif("ADAMSS" in LATER, reason="came with PEFT 0.19"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"type": "LORA", "init_lora_weights": "lora_ga"}, "LoRA-GA"),  # PEFT would start in the ordinary way instead
+    ({"type": "LORA", "alora_invocation_tokens": [5, 6]}, "aLoRA"),  # PEFT would train nothing
+    pytest.param(
+        {"type": "ADAMSS", "use_asa": True},
+        "DDP",
+        marks=pytest.mark.skipif("ADAMSS" in LATER, reason="came with PEFT 0.19"),
+    ),
+])  # fmt: skip
 def test_options_without_a_valid_result_are_refused(backbone_folders, options, message):
     """What would run, but as something else or not on several ranks, is `Unsupported` from the start."""
     with pytest.raises(Unsupported, match=message):

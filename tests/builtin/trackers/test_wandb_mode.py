@@ -33,14 +33,11 @@ def closed_port() -> str:
         return url
 
 
-@pytest.mark.parametrize(
-    ("key", "route", "problem"),
-    [
-        (True, True, None),
-        (False, True, r"no API key for 127\.0\.0\.1; set WANDB_API_KEY"),
-        (True, False, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
-    ],
-)
+@pytest.mark.parametrize(("key", "route", "problem"), [
+    (True, True, None),
+    (False, True, r"no API key for 127\.0\.0\.1; set WANDB_API_KEY"),
+    (True, False, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
+])  # fmt: skip
 def test_online_needs_a_key_and_a_route(
     key: bool, route: bool, problem: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,18 +99,15 @@ def test_the_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch) ->
     assert choose_mode("auto") == "offline"
 
 
-@pytest.mark.parametrize(
-    ("wished", "asked", "chosen"),
-    [
-        ("offline", "auto", "offline"),
-        ("dryrun", "auto", "offline"),
-        ("disabled", "auto", "off"),
-        ("online", "auto", "online"),
-        ("disabled", "offline", "offline"),
-        ("offline", "online", "online"),
-        ("online", "off", "off"),
-    ],
-)
+@pytest.mark.parametrize(("wished", "asked", "chosen"), [
+    ("offline", "auto", "offline"),
+    ("dryrun", "auto", "offline"),
+    ("disabled", "auto", "off"),
+    ("online", "auto", "online"),
+    ("disabled", "offline", "offline"),
+    ("offline", "online", "online"),
+    ("online", "off", "off"),
+])  # fmt: skip
 def test_wandb_mode_is_respected_unless_told_otherwise(
     wished: str, asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
