@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fake_card.backward import backward, note_inputs
-from fake_card.tensors import CUDA, MEMORY, Card, CardTensor
+from fake_card.tensors import CPU, CUDA, MEMORY, Card, CardTensor
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.training import clock, distributed, evaluation, model, trainer
@@ -105,7 +105,8 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch.cuda, "reset_peak_memory_stats", MEMORY.reset),
     (torch.cuda, "mem_get_info", lambda *_: (80 * 10**9, 80 * 10**9)),
     (torch.cuda, "set_sync_debug_mode", lambda _: None),
-    (distributed, "process_group", lambda _: nullcontext(Group(0, 1, CUDA))),  # within that of `card`
+    # within that of `card`
+    (distributed, "process_group", lambda of: nullcontext(Group(0, 1, CUDA if of.device == "cuda" else CPU))),
     (distributed, "uuid", lambda _: ""),
     (model, "load_backbone", load),
     *((owner, "clock", lambda _: clock.CpuClock()) for owner in (trainer, evaluation)),

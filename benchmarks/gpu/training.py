@@ -62,7 +62,7 @@ def trained(
 
     losses: list[float] = []
     found: dict[str, Any] = {"status": "ok", "losses": losses}
-    settings = tiny.settings(device=device, world_size=1)
+    settings, own = tiny.settings(device=device, world_size=1), not torch.distributed.is_initialized()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -70,7 +70,7 @@ def trained(
             trainer = make_trainer(tiny, prepared, group, method, options, device=device, **changes)
             losses += take_steps(trainer)
     except Exception as error:
-        if torch.distributed.is_initialized():
+        if own and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         found |= {"status": "unsupported" if isinstance(error, Unsupported) else "failed", "error": str(error)}
     if device == "cuda":

@@ -147,7 +147,6 @@ def _kernel_clock() -> tuple[bool | None, float]:
 
 
 def results_folder() -> Result:
-    """Try the folder of quickstart's results."""
     return _tried(RESULTS, "work in another folder, or give run-all another --out")
 
 
@@ -173,14 +172,12 @@ def temporary_folder() -> Result:
 
 
 def cache() -> Result:
-    """Try our own cache, without which nothing can be prepared."""
     from hpml_bench.system.cache import cache_folder
 
     return _with_size(_tried(cache_folder(), "set HPML_BENCH_CACHE to another folder"), cache_folder())
 
 
 def hub_cache() -> Result:
-    """Try the hub's cache, of which quickstart needs nothing."""
     from huggingface_hub import constants
 
     return _of_library(Path(constants.HF_HUB_CACHE), "HF_HUB_CACHE or HF_HOME")

@@ -173,7 +173,6 @@ def _compared(where: str, seconds: dict[str, float]) -> str:
 
 
 def loopback() -> Result:
-    """Connect to this machine, as ranks do."""
     if problem := network.no_loopback():
         return Result("fail", problem, network.LOOPBACK_ADVICE)
     return Result("ok", "processes of this machine can connect to each other")

@@ -219,7 +219,6 @@ class Footprint:
 
     @property
     def held(self) -> int:
-        """Bytes throughout a training."""
         return self.weights + self.gradients + self.optimizer
 
     @property

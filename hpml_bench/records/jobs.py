@@ -60,7 +60,6 @@ class Unit(Frozen):
 
     @property
     def title(self) -> str:
-        """Title for people, such as `seed 3`."""
         seeds = ", ".join(map(str, sorted({task.seed for task in self.tasks})))
         return f"{self.tasks[0].method} seed {seeds}" if len(self.tasks) == 1 else f"seed {seeds}"
 

@@ -193,7 +193,6 @@ class Headline(BaseModel):
 
     @property
     def shown(self) -> str:
-        """The headline metric's title and value; empty if there is none."""
         value = self.metrics.get(self.headline or "")
         defined = next((metric for metric in self.definitions if metric.name == self.headline), self.Definition())
         return "" if value is None else in_words(defined.title, defined.format, value)

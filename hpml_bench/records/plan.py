@@ -40,7 +40,6 @@ class Limits:
 
     @property
     def max_seconds(self) -> float | None:
-        """`max_hours` in seconds."""
         return None if self.max_hours is None else self.max_hours * 3600
 
     def ended(self, seconds: float) -> bool:
@@ -86,11 +85,9 @@ class Plan:
 
     @property
     def runs(self) -> tuple[RunSpec, ...]:
-        """The runs of all units, in order."""
         return tuple(spec for unit in self.units for spec in unit)
 
     def remaining(self, states: Iterable[RunState]) -> tuple[tuple[RunSpec, ...], ...]:
-        """Return the runs of each unit that no state settles."""
         settled = {state.run_id for state in states if self.settles(state)}
         return tuple(tuple(spec for spec in unit if spec.run_id not in settled) for unit in self.units)
 

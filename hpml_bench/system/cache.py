@@ -141,6 +141,5 @@ def _make(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an incomplete folder, and its lock, which this process holds."""
     shutil.rmtree(folder, ignore_errors=True)
     Path(f"{folder}.lock").unlink(missing_ok=True)

@@ -43,7 +43,6 @@ class Budget(NamedTuple):
 
     @property
     def free(self) -> int:
-        """What is left."""
         return max(0, self.limit - self.used)
 
 

@@ -27,7 +27,6 @@ class CheckResult(Generic[S]):
 
 
 def name_of(check: Callable[..., Any]) -> str:
-    """Return the name of a check: its function's, in words."""
     return check.__name__.replace("_", " ")
 
 

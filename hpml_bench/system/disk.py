@@ -65,7 +65,6 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
-    """Return a kernel lock, never filelock's marker file."""
     return FileLock(path, timeout=timeout, fallback_to_soft=False)
 
 

@@ -100,7 +100,6 @@ class Environment:
 
     @classmethod
     def names(cls, check: Check) -> tuple[str, ...]:
-        """Return the names of the parts with a check."""
         return tuple(part.name for part in fields(cls) if part.metadata["check"] == check)
 
 
@@ -130,7 +129,6 @@ def _cpu() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the model name of the CPU."""
     return _cpu().get("model name", platform.machine())
 
 

@@ -44,7 +44,6 @@ class _Heart:
 
 
 def begin(folder: Path, rank: int) -> None:
-    """Write this process's heartbeats into `folder` from now on."""
     _Heart.file = os.open(folder / PATTERN.replace("*", str(rank)), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     beat("start-up")
 
@@ -106,6 +105,5 @@ def read(folder: Path) -> tuple[Beat, ...]:
 
 
 def remove(folder: Path) -> None:
-    """Remove the files of a run that is over."""
     for path in folder.glob(PATTERN):
         path.unlink(missing_ok=True)
