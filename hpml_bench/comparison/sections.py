@@ -10,8 +10,7 @@ import numpy as np
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.deciding import deciding_section, turns
-from hpml_bench.report.answer.matrix import matrix_section
+from hpml_bench.report.answer.certainty import deciding_section, matrix_section, turns
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import each_section, pair_tables, places
 from hpml_bench.report.answer.summary import cost_scale

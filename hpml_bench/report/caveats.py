@@ -30,14 +30,13 @@ def beside_guess(results: Results) -> dict[str, Shown]:
     found = results.guess
     if found is None or len(found.scores) < 2 or results.quality not in results.definitions:
         return {}
-    sign = -1.0 if results.definitions[results.quality].better == "lower" else 1.0
-    guessed = results.by_group(found.scores)
-    gains = [
-        np.array([sign * (scores - guessed) for scores in results.scores(method).values()], dtype=float)
-        for method in results.methods
-    ]
-    spent = statistics.spent_at(results.look, results.aligned.declared_looks)
-    return dict(zip(results.methods, beats_guess(gains, results.score_span, spent, results.score_step), strict=True))
+    scores = results.aligned
+    sign = -1.0 if scores.score.better == "lower" else 1.0
+    guessed = found.scores if scores.groups is None else statistics.group_scores(found.scores, scores.groups)
+    gains = [np.array([sign * (of - guessed) for of in runs.values()], dtype=float) for runs in scores.units.values()]
+    span, step = scores.span if scores.bounded else 0.0, 1.0 if scores.binary else 0.0
+    spent = statistics.spent_at(results.look, scores.declared_looks)
+    return dict(zip(scores.units, beats_guess(gains, span, spent, step), strict=True))
 
 
 def beats_guess(gains: Sequence[NDArray[np.float64]], span: float, spent: float, step: float = 1.0) -> list[Shown]:
@@ -66,7 +65,6 @@ def _p_above_over_rows(gains: NDArray[np.float64]) -> float:
 
 
 def _p_above(gains: NDArray[np.float64], span: float, step: float) -> float:
-    """Return the one-sided p of no gain over the constant answer, of [seeds, rows]."""
     evidence = statistics.crossed_evidence(gains, span, step)
     return max((one.p() / 2 if one.mean > 0 else 1.0 for one in evidence), default=1.0)
 

@@ -73,12 +73,10 @@ class RunFigures:
     """Numbers of trained parameters by how they were counted."""
 
     def metric(self, name: str) -> float:
-        """Return a metric; NaN where there is none."""
         value = self.metrics.get(name)
         return math.nan if value is None else value
 
     def values(self, metric: str) -> list[float]:
-        """Return the values of the points of a metric."""
         return [point.value for point in self.points if point.metric == metric and point.value is not None]
 
 
@@ -179,7 +177,10 @@ def faults(
     `misnamed`: run_id -> reason why its id isn't that of what it holds. Such runs aren't compared with the others.
     """
     named = [record for record in records if record.run_id not in misnamed]
-    usual = _usual([stored[record.run_id] for record in records if record.run_id in stored])
+    of = [stored[record.run_id] for record in records if record.run_id in stored]
+    whole = [one for one in of if np.array_equal(one.index, np.arange(len(one.index)))]
+    kinds = [(bytes_of(one.reference), *_beside(one)) for one in whole]
+    usual = whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None  # has the rows of most
     found = [
         *_copies(named),
         *_definitions(named),
@@ -272,13 +273,6 @@ def _scores(record: RunRecord, scored: Scored | None, usual: Scored | None) -> F
     return Fault("predictions", why) if why else None
 
 
-def _usual(stored: Sequence[Scored]) -> Scored | None:
-    """Return a run with the rows of most runs, of those with each row once; None if there is none."""
-    whole = [one for one in stored if np.array_equal(one.index, np.arange(len(one.index)))]
-    kinds = [(bytes_of(one.reference), *_beside(one)) for one in whole]
-    return whole[kinds.index(Counter(kinds).most_common(1)[0][0])] if whole else None
-
-
 def _beside(scored: Scored) -> tuple[object, object]:
     """Return the groups and texts of a run's rows, equal for equal ones; None where rows have none.
 
@@ -291,7 +285,6 @@ def _beside(scored: Scored) -> tuple[object, object]:
 
 
 def _other_rows(scored: Scored, usual: Scored | None) -> str | None:
-    """Return in what the rows of a run's predictions differ from the usual ones."""
     found, rows = np.unique(scored.index), 0 if usual is None else len(usual.reference)
     if doubled := len(scored.index) - len(found):
         return f"its predictions hold {doubled:,} test row(s) more than once"
@@ -314,11 +307,8 @@ def _other_count(scored: Scored, record: RunRecord) -> str | None:
     if counted and int(counted[1]) != rows:
         return f"its predictions hold {rows:,} rows, and its notes count {int(counted[1]):,} test rows"
     # a task may leave out rows that are too long, as its notes say
-    if (
-        counted
-        and asked
-        and (rows > asked or (rows < asked and FEWER not in record.notes and task_of(record).cuts_texts))
-    ):
+    all_kept = FEWER not in record.notes and task_of(record).cuts_texts
+    if counted and asked and (rows > asked or (rows < asked and all_kept)):
         return f"its predictions hold {rows:,} rows, its suite asks for {asked:,} test rows, and no note says why"
     return None
 

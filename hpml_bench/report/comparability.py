@@ -17,7 +17,6 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Return key -> items with it, in their order."""
     found: dict[Key, list[Item]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)
@@ -100,7 +99,6 @@ def share_a_host(one: RunRecord, other: RunRecord) -> bool:
 
 
 def nodes_of(record: RunRecord) -> int:
-    """Return the number of nodes of a run."""
     return int(Environment.read(record.environment).hardware.get("nodes", 1))
 
 
@@ -127,7 +125,6 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def versions(record: RunRecord) -> dict[str, Any]:
-    """Return the versions of the packages a run used; none where its environment isn't known."""
     return Environment.read(record.environment).packages
 
 
@@ -183,6 +180,5 @@ def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
 
 
 def short(value: Any, width: int = 40) -> str:
-    """Return a value as text of at most `width` characters."""
     text = "none" if value is None else str(value)
     return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -45,5 +45,4 @@ def _points(run: Path) -> dict[str, dict[int, float]]:
 
 
 def validation_of(metric: str) -> str:
-    """Return the name of a test metric's points on the validation rows."""
     return f"validation_{metric.removeprefix('test_')}"

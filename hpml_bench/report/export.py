@@ -38,7 +38,6 @@ def markdown_text(text: object) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """Return a pipe table; columns of numbers are aligned right."""
     head = "| " + " | ".join(markdown_text(column) or " " for column in table.columns) + " |"
     rule = "| " + " | ".join("---:" if numeric else "---" for numeric in numeric_columns(table)) + " |"
     rows = ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in table.rows]
@@ -126,5 +125,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def latex_text(text: object) -> str:
-    """Escape one line of text for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in sanitize(text))

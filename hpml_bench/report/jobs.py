@@ -30,12 +30,10 @@ class Where:
 
     @property
     def start(self) -> tuple[str, int]:
-        """The start of the job that did the run."""
         return self.job, self.restart
 
 
 def where(record: RunRecord) -> Where | None:
-    """Return the job and hosts of a run; None where no job did it, or the record's entry is unreadable."""
     said = Environment.read(record.environment).where
     if not said:
         return None
@@ -80,7 +78,6 @@ class JobTimes:
 
     @property
     def name(self) -> str:
-        """Its label in the chart."""
         again = f".{self.job.restart}" if self.job.restart else ""
         return sanitize(f"{self.job.job}{again} on {self.job.host}", 26)
 
@@ -91,12 +88,10 @@ class JobTimes:
 
     @property
     def running(self) -> float:
-        """Seconds in runs."""
         return sum(span.end - span.begin for span in self.runs)
 
     @property
     def idle(self) -> float:
-        """Seconds in which the job worked without a run that is kept."""
         return max(0.0, self.ended - self.began - self.running - self.preparing)
 
 
@@ -108,23 +103,17 @@ class SweepTimes:
 
     @cached_property
     def first(self) -> float:
-        """Time of the first submission."""
         return min(job.queued for job in self.jobs)
 
     @property
     def makespan(self) -> float:
-        """Seconds from the first submission to the last end."""
         return max(job.ended for job in self.jobs) - self.first
 
     @property
     def sums(self) -> dict[str, float]:
         """Seconds of all jobs in each state."""
-        found = {
-            "queued": sum(job.began - job.queued for job in self.jobs),
-            "preparing": sum(job.preparing for job in self.jobs),
-            "in runs": sum(job.running for job in self.jobs),
-            "idle": sum(job.idle for job in self.jobs),
-        }
+        each = [(job.began - job.queued, job.preparing, job.running, job.idle) for job in self.jobs]
+        found = dict(zip(("queued", "preparing", "in runs", "idle"), map(sum, zip(*each, strict=True)), strict=True))
         return {what: seconds for what, seconds in found.items() if seconds or what != "preparing"}
 
 

@@ -82,7 +82,6 @@ class Verdicts:
 
     @property
     def by_rows(self) -> bool:
-        """Whether verdicts are for other rows alone."""
         return self.scope in {"rows", "shares", "none"}
 
     @property
@@ -92,7 +91,6 @@ class Verdicts:
 
     @property
     def tested(self) -> int:
-        """Number of pairs with a test."""
         return sum(c.verdict != "untested" for of in (self.score, *self.costs.values()) for c in of)
 
     @cached_property
@@ -190,7 +188,6 @@ def _pairs(scores: AlignedScores, scope: Scope, margin: float | None) -> tuple[F
 
 
 def shown_costs(scores: AlignedScores) -> list[CostDefinition]:
-    """Return the costs of the first screen."""
     return [cost for cost in scores.costs if not cost.stands_for][:SHOWN]
 
 
@@ -274,7 +271,6 @@ def _scope(scores: AlignedScores) -> tuple[Scope, str | None]:
 
 
 def _repeated(scores: AlignedScores) -> bool:
-    """Return whether all runs of each system have the same scores, and so show nothing of other seeds."""
     return all((of == next(iter(runs.values()))).all() for runs in scores.units.values() for of in runs.values())
 
 

@@ -30,6 +30,7 @@ from hpml_bench.report.tables import (
     cell,
     number,
     p_cell,
+    p_value,
     rank,
     section_of,
     sentence_list,
@@ -69,24 +70,16 @@ class OfSuite:
             "Seeds": answer.seeds, "Budget": answer.setup.budget, "Device": answer.setup.device,
             "Protocol": reference.protocol_id or MISSING,
         }  # fmt: skip
-        return cls(
-            answer,
-            shown,
-            (settings.backbone, settings.dataset.model_dump_json(), settings.task.model_dump_json()),
-            about,
-            str(results.folder),
-            reference.started,
-            sanitize(versions(reference).get("hpml-bench", ""), 40),
-        )
+        source = (settings.backbone, settings.dataset.model_dump_json(), settings.task.model_dump_json())
+        version = sanitize(versions(reference).get("hpml-bench", ""), 40)
+        return cls(answer, shown, source, about, str(results.folder), reference.started, version)
 
     @property
     def name(self) -> str:
-        """The suite's name."""
         return self.answer.suite
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Kind of each method, by name."""
         return {method.name: method.kind for method in self.answer.methods}
 
 
@@ -104,17 +97,11 @@ class Suites:
 
     @classmethod
     def of(cls, results: Sequence[Results]) -> Suites:
-        """Choose what is ranked of results folders; raises as `among`."""
         return cls.among(tuple(map(OfSuite.of, results)))
 
     @classmethod
     def among(cls, suites: Sequence[OfSuite], noun: Literal["suite", "data set"] = "suite") -> Suites:
-        """Choose what is ranked.
-
-        Raises:
-            UserError: under two suites can be ranked, or they share under two methods.
-
-        """
+        """Choose what is ranked; a UserError where under two suites can be, or they share under two methods."""
         ranked: list[OfSuite] = []
         apart: dict[str, str] = {}
         for suite in suites:
@@ -131,16 +118,25 @@ class Suites:
             raise UserError(f"a page over {noun}s takes two or more of different model, data or task ({why or 'one'})")
         methods, others = _shared(ranked)
         if len(methods) < 2:
-            names = sentence_list([suite.name for suite in ranked])
-            compared = ranked[0].answer.noun
+            names, compared = sentence_list([suite.name for suite in ranked]), ranked[0].answer.noun
             raise UserError(f"{names} share fewer than two {compared}s, so that nothing can be ranked over them")
         return cls(tuple(ranked), apart | others, methods, noun)
+
+    @property
+    def compared(self) -> str:
+        """What is ranked: methods or systems."""
+        return self.ranked[0].answer.noun
 
     @cached_property
     def found(self) -> statistics.OverSuites:
         """Ranks, intervals and tests."""
         suites = [(self._scores(suite), suite.answer.score.better) for suite in self.ranked]
         return statistics.over_suites(suites, self.blocks, self.look)
+
+    @property
+    def by_rank(self) -> list[str]:
+        """The ranked methods, the best mean rank first."""
+        return sorted(self.methods, key=self.found.ranks.__getitem__)
 
     @cached_property
     def blocks(self) -> tuple[int, ...]:
@@ -170,17 +166,14 @@ class Suites:
         return hashlib.sha256(json.dumps(sorted(each)).encode()).hexdigest()
 
     def _scores(self, suite: OfSuite) -> dict[str, dict[int, float]]:
-        """Return the ranked methods' values by seed, of the seeds that enter the suite's means."""
         return {name: dict(suite.values[name]) for name in self.methods}
 
     @property
     def tested(self) -> bool:
-        """Whether there are suites enough for a test."""
         return len(self.titles) >= self.least
 
     @property
     def least(self) -> int:
-        """Suites that a test of so many methods takes."""
         return statistics.least_suites(len(self.methods), look=self.look)
 
     def interval(self, name: str) -> tuple[float, float] | tuple[None, None]:
@@ -204,7 +197,6 @@ def _shared(suites: Sequence[OfSuite]) -> tuple[tuple[str, ...], dict[str, str]]
 
 
 def answer_over(suites: Suites) -> PageSummary:
-    """Return the answer over suites."""
     found, ranked, first = suites.found, suites.ranked, suites.ranked[0].answer
     least = min(suite.answer.seeds for suite in ranked)
     axes = tuple(
@@ -215,7 +207,7 @@ def answer_over(suites: Suites) -> PageSummary:
     lost = {name: sum(p.winner not in {None, name} for p in found.pairs if name in {p.a, p.b}) for name in found.ranks}
     won = {name: sum(p.winner == name for p in found.pairs) for name in found.ranks}
     methods = []
-    for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
+    for name in suites.by_rank:
         low, high = suites.interval(name)
         v = {"score": Values(mean=found.ranks[name], low=low, high=high, runs=found.by_suite[name])}
         v |= {axis.id: value for axis in axes if (value := _relative(suites, axis.key, name)) is not None}
@@ -246,7 +238,7 @@ def answer_over(suites: Suites) -> PageSummary:
                     difference_unit="", margin=0.0),
         axes=axes, methods=tuple(methods),
         pairs={"score": tuple(_pair(pair, suites) for pair in found.pairs)},
-        under=_late(suites),
+        under={name: n for name in suites.methods if (n := sum(one.answer.under.get(name, 0) for one in ranked))},
         guess=None, failures=failures,
         unranked=f"they are means over {suites.noun}s" if axes else None,
         over=suites.noun, least=suites.least, noun=first.noun,
@@ -254,43 +246,30 @@ def answer_over(suites: Suites) -> PageSummary:
 
 
 def _same(texts: Iterable[str]) -> str:
-    """Return the text that all share, else nothing."""
     found = set(texts)
     return found.pop() if len(found) == 1 else ""
-
-
-def _late(suites: Suites) -> dict[str, int]:
-    """Return method -> runs over all suites that were still improving when they ended."""
-    runs = {name: sum(suite.answer.under.get(name, 0) for suite in suites.ranked) for name in suites.methods}
-    return {name: n for name, n in runs.items() if n}
 
 
 def _relative(suites: Suites, key: Key, name: str) -> Values | None:
     """Return the geometric mean over suites of a cost over that of each suite's cheapest ranked method."""
     factors = []
-    for suite in suites.ranked:
-        axis = suite.answer.axis(key)
-        costs = {one: suite.answer.value(one, axis.id) if axis else None for one in suites.methods}
-        least = min((cost for cost in costs.values() if cost), default=None)
-        cost = costs[name]
-        if not cost or least is None:
+    for answer in (suite.answer for suite in suites.ranked):
+        axis = answer.axis(key)
+        costs = {one: answer.value(one, axis.id) if axis else None for one in suites.methods}
+        if not (cost := costs[name]):
             return None
-        factors.append(cost / least)
+        factors.append(cost / min(cost for cost in costs.values() if cost))
     return Values(mean=math.exp(math.fsum(map(math.log, factors)) / len(factors)), runs=tuple(factors))
 
 
 def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
-    decided: statistics.Verdict = "different" if pair.winner else "undecided"
-    tested = suites.tested
-    return Pair(
-        a=pair.a,
-        b=pair.b,
-        verdict=decided if tested else "untested",
-        winner=pair.winner if tested else None,
-        difference=pair.difference,
-        p=pair.p if tested else None,
-        p_adjusted=pair.p_adjusted if tested else None,
-        shared=len(suites.titles),
+    known = Pair(a=pair.a, b=pair.b, verdict="untested", winner=None, difference=pair.difference,
+                 shared=len(suites.titles))  # fmt: skip
+    if not suites.tested:
+        return known
+    verdict = "different" if pair.winner else "undecided"
+    return known.model_copy(
+        update={"verdict": verdict, "winner": pair.winner, "p": pair.p, "p_adjusted": pair.p_adjusted}
     )
 
 
@@ -298,35 +277,35 @@ def _pair(pair: statistics.RankPair, suites: Suites) -> Pair:
 
 
 def sections_over(suites: Suites) -> tuple[Section, ...]:
-    """Return the sections of the page: places in each suite, mean ranks, wins, what is not compared, the suites."""
+    what = "What each suite ran" if suites.noun == "suite" else f"What each {suites.noun} has"
+    ran = table("suites", what, tuple(suites.ranked[0].about), [list(suite.about.values()) for suite in suites.ranked])
+    no_rank = f"{capitalized(suites.noun)}s and {suites.compared}s that enter no rank"
+    apart = table("apart", no_rank, ("Name", "Why"), list(suites.apart.items()))
     questions: dict[Question, Section | None] = {
         "best": section_of("places", f"Places in each {suites.noun}", _places(suites)),
         "sure": section_of("ranks", "Mean ranks", _friedman(suites), _mean_ranks(suites), _wins(suites)),
-        "methods": Section(slug="each", title=f"Each {suites.ranked[0].answer.noun}", blocks=tuple(_folds(suites))),
-        "setup": section_of("suites", f"The {suites.noun}s", _suites(suites)),
-        "wrong": section_of("apart", "What is not compared", _apart(suites)),
+        "methods": Section(slug="each", title=f"Each {suites.compared}", blocks=tuple(_folds(suites))),
+        "setup": section_of("suites", f"The {suites.noun}s", ran),
+        "wrong": section_of("apart", "What is not compared", apart),
     }
     there = {question: found for question, found in questions.items() if found is not None}
     return tuple(found.model_copy(update={"question": key, "folded": False}) for key, found in there.items())
 
 
 def _places(suites: Suites) -> Table:
+    noun, titles = suites.compared, []
+    for suite in suites.ranked:
+        rows_alone = noun == "method" and suite.answer.over == "row"
+        titles.append(f"{suite.name}, {suite.answer.score.title}{' (over rows)' if rows_alone else ''}")
     rows: list[list[Cell]] = []
-    noun = suites.ranked[0].answer.noun
     for name in dict.fromkeys(name for suite in suites.ranked for name in suite.kinds):
         cells: list[Cell] = []
-        for suite in suites.ranked:
-            method = suite.answer.by_name.get(name)
-            value = suite.answer.value(name, "score") if method else None
-            shown = MISSING if value is None else terms.score_text(suite.answer, value)
+        for answer in (suite.answer for suite in suites.ranked):
+            method = answer.by_name.get(name)
+            value = answer.value(name, "score") if method else None
             place = f"{rank(method.rank_range)}: " if method and method.rank_range else ""
-            cells.append((f"{place}{shown}", value))
+            cells.append((f"{place}{MISSING if value is None else terms.score_text(answer, value)}", value))
         rows.append([name, *cells])
-    over_rows = [noun == "method" and suite.answer.over == "row" for suite in suites.ranked]
-    titles = [
-        f"{suite.name}, {suite.answer.score.title}{' (over rows)' if rows_alone else ''}"
-        for suite, rows_alone in zip(suites.ranked, over_rows, strict=True)
-    ]
     means = "Scores are means over seeds. " if noun == "method" else ""
     notes = [
         f"A place is an interval of ranks, by the verdicts of the {suites.noun}'s own page. One without places has no "
@@ -337,29 +316,24 @@ def _places(suites: Suites) -> Table:
 
 
 def _friedman(suites: Suites) -> Text:
-    n, k, p = len(suites.titles), len(suites.methods), suites.found.p
-    noun = suites.ranked[0].answer.noun
+    n, k, p, noun = len(suites.titles), len(suites.methods), p_value(suites.found.p), suites.compared
     sentences = [f"{count} tasks of {name} count as one: {noun}s are ranked by their mean rank over these."
                  for name, count in suites.groups.items()]  # fmt: skip
     if suites.tested:
         sentences += [
             f"Friedman's test over {n} {suites.noun}s and {k} {noun}s, as Iman and Davenport correct it: "
-            f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.",
+            f"p {p if p.startswith('<') else f'= {p}'}.",
             f"At most 5 % of such pages hold a false verdict over {suites.noun}s, if these are a fair sample.",
         ]
     else:
         found = f"under {suites.least} {suites.noun}s no result is rare enough"
         sentences += [f"Nothing is tested: with {k} {noun}s, {found}."]
     if suites.tested or suites.look > 1:
-        sentences += [f"This is look {suites.look} at results in this folder: it has {_share(suites)} of the 5 %."]
+        spent = f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %"
+        sentences += [f"This is look {suites.look} at results in this folder: it has {spent}."]
     if not (suites.tested and any(pair.winner for pair in suites.found.pairs)):
         sentences += [_wanted(suites)]
     return Text(sentences=tuple(sentences))
-
-
-def _share(suites: Suites) -> str:
-    """Return the share of the page's chance of error that its look has."""
-    return f"{100 * statistics.spent_at(suites.look):.2g} %"
 
 
 def _wanted(suites: Suites) -> str:
@@ -374,14 +348,13 @@ def _wanted(suites: Suites) -> str:
 def _mean_ranks(suites: Suites) -> Table:
     found = suites.found
     rows: list[list[Cell]] = []
-    for name in sorted(suites.methods, key=lambda one: found.ranks[one]):
+    for name in suites.by_rank:
         low, high = suites.interval(name)
         rows.append([name, cell(found.ranks[name], ".2f"), cell(low, ".2f"), cell(high, ".2f"),
                      *(cell(r, ".3g") for r in found.by_suite[name])])  # fmt: skip
-    noun = suites.ranked[0].answer.noun
-    columns = [noun, "Mean rank", "Low", "High", *suites.titles]
+    columns = [suites.compared, "Mean rank", "Low", "High", *suites.titles]
     notes = [
-        f"1 is best; ties share their mean rank. Ranks are among the {noun}s that all {suites.noun}s have."
+        f"1 is best; ties share their mean rank. Ranks are among the {suites.compared}s that all {suites.noun}s have."
         " Low and high: 95 % of the mean rank over other "
         f"{suites.noun}s like these. There are none under {suites.least} {suites.noun}s."
     ]
@@ -389,7 +362,6 @@ def _mean_ranks(suites: Suites) -> Table:
 
 
 def _wins(suites: Suites) -> Table:
-    """Return for each pair the suites in which one is shown to be better, and the test over suites."""
     rows: list[list[Cell]] = []
     tests = {frozenset((pair.a, pair.b)): pair for pair in suites.found.pairs}
     for a, b in itertools.combinations(suites.methods, 2):
@@ -403,43 +375,25 @@ def _wins(suites: Suites) -> Table:
     notes = [
         f"A win is a difference that the {suites.noun}'s own page shows. A tie is undecided there, or shown equal. "
         f"Over {suites.noun}s: exact sign-flip test of the differences of ranks, with a guard against rare "
-        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has {_share(suites)} of the 5 %."
+        f"{suites.noun}s. p (Holm) is no less than Friedman's, and scaled: this look has "
+        f"{100 * statistics.spent_at(suites.look):.2g} % of the 5 %."
     ]
-    noun = suites.ranked[0].answer.noun
-    return table("wins", f"First {noun} against the second, in {suites.noun}s", columns, rows, notes)
+    return table("wins", f"First {suites.compared} against the second, in {suites.noun}s", columns, rows, notes)
 
 
 def _folds(suites: Suites) -> Iterator[Fold]:
-    """Yield a fold per ranked method, the best mean rank first: its rank, place, score and costs in each suite."""
     found = suites.found
     titles = {axis.key: axis.title for suite in suites.ranked for axis in suite.answer.axes}
-    for n, name in enumerate(sorted(suites.methods, key=lambda one: found.ranks[one]), 1):
+    for n, name in enumerate(suites.by_rank, 1):
         rows: list[list[Cell]] = []
         for suite, block in zip(suites.ranked, suites.blocks, strict=True):
             answer, method = suite.answer, suite.answer.by_name[name]
-            costs = [_cost(answer, key, name) for key in titles]
+            axes = [answer.axis(key) for key in titles]
+            values = [answer.value(name, axis.id) if axis else None for axis in axes]
+            costs = [MISSING if axis is None or value is None else terms.cost_text(answer, axis.id, value)
+                     for axis, value in zip(axes, values, strict=True)]  # fmt: skip
             score = terms.score_text(answer, method.values["score"].mean)
             rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.rank_range), score, *costs])
         columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
         shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)
         yield Fold(title=name, about=f"mean rank {found.ranks[name]:.2f}", blocks=(shown,), anchor=f"m-{n}")
-
-
-def _cost(answer: PageSummary, key: Key, name: str) -> Cell:
-    axis = answer.axis(key)
-    value = answer.value(name, axis.id) if axis else None
-    return MISSING if axis is None or value is None else terms.cost_text(answer, axis.id, value)
-
-
-def _suites(suites: Suites) -> Table:
-    rows = [list(suite.about.values()) for suite in suites.ranked]
-    what = "What each suite ran" if suites.noun == "suite" else f"What each {suites.noun} has"
-    return table("suites", what, tuple(suites.ranked[0].about), rows)
-
-
-def _apart(suites: Suites) -> Table | None:
-    if not suites.apart:
-        return None
-    rows: list[list[Cell]] = [[name, reason] for name, reason in suites.apart.items()]
-    what = f"{capitalized(suites.noun)}s and {suites.ranked[0].answer.noun}s that enter no rank"
-    return table("apart", what, ("Name", "Why"), rows)

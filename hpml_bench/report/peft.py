@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import hosts_of
-from hpml_bench.report.curves import LARGEST, Curve, validation_of
+from hpml_bench.report.curves import LARGEST, validation_of
 from hpml_bench.suite import registry
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
@@ -45,7 +45,6 @@ PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 
 
 def files_of(results: Results) -> dict[str, str]:
-    """Return name -> text of a file for each compared run."""
     return {
         f"{record.run_id}.json": json.dumps(as_peft(results, method, record), indent=2, allow_nan=False) + "\n"
         for method in results.methods
@@ -54,15 +53,10 @@ def files_of(results: Results) -> dict[str, str]:
 
 
 def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
-    """Return a compared run as PEFT's `log_results` writes one (method_comparison/MetaMathQA/utils.py).
-
-    Args:
-        results: the run's suite, compared.
-        method: the label of its method.
-        record: the run.
-
-    """
-    kind, dtype = _known(record)
+    """Return a compared run as PEFT's `log_results` writes one (method_comparison/MetaMathQA/utils.py)."""
+    (kind, dtype), spec = _known(record), record.spec.method
+    method_config = {"peft_type": kind, "method": spec.method, **spec.options}
+    memory, counts = _values(record, *RESERVED), _values(record, "trainable_parameters", "head_parameters")
     return {
         "run_info": {
             "created_at": record.started,
@@ -70,17 +64,18 @@ def as_peft(results: Results, method: str, record: RunRecord) -> dict[str, Any]:
             "experiment_name": method,
             "peft_branch": None,
             "train_config": _train_config(record, dtype),
-            "peft_config": _peft_config(record, kind),
+            # None where the whole model was trained, as PEFT has it
+            "peft_config": None if _value(record, "trainable_percent") == 100 else method_config,
             "error_msg": "",
         },
         "train_info": {
             "accelerator_memory_reserved_avg": None,
-            "accelerator_memory_max": _bytes(_values(record, *RESERVED)),
+            "accelerator_memory_max": round(max(memory) * 1e6) if memory else None,
             "accelerator_memory_reserved_99th": None,
             "train_time": _value(record, "train_seconds"),
             HOLDS: TIME_HELD,
             "file_size": _whole(_value(record, "saved_bytes")),
-            "num_trainable_params": _counted(record, "trainable_parameters", "head_parameters"),
+            "num_trainable_params": round(sum(counts)) if len(counts) == 2 else None,
             "num_total_params": _whole(_value(record, "total_parameters")),
             "status": "success",
             "metrics": [*(windows := _windows(results, method, record)), _test(results, record, windows)],
@@ -93,39 +88,21 @@ def _train_config(record: RunRecord, dtype: str | None) -> dict[str, Any]:
     settings, spec = record.spec.settings, record.spec.method
     optimizer = spec.optimizer or settings.optimizer
     return {
-        "model_id": _model(settings.backbone),
-        "dtype": dtype,
-        "max_seq_length": settings.max_length,
-        "batch_size": settings.global_batch,
-        "batch_size_eval": settings.eval_batch,
-        "max_steps": record.consumed.steps if record.consumed else None,
-        "eval_steps": settings.eval_every,
-        "compile": None,
-        "use_gc": settings.gradient_checkpointing,
-        "query_template": None,
-        "seed": record.spec.seed,
-        "grad_norm_clip": settings.clip_norm,
-        "optimizer_type": optimizer.name,
+        "model_id": _model(settings.backbone), "dtype": dtype, "max_seq_length": settings.max_length,
+        "batch_size": settings.global_batch, "batch_size_eval": settings.eval_batch,
+        "max_steps": record.consumed.steps if record.consumed else None, "eval_steps": settings.eval_every,
+        "compile": None, "use_gc": settings.gradient_checkpointing, "query_template": None, "seed": record.spec.seed,
+        "grad_norm_clip": settings.clip_norm, "optimizer_type": optimizer.name,
         "optimizer_kwargs": {"lr": spec.lr, "weight_decay": settings.weight_decay, **optimizer.options},
-        "lr_scheduler": settings.schedule,
-        "use_amp": AUTOCAST.get(settings.precision),
-        "autocast_adapter_dtype": None,
-        "generation_kwargs": None,
-        "attn_implementation": None,
-    }
+        "lr_scheduler": settings.schedule, "use_amp": AUTOCAST.get(settings.precision), "autocast_adapter_dtype": None,
+        "generation_kwargs": None, "attn_implementation": None,
+    }  # fmt: skip
 
 
 def _model(backbone: str) -> str:
     """Return the model's source; of a folder its name alone, since its place is private."""
     kind, _, rest = backbone.partition("#")[0].partition(":")
     return f"{kind}:{PurePath(rest).name if kind == 'path' else rest}"
-
-
-def _peft_config(record: RunRecord, kind: str | None) -> dict[str, Any] | None:
-    """Return the method's type and options; None where the whole model was trained, as PEFT has it."""
-    spec = record.spec.method
-    whole = _value(record, "trainable_percent") == 100
-    return None if whole else {"peft_type": kind, "method": spec.method, **spec.options}
 
 
 def _known(record: RunRecord) -> tuple[str | None, str | None]:
@@ -147,6 +124,7 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
     environment, digests = Environment.read(record.environment), record.digests
     hardware, versions = environment.hardware, environment.packages
     gpus = hardware.get("gpus")
+    cards = [card for card in gpus if isinstance(card, dict)] if isinstance(gpus, list) else []
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
         packages |= {f"{name}-version": _text(versions.get(name)), f"{name}-commit-hash": None}
@@ -165,7 +143,7 @@ def _meta_info(record: RunRecord) -> dict[str, Any]:
             "version": None,
             "machine": _text(hardware.get("architecture")),
             "processor": _text(hardware.get("cpu")),
-            "accelerator": _text(_mapping(gpus[0]).get("name")) if isinstance(gpus, list) and gpus else None,
+            "accelerator": _text(cards[0].get("name")) if cards else None,
         },
         "pytorch_info": None,
         PROTOCOL: record.protocol_id,
@@ -178,15 +156,12 @@ def _test(results: Results, record: RunRecord, windows: Sequence[Mapping[str, An
     score = _value(record, results.quality)
     consumed = record.consumed
     return {
-        "step": consumed.steps if consumed else None,
-        ACCURACY: score if results.task.binary else None,
-        TEST_ROWS: results.test_rows,
-        **({} if results.task.binary else {results.quality: score}),
+        "step": consumed.steps if consumed else None, ACCURACY: score if results.task.binary else None,
+        TEST_ROWS: results.test_rows, **({} if results.task.binary else {results.quality: score}),
         "train loss": windows[-1]["train loss"] if windows else None,
         "train samples": consumed.samples if consumed else None,
-        "train total tokens": consumed.real_tokens if consumed else None,
-        "forgetting": _value(record, "forgetting"),
-    }
+        "train total tokens": consumed.real_tokens if consumed else None, "forgetting": _value(record, "forgetting"),
+    }  # fmt: skip
 
 
 def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str, Any]]:
@@ -195,7 +170,8 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
     scores = results.curve(validation_of(results.quality), method, seed)
     if scores is None or consumed is None:
         return []
-    seconds, losses = (_by_step(results.curve(name, method, seed)) for name in ("step_seconds", "train_loss"))
+    curves = [results.curve(name, method, seed) for name in ("step_seconds", "train_loss")]
+    seconds, losses = (dict(zip(of.steps, of.values, strict=True)) if of else {} for of in curves)
     found = []
     for (before, _), (step, score) in pairwise([(0, 0.0), *zip(scores.steps, scores.values, strict=True)]):
         steps = range(before + 1, step + 1)
@@ -215,17 +191,8 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
     return found
 
 
-def _by_step(curve: Curve | None) -> dict[int, float]:
-    return dict(zip(curve.steps, curve.values, strict=True)) if curve else {}
-
-
 def _sum(values: Mapping[int, float], steps: Sequence[int]) -> float | None:
-    """Return the sum over some steps; None where one is missing."""
     return sum(values[step] for step in steps) if steps and all(step in values for step in steps) else None
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str | None:
@@ -243,14 +210,3 @@ def _whole(value: float | None) -> int | None:
 
 def _values(record: RunRecord, *metrics: str) -> list[float]:
     return [value for name in metrics if (value := _value(record, name)) is not None]
-
-
-def _bytes(megabytes: Sequence[float]) -> int | None:
-    """Return the largest of some sizes in bytes; None where there is none."""
-    return round(max(megabytes) * 1e6) if megabytes else None
-
-
-def _counted(record: RunRecord, *metrics: str) -> int | None:
-    """Return the sum of counts; None where one is missing."""
-    found = _values(record, *metrics)
-    return round(sum(found)) if len(found) == len(metrics) else None

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
-from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
-from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.table import answer_table
+from hpml_bench.report.answer.rows import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.pictures.svg import standalone, svg
-from hpml_bench.report.policy import policy
 from hpml_bench.report.questions import Part, parts, placed
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
@@ -96,24 +96,18 @@ class Page:
 
 
 def page_of(results: Results) -> Page:
-    """Return the page of a suite."""
     from hpml_bench.report.pictures.charts import styles
 
     return Page(
-        answer=answer_of(results),
-        sections=all_sections(results),
-        facts=facts(results),
+        answer=answer_of(results), sections=all_sections(results), facts=facts(results),
         problems=len(results.left_out.unfinished) + len(results.left_out.problems),
         newest=sanitize(results.reference.started[:10]),
-        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40),
-        styles=styles(results.methods),
-        results=results,
-        apart=results.left_out.excluded_runs,
-    )
+        version=sanitize(versions(results.reference).get("hpml-bench", ""), 40), styles=styles(results.methods),
+        results=results, apart=results.left_out.excluded_runs,
+    )  # fmt: skip
 
 
 def page_over(results: Sequence[Results], out: Path) -> Page:
-    """Return the page of several suites; a UserError where they can't be ranked together."""
     from hpml_bench.report.over_suites import Suites
 
     return page_of_suites(Suites.of(results), out)
@@ -144,14 +138,10 @@ def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
 def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
     """Write a page in formats of `FORMATS` and return the files, pages first; UserError where it can't be written."""
     writers: dict[str, Callable[[Page, Path], list[Path]]] = {
-        "html": _write_html,
-        "md": _write_markdown,
-        "csv": partial(_write_tables, kind="csv"),
-        "tex": partial(_write_tables, kind="tex"),
-        "pdf": partial(_write_pictures, kind="pdf"),
-        "png": partial(_write_pictures, kind="png"),
-        "peft": _write_runs,
-    }
+        "html": _write_html, "md": _write_markdown, "csv": partial(_write_tables, kind="csv"),
+        "tex": partial(_write_tables, kind="tex"), "pdf": partial(_write_pictures, kind="pdf"),
+        "png": partial(_write_pictures, kind="png"), "peft": _write_runs,
+    }  # fmt: skip
     if "peft" in formats and page.results is None:
         raise UserError("the format peft holds the runs of one suite; name one folder, or leave the format away")
     try:
@@ -180,66 +170,26 @@ def all_sections(results: Results) -> tuple[Section, ...]:
     """Return every registered section that isn't empty, by question, then by the sections' `order`."""
     modules = {name: registry.get("sections", name) for name in registry.names("sections")}
     ordered = sorted(modules.items(), key=lambda item: (item[1].order, item[1].__name__))
-    made = [
-        (module, name, section)
-        for name, module in ordered
-        for section in (module.sections(results) if hasattr(module, "sections") else [module.section(results)])
-    ]
-    found = [placed(module, name, section) for module, name, section in made if section is not None]
+    found = []
+    for name, module in ordered:
+        made = module.sections(results) if hasattr(module, "sections") else [module.section(results)]
+        found += [placed(module, name, section) for section in made if section is not None]
     return tuple(section for part in parts(found) for section in (*part.shown, *part.folded))
 
 
 def tables_of(sections: Sequence[Section]) -> tuple[Table, ...]:
-    """Return the tables of all sections, in order, without those of a page's folds."""
     blocks = [block for section in sections for block in section.blocks]
-    found = (
-        (block,) if isinstance(block, Table) else block.tables for block in blocks if isinstance(block, Table | Tabs)
-    )
-    return tuple(table for tables in found for table in tables)
+    found = [block for block in blocks if isinstance(block, Table | Tabs)]
+    return tuple(table for one in found for table in ((one,) if isinstance(one, Table) else one.tables))
 
 
 def all_tables(page: Page) -> tuple[Table, ...]:
-    """Return the answer as a table, and the tables of all sections."""
     return tuple(table for table in (answer_table(page.answer), *tables_of(page.sections)) if table.rows)
 
 
 def pictures_of(page: Page) -> list[Picture]:
-    """Return the pictures of the first screen and of all sections."""
     blocks = [block for section in page.sections for block in section.leaves if isinstance(block, Picture)]
     return [*(one.drawn for one in pictures(page.answer)), *blocks]
-
-
-def facts(results: Results) -> dict[str, str]:
-    """Return the facts at the head of a report."""
-    settings = results.reference.spec.settings
-    budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
-    fewer = FEWER in results.reference.notes
-    rows = "all" if fewer or settings.train_samples is None else f"{settings.train_samples:,}"
-    left = results.left_out
-    others = {
-        "on other ranks": len(results.selection.scaled),
-        "with other checkpointing": len(results.selection.checkpointed),
-        "set apart": left.excluded_runs,
-        "not ok": len(left.unfinished),
-        "unreadable": len(left.problems),
-        "without a record": max(0, results.never_run - len(left.problems)),
-    }
-    known = {
-        "Model": settings.backbone.partition("#")[0],
-        "Task": settings.task.name,
-        "Data": settings.dataset.name,
-        "Budget": f"{budget} of {settings.global_batch} from {rows} training rows",
-        "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
-        "Methods": str(len(results.methods)),
-        "Seeds": str(len(results.seeds)),
-        "Runs": ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)]),
-        "Protocol": results.reference.protocol_id or "not known",
-    }
-    return {key: sanitize(value, 120) for key, value in known.items()}
-
-
-def _templates() -> Path:
-    return packaged("templates", "templates")
 
 
 def _environment(*, html: bool, open_pairs: str = "") -> Environment:
@@ -248,33 +198,25 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     from hpml_bench.report import export
 
     environment = Environment(
-        loader=FileSystemLoader(_templates()),
+        loader=FileSystemLoader(packaged("templates", "templates")),
         autoescape=html,  # noqa: S701 - Markdown escapes by its own filter
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    tests: dict[str, Callable[..., bool]] = {
-        "text": lambda block: isinstance(block, Text),
-        "table": lambda block: isinstance(block, Table),
-        "figure": lambda block: isinstance(block, Picture),
-        "tabs": lambda block: isinstance(block, Tabs),
-        "fold": lambda block: isinstance(block, Fold),
-        "long": _long,
-        "folded": partial(_folded, shown=open_pairs),
-    }
-    environment.tests |= tests
+    kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
+    tests: dict[str, Callable[..., bool]] = {kind: partial(_is, of=of) for kind, of in kinds.items()}
+    environment.tests |= tests | {"long": _long, "folded": partial(_folded, shown=open_pairs)}
     environment.filters |= {
-        "md": export.markdown_text,
-        "md_table": export.markdown_table,
-        "numeric": export.numeric_columns,
-        "exact": "{:.10g}".format,
-        "sanitize": sanitize,
-        "svg": svg,
-        "emphasise": _emphasise,
-    }
+        "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
+        "exact": "{:.10g}".format, "sanitize": sanitize, "svg": svg, "emphasise": _emphasise,
+    }  # fmt: skip
     return environment
+
+
+def _is(block: object, of: type) -> bool:
+    return isinstance(block, of)
 
 
 def _folded(block: object, shown: str) -> bool:
@@ -307,25 +249,27 @@ def _context(page: Page) -> dict[str, object]:
     newest = f"recorded runs alone; the newest began on {page.newest}"
     inputs = newest if page.newest else "the inputs that it names alone"
     return screen.context(answer) | {
-        "title": f"{suite}: {compared} compared",
-        "suite": suite,
+        "title": f"{suite}: {compared} compared", "suite": suite,
         "about": f"{on}{page.facts.get('Rows', page.facts['Data'])} · {what}",
         "closing": f"Made by hpml-bench {page.version} from {inputs}; judged by the rules of version {rules}.",
-        "description": answer.description,
-        "facts": page.facts,
-        "answer": answer,
-        "answer_table": answer_table(answer),
+        "description": answer.description, "facts": page.facts, "answer": answer, "answer_table": answer_table(answer),
         "problems": page.problems,
         "parts": (shown := every if answer.over == "seed" and answer.noun == "method" else there),
         "places": {part.key for part in shown},
-    }
+    }  # fmt: skip
 
 
 def _write_html(page: Page, out: Path) -> list[Path]:
-    sheets, scripts = (_sources(kind) for kind in ("css", "js"))
+    folder = packaged("templates", "templates")
+    sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
+        [path.read_text(encoding="utf-8") for name in ("report", "answer", "chooser")
+         if (path := folder / f"{name}.{kind}").is_file()]
+        for kind in ("css", "js")
+    )  # fmt: skip
     sheets += screen.sheets(page.answer)
-    context = _context(page) | {"styles": page.styles}
-    return [_write(out / "report.html", _html(context, sheets, scripts, page.open_pairs))]
+    return [
+        _write(out / "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs))
+    ]
 
 
 def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
@@ -352,13 +296,7 @@ def plain_page(
         "parts": [Part(section.slug, section.title, section.title, (section,), ()) for section in sections],
         "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
     }  # fmt: skip
-    return _html(context, [(_templates() / "report.css").read_text(encoding="utf-8")], [])
-
-
-def _sources(kind: str) -> list[str]:
-    """Return the page's style sheets or scripts: of its frame, its first screen and the chooser in that."""
-    files = [path for name in ("report", "answer", "chooser") if (path := _templates() / f"{name}.{kind}").is_file()]
-    return [path.read_text(encoding="utf-8") for path in files]
+    return _html(context, [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")], [])
 
 
 def _write_markdown(page: Page, out: Path) -> list[Path]:
@@ -385,14 +323,13 @@ def _write_answer(page: Page, out: Path) -> list[Path]:
 
 
 def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
-    from hpml_bench.report import export
+    from hpml_bench.report.export import csv_text, latex_table
 
-    render = {"csv": export.csv_text, "tex": export.latex_table}[kind]
+    render = {"csv": csv_text, "tex": latex_table}[kind]
     return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
 
 
 def _write_runs(page: Page, out: Path) -> list[Path]:
-    """Write the compared runs as files of PEFT's method comparison."""
     from hpml_bench.report import peft
 
     runs = {} if page.results is None else peft.files_of(page.results)
@@ -405,6 +342,15 @@ def _write_long(page: Page, out: Path) -> list[Path]:
 
     long = [block for section in page.sections for block in section.leaves if isinstance(block, Table) and _long(block)]
     return [_write(out / "tables" / f"{table.name}.csv", csv_text(table)) for table in long]
+
+
+def policy(sheets: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return the Content-Security-Policy of a page: its own style sheets and scripts by hash, and nothing else."""
+    kinds = {"style-src": sheets, "script-src": scripts}
+    hashed = {kind: [base64.b64encode(sha256(text.encode()).digest()).decode() for text in texts]
+              for kind, texts in kinds.items()}  # fmt: skip
+    own = "; ".join(" ".join([kind, *(f"'sha256-{one}'" for one in of)]) for kind, of in hashed.items() if of)
+    return f"default-src 'none'; {own}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def _write(path: Path, content: str | bytes) -> Path:

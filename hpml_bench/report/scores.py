@@ -202,7 +202,6 @@ class AlignedScores:
 
     @property
     def declared_looks(self) -> int:
-        """Number of looks that were declared before the first."""
         return len(self.race.until.rounds) if self.race else 1
 
     def complete(self, staying: Iterable[str], seeds: int) -> bool:
@@ -224,12 +223,10 @@ class AlignedScores:
 
     @cached_property
     def group_count(self) -> int | None:
-        """Number of groups; None where rows stand alone."""
         return None if self.groups is None else len(np.unique(self.groups))
 
     @property
     def ends(self) -> tuple[float | None, float | None]:
-        """Least and largest mean score."""
         return (0.0, 1.0) if self.binary else (self.score.low, self.score.high)
 
     @property

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.ending import staying
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table, unranked_because
+from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table
 from hpml_bench.system.errors import UserError
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
@@ -85,7 +86,7 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     metric, size = _wanted(results, detect)
     if results.definitions[metric].depends_on_machine and not results.costs_ranked:
         raise UserError(
-            f"--detect {detect}: the runs in {folder} {unranked_because(results)}, so that costs tell nothing; "
+            f"--detect {detect}: in {folder} {results.aligned.unranked}, so that costs tell nothing; "
             "run a pilot without --parallel, or in jobs of a seed each that have their nodes to themselves"
         )
     names = {*(staying(results.verdicts) if results.race else results.methods)}
@@ -94,13 +95,12 @@ def plan(folder: Path, detect: str, power: float = statistics.POWER) -> SeedPlan
     tested = [c for c in compared if not c.exact and c.p is not None and not (over_rows and metric == results.quality)]
     if not tested:
         reason = (
-            "is the same in every seed: one seed tells it exactly"
-            if any(c.exact for c in compared)
-            else "isn't open: one method is left of the race"
-            if results.race and len(names) < 2
-            else f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share, of costs on one host a "
-            "seed,"
+            f"needs at least 2 methods x {statistics.LEAST_SEEDS} seeds that they share, of costs on one host a seed,"
         )
+        if any(c.exact for c in compared):
+            reason = "is the same in every seed: one seed tells it exactly"
+        elif results.race and len(names) < 2:
+            reason = "isn't open: one method is left of the race"
         raise UserError(f"--detect {detect}: {metric} {reason} in {folder}")
     family = results.family if metric in results.family else {metric: tested}
     if not any(c.margin for of in family.values() for c in of):  # the size stands for the margin
@@ -128,16 +128,13 @@ def _pair(c: statistics.Comparison, size: float, levels: Sequence[tuple[float, f
     cautious = [one.cautious() for one in evidence]
     least = max(statistics.detectable(one, n, level, power) for one in evidence)
     return PlannedPair(
-        c.a,
-        c.b,
-        n,
-        c.difference.sd or 0.0,
+        c.a, c.b, n, c.difference.sd or 0.0,
         detectable=math.expm1(least) if c.ratio else least,
         alone=statistics.seeds_to_find(evidence, wanted, statistics.ALPHA, power),
         seeds=statistics.seeds_to_find(evidence, wanted, first, power),
         cautious=statistics.seeds_to_find(cautious, wanted, first, power),
         equivalent=statistics.seeds_to_show(evidence, wanted, first_equivalent, power),
-    )
+    )  # fmt: skip
 
 
 def _wanted(results: Results, detect: str) -> tuple[str, float]:
@@ -176,7 +173,6 @@ def _told(
     scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit
     scaled = f"{number(size * scale)} {unit}".strip()
-
     rows = [
         [f"{p.a} − {p.b}", _count(p.n), cell(p.sd * scale), cell(p.detectable * scale),
          *map(_count, (p.alone, p.seeds, p.cautious, p.equivalent))]
@@ -188,66 +184,58 @@ def _told(
         "Seeds, cautious", "Seeds, equivalent",
     )  # fmt: skip
     caption = f"Seeds to find {scaled} of {quantity.title} with a chance of {power:.0%}".replace("%", " %")
-    names = staying(results.verdicts) if results.race else results.methods
-    recorded = [[r.wall_seconds for r in results.runs(method)] for method in names]
-    round_seconds = sum(sum(of) / len(of) for of in recorded)
-    hours = None if seeds is None or not (results.one_machine and not results.beside) else seeds * round_seconds / 3600
-    spent, fewest = (
-        statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks),
-        min(p.n for p in pairs),
-    )
-    sentences = [
+    spent = 100 * statistics.spent_at(results.verdicts.look + 1, results.aligned.declared_looks)
+    hours, on_hours = _hours(results, seeds)
+    sentences = (
         *_on_seeds(results, metric, scaled, pairs, unknown, seeds),
-        *_on_hours(results, seeds, hours, round_seconds),
-        f"A spread from {fewest} seeds is itself uncertain: cautious is for its 80 % upper bound.",
-        f"Seeds are those of the next look at this folder, which may use {100 * spent:.2g} % of its chance of error; "
+        *on_hours,
+        f"A spread from {min(p.n for p in pairs)} seeds is itself uncertain: cautious is for its 80 % upper bound.",
+        f"Seeds are those of the next look at this folder, which may use {spent:.2g} % of its chance of error; "
         "in a folder of their own fewer are enough.",
-    ]
-    return SeedPlan(table("plan", caption, columns, rows), tuple(sentences), pairs, unknown, seeds, hours)
+    )
+    return SeedPlan(table("plan", caption, columns, rows), sentences, pairs, unknown, seeds, hours)
 
 
 def _on_seeds(
-    results: Results,
-    metric: str,
-    scaled: str,
-    pairs: tuple[PlannedPair, ...],
-    unknown: tuple[str, ...],
+    results: Results, metric: str, scaled: str, pairs: tuple[PlannedPair, ...], unknown: tuple[str, ...],
     seeds: int | None,
-) -> list[str]:
-    """Return the sentences on how many seeds are enough, and for what."""
+) -> Iterator[str]:  # fmt: skip
     worst = next((pair for pair in pairs if pair.seeds is None), pairs[0])
-    sentences = []
     if unknown:
-        sentences.append(
+        yield (
             f"The differences of {sentence_list(unknown)} are equal in all seeds of the pilot, so that their spread is "
             "unknown and nothing is planned for them; more seeds may tell it."
         )
-    sentences.append(
-        f"{seeds} seeds are enough for every {'other ' if unknown else ''}pair, by the pilot's spread; "
-        f"the noisiest is {worst.a} − {worst.b}."
-        if seeds is not None
-        else f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
-    )
+    if seeds is None:
+        yield f"No number of seeds up to 10,000: {worst.a} − {worst.b} leaves more open than {scaled}."
+    else:
+        every = "every other pair" if unknown else "every pair"
+        yield f"{seeds} seeds are enough for {every}, by the pilot's spread; the noisiest is {worst.a} − {worst.b}."
     if metric == results.quality:
-        sentences.append(
-            f"For other seeds and other test rows: what the {results.test_rows_in_words} leave open no seed tells; "
+        yield (
+            f"For other seeds and other test rows: what the {answer_of(results).rows_text} leave open no seed tells; "
             "more test rows may."
         )
-    sentences.append(f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}.")
-    return sentences
+    yield f"Equivalent: so many seeds show the difference of two equal methods to be under {scaled}."
 
 
-def _on_hours(results: Results, seeds: int | None, hours: float | None, round_seconds: float) -> list[str]:
-    """Return the sentence on how long so many seeds take, or why that is unknown; none where no number is enough."""
+def _hours(results: Results, seeds: int | None) -> tuple[float | None, list[str]]:
+    """Return how long so many seeds take, and the sentence on it, or on why that is unknown."""
     if not results.one_machine:
-        return ["The pilot's runs come from different hardware or versions, so that they tell no hours."]
+        return None, ["The pilot's runs come from different hardware or versions, so that they tell no hours."]
     if results.beside:
-        return ["Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."]
-    if hours is None:
-        return []
+        return None, [
+            "Runs of the pilot had neighbours on their host, which slow each other, so that they tell no hours."
+        ]
+    if seeds is None:
+        return None, []
+    names = staying(results.verdicts) if results.race else results.methods
+    recorded = [[run.wall_seconds for run in results.runs(method)] for method in names]
+    round_seconds = sum(sum(of) / len(of) for of in recorded)
+    hours = seeds * round_seconds / 3600
     minutes = f"{number(60 * hours, '.1f')} minutes ({hours:.2f} hours)"
     duration = f"{number(hours, '.1f')} hours" if hours >= 1 else minutes
-    return [
+    return hours, [
         f"{seeds} seeds x {len(results.methods)} methods take {duration} at the pilot's "
         f"{number(round_seconds, '.1f')} s a seed, runs one after another."
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ from hpml_bench import statistics
 from hpml_bench.records.load import LoadedRuns, load_records, wrong_id
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report import predictions
-from hpml_bench.report.checks import Fault, Kind, faults
+from hpml_bench.report.checks import Kind, faults
 from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
@@ -62,7 +62,6 @@ class LeftOut:
 
     @property
     def excluded_runs(self) -> int:
-        """Number of runs that ended well and are not compared."""
         return sum(len(group.records) for group in self.excluded)
 
 
@@ -118,7 +117,6 @@ class _Group:
 
     @property
     def newest(self) -> RunRecord:
-        """The run that began last, of those compared where there are some."""
         runs = self.compared or tuple(record for group in self.excluded for record in group.records)
         return max(runs, key=lambda record: (record.started, record.run_id))
 
@@ -139,7 +137,8 @@ def select(
     primary = max(groups.values(), key=lambda g: (len(g.compared), g.newest.started), default=None)
     unfinished = tuple(record for record in records if record.status != "ok")
     if primary is None:
-        reference = _most_tried(unfinished)
+        size = Counter(map(protocol_of, unfinished))
+        reference = max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))
         return Selection(folder, reference, (), frozenset(), (), (), {}, LeftOut(unfinished, (), problems))
     costed = _costed(primary.compared)
     by_kind = grouped((g for g in groups.values() if g is not primary), lambda group: _scales(group, primary))
@@ -149,26 +148,31 @@ def select(
     checkpointed = _of_checkpointing(costed, others)
     excluded += [one for group in scaled for one in _not_scaled(group, counted, primary.newest)]
     used = {record.run_id for record in checkpointed}
-    excluded += [one for group in others for one in _of_another_protocol(group, primary.newest, used)]
+    for group in others:
+        if idle := tuple(record for record in group.compared if record.run_id not in used):
+            excluded.append(Excluded(idle, protocol_difference(primary.newest, group.newest), "protocol"))
+        excluded += [Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in group.excluded]
     return Selection(
-        folder,
-        primary.newest,
-        primary.compared,
-        frozenset(record.run_id for record in costed),
-        counted,
-        checkpointed,
-        {record.run_id: stored[record.run_id] for record in primary.compared},
+        folder, primary.newest, primary.compared, frozenset(record.run_id for record in costed), counted,
+        checkpointed, {record.run_id: stored[record.run_id] for record in primary.compared},
         LeftOut(unfinished, tuple(excluded), problems),
-    )
+    )  # fmt: skip
 
 
 def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed: Mapping[str, str]) -> _Group:
     """Select among the ok runs of one protocol: each method and seed once, valid, of agreed consumption."""
     same = grouped(records, lambda record: (method_of(record), record.spec.seed))
-    excluded = [Excluded(tuple(runs), _doubled(runs), "duplicates") for runs in same.values() if len(runs) > 1]
+    excluded = []
+    for runs in (runs for runs in same.values() if len(runs) > 1):
+        named = ", ".join(record.run_id for record in runs)
+        why = f"{len(runs)} records of one method, seed and protocol, so that none counts: {named}"
+        excluded.append(Excluded(tuple(runs), why, "duplicates"))
     single = [runs[0] for runs in same.values() if len(runs) == 1]
     found = faults(folder, single, stored, misnamed)
-    excluded += [Excluded((r,), _unbelieved(fault), fault.kind) for r in single if (fault := found.get(r.run_id))]
+    for record in (record for record in single if record.run_id in found):
+        fault = found[record.run_id]
+        how = "invalid" if fault.kind == "self-checks" else "not believed"
+        excluded.append(Excluded((record,), f"{how}: {fault.why}", fault.kind))
     valid = [record for record in single if record.run_id not in found]
     agreed = agreed_consumption(valid)
     equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
@@ -176,15 +180,6 @@ def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed
     others = [r for r in valid if r.run_id not in chosen]
     excluded += [Excluded((r,), _why_consumption_differs(r, valid), "consumption") for r in others]
     return _Group(tuple(equal), tuple(excluded))
-
-
-def _unbelieved(fault: Fault) -> str:
-    return f"{'invalid' if fault.kind == 'self-checks' else 'not believed'}: {fault.why}"
-
-
-def _doubled(records: Sequence[RunRecord]) -> str:
-    names = ", ".join(record.run_id for record in records)
-    return f"{len(records)} records of one method, seed and protocol, so that none counts: {names}"
 
 
 def _why_consumption_differs(record: RunRecord, valid: Sequence[RunRecord]) -> str:
@@ -208,7 +203,9 @@ def _costed(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     here = _of_one_machine(quiet)
     chosen = _on_one_host(here)
     enough = 2 * len(quiet) >= len(compared) and len(chosen) == len(here)
-    return chosen if enough or _testable(chosen) else _of_one_machine(compared)
+    seeds = [{record.spec.seed for record in own} for own in grouped(chosen, method_of).values()]
+    testable = any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds, 2))
+    return chosen if enough or testable else _of_one_machine(compared)
 
 
 def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -229,12 +226,6 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
         for record in runs
         if untrained(record) or (record.spec.seed in chosen and hosts_of(record) == chosen[record.spec.seed])
     )
-
-
-def _testable(runs: Sequence[RunRecord]) -> bool:
-    """Return whether two methods share enough seeds for a verdict."""
-    seeds = [{record.spec.seed for record in own} for own in grouped(runs, method_of).values()]
-    return any(len(a & b) >= statistics.LEAST_SEEDS for a, b in combinations(seeds, 2))
 
 
 def _of_one_machine(compared: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -287,7 +278,6 @@ def _of_checkpointing(costed: Sequence[RunRecord], others: Sequence[_Group]) -> 
 
 
 def _by_method_and_seed(costed: Sequence[RunRecord]) -> dict[tuple[str, int], RunRecord]:
-    """Return (method, seed) -> run, of the runs without neighbours."""
     return {(method_of(record), record.spec.seed): record for record in filter(alone, costed)}
 
 
@@ -298,15 +288,3 @@ def _not_scaled(group: _Group, counted: Sequence[RunRecord], reference: RunRecor
     lacks = "no run of that method and seed on the same host to scale from"
     lacks += "" if all(map(alone, (reference, *idle))) else ", of runs without others on their host"
     return (Excluded(idle, f"{protocol_difference(reference, group.newest)}; {lacks}", "protocol"),) if idle else ()
-
-
-def _of_another_protocol(group: _Group, reference: RunRecord, used: Set[str]) -> tuple[Excluded, ...]:
-    """Return the unused runs of a group as excluded, with further reasons where there are some."""
-    idle = tuple(record for record in group.compared if record.run_id not in used)
-    whole = (Excluded(idle, protocol_difference(reference, group.newest), "protocol"),) if idle else ()
-    return (*whole, *(Excluded(a.records, f"of another protocol, and {a.reason}", a.kind) for a in group.excluded))
-
-
-def _most_tried(unfinished: Sequence[RunRecord]) -> RunRecord:
-    size = Counter(map(protocol_of, unfinished))
-    return max(unfinished, key=lambda record: (size[protocol_of(record)], record.started))

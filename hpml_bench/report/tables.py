@@ -13,17 +13,12 @@ from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Metric
 from hpml_bench.report.results import Results
-from hpml_bench.statistics import Comparison, Interval
+from hpml_bench.statistics import Interval
 
 MISSING = "–"
 MINUS = "−"
 _FORMAT = re.compile(r",?(?:\.(\d{1,2}))?([%gfde])")
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
-
-UNRANKED = {
-    "neighbours": "had neighbours on their host, which slow each other",
-    "hosts": "did not share a host within a seed",
-}
 
 Shown = tuple[str, float | str | None]
 """Text, and the value behind it; None where there is none."""
@@ -60,7 +55,7 @@ def cell(value: float | None, spec: str = ".3g") -> Cell:
 
 
 def fact(key: str, value: str) -> str:
-    """Return `key: value` of a run's notes, with percent signs set as everywhere else in a report."""
+    """Return `key: value` of a run's notes, with percent signs set as elsewhere in a report."""
     return f"{key}: {re.sub(r'(?<=[0-9])%', ' %', value)}"
 
 
@@ -73,17 +68,14 @@ def _significant(value: float, digits: int) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value to three digits."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_cell(p: float | None) -> Cell:
-    """Return a p value with the number behind it."""
     return p_value(p), p
 
 
 def limits(low: float | None, high: float | None, spec: str) -> str:
-    """Return an interval as `[low, high]`."""
     return MISSING if low is None or high is None else f"[{number(low, spec)}, {number(high, spec)}]"
 
 
@@ -126,17 +118,14 @@ class Quantity:
 
     @property
     def title(self) -> str:
-        """The metric's title in running text."""
         return self.metric.title
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """Least and largest possible value, as far as they are known."""
         return tuple(self.scale * end for end in self.metric.bounds if end is not None)
 
     @property
     def heading(self) -> str:
-        """The title at the beginning of a line."""
         return capitalized(self.title)
 
     @property
@@ -151,7 +140,6 @@ class Quantity:
 
     @property
     def slug(self) -> str:
-        """The title as part of an anchor."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or self.metric.name.replace("_", "-")
 
     def difference(self, value: float) -> str:
@@ -161,7 +149,6 @@ class Quantity:
         return f"{amount} {unit}".strip()
 
     def text(self, value: float | None, *, unit: bool = False) -> str:
-        """Return one value, in this quantity's scale and digits."""
         if value is None or not math.isfinite(value):
             return MISSING
         spec = self.metric.format if self.scale in {1.0, 100.0} else ".3g"  # a format is made for its own unit
@@ -169,11 +156,9 @@ class Quantity:
         return f"{shown} {self.unit}" if unit and self.unit else shown
 
     def cell(self, value: float | None) -> Shown:
-        """Return one value with the number behind it."""
         return self.text(value), None if value is None or not math.isfinite(value) else value * self.scale
 
     def spread(self, interval: Interval | None) -> Cell:
-        """Return `mean ± sd`; the mean alone where there is one seed, or nothing spreads."""
         if interval is None:
             return MISSING, None
         text = self.text(interval.mean)
@@ -182,32 +167,9 @@ class Quantity:
         return text, interval.mean * self.scale
 
     def between(self, interval: Interval | None) -> str:
-        """Return the interval as `[low, high]`."""
         if interval is None or interval.low is None or interval.high is None:
             return MISSING
         return f"[{self.text(interval.low)}, {self.text(interval.high)}]"
-
-    def compared(self, comparison: Comparison) -> tuple[Cell, str]:
-        """Return the cells of a pair's difference, or factor first / second, and of its test's interval."""
-        mean, ends = comparison.difference.mean, comparison.deciding
-        if not comparison.ratio:
-            return self.cell(mean), MISSING if ends is None else f"[{', '.join(map(self.text, ends))}]"
-        factor = math.exp(mean)
-        between = MISSING if ends is None else limits(math.exp(ends[0]), math.exp(ends[1]), ".3f")
-        return (number(factor, ".3f"), factor), between
-
-    def found(self, comparison: Comparison) -> Shown:
-        """Return the cell of the least difference a pair's seeds could find, in points or %; none beyond the scale."""
-        least = comparison.detectable
-        if least is None:
-            return MISSING, None
-        if comparison.ratio:
-            share = 100 * math.expm1(least)
-            return (f"{number(share, '.2g' if share < 100 else '.0f')} %", share)
-        lowest, highest = self.metric.bounds
-        if lowest is not None and highest is not None and least > highest - lowest:
-            return "none", None
-        return self.cell(least)
 
 
 def _scale(metric: Metric, means: Sequence[float]) -> tuple[float, str]:
@@ -233,16 +195,12 @@ def _places(sd: float, largest: float) -> int:
 def table(
     name: str, caption: str, columns: Iterable[str], rows: Iterable[Iterable[Cell]], notes: Iterable[str] = ()
 ) -> Table:
-    """Build a table from cells."""
     pairs = [list(map(_pair, row)) for row in rows]
     return Table(
-        name=name,
-        caption=caption,
-        columns=tuple(columns),
+        name=name, caption=caption, columns=tuple(columns),
         rows=tuple(tuple(text for text, _ in row) for row in pairs),
-        values=tuple(tuple(value for _, value in row) for row in pairs),
-        notes=tuple(notes),
-    )
+        values=tuple(tuple(value for _, value in row) for row in pairs), notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _pair(cell: Cell) -> Shown:
@@ -276,37 +234,29 @@ def by_method(
     if not quantities:
         return None
     if not results.costs_ranked and any(quantity.metric.depends_on_machine for quantity in quantities):
-        notes = [*notes, f"Of runs that {unranked_because(results)}: the costs rank nothing."]
+        notes = [*notes, f"Costs rank nothing: {results.aligned.unranked}."]
     rows = [[method, *spreads(results, method, quantities)] for method in results.methods]
     return table(name, caption, ["method", *(quantity.header for quantity in quantities)], rows, notes)
 
 
 def spreads(results: Results, method: str, quantities: Iterable[Quantity]) -> list[Cell]:
-    """Return a method's `mean ± sd` of each metric."""
     return [quantity.spread(results.interval(method, quantity.metric.name)) for quantity in quantities]
 
 
-def unranked_because(results: Results) -> str:
-    """Return why costs rank no methods, as a clause on the runs."""
-    return " and ".join(UNRANKED[why] for why in results.selection.unranked)
-
-
 def capitalized(text: str) -> str:
-    """Return a text with its first letter as a capital and the others as they are."""
     return text[:1].upper() + text[1:]
 
 
 def sentence_list(items: Sequence[str], last: str = "and") -> str:
-    """Return `a, b and c`, or with another last word."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def option_list(options: Mapping[str, Any]) -> str:
     """Return options as `rank = 8, alpha = 16`; empty without any."""
-    return ", ".join(f"{key} = {_option(value)}" for key, value in options.items())
 
+    def text(value: object) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(str, value))}]"
+        return "none" if value is None else str(value)
 
-def _option(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "none" if value is None else str(value)
+    return ", ".join(f"{key} = {text(value)}" for key, value in options.items())

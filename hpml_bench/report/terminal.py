@@ -26,8 +26,7 @@ def terminal() -> Console:
 
 
 def show_answer(answer: PageSummary, console: Console) -> None:
-    """Print the answer: which methods are best, the set-up, a row per method."""
-    from hpml_bench.report.answer.lines import lines
+    from hpml_bench.report.answer.rows import lines
 
     for line in lines(answer, console.width):
         console.print(_encodable(for_terminal(line), console.encoding), markup=False, highlight=False, soft_wrap=True)
@@ -73,5 +72,4 @@ def fitting(
 
 
 def _width(name: str, cells: Iterable[str]) -> int:
-    """Return the characters a column needs: its longest cell, or the longest word of its name."""
     return max(map(len, [*name.split(), *cells]), default=1)

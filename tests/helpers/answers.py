@@ -52,7 +52,7 @@ def an_answer(
             pairs["train_seconds"].append(_factor(a, b, costs[a][0] / costs[b][0]))
             added = [costs[name][1] - ADDED for name in (a, b)]
             pairs["peak_memory_over_setup_mb"].append(_factor(a, b, added[0] / added[1]))
-    lost = {name: sum(c.winner == c.other(name) for c in pairs["score"] if name in {c.a, c.b}) for name in scores}
+    lost = {name: sum(c.winner not in {None, name} for c in pairs["score"] if name in {c.a, c.b}) for name in scores}
     won = {name: sum(c.winner == name for c in pairs["score"]) for name in scores}
     methods = tuple(
         _method(name, scores[name], costs.get(name), name in bases, (1 + lost[name], len(scores) - won[name]))

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from helpers import made_records
-from hpml_bench.builtin.sections.measurements import scores_table
+from hpml_bench.builtin.sections.summary import scores_table
 from hpml_bench.cli import main
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SUITE
 from hpml_bench.records.folder import ResultsFolder, RunFolder

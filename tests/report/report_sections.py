@@ -12,14 +12,14 @@ from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
 
 MODULES = {
-    "costs": ("costs", "cost-"),
+    "comparisons": ("matrix", "deciding", "comparisons", "each"),
     "speed": ("time-budget", "scaling", "checkpointing"),
     "training": ("time-to-", "curves"),
     "setup": ("methods", "protocol", "jobs", "environment", "runs"),
     "cautions": ("cautions", "failures"),
     "reading": ("definitions", "glossary"),
     "published": ("document",),
-    "measurements": ("summary", "language", "forgetting", "throughput", "memory", "inference", "merging", "parameters",
+    "measurements": ("language", "forgetting", "throughput", "memory", "inference", "merging", "parameters",
                      "others"),
 }  # fmt: skip
 """Module -> slugs of its sections, or their beginnings; the others have one section, of their name."""

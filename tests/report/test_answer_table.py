@@ -18,9 +18,9 @@ from helpers.answers import RMSE, an_answer
 from hpml_bench.report import export
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Failure, PageSummary, Pair, Relation
+from hpml_bench.report.answer.rows import answer_table
 from hpml_bench.report.answer.screen import context
-from hpml_bench.report.answer.table import answer_table
-from hpml_bench.report.pictures.differences import bars, difference, to_best
+from hpml_bench.report.pictures.screen import bars, difference, to_best
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
@@ -113,20 +113,9 @@ def test_a_tiny_difference_that_is_shown_stays_clear_of_the_line() -> None:
 def test_the_interval_is_the_one_that_decides() -> None:
     """The bar spans the levels that decide, not the narrower 95 % interval."""
     one = Pair(
-        a="a",
-        b="b",
-        verdict="undecided",
-        winner=None,
-        difference=1.0,
-        ci_low=0.5,
-        ci_high=1.5,
-        decided_low=-1.0,
-        decided_high=3.0,
-        p=0.03,
-        p_adjusted=0.2,
-        need=9,
-        shared=5,
-    )
+        a="a", b="b", verdict="undecided", winner=None, difference=1.0, ci_low=0.5, ci_high=1.5, decided_low=-1.0,
+        decided_high=3.0, p=0.03, p_adjusted=0.2, need=9, shared=5,
+    )  # fmt: skip
     answer = an_answer({"a": 80.0, "b": 79.0}, pairs={"score": (one,)})
     of = difference(answer, "b", "a")
     assert of is not None

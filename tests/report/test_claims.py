@@ -63,7 +63,7 @@ def test_no_claim_is_against_another(present: list[list[bool]], seed: int) -> No
 
 def assert_claims_agree(results: Results) -> None:
     """Hold ranks, best methods, front and headline to the verdicts that the tables of pairs show."""
-    answer, shown = answer_of(results), tables("comparisons", results) | tables("cost-", results)
+    answer, shown = answer_of(results), tables("comparisons", results)
     if "intervals" not in shown or answer.over != "seed":  # judged over rows, for these trained models
         return
     wins: dict[str, set[tuple[str, str]]] = {}
@@ -85,7 +85,9 @@ def assert_claims_agree(results: Results) -> None:
             lost, won = (sum(pair[at] == method for pair in wins[by]) for at in (1, 0))
             ends = (1 + lost, len(results.values(metric)) - won)
             assert cell.rpartition("rank ")[2] == "–".join(map(str, dict.fromkeys(ends)))
-    for method, place, *_ in shown["pareto"].rows if "pareto" in shown else ():
+    summary = tables("summary", results)["summary"]
+    front = summary.columns.index("Pareto front") if "Pareto front" in summary.columns else None
+    for method, place in ((row[0], row[front].partition(" ")[0]) for row in summary.rows if front is not None):
         others = [other for other in results.methods if other != method]
         beaten = any(
             any((other, method) in won for won in wins.values())
@@ -175,7 +177,7 @@ def test_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(made_records, "answers", answers)
     results = load(tmp_path, sweep(["lora", "full"]))
-    (pair,) = results.on_these_rows()
+    (pair,) = statistics.compare_pairs(results.values(results.quality), grid=results.grid(results.quality))
     assert pair.p is not None
     assert pair.p < 0.001
     assert [c.verdict for c in results.comparisons("test_accuracy")] == ["undecided"]

@@ -35,9 +35,9 @@ def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
     """As many scores as groups, whose mean is the accuracy in every seed; rows' own scores stay at hand."""
-    assert (results.test_rows, results.test_groups) == (1000, 100)
+    assert (results.test_rows, results.aligned.group_count) == (1000, 100)
     for method in results.methods:
-        for seed, scores in results.scores(method).items():
+        for seed, scores in results.aligned.units[method].items():
             assert scores.shape == (100,)
             assert scores.mean() == pytest.approx(results.values("test_accuracy")[method][seed], abs=1e-12)
             assert results.row_scores(method)[seed].shape == (1000,)
@@ -45,9 +45,9 @@ def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
 
 def test_verdicts_are_by_group(results: Results, tmp_path: Path) -> None:
     """Every pair's p is that of the seeds x groups table, in which the largest group can change most."""
-    assert results.score_span == pytest.approx(24 / 10)
+    assert results.aligned.span == pytest.approx(24 / 10)
     for c in results.comparisons("test_accuracy"):
-        table = np.array([results.scores(c.a)[s] - results.scores(c.b)[s] for s in results.seeds])
+        table = np.array([results.aligned.units[c.a][s] - results.aligned.units[c.b][s] for s in results.seeds])
         assert c.p == pytest.approx(max(one.p() for one in statistics.crossed_evidence(table, span=2.4)))
     assert results.grid("test_accuracy") == 1 / 1000
     plain = Results.load(made_records.write(tmp_path, sweep()))
@@ -62,24 +62,28 @@ def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None
     assert "(1,000 test rows in 100 groups)" in told
     assert "on these 1,000 test rows in 100 groups alone" in told
     plain = Results.load(made_records.write(tmp_path, sweep()))
-    assert plain.test_groups is None
+    assert plain.aligned.groups is None
     assert "group" not in said("definitions", plain) + said("comparisons", plain)
 
 
 def test_guessing_is_tested_by_group(results: Results) -> None:
     """A method's scores against the guess's, both of groups."""
-    guessed = results.task.guess(results.test_references).scores  # type: ignore[arg-type]
-    assert results.by_group(guessed).mean() == pytest.approx(guessed.mean(), abs=1e-12)
+    guessed = results.task.guess(results.test_set.reference).scores  # type: ignore[union-attr]
+    groups = results.aligned.groups
+    assert groups is not None
+    by_group = statistics.group_scores(guessed, groups)
+    assert by_group.mean() == pytest.approx(guessed.mean(), abs=1e-12)
     gains = {
-        method: np.array([of - results.by_group(guessed) for of in results.scores(method).values()])
-        for method in results.methods
+        method: np.array([of - by_group for of in results.aligned.units[method].values()]) for method in results.methods
     }
-    assert beside_guess(results) == dict(zip(gains, beats_guess([*gains.values()], results.score_span, 1), strict=True))
+    assert beside_guess(results) == dict(
+        zip(gains, beats_guess([*gains.values()], results.aligned.span, 1), strict=True)
+    )
 
 
 def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:
     """McNemar's test presumes independent rows: the test is one over the groups."""
-    scores = {method: one_seed.scores(method)[0] for method in one_seed.methods}
+    scores = {method: one_seed.aligned.units[method][0] for method in one_seed.methods}
     assert one_seed.verdicts.scope == "rows"
     for c in one_seed.comparisons(one_seed.quality):
         t = stats.ttest_rel(scores[c.a], scores[c.b])
@@ -93,9 +97,9 @@ def test_linear_scores_are_grouped_too(tmp_path: Path) -> None:
     """Of a metric that is no mean of rows the mean over groups is the metric as well."""
     folder = made_task_records.write(tmp_path, "regression", ("lora", "full"), 3)
     results = Results.load(grouped(folder, np.arange(400) // 3))
-    assert results.test_groups == 134
+    assert results.aligned.group_count == 134
     for method in results.methods:
-        for seed, scores in results.scores(method).items():
+        for seed, scores in results.aligned.units[method].items():
             assert scores.mean() == pytest.approx(results.values("test_rmse")[method][seed], abs=1e-9)
 
 

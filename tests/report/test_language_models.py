@@ -45,13 +45,10 @@ def predictions(item: RunRecord, share: float) -> Predictions:
     tokens = tuple(np.array([7, 8, 9][: 1 + row % 3], dtype=np.int32) for row in range(ROWS))
     texts = TextAnswers(
         question=tuple(f"Question {row}?" for row in range(ROWS)),
-        expected=tuple(f"answer {row}" for row in range(ROWS)),
-        bytes=np.full(ROWS, 9),
-        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)),
-        tokens=np.full(ROWS, 3),
-        cut=np.zeros(ROWS, dtype=bool),
-        near_tie=np.zeros(ROWS, dtype=bool),
-    )
+        expected=tuple(f"answer {row}" for row in range(ROWS)), bytes=np.full(ROWS, 9),
+        answer=tuple(f"Answer {row}." if ok else HOSTILE for row, ok in enumerate(right)), tokens=np.full(ROWS, 3),
+        cut=np.zeros(ROWS, dtype=bool), near_tie=np.zeros(ROWS, dtype=bool),
+    )  # fmt: skip
     losses = np.array([len(row) for row in tokens]) * (2.0 - share) + 0.2 * hard
     return Predictions(np.arange(ROWS), tokens, tokens, losses.astype(np.float32), texts)
 
@@ -200,7 +197,7 @@ def test_a_declared_largest_difference_of_a_row_is_used_or_said_not_to_be(
     found = Results.load(tmp_path)
     assert found.not_largest.startswith(why)
     assert bool(found.not_largest) == bool(why)
-    assert found.score_span == 1.0
+    assert found.aligned.span == 1.0
     assert found.aligned.difference_span == (1.0 if why else largest)
     unused = f", isn't used: {why}" if why else "."
     assert f", declared in the suite{unused}" in section("definitions", found).model_dump_json()
@@ -219,7 +216,7 @@ def test_a_record_keeps_scores_of_a_definition_that_has_changed(
     monkeypatch.setattr(Exact, "definition", "Nothing is right any more.")
     found = Results.load(tmp_path / "exact")
     assert (found.absent, found.values("test_score")) == ((), recorded)
-    assert (found.scores("lora")[0] == before.scores("lora")[0]).all()
+    assert (found.aligned.units["lora"][0] == before.aligned.units["lora"][0]).all()
     assert found.definitions["test_score"].definition != Exact.definition
 
 

@@ -112,7 +112,7 @@ def test_places_need_shared_seeds(tmp_path: Path) -> None:
     """A method that shares two seeds with the others neither takes a place on the front nor denies one."""
     few = load(tmp_path / "few", without("head", 0, 1, 2))
     assert {of.place for of in few.front(few.headline).values()} == {"undecided"}
-    assert "places of all methods are undecided" in said("cost-", few)
+    assert "places of all methods are undecided" in said("comparisons", few)
     enough = load(tmp_path / "enough", without("head", 0))
     assert enough.front(enough.headline)["head"].place == "on"
     noise = {"lora": [2.0, 2.1, 1.9, 2.05, 1.95], "full": [2.02, 1.95, 2.1, 1.9, 2.04]}
@@ -124,10 +124,10 @@ def test_dominated_methods_are_named(tmp_path: Path) -> None:
     """Of accuracy and a cost, who is on the front, who is off it and by whom, and who is undecided are named."""
     assert (
         "Accuracy against training time: on the front adapter, head and lora; undecided full; off it prompt_tuning "
-        "(dominated by adapter, full and lora)." in said("cost-", load(tmp_path / "five", sweep()))
+        "(dominated by adapter, full and lora)." in said("comparisons", load(tmp_path / "five", sweep()))
     )
     alone = load(tmp_path / "one", sweep(["lora"]))
-    assert "on the front" not in said("cost-", alone)
+    assert "on the front" not in said("comparisons", alone)
 
 
 # Guessing, learning and failures

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_sections import said, section
+from report_sections import said, section, tables
 
 from helpers import made_records
 from helpers.made_records import record, sweep
@@ -91,7 +91,7 @@ def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
     results = change(load(tmp_path, sweep(["lora", "full"], 3)), "lora", 1, lambda f: f.iloc[::-1])
     assert len(results.compared) == 6
     before = load(tmp_path / "before", sweep(["lora", "full"], 3))
-    assert (results.scores("lora")[1] == before.scores("lora")[1]).all()
+    assert (results.aligned.units["lora"][1] == before.aligned.units["lora"][1]).all()
     barely = change(results, "lora", 2, lambda f: f.assign(loss=f.loss.astype(float) * (1 + 1e-8)))
     assert len(barely.compared) == 6
 
@@ -128,7 +128,7 @@ def test_a_changed_or_missing_file_is_a_problem(tmp_path: Path) -> None:
 def test_predictions_that_cannot_be_read_are_none(tmp_path: Path, edit: Any) -> None:
     """No rows, odd indices or labels, or a missing column count as no predictions; such a run is not compared."""
     results = change(load(tmp_path, sweep(["lora", "full"], 2)), "lora", 1, edit)
-    assert list(results.scores("lora")) == [0]
+    assert list(results.aligned.units["lora"]) == [0]
     why = f"its {PREDICTIONS} is missing, or can't be read or scored here, so that its scores can't be checked"
     assert f"not believed: {why}" in said("failures", results)
     assert section("comparisons", results)
@@ -167,7 +167,7 @@ def test_a_record_goes_by_its_folders_name(tmp_path: Path) -> None:
     (tmp_path / moved).rename(tmp_path / "elsewhere")
     results = Results.load(tmp_path)
     assert results.runs("lora")[0].run_id == "elsewhere"
-    assert len(results.scores("lora")) == 2
+    assert len(results.aligned.units["lora"]) == 2
     assert results.curve("train_loss", "lora", 0)
 
 
@@ -201,7 +201,7 @@ def test_a_failed_check_is_shown_and_not_ranked(tmp_path: Path) -> None:
     assert set(results.methods) == {"lora", "full"}
     assert set(results.absent) == {"adapter", "head"}
     assert "invalid: self-check failed: samples: 1,504 of 1,520 samples" in said("failures", results)
-    assert "head | 0 | invalid | an arithmetic self-check failed | samples: 1,504" in said("failures", results)
+    assert "head | 0 | invalid | a self-check failed | samples: 1,504" in said("failures", results)
     protocol = said("protocol", results)
     assert "lora | 5 of 5" in protocol
     assert "adapter" not in protocol
@@ -289,41 +289,28 @@ def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
 
 def test_crossed_intervals_are_offered_for_methods(tmp_path: Path) -> None:
     """With predictions, accuracy gets an interval over seeds and rows, never the narrower one."""
-    made = section("comparisons", load(tmp_path, sweep(["lora", "full"])))
-    crossed = next(b for b in made.blocks if isinstance(b, Table) and b.name == "crossed") if made else None
-    assert crossed
-    assert [row[0] for row in crossed.rows] == ["full", "lora"]
+    shown = tables("comparisons", load(tmp_path, sweep(["lora", "full"])))["intervals"]
+    assert [row[0] for row in shown.rows] == ["full", "lora"]
 
     def width(text: str) -> float:
-        low, high = text.strip("[]").replace("−", "-").split(", ")
+        low, high = text.replace("−", "-").partition("[")[2].partition("]")[0].split(", ")
         return float(high) - float(low)
 
-    assert all(width(row[4]) >= width(row[3]) for row in crossed.rows)
+    assert shown.columns[-1] == "Accuracy, other rows too"
+    assert all(width(row[-1]) >= width(row[1]) for row in shown.rows)
 
 
 def test_a_pair_has_one_interval(tmp_path: Path) -> None:
-    """The tables of pairs and of each method show the interval at the level of its test, as the answer has it."""
+    """The table of pairs shows the interval at the level of its test, as the answer has it."""
     results = load(tmp_path, sweep(["lora", "full", "head"]))
-    intervals: dict[str, list[str]] = {}
-    for name, turned in (("comparisons", False), ("each", True)):
-        made = section(name, results)
-        blocks = [b for block in made.blocks for b in getattr(block, "blocks", (block,))] if made else []
-        for table in (b for b in blocks if isinstance(b, Table) and "Interval" in b.columns):
-            if table.name in {"pairs_train_seconds", "pairs_peak_memory_mb"}:
-                continue
-            of = table.caption.partition(" against")[0]
-            for row in table.rows:
-                pair = f"{of} − {row[0]}" if turned else row[0]
-                intervals.setdefault(pair, []).append(row[table.columns.index("Interval")])
+    shown = tables("comparisons", results)["pairs_test_accuracy"]
+    ends = {
+        row[0]: row[shown.columns.index("Interval")].strip("[]").replace("−", "-").split(", ") for row in shown.rows
+    }
     for pair in answer_of(results).pairs["score"]:
-        assert pair.decided_low is not None
-        assert pair.decided_high is not None
-        shown = intervals[f"{pair.a} − {pair.b}"]
-        assert len(shown) == 2
-        for text in shown:
-            ends = tuple(map(float, text.strip("[]").replace("−", "-").split(", ")))
-            assert ends == pytest.approx((pair.decided_low, pair.decided_high), abs=0.06)
-        assert (pair.ci_low, pair.ci_high) != pytest.approx((pair.decided_low, pair.decided_high), abs=0.06)
+        decided = (pair.decided_low, pair.decided_high)
+        assert tuple(map(float, ends[f"{pair.a} − {pair.b}"])) == pytest.approx(decided, abs=0.06)
+        assert (pair.ci_low, pair.ci_high) != pytest.approx(decided, abs=0.06)
 
 
 def test_never_reached_is_said(tmp_path: Path) -> None:

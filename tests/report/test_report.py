@@ -15,7 +15,7 @@ import pytest
 
 from helpers import made_records
 from helpers.made_records import failed, record, sweep
-from hpml_bench.builtin.sections.measurements import scores_table
+from hpml_bench.builtin.sections.summary import scores_table
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
@@ -23,7 +23,6 @@ from hpml_bench.report.render import load, write_report
 from hpml_bench.report.tables import number, table
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.text import sanitize
 
 EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
 
@@ -286,12 +285,6 @@ def test_markdown_escapes() -> None:
 def test_numbers_read_well(value: float | None, spec: str, shown: str) -> None:
     """Numbers have thousands separators and no needless exponent; what isn't known is a dash."""
     assert number(value, spec) == shown
-
-
-def test_clean_is_one_printable_line() -> None:
-    """Terminal escapes, line breaks and direction marks are gone, and length is bounded."""
-    assert sanitize("a\x1b[31mb\x1b[0m\n\u202ec\x00") == "ab c"
-    assert sanitize("abcdef", 4) == "abc…"
 
 
 def test_frame_has_a_row_a_run(report_folder: Path) -> None:

@@ -104,11 +104,8 @@ def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[Run
     crossing = {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}
     hardware = {**made_records.ENVIRONMENT["hardware"], "nodes": 2, "ranks_per_node": [1, 1]}  # type: ignore[dict-item]
     environment = {
-        **made_records.ENVIRONMENT,
-        "hardware": hardware,
-        "fingerprint": "two",
-        "node_fingerprint": fingerprint,
-    }
+        **made_records.ENVIRONMENT, "hardware": hardware, "fingerprint": "two", "node_fingerprint": fingerprint,
+    }  # fmt: skip
     return [
         run.model_copy(update={"environment": environment, "metrics": run.metrics | crossing})
         if run.spec.settings.world_size == 2

@@ -23,22 +23,8 @@ SUITES = sorted(path.parent.name for path in REFERENCES.glob("*/report.md"))
 LONGEST = 20
 """Words in a sentence."""
 ENDS = {
-    "p",
-    "li",
-    "dd",
-    "dt",
-    "td",
-    "th",
-    "h1",
-    "h2",
-    "h3",
-    "caption",
-    "figcaption",
-    "div",
-    "summary",
-    "button",
-    "label",
-}
+    "p", "li", "dd", "dt", "td", "th", "h1", "h2", "h3", "caption", "figcaption", "div", "summary", "button", "label",
+}  # fmt: skip
 """Elements that end a sentence; parts of the set-up line, which are spans, end one too."""
 UNREAD = {"script", "style", "svg", "head"}
 VOID = {"br", "wbr", "meta", "link", "input", "img", "hr"}

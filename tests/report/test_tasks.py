@@ -91,8 +91,7 @@ def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: 
     assert "accuracy" not in page.lower()
     assert "McNemar" not in page
     assert "the most frequent class" not in page
-    for heading in ("Cost against ", "Time to "):
-        assert f"{heading}{task_results.definitions[task_results.quality].title}" in page
+    assert f"Time to {task_results.definitions[task_results.quality].title}" in page
     if task_results.quality == "test_rmse":
         assert not re.search(r"\d points?\b", page)
         assert "Difference (stars)" in page
@@ -100,11 +99,11 @@ def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: 
 
 def test_scores_of_rows_are_no_shares_of_right_ones(task_results: Results) -> None:
     """Differences have the evidence of a table of real numbers; one row is the least noise of a score with a range."""
-    compared = task_results.comparisons(task_results.quality)
-    expected = {}
+    compared, scores = task_results.comparisons(task_results.quality), task_results.aligned
+    span, expected = scores.span if scores.bounded else 0.0, {}
     for c in compared:
-        table = np.array([task_results.scores(c.a)[s] - task_results.scores(c.b)[s] for s in task_results.seeds])
-        expected[c.a, c.b] = statistics.crossed_evidence(table, task_results.score_span, 0)
+        table = np.array([scores.units[c.a][s] - scores.units[c.b][s] for s in task_results.seeds])
+        expected[c.a, c.b] = statistics.crossed_evidence(table, span, 0)
     shared = statistics.share_variances(expected, len(task_results.methods))
     for c in compared:
         assert c.p == pytest.approx(max(one.p() for one in shared[c.a, c.b]))
@@ -116,7 +115,7 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
     """They go from chance to the best in the metric's direction, and a later one is never reached sooner."""
     found = Targets(task_results)
     targets = found.levels
-    chance = task_results.task.guess(task_results.test_references).chance  # type: ignore[arg-type]
+    chance = task_results.task.guess(task_results.test_set.reference).chance  # type: ignore[union-attr]
     best = BETTER[task_results.task.title.lower()](mean_of(task_results, method) for method in task_results.methods)
     way = [abs(target - chance) for target in targets]
     assert len(targets) == 3
@@ -139,7 +138,7 @@ def test_the_validation_score_is_drawn(task_results: Results) -> None:
 
 def test_guessing_is_the_tasks(task_results: Results) -> None:
     """What a constant answer gets stands with the scores, and each method is shown to beat it."""
-    assert task_results.task.guess(task_results.test_references).sentence in tables(task_results)["summary"].notes  # type: ignore[arg-type]
+    assert task_results.task.guess(task_results.test_set.reference).sentence in tables(task_results)["summary"].notes  # type: ignore[arg-type]
     assert set(beside_guess(task_results).values()) == {"seeds"}
 
 
@@ -153,7 +152,7 @@ def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
     """Student's t over the rows, guarded against rare ones: McNemar's is for right and wrong alone."""
     from scipy import stats
 
-    scores = {method: one_seed.scores(method)[0] for method in one_seed.methods}
+    scores = {method: one_seed.aligned.units[method][0] for method in one_seed.methods}
     for c in one_seed.comparisons(one_seed.quality):
         assert isinstance(c.evidence[0], statistics.OverRows)
         assert c.p is not None

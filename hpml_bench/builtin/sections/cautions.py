@@ -10,6 +10,7 @@ from hpml_bench.records.run import FAILED, RunRecord
 from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
+from hpml_bench.report.answer.words import BECAUSE
 from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
@@ -20,17 +21,6 @@ order = 24
 WELL, MIND, BAD = "✓", "!", "✕"
 FEW = 5
 """Seeds under which only large differences can be found."""
-MEANING = {
-    "failed": "ended with an error",
-    "unsupported": "the method can't run with this model",
-    "invalid": "an arithmetic self-check failed",
-    "diverged": "the loss became NaN or infinite",
-    "timeout": "ran into a time limit",
-    "killed": "ended by a signal",
-    "interrupted": "stopped by the user",
-    "oom_host": "ran out of the machine's memory",
-    "oom_cuda": "ran out of the GPU's memory",
-}
 TRACEBACKS = 5
 """Number of different tracebacks that are shown."""
 TRACEBACK_LINES = 20
@@ -38,24 +28,15 @@ TRACEBACK_WIDTH = 300
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield a sentence for each check of the runs, and the runs that enter no mean."""
     answer = answer_of(results)
     lines = (*_runs(results, answer), *_verdicts(results, answer), *_costs(results, answer))
     text = Text(sentences=tuple(f"{mark} {sentence}" for mark, sentence in lines))
     yield section_of("cautions", "Cautions", text, question="wrong", about="what to keep in mind", folded=False)
     problems = results.left_out.problems
-    yield section_of(
-        "failures",
-        "Failures and runs set apart",
-        _not_ok(results),
-        *_tracebacks(results),
-        _again(results),
-        _excluded(results),
-        Text(sentences=problems) if problems else None,
-        question="wrong",
-        about="runs that did not end well, or are not compared",
-        folded=False,
-    )
+    unread = Text(sentences=problems) if problems else None
+    blocks = (_not_ok(results), *_tracebacks(results), _again(results), _excluded(results), unread)
+    about = "runs that did not end well, or are not compared"
+    yield section_of("failures", "Failures and runs set apart", *blocks, question="wrong", about=about, folded=False)
 
 
 # Cautions
@@ -67,13 +48,12 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         ended = "Every run that ended well was set apart" if left.excluded else "No run ended well"
         yield BAD, f"{ended}, so there is nothing to compare."
     if answer.failures:
-        late = any(failure.status == "timeout" for failure in answer.failures)
-        yield (
-            BAD,
+        slow = " A time limit ends the slow runs, so the costs of the others are too low."
+        text = (
             f"Failed or stopped runs: {len(answer.failures)} of {answer.planned:,}{_by_method(results)}. They are not "
-            "in the means, so a method that often fails looks better here than it is."
-            + (" A time limit ends the slow runs, so the costs of the others are too low." if late else ""),
         )
+        text += "in the means, so a method that often fails looks better here than it is."
+        yield BAD, text + (slow if any(failure.status == "timeout" for failure in answer.failures) else "")
     elif answer.runs:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
@@ -120,21 +100,16 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
     elif answer.guess and answer.guess.value is not None and answer.rows > 1:
         yield WELL, "Every method beats guessing."
     if rows := [sanitize(method) for method, how in beside_guess(results).items() if how == "rows"]:
-        yield (
-            MIND,
-            f"Shown to beat guessing by each run's test rows alone, not over seeds: {terms.several(answer, rows)}.",
-        )
+        who = terms.several(answer, rows)
+        yield MIND, f"Shown to beat guessing by each run's test rows alone, not over seeds: {who}."
     if answer.under:
-        late = [
-            f"{terms.label(answer, method.name)} ({answer.under[method.name]} of {terms.count_of(method.seeds, 'run')})"
-            for method in answer.methods
-            if method.name in answer.under
-        ]
+        runs = ((m, answer.under[m.name]) for m in answer.methods if m.name in answer.under)
+        late = [f"{terms.label(answer, m.name)} ({n} of {terms.count_of(m.seeds, 'run')})" for m, n in runs]
         named = sentence_list(late if len(late) < 3 else [*late[:2], terms.count_of(len(late) - 2, "other")])
+        fell = f"was lowest at the last step, over {100 * STILL_FALLING:.0f} % below the evaluation before"
         yield (
             MIND,
-            f"Still improving at the end: {named}. Their validation loss was lowest at the last step, over "
-            f"{100 * STILL_FALLING:.0f} % below the evaluation before. More steps may change the order.",
+            f"Still improving at the end: {named}. Their validation loss {fell}. More steps may change the order.",
         )
     skewed = [
         f"{sanitize(c.a)} and {sanitize(c.b)} in {Quantity.of(results, metric).title}"
@@ -144,11 +119,8 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
     ]
     if skewed:
         more = f" and {terms.count_of(len(skewed) - 1, 'more pair')}" if len(skewed) > 1 else ""
-        yield (
-            MIND,
-            f"Less certain: {skewed[0]}{more} (‡). The seeds' differences are skewed, or come from a few test rows. "
-            "The test then finds differences too often.",
-        )
+        why = "The seeds' differences are skewed, or come from a few test rows"
+        yield MIND, f"Less certain: {skewed[0]}{more} (‡). {why}. The test then finds differences too often."
 
 
 def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
@@ -158,10 +130,10 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     if answer.unranked:
         yield MIND, f"Costs are shown, not ranked: {answer.unranked}."
     if "hosts" in results.selection.unranked:
+        unit = "The line unit: seed in the profile puts all runs of a seed on one host"
         yield (
             MIND,
-            "Hosts of one kind differ in speed too. The line unit: seed in the profile puts all runs of a seed on one "
-            "host. The line exclusive: true keeps others away from it.",
+            f"Hosts of one kind differ in speed too. {unit}. The line exclusive: true keeps others away from it.",
         )
     if resumed := [run for run in results.compared if run.segments]:
         again = [part for run in resumed for part in run.segments]
@@ -186,17 +158,22 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
 # Runs that enter no mean
 
 
-def _label(results: Results, record: RunRecord) -> str:
-    return results.labels.get(record.run_id, record.spec.method.name)
-
-
 def _not_ok(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for run in results.left_out.unfinished:
         rank = run.error.rank if run.error and run.error.rank is not None else 0
         log = MISSING if run.status == "unsupported" else f"{run.run_id}/rank{rank}.log"
-        meaning = MEANING.get(run.status, "")
-        rows.append([_label(results, run), run.spec.seed, run.status, meaning, _reason(run), log])
+        meaning = BECAUSE.get(run.status, "")
+        rows.append(
+            [
+                results.labels.get(run.run_id, run.spec.method.name),
+                run.spec.seed,
+                run.status,
+                meaning,
+                _reason(run),
+                log,
+            ]
+        )
     columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
     return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
 
@@ -218,7 +195,9 @@ def _tracebacks(results: Results) -> list[Text]:
     runs: dict[tuple[str, ...], list[str]] = {}
     for record in results.left_out.unfinished:
         if lines := _raising_lines(record):
-            runs.setdefault(lines, []).append(f"{_label(results, record)}, seed {record.spec.seed}")
+            runs.setdefault(lines, []).append(
+                f"{results.labels.get(record.run_id, record.spec.method.name)}, seed {record.spec.seed}"
+            )
     shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
     more = len(shown) - TRACEBACKS
     rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
@@ -242,7 +221,13 @@ def _again(results: Results) -> Table:
     excluded = (record for group in left.excluded for record in group.records)
     every = sorted((*results.compared, *left.unfinished, *excluded), key=lambda run: (run.started, run.run_id))
     rows: list[list[Cell]] = [
-        [_label(results, run), run.spec.seed, len(earlier) + 1, run.status, "; ".join(map(_short, earlier))]
+        [
+            results.labels.get(run.run_id, run.spec.method.name),
+            run.spec.seed,
+            len(earlier) + 1,
+            run.status,
+            "; ".join(map(_short, earlier)),
+        ]
         for run in every
         if (earlier := run.earlier_attempts)
     ]

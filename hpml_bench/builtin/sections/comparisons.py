@@ -1,37 +1,55 @@
-"""Differences that are real: intervals, rank intervals and every pair of methods, for the metrics that decide."""
+"""Comparisons of methods with each other: a matrix, what would decide, every pair in numbers, a fold per method."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hpml_bench import statistics
-from hpml_bench.plugins.blocks import Section, Table
+from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.report.answer import terms
+from hpml_bench.report.answer.certainty import deciding_section, matrix_section
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import pair_tables, places, rounds_table
+from hpml_bench.report.answer.sections import each_section, pair_tables, places, rounds_table
+from hpml_bench.report.answer.summary import own_interval, score_scale
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, p_cell, rank, section_of, sentence_list, table
+from hpml_bench.report.tables import (
+    MISSING,
+    Cell,
+    Quantity,
+    capitalized,
+    cell,
+    p_cell,
+    rank,
+    section_of,
+    sentence_list,
+    table,
+)
 
 order = 30
-question = "sure"
-about = "every pair in numbers: intervals, p values, seeds to decide"
 ROWS_COLUMNS = (
     "Pair", "Difference", "95 % interval", "p", "Sign-flip p", "Least sign-flip p", "Seeds with first higher", "Seeds",
 )  # fmt: skip
 
 
-def section(results: Results) -> Section | None:
-    """Return intervals and pairwise tests; nothing with one method, or without a score."""
-    if len(results.methods) < 2 or not results.headline:
-        return None
-    seeds = len(results.seeds) > 1
+def sections(results: Results) -> Iterator[Section | None]:
+    """Yield how methods stand to each other; nothing of pairs with one method, or without a score."""
     answer = answer_of(results)
-    means = [_intervals(results)] if seeds else [places(answer)]
-    beyond = [_these_rows(results), _crossed(results)] if seeds else []
-    tables = [rounds_table(answer), *means, *pair_tables(answer), *beyond]
-    return section_of("comparisons", "Which differences are real", *tables)
+    yield matrix_section(answer)
+    yield deciding_section(answer)
+    if len(results.methods) > 1 and results.headline:
+        seeds = len(results.seeds) > 1
+        means, these = (_intervals(results), _these_rows(results)) if seeds else (places(answer), None)
+        fronts = Text(sentences=tuple(_fronts(results))) if len(results.headline) > 1 else None
+        tables = (rounds_table(answer), means, fronts, *pair_tables(answer), these)
+        about = "every pair in numbers: intervals, p values, seeds to decide"
+        yield section_of("comparisons", "Which differences are real", *tables, question="sure", about=about)
+    yield each_section(answer)
 
 
 def _intervals(results: Results) -> Table:
+    """Return means with intervals over seeds and ranks by verdicts, and the score's interval for other rows too."""
     metrics = results.measured(*results.headline, "samples_per_second")
-    columns, cells = ["method"], {method: [method] for method in results.methods}
+    columns, cells = ["method"], {method: list[Cell]([method]) for method in results.methods}
     for name in metrics:
         quantity = Quantity.of(results, name)
         ranks = results.ranks(name) if name in results.headline else {}
@@ -40,68 +58,67 @@ def _intervals(results: Results) -> Table:
             interval = results.interval(method, name)
             shown = f"{quantity.text(interval.mean)} {quantity.between(interval)}" if interval else MISSING
             cells[method].append(f"{shown}, rank {rank(ranks[method])}" if method in ranks else shown)
-    notes = [
-        "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this very test set. Ranks "
-        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the verdicts below."
-    ]
     compared = sentence_list([results.definitions[name].title for name in results.headline])
     scores = [results.definitions[name].title for name in results.test_metrics if name != results.quality]
     others = ["throughput", *(title.removeprefix("test ") for title in reversed(scores)), "latency"]
-    notes.append(
+    notes = [
+        "Mean and 95 % interval over seeds: Student's t, each by itself, for other seeds on this very test set. Ranks "
+        "are intervals: 1 + methods shown to be better, to k − methods shown worse, by the verdicts below.",
         f"Compared by {compared} alone; the other metrics ({', '.join(others)} and so on) stand "
-        "without test. At one budget the throughput says what the training time says."
-    )
-    if found := results.guess:
-        notes.append(found.sentence)
+        "without test. At one budget the throughput says what the training time says.",
+    ]
+    if results.verdicts.scope in {"seeds and rows", "rows"} and results.quality in results.headline:
+        score = Quantity.of(results, results.quality)
+        columns.append(f"{score.heading}, other rows too")
+        for method in results.methods:
+            low, high = own_interval(results.verdicts, method) if method in results.verdicts.scores.means else (0, None)
+            cells[method].append(MISSING if high is None else f"[{score.text(low)}, {score.text(high)}]")
+        notes.append(
+            f"Other rows too: 95 % interval for {results.verdicts.holds_for}. Intervals are each method's own: methods "
+            "share rows, so that differences, in the tables of pairs, carry less of their noise."
+        )
     return table("intervals", "Means with 95 % intervals, and rank intervals", columns, cells.values(), notes)
+
+
+def _fronts(results: Results) -> Iterator[str]:
+    """Yield who is on the Pareto front of score and a cost, off it (dominated by which), undecided, of each cost."""
+    for cost in results.headline[1:]:
+        front = results.front((results.quality, cost))
+        of: dict[str, list[str]] = {"on the front": [], "undecided": [], "off it": []}
+        for method, place in front.items():
+            by = f" (dominated by {sentence_list(place.by)})" if place.by else ""
+            of[{"on": "on the front", "off": "off it"}.get(place.place, place.place)].append(f"{method}{by}")
+        of["not placed, for lack of a cost,"] = [method for method in results.methods if method not in front]
+        title = f"{results.definitions[results.quality].title} against {results.definitions[cost].title}"
+        if len(of["undecided"]) == len(results.methods):
+            yield f"{capitalized(title)}: the places of all methods are undecided."
+        elif front:
+            places = (f"{where} {sentence_list(who)}" for where, who in of.items() if who)
+            yield f"{capitalized(title)}: {'; '.join(places)}."
 
 
 def _these_rows(results: Results) -> Table | None:
     """Return the score's pairs for other seeds on these very test rows: a description without claims."""
     if results.quality not in results.headline:
         return None
-    score = Quantity.of(results, results.quality)
-    rows: list[list[Cell]] = [
-        [
-            f"{c.a} − {c.b}",
-            score.cell(c.difference.mean),
-            score.between(c.difference),
-            *map(p_cell, (c.p, c.p_sign_flip, c.sign_flip_floor)),
-            cell(c.superiority, ".2f"),
-            c.difference.n,
-        ]
-        for c in results.on_these_rows()
-    ]
+    answer, scale = answer_of(results), score_scale(results.aligned)[0]
+
+    def gap(value: float) -> str:
+        return terms.gap_text(answer, scale * value, unit=False)
+
+    rows = list[list[Cell]]()
+    for c in statistics.compare_pairs(results.values(results.quality), grid=results.grid(results.quality)):
+        of = c.difference
+        between = MISSING if of.low is None or of.high is None else f"[{gap(of.low)}, {gap(of.high)}]"
+        tests = map(p_cell, (c.p, c.p_sign_flip, c.sign_flip_floor))
+        first = (f"{c.a} − {c.b}", (gap(of.mean), scale * of.mean), between)
+        rows.append([*first, *tests, cell(c.superiority, ".2f"), of.n])
+    rounding = ", with the variance of rounding to one row" if results.task.binary else ""
     notes = [
-        f"For other seeds on these {results.test_rows_in_words} alone: another test set may order the methods "
-        "otherwise, so that no verdict of this page rests on it alone. p: paired t over seeds, of shared variances"
-        f"{', with the variance of rounding to one row' if results.task.binary else ''}, each pair's own and not "
-        "adjusted for their number. "
-        "Least sign-flip p: the least that so many seeds can give, 2 / 2ⁿ. Seeds with first higher: their share, "
-        "ties half."
+        f"For other seeds on these {answer.rows_text} alone: another test set may order the methods otherwise, so that "
+        f"no verdict of this page rests on it alone. p: paired t over seeds, of shared variances{rounding}, each "
+        "pair's own and not adjusted for their number. Least sign-flip p: the least that so many seeds can give, "
+        "2 / 2ⁿ. Seeds with first higher: their share, ties half."
     ]
-    caption = f"Pairs by {score.title}, on these very test rows"
+    caption = f"Pairs by {answer.score.title}, on these very test rows"
     return table("pairs_on_these_rows", caption, ROWS_COLUMNS, rows, notes)
-
-
-def _crossed(results: Results) -> Table | None:
-    """Return each method's score with intervals for other seeds alone and for other seeds and test rows."""
-    quality = results.quality
-    if quality not in results.headline:
-        return None
-    score, rows = Quantity.of(results, quality), list[list[Cell]]()
-    for method in results.methods:
-        if one := results.beyond(method):
-            own = statistics.mean_interval([of.mean() for of in results.scores(method).values()], results.grid(quality))
-            ends = [score.between(interval) for interval in (results.within_bounds(quality, own), one)]
-            rows.append([method, one.n, score.cell(one.mean), *ends])
-    training = "" if results.reference.spec.settings.vary_data else "; both are conditional on these training rows"
-    notes = [
-        "Over seeds: for other seeds on this very test set. Over seeds and rows: for other seeds and another test set "
-        f"of this size from the same source{training}. The wider of the two is shown as the latter. Intervals are "
-        "each method's own: methods share rows, so that differences, in the table of pairs, carry less of their noise."
-    ]
-    if found := results.guess:
-        notes.append(found.sentence)
-    columns = ("Method", "Seeds", score.header, "95 % over seeds", "95 % over seeds and rows")
-    return table("crossed", f"{score.heading} beyond this test set", columns, rows, notes)

@@ -15,23 +15,15 @@ import numpy as np
 from hpml_bench.plugins.blocks import Question, Section, Table
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
-from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.report.results import Results
 from hpml_bench.report.tables import (
-    Cell,
     Quantity,
     by_method,
-    fact,
     number,
-    rank,
     section_of,
-    sentence_list,
-    spreads,
-    table,
-    unranked_because,
 )
 
 order = 56
-OVER_SEEDS = "mean ± standard deviation over seeds"
 Bars = tuple[Mapping[str, str], str, str, str]
 """Labels of metrics, and name, caption and header of their bar chart."""
 
@@ -55,8 +47,6 @@ class Group:
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield the scores of the test rows, a section per group of metrics, and one for the groups of other packages."""
-    yield _scores(results)
     for group in GROUPS:
         if made := _table(results, group):
             blocks = (
@@ -71,8 +61,12 @@ def _table(results: Results, group: Group) -> Table | None:
     """Return the table of a group; None if only the columns borrowed from other groups have values."""
     metrics = (*group.metrics, *added_to(results, group.groups)) if _of(results, group.groups) else ()
     return by_method(
-        results, group.slug, group.caption or f"{group.title}, {OVER_SEEDS}", metrics, group.notes(results)
+        results, group.slug, f"{group.caption or group.title}, {_over(results)}", metrics, group.notes(results)
     )
+
+
+def _over(results: Results) -> str:
+    return "mean ± standard deviation over seeds" if len(results.seeds) > 1 else "one seed"
 
 
 def _of(results: Results, groups: Iterable[str]) -> tuple[str, ...]:
@@ -85,7 +79,6 @@ def added_to(results: Results, groups: Iterable[str]) -> tuple[str, ...]:
 
 
 def other_groups(results: Results) -> tuple[str, ...]:
-    """Return the groups that no table shows, in the order of definition."""
     known = {"quality"}.union(*(group.groups for group in GROUPS))
     return tuple(dict.fromkeys(m.group for m in results.definitions.values() if m.group not in known))
 
@@ -94,7 +87,7 @@ def _others(results: Results) -> Section | None:
     blocks: list[Table | Picture] = []
     for group in other_groups(results):
         name, metrics = f"group_{group.replace('-', '_')}", added_to(results, (group,))
-        caption = f"{group.replace('-', ' ').capitalize()}, {OVER_SEEDS}"
+        caption = f"{group.replace('-', ' ').capitalize()}, {_over(results)}"
         if shown := by_method(results, name, caption, metrics):
             blocks += [shown, *_bar_charts(results, group.replace("-", " "), metrics)]
     return section_of("others", "Other measurements", *blocks, question="best", about="metrics of other packages")
@@ -124,105 +117,6 @@ def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[
         chart = labels, f"bars_{quantities[0].metric.name}", f"{title}: mean over seeds", header
         figures += _bars(results, chart, scale)
     return tuple(figures)
-
-
-# Scores
-
-
-MOST_FACTS = 6
-COSTS = (TIME, "samples_per_second", *MEMORY, "grad_norm", "trainable_percent")
-"""Columns beside the scores."""
-
-
-def _scores(results: Results) -> Section | None:
-    """Return every score of the test rows, with each seed's score and training time drawn; None without a run."""
-    if not results.compared:
-        return None
-    from hpml_bench.report.pictures.charts import strip
-
-    figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
-    about = "every metric of the test rows, each seed drawn"
-    return section_of("summary", "All scores", scores_table(results), *figures, question="best", about=about)
-
-
-def scores_table(results: Results) -> Table:
-    """Return mean and spread of every score and of some costs, ranks by score, and places on the Pareto front."""
-    shown = results.measured(*results.test_metrics, *COSTS)
-    quantities = [Quantity.of(results, name) for name in shown]
-    decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
-    ranks = results.ranks(results.quality) if decided and results.quality in results.headline else {}
-    front = results.front(results.headline) if decided and len(results.headline) > 1 else {}
-    counts = {method: len(results.runs(method)) for method in results.methods}
-    unequal = len(set(counts.values())) > 1
-    score = Quantity.of(results, results.quality).heading if ranks else ""
-    columns = ["method", *(quantity.header for quantity in quantities)]
-    columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * unequal
-    rows: list[list[Cell]] = []
-    for method in results.methods:
-        place = front[method].place if method in front else "–"
-        ends = [rank(ranks.get(method))] * bool(ranks) + [place] * bool(front)
-        rows.append([method, *spreads(results, method, quantities), *ends, *[counts[method]] * unequal])
-    uneven: dict[str, list[str]] = {}  # seeds of a mean -> titles, where methods lack seeds
-    for quantity in quantities:
-        if results.uneven(name := quantity.metric.name):
-            shared = results.common_seeds(name)
-            over = f"seeds {', '.join(map(str, sorted(shared)))}" if shared else "each method's own seeds"
-            uneven.setdefault(over, []).append(quantity.title)
-    n = len(results.seeds)
-    caption = "One seed" if n == 1 else f"Mean ± standard deviation over {'up to ' if uneven else ''}{n} seeds"
-    notes = [results.guess.sentence] if results.guess else []
-    notes += [fact(f"{key[:1].upper()}{key[1:]}", value) for key, value in results.reference.notes.items()][:MOST_FACTS]
-    notes += [_of_ranks(results)] if ranks else []
-    notes += [*_of_methods(results), *(f"Means of {sentence_list(of)} are over {over}." for over, of in uneven.items())]
-    return table("summary", caption, columns, rows, [*notes, *_of_runs(results)])
-
-
-def _of_ranks(results: Results) -> str:
-    """Return the meaning of ranks, and of the Pareto front where costs rank methods."""
-    text = (
-        "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
-        "methods, by the verdicts of this page; overlapping ranks do not mean equal."
-    )
-    if not results.costs_ranked:
-        return text
-    front = sentence_list([results.definitions[metric].title for metric in results.headline])
-    return (
-        f"{text} Pareto front: on = shown to beat every other method in at least one of {front}; off = another method "
-        "is shown better in one and better or equal in the rest; undecided = neither."
-    )
-
-
-def _of_methods(results: Results) -> Iterator[str]:
-    """Yield notes on what methods lack: seeds, and costs of some seeds with the reason."""
-    if results.measured("trainable_percent"):
-        yield "The trainable share leaves out the head, which every method trains and which is counted apart."
-    for method in results.methods:
-        own = results.verdicts.raced.get(method, max(results.seeds) + 1)
-        if lacking := sorted({s for s in results.seeds if s < own} - {run.spec.seed for run in results.runs(method)}):
-            yield f"{method} lacks seed {', '.join(map(str, lacking))}."
-    reasons = {run.run_id: "ran on another host than most of its seed" for run in results.astray}
-    reasons |= {run.run_id: "had neighbours on its host" for run in results.beside}
-    for method in results.methods:
-        without: dict[str, list[str]] = {}
-        for run in results.runs(method):
-            if run.run_id not in results.selection.costed:
-                why = reasons.get(run.run_id, "ran in another environment")
-                without.setdefault(why, []).append(str(run.spec.seed))
-        for why, seeds in without.items():
-            yield f"{method} has no costs of seed {', '.join(seeds)}: it {why}."
-
-
-def _of_runs(results: Results) -> Iterator[str]:
-    if results.unrun:
-        yield f"In the suite and never run: {', '.join(results.unrun)}."
-    if results.absent:
-        yield f"No comparable run: {', '.join(results.absent)} (see Failures)."
-    if drifting := unsteady(results, "drifts"):
-        yield f"Step times drift for {sentence_list(list(drifting))} (see Throughput)."
-    if not results.one_machine:
-        yield "Times and memory are of the runs in the environment that most share (see Environment)."
-    if not results.costs_ranked:
-        yield f"Times and memory are of runs that {unranked_because(results)}; they rank nothing (see Runs)."
 
 
 # Throughput
@@ -257,7 +151,7 @@ def _speed(results: Results, speed: Table) -> list[Table | Picture | None]:
         ]
         why.append(f"{MARKS[flag]} {MEANING[flag]}: {'; '.join(named)}.")
     again = [f"{', '.join(MARKS[flag] for flag in flagged)} As under the table of training speed."] if flagged else []
-    steady = by_method(results, "steady_state", f"The timed windows, {OVER_SEEDS}", STEADY)
+    steady = by_method(results, "steady_state", f"The timed windows, {_over(results)}", STEADY)
     figure = strip(results, "samples_per_second") if results.measured("samples_per_second") else None
     return [_marked(speed, flagged, why), _marked(steady, flagged, again) if steady else None, figure]
 
@@ -358,13 +252,13 @@ GROUPS: Final = (
         "throughput", "Throughput", "cost", "samples, tokens, step times, drift", ("throughput", "time", "energy"),
         ("samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens", "step_ms_p50",
          "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules"),
-        f"Training speed, {OVER_SEEDS}", _throughput_notes,
+        "Training speed", _throughput_notes,
     ),
     Group(
         "memory", "Memory", "cost", "set-up, training, evaluation", ("memory",),
         ("peak_memory_over_setup_mb", "peak_memory_mb", "host_before_training_mb",
          *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)),
-        f"Peak memory by phase, {OVER_SEEDS}",
+        "Peak memory by phase",
         lambda _: [
             "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the "
             "whole process, libraries included; over set-up: the peak of training less what the process held right "

@@ -66,7 +66,6 @@ class Reference(Frozen):
 
 
 def load(name: str = "document") -> Reference:
-    """Read a publication's figures."""
     import yaml
 
     path = packaged("reference", "benchmarks/reference") / f"{name}.yaml"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section
 from hpml_bench.report.answer import terms
-from hpml_bench.report.answer.deciding import turns
+from hpml_bench.report.answer.certainty import turns
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import Quantity, capitalized, section_of, sentence_list, table
@@ -17,7 +17,6 @@ MOST_HOSTS = 8
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield the words, and every metric as its probe declared it."""
     words = table("definitions", "Words of this page", ("Word", "Meaning"), _words(results))
     about = "may be best, behind, can't tell, equal, adjusted p"
     yield section_of("definitions", "Definitions", words, question="reading", about=about)
@@ -41,9 +40,8 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 def _words(results: Results) -> Iterator[tuple[str, str]]:
     answer = answer_of(results)
-    margin = f"{answer.score.margin:.3g} {answer.score.difference_unit}".strip()
     comparisons = terms.count_of(answer.tested, "comparison")
-    unit = "test row" if results.test_groups is None else "group of test rows"
+    unit = "test row" if results.aligned.groups is None else "group of test rows"
     yield "Score", "The mean over seeds, on the test rows."
     yield "May be best", "No other method is shown to score better."
     yield "Behind", "The methods named are shown to score better."
@@ -54,7 +52,8 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Equal",
-        f"The difference is shown to be under {margin} of score, or {100 * results.margin.cost:g} % of a cost.",
+        f"The difference is shown to be under {terms.margin_text(answer)} of score, or {100 * results.margin.cost:g} % "
+        "of a cost.",
     )
     yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
     yield "p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."
@@ -84,7 +83,6 @@ def _largest(results: Results) -> str:
 
 
 def _where(results: Results) -> str:
-    """Return the hosts for which claims on costs hold, the first of many."""
     if not results.hosts:
         return "on this machine (taken as one: not every record names its host)"
     named, more = results.hosts[:MOST_HOSTS], len(results.hosts) - MOST_HOSTS

@@ -37,7 +37,6 @@ REPEATABILITY = (
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield what was compared, under which protocol, where, and when."""
     yield section_of("methods", "Methods", _methods(results), about="options and learning rates", folded=False)
     protocol = (Text(sentences=_protocol(results)), _settings(results), _digests(results), _consumption(results))
     about = "settings, digests, what was consumed, self-checks"
@@ -51,7 +50,6 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _methods(results: Results) -> Table:
-    """Return one row per compared method; with its optimizer, where any has one of its own."""
     runs = [(label, results.runs(label)[0].spec) for label in results.methods]
     own = any(spec.method.optimizer is not None for _, spec in runs)
     rows: list[list[Cell]] = []
@@ -146,7 +144,7 @@ def _jobs(results: Results) -> Iterator[str]:
             "and costs rank nothing."
         )
     if results.times is not None:
-        from hpml_bench.report.pictures.jobs import in_words
+        from hpml_bench.report.pictures.charts import in_words
 
         yield f"{in_words(results.times)}. Idle is start-up, preparation and attempts that are not kept."
 
@@ -154,7 +152,7 @@ def _jobs(results: Results) -> Iterator[str]:
 def _gantt(results: Results) -> Picture | None:
     if results.times is None:
         return None
-    from hpml_bench.report.pictures.jobs import gantt
+    from hpml_bench.report.pictures.charts import gantt
 
     return gantt(results, results.times)
 
@@ -247,7 +245,6 @@ def _environment(results: Results) -> tuple[Text | Table, ...]:
 
 
 def _runs(results: Results) -> Table:
-    """Return one row per compared run, in the order they ran; the others are listed among the failures."""
     metrics = dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY))
     quantities = [Quantity.of(results, name) for name in results.measured(*metrics)]
     beside = any(not alone(record) for record in results.compared)

@@ -35,7 +35,6 @@ ONE_SEED = "One seed gives no interval: it doesn't tell a factor from noise."
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield the time budget, scaling over ranks, and gradient checkpointing."""
     yield _time_budget(results)
     yield _scaling(results)
     yield _checkpointing(results)
@@ -150,14 +149,11 @@ def _of_size(method: str, size: Size, by_size: dict[Size, list[RunRecord]], over
     values += [_mean(runs, f"{where}_nodes_bytes_per_step") for where in ("within", "between")] if over else []
     formats = (".0f", ",.0f", ".2f", ".1f", ",.0f", ",.0f")
     return [
-        method,
-        (str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}", float(ranks)),
-        len(runs),
-        cell(_mean(runs, "samples_per_second"), ",.0f"),
-        cell(up, ".2f"),
+        method, (str(ranks) if nodes == 1 else f"{nodes} × {ranks // nodes}", float(ranks)), len(runs),
+        cell(_mean(runs, "samples_per_second"), ",.0f"), cell(up, ".2f"),
         MISSING if size == fewest else _between(gain),
         *(cell(v, spec) for v, spec in zip(values, formats, strict=False)),
-    ]
+    ]  # fmt: skip
 
 
 def _checkpointing(results: Results) -> Section | None:
@@ -197,14 +193,7 @@ def _of_checkpointing(method: str, pairs: Sequence[Pair]) -> list[Cell]:
     peaks = [[run.metrics.get("peak_memory_mb") for run in runs] for runs in (kept, again)]
     saved = [a - b for a, b in zip(*peaks, strict=True) if a is not None and b is not None]
     return [
-        method,
-        len(pairs),
-        cell(time, ".2f"),
-        cell(longer, ".2f"),
-        cell(ratio.mean if ratio else None, ".2f"),
-        _between(ratio),
-        cell(peak, ",.0f"),
-        cell(lower, ",.0f"),
-        cell(peak - lower, ",.0f"),
+        method, len(pairs), cell(time, ".2f"), cell(longer, ".2f"), cell(ratio.mean if ratio else None, ".2f"),
+        _between(ratio), cell(peak, ",.0f"), cell(lower, ",.0f"), cell(peak - lower, ",.0f"),
         _between(statistics.mean_interval(saved) if len(saved) == len(pairs) else None, ",.0f"),
-    ]
+    ]  # fmt: skip

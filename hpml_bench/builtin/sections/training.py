@@ -27,7 +27,6 @@ Labels = tuple[str, str, float]
 
 
 def sections(results: Results) -> Iterator[Section | None]:
-    """Yield the time to target scores, and the curves."""
     yield _time_to_quality(results)
     yield _curves(results)
 
@@ -36,7 +35,6 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 
 def _curves(results: Results) -> Section | None:
-    """Return a chart per metric that was recorded: the harness's own, then others that have points."""
     from hpml_bench.report.pictures.charts import line_chart
 
     labels: dict[str, Labels] = {
@@ -144,8 +142,8 @@ class Targets:
         Validation rows are taken to be in groups as large as those of the test rows.
         """
         results = self.results
-        groups = results.validation_rows * (results.test_groups or results.test_rows) / results.test_rows
-        scores = [of for method in results.methods for of in results.scores(method).values()]
+        groups = results.validation_rows * (results.aligned.group_count or results.test_rows) / results.test_rows
+        scores = [of for runs in results.aligned.units.values() for of in runs.values()]
         spreads = [of.std(ddof=1) for of in scores if of.size > 1]
         return ERRORS * (median(spreads) if spreads else 0.0) / math.sqrt(groups)
 

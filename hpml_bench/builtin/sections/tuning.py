@@ -79,7 +79,6 @@ def other_options(results: Results, tuned: TunedMethod) -> list[str]:
 
 
 def _rates(results: Results, tuned: TunedMethod) -> list[float]:
-    """Return the learning rates of a method's compared runs, sorted."""
     return sorted({run.spec.method.lr for run in results.compared if run.spec.method.name == tuned.name})
 
 
@@ -104,19 +103,14 @@ def _table(results: Results, record: TuningRecord) -> Table:
 def _row(results: Results, tuned: TunedMethod, score: Quantity) -> list[Cell]:
     rates, best, near = _rates(results, tuned), tuned.best, tuned.near
     return [
-        tuned.name,
-        ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
-        (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING,
-        score.cell(tuned.best_score),
-        "–".join(map(score.text, near)) if near and tuned.rated else MISSING,
-        len(tuned.trials),
-        sum(trial.status != "ok" for trial in tuned.trials),
-        cell(tuned.seconds, ",.0f"),
-    ]
+        tuned.name, ", ".join(f"{rate:.3g}" for rate in rates) if rates and tuned.rated else MISSING,
+        (f"{best.lr:.3g}", best.lr) if best and tuned.rated else MISSING, score.cell(tuned.best_score),
+        "–".join(map(score.text, near)) if near and tuned.rated else MISSING, len(tuned.trials),
+        sum(trial.status != "ok" for trial in tuned.trials), cell(tuned.seconds, ",.0f"),
+    ]  # fmt: skip
 
 
 def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
-    """Return the validation score against learning rate, one line per method."""
     drawn = [(tuned, tuned.best) for tuned in record.methods if tuned.rated and tuned.best]
     if not drawn:
         return None
@@ -148,7 +142,7 @@ def _noise(results: Results, record: TuningRecord, drawn: Sequence[TunedMethod])
 
     For other scores, and rows in groups, it needs predictions, which a tuning's record doesn't have.
     """
-    if not results.task.binary or results.test_groups is not None or record.headline.name != results.quality:
+    if not results.task.binary or results.aligned.groups is not None or record.headline.name != results.quality:
         return ""
     best = [score for tuned in drawn if (score := tuned.best_score) is not None]
     p = sum(best) / len(best)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from hpml_bench.report.answer.model import Axis, Key, PageSummary, Pair
@@ -19,10 +20,8 @@ from hpml_bench.report.tables import MINUS, capitalized
 
 FEW_SEEDS, FEW_ROWS = 5, 200
 """Seeds, and test rows, under which only large differences can be found."""
-
-
-OF_SUITES = ("time", "memory", "size")
-"""Costs whose numbers say by their units what they are; others go by their title."""
+OF_SUITES = {"time": " training", "memory": " memory", "size": " saved"}
+"""Costs whose numbers say by their units what they are, and the word that says it; others go by their title."""
 
 
 class Fact(NamedTuple):
@@ -70,48 +69,34 @@ def _difference(answer: PageSummary) -> str:
 
 def _cost(answer: PageSummary) -> str:
     names = answer.top or tuple(method.name for method in answer.methods[:1])
-    if len(names) == 1:
-        return _price(answer, names[0], [axis.key for axis in answer.axes], words=True)
     if len(names) == 2 and answer.axes:
-        shown = [axis.key for axis in answer.axes if axis.key != "size"]
-        prices = {name: _price(answer, name, shown)[:-1] or "not trained" for name in names}
-        parts = [f"{label(answer, name)}: {price}" for name, price in prices.items()]
+        axes = [axis for axis in answer.axes if axis.key != "size"]
+        parts = [f"{label(answer, name)}: {_prices(answer, [name], axes) or 'not trained'}" for name in names]
         return f"{_opening(answer, '; '.join(parts))}."
-    return _range_of_costs(answer, names)
+    found = _prices(answer, names, answer.axes, OF_SUITES if len(names) == 1 else {"size": OF_SUITES["size"]})
+    return f"{found}." if found else ""
 
 
-def _price(answer: PageSummary, name: str, keys: Sequence[Key], *, words: bool = False) -> str:
-    said = {"time": " training", "memory": " memory", "size": " saved"}
+def _prices(
+    answer: PageSummary, names: Sequence[str], axes: Iterable[Axis], words: Mapping[Key, str] = MappingProxyType({})
+) -> str:
+    """Return each cost of a method, or its range over several, with a word for what it is."""
     parts = []
-    for axis in filter(None, map(answer.axis, keys)):
-        value = answer.value(name, axis.id)
-        if value is not None and not (axis.key == "size" and answer.by_name[name].base):
-            text = cost_text(answer, axis.id, value)
-            if axis.key in said:
-                parts.append(text + (said[axis.key] if words else ""))
-            else:
-                parts.append(f"{axis.title.lower()} {text}")
-    return f"{', '.join(parts)}." if parts else ""
-
-
-def _range_of_costs(answer: PageSummary, names: Iterable[str]) -> str:
-    parts = []
-    for axis in answer.axes:
-        values = [value for name in names if (value := answer.value(name, axis.id)) is not None]
+    for axis in axes:
+        known = names if axis.key != "size" else [name for name in names if not answer.by_name[name].base]
+        values = [value for name in known if (value := answer.value(name, axis.id)) is not None]
         if values:
-            ends = [cost_text(answer, axis.id, end) for end in (min(values), max(values))]
-            low = ends[0].rpartition(" ")[0] if ends[0].rpartition(" ")[2] == ends[1].rpartition(" ")[2] else ends[0]
-            span = ends[1] if ends[0] == ends[1] else f"{low} to {ends[1]}"
-            span += " saved" if axis.key == "size" else ""
-            parts.append(span if axis.key in OF_SUITES else f"{axis.title.lower()} {span}")
-    return f"{', '.join(parts)}." if parts else ""
+            low, high = (cost_text(answer, axis.id, end) for end in (min(values), max(values)))
+            start = low.rpartition(" ")[0] if low.rpartition(" ")[2] == high.rpartition(" ")[2] else low
+            span = high if low == high else f"{start} to {high}"
+            parts.append(span + words.get(axis.key, "") if axis.key in OF_SUITES else f"{axis.title.lower()} {span}")
+    return ", ".join(parts)
 
 
 def _improving(answer: PageSummary) -> str:
-    late = _late(answer)
+    late, trained = _late(answer)
     if not late:
         return ""
-    trained = [method.name for method in answer.methods if not method.base]
     kind = "methods" if len(trained) == len(answer.methods) else "trained methods"
     some = any(answer.under[name] < answer.by_name[name].seeds for name in late) and answer.over == "seed"
     if len(trained) == 1:
@@ -121,9 +106,10 @@ def _improving(answer: PageSummary) -> str:
     return f"{share} {kind}{who}{', in some runs' if some else ''}."
 
 
-def _late(answer: PageSummary) -> list[str]:
-    """Return the methods that were still improving when a run of theirs ended."""
-    return [method.name for method in answer.methods if method.name in answer.under]
+def _late(answer: PageSummary) -> tuple[list[str], list[str]]:
+    """Return the methods that were still improving when a run of theirs ended, and all that train."""
+    names = [method.name for method in answer.methods if not method.base]
+    return [method.name for method in answer.methods if method.name in answer.under], names
 
 
 def _opening(answer: PageSummary, names: str) -> str:
@@ -132,7 +118,6 @@ def _opening(answer: PageSummary, names: str) -> str:
 
 
 def _worth_it(answer: PageSummary) -> str:
-    """Return which methods are shown to beat the base model, where not all are."""
     base = next((method.name for method in answer.methods if method.base), None)
     if base is None or not answer.tested_by_score:
         return ""
@@ -235,8 +220,9 @@ def _care(answer: PageSummary) -> str:
 def _sure(answer: PageSummary) -> str:
     tested = [pair for pair in answer.pairs.get("score", ()) if pair.verdict != "untested"]
     if not tested:
-        short = answer.methods[1:] and not answer.untested
-        return f"No: no two {answer.noun}s share {answer.least} {answer.over}s." if short else ""
+        few = f"no two {answer.noun}s share {answer.least} {answer.over}s"
+        few = f"{answer.seeds} {answer.over}s are too few, {answer.least} are needed" if answer.ranks else few
+        return f"No: {few}." if answer.methods[1:] and not answer.untested else ""
     few = f"at most a {answer.chance:g} % chance of any wrong verdict"
     if answer.ranks:
         return f"For {answer.over}s like these: {few} over them."
@@ -246,9 +232,13 @@ def _sure(answer: PageSummary) -> str:
         rows = f" and {answer.rows_text}" if answer.rows < FEW_ROWS else ""
         found = any(pair.verdict == "different" for pair in tested)
         return f"{'Only in part' if found else 'No'}: {seeds} seeds{rows} are few. Only large differences show."
+    held = "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
     if answer.winner("score"):
-        return f"Yes, {_held(answer)}: {few} here."
-    return f"Not {_unsure(answer)}. Verdicts hold {_held(answer)}: {few} here."
+        return f"Yes, {held}: {few} here."
+    unsure = "between the two" if len(answer.top) == 2 else "among these" if answer.top[1:] else "against all"
+    if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
+        unsure = f"for {several(answer, untested)}, which share{'s' if len(untested) == 1 else ''} too few seeds"
+    return f"Not {unsure}. Verdicts hold {held}: {few} here."
 
 
 def _sure_over_rows(answer: PageSummary, few: str, *, marked: bool) -> str:
@@ -267,8 +257,7 @@ def _next(answer: PageSummary) -> str:
         return ""
     if answer.seeds < answer.least or not answer.tested_by_score:
         return f"Run each method with the same {answer.least} seeds or more, better five (--seeds 5)."
-    trained = [method.name for method in answer.methods if not method.base]
-    late = _late(answer)
+    late, trained = _late(answer)
     if len(late) > len(trained) / 2:
         return f"Train longer: {len(late)} of {len(trained)} were still improving."
     opened = [
@@ -287,15 +276,3 @@ def _to_decide(answer: PageSummary, opened: Sequence[Pair]) -> str:
     needs = [pair.need for pair in opened if pair.need]
     enough = f"about {min(needs):,} seeds" if needs else f"more than {answer.rows_text}"
     return f"To tell {several(answer, answer.top)} apart takes {enough}; or take the cheapest of them."
-
-
-def _held(answer: PageSummary) -> str:
-    """Return under what the verdicts of seeds hold."""
-    return "at this budget and rates" if answer.noun == "method" else f"for {answer.judged}"
-
-
-def _unsure(answer: PageSummary) -> str:
-    """Return between which methods nothing is sure."""
-    if untested := [method.name for method in answer.methods if method.name not in answer.tested_by_score]:
-        return f"for {several(answer, untested)}, which shares too few seeds"
-    return "between the two" if len(answer.top) == 2 else "among these" if answer.top[1:] else "against all"

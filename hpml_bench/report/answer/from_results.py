@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hpml_bench.plugins import task as tasks
+from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
 from hpml_bench.report.answer import terms
@@ -31,25 +31,37 @@ def _answer(results: Results) -> PageSummary:
 
 def facts_of(results: Results) -> SuiteFacts:
     """Return what the compared runs say beside scores and costs."""
-    guess, (scale, _) = results.guess, score_scale(results.aligned)
-    below = tuple(method for method, how in beside_guess(results).items() if how == "not")
+    settings, hosts = results.reference.spec.settings, results.hosts
+    guessed, (scale, _) = None, score_scale(results.aligned)
+    if guess := results.guess:
+        below = tuple(method for method, how in beside_guess(results).items() if how == "not")
+        none_beats = below and len(below) == len(results.methods)
+        score = plain(scale * float(guess.scores.mean())) if none_beats else None
+        guessed = Guess(text=guess.sentence, value=scale * guess.chance, below=below, score=score)
     return SuiteFacts(
         suite=results.suite,
         description=results.description,
-        model=results.reference.spec.settings.backbone.partition("#")[0],
-        data=results.reference.spec.settings.dataset.name,
-        setup=_setup(results),
+        model=settings.backbone.partition("#")[0],
+        data=settings.dataset.name,
+        setup=Setup(
+            budget=f"{settings.steps:,} steps" if settings.steps else f"{settings.epochs:g} epochs",
+            device=_device(results),
+            # hosts whose costs count: by name, by number where there are several; empty where none is known
+            host=hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts" if hosts else "",
+            rates=_rates(results),
+            memory=f"memory: peak {'on one GPU' if str(settings.device).startswith('cuda') else 'of one process'}",
+        ),
         methods={name: _method(results, name) for name in results.methods},
         under={method: len(seeds) for method, seeds in under_trained(results).items()},
-        guess=_guess(guess, scale, below, len(below) == len(results.methods)) if guess else None,
-        failures=_failures(results),
+        guess=guessed,
+        # interrupted and unsupported runs say nothing about a method
+        failures=tuple(
+            Failure(method=record.spec.method.name, seed=record.spec.seed, status=record.status)
+            for record in results.left_out.unfinished
+            if record.status in FAILED
+        ),
         untried=tuple(dict.fromkeys((*results.absent, *results.unrun))),
     )
-
-
-def _guess(found: tasks.Guess, scale: float, below: tuple[str, ...], every: bool) -> Guess:
-    score = plain(scale * float(found.scores.mean())) if every and below else None
-    return Guess(text=found.sentence, value=scale * found.chance, below=below, score=score)
 
 
 def _method(results: Results, name: str) -> MethodFacts:
@@ -69,28 +81,7 @@ def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:
     yield "Options", option_list(spec.options) or "none"
 
 
-def _failures(results: Results) -> tuple[Failure, ...]:
-    """Return the runs that count as failed: interrupted and unsupported ones say nothing about a method."""
-    return tuple(
-        Failure(method=record.spec.method.name, seed=record.spec.seed, status=record.status)
-        for record in results.left_out.unfinished
-        if record.status in FAILED
-    )
-
-
-def _setup(results: Results) -> Setup:
-    settings = results.reference.spec.settings
-    return Setup(
-        budget=f"{settings.steps:,} steps" if settings.steps else f"{settings.epochs:g} epochs",
-        device=_device(results),
-        host=_hosts(results),
-        rates=_rates(results),
-        memory=_memory(results),
-    )
-
-
 def _device(results: Results) -> str:
-    """Return number and kind of devices: `2 CPU processes on AMD EPYC`, `4 x NVIDIA H100`."""
     settings, hardware = results.reference.spec.settings, results.reference.environment.get("hardware", {})
     hardware = hardware if isinstance(hardware, dict) else {}
     ranks = settings.world_size or 1
@@ -103,13 +94,7 @@ def _device(results: Results) -> str:
     return f"{count} on {processor}" if processor else count
 
 
-def _hosts(results: Results) -> str:
-    """Return the hosts whose costs count: by name, by number where there are several; empty where none is known."""
-    return results.hosts[0] if len(results.hosts) == 1 else f"{len(results.hosts)} hosts" if results.hosts else ""
-
-
 def _rates(results: Results) -> str:
-    """Return how the learning rates were chosen, in a few words."""
     record = find(results.folder, results.suite)
     if record is None:
         return "tuning of learning rates not recorded"
@@ -129,6 +114,29 @@ def _rates(results: Results) -> str:
     return f"learning rates tuned{others or ' alike'}, {counts[0]} trials each"
 
 
-def _memory(results: Results) -> str:
-    on_gpu = str(results.reference.spec.settings.device).startswith("cuda")
-    return "memory: peak on one GPU" if on_gpu else "memory: peak of one process"
+def facts(results: Results) -> dict[str, str]:
+    settings = results.reference.spec.settings
+    budget = f"{settings.steps} steps" if settings.steps else f"{settings.epochs} epochs"
+    fewer = FEWER in results.reference.notes
+    rows = "all" if fewer or settings.train_samples is None else f"{settings.train_samples:,}"
+    left = results.left_out
+    others = {
+        "on other ranks": len(results.selection.scaled),
+        "with other checkpointing": len(results.selection.checkpointed),
+        "set apart": left.excluded_runs,
+        "not ok": len(left.unfinished),
+        "unreadable": len(left.problems),
+        "without a record": max(0, results.never_run - len(left.problems)),
+    }
+    known = {
+        "Model": settings.backbone.partition("#")[0],
+        "Task": settings.task.name,
+        "Data": settings.dataset.name,
+        "Budget": f"{budget} of {settings.global_batch} from {rows} training rows",
+        "Device": f"{settings.world_size or '?'} x {settings.device}, {settings.precision}",
+        "Methods": str(len(results.methods)),
+        "Seeds": str(len(results.seeds)),
+        "Runs": ", ".join([f"{len(results.compared)} compared", *(f"{n} {what}" for what, n in others.items() if n)]),
+        "Protocol": results.reference.protocol_id or "not known",
+    }
+    return {key: sanitize(value, 120) for key, value in known.items()}

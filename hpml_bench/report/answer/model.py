@@ -97,14 +97,9 @@ class Pair(_Short):
     detectable: float | None = Short("found", None)
     """Least true difference that so many seeds find with a chance of 80 %; of costs in per cent."""
 
-    def other(self, name: str) -> str:
-        """Return the other method of the pair."""
-        return self.b if name == self.a else self.a
 
-
-OF_RACES = frozenset(
-    {"declared_looks", "rounds", "ended", "most_runs"}
-)  # fields that other answers are written without
+OF_RACES = frozenset({"declared_looks", "rounds", "ended", "most_runs"})
+"""Fields that other answers are written without."""
 
 
 class RoundOf(Frozen):
@@ -265,12 +260,11 @@ class PageSummary(Frozen):
 
     @cached_property
     def by_name(self) -> dict[str, Method]:
-        """Methods by name."""
         return {method.name: method for method in self.methods}
 
     @cached_property
     def number(self) -> dict[str, int]:
-        """Number of a method in the table, from 1."""
+        """Numbers of the methods in the table, from 1."""
         return {method.name: at for at, method in enumerate(self.methods, 1)}
 
     @cached_property
@@ -279,11 +273,9 @@ class PageSummary(Frozen):
         return len(self.methods) > 7 or any(len(method.name) > 20 for method in self.methods)
 
     def axis(self, key: Key) -> Axis | None:
-        """Return a cost, if it was measured."""
         return next((axis for axis in self.axes if axis.key == key), None)
 
     def value(self, name: str, metric: str) -> float | None:
-        """Return a method's mean of a metric."""
         found = self.by_name[name].values.get(metric)
         return None if found is None else found.mean
 
@@ -298,7 +290,7 @@ class PageSummary(Frozen):
 
     def relation(self, by: str, one: str, other: str) -> Relation:
         """Return how a method stands to another by `score` or a cost's key, as the verdicts say."""
-        axis = next((axis for axis in self.axes if axis.key == by), None)
+        axis = self.axis(by)
         if axis is not None and axis.exact:
             p, q = self.value(one, axis.id), self.value(other, axis.id)
             return "untested" if p is None or q is None else "better" if p < q else "worse" if p > q else "equal"
@@ -310,37 +302,31 @@ class PageSummary(Frozen):
         return "equal" if pair.verdict == "equivalent" else "open"
 
     def related(self, name: str, relation: Relation, by: str = "score") -> tuple[str, ...]:
-        """Return the methods to which a method stands in a relation, in the table's order."""
         others = (method.name for method in self.methods if method.name != name)
         return tuple(other for other in others if self.relation(by, name, other) == relation)
+
+    def _having(self, by: str) -> list[str]:
+        """Return the methods that have a score or cost; a base model saves nothing."""
+        axis = self.axis(by)
+        metric = "score" if by == "score" else axis.id if axis else ""
+        return [m.name for m in self.methods if metric in m.values and not (m.base and by == "size")]
 
     def best(self, by: str) -> tuple[str, ...]:
         """Return the methods that were tested by a score or cost, and that none is shown to beat."""
         if by not in self._best:
-            self._best[by] = self._unbeaten(by)
+            names = self._having(by)
+            stands = {one: {self.relation(by, one, other) for other in names if other != one} for one in names}
+            self._best[by] = tuple(name for name, to in stands.items() if to - {"untested"} and "worse" not in to)
         return self._best[by]
 
     @cached_property
     def _best(self) -> dict[str, tuple[str, ...]]:
         return {}
 
-    def _unbeaten(self, by: str) -> tuple[str, ...]:
-        axis = next((axis for axis in self.axes if axis.key == by), None)
-        metric = "score" if by == "score" else axis.id if axis else ""
-        names = [
-            method.name for method in self.methods if metric in method.values and not (method.base and by == "size")
-        ]
-        stands = {one: [self.relation(by, one, other) for other in names if other != one] for one in names}
-        return tuple(name for name, to in stands.items() if set(to) - {"untested"} and "worse" not in to)
-
     def winner(self, by: str) -> str | None:
         """Return the method that is shown to be better by a score or cost than each other that has it; None if none."""
         best = self.best(by)
-        axis = next((axis for axis in self.axes if axis.key == by), None)
-        metric = "score" if by == "score" else axis.id if axis else ""
-        rivals = [
-            m.name for m in self.methods if metric in m.values and m.name not in best and not (m.base and by == "size")
-        ]
+        rivals = [name for name in self._having(by) if name not in best]
         alone = len(best) == 1 and rivals and all(self.relation(by, best[0], other) == "better" for other in rivals)
         return best[0] if alone else None
 
@@ -351,12 +337,10 @@ class PageSummary(Frozen):
 
     @cached_property
     def decided(self) -> bool:
-        """Whether any pair was tested."""
         return any(pair.verdict != "untested" for pairs in self.pairs.values() for pair in pairs)
 
     @cached_property
     def tested_by_score(self) -> frozenset[str]:
-        """Methods with a test of their score."""
         return frozenset(n for c in self.pairs.get("score", ()) if c.verdict != "untested" for n in (c.a, c.b))
 
     def unproven(self, name: str) -> bool:
@@ -379,19 +363,11 @@ def resolving(pair: Pair, digits: int) -> int:
 
     Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
     """
-    near = [
-        end
-        for end in (pair.decided_low, pair.decided_high)
-        if end is not None and abs(end) > ABOUT_NONE * abs(pair.difference)
-    ]
-    needed = [decimals(abs(end), 1) for end in near if end and not round(end, digits)]
-    return max(
-        [
-            digits,
-            *needed,
-            *([decimals(abs(pair.difference), 2)] if pair.difference and not round(pair.difference, digits) else []),
-        ]
-    )
+    gap = abs(pair.difference)
+    ends = [abs(end) for end in (pair.decided_low, pair.decided_high) if end is not None]
+    needed = [decimals(end, 1) for end in ends if end > ABOUT_NONE * gap and not round(end, digits)]
+    needed += [decimals(gap, 2)] if gap and not round(gap, digits) else []
+    return max([digits, *needed])
 
 
 def decimals(value: float, significant: int) -> int:

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from hpml_bench.report.answer import terms, words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
-from hpml_bench.report.answer.model import Axis, Method, PageSummary, Relation
-from hpml_bench.report.pictures.differences import Bars, bars
+from hpml_bench.report.answer.model import Method, PageSummary, Relation
 from hpml_bench.report.pictures.layout import MANY
-from hpml_bench.report.pictures.screen import CostPicture, pictures
+from hpml_bench.report.pictures.screen import Bars, CostPicture, bars, pictures
 from hpml_bench.report.questions import TITLES
 from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
@@ -69,7 +68,6 @@ class Legend(NamedTuple):
 
 
 def context(answer: PageSummary) -> dict[str, object]:
-    """Return what answer.html.j2 shows."""
     drawn = pictures(answer)
     of = bars(answer, 84 if answer.numbered else 96)
     return {
@@ -87,8 +85,8 @@ def context(answer: PageSummary) -> dict[str, object]:
             "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
             "sort": "down" if answer.score.better == "higher" else "up",
         },
-        "axes": [(axis, _unit(axis)) for axis in answer.axes],
-        "best": _best(answer),
+        "axes": [(axis, "" if terms.own_units(axis) else axis.unit) for axis in answer.axes],
+        "best": terms.label(answer, answer.methods[0].name) if answer.methods else "",
         "gap_unit": answer.score.difference_unit,
         "bars": of,
         "bar_caption": _caption(answer),
@@ -123,26 +121,16 @@ def sheets(answer: PageSummary) -> list[str]:
     return [f"{pictures} {{ display: block; }}\n{narrow}\n"]
 
 
-def _unit(axis: Axis) -> str:
-    """Return the unit of a column; none where each cell has its own."""
-    return "" if terms.own_units(axis) else axis.unit
-
-
-def _best(answer: PageSummary) -> str:
-    """Return how the first method is named in the head of the differences."""
-    return terms.label(answer, answer.methods[0].name) if answer.methods else ""
-
-
 def _caption(answer: PageSummary) -> tuple[str, ...]:
-    """Return the sentences that explain the bars; none where there is nothing to compare."""
     if len(answer.methods) < 2:
         return ()
+    best = terms.label(answer, answer.methods[0].name)
     if not answer.tested_by_score:
-        return (f"Hollow dot: difference to {_best(answer)}, not tested.",)
+        return (f"Hollow dot: difference to {best}, not tested.",)
     drawn = any(pair.decided_low is not None for pair in answer.pairs["score"])
     shared = ("Differences are over the seeds that each pair shares.",) if answer.shared is not None else ()
     return (
-        f"Bar: difference to {_best(answer)}.",
+        f"Bar: difference to {best}.",
         *(["Its interval is at the level of its test, and so wider than 95 %."] if drawn else []),
         "Hollow: not shown to differ.",
         *shared,
@@ -150,7 +138,6 @@ def _caption(answer: PageSummary) -> tuple[str, ...]:
 
 
 def legend(answer: PageSummary, picture: CostPicture) -> Legend:
-    """Return what a picture's colours and lines mean."""
     chips = {words.verdict(answer, name).chip for name in answer.top}
     lost = [name for name in picture.lost if "score" in answer.by_name[name].values]
     untrained = all(answer.by_name[name].base for name in lost)
@@ -162,33 +149,26 @@ def legend(answer: PageSummary, picture: CostPicture) -> Legend:
 
 
 def _row(answer: PageSummary, of: Bars, method: Method) -> Row:
-    name, score = method.name, method.values.get("score")
-    verdict = words.verdict(answer, name)
+    name, score = method.name, answer.value(method.name, "score")
+    shown, verdict = terms.row_name(answer, name), words.verdict(answer, name)
+    costs = [(axis, answer.value(name, axis.id)) for axis in answer.axes]
     return Row(
         at=answer.number[name],
         name=name,
-        pieces=_pieces(terms.row_name(answer, name)),
+        pieces=tuple(re.findall(r"[^_]*_+|[^_]+$", shown)) if len(shown) >= BROKEN_FROM else (shown,),
         top=name in answer.top,
-        score=MISSING if score is None else terms.score_text(answer, score.mean, unit=False),
-        value=None if score is None else score.mean,
+        score=MISSING if score is None else terms.score_text(answer, score, unit=False),
+        value=score,
         difference=of.value.get(name),
         bar=of.svg.get(name, ""),
         said=of.said.get(name, ""),
-        costs=tuple(_cell(answer, axis, method) for axis in answer.axes),
+        costs=tuple(
+            Cell(axis.key, MISSING if cost is None else terms.cost_text(answer, axis.id, cost, unit=False), cost)
+            for axis, cost in costs
+        ),
         chip=verdict.chip,
         sure=verdict.chip == "best",
         verdict=verdict.text,
         more=verdict.more,
         failed=verdict.failed,
     )
-
-
-def _cell(answer: PageSummary, axis: Axis, method: Method) -> Cell:
-    found = method.values.get(axis.id)
-    if found is None:
-        return Cell(axis.key, MISSING, None)
-    return Cell(axis.key, terms.cost_text(answer, axis.id, found.mean, unit=False), found.mean)
-
-
-def _pieces(name: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[^_]*_+|[^_]+$", name)) if len(name) >= BROKEN_FROM else (name,)

@@ -96,7 +96,8 @@ def score_scale(scores: AlignedScores) -> tuple[float, str]:
         return 100.0, "%"
     largest = max((abs(value) for runs in scores.means.values() for value in runs.values()), default=0.0)
     power = 0 if of.unit or not largest or 1e-3 <= largest < 1e6 else 3 * math.floor(math.log10(largest) / 3)
-    return float(f"1e{-power}"), terms.power_of_ten(power) if power else of.unit
+    named = f"× 10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}" if power else of.unit
+    return float(f"1e{-power}"), named
 
 
 def needed(found: Verdicts, c: Comparison) -> int | None:
@@ -173,14 +174,9 @@ def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], 
     alike = [p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)]
     digits = max([digits, *(resolving(p, digits) for p in alike)])  # no two shown to differ print alike
     return Score(
-        id=_slug(score.name, "_") or "score",
-        title=score.title or score.name,
-        unit=unit,
-        better=score.better,
-        digits=digits,
-        difference_unit="points" if unit == "%" else unit,
-        margin=scale * (found.margin or 0.0),
-    )
+        id=_slug(score.name, "_") or "score", title=score.title or score.name, unit=unit, better=score.better,
+        digits=digits, difference_unit="points" if unit == "%" else unit, margin=scale * (found.margin or 0.0),
+    )  # fmt: skip
 
 
 def _slug(text: str, between: str) -> str:
@@ -216,7 +212,7 @@ def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:
     own = scores.facts.methods[name] if scores.facts else MethodFacts(name, False, len(scores.means[name]), ())
     v = {}
     if runs := entering_means(found).get(name):
-        low, high = _own_interval(found, name, runs)
+        low, high = own_interval(found, name)
         v["score"] = _values(runs, scale, low, high)
     for cost, values in scores.costs.items():
         if (cost in axes or cost.stands_for) and (by_run := entering(values, scores.race).get(name)):
@@ -237,9 +233,9 @@ def _values(runs: Mapping[int, float], scale: float, low: float | None, high: fl
     return Values(mean=plain(scale * float(np.mean(list(runs.values())))), low=ends[0], high=ends[1], runs=each)
 
 
-def _own_interval(found: Verdicts, name: str, runs: Mapping[int, float]) -> tuple[float | None, float | None]:
+def own_interval(found: Verdicts, name: str) -> tuple[float, float] | tuple[None, None]:
     """Return the ends of a mean's own 95 % interval, for what its verdicts hold for, within the range of the score."""
-    scores, scope = found.scores, found.scope
+    scores, scope, runs = found.scores, found.scope, entering_means(found)[name]
     low: float | None = None
     high: float | None = None
     mean = float(np.mean(list(runs.values())))
@@ -287,25 +283,14 @@ def pair_of(c: Comparison, better: Better, scale: float = 1.0) -> Pair:
 
     (low, high), least = c.deciding or (None, None), c.detectable
     return Pair(
-        a=c.a,
-        b=c.b,
-        verdict=c.verdict,
-        winner=c.winner(better),
+        a=c.a, b=c.b, verdict=c.verdict, winner=c.winner(better),
         difference=plain(math.exp(c.difference.mean) if c.ratio else scale * c.difference.mean),
-        ci_low=shown(c.difference.low),
-        ci_high=shown(c.difference.high),
-        decided_low=shown(low),
-        decided_high=shown(high),
-        p=c.p,
-        p_adjusted=c.p_adjusted,
-        need=c.seeds_needed,
-        shared=c.difference.n,
-        within_margin=c.verdict == "different" and c.equivalent,
-        uncertain=c.uncertain,
-        p_margin=c.p_equivalent,
+        ci_low=shown(c.difference.low), ci_high=shown(c.difference.high), decided_low=shown(low),
+        decided_high=shown(high), p=c.p, p_adjusted=c.p_adjusted, need=c.seeds_needed, shared=c.difference.n,
+        within_margin=c.verdict == "different" and c.equivalent, uncertain=c.uncertain, p_margin=c.p_equivalent,
         p_margin_adjusted=c.p_equivalent_adjusted,
         detectable=None if least is None else plain(100 * math.expm1(least) if c.ratio else scale * least),
-    )
+    )  # fmt: skip
 
 
 def plain(value: float) -> float:

@@ -14,12 +14,10 @@ BYTES = ((1e3, "GB"), (1.0, "MB"), (1e-3, "kB"), (1e-6, "B"))
 
 
 def score_text(answer: PageSummary, value: float, *, unit: bool = True) -> str:
-    """Return a score in its digits, with its unit."""
     return with_unit(number(value, f".{answer.score.digits}f"), answer.score.unit if unit else "")
 
 
 def score_of(answer: PageSummary, name: str) -> str:
-    """Return a method's mean score with its unit."""
     value = answer.value(name, "score")
     return "no score" if value is None else score_text(answer, value)
 
@@ -53,11 +51,6 @@ def cost_text(answer: PageSummary, axis_id: str, value: float, *, unit: bool = T
         return f"{number(amount, '.1f' if amount < 9.95 and name != 'B' else '.0f')} {name}"
     shown = axis.unit if axis is not None else next((a.unit for a in answer.axes if a.key == "memory"), "")
     return with_unit(three_digits(value), shown if unit else "")
-
-
-def power_of_ten(power: int) -> str:
-    """Return a unit such as × 10⁻⁹."""
-    return "× 10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def three_digits(value: float) -> str:
@@ -126,10 +119,8 @@ def count_of(n: int, noun: str) -> str:
 
 
 def set_apart(n: int) -> str:
-    """Return that runs are set apart, as a sentence without its end."""
     return f"{count_of(n, 'run')} {'is' if n == 1 else 'are'} set apart and not compared"
 
 
 def with_unit(text: str, unit: str) -> str:
-    """Return a number with its unit, if there is one."""
     return f"{text} {unit}" if unit else text

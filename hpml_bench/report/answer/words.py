@@ -27,9 +27,11 @@ BECAUSE = {
     "oom_host": "out of memory",
     "diverged": "loss not finite",
     "timeout": "time limit",
-    "killed": "killed",
-    "invalid": "self-check",
-    "failed": "error",
+    "killed": "ended by a signal",
+    "invalid": "a self-check failed",
+    "failed": "ended with an error",
+    "unsupported": "the method can't run with this model",
+    "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
 
@@ -48,7 +50,6 @@ class Verdict(NamedTuple):
 
     @property
     def in_full(self) -> str:
-        """All of it in one text."""
         return "; ".join(part for part in (self.chip, self.text, *self.more, self.failed) if part)
 
 
@@ -56,47 +57,36 @@ class Verdict(NamedTuple):
 
 
 def headline(answer: PageSummary) -> str:
-    """Return the sentences that name the best method, or those that may be best."""
     if not answer.methods:
         return "No run ended well, so there is nothing to compare."
+    first, score = answer.methods[0].name, answer.score
     if len(answer.methods) == 1:
-        return (
-            f"Only {_whole(answer, answer.methods[0].name)} has comparable runs: there is nothing to compare it with."
-        )
-    if answer.guess and answer.guess.score is not None:
-        return _none_beats(answer, answer.guess.score)
+        return f"Only {_whole(answer, first)} has comparable runs: there is nothing to compare it with."
+    if answer.guess and (guessed := answer.guess.score) is not None:
+        best = answer.value(first, "score")
+        ahead = best is not None and (best > guessed if score.better == "higher" else best < guessed)
+        beats = "is shown to beat" if ahead else "beats"
+        return f"No {answer.noun} {beats} guessing ({score_text(answer, guessed)} {score.title})."
+    if not answer.tested_by_score:
+        return _nothing_tested(answer)
     if not answer.top:
-        return (
-            _nothing_tested(answer)
-            if not answer.tested_by_score
-            else f"Each {answer.noun} loses to another: none is best."
-        )
-    if len(answer.top) == 1:
-        return _one_best(answer, answer.top[0])
-    return _several_best(answer)
-
-
-def _none_beats(answer: PageSummary, guessed: float) -> str:
-    best = answer.value(answer.methods[0].name, "score")
-    ahead = best is not None and (best > guessed if answer.score.better == "higher" else best < guessed)
-    guessing = f"guessing ({score_text(answer, guessed)} {answer.score.title})"
-    return f"No {answer.noun} {'is shown to beat' if ahead else 'beats'} {guessing}."
+        return f"Each {answer.noun} loses to another: none is best."
+    return _several_best(answer) if answer.top[1:] else _one_best(answer, answer.top[0])
 
 
 def _nothing_tested(answer: PageSummary) -> str:
     first, what = answer.methods[0].name, answer.over
     named = _whole(answer, first)
-    have = f"One {what} can't" if answer.seeds == 1 else f"{answer.seeds} {what}s can't"
-    ask = f"{have} rank {answer.noun}s: take {answer.least} or more."
+    have = f"One {what}" if answer.seeds == 1 else f"{answer.seeds} {what}s"
+    ask = f"{have} can't rank {answer.noun}s: take {answer.least} or more."
     if answer.untested:
         ask = f"Nothing is tested: {answer.untested}."
     elif answer.seeds >= answer.least:
         ask = f"{capitalized(answer.noun)}s that share fewer than {answer.least} {what}s can't be ranked."
-    tied = [method.name for method in answer.methods if "score" in method.values and answer.value(method.name, "score")
-            == answer.value(first, "score")]  # fmt: skip
+    best = answer.value(first, "score")
+    tied = [method.name for method in answer.methods if best is not None and answer.value(method.name, "score") == best]
     if len(tied) > 1:
-        who = several(answer, tied)
-        who = capitalized(who) if answer.numbered else who
+        who = capitalized(several(answer, tied)) if answer.numbered else several(answer, tied)
         return f"{who} have the {_extreme(answer)}, {score_of(answer, first)} each. {ask}"
     who = capitalized(named) if answer.by_name[first].base else named
     return f"{who} has the {_extreme(answer)}, {score_of(answer, first)}. {ask}"
@@ -109,8 +99,7 @@ def _one_best(answer: PageSummary, best: str) -> str:
         return f"No {answer.noun} is shown to beat {named}: {value} {title}."
     if answer.by_name[best].base:
         return f"No method beats the base model: {value} {title} without training."
-    won = [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]
-    if won:
+    if won := [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]:
         return f"{best} {sentence_list([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
     return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
@@ -120,16 +109,16 @@ def _several_best(answer: PageSummary) -> str:
     top, title = answer.top, answer.score.title
     values = [value for name in top if (value := answer.value(name, "score")) is not None]
     low, high = min(values), max(values)
-    near = high - low <= answer.score.margin
-    rough = number((low + high) / 2, f".{max(0, answer.score.digits - 1)}f")  # a digit less than scores
-    about = (
-        f"about {with_unit(rough, answer.score.unit)}"
-        if near
-        else (f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}")
-    )
+    about = f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}"
+    if high - low <= answer.score.margin:
+        rough = number((low + high) / 2, f".{max(0, answer.score.digits - 1)}f")  # a digit less than scores
+        about = f"about {with_unit(rough, answer.score.unit)}"
     doubtful = any(map(answer.unproven, top)) or len(answer.tested_by_score) < len(answer.methods)
     if all(answer.relation("score", *pair) == "equal" for pair in combinations(top, 2)):
-        return _equal_best(answer, f"{about} {title}", doubtful=doubtful)
+        others = len(answer.methods) - len(top)
+        if doubtful or any(len(answer.related(name, "better")) < others for name in top):
+            return f"{_top(answer, 'and')} are equal: {about} {title}. None is shown to beat them."
+        return f"{_top(answer, 'and')} score best and equal: {about} {title}."
     if len(top) == 2 and not doubtful:
         first, other = (_whole(answer, name) for name in top)
         if top != tuple(method.name for method in answer.methods[: len(top)]):  # one between them is shown to be worse
@@ -141,16 +130,7 @@ def _several_best(answer: PageSummary) -> str:
     return f"{_top(answer, 'or')} may be best, at {about} {title}. {measured} can't tell which."
 
 
-def _equal_best(answer: PageSummary, at: str, *, doubtful: bool) -> str:
-    """Return that the methods which may be best are shown equal, and best where each is shown to beat the others."""
-    who, others = _top(answer, "and"), len(answer.methods) - len(answer.top)
-    if doubtful or any(len(answer.related(name, "better")) < others for name in answer.top):
-        return f"{who} are equal: {at}. None is shown to beat them."
-    return f"{who} score best and equal: {at}."
-
-
 def _top(answer: PageSummary, last: str) -> str:
-    """Return the methods that may be best, or how many of more than four."""
     if len(answer.top) <= 4:
         return sentence_list([_whole(answer, name) for name in answer.top], last)
     return f"{len(answer.top)} of {len(answer.methods)} {answer.noun}s"
@@ -176,28 +156,19 @@ def _won(axis: Axis) -> str:
 
 
 def setup_line(answer: PageSummary) -> tuple[str, ...]:
-    """Return the circumstances of the runs, the margin of those shown equal, a later look; a few words each."""
     setup = answer.setup
     host = setup.host if setup.host.endswith(" hosts") else f"host {setup.host}"
     where = f"{setup.device}, {host}" if setup.host and setup.device else setup.device
-    seeds = (
-        _seeds(answer)
-        if answer.seeds and (answer.over == "seed" or (answer.noun == "method" and not answer.ranks))
-        else ""
-    )
+    repeated = answer.over == "seed" or (answer.noun == "method" and not answer.ranks)
     equal = any(pair.verdict == "equivalent" for pair in answer.pairs.get("score", ()))
     spent = statistics.spent_at(answer.look, answer.declared_looks)
     share = f"{100 * statistics.ALPHA * spent:.2g} of the 5 %"
     parts = (
-        answer.rows_text if answer.methods else "",
-        seeds,
-        setup.budget,
-        where,
-        setup.rates,
-        setup.memory,
+        answer.rows_text if answer.methods else "", _seeds(answer) if answer.seeds and repeated else "",
+        setup.budget, where, setup.rates, setup.memory,
         f"equal: within {margin_text(answer)}" if equal else "",
         f"look {answer.look}, which has {share}" if answer.noun == "system" and answer.look > 1 else "",
-    )
+    )  # fmt: skip
     return tuple(part for part in parts if part)
 
 
@@ -216,7 +187,6 @@ def _seeds(answer: PageSummary) -> str:
 
 
 def banner(answer: PageSummary) -> str:
-    """Return how many runs failed and why, and who lacks rows; empty where nothing is missing."""
     if not answer.failures:
         return answer.lacking
     why = dict.fromkeys(BECAUSE.get(failure.status, failure.status) for failure in answer.failures)
@@ -226,16 +196,17 @@ def banner(answer: PageSummary) -> str:
 
 
 def verdict(answer: PageSummary, name: str) -> Verdict:
-    """Return what the verdicts say about a method."""
     failed = sum(failure.method == name for failure in answer.failures)
     more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
     one = answer.by_name[name].base and answer.by_name[name].seeds == 1  # and stands for all seeds
     if answer.over == "seed" and not one and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
         left = any(name in of.left for of in answer.rounds)
         more.append(f"left after {seeds} seeds" if left else f"{seeds} of {answer.seeds} seeds")
-    return Verdict(
-        _chip(answer, name), _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else ""
-    )
+    chip = ""
+    if name in answer.top:
+        sure = len(answer.tested_by_score) == len(answer.methods) and not answer.unproven(name)
+        chip = "best" if sure and answer.winner("score") == name else "may be best"
+    return Verdict(chip, _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else "")
 
 
 def _won_shortly(axis: Axis) -> str:
@@ -244,15 +215,7 @@ def _won_shortly(axis: Axis) -> str:
     return {"time": "fastest", "size": "smallest file"}.get(axis.key, f"lowest {axis.title.lower()}")
 
 
-def _chip(answer: PageSummary, name: str) -> str:
-    if name not in answer.top:
-        return ""
-    every = len(answer.tested_by_score) == len(answer.methods)
-    return "best" if every and not answer.unproven(name) and answer.winner("score") == name else "may be best"
-
-
 def _standing(answer: PageSummary, name: str) -> str:
-    """Return a method's relations by score, in the row's words."""
     if "score" not in answer.by_name[name].values:
         return "not measured"
     behind, open_ = answer.related(name, "worse"), answer.related(name, "open")

@@ -59,7 +59,6 @@ def rows(names: Sequence[str], title: str = "") -> Axis:
 
 
 def _range(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Return the ends of an axis around some values; of one value, around part of it."""
     low, high = min(values), max(values)
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):
@@ -80,7 +79,6 @@ def _steps(low: float, high: float) -> tuple[float, range]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Return the ticks of a logarithmic axis: powers of ten, and values between them where those are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for within in ((1,), (1, 3), (1, 2, 5)):
         at = [k * 10.0**decade for decade in decades for k in within if low < k * 10.0**decade < high]

@@ -1,16 +1,18 @@
-"""Charts that sections share: lines over steps, values of every seed, bars, and cost against quality."""
+"""Charts that sections share: lines over steps, values of every seed, bars, cost against quality, jobs in time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
+from hpml_bench.report.answer.summary import own_interval
+from hpml_bench.report.jobs import JobTimes, SweepTimes
 from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Quantity
-from hpml_bench.statistics import Interval
+from hpml_bench.report.tables import Quantity, number
 from hpml_bench.system.text import sanitize
 
 ROW = 26.0
@@ -95,7 +97,6 @@ def _best(results: Results, methods: Sequence[str]) -> list[str]:
 
 
 def _of_many(shown: Collection[str], methods: Collection[str]) -> str:
-    """Return the sentence on methods that a chart leaves out; empty where there are none."""
     return f" Of {len(methods)} methods the {len(shown)} with the best mean score." if len(shown) < len(methods) else ""
 
 
@@ -114,34 +115,33 @@ def strip(results: Results, metric: str) -> Picture | None:
     if not results.values(metric):
         return None
     values, quantity, style = results.shown(metric), Quantity.of(results, metric), styles(results.methods)
-    over = "seeds and test rows" if metric == results.quality and not results.uneven(metric) else "seeds"
     segments, series, said = [], [], []
     for row, (method, by_seed) in enumerate(values.items()):
-        interval = (results.beyond(method) if over != "seeds" else None) or results.interval(method, metric)
+        interval = results.interval(method, metric)
         assert interval is not None  # noqa: S101 - there are values
+        if metric == results.quality:
+            low, high = own_interval(results.verdicts, method)
+            interval = replace(interval, low=low, high=high)
         tone, mean = style[method].tone, interval.mean * quantity.scale
-        segments += _interval(interval, quantity.scale, row, tone)
+        if interval.low is not None and interval.high is not None:
+            low, high = interval.low * quantity.scale, interval.high * quantity.scale
+            segments.append(Segment((low, row), (high, row), tone, 7, opacity=0.25))
         segments.append(Segment((mean, row - 0.26), (mean, row + 0.26), tone, 2.2))
         points = tuple((value * quantity.scale, float(row)) for value in by_seed.values())
         series.append(Series(points, tone, marker=style[method].marker, size=5.5, opacity=0.85))
-        said.append(f"{method} {quantity.text(interval.mean)} {quantity.between(interval)}")
+        between = "" if interval.low is None else f" {quantity.between(interval)}"
+        said.append(f"{method} {quantity.text(interval.mean)}{between}")
     ends = [x for of in segments for x, _ in (of.start, of.end)] + [x for of in series for x, _ in of.points]
+    holds = results.verdicts.holds_for if metric == results.quality else "other seeds"
+    marks = "a mark a seed, the mean" if len(results.seeds) > 1 else "one seed"
+    what = f"95 % interval for {holds}" if len(segments) > len(values) else ""
     return Picture(
-        name=f"seeds_{metric}",
-        caption=f"{quantity.heading}: a mark a seed, the mean, and its 95 % interval for other {over}.",
-        alt=f"Dot plot of {quantity.header} by method, mean and 95 % interval for other {over}: {'; '.join(said)}.",
+        name=f"seeds_{metric}", caption=f"{quantity.heading}: {marks}{f', and its {what}' if what else ''}.",
+        alt=f"Dot plot of {quantity.header} by method, mean{f' and {what}' if what else ''}: {'; '.join(said)}.",
         x=axis(sanitize(quantity.header, 56), ends, within=quantity.ends, grid=True),
-        y=rows([sanitize(method, 30) for method in values]),
-        height=MARGINS + ROW * len(values),
-        segments=tuple(segments),
-        series=tuple(series),
-    )
-
-
-def _interval(of: Interval, scale: float, row: float, tone: Tone) -> list[Segment]:
-    if of.low is None or of.high is None:
-        return []
-    return [Segment((of.low * scale, row), (of.high * scale, row), tone, 7, opacity=0.25)]
+        y=rows([sanitize(method, 30) for method in values]), height=MARGINS + ROW * len(values),
+        segments=tuple(segments), series=tuple(series),
+    )  # fmt: skip
 
 
 def bars(
@@ -169,56 +169,69 @@ def bars(
     said = [" ".join(filter(None, (method, label, f"{value:.4g}"))) for method, label, _, value in drawn]
     centres = tuple((sum(own) / len(own), sanitize(method, 30)) for method, own in heights.items())
     return Picture(
-        name=name,
-        caption=caption,
-        alt=f"Bar chart of {header} by method: {'; '.join(said)}.",
+        name=name, caption=caption, alt=f"Bar chart of {header} by method: {'; '.join(said)}.",
         x=axis(header, [0.0, *(value for *_, value in drawn)], within=(0.0,), grid=True),
-        y=Axis(0.3, row + 0.7, ticks=centres, turned=True),
-        height=MARGINS + 16.5 * (row + 0.4),
+        y=Axis(0.3, row + 0.7, ticks=centres, turned=True), height=MARGINS + 16.5 * (row + 0.4),
         segments=tuple(segments),
+    )  # fmt: skip
+
+
+UNITS = ((2 * 3600.0, 3600.0, "h"), (180.0, 60.0, "min"), (0.0, 1.0, "s"))
+"""Least makespan, seconds and name of a unit of time."""
+LABELLED = 30
+"""Number of rows up to which each has its job's name."""
+JOB_ROW, TALLEST = 24.0, 600.0
+"""Height of a job's row, and the largest of all rows together, in pixels."""
+OTHER = "methods not compared"
+
+
+def unit_of(seconds: float) -> tuple[float, str]:
+    return next((size, name) for least, size, name in UNITS if seconds >= least)
+
+
+def in_words(times: SweepTimes) -> str:
+    size, unit = unit_of(times.makespan)
+    parts = [f"{number(seconds / size, '.1f')} {unit} {what}" for what, seconds in times.sums.items()]
+    count = f"{len(times.jobs)} jobs, summed" if len(times.jobs) > 1 else "1 job"
+    return (
+        f"{count}: {', '.join(parts)}; {number(times.makespan / size, '.1f')} {unit} from first submission to last end"
     )
 
 
-def trade_off(results: Results, cost: str, gain: str, name: str, on: Sequence[str]) -> Picture | None:
-    """Return gain against cost with 95 % intervals; the methods shown to be on the front are ringed."""
-    found = {m: (results.interval(m, cost), results.interval(m, gain)) for m in results.methods}
-    every = {m: (across, up) for m, (across, up) in found.items() if across and up}
-    if not every:
-        return None
-    methods = _best(results, list(every))
-    x, y, style = Quantity.of(results, cost), Quantity.of(results, gain), styles(results.methods)
-    segments, series, rings, said = [], [], [], []
-    for method in methods:
-        (left, across, right), (low, up, high) = (
-            tuple(of.scale * (of_one.mean if end is None else end) for end in (of_one.low, of_one.mean, of_one.high))
-            for of, of_one in zip((x, y), every[method], strict=True)
-        )
-        tone = style[method].tone
-        segments += [Segment((left, up), (right, up), tone, 1.2), Segment((across, low), (across, high), tone, 1.2)]
-        series.append(Series(((across, up),), tone, sanitize(method, 30), marker=style[method].marker, size=8))
-        rings += [(across, up)] if method in on else []
-        said.append(f"{method} {x.text(every[method][0].mean)}, {y.text(every[method][1].mean)}")
-    costs = [point[0] for of in series for point in of.points]
-    log = min(costs) > 0 and max(costs) > 8 * min(costs)
-    ends = [[end[at] for of in segments for end in (of.start, of.end)] for at in (0, 1)]
-    real = any(c.differs for metric in (cost, gain) for c in results.comparisons(metric))
-    lower = f" Of {y.title} lower is better." if y.metric.better == "lower" else ""
-    ending = f"{_of_many(methods, every)}{lower}{_ending(on, real, len(methods))}"
+def gantt(results: Results, times: SweepTimes) -> Picture:
+    size, unit = unit_of(times.makespan)
+    order = ["queued", "preparing", "idle", *(sanitize(method, 30) for method in results.methods), OTHER]
+    count = len(times.jobs)
+    row = min(JOB_ROW, TALLEST / count)
+    found = [bar for at, job in enumerate(times.jobs) for bar in _bars(results, times, job, at, row, size)]
+    failed = not all(span.well for job in times.jobs for span in job.runs)
+    named = rows([job.name for job in times.jobs])
     return Picture(
-        name=name,
-        caption=f"{y.heading} against {x.title}: means with 95 % intervals over seeds.{ending}",
-        alt=f"Scatter of {y.header} against {x.header}: {'; '.join(said)}. On the front: {', '.join(on) or 'unknown'}.",
-        x=axis(sanitize(x.header, 56), ends[0], share=0.1, log=log),
-        y=axis(sanitize(y.header, 40), ends[1], share=0.1, within=y.ends, grid=True),
-        segments=tuple(segments),
-        series=(*series, Series(tuple(rings), "ink", marker="O", size=17)),
+        name="jobs",
+        caption="Jobs in time: hatched they wait, coloured they do a run, thin they do none."
+        + (" Pale runs did not end well." if failed else ""),
+        alt=f"Gantt chart of the jobs. {in_words(times)}.",
+        x=axis(
+            f"time since the first job was submitted ({unit})", [0.0, times.makespan / size or 1.0], share=0, grid=True
+        ),
+        y=named if count <= LABELLED else Axis(named.low, named.high, f"{count} jobs", turned=True),
+        height=MARGINS + row * count,
+        segments=tuple(sorted(found, key=lambda bar: order.index(bar.label))),
     )
 
 
-def _ending(on: Sequence[str], real: bool, methods: int) -> str:
-    """Return a caption's sentences on ringed methods and on differences; empty for a single method."""
-    if methods < 2:
-        return ""
-    ringed = "Ringed: shown to be on the Pareto front of the two." if on else "None is shown to be on their front."
-    ending = "The tables of pairs say which differences are real" if real else "None of these differences is shown"
-    return f" {ringed} {ending}."
+def _bars(results: Results, times: SweepTimes, job: JobTimes, at: int, row: float, size: float) -> Iterator[Segment]:
+
+    def ends(begin: float, end: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        return ((begin - times.first) / size, float(at)), ((end - times.first) / size, float(at))
+
+    yield Segment(*ends(job.queued, job.began), "ink", 0.7 * row, "queued", 0.5, "hatched")
+    thick = bool(job.preparing)
+    yield Segment(
+        *ends(job.began, job.ended), "ink", (0.7 if thick else 0.22) * row, "preparing" if thick else "idle", 0.5
+    )
+    style = styles(results.methods)
+    for span in job.runs:
+        method = results.labels.get(span.run_id, span.method)
+        tone, label = (style[method].tone, sanitize(method, 30)) if method in style else ("m7", OTHER)
+        yield Segment(*ends(span.begin, span.end), tone, 0.7 * row, label, 1.0 if span.well else 0.4)

@@ -1,23 +1,25 @@
-"""Pictures of the first screen: score against each cost; up is better, left is cheaper.
+"""Pictures of the first screen: score against each cost, and a bar of each difference to the best mean.
 
-Who can't be told apart is in the table beside: lines here read as error bars, or as a curve of score over cost.
+Up is better, left is cheaper. Who can't be told apart is in the table beside: lines here read as error bars, or as a
+curve of score over cost. A bar has the one interval that decides.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from hpml_bench.plugins.picture import Axis as Scale
-from hpml_bench.plugins.picture import Mark, Picture
+from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
 from hpml_bench.report.answer import terms, words
-from hpml_bench.report.answer.model import Axis, Key, PageSummary
+from hpml_bench.report.answer.model import Axis as Cost
+from hpml_bench.report.answer.model import Key, PageSummary, Relation
 from hpml_bench.report.pictures import axes
-from hpml_bench.report.pictures.layout import MANY, NARROW
-from hpml_bench.report.pictures.svg import svg
+from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
+from hpml_bench.report.pictures.svg import small, svg
 from hpml_bench.report.tables import capitalized
 
 LOG_FROM: Final = 25.0
@@ -37,24 +39,21 @@ class CostPicture(NamedTuple):
 
     @property
     def wide(self) -> str:
-        """SVG for screens of 760 px and more."""
         return svg(self.drawn)
 
     @property
     def narrow(self) -> str:
-        """SVG for phones, with text of the same size."""
         return svg(self.drawn, NARROW)
 
 
 def pictures(answer: PageSummary) -> tuple[CostPicture, ...]:
-    """Return a picture for each cost that some method with a score has."""
     names = [method.name for method in answer.methods if "score" in method.values]
     verdicts = {name: words.verdict(answer, name) for name in names}
     said = {name: "; ".join(filter(None, (of.chip, of.text))) for name, of in verdicts.items()}
     return tuple(picture for axis in answer.axes if (picture := _picture(answer, axis, said)))
 
 
-def _picture(answer: PageSummary, cost: Axis, said: Mapping[str, str]) -> CostPicture | None:
+def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPicture | None:
     v = {name: answer.by_name[name].values for name in said if cost.id in answer.by_name[name].values}
     if not v:
         return None
@@ -88,13 +87,12 @@ def _number(answer: PageSummary, name: str, end: str = "") -> str:
     return f"{answer.number[name]}{end}" if answer.numbered else ""
 
 
-def _costs(answer: PageSummary, cost: Axis, values: Sequence[float]) -> Scale:
+def _costs(answer: PageSummary, cost: Cost, values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     crowded = len(values) > MANY and float(np.median(values)) - low < CROWDED * (high - low)
     log = low > 0 and (high / low >= LOG_FROM or crowded)
 
     def text(value: float) -> str:
-        """Return a round cost without decimals that are zeros."""
         return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", terms.cost_text(answer, cost.id, value))
 
     title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
@@ -102,3 +100,113 @@ def _costs(answer: PageSummary, cost: Axis, values: Sequence[float]) -> Scale:
     return axes.axis(
         title, values, share=share, log=log, within=within, text=text if log else None, good="← cheaper", key=cost.key
     )
+
+
+HEIGHT = 20
+CLEAR = 2.5
+"""Pixels that an interval keeps from the line at zero where the verdict is that methods differ."""
+
+
+class Difference(NamedTuple):
+    """Difference of a method to another, in units of the score: the first less the second."""
+
+    d: float
+    low: float | None
+    high: float | None
+    """Ends of the interval that decides; none where nothing was tested."""
+    relation: Relation
+
+
+class Bars(NamedTuple):
+    """Bars of all rows on one scale."""
+
+    value: dict[str, float]
+    """The differences, of the best mean 0."""
+    svg: dict[str, str]
+    said: dict[str, str]
+    """The same in words, for who can't see the bars."""
+    scale: str
+    """SVG of the scale, for the column's head."""
+    key: str
+    """A small bar for the caption; empty where nothing was tested."""
+
+
+def difference(answer: PageSummary, name: str, other: str) -> Difference | None:
+    """Return the difference of a method's score to another's; none where they share no seed."""
+    pair = answer.pair("score", name, other)
+    if pair is None or not math.isfinite(pair.difference):
+        return None
+    return Difference(*terms.seen_from(pair, name), answer.relation("score", name, other))
+
+
+def to_best(answer: PageSummary) -> dict[str, Difference]:
+    best = answer.methods[0].name if answer.methods else ""
+    others = [method.name for method in answer.methods[1:]]
+    return {name: found for name in others if (found := difference(answer, name, best))}
+
+
+def bars(answer: PageSummary, width: int = 96) -> Bars:
+    """Return the bars: worse lies left of the line at zero, whichever direction of the score is better."""
+    found = to_best(answer)
+    sign = 1 if answer.score.better == "higher" else -1
+    ends = [sign * end for of in found.values() for end in (of.d, of.low, of.high) if end is not None]
+    low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
+    axis = Axis(low, high if high > low else low + 1.0)
+    pixel = (axis.high - axis.low) / (width - 12)
+    top = frozenset(answer.top)
+    svg = {name: _drawn(_bar(axis, of, sign, pixel, name in top), width) for name, of in found.items()}
+    said = {name: _said(answer, of) for name, of in found.items()}
+    value = {name: of.d for name, of in found.items()}
+    if answer.methods:
+        best = answer.methods[0].name
+        svg[best] = _drawn(_bar(axis, Difference(0.0, None, None, "better"), sign, pixel, best in top), width)
+        said[best], value[best] = "best mean", 0.0
+    key = _drawn(_bar(Axis(-32, 0), Difference(-20, -32, -7, "worse"), 1, 1.0, top=False), 44)
+    return Bars(value, svg, said, _scale(axis, pixel, sign, width), key if answer.tested_by_score else "")
+
+
+def _drawn(row: Picture, width: int) -> str:
+    return small(layout(row, width).shapes, width, HEIGHT, "diff")
+
+
+def _bar(axis: Axis, of: Difference, sign: int, pixel: float, top: bool) -> Picture:
+    """Return interval and mark: hollow where the method can't be told from the best, clear of zero where it can."""
+    differs = of.relation in ("better", "worse")
+    radius = 3.5 if differs else 3.0
+    d, ends = sign * of.d, sorted(sign * end for end in (of.low, of.high) if end is not None)
+    if differs and len(ends) == 2 and ends[1] - ends[0] < 4 * radius * pixel:
+        radius = 2.0  # else the mark hides the interval
+    side = (d > 0) - (d < 0) if differs else 0
+
+    def clear(at: float, by: float) -> float:
+        return min(at, -by * pixel) if side < 0 else max(at, by * pixel) if side > 0 else at
+
+    tone: Tone = "blue" if top else "mark"
+    ci = [Segment((clear(ends[0], CLEAR), 0.5), (clear(ends[1], CLEAR), 0.5), tone, 3, opacity=0.6)] if ends[1:] else []
+    point, size = ((clear(d, CLEAR + radius), 0.5),), 2 * radius
+    ring = () if differs else (Series(point, tone, line=1.75, marker="O", size=size),)
+    return Picture(
+        name="difference", caption="", alt="", x=axis, y=Axis(), height=HEIGHT,
+        segments=(Segment((0.0, -math.inf), (0.0, math.inf), "ink", opacity=0.55), *ci),
+        series=(Series(point, tone if differs else "paper", marker="o", size=size), *ring),
+    )  # fmt: skip
+
+
+def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
+    """Return the scale's text: zero, and a round value left of it."""
+    ticks = [(0.0, "0")]
+    if axis.low < 0:
+        step = 10.0 ** math.floor(math.log10(-axis.low))
+        at = max(k * step for k in (1, 2, 5) if k * step <= -axis.low * (1 + 1e-9))
+        ticks += [(-at, f"{'−' if sign > 0 else '+'}{at:g}")] if at > 24 * pixel else []
+    places = [(min(max(6 + (at - axis.low) / pixel, 14), width - 4), text) for at, text in ticks]
+    texts = (Shape("text", ((x, 10),), fill="soft", text=text, anchor="middle") for x, text in places)
+    return small(texts, width, 12, "scale")
+
+
+def _said(answer: PageSummary, of: Difference) -> str:
+    mean = terms.gap_text(answer, of.d)
+    if of.low is None or of.high is None:
+        return mean
+    low, high = (terms.gap_text(answer, value, unit=False) for value in (of.low, of.high))
+    return f"{mean}, interval {low} to {high}"

@@ -28,13 +28,11 @@ def svg(picture: Picture, width: float = WIDE) -> str:
 
 
 def small(shapes: Iterable[Shape], width: int, height: int, css: str) -> str:
-    """Return shapes within a row of a table, which has their numbers in words."""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg class="{css}" {size} font-size="11" aria-hidden="true">{_elements(shapes)}</svg>'
 
 
 def standalone(picture: Picture) -> str:
-    """Return the picture as a file of its own, in fixed mid-tones, without links."""
     text = re.sub(r'<a class="(pt[ a-z]*)" href="[^"]*"', r'<g class="\1" role="img"', svg(picture))
     text = re.sub(r"var\(--(\w+)\)", lambda tone: MID_TONES.get(tone[1], "#808488"), text.replace("</a>", "</g>"))
     own = r'<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" width="\2" height="\3" \1'
@@ -76,5 +74,4 @@ _DEFAULTS = {"stroke-width": "1", "opacity": "1", "text-anchor": "start"}
 
 
 def _n(value: float) -> str:
-    """Return a number of pixels with one decimal at most, and no negative zero."""
     return f"{round(value, 1) + 0.0:.1f}".removesuffix(".0")

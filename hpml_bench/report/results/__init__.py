@@ -6,17 +6,25 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hpml_bench import statistics
+from hpml_bench.plugins.task import Guess
+from hpml_bench.records.run import Metric
 from hpml_bench.report.comparability import untrained
+from hpml_bench.report.curves import LARGEST, Curve, read_curves
 from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.report.results.measured import MeasuredRuns
-from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition
+from hpml_bench.report.predictions import Scored
+from hpml_bench.report.results.compared import ComparedRuns
+from hpml_bench.report.scores import AlignedScores, CostDefinition, ScoreDefinition, entering
 from hpml_bench.report.selection import Selection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TIME = "train_seconds"
 MEMORY = ("peak_memory_over_setup_mb", "peak_memory_mb")
@@ -25,14 +33,14 @@ else the peak (on a GPU: of tensors)."""
 SAVED = "saved_bytes"
 UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds were spread over hosts"}
 """Why costs rank nothing, as a clause."""
-
-
+DEFAULT_MARGIN = 0.01
+"""Difference of scores that counts as none where a suite declares no other: a share of the score's range."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Results(MeasuredRuns):
-    """The measured runs, with every pair of methods compared."""
+class Results(ComparedRuns):
+    """The compared runs with their values, and every pair of methods compared."""
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:
@@ -50,20 +58,164 @@ class Results(MeasuredRuns):
         stored = {run.run_id: selection.stored[run.run_id] for run in runs}
         return cls(replace(selection, compared=tuple(runs), costed=selection.costed & stored.keys(), stored=stored))
 
-    def once(self, derive: Callable[[Results], T]) -> T:
-        """Return what a function derives from these results, computed at its first call."""
-        if derive not in self._derived:
-            self._derived[derive] = derive(self)
-        found: T = self._derived[derive]
+    def once(self, derive: Callable[..., T], *of: str) -> T:
+        """Return what a function derives from these results and some names, computed at its first call."""
+        if (derive, of) not in self._derived:
+            self._derived[derive, of] = derive(self, *of)
+        found: T = self._derived[derive, of]
         return found
 
     @cached_property
-    def _derived(self) -> dict[Callable[[Results], Any], Any]:
+    def _derived(self) -> dict[object, Any]:
         return {}
+
+    # Values
+
+    @cached_property
+    def definitions(self) -> dict[str, Metric]:
+        return {metric.name: metric for record in self.by_start for metric in record.definitions}
+
+    @property
+    def test_metrics(self) -> tuple[str, ...]:
+        """The metrics of the test rows: the headline, the other scores, the loss."""
+        found = [m.name for m in self.definitions.values() if m.group == "quality" and m.phase == "test"]
+        return tuple(sorted(found, key=lambda name: (name != self.quality, name.endswith("_loss"), found.index(name))))
+
+    def values(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return method -> seed -> value of the compared runs; values not measured, or no numbers, are absent.
+
+        Metrics that depend on the machine are of the runs whose costs count.
+        """
+        return self.once(Results._read, metric)
+
+    def _read(self, metric: str) -> dict[str, dict[int, float]]:
+        definition, found = self.definitions.get(metric), {}
+        runs = self.runs if definition and not definition.depends_on_machine else self.costed
+        for method in self.methods:
+            measured = {r.spec.seed: r.metrics.get(metric) for r in runs(method)}
+            finite = {seed: v for seed, v in measured.items() if v is not None and abs(v) < LARGEST}
+            if finite and runs == self.runs and self.of_all_seeds(method):
+                finite = dict.fromkeys(self.seeds, *finite.values())
+            if finite:
+                found[method] = finite
+        return found
+
+    def measured(self, *metrics: str) -> tuple[str, ...]:
+        """Return the metrics that are defined and measured in some compared run, in this order."""
+        return tuple(name for name in metrics if name in self.definitions and self.values(name))
+
+    def shown(self, metric: str) -> dict[str, dict[int, float]]:
+        """Return the values that enter means: of the seeds that all methods share, where methods lack some."""
+        return entering(self.values(metric), self.race)
+
+    def interval(self, method: str, metric: str) -> statistics.Interval | None:
+        """Return mean and interval over the seeds of `shown`, or None where nothing was measured."""
+        return self.once(Results._interval, method, metric)
+
+    def _interval(self, method: str, metric: str) -> statistics.Interval | None:
+        values = self.shown(metric).get(method) if self.values(metric) else None
+        if not values:
+            return None
+        found = statistics.mean_interval(list(values.values()), self.grid(metric))
+        if found.low is None or found.high is None:
+            return found
+        least, most = self.definitions[metric].bounds
+        low = found.low if least is None else max(least, found.low)
+        return replace(found, low=low, high=found.high if most is None else min(most, found.high))
+
+    def means(self, metric: str) -> dict[str, float]:
+        return {m: interval.mean for m in self.methods if (interval := self.interval(m, metric))}
+
+    def grid(self, metric: str) -> float | None:
+        """Return the distance of the values that can be measured, where it is known: one row, or a page of memory."""
+        if metric == self.quality and self.task.binary:
+            return 1 / self.test_rows if self.test_rows else None
+        definition = self.definitions.get(metric)
+        return definition.grid if definition else None
+
+    # Rows and steps
+
+    def row_scores(self, method: str) -> dict[int, NDArray[Any]]:
+        """Return seed -> the scores of the test rows in a compared run, in the rows' order."""
+        found = {r.spec.seed: self.selection.stored[r.run_id].scores for r in self.runs(method)}
+        return dict.fromkeys(self.seeds, *found.values()) if self.of_all_seeds(method) else found
+
+    @property
+    def _score_range(self) -> float:
+        """Range of the score: 1 where rows are right or wrong, else that of the metric; 0 where it has none."""
+        definition = self.definitions.get(self.quality)
+        least, most = definition.bounds if definition else (None, None)
+        return 1.0 if self.task.binary else 0.0 if least is None or most is None else most - least
+
+    @property
+    def _row_weight(self) -> float:
+        """Weight of the heaviest test row, or group of rows, over the mean."""
+        if (rows := self.test_set) is None:
+            return 1.0
+        weights = self.task.weights(rows.reference)
+        if rows.group is not None:
+            places = np.unique(rows.group, return_inverse=True)[1]
+            weights = np.bincount(places, weights=weights).astype(np.float64)
+        return float(weights.max() / weights.mean())
+
+    @property
+    def unchecked(self) -> str:
+        """Why scores of rows are those that the runs recorded, as a clause; empty where they were computed anew."""
+        return next((own.unchecked for own in self.selection.stored.values() if own.unchecked), "")
+
+    @cached_property
+    def not_largest(self) -> str:
+        """Why the declared largest difference of a row isn't used, as a clause; empty where it is or none is."""
+        largest, rows = self.margin.largest_difference, self.test_set
+        if largest is None or rows is None:
+            return ""
+        if self.task.binary or not self._score_range or np.ptp(self.task.weights(rows.reference)):
+            return "the score is no mean of rows' real scores in a range"
+        if largest > self._score_range:
+            return "it is above the score's range"
+        of = [self.row_scores(method) for method in self.methods]
+        compared = [[by[seed] for by in of if seed in by] for seed in self.seeds]
+        shared = max((len(a.keys() & b.keys()) for a, b in combinations(of, 2)), default=statistics.LEAST_SEEDS)
+        if shared < statistics.LEAST_SEEDS:  # means of each method's own runs are compared
+            compared.append([np.mean(list(by.values()), axis=0) for by in of])
+        seen = max(np.ptp(each, axis=0).max() for each in compared)
+        return f"two methods differ by {seen:g} in a row" if seen > largest * (1 + 1e-9) else ""
+
+    @cached_property
+    def guess(self) -> Guess | None:
+        """Scores of an answer that needs no model; None without test rows."""
+        stored = self.test_set
+        return None if stored is None else self.task.guess(stored.reference, stored.texts)
+
+    @property
+    def quality_margin(self) -> float:
+        """Difference of scores that counts as none, in the score's unit; see `Margin.quality`."""
+        if self.margin.quality is not None:
+            return self.margin.quality
+        return DEFAULT_MARGIN * (self._score_range or (abs(self.guess.chance) if self.guess else 0.0) or 1.0)
+
+    @cached_property
+    def test_set(self) -> Scored | None:
+        """Predictions of one compared run, for the references of the test rows, equal in all; None without one."""
+        return next(iter(self.selection.stored.values()), None)
+
+    @property
+    def test_rows(self) -> int:
+        return 0 if self.test_set is None else len(self.test_set.reference)
+
+    @cached_property
+    def curves(self) -> dict[str, dict[str, tuple[Curve, ...]]]:
+        """Metric -> method -> one curve per seed, of the compared runs; of time, of those whose costs count."""
+        runs = {method: self.runs(method) for method in self.methods}
+        return read_curves(self.folder, runs, self.selection.costed)
+
+    def curve(self, metric: str, method: str, seed: int) -> Curve | None:
+        return next((one for one in self.curves.get(metric, {}).get(method, ()) if one.seed == seed), None)
+
+    # Verdicts
 
     @cached_property
     def aligned(self) -> AlignedScores:
-        """Scores and costs of the compared runs, for verdicts."""
         rows = self.test_set
         groups = None if rows is None or rows.group is None else np.unique(rows.group, return_inverse=True)[1]
         definition = self.definitions.get(self.quality) or next(
@@ -74,7 +226,7 @@ class Results(MeasuredRuns):
             self.quality, "lower" if definition.better == "lower" else "higher", low, high, definition.title,
             unit=definition.unit, percent=definition.format.endswith("%"), margin=self.quality_margin,
             largest=None if self.not_largest else self.margin.largest_difference,
-            binary=self.task.binary, row_weight=self.row_weight, linear=self._linear(low, high),
+            binary=self.task.binary, row_weight=self._row_weight, linear=self._linear(low, high),
         )  # fmt: skip
         number = {seed: at for at, seed in enumerate(self.seeds)}
 
@@ -83,29 +235,19 @@ class Results(MeasuredRuns):
 
         means = self.values(self.quality) if self.quality in self.definitions else {}
         return AlignedScores(
-            dataset=self.suite,
-            title=self.suite,
-            score=score,
-            systems=self.methods,
-            seeds=tuple(map(str, self.seeds)),
-            means=by_run(means),
-            rows=by_run({name: self.row_scores(name) for name in means}),
-            count=self.test_rows,
-            groups=groups,
-            binary=self.task.binary,
-            costs={cost: by_run(self._cost(cost)) for cost in self.costs},
+            dataset=self.suite, title=self.suite, score=score, systems=self.methods,
+            seeds=tuple(map(str, self.seeds)), means=by_run(means),
+            rows=by_run({name: self.row_scores(name) for name in means}), count=self.test_rows, groups=groups,
+            binary=self.task.binary, costs={cost: by_run(self._cost(cost)) for cost in self.costs},
             unranked=" and ".join(UNRANKED[why] for why in self.selection.unranked),
-            trained_on="other" if self.reference.spec.settings.vary_data else "these",
-            look=self.look,
-            race=self.race,
-        )
+            trained_on="other" if self.reference.spec.settings.vary_data else "these", look=self.look, race=self.race,
+        )  # fmt: skip
 
     def _linear(self, low: float | None, high: float | None) -> bool:
         """Return whether some row's score is outside the range of the score."""
         of = [rows for method in self.methods for rows in self.row_scores(method).values() if len(rows)]
-        beyond = (low is not None and any(rows.min() < low for rows in of), high is not None and any(
-            rows.max() > high for rows in of))  # fmt: skip
-        return any(beyond)
+        least, most = (-np.inf if low is None else low), (np.inf if high is None else high)
+        return any(rows.min() < least or rows.max() > most for rows in of)
 
     @cached_property
     def costs(self) -> tuple[CostDefinition, ...]:
@@ -135,7 +277,6 @@ class Results(MeasuredRuns):
 
     @cached_property
     def verdicts(self) -> Verdicts:
-        """Every pair of methods by score and costs, decided as one family."""
         return judge(self.aligned)
 
     @cached_property
@@ -153,32 +294,20 @@ class Results(MeasuredRuns):
 
     def comparisons(self, metric: str) -> tuple[statistics.Comparison, ...]:
         """Return every pair of methods compared on a metric: of the page's family, else of a family of its own."""
-        if metric in self.family:
-            return self.family[metric]
-        if metric not in self._comparisons:
-            pairs = self._pairs(metric)
-            if metric in self.headline:  # the page's family leaves it out, and so must any other
-                pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
-            self._comparisons[metric] = statistics.decide(pairs, self.look, self.aligned.declared_looks)
-        return self._comparisons[metric]
+        return self.family[metric] if metric in self.family else self.once(Results._alone, metric)
 
-    @cached_property
-    def _comparisons(self) -> dict[str, tuple[statistics.Comparison, ...]]:
-        return {}
-
-    def _pairs(self, metric: str) -> tuple[statistics.Comparison, ...]:
+    def _alone(self, metric: str) -> tuple[statistics.Comparison, ...]:
         """Compare every pair of methods over seeds: by the factor of a cost, else by difference."""
         definition, values = self.definitions[metric], self.values(metric)
         if definition.depends_on_machine and all(v > 0 for by_seed in values.values() for v in by_seed.values()):
-            return statistics.compare_costs(values, self.margin.cost, definition.grid)
-        return statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
-
-    def on_these_rows(self) -> tuple[statistics.Comparison, ...]:
-        """Return every pair's score compared over seeds on these very test rows; without verdicts, p unadjusted."""
-        return statistics.compare_pairs(self.values(self.quality), grid=self.grid(self.quality))
+            pairs = statistics.compare_costs(values, self.margin.cost, definition.grid)
+        else:
+            pairs = statistics.compare_pairs(values, exact=not definition.noisy, grid=definition.grid)
+        if metric in self.headline:  # the page's family leaves it out, and so must any other
+            pairs = tuple(replace(c, p=None, p_equivalent=None, evidence=()) for c in pairs)
+        return statistics.decide(pairs, self.look, self.aligned.declared_looks)
 
     def ranks(self, metric: str) -> dict[str, tuple[int, int]]:
-        """Return each measured method's rank interval on a metric."""
         better = self.definitions[metric].better
         return statistics.rank_intervals(self.comparisons(metric), list(self.values(metric)), better)
 

@@ -32,7 +32,6 @@ class ComparedRuns:
 
     @property
     def folder(self) -> Path:
-        """The suite's results folder."""
         return self.selection.folder
 
     @property
@@ -42,32 +41,27 @@ class ComparedRuns:
 
     @property
     def suite(self) -> str:
-        """The suite's name."""
         return self.reference.spec.suite
 
     @property
     def description(self) -> str:
-        """The suite's description; empty if it has none."""
         return self._declared.description if self._declared else ""
 
     @property
     def never_run(self) -> int:
         """Number of methods x seeds of the suite, as the sweep wrote it, without a readable record."""
         there = {(r.spec.method.name, r.spec.seed) for r in (*self.compared, *self._not_compared)}
-        planned = (
-            self._declared.runs(self._planned) if self._declared and not self.race else ()
-        )  # who left lacks nothing
+        # who left a race lacks nothing
+        planned = self._declared.runs(self._planned) if self._declared and not self.race else ()
         return len({(spec.method.name, spec.seed) for spec in planned} - there)
 
     @property
     def unrun(self) -> tuple[str, ...]:
-        """Names of the suite's methods without a record."""
         tried = {record.spec.method.name for record in (*self.compared, *self._not_compared)}
         return tuple(name for name in self._planned if name not in tried)
 
     @property
     def _planned(self) -> tuple[str, ...]:
-        """Names of the methods of the suite that the sweep wrote."""
         return tuple(self._declared.methods) if self._declared and (self.folder / SUITE).exists() else ()
 
     @cached_property
@@ -78,7 +72,6 @@ class ComparedRuns:
 
     @property
     def margin_edited(self) -> bool:
-        """Whether the suite's margins were edited after the first run."""
         declared = {record.declared.margin for record in self.compared if record.declared is not None}
         return len(declared | {self._margin_now}) > 1 if declared else False
 
@@ -121,7 +114,6 @@ class ComparedRuns:
 
     @cached_property
     def by_start(self) -> list[RunRecord]:
-        """The compared runs by the time they began."""
         return sorted(self.compared, key=lambda record: (record.started, record.run_id))
 
     @cached_property
@@ -142,7 +134,6 @@ class ComparedRuns:
 
     @property
     def compared(self) -> tuple[RunRecord, ...]:
-        """The runs that enter the tables."""
         return self.selection.compared
 
     @property
@@ -182,11 +173,9 @@ class ComparedRuns:
         return tuple(name for name in tried if name not in present)
 
     def runs(self, method: str) -> tuple[RunRecord, ...]:
-        """Return the compared runs of a method, by seed."""
         return self._runs.get(method, ())
 
     def costed(self, method: str) -> tuple[RunRecord, ...]:
-        """Return a method's compared runs whose costs count."""
         return tuple(record for record in self.runs(method) if record.run_id in self.selection.costed)
 
     def scaled(self, method: str) -> dict[tuple[int, int], tuple[RunRecord, ...]]:
@@ -203,7 +192,6 @@ class ComparedRuns:
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the compared runs."""
         return tuple(sorted({record.spec.seed for record in self.compared}))
 
     def of_all_seeds(self, method: str) -> RunRecord | None:
@@ -213,12 +201,10 @@ class ComparedRuns:
 
     @property
     def one_machine(self) -> bool:
-        """Whether all compared runs share the environment on which costs depend."""
         return len(self.machines) < 2
 
     @property
     def _here(self) -> tuple[RunRecord, ...]:
-        """The compared runs in the environment whose costs count."""
         return next(iter(self.machines.values()), ())
 
     @cached_property
@@ -265,7 +251,6 @@ class ComparedRuns:
 
     @cached_property
     def task(self) -> Task:
-        """The task of the compared runs."""
         return task_of(self.reference)
 
     @property
