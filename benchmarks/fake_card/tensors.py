@@ -101,7 +101,8 @@ class CardTensor(torch.Tensor):
             device=CUDA,
         )
         made.held = held
-        MEMORY.hold(held.untyped_storage())
+        if held.layout == torch.strided:  # a sparse tensor has no storage of its own
+            MEMORY.hold(held.untyped_storage())
         return made
 
     @classmethod

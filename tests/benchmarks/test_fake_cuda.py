@@ -268,6 +268,7 @@ def test_checks_for_a_card_get_what_they_ask_torch_for(on_card: Any) -> None:
     for device in ("cpu", "cuda"):
         with distributed.process_group(tiny.settings(device=device, world_size=1, precision="fp32")) as group:
             assert group.device.type == device
+    assert torch.eye(2, device=CUDA).to_sparse().device == CUDA  # has no storage that counts
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     kept = torch.zeros(100, device=CUDA)
