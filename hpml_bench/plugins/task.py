@@ -129,6 +129,15 @@ class Task(ABC):
         self.label_names = label_names
         self.found = dict(facts or {})
 
+    def validation_score(self, metrics: Mapping[str, float]) -> float:
+        """Return the headline metric of an evaluation of validation rows."""
+        return metrics[self.headline.removeprefix("test_")]
+
+    def best_step(self, scores: Mapping[int, float]) -> int:
+        """Return the step, the first of equals, with the best validation score."""
+        better = next(metric.better for metric in self.metrics if metric.name == self.headline)
+        return (min if better == "lower" else max)(scores, key=lambda step: scores[step])
+
     # Rows
 
     @abstractmethod

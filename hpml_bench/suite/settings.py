@@ -123,6 +123,9 @@ class Settings(Growing):
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
     generate no answers."""
+    select: Literal["last", "best"] = "last"
+    """Step whose weights are tested, saved and merged: the last, or that with the best validation score, the first of
+    equals; `best` takes `eval_every`. Test rows never choose."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two writes of points; their reductions over ranks are outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
@@ -203,6 +206,8 @@ class Settings(Growing):
             )
         if self.train_samples is not None and self.train_samples < self.global_batch:
             raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
+        if self.select == "best" and self.eval_every is None:
+            raise ValueError("select best chooses among evaluations of the validation rows; give eval_every")
         if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
             raise ValueError(
                 f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"

@@ -35,6 +35,7 @@ from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.parallel import Wrap, wrap
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
+from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
 
 MARGIN = 0.05
@@ -136,11 +137,14 @@ class Trainer(Evaluator):
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
         self.scaler = make_scaler(self.settings)
+        self.selection = Selection(run)
         self.cast = Casts(self.model.encoder, self.settings)
         self._may_skip = self.scaler.is_enabled() and type(self.method).after_step is not Method.after_step
         self._skipped = 0
         self.log = StepLog(self.group, clock(self.group.device))
-        stateful = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+        stateful = {
+            "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler, "selection": self.selection
+        }  # fmt: skip
         self.training = Training(self.model, self.method, self.probes, stateful, self.group.device)
         if isinstance(self.wrapped, DistributedDataParallel):
             for probe in self.probes:
@@ -296,6 +300,7 @@ class Trainer(Evaluator):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {self.steps} steps; none was taken")
         for probe in self.probes:
             probe.after_training()
+        self.selection.restore()
         consumed = Consumed(
             steps=len(self.seen),
             samples=sum(step.samples for step in self.seen),
@@ -322,7 +327,7 @@ class Trainer(Evaluator):
                 continue
             self._write_steps()
             if windows.evaluates(index):
-                self.evaluate(self.validation, "validation", index)
+                self.selection.see(self.evaluate(self.validation, "validation", index))
             if self.checkpoints is not None:
                 self.checkpoints.end_window(self.seen, self.training)
             collect()

@@ -142,7 +142,7 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: int | None = No
         ("full", "adamw", {"precision": "fp16"}),
         ("adapter", "lion", {"gradient_checkpointing": True}),
         ("head", "sgd", {"steps": None, "epochs": 4}),
-        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7}),
+        ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
         ("qlora", "adamw", {}),
         ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
         ({"type": "EVA"}, "adamw", {}),
