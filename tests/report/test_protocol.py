@@ -14,6 +14,7 @@ from helpers import made_records
 from helpers.made_records import record, sweep
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.dataset import FEWER
+from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import digests_of
@@ -285,6 +286,24 @@ def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
         "Only for these trained models: another seed may order the methods otherwise."
     )
     assert "1 seed" in words.setup_line(answer)
+
+
+def test_one_seed_has_no_interval_over_seeds(tmp_path: Path) -> None:
+    """Charts of one seed name the interval of its score over rows, and none of its time; tables speak of one seed."""
+    results = load(tmp_path, sweep(["lora", "full"], 1))
+    made = section("summary", results)
+    score, time = (block.caption for block in made.leaves if isinstance(block, Picture)) if made else ("", "")
+    assert score == "Accuracy: one seed, and its 95 % interval for other test rows, these trained models."
+    assert time == "Training time: one seed."
+    assert tables("throughput", results)["throughput"].caption == "Training speed, one seed"
+
+
+def test_a_difference_has_the_same_digits_in_both_tables_of_pairs(tmp_path: Path) -> None:
+    """Of other rows and of these very rows: one number, written alike."""
+    shown = tables("comparisons", load(tmp_path, sweep(["lora", "full", "head"])))
+    over_rows, these = ({row[0]: row[at] for row in shown[name].rows} for name, at in (
+        ("pairs_test_accuracy", 2), ("pairs_on_these_rows", 1)))  # fmt: skip
+    assert over_rows == these
 
 
 def test_crossed_intervals_are_offered_for_methods(tmp_path: Path) -> None:
