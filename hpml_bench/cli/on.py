@@ -18,7 +18,7 @@ from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
 from hpml_bench.records.run import FINAL, Status
 from hpml_bench.report.terminal import terminal
-from hpml_bench.suite.profile import load_profile
+from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.sweep.execute import Ending, SweepProgress
 from hpml_bench.sweep.jobs import JobSweep
 from hpml_bench.sweep.plan import SweepRequest
@@ -30,10 +30,7 @@ from hpml_bench.system.text import for_terminal
 
 def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) -> int:
     """Submit the units with runs left, wait, report, publish to trackers in these modes; return the exit status."""
-    changes: list[tuple[str, Any]] = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
-    if jobs.on is None:  # runs side by side: each in a job of its own
-        changes.append(("unit", "run"))
-    profile = load_profile("local" if jobs.on is None else jobs.on, changes)
+    profile = profile_of(jobs)
     folder = absolute_keeping_links(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
         raise UserError("--max-hours and --fail-fast are for runs one after another; limit jobs by time in the profile")
@@ -48,6 +45,13 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
         sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
             return _submit_and_wait(sweep.prepared(), modes, jobs.detach)
+
+
+def profile_of(jobs: JobOptions) -> Profile:
+    changes: list[tuple[str, Any]] = [] if jobs.parallel is None else [("parallel", jobs.parallel)]
+    if jobs.on is None:  # runs side by side: each in a job of its own
+        changes.append(("unit", "run"))
+    return load_profile("local" if jobs.on is None else jobs.on, changes)
 
 
 def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:

@@ -50,6 +50,7 @@ class JobOptions:
     parallel: int | None
     detach: bool
     dry_run: bool
+    ahead: bool
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -166,5 +167,7 @@ by_jobs = bundle("jobs", lambda: JobOptions, [
                  help="Jobs at a time; without --on, runs side by side here, each with its share of the machine."),
     click.option("--detach", is_flag=True, help="Submit the jobs and return; a last one writes the report."),
     click.option("--dry-run", is_flag=True, help="Print what would be submitted."),
+    click.option("--ahead", is_flag=True,
+                 help="With --until: fill slots that a round leaves idle with runs of the next one."),
 ])  # fmt: skip
 """Adds the options for runs by jobs, passed as `jobs`."""

@@ -35,6 +35,7 @@ class SweepRequest:
     out: Path  # parent of the suite's results folder
     methods: tuple[str, ...] | None = None  # names of methods; None for the suite's own
     seeds: tuple[int, ...] | None = None  # seeds; None for the suite's own
+    most: int | None = None  # number of runs, the first ones in the order of a sweep; None for all
     limits: Limits = UNLIMITED
     fresh: bool = False  # whether earlier results are removed first
     verbose: bool = False  # whether the log of rank 0 is shown
@@ -50,7 +51,7 @@ class SweepRequest:
         return self.methods is None and (self.seeds is None or self.suite.until is not None)
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
-        return tuple(shuffled(suite.runs(self.methods, self.seeds), suite))
+        return tuple(shuffled(suite.runs(self.methods, self.seeds), suite)[: self.most])
 
     def check(self, settings: Settings) -> None:
         """Refuse methods that can't be run, before anything is written; a node may have to resolve `settings` yet."""

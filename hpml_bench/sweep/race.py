@@ -13,6 +13,7 @@ from hpml_bench.records.run import FINAL
 from hpml_bench.report.ending import race_end
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import sentence_list
+from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, Until, alike
 from hpml_bench.sweep.plan import SweepRequest
@@ -82,8 +83,10 @@ def due(results: Results, suite: Suite) -> list[RunSpec]:
     return [spec for spec in suite.runs(seeds=range(max(most.values()))) if spec.seed < most[spec.method.name]]
 
 
-def rounds(request: SweepRequest, say: Callable[[str], object]) -> Iterator[SweepRequest]:
+def rounds(request: SweepRequest, say: Callable[[str], object], ahead: Profile | None = None) -> Iterator[SweepRequest]:
     """Yield the request of each round until the race has ended, and say how it stands before each and at the end.
+
+    Slots of the profile `ahead` that a round would leave idle get runs of the next one, which no look before it uses.
 
     A round whose runs could not all be done is the last. A suite without `until` has one round, of all its runs.
 
@@ -110,8 +113,13 @@ def rounds(request: SweepRequest, say: Callable[[str], object]) -> Iterator[Swee
         say(str(now))
         before, fresh = now.number, request.fresh and not before
         asked = tuple(name for name in now.staying if not (now.done and alike(suite.settings, suite.method(name))))
-        yield replace(request, methods=None if fresh else asked, seeds=tuple(range(now.done, now.seeds)),
-                      fresh=fresh, began=began)  # fmt: skip
+        seeds, most = range(now.done, now.seeds), None
+        if ahead and now.number < len(until.rounds):
+            unit = len(asked) if ahead.unit == "seed" else 1
+            runs = len(suite.runs(asked, seeds))
+            seeds, most = range(now.done, until.rounds[now.number]), runs + -(runs // unit) % ahead.parallel * unit
+        yield replace(request, methods=None if fresh else asked, seeds=tuple(seeds), most=most, fresh=fresh,
+                      began=began)  # fmt: skip
         now = standing(measured(request.folder), until, methods)
     say(str(now) if now.end else f"round {now.number} of {len(until.rounds)} is the last: {now.stuck}")
 

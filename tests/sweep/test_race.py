@@ -14,8 +14,10 @@ from helpers import tiny
 from hpml_bench import run_suite
 from hpml_bench.cli import main
 from hpml_bench.report.results import Results
+from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.suite import Until, load_suite
-from hpml_bench.sweep.race import measured, standing
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.sweep.race import measured, rounds, standing
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import verify
 
@@ -162,6 +164,8 @@ def test_status_goes_by_the_first_record(raced: Path, tmp_path: Path) -> None:
     (("--seeds", "5", "--max-seeds", "4"), "--seeds without it"),
     (("--until", "decided", "--max-seeds", "4", "--methods", "full,lora"), "--methods goes without --until"),
     (("--until", "decided", "--parallel", "1", "--detach"), "looks at each round"),
+    (("--until", "decided", "--ahead"), "--ahead fills slots"),
+    (("--parallel", "2", "--ahead"), "--ahead fills slots"),
     (("--until", "decided", "--max-seeds", "7"), "go on with the same --until and --max-seeds"),
     (("--until", "costs", "--max-seeds", "4"), "go on with the same --until and --max-seeds"),
 ])  # fmt: skip
@@ -170,6 +174,30 @@ def test_what_is_refused(options: tuple[str, ...], words: str, raced: Path) -> N
     done = run_all(raced / "colours.yaml", raced / "out", *options)
     assert done.exit_code == 2
     assert words in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("unit", "parallel", "runs"), [("run", 4, 12), ("run", 3, 9), ("seed", 4, 12), ("seed", 3, 9)])
+def test_idle_slots_get_runs_of_the_next_round(unit: str, parallel: int, runs: int, tmp_path: Path) -> None:
+    """Nine runs of three seeds leave slots of a fourth wave idle, which take the first runs of the fourth seed."""
+    suite = tiny.local_suite(tmp_path)
+    methods = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
+    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"methods": methods, "until": "decided"}))
+    request = SweepRequest(load_suite(str(suite)), tmp_path / "out")
+    profile = Profile(engine="local", unit=unit, parallel=parallel)
+    first = next(rounds(request, lambda _: None, profile))
+    assert len(first.runs(first.suite)) == runs
+    assert [spec.seed for spec in first.runs(first.suite)] == [at // 3 for at in range(runs)]
+
+
+def test_a_race_ahead_of_its_rounds_is_the_same(raced: Path, tmp_path: Path) -> None:
+    """Two slots for nine runs: the tenth is of the next round, which no look before it uses; verify wants no more."""
+    options = ("--until", "decided", "--max-seeds", "4", "--parallel", "2", "--ahead")
+    done = run_all(raced / "colours.yaml", tmp_path, *options)
+    assert done.exit_code == 0, done.output
+    found, before = (Results.load(folder / "colours").verdicts for folder in (tmp_path, raced / "out"))
+    assert found.rounds == before.rounds
+    assert [(c.a, c.b, c.p) for c in found.score] == [(c.a, c.b, c.p) for c in before.score]
+    assert not [check for check in verify(tmp_path / "colours").checks if check.name == "planned" and check.finding]
 
 
 @pytest.mark.parametrize(("given", "rounds"), [

@@ -46,12 +46,14 @@ def run_all(
     by = jobs.on is not None or jobs.parallel is not None
     if not by and (jobs.detach or jobs.dry_run):
         raise UserError(f"{'--detach' if jobs.detach else '--dry-run'} needs --on PROFILE")
+    if jobs.ahead and not (by and loaded.until):
+        raise UserError("--ahead fills slots of jobs between rounds: give --until, and --on PROFILE or --parallel N")
     ctx.exit(rounds_of(request, jobs if by else None, options.trackers))
 
 
 def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str, str]) -> int:
     """Do the runs, here or by jobs, in rounds until the suite's question is answered if so; return the exit status."""
-    from hpml_bench.cli.on import sweep_on
+    from hpml_bench.cli.on import profile_of, sweep_on
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.load import headlines
     from hpml_bench.sweep.execute import Ending
@@ -63,7 +65,7 @@ def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str
     if request.suite.until is not None:
         click.echo(span(request, request.suite.until), err=True)
     statuses: list[int] = []
-    for part in rounds(request, click.echo):
+    for part in rounds(request, click.echo, profile_of(jobs) if jobs and jobs.ahead else None):
         statuses.append(sweep_on(part, jobs, modes) if jobs else sweep(part, modes))
         if statuses[-1] == INTERRUPTED or (jobs and jobs.dry_run):
             break
