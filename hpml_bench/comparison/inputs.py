@@ -70,7 +70,7 @@ def parsed(where: object, text: str) -> Any:
         raise UserError(f"{where} isn't JSON ({error}); it may be cut off: fetch it again, or take it away") from None
 
 
-def json_objects(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and content of each object of a file of JSON, a line each or one list; a UserError where it isn't."""
     try:
         with file.open(encoding="utf-8-sig", newline="\n") as stream:

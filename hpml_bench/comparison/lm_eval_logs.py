@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from hpml_bench.comparison.inputs import head_of, json_mapping, json_objects
+from hpml_bench.comparison.inputs import head_of, json_mapping, json_records
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -137,7 +137,7 @@ class Log:
     def samples(self) -> list[Sample]:
         """The rows in their order."""
         found = []
-        for where, fields in json_objects(self.file):
+        for where, fields in json_records(self.file):
             if fields.get("doc_id") is None:
                 raise UserError(f"{where}: there is no doc_id, so the row can't be matched between models")
             document, content = fields.get("doc"), fields.get("doc_hash")

@@ -21,7 +21,7 @@ from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hpml_bench.data.wheel import wheel_content
 from hpml_bench.records.files import write_atomically
@@ -306,10 +306,13 @@ def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, name = str(file.parent), file.name
-    given: dict[str, Any] = {"gguf_file": name, "local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **given)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **given)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, gguf_file=name, local_files_only=True, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise UserError(f"{file}: transformers can't read these GGUF weights: {first_line(error)}") from None
     # The weights are floats now, but transformers still takes the model for quantised and would refuse to save it.

@@ -31,6 +31,7 @@ from hpml_bench.plugins.method import Method
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.distributed import process_group
+from hpml_bench.training.parallel import ddp
 from hpml_bench.training.trainer import Trainer
 
 BATCHES = 8  # number of batches, which are used again and again
@@ -59,7 +60,7 @@ class TimedMethod:
         self.delay = Delay(self)
         if delayable:
             self.delay.install(assembly.method)
-        self.trainer = Trainer(assembly)
+        self.trainer = Trainer(assembly, wrap=ddp)  # one rank stands for several, whose gradients are exchanged
         self.trainer.model.train()
         self._index = 0
 

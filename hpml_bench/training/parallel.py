@@ -41,8 +41,10 @@ class Alone(nn.Module):
 
 
 def wrap(model: TaskModel, group: Group) -> Wrapped:
-    if group.world == 1:
-        return Alone(model)
+    return Alone(model) if group.world == 1 else ddp(model, group)
+
+
+def ddp(model: TaskModel, group: Group) -> Wrapped:
     return DistributedDataParallel(
         model,
         device_ids=[group.device.index] if group.device.type == "cuda" else None,

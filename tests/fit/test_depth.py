@@ -84,7 +84,7 @@ def test_a_few_blocks_tell_of_all(name: str, folder: Path, monkeypatch: pytest.M
     whole = trace(spec, prepared)
     traced: list[int] = []
     own = tracing.describe
-    monkeypatch.setattr(tracing, "describe", lambda *of, blocks: traced.append(blocks) or own(*of, blocks=blocks))
+    monkeypatch.setattr(tracing, "describe", lambda *of, **more: traced.append(more["blocks"]) or own(*of, **more))
     found = trace(spec, prepared, told)
     assert traced == [*told[:2]]
     for field in fields(Footprint):

@@ -256,7 +256,7 @@ def test_repeatability_is_said(tmp_path: Path) -> None:
 MACHINE_FREE = {
     "grad_norm", "grad_norm_per_sqrt_parameter", "skipped_steps", "trainable_parameters", "head_parameters",
     "total_parameters", "trainable_percent", "adapted_percent", "quantized_percent",
-    "frozen_bf16_percent", "frozen_bytes", "timed_steps", "virtual_tokens", "saved_bytes",
+    "frozen_bf16_percent", "frozen_bytes", "timed_steps", "selected_step", "virtual_tokens", "saved_bytes",
     "allreduced_bytes_per_step", "within_nodes_bytes_per_step", "between_nodes_bytes_per_step",
     "forgetting", "forgetting_error", "retention_loss", "base_retention_loss", "retention_texts", "answers_read_anew",
     "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from hpml_bench.gate import selftest
 from hpml_bench.records.folder import ResultsFolder, locked
 from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
@@ -30,7 +29,6 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "opened": (lambda folder: enter(ResultsFolder.open(folder)), "give an --out on another one"),
     "cache": (lambda folder: enter(cache.locked(folder / "entry")), "set HPML_BENCH_CACHE"),
     "new folder": (lambda folder: enter(cache.new_folder(folder)), "set HPML_BENCH_CACHE"),
-    "self-test": (lambda folder: enter(selftest.held(folder)), "name another with --out"),
 }
 
 

@@ -37,6 +37,7 @@ from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.model import build_model
+from hpml_bench.training.parallel import ddp
 from hpml_bench.training.trainer import Trainer
 
 CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
@@ -220,7 +221,7 @@ def test_micro_batches_add_up_in_ddps_buckets(
 ) -> None:
     """Of a step no gradient has memory of its own: a second copy of all would be 32 GB for 8 billion parameters."""
     spec = spec_of(task_folder, WORDS, "full", micro_batch=3)
-    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer = Trainer(assemble(spec, prepare(spec.settings), group), wrap=ddp)
     trainer.model.train()
     if place == "steps":
         trainer.rehearse()

@@ -251,7 +251,8 @@ GROUPS: Final = (
     Group(
         "throughput", "Throughput", "cost", "samples, tokens, step times, drift", ("throughput", "time", "energy"),
         ("samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens", "step_ms_p50",
-         "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "total_seconds", "energy_joules"),
+         "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "selected_step", "selected_seconds",
+         "total_seconds", "energy_joules"),
         "Training speed", _throughput_notes,
     ),
     Group(

@@ -22,7 +22,7 @@ from hpml_bench.comparison.inputs import (
     WHERE,
     InputScores,
     head_of,
-    json_objects,
+    json_records,
 )  # fmt: skip
 from hpml_bench.report.answer.terms import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
@@ -298,7 +298,7 @@ def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
 def _of_json(path: Path) -> tuple[list[str], Iterator[Line]]:
     if path.suffix.lower() == ".json" and not head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         raise ValueError("it holds no list of objects, one per row and run")
-    objects = list(json_objects(path))
+    objects = list(json_records(path))
     names = list(dict.fromkeys(str(name) for _, one in objects for name in one))
     if not names:
         raise ValueError(f"{path.name} holds no object")
