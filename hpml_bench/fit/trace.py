@@ -240,9 +240,11 @@ class Traced(NamedTuple):
 
     sizes: dict[str, int]  # weights, gradients, optimizer, buckets: as of `Footprint`
     peaks: dict[str, Peak]  # loading, step, evaluation, generation: likewise; empty for a phase that there is not
+    keeps_gradients: bool = True  # whether gradients stay between steps
 
     def footprint(self) -> Footprint:
-        held = sum(size for name, size in self.sizes.items() if name != "buckets")
+        parts = ("weights", "optimizer", *(["gradients"] if self.keeps_gradients else []))
+        held = sum(self.sizes[name] for name in parts)
         logits = (self.peaks["step"] or self.peaks["evaluation"]).most.logits
         peaks = {name: peak.most.bytes for name, peak in self.peaks.items()}
         loading = peaks.pop("loading")
@@ -253,7 +255,7 @@ class Traced(NamedTuple):
         """Return the bytes that are `times` as far beyond those of `more` as these are beyond these here."""
         sizes = {name: _further(size, more.sizes[name], times) for name, size in self.sizes.items()}
         peaks = {name: peak.grown(more.peaks[name], times) for name, peak in self.peaks.items()}
-        return Traced(sizes, peaks)
+        return Traced(sizes, peaks, self.keeps_gradients)
 
 
 def _further(one: int, other: int, times: int) -> int:
@@ -305,7 +307,7 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
         else:
             sizes = {"weights": tracker.live, "gradients": 0, "optimizer": 0, "buckets": 0}
             found = Traced(sizes, _evaluated(run, tracker, phases))
-        return Traced(found.sizes, found.peaks | {"loading": loading})
+        return found._replace(peaks=found.peaks | {"loading": loading})
 
 
 def _on_cpu(spec: RunSpec) -> RunSpec:
@@ -352,7 +354,8 @@ def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> 
                     trainer.step(1, batch)
     share = run.settings.global_batch // run.group.world
     buckets = gradients if several and run.settings.micro_batch not in {None, share} else 0
-    return Traced({"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}, peaks)
+    sizes = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buckets": buckets}
+    return Traced(sizes, peaks, held)
 
 
 def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict[str, Peak]:
