@@ -12,7 +12,7 @@ A line per combination says
 
 - ok: it ran;
 - ok on the CPU: it ran there, and why not on the card;
-- reads values: it ran, and its steps wait for the card at the lines named, beside those of `EVERYWHERE`;
+- reads values: it ran, and its steps wait for the card at the lines named;
 - unsupported: the harness refuses the method there, and on the CPU in the same words;
 - FAIL: where and why.
 
@@ -63,8 +63,6 @@ CANNOT = {
     "qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's",
 }
 """Method that can't run on the card here -> why."""
-EVERYWHERE = "transformers/masking_utils:"
-"""Where every method waits: transformers looks whether the mask of a causal model hides anything."""
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
@@ -106,6 +104,10 @@ class Finding:
     why: str = ""
     waits: list[str] = field(default_factory=list)
     """Lines where the host waits for the card in a step."""
+    kernels: int = 0
+    """Kernels of the last step, a fused one of many tensors counted once."""
+    casts: int = 0
+    """Those that cast a tensor."""
     seconds: float = 0.0
 
 
@@ -229,21 +231,24 @@ def run(bench: Bench, combination: Combination) -> Finding:
 
 def on_card(bench: Bench, combination: Combination) -> Finding:
     """Do a run on the card that isn't there."""
-    spec, waited = bench.spec(combination), Counter[str]()
+    spec, waited, kernels = bench.spec(combination), Counter[str](), Counter[str]()
     prepared = bench.prepared(combination, spec)
 
     def counted(mode: Card, step: Step) -> Step:
         def taken(index: int, indices: np.ndarray) -> None:
             mode.waits.clear()
+            mode.kernels.clear()
             step(index, indices)
             waited.update(mode.waits)
+            kernels.clear()
+            kernels.update(mode.kernels)
 
         return taken
 
     with card() as (mode, group):
         do_run(spec, prepared, group, partial(counted, mode))
-    places = sorted(place for place in waited if not place.startswith(EVERYWHERE))
-    return Finding("reads values" if places else "ok", waits=places)
+    places = sorted(waited)
+    return Finding("reads values" if places else "ok", "", places, kernels.total(), kernels["_to_copy"])
 
 
 def on_cpu(bench: Bench, combination: Combination) -> Finding:
@@ -308,8 +313,7 @@ def markdown(found: dict[str, Finding]) -> str:
         "Written by `python benchmarks/fake_cuda.py --markdown docs/fake-cuda.md` (`tox -e cuda`), whose first lines",
         "say what a combination is and what is checked.", "",
         f"Python {platform.python_version()}, {versions}, CUDA {torch.version.cuda}: {len(found)} combinations, "
-        f"{counted(counts)}.", "",
-        "Every step also waits in `transformers/masking_utils`, where transformers looks for hidden tokens.",
+        f"{counted(counts)}.",
     ]  # fmt: skip
     for status in STATUSES[1:]:
         rows = [(name, of) for name, of in found.items() if of.status == status]
@@ -350,7 +354,9 @@ def main() -> int:
         bench = Bench(Path(name))
         for combination in chosen:
             finding = found[combination.name] = run(bench, combination)
-            print(f"{finding.status:14}{combination.name}  {finding.why or ' '.join(finding.waits)}", flush=True)
+            count = f"{finding.kernels} kernels, {finding.casts} casts" if finding.kernels else ""
+            said = finding.why or " ".join([count, *finding.waits])
+            print(f"{finding.status:14}{combination.name}  {said}", flush=True)
             if options.json:
                 by_name = {key: asdict(value) for key, value in found.items()}
                 options.json.write_text(json.dumps(by_name, indent=1) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ WAIT = (
     OPS.unique_consecutive, OPS.bincount,
 )  # fmt: skip
 """Operators that wait for the device, since a value or a shape depends on what it computes."""
+NO_KERNEL = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "is_", "sym_", "_has_")
+"""Beginnings of the names of operators that launch no kernel, beside views."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
 
 
@@ -146,11 +149,15 @@ def with_tensors(index: Any) -> Any:
 
 
 class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Mode in which `device="cuda"` makes tensors of the card; `waits` has the places that waited for the device."""
+    """Mode in which `device="cuda"` makes tensors of the card.
+
+    `waits` has the places that waited for the device, `kernels` the operators that launch one, by name.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[str] = []
+        self.kernels: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, operator: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -158,6 +165,10 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Compute an operator on any tensors."""
         if waits(operator, args, kwargs or {}):
             self.waits.append(place())
+        views = any(made.alias_info and not made.alias_info.is_write for made in operator._schema.returns)
+        name = operator.overloadpacket.__name__
+        if not views and not name.startswith(NO_KERNEL) and operator.namespace == "aten":
+            self.kernels[name] += 1
         return compute(operator, args, kwargs or {})
 
 
