@@ -116,4 +116,4 @@ def test_seconds_are_the_loops_own() -> None:
     others = 0.02 + 0.3 + 0.3  # the step, the sleep and the meeting
     assert 0.06 <= seconds < time.perf_counter() - began - others
     assert 0 <= waited <= seconds
-    assert job.trainer.log.samples == 16
+    assert job.trainer.log.steps == 4
