@@ -503,9 +503,10 @@ def test_a_count_without_noise_takes_no_share_of_the_error() -> None:
     assert beside.relation(axis.key, "beta", "alpha") == "better"
 
 
-def test_two_equal_runs_make_no_count() -> None:
-    """Whole seconds of two runs agree by chance: they are shown and rank nothing, as any cost of two seeds."""
-    seconds = {"alpha": 10, "beta": 11, "gamma": 12}
+@pytest.mark.parametrize("fraction", [0.0, 0.123456])
+def test_two_equal_runs_make_no_count(fraction: float) -> None:
+    """Two runs may agree by chance, in whole seconds above all: they rank nothing, as any cost of two seeds."""
+    seconds = {"alpha": 10 + fraction, "beta": 11 + fraction, "gamma": 12 + fraction}
     rows = right_and_wrong(SYSTEMS, 100, seeds=(0, 1))
     found = answer([line | {"seconds": seconds[str(line["system"])]} for line in rows])
     (axis,) = found.axes
