@@ -1,4 +1,4 @@
-"""How sure an answer is: a matrix of each method against each other, and what would decide the open pairs."""
+"""Certainty of an answer: a matrix of each method against each other, and what would decide the open pairs."""
 
 from __future__ import annotations
 
