@@ -58,8 +58,8 @@ MOST_CALLS = 12
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 OWN = "SOAK_HAS_OWN_SHARED_MEMORY"
 SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
-GROWTH_MB = 16.0  # by which a parent may grow from the second to the last quarter of a call: what allocators keep
-MORE_DESCRIPTORS = 4.0  # by which its descriptors may be more; one kept by each run would be far more of them
+GROWTH_MB = 16.0  # growth of a parent from the second to the last quarter of a call, which allocators keep
+MORE_DESCRIPTORS = 4.0  # further open files of it; one kept by each run would be far more
 LOOKS_OF_A_LONG_CALL = 3000  # a minute at least; in a shorter call the second quarter would still be start-up
 WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
 LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
@@ -210,7 +210,7 @@ def cut_file(scene: Scene) -> bool | str:
     if not scene.sweep.cluster:
         scene.process.kill()
         scene.process.wait()
-        still_there(scene.process)  # else they might write what is cut; one that stays is told after the call
+        still_there(scene.process)  # else they might write to a file that is cut; one that stays is reported later
     names, folder = (RECORD, POINTS, PREDICTIONS), scene.sweep.folder
     path = scene.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
     if path is None:

@@ -162,7 +162,7 @@ class Training:
     method: Method
     probes: Sequence[Probe]
     stateful: Mapping[str, Any]
-    """Optimizer, schedule and loss scaler, with torch's `state_dict` and `load_state_dict`."""
+    """Optimizer, schedule, loss scaler and selection, with torch's `state_dict` and `load_state_dict`."""
     device: torch.device
 
     def state(self, steps: Sequence[Step]) -> State:

@@ -171,10 +171,10 @@ class Slurm(Engine):
             # By the number, since a site may rewrite comments; by the comment, a job whose number was lost. Numbers
             # are given anew after long: then the title is another.
             hint = OURS.search(comment)
-            told = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
-            told = known.get(group, told) if str(title) == title_there or _title(plan) in title_there else told
-            if told is not None and state not in ENDED:
-                kind, first = told
+            part = (hint[2], int(hint[3] or 0)) if hint and hint[1] == plan.id else None
+            part = known.get(group, part) if str(title) == title_there or _title(plan) in title_there else part
+            if part is not None and state not in ENDED:
+                kind, first = part
                 unit = int(task) + first if task.isdigit() and kind == "units" else None
                 why = "" if reason == "None" else reason
                 running, refused = state in {"RUNNING", "COMPLETING"}, reason in REFUSED and not several

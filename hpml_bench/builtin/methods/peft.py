@@ -170,7 +170,7 @@ class Peft(Method):
             allocate(step)
 
     def state(self, model: Any) -> dict[str, Any] | None:
-        """Return the averages and the masks by which AdaLoRA allocates ranks; other types have no state."""
+        """Return AdaLoRA's averages and masks, which allocate its ranks; other types have no state."""
         if not hasattr(model.base_model, "update_and_allocate"):
             return {}
         if model.active_peft_config.peft_type != "ADALORA":

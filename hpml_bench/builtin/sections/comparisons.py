@@ -81,7 +81,7 @@ def _intervals(results: Results) -> Table:
 
 
 def _fronts(results: Results) -> Iterator[str]:
-    """Yield who is on the Pareto front of score and a cost, off it (dominated by which), undecided, of each cost."""
+    """Yield of each cost the methods on its Pareto front with the score, those off it, by whom, and the undecided."""
     for cost in results.headline[1:]:
         front = results.front((results.quality, cost))
         of: dict[str, list[str]] = {"on the front": [], "undecided": [], "off it": []}
