@@ -71,34 +71,44 @@ def assemble(
     found = []
     for name, part in parts.items():
         inputs = [measured[at] for at in part[INPUT].unique()]
-        first = inputs[0]
-        if len(inputs) > 1 and (raced := [one for one in inputs if one.race]):
-            raise UserError(
-                f"{_named(raced[0])}: results of a sweep with --until are compared alone: its methods have other seeds"
-            )
         score, costs = _score(inputs), _costs(inputs)
         check(part, score)
         if name in alone:
             continue
         about = [one for one in measured if not (own := _datasets(one)) or name in own]
-        failed = (failure for one in about for failure in one.failed)
-        of = replace(
-            AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
-            dataset=name,
-            title=name or title,
-            sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
-            remarks=(*dict.fromkeys(remark for one in about for remark in one.remarks), *apart),
-            failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
-            look=max(one.look for one in inputs),
-            block=next((one.block for one in inputs if one.block), ""),
-            unranked=next((one.unranked for one in inputs if one.unranked), ""),
-            race=first.race,
-            facts=first.facts if len(inputs) == 1 else None,
-            trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
-            independent=independent,
-        )
-        found.append(aligned(part, of, costs, shared=shared))
+        of = replace(_described(name, score, inputs, about), title=name or title, independent=independent)
+        found.append(aligned(part, replace(of, remarks=(*of.remarks, *apart)), costs, shared=shared))
     return tuple(found)
+
+
+def _described(
+    name: str, score: ScoreDefinition, inputs: Sequence[InputScores], about: Sequence[InputScores]
+) -> AlignedScores:
+    """Return what is said of a data set: by the inputs that have rows of it, and by those `about` it; without scores.
+
+    Raises:
+        UserError: one of several inputs is of a race, whose methods have other seeds.
+
+    """
+    first = inputs[0]
+    if len(inputs) > 1 and (raced := [one for one in inputs if one.race]):
+        raise UserError(
+            f"{_named(raced[0])}: results of a sweep with --until are compared alone: its methods have other seeds"
+        )
+    failed = (failure for one in about for failure in one.failed)
+    return replace(
+        AlignedScores("", "", score, (), (), {}, None, None, None, bool(score.binary), {}),
+        dataset=name,
+        sources=tuple(dict.fromkeys(one.source for one in about if one.source)),
+        remarks=tuple(dict.fromkeys(remark for one in about for remark in one.remarks)),
+        failed=tuple(failure for failure in failed if sanitize(failure.dataset, LONGEST) in {"", name}),
+        look=max(one.look for one in inputs),
+        block=next((one.block for one in inputs if one.block), ""),
+        unranked=next((one.unranked for one in inputs if one.unranked), ""),
+        race=first.race,
+        facts=first.facts if len(inputs) == 1 else None,
+        trained_on=first.trained_on if len({one.trained_on for one in inputs}) == 1 else "",
+    )
 
 
 def _datasets(one: InputScores) -> set[str]:
