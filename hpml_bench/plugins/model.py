@@ -30,6 +30,8 @@ class TaskModel(nn.Module):
 
     masked = True
     """Whether the encoder gets the mask; a causal one needs none for right-padded texts."""
+    auxiliary: Tensor | None = None
+    """Term that the model adds to the loss of the last batch, a mean over its rows; None for no term."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, select: Select, virtual_tokens: int = 0) -> None:
         super().__init__()

@@ -207,24 +207,27 @@ class Trainer(Evaluator):
         return total, real_tokens, padded_tokens
 
     def _backward(self, batch: Batch, targets: float, *, with_auxiliary: bool) -> torch.Tensor:
-        """Add the gradient of a batch to those of earlier ones, and return its summed loss.
-
-        A method's auxiliary loss depends on its parameters alone, so it counts once per step.
-        """
+        """Add the gradient of a batch to those of earlier ones, and return its summed loss."""
         with autocast(self.settings):
             outputs = self.wrapped(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more)
             loss = self.task.loss(outputs.float(), batch.labels)
             del outputs  # half-precision logits beside those in float32, through the backward pass
-            auxiliary = self.method.auxiliary_loss(self.model.encoder) if with_auxiliary else None
-        # the gradient begins with 1 / targets: dividing the loss would be two more operators in every step
-        roots, begin = [loss], [self.scaler.scale(torch.full_like(loss, 1 / targets))]
-        if auxiliary is not None:
-            roots, begin = [*roots, auxiliary], [*begin, self.scaler.scale(torch.ones_like(auxiliary))]
-        if (own := getattr(self.model, "auxiliary", None)) is not None:  # of this batch: a mean over micro-batches
-            share = len(batch.labels) * self.group.world / self.settings.global_batch
-            roots, begin = [*roots, own], [*begin, self.scaler.scale(torch.full_like(own, share))]
-        torch.autograd.backward(roots, begin)
+            terms = [(loss, 1 / targets), *self._auxiliary(len(batch.labels), last=with_auxiliary)]
+        # gradients begin with the factors: multiplying the losses would be two more operators in every step
+        begin = [self.scaler.scale(torch.full_like(term, factor)) for term, factor in terms]
+        torch.autograd.backward([term for term, _ in terms], begin)
         return loss
+
+    def _auxiliary(self, rows: int, *, last: bool) -> Iterator[tuple[torch.Tensor, float]]:
+        """Yield what a micro-batch of `rows` adds to its loss, with factors.
+
+        A method's term depends on its parameters alone, so that it counts once per step, with the last micro-batch; a
+        model's is of the micro-batch's rows, of which the step takes the mean.
+        """
+        if last and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
+            yield term, 1.0
+        if (term := self.model.auxiliary) is not None:
+            yield term, rows * self.group.world / self.settings.global_batch
 
     def _micro_batch(self, share: int) -> int:
         """Return the samples per forward pass; under torchrun nothing is tried out, so that `auto` is the share."""

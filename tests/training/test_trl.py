@@ -15,10 +15,12 @@ import pytest
 
 from helpers import skips, tiny, trl
 from hpml_bench.data.prepare import prepare, preview
+from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.records.points import read_points
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.trainer import Trainer
@@ -114,34 +116,69 @@ class Gradients(Probe):
         self.found = {name: weight.grad.clone() for name, weight in self.model.named_parameters()}
 
 
-def test_the_loss_of_routers_is_that_of_transformers(folder: Path, tmp_path: Path, group: Group) -> None:
-    """As TRL adds it: the gradients are those of transformers' own loss with it; a model without experts is refused."""
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mixture of experts, saved with the loss of its routers, and the rows."""
     import torch
-    from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+    folder = tmp_path_factory.mktemp("experts")
     torch.manual_seed(0)
     config = Qwen3MoeConfig(
         vocab_size=265, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
         max_position_embeddings=2048, router_aux_loss_coef=0.5, output_router_logits=True,
     )  # fmt: skip
-    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
-    trl.tokenizer().save_pretrained(tmp_path)
-    trl.save_rows(tmp_path, trl.ROWS)
-    spec = RunSpec(suite="tiny", settings=settings(tmp_path, trl.MARKED[0], router_loss=0.5),
-                   method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)  # fmt: skip
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    trl.tokenizer().save_pretrained(folder)
+    trl.save_rows(folder, trl.ROWS)
+    return folder
+
+
+def of_routers(folder: Path, **changes: Any) -> RunSpec:
+    """Return a run of `full` with half the routers' loss."""
+    chosen = settings(folder, trl.MARKED[0], router_loss=0.5).model_copy(update=changes)
+    return RunSpec(suite="tiny", settings=chosen, method=MethodSpec(name="full", method="full", lr=trl.RATE), seed=0)
+
+
+def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path, group: Group) -> None:
+    """As TRL adds it: the gradients are those of transformers' own loss with it; a model without experts is refused."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    spec = of_routers(experts)
     probe = Gradients()
     trainer = Trainer.build(spec, prepare(spec.settings), group, [probe])
     probe.start(trainer)
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).train()
+    theirs = AutoModelForCausalLM.from_pretrained(experts, dtype=torch.float32).train()
     batch = trainer.train_rows.batch(np.array([0, 3]))
     theirs(batch.input_ids, batch.attention_mask, labels=batch.labels).loss.backward()
     trainer.step(1, [0, 3])
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(probe.found[name], weight.grad, rtol=1e-3, atol=1e-6)
-    dense = spec.model_copy(update={"settings": settings(folder, trl.MARKED[0], router_loss=0.5)})
+    dense = of_routers(folder)
     with pytest.raises(UserError, match="router_loss is set, and the model gives no loss of routers"):
         Trainer.build(dense, prepare(dense.settings), group, [])
+
+
+def test_ranks_and_micro_batches_share_the_loss_of_routers(experts: Path, group: Group, tmp_path: Path) -> None:
+    """Of row by row: two ranks with two micro-batches follow the path of one rank with four; the loss turns it."""
+    fork_server.start_fork_server()
+    spec = of_routers(experts, global_batch=4, micro_batch=1, steps=4, world_size=2)
+    record = tiny.run(spec, prepare(spec.settings), tmp_path / "run")
+    assert record.status == "ok", record.error
+    points = read_points(tmp_path / "run")
+    norms = []
+    for weight in (0.5, 0.0):
+        options = {**spec.settings.task.options, "router_loss": weight}
+        task = spec.settings.task.model_copy(update={"options": options})
+        alone = of_routers(experts, global_batch=4, micro_batch=1, steps=4, task=task)
+        recorder = Recorder()
+        Trainer.build(alone, prepare(alone.settings), group, [recorder]).train()
+        norms.append([step.grad_norm for step in recorder.steps])
+    launched = [point.value for point in points if point.metric == "grad_norm"]
+    assert launched == pytest.approx(norms[0], rel=1e-4)
+    assert launched[0] != pytest.approx(norms[1][0], rel=1e-2)
 
 
 @pytest.mark.skipif(find_spec("trl") is None, reason=skips.NO_TRL)
