@@ -1,8 +1,8 @@
 """Kills of runs at random moments, which go on from checkpoints: the results must be an undisturbed run's to the bit.
 
-    python benchmarks/resume_faults.py --kills 40 [--suite quickstart] [--seed 0]
+    python benchmarks/resume_faults.py --kills 40 [--suites quickstart,chat] [--seed 0]
 
-Each of N runs on two ranks, of the methods of all suites in turn, saves its state every few steps. A SIGKILL hits a
+Each of N runs on two ranks, of all methods of these suites in turn, saves its state every few steps. A SIGKILL hits a
 rank, the fork server or hpml-bench at a random step; every second run is hit again in the part that went on. Then the
 command is called until the run is done. Prints a line for each and the numbers of kills, runs that went on and runs
 that differ; the exit status is 1 if one differs.
@@ -13,24 +13,38 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import soak
 import yaml
 
+from hpml_bench.records.files import PREDICTIONS
 from hpml_bench.records.load import load_records
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat
 
 STEPS = 24
 SETTINGS = (*soak.SETTINGS, f"steps={STEPS}", "log_every=2", "eval_every=6", "dropout=0.1", "micro_batch=2")
+FAQ = (
+    "steps=6", "train_samples=12", "validation_samples=2", "test_samples=2", "global_batch=4", "micro_batch=1",
+    "eval_every=4", "latency_samples=1", "task.options.max_new_tokens=4",
+)  # fmt: skip
+OWN_SETTINGS = {"chat": ("select=best",), "faq": FAQ}
+"""Settings of a suite beside the common ones; faq has a model of 135M parameters, a hundred times the others'."""
+SUITES = ("quickstart", "chat", "regression", "tagging", "faq")
 MOST_CALLS = 8
+LONGEST = 0.2  # seconds after the begin of a step at which a kill may come
+TIMES = ("step_seconds",)
 MORE: dict[str, dict[str, Any]] = {
     "adalora": {"method": "peft", "lr": 1e-3, "options": {"type": "ADALORA", "tinit": 4, "tfinal": 8, "deltaT": 2}},
     "deft": {"method": "peft", "lr": 1e-3, "options": {"type": "DEFT"}},
@@ -40,25 +54,58 @@ MORE: dict[str, dict[str, Any]] = {
     "adamw_8bit": {"method": "full", "lr": 1e-3, "optimizer": "adamw_8bit"},
     "lion": {"method": "lora", "lr": 1e-3, "optimizer": "lion"},
 }
-"""Methods that the suite lacks."""
+"""Methods that no suite has; the quickstart gets them."""
 
 
-def suite_with_all(name: str, folder: Path) -> Path:
-    suite = yaml.safe_load((Path(__file__).parent / "suites" / f"{name}.yaml").read_text())
-    suite["methods"] = {method: of for method, of in suite["methods"].items() if method != "none"} | MORE
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(suite))
-    return path
+@dataclass(frozen=True)
+class Case:
+    """A suite, in a file, and its settings here."""
+
+    file: Path
+    settings: tuple[str, ...]
+    methods: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, folder: Path) -> Case:
+        suite = yaml.safe_load((Path(__file__).parent / "suites" / f"{name}.yaml").read_text())
+        more = MORE if name == "quickstart" else {}
+        suite["methods"] = {method: of for method, of in suite["methods"].items() if method != "none"} | more
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(suite))
+        return cls(path, (*SETTINGS, *OWN_SETTINGS.get(name, ())), tuple(suite["methods"]))
+
+    @property
+    def steps(self) -> int:
+        return int([value for value in self.settings if value.startswith("steps=")][-1].removeprefix("steps="))
+
+    def start(self, out: Path, methods: str, *options: str) -> subprocess.Popen[bytes]:
+        """Call `run-all` in a session of its own."""
+        command = [sys.executable, "-m", "hpml_bench", "run-all", str(self.file), "--out", str(out), "--wandb", "off"]
+        command += ["--methods", methods, "--seeds", "1", *options]
+        command += [part for value in self.settings for part in ("--set", value)]
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "said.log").open("ab") as log:
+            return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
+
+    def content(self, out: Path) -> dict[str, Any]:
+        """Return what the runs computed, by method."""
+        folder = out / self.file.stem
+        return {record.spec.method.name: content(folder, record) for record in load_records(folder).records}
 
 
-def start(suite: Path, out: Path, methods: str, seeds: int, *options: str) -> subprocess.Popen[bytes]:
-    """Call `run-all` in a session of its own."""
-    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(out), "--wandb", "off", *options]
-    command += ["--methods", methods, "--seeds", str(seeds)]
-    command += [part for value in SETTINGS for part in ("--set", value)]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "said.log").open("ab") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
+def content(folder: Path, record: RunRecord) -> dict[str, Any]:
+    """Return all of a run of a sweep that must not differ from an undisturbed one's: what is no time and no memory."""
+    points = read_points(folder / record.run_id)
+    timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
+    return {
+        "ended": (record.status, record.error),
+        "points": [point.model_dump() for point in points if point.metric not in TIMES],
+        "steps": [(p.step, p.tokens, p.real_tokens) for p in points if p.metric in TIMES],
+        "predictions": record.files.get(PREDICTIONS),
+        "metrics": {name: value for name, value in record.metrics.items() if name not in timed},
+        "consumed": record.consumed,
+        "checks": [(check.name, check.passed) for check in record.checks],
+    }
 
 
 def kill_at(step: int, folder: Path, process: Any, rng: random.Random) -> str | None:
@@ -66,6 +113,7 @@ def kill_at(step: int, folder: Path, process: Any, rng: random.Random) -> str | 
     while process.poll() is None:
         beats = [beat for run in folder.glob("*/") for beat in heartbeat.read(run) if beat.where.startswith("training")]
         if any(int(beat.where.split()[2]) >= step for beat in beats):
+            time.sleep(rng.uniform(0, LONGEST))  # it may evaluate then, save, or be at its next step
             targets = {f"rank {beat.rank}": beat.pid for beat in beats} | {"hpml-bench": process.pid}
             for found in soak.servers(process):
                 targets["fork server"] = found.pid
@@ -78,12 +126,12 @@ def kill_at(step: int, folder: Path, process: Any, rng: random.Random) -> str | 
     return None
 
 
-def disturb(suite: Path, out: Path, method: str, rng: random.Random, twice: bool) -> list[str]:
+def disturb(case: Case, out: Path, method: str, rng: random.Random, twice: bool) -> list[str]:
     """Do a run with one kill or two, and call it until it is done; return what was killed."""
-    killed, moments = [], sorted(rng.sample(range(3, STEPS + 1), 1 + twice))
+    killed, moments = [], sorted(rng.sample(range(3, case.steps + 1), 1 + twice))
     for _ in range(MOST_CALLS):
-        process = start(suite, out, method, 1, "--checkpoint-steps", str(rng.choice((2, 4, 6))))
-        if moments and (name := kill_at(moments.pop(0), out / suite.stem, process, rng)):
+        process = case.start(out, method, "--checkpoint-steps", str(rng.choice((2, 4, 6))))
+        if moments and (name := kill_at(moments.pop(0), out / case.file.stem, process, rng)):
             killed.append(name)
         status = process.wait()
         soak.still_there(process)  # type: ignore[arg-type]
@@ -95,25 +143,33 @@ def disturb(suite: Path, out: Path, method: str, rng: random.Random, twice: bool
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--suite", default="quickstart")
+    parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     rng, differ, kills, resumed = random.Random(asked.seed), [], 0, 0  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="resume-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        suite = suite_with_all(asked.suite, Path(name))
-        methods = list(yaml.safe_load(suite.read_text())["methods"])
-        if start(suite, Path(name) / "whole", ",".join(methods), 1, "--checkpoint-minutes", "0").wait():
-            raise SystemExit((Path(name) / "whole/said.log").read_text())
-        expected = soak.content(Path(name) / "whole" / suite.stem)
+        room = Path(name)
+        cases = [Case.of(suite, room) for suite in asked.suites.split(",")]
+        todo = [(case, method) for case in cases for method in case.methods]
+        expected: dict[Path, dict[str, Any]] = {}
         for number in range(asked.kills):
-            method, out = methods[number % len(methods)], Path(name) / str(number)
-            names = disturb(suite, out, method, rng, twice=number % 2 == 1)
-            (record,) = load_records(out / suite.stem).records
-            same = soak.content(out / suite.stem)[record.run_id] == expected[record.run_id]
+            case, method = todo[number % len(todo)]
+            if case.file not in expected:
+                whole = room / f"whole-{case.file.stem}"
+                if case.start(whole, ",".join(case.methods), "--checkpoint-minutes", "0").wait():
+                    raise SystemExit((whole / "said.log").read_text())
+                expected[case.file] = case.content(whole)
+            out = room / str(number)
+            names = disturb(case, out, method, rng, twice=number % 2 == 1)
+            (record,) = load_records(out / case.file.stem).records
+            found, true = case.content(out)[method], expected[case.file][method]
+            other = [part for part in true if found[part] != true[part]]
             kills, resumed = kills + len(names), resumed + bool(record.segments)
-            differ += [] if same else [method]
+            differ += [f"{case.file.stem} {method}"] if other else []
             parts = [f"{part.first}-{part.last}" for part in record.segments]
-            print(f"{number}: {method}, killed {names}, steps {parts}, {'equal' if same else 'DIFFERS'}", flush=True)
+            said = f"DIFFERS in {other}" if other else "equal"
+            print(f"{number}: {case.file.stem} {method}, killed {names}, steps {parts}, {said}", flush=True)
+            shutil.rmtree(out)
     print(f"{asked.kills} runs, {kills} kills, {resumed} went on from a checkpoint, {len(differ)} differ: {differ}")
     return 1 if differ else 0
 
