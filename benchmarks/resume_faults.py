@@ -90,12 +90,14 @@ class Case:
     def content(self, out: Path) -> dict[str, Any]:
         """Return what the runs computed, by method."""
         folder = out / self.file.stem
-        return {record.spec.method.name: content(folder, record) for record in load_records(folder).records}
+        return {
+            record.spec.method.name: content(folder / record.run_id, record) for record in load_records(folder).records
+        }
 
 
 def content(folder: Path, record: RunRecord) -> dict[str, Any]:
-    """Return all of a run of a sweep that must not differ from an undisturbed one's: what is no time and no memory."""
-    points = read_points(folder / record.run_id)
+    """Return all of a run, in its folder, that must not differ from an undisturbed one's: no times and no memory."""
+    points = read_points(folder)
     timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
     return {
         "ended": (record.status, record.error),

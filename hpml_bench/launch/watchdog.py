@@ -29,7 +29,6 @@ KILL_SECONDS = 0.05
 INTERRUPTED = "ended on request (Ctrl-C, SIGTERM or SIGHUP) before it was done"
 SAVE_SECONDS = 20.0
 """Seconds within which a run that is asked to end may save its state, at the end of a window of steps."""
-WORTH_SECONDS = 60.0  # age of a run from which on that is worth the wait, unless its state is saved by steps
 GRACE_SECONDS = 3.0  # seconds after which a fork server that hasn't reported the end of its children is ended
 
 
@@ -127,9 +126,9 @@ class Watchdog:
         return (self._folder / OUTCOME).exists()
 
     def _worth_saving(self) -> bool:
-        """Whether a run that is asked to end has trained for long, or for steps after which it is saved."""
+        """Whether a run that is asked to end has lasted longer than the wait for it, or is saved after some steps."""
         points, limits = self._folder / POINTS, self._limits
-        long = time.monotonic() - self._began > WORTH_SECONDS or limits.checkpoint_steps is not None
+        long = time.monotonic() - self._began > SAVE_SECONDS or limits.checkpoint_steps is not None
         return limits.checkpoints and long and _size(points) > 0
 
     def _ours(self, beats: tuple[Beat, ...]) -> tuple[Beat, ...]:

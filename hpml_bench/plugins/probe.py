@@ -213,7 +213,7 @@ class Probe:
 
         A run whose probe returns None saves no checkpoint. Losses of validation rows that a probe keeps belong here.
         """
-        measured = ("before_step", "after_backward", "before_eval")
+        measured = ("before_step", "after_backward", "before_eval", "after_eval")
         return {} if all(getattr(type(self), name) is getattr(Probe, name) for name in measured) else None
 
     def load(self, state: dict[str, Any], step: int) -> None:

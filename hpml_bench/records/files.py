@@ -20,6 +20,7 @@ PLAN = "plan.json"  # plan of a sweep by jobs
 MEASURED_SETTINGS = "definite.json"  # measurements by which settings are decided that a suite leaves open
 POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
+NOT_SAVED = "no checkpoint: "  # how a line of a rank's log begins that says why a state isn't saved or can't be read
 CHECKPOINTS = "checkpoints"  # folder of a run that isn't done, with a folder for each step whose state was saved
 PREDICTIONS = "predictions.parquet"
 SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones

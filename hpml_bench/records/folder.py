@@ -20,6 +20,7 @@ from hpml_bench.records import jobs
 from hpml_bench.records.files import (
     CHECKPOINTS,
     MEASURED_SETTINGS,
+    NOT_SAVED,
     POINTS,
     RECORD,
     SET_ASIDE,
@@ -75,6 +76,13 @@ class RunFolder:
         if self.path.is_symlink() or folder.is_symlink():
             return 0
         return max((int(path.name) for path in folder.glob("*/") if path.name.isdecimal()), default=0)
+
+    @property
+    def not_saved(self) -> str:
+        """Last line of rank 0's log that says why a state wasn't saved; empty where none does."""
+        log = self.path / "rank0.log"
+        lines = log.read_text(errors="replace").splitlines() if is_plain_file(log) else []
+        return next((line for line in reversed(lines) if line.startswith(NOT_SAVED)), "")
 
     def commit(self, record: RunRecord) -> RunRecord:
         """Write run.json with the digests of the files that belong to it; return the record as written."""
@@ -218,6 +226,8 @@ class SharedResults(ResultsFolder):
             while True:
                 if retry_stale_handle(lambda: _renamed(attempt, own, record)):
                     retry_stale_handle(lambda: sync_folder(self.path))
+                    if record.status in FINAL:
+                        self._forget_saved(spec)
                     return record
                 existing = RunFolder(own)
                 committed = existing.record()
@@ -231,6 +241,12 @@ class SharedResults(ResultsFolder):
                 f"{own}: the run is done and can't be committed ({error.strerror}); it lies in {attempt}, and the same "
                 "command goes on from here"
             ) from error
+
+    def _forget_saved(self, spec: RunSpec) -> None:
+        """Remove what other attempts at a run have saved, such as one on a node that Slurm had given up."""
+        for path in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{CHECKPOINTS}"):
+            with suppress(OSError):  # its process may live
+                remove(path)
 
     def _aside(self, folder: Path) -> None:
         """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,12 @@ class PointWriter:
         return os.fstat(self._file.fileno()).st_size
 
     def cut(self, size: int) -> list[Point]:
-        """Leave the first `size` bytes; return the points behind them. ValueError where there are fewer."""
+        """Leave the first `size` bytes; return the points behind them that are whole. ValueError: there are fewer."""
         whole = Path(self._file.name).read_bytes()
         if len(whole) < size:
             raise ValueError(f"{POINTS} has {len(whole)} bytes instead of {size}")
         os.ftruncate(self._file.fileno(), size)
-        return _POINTS.validate_json(b"[" + b",".join(whole[size:].split(b"\n")[:-1]) + b"]")
+        return list(_whole_lines(io.StringIO(whole[size:].decode(errors="replace"))))
 
     def close(self) -> None:
         self._file.close()
@@ -55,13 +56,17 @@ def iterate_points(folder: Path) -> Iterator[Point]:
         yield from points
         return
     with path.open(encoding="utf-8", errors="replace") as file:
-        while line := file.readline(MAX_LINE):
-            try:
-                point = Point.model_validate_json(line)
-            except ValidationError:
-                continue
-            if abs(point.step) <= LARGEST_STEP:
-                yield point
+        yield from _whole_lines(file)
+
+
+def _whole_lines(file: IO[str]) -> Iterator[Point]:
+    while line := file.readline(MAX_LINE):
+        try:
+            point = Point.model_validate_json(line)
+        except ValidationError:
+            continue
+        if abs(point.step) <= LARGEST_STEP:
+            yield point
 
 
 def _all_points(path: Path) -> list[Point] | None:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from hpml_bench.launch import launcher
 from hpml_bench.launch.launcher import RunRanks
-from hpml_bench.records.files import POINTS
+from hpml_bench.records.files import NOT_SAVED, POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RETRIED, Limits
 from hpml_bench.records.points import Tail
@@ -184,8 +184,8 @@ class SweepProgress:
                 self._bars.update(bar, completed=step)
                 self._shares[bar] = step / steps if steps else 0.0
                 self._bars.update(self._overall, completed=self._done + sum(self._shares.values()))
-        if self._verbose:
-            for line in log.lines():
+        for line in log.lines():
+            if self._verbose or line.startswith(NOT_SAVED):
                 self.say(f"  rank 0: {redacted(line, self._hidden)}")
 
 

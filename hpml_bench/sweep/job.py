@@ -241,7 +241,8 @@ class JobWork(Queue[RunSpec]):
         fruitless = len(saved) - len({*saved} - {0})  # attempts that saved no later step than one before
         record = attempt.commit(record.model_copy(update={"error": RunError(kind=TIME_LIMIT, message=message)}))
         if fruitless >= TRIES:
-            message = f"{message}, {TRIES} times without progress; give the profile more time"
+            why = f" ({attempt.not_saved})" if attempt.not_saved else ""
+            message = f"{message}, {TRIES} times without progress{why}; give the profile more time"
             final = record.model_copy(update={"status": "timeout", "error": RunError(kind=TIME_LIMIT, message=message)})
             self.results.publish(spec, attempt.commit(final))
 

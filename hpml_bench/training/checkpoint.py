@@ -11,9 +11,11 @@ import os
 import random
 import signal
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -25,7 +27,7 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Probe, Step
-from hpml_bench.records.files import CHECKPOINTS, remove, sync_folder
+from hpml_bench.records.files import CHECKPOINTS, NOT_SAVED, remove, sync_folder
 from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
@@ -40,6 +42,7 @@ NAMES = TYPES | {
 SHARE = 0.01
 """Most of the time that saving may take: the minutes between two checkpoints grow until it does."""
 SHARED, OWN = "shared.safetensors", "rank{}.safetensors"
+WHOLE = 0x2144DF1C  # CRC-32 of whatever has its own CRC-32 behind it
 FAILURES = (OSError, ValueError, KeyError, IndexError, TypeError, SafetensorError)
 
 
@@ -77,20 +80,30 @@ def write(path: Path, value: Any) -> None:
     for number, tensor in ordered:
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[str(number)] = {"dtype": NAMES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+    header["crc"] = {"dtype": "U8", "shape": [4], "data_offsets": [end, end + 4]}
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % ALIGNMENT)
+    head = len(head).to_bytes(8, "little") + head
+    crc = zlib.crc32(head)
     with path.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(head)
         for _, tensor in ordered:
-            file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            data = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            crc = zlib.crc32(data, crc)
+            file.write(data)
+        file.write(crc.to_bytes(4, "little"))
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(path: Path) -> Any:
     """Return what `write` wrote; one of `FAILURES` on a damaged file."""
+    with path.open("rb") as whole:
+        crc = reduce(lambda so_far, part: zlib.crc32(part, so_far), iter(partial(whole.read, 1 << 20), b""), 0)
+    if crc != WHOLE:
+        raise ValueError(f"{path.name} is damaged")
     with safe_open(path, "pt") as file:
-        text = bytes(file.get_tensor(str(len(file.keys()) - 1)).numpy())
+        text = bytes(file.get_tensor(str(len(file.keys()) - 2)).numpy())
         return _unpacked(json.loads(text), lambda name: file.get_tensor(name).clone())
 
 
@@ -251,6 +264,8 @@ class Checkpoints:
             if state is not None:
                 self._go_on(step, state.shared)
                 return state
+            if self._points:  # else it would count as the run's progress
+                remove(self._folder / str(step))
         if self._points:
             remove(self._folder)
             self._points.cut(0)
@@ -294,6 +309,9 @@ class Checkpoints:
             written = self._all(lambda: self._write(fresh, training.state(steps), steps))
             if written and self._all(lambda: self._commit(fresh, step)):
                 print(f"the state after step {step} was saved in {time.monotonic() - began:.2f} s")
+            elif self._points:
+                with suppress(OSError):  # the disk may be full
+                    remove(fresh)
         self._tried, self._tried_at = step, time.monotonic()
         self._seconds = max(self._seconds, (self._tried_at - began) / SHARE)
 
@@ -312,10 +330,9 @@ class Checkpoints:
             remove(self._folder / str(step))
             fresh.rename(self._folder / str(step))
             sync_folder(self._folder)
-            *old, _, _ = [0, 0, *sorted(int(path.name) for path in self._folder.glob("*/") if path.name.isdecimal())]
-            for path in self._folder.glob("*/"):
-                if path.suffix or int(path.name) in old:
-                    remove(path)
+            found = [path for path in self._folder.glob("*/") if path.name.isdecimal()]
+            for path in {*self._folder.glob("*/")} - {*sorted(found, key=lambda path: int(path.name))[-2:]}:
+                remove(path)
         return True
 
     def _all(self, work: Callable[[], T]) -> T | None:
@@ -324,5 +341,5 @@ class Checkpoints:
         try:
             result = work()
         except FAILURES as error:
-            print(f"no checkpoint: {type(error).__name__}: {error}")
+            print(f"{NOT_SAVED}{type(error).__name__}: {error}")
         return result if self._group.gather(torch.tensor([result is not None])).all() else None

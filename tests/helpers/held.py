@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 SOURCE = '''
-"""A method of the tests: trains the head; each rank stays after step 2 while its gate is closed."""
+"""A method of the tests: trains the head; each rank stays after step 2 while its gate is closed; steps can be slow."""
 
 import os
 import socket
@@ -20,7 +20,11 @@ class Held(Head):
     class Options(Frozen):
         gate: str = ""
 
+    def state(self, encoder):
+        return {} if "HELD_SECONDS" in os.environ else None
+
     def after_step(self, encoder, step):
+        time.sleep(float(os.environ.get("HELD_SECONDS", "0")))
         place = os.environ.get("HELD_AT")
         if place is None or step != 2:
             return
@@ -29,7 +33,10 @@ class Held(Head):
         while Path(place, f"closed{self.options.gate}").exists():
             time.sleep(0.02)
 '''
-"""HELD_AT is the folder of gates; one is closed while a file `closed`, with the gate's name behind it, is there."""
+"""HELD_AT is the folder of gates; one is closed while a file `closed`, with the gate's name behind it, is there.
+
+HELD_SECONDS is what each step takes longer; only with it the method says that it has no state, so that runs are saved.
+"""
 
 
 class Gates:

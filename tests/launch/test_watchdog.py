@@ -115,27 +115,29 @@ def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[byt
 
 
 @pytest.mark.parametrize(
-    ("limits", "points", "asked"),
+    ("limits", "points", "age", "asked"),
     [
-        (Limits(checkpoint_steps=5), "a point", True),
-        (Limits(checkpoint_steps=5), "", False),
-        (Limits(), "a point", False),
-        (Limits(checkpoint_minutes=0), "a point", False),
+        (Limits(checkpoint_steps=5), "a point", 0, True),
+        (Limits(checkpoint_steps=5), "", 0, False),
+        (Limits(), "a point", 0, False),
+        (Limits(), "a point", 40, True),
+        (Limits(checkpoint_minutes=0), "a point", 40, False),
     ],
 )
 def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
-    limits: Limits, points: str, asked: bool, rank: subprocess.Popen[bytes], tmp_path: Path,
+    limits: Limits, points: str, age: int, asked: bool, rank: subprocess.Popen[bytes], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Where states are saved and the run has trained, by steps or for a minute; a rank that doesn't end is killed."""
-    monkeypatch.setattr(watchdog, "SAVE_SECONDS", 0.2)
+    """By steps, or in a run that has lasted longer than the wait; a rank that doesn't end then is killed."""
+    monkeypatch.setattr(watchdog, "SAVE_SECONDS", 5.0)
     sent: list[int] = []
     monkeypatch.setattr(watchdog.Watchdog, "_signal", lambda _watching, _beats, number: sent.append(number))
     (tmp_path / "points.jsonl").write_text(points)
     stop = Stop()
-    with watchdog.Watchdog(tmp_path, limits, stop):
+    with watchdog.Watchdog(tmp_path, limits, stop) as watching:
+        watching._began -= age
         stop.requested = True
-        assert rank.wait(10) < 0
+        assert rank.wait(30) < 0
     assert sent == [heartbeat.SAVE_SIGNAL] * asked
 
 

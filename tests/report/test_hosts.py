@@ -11,7 +11,7 @@ from report_sections import load, said, section, tables
 
 from helpers import made_records
 from helpers.made_records import METHODS, SETTINGS, sweep
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import RunRecord, Segment
 from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
@@ -94,6 +94,30 @@ def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
     assert "Costs of 1 of 25 compared runs don't count: another host" in said("cautions", results)
     assert "full has no costs of seed 2: it ran on another host than most of its seed." in said("summary", results)
     assert results.hosts == ("n1",)
+
+
+@pytest.mark.parametrize(("second", "ranked"), [("n1", True), ("n2", False)])
+def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
+    second: str, ranked: bool, tmp_path: Path
+) -> None:
+    """Not even if all have parts on the same two: one may have done most of its steps on the quicker one."""
+    here = tuple(sorted({"n1", second}))
+    parts = [
+        Segment(hosts=(host,), started="2026-01-02T03:00:00+00:00", first=first, last=first + 49, seconds=30)
+        for first, host in ((1, "n1"), (51, second))
+    ]
+    parts[1] = parts[1].model_copy(update={"repeated_steps": 3, "repeated_seconds": 4.0})
+    results = load(
+        tmp_path,
+        [
+            r.model_copy(update={"environment": r.environment | {"hosts": here}, "segments": tuple(parts)})
+            for r in sweep(["lora", "full"], 4)
+        ],
+    )
+    assert results.costs_ranked == ranked
+    cautions = said("cautions", results)
+    assert ("Costs are shown, not ranked: seeds were spread over hosts." in cautions) != ranked
+    assert "8 runs went on from a checkpoint. Their costs are of steps that count; 24 steps of 32 s" in cautions
 
 
 def test_pairs_that_share_hosts_in_few_seeds_rank_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ class Disturbed:
         self.profile = Profile.model_validate(given)
 
     def open(
-        self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, stall: float = 300
+        self, seeds: int = 1, methods: tuple[str, ...] = ("lora", "held"), again: bool = False, **limits: Any
     ) -> JobSweep:
         """Do what run-all does before it submits; keep the sweep."""
         loaded = load_suite(str(self.suite), seeds=seeds)
         row = methods_of_seed(len(methods), 0, loaded.name)  # the suite's first method may come later by lot
         ordered = {methods[row.index(n)]: loaded.methods[methods[row.index(n)]] for n in range(len(methods))}
         loaded = loaded.model_copy(update={"methods": ordered})
-        request = SweepRequest(loaded, self.out, limits=Limits(stall=stall))
+        request = SweepRequest(loaded, self.out, limits=Limits(**{"stall": 300} | limits))
         sweep = JobSweep.open(request, self.profile, request.folder, lambda _: None)
         if sweep.plan.digests is None:
             sweep = sweep.prepared()
@@ -103,13 +104,14 @@ class Disturbed:
 
     # The end
 
-    def complete(self) -> bool:
+    def complete(self, seconds: float = PATIENCE, meanwhile: Callable[[], object] = lambda: None) -> bool:
         """Wait as run-all does, which submits again what is left undone; return whether all runs have a record."""
         ended: list[bool] = []
         waiter = threading.Thread(target=lambda: ended.append(self.sweep.wait(lambda _: None, poll=0.5)), daemon=True)
         waiter.start()
-        waiter.join(PATIENCE)
-        assert ended, f"the sweep is not complete after {PATIENCE:.0f} s: {self.cluster.jobs()}"
+        meanwhile()
+        waiter.join(seconds)
+        assert ended, f"the sweep is not complete after {seconds:.0f} s: {self.cluster.jobs()}"
         return ended[0]
 
     @property

@@ -241,7 +241,7 @@ def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluste
     assert sweep.record("lora").status == "ok"
     record = sweep.record()
     assert record.status == "timeout"
-    assert "not done in the job's time limit of 1:00:00, 2 times; give the profile more time" in record.error.message
+    assert "not done in the job's time limit of 1:00:00, 2 times without progress; give" in record.error.message
 
 
 @pytest.mark.cluster_slow

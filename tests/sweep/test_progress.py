@@ -110,7 +110,7 @@ def test_a_closed_pipe_does_not_end_a_sweep() -> None:
 
 
 def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its first second the bar names the stage; steps count as a share of a run, so that a time left is known."""
+    """From its first second the bar names the stage; steps count as a share; why no state is saved is said."""
     monkeypatch.setattr("hpml_bench.sweep.execute.POLL_SECONDS", 0.01)
     beats = [Beat(0, 1, 1, "building the model", 0.0)]
     monkeypatch.setattr("hpml_bench.sweep.execute.heartbeat.read", lambda _: beats)
@@ -123,4 +123,7 @@ def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.Mon
         wait_until(lambda: overall.completed == 0.5)
         assert bar.description == "lora seed 0"
         assert bar.completed == 5
+        (tmp_path / "rank0.log").write_text("the rest\nno checkpoint: a plug-in\n")
+        wait_until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())
+        assert "the rest" not in console.file.getvalue()
     assert overall.completed == 1

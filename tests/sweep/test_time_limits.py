@@ -64,7 +64,7 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
 
 
 def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After more time was given a run has two attempts again; the limit is named, also where the profile has none."""
+    """After more time a run has two attempts again; the limit is named, and why no state was saved."""
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"status": "interrupted"})
     monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + 1800))
     prepared = Prepared(backbone="b", data="d", digests=made_records.DIGESTS, pad_id=0)
@@ -75,6 +75,7 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
         found.until = time.time() + 30
         folder = found.results.begin(record.spec)
         folder.begin()
+        (folder.path / "rank0.log").write_text("no checkpoint: a plug-in\nthe end\n")
         request = tiny.request(record.spec, prepared, folder.path)
         assert found.interrupted(request, record) == Ending("time")
         return found.results.run_folder(record.spec).record()
@@ -82,8 +83,8 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     assert late("a", 1) is None
     assert late("b", 2) is None
     second = late("c", 2)
-    told = "not done in the job's time limit of 30 minutes, 2 times without progress; give the profile more time"
-    assert second.error.message == told
+    told = "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: a plug-in); give"
+    assert second.error.message == f"{told} the profile more time"
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")])

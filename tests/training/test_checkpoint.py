@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
 import threading
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import resume_faults
 import torch
 import torch.distributed as dist
 
@@ -22,24 +25,22 @@ from hpml_bench.builtin.methods.lora import LoRA as Lora
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import launcher
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Probe
+from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.records.files import CHECKPOINTS
 from hpml_bench.records.folder import RunFolder, SharedResults
 from hpml_bench.records.jobs import Job
 from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.points import read_points
-from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import RunRecord
+from hpml_bench.records.run import Point, RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.sweep.job import JobWork
 from hpml_bench.sweep.watch import Watcher
-from hpml_bench.system import heartbeat
+from hpml_bench.system import environment, heartbeat
 from hpml_bench.training import checkpoint, worker
 from hpml_bench.training.checkpoint import Ended
 from hpml_bench.training.trainer import Trainer
 
-TIMES = ("step_seconds",)
 SAVING = Limits(stall=120, checkpoint_steps=8)
 
 
@@ -73,17 +74,7 @@ def killed(folder: Path, step: int, rank: int) -> Iterator[None]:
 def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     """Return all that must not differ from an undisturbed run's."""
     assert record.status == "ok", record.error
-    points = read_points(folder)
-    predictions = read_predictions(folder)
-    assert predictions is not None
-    timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
-    return {
-        "points": [point.model_dump() for point in points if point.metric not in TIMES],
-        "steps": [(p.step, p.tokens, p.real_tokens) for p in points if p.metric in TIMES],
-        "predictions": [np.asarray(getattr(predictions, name)).tolist() for name in ("index", "prediction", "loss")],
-        "metrics": {name: value for name, value in record.metrics.items() if name not in timed},
-        "consumed": record.consumed,
-    }
+    return resume_faults.content(folder, record)
 
 
 def test_a_killed_run_goes_on(rows: Prepared, tmp_path: Path) -> None:
@@ -103,25 +94,36 @@ def test_a_killed_run_goes_on(rows: Prepared, tmp_path: Path) -> None:
     assert parts[-1][1] == 60
     assert len(parts) == 3
     assert all(check.passed for check in record.checks)
+    timed = [point for point in read_points(folder) if point.metric == "step_seconds"]
+    assert [p.step for p in timed if p.again] == [last + 1 for _, last in parts[:-1]]  # one step warms up
+    counted = [p.value or 0.0 for p in timed[1:] if not p.again]
+    assert record.metrics["samples_per_second"] == pytest.approx(12 * len(counted) / sum(counted))
+    assert "total_seconds" not in record.metrics
 
 
 class Killed(Exception):
     """Stands for a kill."""
 
 
-def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: int | None = None, limits: Limits = SAVING) -> Any:
-    """Do a run in this process alone, up to the step `at`; return the record."""
+def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = None, limits: Limits = SAVING) -> Any:
+    """Do a run in this process alone, up to the step `at` or, if that is infinite, the test rows; return the record."""
     RunFolder(folder).begin()
     request = tiny.request(spec, prepared, folder, limits)
-    step = Trainer.step
+    step, evaluate = Trainer.step, Trainer.evaluate
 
     def until(trainer: Trainer, index: int, indices: np.ndarray) -> None:
         if index == at:
             raise Killed
         step(trainer, index, indices)
 
+    def until_test(trainer: Trainer, rows: Any, phase: str, index: int) -> Any:
+        if phase == "test" and at == math.inf:
+            raise Killed
+        return evaluate(trainer, rows, phase, index)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", until)
+        patch.setattr(Trainer, "evaluate", until_test)
         for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
             patch.setenv(name, value)
         try:
@@ -139,7 +141,7 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: int | None = No
         ("lora", "lora_plus", {"precision": "bf16", "weights": "bfloat16", "schedule": "wsd"}),
         ("full", "muon", {}),
         ("full", "adamw_8bit", {}),
-        ("full", "adamw", {"precision": "fp16"}),
+        ("full", "adamw", {"precision": "fp16", "micro_batch": 3}),
         ("adapter", "lion", {"gradient_checkpointing": True}),
         ("head", "sgd", {"steps": None, "epochs": 4}),
         ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
@@ -172,13 +174,19 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def test_the_newest_that_can_be_read_is_taken(rows: Prepared, tmp_path: Path) -> None:
-    """Two stay; of a damaged one the other is taken, and with both damaged the run begins anew."""
+    """Two stay; of a damaged one, by a single bit, the other is taken, and with both damaged the run begins anew."""
     spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
     execute(folder, spec, rows, 28)
     assert saved_steps(folder) == [16, 24]
-    (folder / CHECKPOINTS / "24/shared.safetensors").write_bytes(b"damaged")
+    file = folder / CHECKPOINTS / "24/shared.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
     (folder / CHECKPOINTS / "99.new").mkdir()  # as a kill while it is written leaves it
+    (folder / CHECKPOINTS / "lost+found").mkdir()
+    execute(folder, spec, rows, 18)
+    assert RunFolder(folder).saved == 16  # or it would look as if the run got no further
     execute(folder, spec, rows, 27)
     assert saved_steps(folder) == [16, 24]
     execute(folder, spec, rows, 30)
@@ -189,20 +197,83 @@ def test_the_newest_that_can_be_read_is_taken(rows: Prepared, tmp_path: Path) ->
     assert content(folder, record) == expected
 
 
-@pytest.mark.parametrize("other", ["method", "digests", "off", "points"])
-def test_a_checkpoint_of_another_run_is_left(other: str, rows: Prepared, tmp_path: Path) -> None:
-    """Other options, other weights, no wish for checkpoints, and points that were lost: the run begins anew."""
+class Full:
+    """Stands for a disk that fills up, or for a kill, while the state after a step is written."""
+
+    def __init__(self, step: int, error: Exception) -> None:
+        self.step, self.error, self.write = step, error, checkpoint.write
+
+    def __call__(self, path: Path, value: Any) -> None:
+        if path.parent.name == f"{self.step}.new":
+            path.write_bytes(b"a part")
+            raise self.error
+        self.write(path, value)
+
+
+def test_a_full_disk_and_a_kill_while_a_state_is_saved(
+    rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk the run goes on, and what was written is removed; after a kill the state before is taken."""
+    spec, folder = tiny.spec(steps=30, world_size=1), tmp_path / "run"
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    monkeypatch.setattr(checkpoint, "write", Full(16, OSError(errno.ENOSPC, "No space left on device")))
+    execute(folder, spec, rows, 18)
+    assert "no checkpoint: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert [path.name for path in (folder / CHECKPOINTS).iterdir()] == ["8"]
+    monkeypatch.setattr(checkpoint, "write", Full(16, Killed()))
+    execute(folder, spec, rows)
+    assert (folder / CHECKPOINTS / "16.new").exists()
+    monkeypatch.undo()
+    record = execute(folder, spec, rows)
+    assert [(part.first, part.last) for part in record.segments] == [(1, 8), (9, 30)]
+    assert content(folder, record) == expected
+
+
+def test_an_end_after_the_last_step(rows: Prepared, tmp_path: Path) -> None:
+    """The state after it was saved: nothing is trained again, and the test rows are evaluated."""
+    spec = tiny.spec(steps=24, world_size=1, dropout=0.1)
+    expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
+    assert execute(tmp_path / "run", spec, rows, math.inf) is None
+    assert saved_steps(tmp_path / "run") == [16, 24]
+    record = execute(tmp_path / "run", spec, rows)
+    assert content(tmp_path / "run", record) == expected
+    assert [(part.first, part.last) for part in record.segments] == [(1, 24), (25, 24)]
+    assert not (tmp_path / "run" / CHECKPOINTS).exists()
+
+
+def test_parts_on_two_hosts(rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record names the host of each part, and both as the run's."""
+    spec = tiny.spec(steps=20, world_size=1)
+    for host, at in (("n2", 18), ("n1", None)):
+        monkeypatch.setattr(environment.socket, "gethostname", lambda host=host: host)
+        record = execute(tmp_path, spec, rows, at)
+    assert [(part.first, part.last, part.hosts) for part in record.segments] == [(1, 16, ("n2",)), (17, 20, ("n1",))]
+    assert record.environment["hosts"] == ["n1", "n2"]
+
+
+@pytest.mark.parametrize("other", ["method", "digests", "off", "points", "versions", "ranks"])
+def test_a_checkpoint_of_another_run_is_left(
+    other: str, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other options, weights, versions or ranks, no wish for checkpoints, or lost points: the run begins anew."""
     spec, limits = tiny.spec(steps=20, world_size=1), SAVING
     execute(tmp_path, spec, rows, 18)
     if other == "method":
         spec = spec.model_copy(update={"method": spec.method.model_copy(update={"lr": 2e-2})})
     elif other == "digests":
         rows = rows.model_copy(update={"digests": rows.digests.model_copy(update={"weights": "other"})})
+    elif other == "versions":
+        here = environment.describe()
+        monkeypatch.setattr(environment, "describe", lambda _=None: here | {"packages": {"torch": "0"}})
+    elif other == "ranks":
+        spec = tiny.spec(steps=20, world_size=2)
     elif other == "off":
         limits = Limits(stall=0, checkpoint_minutes=0)
     else:
         os.truncate(tmp_path / "points.jsonl", 10)
-    record = execute(tmp_path, spec, rows, limits=limits)
+    record = (
+        execute(tmp_path, spec, rows, limits=limits) if other != "ranks" else tiny.run(spec, rows, tmp_path, SAVING)
+    )
     assert record.segments == ()
     assert [point.step for point in read_points(tmp_path) if point.metric == "train_loss"] == list(range(1, 21))
     assert all(check.passed for check in record.checks)
@@ -238,6 +309,14 @@ class Guarded(Probe):
         self.last = index
 
 
+class Best(Probe):
+    """Keeps the best loss of validation rows, likewise."""
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        self.best = min(evaluation.metrics["loss"], getattr(self, "best", 9.0))
+        return []
+
+
 class Stateful(Lora):
     """Acts after each step, likewise."""
 
@@ -245,7 +324,7 @@ class Stateful(Lora):
         self.last = step
 
 
-@pytest.mark.parametrize("kind", [Guarded, Stateful])
+@pytest.mark.parametrize("kind", [Guarded, Best, Stateful])
 def test_a_plug_in_with_an_unknown_state(
     kind: type, rows: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,7 +384,7 @@ def _job(name: str) -> Job:
 
 
 def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None:
-    """The newest, with its points; only one attempt has it. A run that is done keeps none."""
+    """The newest, with its points; only one attempt has it. A run that is done keeps none, nor do its attempts."""
     spec = tiny.spec()
     for job, step in (("1", 8), ("2", 16)):
         attempt = SharedResults(tmp_path, _job(job)).begin(spec).path
@@ -320,6 +399,10 @@ def test_a_job_takes_over_an_earlier_attempts_checkpoint(tmp_path: Path) -> None
     assert own.commit(record.model_copy(update={"status": "killed"})).saved == 16
     assert own.commit(record).saved == 0
     assert not (own.path / CHECKPOINTS).exists()
+    zombie = SharedResults(tmp_path, _job("2")).attempt(spec).path / CHECKPOINTS / "24"
+    zombie.mkdir(parents=True)  # its node was given up, and it has gone on
+    SharedResults(tmp_path, _job("3")).publish(spec, record)
+    assert not list(tmp_path.glob(f"attempts/*/{CHECKPOINTS}"))
 
 
 def _attempt(folder: Path, job: str, step: int) -> RunFolder:

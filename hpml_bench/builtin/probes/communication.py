@@ -117,11 +117,11 @@ class CommunicationProbe(Probe):
         self.begun, self.seconds = step, {}
 
     def after_training(self) -> None:
-        if self.model is None:
+        if self.model is None or not self.before:  # one rank, or all steps were taken before a checkpoint
             return
         last, self.model = read_log(self.model), None
         earlier = [log for log in self.before if log.steps < last.steps]
-        before = earlier[-1] if earlier else (self.before or [DdpLog()])[0]
+        before = earlier[-1] if earlier else self.before[0]
         self.seconds = {i: s for i, s in self.seconds.items() if before.last < i <= last.last}
         if last.steps > before.steps:
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6

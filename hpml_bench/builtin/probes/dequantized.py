@@ -54,6 +54,9 @@ class DequantizedProbe(Probe):
             self.before = evaluation
         return []
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def stop(self) -> dict[str, Any]:
         if not self.applies or self.before is None:
             return {}

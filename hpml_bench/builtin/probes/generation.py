@@ -43,6 +43,9 @@ class GenerationProbe(Probe):
             self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
         return []
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def definitions(self) -> tuple[Metric, ...]:
         if self.run.task.decoding is None:
             return ()

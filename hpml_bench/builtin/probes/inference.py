@@ -49,6 +49,9 @@ class InferenceProbe(Probe):
             self.values["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
         return []
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def stop(self) -> dict[str, Any]:
         if self.run.group.main and self.run.settings.latency_samples:
             self._latencies(self.run.model, "")

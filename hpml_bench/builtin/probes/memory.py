@@ -91,11 +91,18 @@ class MemoryProbe(Probe):
         self.peaks: dict[str, float] = {}
         self._start_mb: float | None = None
         self._validation_peak = 0.0  # the highest peak of a validation, whose memory the allocator may have kept
+        self._saved = False  # whether a state was saved or loaded since the last step
 
     def before_training(self) -> None:
         was_reset = self._take("setup", trim=True)
         if self.device.type == "cpu" and was_reset:
             self._start_mb = memory_mb("self", "VmRSS") or math.nan
+
+    def before_step(self, index: int) -> None:
+        """Give back what saving or loading a state took, which is no need of the training."""
+        if self._saved:
+            self._take("between", trim=True)
+            self._saved = False
 
     def before_eval(self, phase: str) -> None:
         """End of a stretch of training; before the test evaluation freed memory goes back to the kernel."""
@@ -119,12 +126,14 @@ class MemoryProbe(Probe):
 
     def state(self) -> dict[str, Any]:
         self._end_stretch()
+        self._saved = True
         return {"peaks": self.peaks, "start_mb": self._start_mb, "validation_peak": self._validation_peak}
 
     def load(self, state: dict[str, Any], step: int) -> None:
         """Take the larger peaks of both; what was held before training is the first start's."""
         self.peaks |= {key: max(value, self.peaks.get(key, 0.0)) for key, value in state["peaks"].items()}
         self._start_mb, self._validation_peak = state["start_mb"], state["validation_peak"]
+        self._saved = True
 
     def stop(self) -> dict[str, Any]:
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"

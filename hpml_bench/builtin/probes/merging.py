@@ -60,6 +60,9 @@ class MergingProbe(Probe):
             self.logits = _logits(self.run, self.run.model)
         return []
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def stop(self) -> dict[str, Any]:
         run = self.run
         if self.unmerged is None or run.merged is None:

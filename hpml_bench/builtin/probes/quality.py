@@ -32,6 +32,9 @@ class QualityProbe(Probe):
         self.values = {f"test_{name}": value for name, value in evaluation.metrics.items()}
         return []
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
     def definitions(self) -> tuple[Metric, ...]:
         return self.run.task.metrics
 

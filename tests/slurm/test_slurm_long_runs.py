@@ -1,0 +1,86 @@
+"""Runs longer than the time limit of their jobs, on a real Slurm: they go on from job to job."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import resume_faults
+import yaml
+from disturbed import Disturbed
+from two_nodes import TwoNodes, slurm, until
+
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.local import run_sweep
+from hpml_bench.sweep.plan import SweepRequest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.cluster_slow]
+SECONDS = 0.5
+"""What each step takes at least."""
+LONGEST = 200.0
+"""Seconds after which a job of two minutes has ended; Slurm may warn it a minute earlier than asked."""
+
+
+@pytest.fixture
+def whole(held_suite: Path) -> Callable[[int], tuple[Path, dict[str, Any]]]:
+    """Maker of a suite of one method and so many steps, and of what its undisturbed run computes, without waits."""
+    from rich.console import Console
+
+    def made(steps: int) -> tuple[Path, dict[str, Any]]:
+        content = yaml.safe_load(held_suite.read_text())
+        content["settings"] |= {"steps": steps, "dropout": 0.1, "eval_every": steps // 8}
+        content |= {"methods": {"held": {"method": "held"}}, "seeds": 1}
+        path = held_suite.with_name(f"long{steps}.yaml")
+        path.write_text(yaml.safe_dump(content))
+        with tempfile.TemporaryDirectory() as out:
+            request = SweepRequest(load_suite(str(path)), Path(out))
+            (record,) = run_sweep(request, Console(quiet=True)).records
+            return path, resume_faults.content(request.folder / record.run_id, record)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("steps", "profile", "limits"),
+    [(480, {}, {}), (240, {"nodes": 2, "cpus_per_node": 1}, {"checkpoint_steps": 10})],
+    ids=["saved at SIGTERM", "over both nodes, saved by steps"],
+)
+def test_a_run_longer_than_the_limit(
+    steps: int, profile: dict[str, Any], limits: dict[str, Any],
+    slurm_cluster: TwoNodes, whole: Callable[[int], tuple[Path, dict[str, Any]]], shared_folder: Path,
+) -> None:  # fmt: skip
+    """Four minutes of steps, or two, under limits of two minutes, and a requeue: one record, the same to the bit."""
+    # Protection: a job that is asked to end saves at the end of a window (Checkpoints.end_window), the next adopts it
+    # (SharedResults.begin), and attempts that got further don't count (JobWork._out_of_time, Watcher.resubmitted).
+    suite, expected = whole(steps)
+    given = {"time": "0:02:00", "env": {"HELD_SECONDS": str(SECONDS)}} | profile
+    sweep = Disturbed(slurm_cluster, suite, shared_folder / "out", **given)
+    assert sweep.open(methods=("held",), **limits).submit(again=True)
+
+    def attempts() -> list[RunFolder]:
+        return [RunFolder(path) for path in (sweep.folder / "attempts").glob("*/")]
+
+    def requeue_the_second() -> None:
+        (first,) = slurm_cluster.jobs()
+        until(lambda: [how for _, how in sweep.starts()][:1] == ["time"], "the first job met its limit", LONGEST)
+        until(lambda: slurm_cluster.jobs().keys() - {first}, "a second one is submitted")
+        (second,) = slurm_cluster.jobs().keys() - {first}
+        until(lambda: any(run.saved and run.path.name.endswith(f".{second}.0") for run in attempts()), "it has adopted")
+        slurm("scontrol", "requeue", second)
+
+    assert sweep.complete(steps / 20 * LONGEST, requeue_the_second)
+    record = sweep.record()
+    assert resume_faults.content(sweep.folder / record.run_id, record) == expected
+    assert record.earlier_attempts == ()
+    hows = [how for _, how in sweep.starts()]
+    assert (hows[0], hows[-1]) == ("time", "done")
+    assert hows[1] in {"interrupted", None}  # Slurm kills a requeued job soon
+    assert len(record.segments) >= 3
+    assert [part.first for part in record.segments] == [1, *(part.last + 1 for part in record.segments[:-1])]
+    assert all(len(part.hosts) == profile.get("nodes", 1) for part in record.segments)
+    assert not any(run.saved for run in attempts())
+    slurm_cluster.restore()
