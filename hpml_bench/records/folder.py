@@ -226,8 +226,9 @@ class SharedResults(ResultsFolder):
             while True:
                 if retry_stale_handle(lambda: _renamed(attempt, own, record)):
                     retry_stale_handle(lambda: sync_folder(self.path))
-                    if record.status in FINAL:
-                        self._forget_saved(spec)
+                    for saved in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{CHECKPOINTS}"):
+                        with suppress(OSError):  # such as on a node that was given up, whose process may live
+                            remove(saved)
                     return record
                 existing = RunFolder(own)
                 committed = existing.record()
@@ -241,12 +242,6 @@ class SharedResults(ResultsFolder):
                 f"{own}: the run is done and can't be committed ({error.strerror}); it lies in {attempt}, and the same "
                 "command goes on from here"
             ) from error
-
-    def _forget_saved(self, spec: RunSpec) -> None:
-        """Remove what other attempts at a run have saved, such as one on a node that Slurm had given up."""
-        for path in (self.path / jobs.ATTEMPTS).glob(f"{spec.run_id}.*/{CHECKPOINTS}"):
-            with suppress(OSError):  # its process may live
-                remove(path)
 
     def _aside(self, folder: Path) -> None:
         """Move a folder into `SET_ASIDE` with its record renamed; another process may do so first."""

@@ -92,16 +92,14 @@ def hosts_of(record: RunRecord) -> tuple[str, ...] | None:
     return tuple(sorted(str(host) for host in (named if isinstance(named, list) else [named])))
 
 
-def moved(record: RunRecord) -> bool:
-    """Return whether a run went on from a checkpoint on other hosts: then its costs are none of these hosts'."""
-    return len({frozenset(part.hosts) for part in record.segments}) > 1
+def one_host(record: RunRecord) -> tuple[str, ...] | None:
+    """Return a run's hosts; in their place its own name, which no other run has, where its parts ran on several."""
+    return (record.run_id,) if len({frozenset(part.hosts) for part in record.segments}) > 1 else hosts_of(record)
 
 
 def share_a_host(one: RunRecord, other: RunRecord) -> bool:
     """Return whether two runs share a host; runs that name none are taken to be of one machine."""
-    here, there = hosts_of(one), hosts_of(other)
-    if moved(one) or moved(other):
-        return False
+    here, there = one_host(one), one_host(other)
     return here == there or bool(here and there and set(here) & set(there))
 
 

@@ -20,11 +20,10 @@ from hpml_bench.report.comparability import (
     agreed_consumption,
     alone,
     grouped,
-    hosts_of,
     machine_of,
     method_of,
-    moved,
     node_of,
+    one_host,
     protocol_but,
     protocol_difference,
     protocol_of,
@@ -213,24 +212,19 @@ def _on_one_host(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the runs of each seed on the host that most of them share, among equals the one with the newest run.
 
     Machines of one kind differ by some percent, always in the same direction, which no number of seeds averages out
-    where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here; a
-    run that moved to another host shares its own with none.
+    where methods and not seeds are spread over them. A seed in which no two methods share a host has no runs here.
     """
-
-    def host_of(record: RunRecord) -> tuple[str, ...] | None:
-        return (record.run_id,) if moved(record) else hosts_of(record)
-
     trained = [record for record in runs if not untrained(record)]  # the others have no costs
     chosen = {}
     for seed, of in grouped(trained, lambda record: record.spec.seed).items():
-        by_host = grouped(of, host_of)
+        by_host = grouped(of, one_host)
         host, most = max(by_host.items(), key=lambda one: (len(one[1]), max(record.started for record in one[1])))
         if len(most) > 1 or len(by_host) == 1:
             chosen[seed] = host
     return tuple(
         record
         for record in runs
-        if untrained(record) or (record.spec.seed in chosen and host_of(record) == chosen[record.spec.seed])
+        if untrained(record) or (record.spec.seed in chosen and one_host(record) == chosen[record.spec.seed])
     )
 
 

@@ -99,6 +99,22 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert [point.step for point in read_points(tmp_path)] == [1]
 
 
+def test_points_are_cut(tmp_path: Path) -> None:
+    """Those behind are returned but for damaged lines; the writer goes on where the rest ends."""
+    points = [Point(metric="loss", step=step, value=0.5) for step in range(1, 5)]
+    writer = PointWriter(tmp_path)
+    writer.write(points[:1])
+    size = writer.sync()
+    writer.write(points[1:3])
+    with (tmp_path / POINTS).open("ab") as file:
+        file.write(b"\0\xff\n{}\ntorn")
+    assert writer.cut(size) == points[1:3]
+    writer.write(points[3:])
+    assert read_points(tmp_path) == [points[0], points[3]]
+    assert writer.cut(0) == [points[0], points[3]]
+    assert (tmp_path / POINTS).read_bytes() == b""
+
+
 def test_records_come_oldest_first(tmp_path: Path) -> None:
     """Whatever their folders are called."""
     folder = folder_with(tmp_path, "prompt_tuning", "lora", "adapter")

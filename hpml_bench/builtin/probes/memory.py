@@ -132,8 +132,7 @@ class MemoryProbe(Probe):
     def load(self, state: dict[str, Any], step: int) -> None:
         """Take the larger peaks of both; what was held before training is the first start's."""
         self.peaks |= {key: max(value, self.peaks.get(key, 0.0)) for key, value in state["peaks"].items()}
-        self._start_mb, self._validation_peak = state["start_mb"], state["validation_peak"]
-        self._saved = True
+        self._start_mb, self._validation_peak, self._saved = state["start_mb"], state["validation_peak"], True
 
     def stop(self) -> dict[str, Any]:
         headline = "cuda_allocated" if self.device.type == "cuda" else "host"

@@ -182,6 +182,15 @@ def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(t
         assert probe.stop()["communication_ms"] == pytest.approx(expected, nan_ok=True)
 
 
+def test_a_run_that_goes_on_after_its_last_step_has_no_all_reduce_time(tmp_path: Path) -> None:
+    """DDP notes those of its rehearsal alone."""
+    probe = started(communication.CommunicationProbe, make_run(tmp_path))
+    probe.wrapped(ddp_log((9e6, 2)))
+    probe.load({}, 30)
+    probe.after_training()
+    assert math.isnan(probe.stop()["communication_ms"])
+
+
 def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> None:
     """Of DDP's own log: two passes before the first step count in it, and those whose gradients aren't reduced don't.
 
@@ -390,6 +399,25 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
     assert found["peak_memory_mb"] == found["host_train_mb"]
     assert 150 < found["host_train_mb"] - found["host_evaluation_mb"] < 300
     assert found["cuda_allocated_train_mb"] is None
+
+
+@pytest.mark.usefixtures("resettable")
+def test_what_a_checkpoint_takes_is_in_no_peak(run: Run) -> None:
+    """Saving a state or loading one takes 400 MB, and 200 MB more are held in training; only these are its peak."""
+    probe = started(memory.MemoryProbe, run)
+    probe.before_training()
+    state = probe.state()
+    block = np.ones(400_000_000 // 8)
+    del block
+    probe.before_step(1)
+    probe.load(state, 1)
+    block = np.ones(400_000_000 // 8)
+    del block
+    probe.before_step(2)
+    block = np.ones(200_000_000 // 8)
+    del block
+    probe.before_eval("validation")
+    assert 190 < probe.stop()["peak_memory_over_setup_mb"] < 220
 
 
 def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
