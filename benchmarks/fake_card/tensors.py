@@ -29,6 +29,9 @@ WAIT = (
     OPS.unique_consecutive, OPS.bincount,
 )  # fmt: skip
 """Operators that wait for the device, since a value or a shape depends on what it computes."""
+AT_ONCE = {OPS._conj.default: OPS._conj_physical.default, OPS._neg_view.default: OPS.neg.default}
+"""Operators that only mark what they return, which an operator within a mode of dispatch doesn't see -> those that
+compute it."""
 NO_KERNEL = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "is_", "sym_", "_has_")
 """Beginnings of the names of operators that launch no kernel, beside views."""
 LIBRARIES = ("/hpml_bench/", "/transformers/", "/peft/", "/bitsandbytes/", "/torch/optim/", "/torch/amp/")
@@ -197,7 +200,7 @@ def compute(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
             return same_shape(own[id(leaf)])
         return CardTensor(leaf) if on_card else leaf
 
-    return mapped(placed, operator(*inner, **named))
+    return mapped(placed, AT_ONCE.get(operator, operator)(*inner, **named))
 
 
 def held(leaf: Any) -> Any:
