@@ -68,7 +68,9 @@ def through(node: Any, arrived: dict[int, Tensor]) -> Sequence[Tensor | None]:
         return [None] * len(node.next_functions)
     leaf = getattr(node, "variable", None)
     if leaf is not None:
-        leaf.grad = arrived[0].detach() if leaf.grad is None else leaf.grad + arrived[0]
+        first = arrived[0].detach()
+        first = first if first.stride() == leaf.stride() else torch.empty_like(leaf).copy_(first)  # as fused steps need
+        leaf.grad = first if leaf.grad is None else leaf.grad + arrived[0]
         return ()
     values = [arrived.get(number) for number in range(len(node._input_metadata))]
     found = node.apply(*values) if isinstance(node, BackwardCFunction) else node(*values)  # type: ignore[no-untyped-call]

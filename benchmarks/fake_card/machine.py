@@ -12,8 +12,10 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _foreach_utils
 from transformers import PreTrainedModel
 
+from fake_card.attention import attention
 from fake_card.backward import backward, note_inputs
 from fake_card.tensors import CPU, CUDA, MEMORY, Card, CardTensor
 from hpml_bench.plugins.group import Group
@@ -93,6 +95,8 @@ REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
     (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
     (torch.utils, "swap_tensors", swap),
+    (_foreach_utils, "_foreach_supported_types", [Tensor, CardTensor]),
+    (nn.functional, "scaled_dot_product_attention", attention),
     (torch.Tensor, "data", property(DATA.__get__, set_data)),
     (torch.Tensor, "pin_memory", lambda self, *_: self),
     (torch.autograd, "backward", backward),

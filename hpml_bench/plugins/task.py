@@ -36,12 +36,12 @@ IGNORE_INDEX = -100
 
 
 def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return rows and columns, [count] each, of a language model's target tokens, row by row.
+    """Return rows and columns, [count] each, of a language model's target tokens in labels[:, 1:], row by row.
 
     The first of a row's labels [B, L] is no target. `count` is their number: the host need not wait for the device.
     """
     rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero_static(size=count).unbind(1)
-    return rows, columns + 1
+    return rows, columns
 
 
 ROUNDING = 1e-3

@@ -55,8 +55,7 @@ class LanguageModel(nn.Module):
     hook on the output layer selects the hidden states that it reads; what single architectures do with logits
     afterwards stays as it is. The encoder is the language model, or PEFT's around it; `virtual_tokens` are leading
     positions that the method adds to the hidden states. With a `router_loss` that is not 0, `auxiliary` is that
-    weight times the load-balancing loss of the experts' routers in the last batch with labels. Raises UserError where
-    the model has none.
+    weight times the load-balancing loss of the experts' routers. Raises UserError where the model has none.
     """
 
     def __init__(self, encoder: nn.Module, virtual_tokens: int = 0, router_loss: float = 0.0) -> None:
@@ -104,7 +103,8 @@ class LanguageModel(nn.Module):
         chosen = self._chosen
         if chosen is None:
             return hidden
-        return hidden[chosen.rows, chosen.columns + (hidden.shape[1] - chosen.width)]
+        before = hidden.shape[1] - chosen.width
+        return hidden[chosen.rows, chosen.columns + before if before else chosen.columns]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, learnt: int | None = None
@@ -122,15 +122,14 @@ class LanguageModel(nn.Module):
             rows, columns = _every_row(input_ids), attention_mask.sum(1).clamp(min=1) - 1
         else:
             count = int((labels[:, 1:] != IGNORE_INDEX).sum()) if learnt is None else learnt
-            rows, targets = target_positions(labels, count)
-            columns = targets - 1
+            rows, columns = target_positions(labels, count)
         chosen = Places(rows, columns, input_ids.shape[1])
         more = {"output_router_logits": True} if self.router_loss and labels is not None else {}
         seen = attention_mask if self.masked or more else None  # the routers' loss leaves padding out
         read = partial(self._output, self.encoder, chosen, input_ids=input_ids, attention_mask=seen, **more)
         learns = labels is not None and self.training and torch.is_grad_enabled()
         if labels is not None and learns and self._bare and len(rows) * self.width > CHUNK:
-            with self._losses_in_place_of_logits(labels[rows, columns + 1]):
+            with self._losses_in_place_of_logits(labels[:, 1:][rows, columns]):
                 return cast(Tensor, read().logits)[:, 0]
         if not learns or self._bare is not None:
             return cast(Tensor, read().logits)

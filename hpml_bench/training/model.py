@@ -154,6 +154,8 @@ def build_model(
             encoder = _encoder(backbone, method, spec)
         if device.type != "cpu":
             encoder.to(device)  # weights that the method added
+            if ids := getattr(encoder, "prompt_tokens", None):  # kept beside buffers: copied in each pass, with a wait
+                cast(Any, encoder).prompt_tokens = {name: own.to(device) for name, own in ids.items()}
         kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
         prompted = isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
         if prompted and kind not in KEYS_AND_VALUES and getattr(text, "hidden_size_per_layer_input", None):

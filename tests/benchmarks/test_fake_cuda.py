@@ -82,6 +82,17 @@ def test_a_method_is_told_as_it_is(
 
 
 @needs_cuda_build
+@pytest.mark.parametrize(
+    ("method", "kernels"), [("lora", 416), ("full", 312), ("prompt_tuning", 290), ("adapter", 239)]
+)
+def test_a_step_waits_for_nothing(method: str, kernels: int, bench: Bench) -> None:
+    """Of a language model, neither to look for padding nor to copy a prompt's ids; kernels don't become more."""
+    found = fake_cuda.run(bench, Combination("llama", "causal_lm", method))
+    assert (found.status, found.waits) == ("ok", []), found
+    assert found.kernels <= kernels
+
+
+@needs_cuda_build
 def test_trained_parameters_in_half_precision_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """They must be float32."""
     from hpml_bench.training import model
@@ -123,7 +134,7 @@ def test_on_the_cpu_a_tensor_without_a_device_is_told(made: str, bench: Bench, m
 
 @needs_cuda_build
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "micro_batch": 2}], ids=["", "checkpointed"])
-@pytest.mark.parametrize("options", [{"type": "LORA"}, {"type": "LOHA"}], ids=["LORA", "LOHA"])
+@pytest.mark.parametrize("options", [{"type": "LORA"}, {"type": "LOHA"}, {"type": "C3A"}], ids=["LORA", "LOHA", "C3A"])
 @pytest.mark.parametrize("model", [("gpt2", "sequence_classification"), ("llama", "causal_lm")], ids=["gpt2", "llama"])
 def test_losses_and_gradients_are_those_on_the_cpu(
     model: tuple[str, str], options: dict[str, Any], changes: dict[str, Any], bench: Bench

@@ -312,19 +312,19 @@ class CausalLM(Task):
 
         if outputs.dim() == 1:  # losses, which a model of many logits returns while it trains
             return outputs.sum()
-        return cross_entropy(outputs, labels[target_positions(labels, len(outputs))], reduction="sum")
+        return cross_entropy(outputs, labels[:, 1:][target_positions(labels, len(outputs))], reduction="sum")
 
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
 
         rows, places = target_positions(labels, len(outputs))
-        losses = cross_entropy(outputs, labels[rows, places], reduction="none")
+        losses = cross_entropy(outputs, labels[:, 1:][rows, places], reduction="none")
         return losses.new_zeros(len(labels)).index_add(0, rows, losses)
 
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the most likely token in place of each target token [B, L]."""
         answers = labels.new_full(labels.shape, IGNORE_INDEX)
-        answers[target_positions(labels, len(outputs))] = outputs.argmax(dim=-1)
+        answers[:, 1:][target_positions(labels, len(outputs))] = outputs.argmax(dim=-1)
         return answers
 
     # Scores
