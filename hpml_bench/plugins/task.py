@@ -134,9 +134,20 @@ class Task(ABC):
         return metrics[self.headline.removeprefix("test_")]
 
     def best_step(self, scores: Mapping[int, float]) -> int:
-        """Return the step, the first of equals, with the best validation score."""
+        """Return the step, the first of equals, with the best validation score; NaN is the worst."""
         better = next(metric.better for metric in self.metrics if metric.name == self.headline)
-        return (min if better == "lower" else max)(scores, key=lambda step: scores[step])
+        sign = 1 if better == "lower" else -1
+        return min(scores, key=lambda step: (math.isnan(scores[step]), sign * scores[step]))
+
+    def early_end(self, scores: Mapping[int, float], patience: int | None) -> int | None:
+        """Return the first step behind `patience` evaluations without a better score than before; None if none is."""
+        best, since = -1, 0
+        for step in sorted(scores) if patience is not None else ():
+            best, since = self.best_step({at: scores[at] for at in (best, step) if at in scores}), since + 1
+            since = 0 if best == step else since
+            if since == patience:
+                return step
+        return None
 
     # Rows
 

@@ -93,7 +93,10 @@ class Consumed(Frozen):
     padded_tokens: int
     """The same with padding."""
     order: str
-    """SHA-256 of the numbers of the prepared rows in the order they were trained on."""
+    """SHA-256 of the numbers of the prepared rows in the order they were trained on, or would have been but for an
+    early end."""
+    planned: int | None = None
+    """Steps without an early end, where `select: early` allows one."""
 
 
 class Check(Frozen):

@@ -36,7 +36,7 @@ class Trial(Frozen):
     seconds: float
     """Wall time of the whole run, start-up included."""
     samples: int | None
-    """Training samples consumed: the budget, equal over methods."""
+    """Training samples consumed: the budget, equal over methods but for early ends."""
     parameters: int | None
     """Parameters trained at this rate: 0 for `head`, whose trials differ by their seeds alone."""
     run_id: str

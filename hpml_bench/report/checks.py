@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -83,7 +84,8 @@ class RunFigures:
 def self_checks(run: RunFigures) -> tuple[Check, ...]:
     """Return all self-checks of a run; those of steps are left out where it trained nothing."""
     trains = any(run.parameters.values()) or run.consumed.steps
-    return tuple(check(run) for check in ((*OF_TRAINING, *OF_RESULT) if trains else OF_RESULT))
+    of_training = (*OF_TRAINING, *([selected] if run.settings.select != "last" else []))
+    return tuple(check(run) for check in ((*of_training, *OF_RESULT) if trains else OF_RESULT))
 
 
 def budget(run: RunFigures) -> Check:
@@ -127,6 +129,28 @@ def train_loss(run: RunFigures) -> Check:
     last = run.values("train_loss")[-LAST_LOSSES:]
     mean = math.fsum(last) / len(last) if last else math.nan
     return _equal("training loss", run.metric("train_loss"), mean, "final training loss", "mean of its points")
+
+
+def selected(run: RunFigures) -> Check:
+    """Selected step, time up to it and end of the training are those that the validation scores give."""
+    scores, end = validation_scores(run.task, run.points), due_steps(run.task, run.settings, run.consumed, run.points)
+    step = run.task.best_step(scores) if scores else 0
+    seconds = math.fsum(run.values("step_seconds")[:step])
+    given = (run.consumed.steps, run.metric("selected_step"))
+    passed = given == (end, step) and math.isclose(run.metric("selected_seconds"), seconds, rel_tol=SUMS)
+    detail = f"step {given[1]:.0f} of {given[0]} selected, by the validation scores step {step} of {end}"
+    return Check(name="selected step", passed=passed, detail=detail)
+
+
+def due_steps(task: Task, settings: Settings, consumed: Consumed, points: Iterable[Point]) -> int:
+    """Return the steps that a run must have taken: all, or those up to the early end that its validation gives."""
+    return task.early_end(validation_scores(task, points), settings.patience) or consumed.planned or consumed.steps
+
+
+def validation_scores(task: Task, points: Iterable[Point]) -> dict[int, float]:
+    """Return step -> score of the validation rows, NaN where it is undefined."""
+    name = f"validation_{task.headline.removeprefix('test_')}"
+    return {one.step: math.nan if one.value is None else one.value for one in points if one.metric == name}
 
 
 def once_each(run: RunFigures) -> Check:
@@ -185,6 +209,7 @@ def faults(
         *_copies(named),
         *_definitions(named),
         *((record, Fault("times", why)) for record in named if (why := _times(folder, record))),
+        *((record, Fault("consumption", why)) for record in named if (why := _early_end(folder, record))),
         *((record, Fault("ids", misnamed[record.run_id])) for record in records if record.run_id in misnamed),
         *((record, fault) for record in records if (fault := _scores(record, stored.get(record.run_id), usual))),
     ]
@@ -207,6 +232,17 @@ def _times(folder: Path, record: RunRecord) -> str | None:
         value = recorded[name]
         if value is not None and not math.isclose(value, of_points, rel_tol=STORED):
             return f"its {name} is recorded as {value:.4g}, and its points give {of_points:.4g}"
+    return None
+
+
+def _early_end(folder: Path, record: RunRecord) -> str | None:
+    """Return why a run that may end early can't have ended where it did: its validation scores give another step."""
+    used, settings = record.consumed, record.spec.settings
+    if settings.select == "early" and used is not None and not untrained(record):
+        with suppress(UserError):  # its task isn't installed: `_scores` says so
+            due = due_steps(task_of(record), settings, used, iterate_points(folder / record.run_id))
+            if due != used.steps:
+                return f"it took {used.steps} steps, and its validation scores give {due}"
     return None
 
 

@@ -28,10 +28,22 @@ def protocol_of(record: RunRecord) -> str:
     return record.protocol_id or f"unknown ({record.spec.settings.model_dump_json()})"
 
 
+def budget_of(record: RunRecord) -> Consumed | None:
+    """Return what a run must share with the others of its seed: what it consumed, or would have but for an early end.
+
+    Tokens behind an early end are not known: then none are counted.
+    """
+    used, settings = record.consumed, record.spec.settings
+    if used is None or settings.select != "early" or not used.planned:
+        return used
+    samples = used.planned * settings.global_batch
+    return used.model_copy(update={"steps": used.planned, "samples": samples, "real_tokens": 0, "padded_tokens": 0})
+
+
 def agreed_budget(records: Iterable[RunRecord]) -> tuple[int, int] | None:
     """Return the (steps, samples) that most methods and seeds consumed; among equals the larger."""
-    trained = [r for r in records if r.consumed and not untrained(r)]
-    once = {(method_of(r), r.spec.seed, r.consumed.steps, r.consumed.samples) for r in trained if r.consumed}
+    trained = [(r, used) for r in records if (used := budget_of(r)) and not untrained(r)]
+    once = {(method_of(r), r.spec.seed, used.steps, used.samples) for r, used in trained}
     size = Counter((steps, samples) for _, _, steps, samples in once)
     return max(size, key=lambda budget: (size[budget], budget), default=None)
 
@@ -43,7 +55,7 @@ def agreed_consumption(records: Iterable[RunRecord]) -> dict[int, Consumed]:
     """
     records = tuple(records)
     budget = agreed_budget(records)
-    once = {(r.spec.seed, method_of(r), r.consumed) for r in records if r.consumed}
+    once = {(r.spec.seed, method_of(r), used) for r in records if (used := budget_of(r))}
     by_seed: dict[int, Counter[Consumed]] = {}
     for seed, _, consumed in once:
         if (consumed.steps, consumed.samples) == budget:

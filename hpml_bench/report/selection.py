@@ -19,6 +19,7 @@ from hpml_bench.report.comparability import (
     agreed_budget,
     agreed_consumption,
     alone,
+    budget_of,
     grouped,
     machine_of,
     method_of,
@@ -175,7 +176,7 @@ def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed
         excluded.append(Excluded((record,), f"{how}: {fault.why}", fault.kind))
     valid = [record for record in single if record.run_id not in found]
     agreed = agreed_consumption(valid)
-    equal = [r for r in valid if untrained(r) or (r.consumed is not None and r.consumed == agreed.get(r.spec.seed))]
+    equal = [r for r in valid if untrained(r) or (r.consumed and budget_of(r) == agreed.get(r.spec.seed))]
     chosen = {record.run_id for record in equal}
     others = [r for r in valid if r.run_id not in chosen]
     excluded += [Excluded((r,), _why_consumption_differs(r, valid), "consumption") for r in others]
@@ -183,10 +184,10 @@ def _choose(folder: Path, records: Sequence[RunRecord], stored: Stored, misnamed
 
 
 def _why_consumption_differs(record: RunRecord, valid: Sequence[RunRecord]) -> str:
-    if record.consumed is None:
+    if (own := budget_of(record)) is None:
         return "what it consumed is not recorded"
     agreed = agreed_consumption(valid).get(record.spec.seed)
-    here = record.consumed.model_dump()
+    here = own.model_dump()
     budget = dict(zip(("steps", "samples"), agreed_budget(valid) or (), strict=False))
     there = agreed.model_dump() if agreed else budget
     named = [f"{key} {short(here[key])} instead of {short(there[key])}" for key in there if here[key] != there[key]]

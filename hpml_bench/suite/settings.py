@@ -123,9 +123,13 @@ class Settings(Growing):
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations on the validation rows; empty for five over the run, of which those before the last
     generate no answers."""
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best", "early"] = "last"
     """Step whose weights are tested, saved and merged: the last, or that with the best validation score, the first of
-    equals; `best` takes `eval_every`. Test rows never choose."""
+    equals (`best`, `early`, with `eval_every`). `early` also ends a training after `patience` evaluations without a
+    better score: costs are of the steps taken, rates as if none were left out. Test rows never choose."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a better validation score after which a training ends; given with `select: early`
+    alone."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two writes of points; their reductions over ranks are outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)
@@ -206,8 +210,10 @@ class Settings(Growing):
             )
         if self.train_samples is not None and self.train_samples < self.global_batch:
             raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
-        if self.select == "best" and self.eval_every is None:
-            raise ValueError("select best chooses among evaluations of the validation rows; give eval_every")
+        if self.select != "last" and self.eval_every is None:
+            raise ValueError(f"select {self.select} chooses among evaluations of the validation rows; give eval_every")
+        if (self.select == "early") != (self.patience is not None):
+            raise ValueError("select early and patience, the evaluations after which it ends a training, go together")
         if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
             raise ValueError(
                 f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"

@@ -146,8 +146,10 @@ class SweepProgress:
 
     def finished(self, record: RunRecord) -> None:
         """Print the run's line."""
-        rate = record.metrics.get("samples_per_second")
-        numbers = ", ".join(part for part in (record.shown, f"{rate:,.0f} samples/s" if rate else "") if part)
+        rate, step = (record.metrics.get(name) for name in ("samples_per_second", "selected_step"))
+        selected = f"of step {step:,.0f} by validation rows" if step else ""
+        speed = f"{rate:,.0f} samples/s" if rate else ""
+        numbers = ", ".join(part for part in (f"{record.shown} {selected}".strip(), speed) if part)
         message = record.error.message.splitlines()[0][:200] if record.error and record.error.message else ""
         where = f"[{self._done}/{self._total}] {record.spec.method.name} seed {record.spec.seed}"
         self._ended += 1

@@ -300,16 +300,17 @@ class Trainer(Evaluator):
         with collected_by_hand() as collect:
             self._take_steps(order, windows, begun, collect)
         if all(step.overflowed for step in self.seen):
-            raise Diverged(f"the gradient overflowed in fp16 in each of the {self.steps} steps; none was taken")
+            raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
+        self.selection.restore()  # before what probes measure after it, such as forgetting
         for probe in self.probes:
             probe.after_training()
-        self.selection.restore()
         consumed = Consumed(
             steps=len(self.seen),
             samples=sum(step.samples for step in self.seen),
             real_tokens=sum(step.real_tokens for step in self.seen),
             padded_tokens=sum(step.padded_tokens for step in self.seen),
             order=order.hexdigest()[:16],
+            planned=self.steps if self.settings.select == "early" else None,
         )
         return Trained(
             consumed,
@@ -323,7 +324,7 @@ class Trainer(Evaluator):
         self.log.begin_window()
         for index, indices in enumerate(self.order(), start=1):
             order.update(self.train_rows.numbers[indices].astype("<i8").tobytes())
-            if index <= begun:
+            if index <= begun or self.selection.ended:
                 continue
             self.step(index, indices)
             if not windows.ends_window(index):

@@ -238,8 +238,11 @@ def steps(run: RunFiles) -> Iterator[str]:
     consumed, settings = run.record.consumed, run.record.spec.settings
     if not run.trained or consumed is None or not run.steps:
         return
-    if settings.steps is not None and consumed.steps != settings.steps:
-        yield f"took {consumed.steps} steps, and its settings say {settings.steps}"
+    planned = consumed.planned or consumed.steps
+    if settings.steps not in (None, planned):
+        yield f"took {planned} steps, and its settings say {settings.steps}"
+    if (consumed.planned is None) == (settings.select == "early"):
+        yield f"its plan without an early end is of {consumed.planned} steps, and it has select {settings.select}"
     for name in ("real_tokens", "padded_tokens"):
         given, recorded = sum(getattr(step, name) for step in run.steps), getattr(consumed, name)
         if given != recorded:
@@ -267,7 +270,7 @@ def evaluations(run: RunFiles) -> Iterator[str]:
     if consumed is None:
         return
     there = [point.step for point in run.series("validation_loss")]
-    windows = Windows(run.record.spec.settings, consumed.steps)
+    windows = Windows(run.record.spec.settings, consumed.planned or consumed.steps)
     due = [step for step in range(1, consumed.steps + 1) if windows.evaluates(step)]
     if run.trained and there != due:
         yield f"has {len(there)} validation losses, and its settings ask for {len(due)}"
@@ -277,11 +280,12 @@ def rates(run: RunFiles) -> Iterator[str]:
     """Learning rates follow method and schedule."""
     if not run.steps:
         return
-    spec, settings = run.record.spec, run.record.spec.settings
+    spec, settings, used = run.record.spec, run.record.spec.settings, run.record.consumed
+    planned = (used and used.planned) or len(run.steps)
     # the first group's rate is recorded: the method's, or the head's where it trains nothing else
     peak = spec.method.lr if run.record.metrics.get("trainable_parameters") else settings.head_lr
     for step in run.steps:
-        due = peak * lr_factor(step.index - 1, len(run.steps), settings)
+        due = peak * lr_factor(step.index - 1, planned, settings)
         if not math.isclose(step.lr, due, rel_tol=STORED, abs_tol=1e-12):
             yield f"trained step {step.index} at the rate {step.lr:.4g}, and its method and schedule give {due:.4g}"
             return

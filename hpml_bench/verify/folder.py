@@ -111,7 +111,7 @@ class Trace:
     """What a run's steps and test rows were, as digests, to be compared with other runs'."""
 
     tokens: str
-    """Tokens of each step, with padding and without."""
+    """Tokens of each step that all runs of the seed took, with padding and without."""
     varied: bool
     """Whether so many steps have other numbers of tokens that two orders of samples don't agree by chance."""
     losses: str
@@ -120,10 +120,11 @@ class Trace:
     """Answers and losses of the test rows."""
 
     @classmethod
-    def read(cls, place: Path) -> Trace:
-        """Read the files of a run."""
+    def read(cls, place: Path, steps: float) -> Trace:
+        """Read the files of a run, and the tokens of its first steps."""
         points, stored = read_points(place), read_predictions(place)
-        tokens = [[p.step, p.tokens, p.real_tokens] for p in points if p.metric == "step_seconds"]
+        taken = (point for point in points if point.metric == "step_seconds" and point.step <= steps)
+        tokens = [[point.step, point.tokens, point.real_tokens] for point in taken]
         losses = [[p.step, p.value] for p in points if p.metric == "train_loss"]
         content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
         varied = len({real for *_, real in tokens}) >= VARIED
@@ -174,7 +175,15 @@ class Evidence:
     @cached_property
     def traces(self) -> dict[str, Trace]:
         """run_id -> what its steps and test rows were, of the records that enter a report."""
-        return {record.run_id: Trace.read(self.folder / record.run_id) for record in self.compared}
+        shared: dict[int, int] = {}  # steps that all runs of a seed took: one may end early
+        for record in self.trained:
+            if record.consumed is not None:
+                seed, steps = record.spec.seed, record.consumed.steps
+                shared[seed] = min(steps, shared.get(seed, steps))
+        return {
+            record.run_id: Trace.read(self.folder / record.run_id, shared.get(record.spec.seed, math.inf))
+            for record in self.compared
+        }
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:
         """Yield the runs that the report leaves out for a reason of this kind."""

@@ -73,6 +73,17 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
     assert ("[bold]all" in text) == (status == "failed")
 
 
+def test_a_line_tells_which_step_was_selected() -> None:
+    """By validation rows; where the last step counts, nothing is said."""
+    console, record = Console(file=io.StringIO(), width=200), made_records.record("lora", 3)
+    with SweepProgress(console, 2) as progress:
+        progress.finished(record)
+        progress.finished(record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}}))
+    first, second = console.file.getvalue().splitlines()[:2]  # type: ignore[attr-defined]
+    assert "of step" not in first
+    assert f"{record.shown} of step 1,200 by validation rows, " in second
+
+
 def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other runs are taken to go on at the pace of this call; after the last one nothing is left."""
     now = iter([0.0, 60.0, 120.0])

@@ -145,6 +145,7 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
         ("adapter", "lion", {"gradient_checkpointing": True}),
         ("head", "sgd", {"steps": None, "epochs": 4}),
         ("prompt_tuning", "adamw", {"log_every": 3, "eval_every": 7, "select": "best"}),
+        ("lora", "adamw", {"eval_every": 4, "select": "early", "patience": 6, "lr_warmup": 0.0}),
         ("qlora", "adamw", {}),
         ({"type": "ADALORA", "tinit": 3, "tfinal": 12, "deltaT": 2}, "adamw", {}),
         ({"type": "EVA"}, "adamw", {}),

@@ -1,21 +1,31 @@
-"""`select: best`: what is tested and saved is of the step with the best validation score; test rows never choose."""
+"""`select: best` and `early`: what is measured and saved is of the step with the best validation score."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from helpers import tiny
+from hpml_bench.builtin.methods.lora import LoRA
 from hpml_bench.data.prepare import prepare
+from hpml_bench.launch import launcher
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.plugins.task import Task
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
-from hpml_bench.suite.settings import MethodSpec, RunSpec
+from hpml_bench.suite.settings import MethodSpec, RunSpec, TaskSpec
+from hpml_bench.system.errors import Unsupported
+from hpml_bench.training import worker
 from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.request import RunRequest
+from hpml_bench.training.saving import save_trained
 from hpml_bench.training.trainer import Trainer
 
 
@@ -56,6 +66,102 @@ def test_weights_are_those_of_the_selected_step(
         assert values == {"selected_step": 3, "selected_seconds": sum(s.seconds for s in trainer.seen[:3])}
 
 
+def found(folder: Path, record: RunRecord) -> dict[str, Any]:
+    """Return what a run's model was: its predictions, what was measured of it at the end, and its saved files."""
+    assert record.status == "ok", record.error
+    predictions = read_predictions(folder)
+    assert predictions is not None
+    at_end = [m.name for m in record.definitions if m.group in {"quality", "language", "forgetting", "merging"}]
+    files = {path.name: path.read_bytes() for path in (folder / "saved").iterdir() if path.suffix == ".safetensors"}
+    metrics = {name: record.metrics[name] for name in at_end if name in record.metrics and "seconds" not in name}
+    return {"losses": predictions.loss.tolist(), "files": files} | metrics | {"train_loss": None}
+
+
+def executed(request: RunRequest) -> RunRecord:
+    """Do a run in this process alone, where `best_step` may be another."""
+    RunFolder(request.folder).begin()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+            patch.setenv(name, value)
+        patch.setattr(Task, "best_step", lambda _, scores: min(scores, key=lambda step: abs(step - 8)))
+        outcome = worker.execute(request)
+    return RunFolder(request.folder).commit(launcher.record_of(request, outcome, "", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("select", "method", "world"), [({"select": "best"}, "full", 1), ({"select": "early", "patience": 3}, "lora", 2)]
+)
+def test_the_run_is_one_that_ended_there(select: dict[str, Any], method: str, world: int, tmp_path: Path) -> None:
+    """Test rows, forgetting, merging and files are, to the bit, of a run with as many steps at the same rates."""
+    (tmp_path / "general.txt").write_text("\n".join(f"w{i} w{i + 7} w{3 * i}" for i in range(20)) + "\n")
+    options = {"scorer": "exact", "max_new_tokens": 2, "retention": f"path:{tmp_path / 'general.txt'}"}
+    steady = {"world_size": world, "schedule": "constant", "lr_warmup": 0.0, "eval_every": 4, "dropout": 0.1}
+
+    def run(name: str, **changes: Any) -> tuple[RunRecord, dict[str, Any]]:
+        settings = tiny.task_settings(tmp_path, "causal_lm", **steady | changes)
+        settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
+        spec = tiny.spec(method, lr=2e-2).model_copy(update={"settings": settings})
+        folder = tmp_path / name
+        if world > 1:
+            record = tiny.run(spec, prepare(settings), folder, save_to=folder / "saved")
+        else:
+            record = executed(tiny.request(spec, prepare(settings), folder, save_to=folder / "saved"))
+        return record, found(folder, record)
+
+    chosen, own = run("chosen", steps=40, **select)
+    assert chosen.consumed is not None
+    step = int(chosen.metrics["selected_step"] or 0)
+    assert step < chosen.consumed.steps  # so that something was left behind
+    assert (chosen.consumed.steps < 40, chosen.consumed.planned) == ((True, 40) if world > 1 else (False, None))
+    assert all(check.passed for check in chosen.checks)
+    _, other = run("other", steps=step)
+    assert own == other
+    assert own["forgetting"] != 0
+
+
+@pytest.mark.parametrize("at", [4, 12])
+def test_a_method_has_the_state_of_its_step(
+    at: int, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdaLoRA's files have the ranks that it had then, before or after it has dropped some."""
+    monkeypatch.setattr(Task, "validation_score", lambda _, metrics: metrics["loss"])
+    monkeypatch.setattr(Task, "best_step", lambda _, scores: at if at in scores else max(scores))
+    settings = tiny.task_settings(
+        tmp_path, "sequence_classification", world_size=1, steps=16, eval_every=4, select="best"
+    )
+    options = {"type": "ADALORA", "init_r": 6, "target_r": 2, "tinit": 2, "tfinal": 6, "deltaT": 1}
+    spec = RunSpec(
+        suite="s", settings=settings, method=MethodSpec(name="p", method="peft", lr=1e-1, options=options), seed=0
+    )
+    prepared = prepare(settings)
+    run = assemble(spec, prepared, group)
+
+    class Saves(Probe):
+        """Saves the model at each evaluation."""
+
+        def after_eval(self, evaluation: Evaluation) -> list[Any]:
+            save_trained(run.model, run.method, spec, prepared, tmp_path / str(evaluation.step))
+            return []
+
+    Trainer(run, [Saves()]).train()
+    save_trained(run.model, run.method, spec, prepared, tmp_path / "end")
+    files = {path.relative_to(tmp_path / "end") for path in (tmp_path / "end").rglob("adapter*")}
+    assert files
+    ends = [[(tmp_path / name / file).read_bytes() for file in sorted(files)] for name in ("end", str(at), "16")]
+    assert ends[0] == ends[1] != ends[2]
+
+
+def test_a_state_that_isnt_given_is_refused(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method would go on with that of the last step."""
+    settings = tiny.task_settings(
+        tmp_path, "sequence_classification", world_size=1, steps=8, eval_every=4, select="best"
+    )
+    spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name="lora", method="lora", lr=1e-2), seed=0)
+    monkeypatch.setattr(LoRA, "state", lambda *_: None)
+    with pytest.raises(Unsupported, match="no hook that gives it"):
+        Trainer(assemble(spec, prepare(settings), group))
+
+
 @pytest.mark.parametrize(("task", "best"), [("sequence_classification", 4), ("regression", 2)])
 def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
     """Highest accuracy, lowest error."""
@@ -64,7 +170,28 @@ def test_the_best_is_the_first_of_equals(task: str, best: int) -> None:
     assert made.best_step({2: 0.5, 4: 0.7, 6: 0.7}) == best
 
 
+@pytest.mark.parametrize(
+    ("scores", "end"),
+    [
+        ({1: 0.1, 2: 0.2, 3: 0.3}, None),
+        ({1: 0.3, 2: 0.3, 3: 0.3, 4: 0.9}, 3),  # equals are no better
+        ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.1, 5: 0.1, 6: 0.9}, 5),
+        ({1: np.nan, 2: np.nan, 3: 0.1, 4: 0.1}, None),
+        ({1: np.nan, 2: 0.1, 3: np.nan, 4: np.nan}, 4),
+    ],
+)
+def test_an_early_end_follows_evaluations_without_a_better_score(scores: dict[int, float], end: int | None) -> None:
+    """Two of them here, in a row; an undefined score is worse than any other."""
+    kind = registry.plugin("tasks", "sequence_classification")
+    made = kind(kind.Options(), ("a", "b", "c"))
+    assert made.early_end(scores, 2) == end
+    assert made.early_end(scores, None) is None
+
+
 def test_it_takes_evaluations() -> None:
     """Of which a run has five by default, without answers of language models."""
     with pytest.raises(ValueError, match="give eval_every"):
         tiny.settings(select="best")
+    for changes in ({"select": "early"}, {"patience": 2}, {"select": "best", "patience": 2}):
+        with pytest.raises(ValueError, match="go together"):
+            tiny.settings(eval_every=2, **changes)

@@ -13,11 +13,12 @@ _metric = partial(Metric.define, group="time", phase="train")
 METRICS = (
     _metric(
         "selected_step", "selected step", "steps", "neither", ",.0f",
-        "The first step with the best validation score, whose weights are tested, saved and merged (`select: best`).",
+        "The first step with the best validation score, whose weights are tested, saved and merged (`select`).",
     ),
     _metric(
         "selected_seconds", "training time to the selected step", "s", "lower", ".2f",
-        "Training time up to the selected step. That it is the best is known only after the last one.",
+        "Training time up to the selected step. That it is the best is known only after the last one, whose costs the "
+        "other metrics hold.",
         depends_on_machine=True, over_steps="sum",
     ),
 )  # fmt: skip
@@ -50,7 +51,7 @@ class SelectionProbe(Probe):
         self.scores = {int(at): score for at, score in state["scores"]}
 
     def definitions(self) -> tuple[Metric, ...]:
-        return self.metrics if self.run.settings.select == "best" else ()
+        return self.metrics if self.run.settings.select != "last" else ()
 
     def stop(self) -> dict[str, Any]:
         if not self.scores:
