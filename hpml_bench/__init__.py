@@ -33,6 +33,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     methods: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    keep: bool = False,
     quiet: bool = True,
     report: bool = True,
 ) -> pd.DataFrame:
@@ -49,6 +50,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
         methods: names of methods; the suite's own where None.
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
+        keep: keep each run's trained parts in its folder `kept`, which `load_trained` reads.
         quiet: print nothing.
         report: write report.html, report.md and report.json.
 
@@ -65,7 +67,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
 
     loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds)
     chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)
-    request = SweepRequest(loaded, Path(out), chosen, fresh=fresh)
+    request = SweepRequest(loaded, Path(out), chosen, fresh=fresh, keep=keep)
     for part in rounds(request, console.print):
         if run_sweep(part, console).ending.how == "interrupted":
             raise KeyboardInterrupt

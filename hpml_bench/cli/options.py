@@ -33,13 +33,15 @@ class RunOptions:
     nproc: int | None
     device: str | None
     fresh: bool
+    keep: bool
     trackers: dict[str, str]
     verbose: bool
 
     def request(self, suite: Suite, limits: Limits, methods: tuple[str, ...] | None, **only: Any) -> SweepRequest:
         from hpml_bench.sweep.plan import SweepRequest
 
-        return SweepRequest(suite, self.out, methods, limits=limits, fresh=self.fresh, verbose=self.verbose, **only)
+        own: dict[str, Any] = {"limits": limits, "fresh": self.fresh, "keep": self.keep, "verbose": self.verbose}
+        return SweepRequest(suite, self.out, methods, **own, **only)
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ shared = bundle("options", lambda: RunOptions, [
     NPROC,
     DEVICE,
     click.option("--fresh", is_flag=True, help="Remove earlier results."),
+    click.option("--keep", is_flag=True, help="Keep a run's trained parts in its folder; run --save takes them there."),
     tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
     VERBOSE,
 ])  # fmt: skip

@@ -19,6 +19,7 @@ from filelock import Timeout
 from hpml_bench.records import jobs
 from hpml_bench.records.files import (
     CHECKPOINTS,
+    KEPT,
     MEASURED_SETTINGS,
     NOT_SAVED,
     POINTS,
@@ -32,7 +33,7 @@ from hpml_bench.records.files import (
     sync_folder,
     write_atomically,
 )
-from hpml_bench.records.load import changed, digests_of, load_record, read_record
+from hpml_bench.records.load import changed, digests_of, kept_digests, load_record, read_record
 from hpml_bench.records.plan import RETRIED, Plan, RunState
 from hpml_bench.records.run import FINAL, RunRecord
 from hpml_bench.suite.settings import RunSpec
@@ -89,13 +90,28 @@ class RunFolder:
         redact_files(*self.path.glob("rank*.log"))
         if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
             remove(self.path / CHECKPOINTS)
-        record = record.model_copy(update={"files": digests_of(self.path), "saved": self.saved})
+        if record.status != "ok":
+            remove(self.path / KEPT)  # a part of it, on a full disk
+        changes = {"files": digests_of(self.path), "kept": record.kept or kept_digests(self.path), "saved": self.saved}
+        record = record.model_copy(update=changes)
         write_atomically(self.path / RECORD, record.model_dump_json(indent=1) + "\n")
         return record
 
     def record(self) -> RunRecord | None:
         """Return the record; None if it is missing or unreadable."""
         return read_record(self.path)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether its trained parts are there as they were recorded."""
+        record = self.record()
+        if record is None or not record.kept or record.spec.run_id != self.path.name:
+            return False
+        return record.kept == kept_digests(self.path)
+
+    def give(self, folder: Path) -> None:
+        """Copy its trained parts into a folder."""
+        shutil.copytree(self.path / KEPT, folder, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""
@@ -328,7 +344,7 @@ def _renamed(attempt: Path, own: Path, record: RunRecord) -> bool:
 
 def _sync(folder: Path) -> None:
     """Fsync an attempt, so that its files survive a crash."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -96,6 +96,8 @@ class JobPlan(Frozen):
     digests: Digests | None = None
     """Digests of model and data prepared before the submission; None where a job prepares them."""
     verbose: bool = False
+    keep: bool = False
+    """Whether each run's trained parts are kept in its folder."""
     call: int = 1
     """Number of the last call of run-all; further jobs don't repeat a run that failed in this call."""
     stopped: bool = False

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from hpml_bench.records.files import MAX_RECORD_BYTES, POINTS, PREDICTIONS, RECORD, TRACKING, is_plain_file
+from hpml_bench.records.files import KEPT, MAX_RECORD_BYTES, POINTS, PREDICTIONS, RECORD, TRACKING, is_plain_file
 from hpml_bench.records.run import SCHEMA_VERSION, RunRecord, Status, in_words, protocol_id
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
@@ -103,12 +103,19 @@ def read_record(folder: Path) -> RunRecord | None:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the files that belong to a run's record, by name."""
-    digests = {}
-    for name in (POINTS, PREDICTIONS):
-        if is_plain_file(folder / name):
-            with (folder / name).open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {name: sha256(folder / name) for name in (POINTS, PREDICTIONS) if is_plain_file(folder / name)}
+
+
+def kept_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of a run's trained parts, by path within their folder; empty where none are there."""
+    kept = folder / KEPT
+    files = () if kept.is_symlink() else sorted(filter(is_plain_file, kept.rglob("*")))
+    return {path.relative_to(kept).as_posix(): sha256(path) for path in files}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def changed(folder: Path, record: RunRecord) -> str | None:

@@ -185,6 +185,8 @@ class RunRecord(Outcome):
     """Runs of the same sweep by other jobs on the same host meanwhile; None where no job did this run."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the files that belong to the record, by name: points and predictions."""
+    kept: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of its trained parts, by path within their folder, where they were kept; they may be removed."""
     started: str
     """Time of its start; UTC, ISO 8601."""
     seconds: float

@@ -21,7 +21,7 @@ from hpml_bench.launch.agent import OverNodes
 from hpml_bench.launch.watchdog import AGENT_SIGNAL
 from hpml_bench.plugins.engine import Engine, make_engine
 from hpml_bench.plugins.method import check_methods
-from hpml_bench.records.files import absolute_keeping_links, read_model, write_atomically
+from hpml_bench.records.files import KEPT, absolute_keeping_links, read_model, write_atomically
 from hpml_bench.records.folder import SharedResults
 from hpml_bench.records.jobs import JOBS, RUNNING, Job, JobPlan, claims, read_plan, write_job
 from hpml_bench.records.load import headlines
@@ -204,7 +204,10 @@ class JobWork(Queue[RunSpec]):
         spec = self.left.popleft()
         self._neighbours[spec.run_id] = Neighbours(self.results, spec, self.hosts)
         folder, place = self.results.begin(spec).path, self._position[spec.run_id]
-        return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place)
+        save_to = folder / KEPT if self.plan.keep else None
+        return RunRequest(
+            spec=spec, prepared=self._prepared, folder=folder, limits=self.plan.limits, place=place, save_to=save_to
+        )  # fmt: skip
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
         return self._neighbours[request.spec.run_id]

@@ -61,10 +61,11 @@ class SweepQueue(Queue[RunSpec]):
         self._prepared, self._results, self._progress, self._trackers = prepared, results, progress, trackers
 
     def next(self) -> RunRequest:
-        spec, save = self.left.popleft(), self._request.save
+        spec = self.left.popleft()
+        folder = self._results.begin(spec).path
         return RunRequest(
-            spec=spec, prepared=self._prepared, folder=self._results.begin(spec).path, limits=self._request.limits,
-            place=self._places[spec.run_id], save_to=None if save is None else save.resolve(),
+            spec=spec, prepared=self._prepared, folder=folder, limits=self._request.limits,
+            place=self._places[spec.run_id], save_to=self._request.save_to(folder),
         )  # fmt: skip
 
     def around(self, request: RunRequest) -> AbstractContextManager[None]:
@@ -91,8 +92,8 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         runs = request.runs(resolved.suite)
         if request.fresh:
             results.clear(None if request.whole else runs)
-        elif request.save is not None:  # only a new run has a model to save
-            results.set_aside(runs, say)
+        elif request.save is not None:  # only a new run has a model to save, or one that kept it
+            results.set_aside((run for run in runs if not results.run_folder(run).keeps), say)
         results.write_suite(resolved.suite.model_dump_json(indent=1))
         try:
             with SweepProgress(console, len(runs), request.verbose) as progress:
@@ -155,7 +156,7 @@ def _run_missing(
     )
 
 
-def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, save: Path | None = None) -> bool:
+def run_as_rank(request: SweepRequest) -> bool:
     """Do a run as one of the ranks that torchrun started; return whether it ended well.
 
     Rank 0, or one that fails, commits the record; a rank that raises ends its process here. Raises UserError for an
@@ -165,27 +166,36 @@ def run_as_rank(suite: Suite, method: str, seed: int, out: Path, fresh: bool, sa
 
     environment.set_cuda_environment()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-    suite, notes = resolve(suite, MeasuredSettings(out / suite.name), here)
-    (spec,) = suite.runs([method], [seed])
+    folder = request.folder
+    suite, notes = resolve(request.suite, MeasuredSettings(folder), here)
+    (spec,) = request.runs(suite)
     check_methods([spec.method], spec.settings)
     if spec.settings.device == "cuda":
         check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
     main = os.environ["RANK"] == "0"  # the rank that writes; without it torchrun ends the others
     if main:
-        make_folder(out / suite.name)
-    with locked(out / suite.name) if main else nullcontext():
-        return _run_as_rank(spec, suite, notes, out, fresh, save)
+        make_folder(folder)
+    with locked(folder) if main else nullcontext():
+        return _run_as_rank(spec, suite, notes, request)
 
 
-def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], out: Path, fresh: bool, save: Path | None) -> bool:
+def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: SweepRequest) -> bool:
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.report.model_card import write_card
+    from hpml_bench.report.model_card import hand_over
     from hpml_bench.training import worker
 
-    rank, results = int(os.environ["RANK"]), ResultsFolder(out / suite.name)
+    rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
     refuse_if_worked_on(results.path)
-    there = results.run_folder(spec).record()
-    if there is not None and Plan(()).settles(RunState.of(there)) and not fresh and save is None:
+    earlier = results.run_folder(spec)
+    there = earlier.record()
+    if (
+        there is not None
+        and Plan(()).settles(RunState.of(there))
+        and not request.fresh
+        and (save is None or earlier.keeps)
+    ):
+        if save is not None and rank == 0:
+            hand_over(earlier, there, save)
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
@@ -194,24 +204,23 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], out: Path, 
     if main and save is not None:
         results.set_aside([spec], print)
     own = results.begin(spec) if main else RunFolder(results.path / spec.run_id)
-    save_to = None if save is None else save.resolve()
-    request = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=save_to)
+    work = RunRequest(spec=spec, prepared=prepared, folder=own.path, save_to=request.save_to(own.path))
     if main:
-        if fresh:
+        if request.fresh:
             remove(own.path)
         own.begin()
         results.write_suite(suite.model_dump_json(indent=1))
     try:
-        ended = worker.execute(request)
+        ended = worker.execute(work)
     except Exception as error:
         own.path.mkdir(parents=True, exist_ok=True)
         worker.leave_error(error, own.path, rank)
         if own.record() is None:  # the first rank here commits it; torchrun then ends the others
             ended = launcher.outcome_of(own.path, launcher.ExitEvidence())
-            own.commit(launcher.record_of(request, ended, started, time.monotonic() - began))
+            own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
         worker.end_at_once()
     if main:
-        record = own.commit(launcher.record_of(request, ended, started, time.monotonic() - began))
+        record = own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
         if save is not None and record.status == "ok":
-            write_card(record, save)
+            hand_over(own, record, save)
     return ended.status in FINAL

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from hpml_bench.plugins.method import check_methods
+from hpml_bench.records.files import KEPT
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import UNLIMITED, Limits
@@ -40,6 +41,7 @@ class SweepRequest:
     fresh: bool = False  # whether earlier results are removed first
     verbose: bool = False  # whether the log of rank 0 is shown
     save: Path | None = None  # folder in which a single run saves its model
+    keep: bool = False  # whether each run's trained parts are kept in its folder
     began: float | None = None  # monotonic time from which hours count, of a round of a race; None: as the call begins
 
     @property
@@ -49,6 +51,10 @@ class SweepRequest:
     @property
     def whole(self) -> bool:
         return self.methods is None and (self.seeds is None or self.suite.until is not None)
+
+    def save_to(self, folder: Path) -> Path | None:
+        """Return where a run of this folder saves its trained parts; None if nowhere."""
+        return folder / KEPT if self.keep else self.save and self.save.resolve()
 
     def runs(self, suite: Suite) -> tuple[RunSpec, ...]:
         return tuple(shuffled(suite.runs(self.methods, self.seeds), suite)[: self.most])
@@ -109,7 +115,7 @@ def plan_jobs(request: SweepRequest, profile: Profile, folder: Path, before: Job
     earlier = [record.call for record in load_records(folder).records] if before is None else [before.call]
     made = JobPlan(
         id=plan_id(folder), suite=suite, profile=profile, units=_units(request, profile), limits=request.limits,
-        verbose=request.verbose, call=max(earlier, default=0) + 1,
+        verbose=request.verbose, keep=request.keep, call=max(earlier, default=0) + 1,
     )  # fmt: skip
     if before is None or not before.same_units(made):
         return made

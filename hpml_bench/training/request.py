@@ -32,6 +32,6 @@ class RunRequest(Frozen):
     earlier_attempts: tuple[str, ...] = ()
     """How earlier attempts at the run ended, a sentence each."""
     save_to: Path | None = None
-    """Absolute path of the folder to which rank 0 saves the trained weights; None to save nothing."""
+    """Folder to which rank 0 saves the trained weights; None to save nothing."""
     try_out: bool = False
     """Whether the run only tests that it fits in memory: two steps on its largest batch, without measurement."""

@@ -36,6 +36,7 @@ from hpml_bench.records.load import headlines, load_records
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_as_rank
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import temporary
 from hpml_bench.system.errors import UserError
 
@@ -132,7 +133,7 @@ def test_a_run_under_torchrun_leaves_others_their_folder(
         claim(tmp_path / "quickstart", job(1, ELSEWHERE, 7))
     holds = locked(tmp_path / "quickstart") if works != "works in it" else nullcontext()
     with holds, pytest.raises(UserError, match=works):
-        run_as_rank(suite, "head", 0, tmp_path, fresh=True)
+        run_as_rank(SweepRequest(suite, tmp_path, ("head",), (0,), fresh=True))
     assert begun.path.exists()
 
 

@@ -18,6 +18,7 @@ from hpml_bench.launch import preparation
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_as_rank
+from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.gpus import visible_gpus
@@ -101,7 +102,7 @@ def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     for device, told in (("cuda", "torch can't compute"), ("cpu", "prepared")):
         suite = load_suite(str(tiny.local_suite(tmp_path, device=device, world_size=4)))
         with pytest.raises(UserError, match=told):
-            run_as_rank(suite, "head", 0, tmp_path / "out", fresh=False)
+            run_as_rank(SweepRequest(suite, tmp_path / "out", ("head",), (0,)))
     assert asked == [(2, {"own": 1})]
 
 

@@ -25,12 +25,14 @@ from hpml_bench import load_trained
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import weights_digest
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.launch import launcher
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.rows import Batch
 from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
-from hpml_bench.records.load import load_record
+from hpml_bench.records.folder import RunFolder
+from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import Digests
 from hpml_bench.report import model_card
@@ -39,6 +41,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.training.generation import generate
 from hpml_bench.training.model import build_model
 from hpml_bench.training.saving import TYPES, safetensors_bytes, save_trained
+from hpml_bench.verify.verify import verify
 
 METHODS = ("full", "lora", "prompt_tuning", "adapter")
 
@@ -390,6 +393,61 @@ def test_saving_does_the_run_again_and_keeps_the_earlier_record(by_command: Path
     )
     assert before.exists()
     assert (by_command / "anew" / "README.md").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder; of PEFT's configuration, which has a set in any order, the name."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return files | {name: b"" for name in files if name in {"adapter_config.json", "README.md"}}
+
+
+@pytest.fixture(scope="module")
+def kept(by_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of `hpml-bench run-all SUITE --keep`, here and as a job."""
+    out = tmp_path_factory.mktemp("kept")
+    command = ["run-all", str(by_command / "words.yaml"), "--keep", "--wandb", "off", "--out"]
+    for more in ([str(out / "here")], [str(out / "jobs"), "--parallel", "1"]):
+        done = CliRunner().invoke(main, [*command, *more])
+        assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.mark.parametrize("place", ["here", "jobs"])
+def test_a_sweep_keeps_what_run_saves(place: str, kept: Path, by_command: Path) -> None:
+    """The same files but the card; the record names them, they load, and `verify` finds nothing wrong with them."""
+    (path,) = kept.glob(f"{place}/words/*/run.json")
+    there, saved = contents(path.parent / "kept"), contents(by_command / "saved")
+    del saved["README.md"]
+    assert there == saved
+    assert sorted(load_record(path).kept) == sorted(there)
+    load_trained(path.parent / "kept")
+    assert [one for one in verify(path.parents[1]).checks if one.state == "failed" and "kept" in one.finding] == []
+
+
+def test_kept_parts_are_saved_without_a_run(
+    kept: Path, by_command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a card as of `run --save`; where they were changed or removed, the run is done again."""
+    out = Path(shutil.copytree(kept / "here", tmp_path / "out"))
+    command = ["run", "lora", str(by_command / "words.yaml"), "--wandb", "off", "--out", str(out), "--save"]
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "run", lambda *_: pytest.fail("it was trained again"))
+        done = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
+    assert done.exit_code == 0, done.output
+    expected = contents(by_command / "saved")
+    assert contents(tmp_path / "one") == expected
+    assert (tmp_path / "one" / "README.md").read_text().startswith("# lora on path:")
+    (path,) = out.glob("words/*/run.json")
+    (path.parent / "kept" / "trained.safetensors").write_bytes(b"other")
+    assert "kept/trained.safetensors: is not the file that was recorded" in str(verify(path.parents[1]).checks)
+    done = CliRunner().invoke(main, [*command, str(tmp_path / "two"), "--keep"])
+    assert done.exit_code == 0, done.output
+    assert "the run is done again" in " ".join(done.output.split())
+    assert contents(tmp_path / "two") == expected
+    assert RunFolder(path.parent).keeps
+    shutil.rmtree(path.parent / "kept")
+    assert "its trained parts were kept, and are gone" in str(verify(path.parents[1]).checks)
+    assert load_records(path.parents[1]).problems == ()
 
 
 def test_a_run_that_fails_leaves_nothing_saved(by_command: Path, tmp_path: Path) -> None:

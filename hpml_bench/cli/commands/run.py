@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @click.argument("suite", default="quickstart")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Save the trained model in DIR, which must be empty; a recorded run is done again.")  # fmt: skip
+              help="Save the trained model in DIR, which must be empty; a run that didn't --keep it is done again.",
+              )  # fmt: skip
 @shared
 @limited
 @click.pass_context
@@ -40,12 +41,13 @@ def run(
         check_folder(save)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun else options.nproc
     loaded = load(suite, options.overrides, world_size=world, device=options.device)
+    request = options.request(loaded, limits, (method,), seeds=(seed,), save=save)
     if under_torchrun:
         from hpml_bench.sweep.local import run_as_rank
         from hpml_bench.training.worker import end
 
-        end(OK if run_as_rank(loaded, method, seed, options.out, options.fresh, save) else FAILED)
-    ctx.exit(sweep(options.request(loaded, limits, (method,), seeds=(seed,), save=save), options.trackers))
+        end(OK if run_as_rank(request) else FAILED)
+    ctx.exit(sweep(request, options.trackers))
 
 
 def check_folder(save: Path) -> None:

@@ -18,6 +18,7 @@ from faulty_runs import endless
 
 from helpers import skips, tiny
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.records.files import KEPT, PREDICTIONS
 from hpml_bench.records.load import read_record
 from hpml_bench.system import cache, disk, processes
 from hpml_bench.system.errors import UserError
@@ -164,6 +165,22 @@ def test_a_file_size_limit(prepared_for_faults: Prepared, tmp_path: Path) -> Non
     assert "File too large" in record.error.message
     assert read_record(tmp_path / "run") == record
     assert tiny.run(tiny.spec("head"), prepared_for_faults, tmp_path / "next").status == "ok"
+
+
+def test_trained_parts_that_cant_be_written(prepared_for_faults: Prepared, tmp_path: Path) -> None:
+    """The run has failed like any other, and half of them is not kept."""
+    server, folder = processes.fork_server(), tmp_path / "run"
+    assert server is not None
+    before = resource.prlimit(server, resource.RLIMIT_FSIZE)
+    resource.prlimit(server, resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        record = tiny.run(tiny.spec("full"), prepared_for_faults, folder, save_to=folder / KEPT)
+    finally:
+        resource.prlimit(server, resource.RLIMIT_FSIZE, before)
+    assert (record.status, record.kept) == ("failed", {})
+    assert "File too large" in record.error.message
+    assert (folder / PREDICTIONS).exists()
+    assert not (folder / KEPT).exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO])
