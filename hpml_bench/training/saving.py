@@ -60,6 +60,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     if not method.save(encoder, parts):
         if isinstance(encoder, PeftModel):
             encoder.save_pretrained(str(parts), save_embedding_layers=False)
+            (parts / "README.md").unlink(missing_ok=True)  # PEFT's card: ours comes from the record
         elif isinstance(encoder, PreTrainedModel) and _is_whole(encoder):
             encoder.save_pretrained(parts)
     _amend(parts / "config.json", {"use_cache": True})  # which training switches off
