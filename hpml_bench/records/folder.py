@@ -105,13 +105,13 @@ class RunFolder:
     def keeps(self) -> bool:
         """Whether its trained parts are there as they were recorded."""
         record = self.record()
-        if record is None or not record.kept or record.spec.run_id != self.path.name:
-            return False
-        return record.kept == kept_digests(self.path)
+        own = record is not None and record.spec.run_id == self.path.name and record.kept
+        return bool(own) and own == kept_digests(self.path)
 
     def give(self, folder: Path) -> None:
-        """Copy its trained parts into a folder."""
-        shutil.copytree(self.path / KEPT, folder, dirs_exist_ok=True)
+        """Copy its trained parts into a folder, unless the run saved there itself."""
+        if not any(folder.iterdir()):
+            shutil.copytree(self.path / KEPT, folder, dirs_exist_ok=True)
 
     def damage(self) -> str | None:
         """Return the first damage of its files, in words; None if there is none, or no record: it is unfinished."""

@@ -29,10 +29,7 @@ def protocol_of(record: RunRecord) -> str:
 
 
 def budget_of(record: RunRecord) -> Consumed | None:
-    """Return what a run must share with the others of its seed: what it consumed, or would have but for an early end.
-
-    Tokens behind an early end are not known: then none are counted.
-    """
+    """Return what a run must share with the others of its seed; of one that may end early its plan, without tokens."""
     used, settings = record.consumed, record.spec.settings
     if used is None or settings.select != "early" or not used.planned:
         return used

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
-from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.tables import number
 from hpml_bench.system.text import sanitize
@@ -33,13 +32,6 @@ LOADS = {
     ),
 }
 """Python that loads a model with transformers or PEFT, by the file that shows its format."""
-
-
-def hand_over(run: RunFolder, record: RunRecord, folder: Path) -> None:
-    """Copy the trained parts that a run kept into a folder, unless it saved there itself, and write their card."""
-    if not any(folder.iterdir()):
-        run.give(folder)
-    write_card(record, folder)
 
 
 def write_card(record: RunRecord, folder: Path) -> None:

@@ -181,21 +181,17 @@ def run_as_rank(request: SweepRequest) -> bool:
 
 def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: SweepRequest) -> bool:
     from hpml_bench.data.prepare import prepare
-    from hpml_bench.report.model_card import hand_over
+    from hpml_bench.report.model_card import write_card
     from hpml_bench.training import worker
 
     rank, results, save = int(os.environ["RANK"]), ResultsFolder(request.folder), request.save
     refuse_if_worked_on(results.path)
     earlier = results.run_folder(spec)
-    there = earlier.record()
-    if (
-        there is not None
-        and Plan(()).settles(RunState.of(there))
-        and not request.fresh
-        and (save is None or earlier.keeps)
-    ):
+    there = None if request.fresh or (save is not None and not earlier.keeps) else earlier.record()
+    if there is not None and Plan(()).settles(RunState.of(there)):
         if save is not None and rank == 0:
-            hand_over(earlier, there, save)
+            earlier.give(save)
+            write_card(there, save)
         return True
     prepared = prepare(spec.settings)
     prepared = prepared.model_copy(update={"notes": prepared.notes | notes})
@@ -222,5 +218,6 @@ def _run_as_rank(spec: RunSpec, suite: Suite, notes: dict[str, str], request: Sw
     if main:
         record = own.commit(launcher.record_of(work, ended, started, time.monotonic() - began))
         if save is not None and record.status == "ok":
-            hand_over(own, record, save)
+            own.give(save)
+            write_card(record, save)
     return ended.status in FINAL

@@ -25,9 +25,7 @@ class Selection:
         self._kept: dict[str, Tensor] = {}
         self._method: dict[str, Any] = {}
         if self._wanted and run.method.state(run.model.encoder) is None:
-            raise Unsupported(
-                f"select {run.settings.select}: the method has a state and no hook that gives it (`state`)"
-            )
+            raise Unsupported(f"select {run.settings.select} needs the method's state, and no hook `state` gives it")
         self.ended = False
         """Whether the training ends here, before its last step; the same on all ranks."""
 

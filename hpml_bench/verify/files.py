@@ -16,7 +16,6 @@ from hpml_bench.records.files import KEPT, POINTS, PREDICTIONS, RECORD, is_plain
 from hpml_bench.records.jobs import NO_RUNS
 from hpml_bench.records.load import kept_digests
 from hpml_bench.records.predictions import read_predictions
-from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import load_libraries, page_of, write_page
 from hpml_bench.report.results import Results
 from hpml_bench.system.errors import UserError
@@ -43,8 +42,6 @@ MOST = 3
 """Places that are named of a file, of each kind."""
 FORMATS = {"html": "report.html", "md": "report.md", "csv": "tables/*.csv", "tex": "tables/*.tex"}
 """Format -> files that show it was written."""
-WEIGHTS = frozenset({".safetensors", ".bin"})
-"""Suffixes of kept weights."""
 NUMBERS = frozenset({".json", ".html", ".md", ".csv", ".tex", ".svg"})
 """Suffixes of the files that hold numbers and sentences."""
 PAGES = frozenset({".html", ".htm", ".xhtml", ".md", ".svg", ".pdf"})
@@ -82,17 +79,9 @@ def hashes(evidence: Evidence) -> Iterator[Finding]:
         elif place.name in known and known[place.name].status == "ok":
             for name in set(there) - known[place.name].files.keys():
                 yield failed(place.name, f"holds {name}, which its record doesn't name")
-            yield from _kept(place, known[place.name])
-
-
-def _kept(place: Path, record: RunRecord) -> Iterator[Finding]:
-    """Yield the trained parts of a run that aren't those recorded; they may have been removed."""
-    there = kept_digests(place)
-    if record.kept and not there:
-        yield Finding("not checked", f"{place.name}: its trained parts were kept, and are gone")
-    for name in sorted(there):
-        if there[name] != record.kept.get(name):
-            yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
+            for name, value in kept_digests(place).items():  # none where they were removed, which is no fault
+                if known[place.name].kept.get(name) != value:
+                    yield failed(f"{place.name}/{KEPT}/{name}", "is not the file that was recorded")
 
 
 def secrets(evidence: Evidence) -> Iterator[Finding]:
@@ -122,12 +111,9 @@ def private_paths(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tuple[str, str, re.Match[bytes]]]:
-    """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match.
-
-    Not in weights, whose bytes look like anything.
-    """
+    """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
     compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
-    for path in (path for path in evidence.files if path.suffix not in WEIGHTS):
+    for path in (path for path in evidence.files if path.suffix != ".safetensors"):  # weights look like anything
         with _content(path) as content:
             for what, pattern in compiled.items():  # one after the other is quicker than all at once
                 for found in islice(pattern.finditer(content), MOST):

@@ -175,15 +175,9 @@ class Evidence:
     @cached_property
     def traces(self) -> dict[str, Trace]:
         """run_id -> what its steps and test rows were, of the records that enter a report."""
-        shared: dict[int, int] = {}  # steps that all runs of a seed took: one may end early
-        for record in self.trained:
-            if record.consumed is not None:
-                seed, steps = record.spec.seed, record.consumed.steps
-                shared[seed] = min(steps, shared.get(seed, steps))
-        return {
-            record.run_id: Trace.read(self.folder / record.run_id, shared.get(record.spec.seed, math.inf))
-            for record in self.compared
-        }
+        taken = [(record.spec.seed, record.consumed.steps) for record in self.trained if record.consumed]
+        least = dict(sorted(taken, reverse=True))  # steps that all runs of a seed took: one may end early
+        return {r.run_id: Trace.read(self.folder / r.run_id, least.get(r.spec.seed, math.inf)) for r in self.compared}
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:
         """Yield the runs that the report leaves out for a reason of this kind."""

@@ -158,7 +158,7 @@ def test_a_state_that_isnt_given_is_refused(group: Group, tmp_path: Path, monkey
     )
     spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name="lora", method="lora", lr=1e-2), seed=0)
     monkeypatch.setattr(LoRA, "state", lambda *_: None)
-    with pytest.raises(Unsupported, match="no hook that gives it"):
+    with pytest.raises(Unsupported, match="no hook `state` gives it"):
         Trainer(assemble(spec, prepare(settings), group))
 
 

@@ -99,15 +99,9 @@ def _of_methods(results: Results) -> Iterator[str]:
 def _of_runs(results: Results) -> Iterator[str]:
     settings = results.reference.spec.settings
     if settings.select != "last":
-        yield (
-            "Each run's test score is of its step with the best validation score; test rows never chose. That best one "
-            "of several validation scores is too high on average, and no verdict uses it."
-        )
+        yield "Scores are of the step with the best validation score, itself too high on average; test rows never chose."
     if settings.patience is not None:
-        yield (
-            f"A training ended after {settings.patience} evaluations without a better validation score: times and "
-            "energy are of all steps that it took."
-        )
+        yield f"A training ended {settings.patience} evaluations later at the latest; costs are of all steps that it took."
     if results.unrun:
         yield f"In the suite and never run: {', '.join(results.unrun)}."
     if results.absent:

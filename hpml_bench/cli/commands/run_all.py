@@ -80,7 +80,7 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
     """Run, report, publish to trackers in these modes, and return the exit status."""
     from hpml_bench.plugins.tracker import make_trackers
     from hpml_bench.records.folder import RunFolder
-    from hpml_bench.report.model_card import hand_over
+    from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
     from hpml_bench.sweep.local import run_sweep
     from hpml_bench.system import disk
@@ -94,7 +94,8 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
             write(result.folder, None, ["html", "md"], trackers)
         if request.save is not None and result.records and result.records[0].status == "ok":
             record = result.records[0]
-            hand_over(RunFolder(result.folder / record.run_id), record, request.save)
+            RunFolder(result.folder / record.run_id).give(request.save)
+            write_card(record, request.save)
             click.echo(request.save)
         elif request.save is not None:  # a folder that looks like a saved model must have one
             shutil.rmtree(request.save, ignore_errors=True)
