@@ -93,8 +93,7 @@ class Consumed(Frozen):
     padded_tokens: int
     """The same with padding."""
     order: str
-    """SHA-256 of the numbers of the prepared rows in the order they were trained on, or would have been but for an
-    early end."""
+    """SHA-256 of the numbers of the prepared rows in the order they were trained on, or would be to the last step."""
     planned: int | None = None
     """Steps without an early end, where `select: early` allows one."""
 

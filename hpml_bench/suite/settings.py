@@ -128,8 +128,7 @@ class Settings(Growing):
     equals (`best`, `early`, with `eval_every`). `early` also ends a training after `patience` evaluations without a
     better score: costs are of the steps taken, rates as if none were left out. Test rows never choose."""
     patience: int | None = Field(default=None, ge=1)
-    """Evaluations in a row without a better validation score after which a training ends; given with `select: early`
-    alone."""
+    """Evaluations in a row without a better validation score after which `select: early` ends a training."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two writes of points; their reductions over ranks are outside the timed steps."""
     warmup_steps: int = Field(default=5, ge=0)

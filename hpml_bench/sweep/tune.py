@@ -164,9 +164,8 @@ class TrialQueue(Queue[tuple[int, str]]):
     def next(self) -> RunRequest:
         number, name = self.left.popleft()
         handle, lr = self._studies[name].ask()
-        unmeasured = {"latency_samples": 0}  # measurements that train nothing
-        if self._blank.settings.select == "last":
-            unmeasured["eval_every"] = END_ONLY
+        every = END_ONLY if self._blank.settings.select == "last" else self._blank.settings.eval_every
+        unmeasured = {"eval_every": every, "latency_samples": 0}  # measurements that train nothing
         spec = RunSpec(
             suite=f"{self._blank.suite}-tuning", settings=self._blank.settings.model_copy(update=unmeasured),
             method=self._specs[name].model_copy(update={"lr": lr}), seed=FIRST_SEED + number,

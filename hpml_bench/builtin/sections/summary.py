@@ -99,9 +99,9 @@ def _of_methods(results: Results) -> Iterator[str]:
 def _of_runs(results: Results) -> Iterator[str]:
     settings = results.reference.spec.settings
     if settings.select != "last":
-        yield "Scores are of the step with the best validation score, itself too high on average; test rows never chose."
+        yield "Scores are of each run's best step by validation rows, whose scores flatter it; test rows never chose."
     if settings.patience is not None:
-        yield f"A training ended {settings.patience} evaluations later at the latest; costs are of all steps that it took."
+        yield f"A training ended at most {settings.patience} evaluations later; costs are of all steps that it took."
     if results.unrun:
         yield f"In the suite and never run: {', '.join(results.unrun)}."
     if results.absent:
