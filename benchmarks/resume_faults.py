@@ -3,9 +3,9 @@
     python benchmarks/resume_faults.py --kills 40 [--suites quickstart,chat] [--seed 0]
 
 Each of N runs on two ranks, of all methods of these suites in turn, saves its state every few steps. A SIGKILL hits a
-rank, the fork server or hpml-bench at a random step; every second run is hit again in the part that went on. Then the
-command is called until the run is done. Prints a line for each and the numbers of kills, runs that went on and runs
-that differ; the exit status is 1 if one differs.
+rank, the fork server or hpml-bench at a random step; every second run is hit again in the part that went on. The
+command is called until all are done. Prints a line for each and the numbers of kills, runs that went on and runs that
+differ; the exit status is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,36 +112,50 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def kill_at(step: int, folder: Path, process: Any, rng: random.Random) -> str | None:
-    """Kill one of a call's processes once a rank has begun a step; return which one, None where the call ended."""
-    while process.poll() is None:
-        beats = [beat for run in folder.glob("*/") for beat in heartbeat.read(run) if beat.where.startswith("training")]
-        if any(int(beat.where.split()[2]) >= step for beat in beats):
-            time.sleep(rng.uniform(0, LONGEST))  # it may evaluate then, save, or be at its next step
-            targets = {f"rank {beat.rank}": beat.pid for beat in beats} | {"hpml-bench": process.pid}
-            for found in soak.servers(process):
-                targets["fork server"] = found.pid
-            name: str = rng.choice(sorted(targets))
-            with suppress(ProcessLookupError):
-                os.kill(targets[name], signal.SIGKILL)
-                return name
-            return None
-        time.sleep(0.002)
-    return None
+@dataclass
+class Disturbed:
+    """Runs of a suite, each with the steps at which it is to be hit, and what was killed in it."""
 
+    case: Case
+    out: Path
+    rng: random.Random
+    moments: dict[str, list[int]]
+    killed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-def disturb(case: Case, out: Path, method: str, rng: random.Random, twice: bool) -> list[str]:
-    """Do a run with one kill or two, and call it until it is done; return what was killed."""
-    killed, moments = [], sorted(rng.sample(range(3, case.steps + 1), 1 + twice))
-    for _ in range(MOST_CALLS):
-        process = case.start(out, method, "--checkpoint-steps", str(rng.choice((2, 4, 6))))
-        if moments and (name := kill_at(moments.pop(0), out / case.file.stem, process, rng)):
-            killed.append(name)
-        status = process.wait()
-        soak.still_there(process)  # type: ignore[arg-type]
-        if status == 0:
-            return killed
-    raise SystemExit(f"{method} isn't done after {MOST_CALLS} calls; see {out}/said.log")
+    def complete(self) -> None:
+        """Call `run-all`, which tries runs again whose ranks were killed, until all are done."""
+        for _ in range(MOST_CALLS):
+            steps = ("--checkpoint-steps", str(self.rng.choice((2, 4, 6))), "--retries", str(MOST_CALLS))
+            process = self.case.start(self.out, ",".join(self.moments), *steps)
+            self._disturb(process)
+            status = process.wait()
+            soak.still_there(process)  # type: ignore[arg-type]
+            if status == 0:
+                return
+        raise SystemExit(f"{list(self.moments)} aren't done after {MOST_CALLS} calls; see {self.out}/said.log")
+
+    def _disturb(self, process: Any) -> None:
+        """Kill one of a call's processes when a run is at its next moment, until the call ends."""
+        hit: set[int] = set()
+        while process.poll() is None:
+            time.sleep(0.005)
+            for run in (self.out / self.case.file.stem).glob("*/"):
+                method = run.name.rpartition("-s")[0].replace("-", "_")
+                moments = self.moments[method]
+                beats = [
+                    beat for beat in heartbeat.read(run) if beat.where.startswith("training") and beat.pid not in hit
+                ]
+                if moments and any(int(beat.where.split()[2]) >= moments[0] for beat in beats):
+                    hit |= {beat.pid for beat in beats}
+                    time.sleep(self.rng.uniform(0, LONGEST))  # it may evaluate then, save, or be at its next step
+                    targets = {f"rank {beat.rank}": beat.pid for beat in beats} | {"hpml-bench": process.pid}
+                    for server in soak.servers(process):
+                        targets["fork server"] = server.pid
+                    name = self.rng.choice(sorted(targets))
+                    with suppress(ProcessLookupError):
+                        os.kill(targets[name], signal.SIGKILL)
+                        self.killed[method].append(name)
+                    moments.pop(0)
 
 
 def main() -> int:
@@ -150,28 +166,28 @@ def main() -> int:
     asked = parser.parse_args()
     rng, differ, kills, resumed = random.Random(asked.seed), [], 0, 0  # noqa: S311 - no secret
     with tempfile.TemporaryDirectory(prefix="resume-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        room = Path(name)
-        cases = [Case.of(suite, room) for suite in asked.suites.split(",")]
+        cases = [Case.of(suite, Path(name)) for suite in asked.suites.split(",")]
         todo = [(case, method) for case in cases for method in case.methods]
-        expected: dict[Path, dict[str, Any]] = {}
-        for number in range(asked.kills):
-            case, method = todo[number % len(todo)]
-            if case.file not in expected:
-                whole = room / f"whole-{case.file.stem}"
-                if case.start(whole, ",".join(case.methods), "--checkpoint-minutes", "0").wait():
-                    raise SystemExit((whole / "said.log").read_text())
-                expected[case.file] = case.content(whole)
-            out = room / str(number)
-            names = disturb(case, out, method, rng, twice=number % 2 == 1)
-            (record,) = load_records(out / case.file.stem).records
-            found, true = case.content(out)[method], expected[case.file][method]
-            other = [part for part in true if found[part] != true[part]]
-            kills, resumed = kills + len(names), resumed + bool(record.segments)
-            differ += [f"{case.file.stem} {method}"] if other else []
-            parts = [f"{part.first}-{part.last}" for part in record.segments]
-            said = f"DIFFERS in {other}" if other else "equal"
-            print(f"{number}: {case.file.stem} {method}, killed {names}, steps {parts}, {said}", flush=True)
-            shutil.rmtree(out)
+        chosen = [todo[number % len(todo)] for number in range(asked.kills)]
+        for (_, case), runs in groupby(enumerate(chosen), key=lambda item: (item[0] // len(todo), item[1][0])):
+            numbers = {method: number for number, (_, method) in runs}
+            room = Path(name) / f"{case.file.stem}-{min(numbers.values())}"
+            if case.start(room / "whole", ",".join(numbers), "--checkpoint-minutes", "0").wait():
+                raise SystemExit((room / "whole/said.log").read_text())
+            expected = case.content(room / "whole")
+            moments = {m: sorted(rng.sample(range(3, case.steps + 1), 1 + n % 2)) for m, n in numbers.items()}
+            disturbed = Disturbed(case, room / "hit", rng, moments)
+            disturbed.complete()
+            found = case.content(room / "hit")
+            for record in load_records(room / "hit" / case.file.stem).records:
+                method = record.spec.method.name
+                other = [part for part, true in expected[method].items() if found[method][part] != true]
+                names, parts = disturbed.killed[method], [f"{part.first}-{part.last}" for part in record.segments]
+                kills, resumed = kills + len(names), resumed + bool(parts)
+                differ += [f"{case.file.stem} {method}"] if other else []
+                said = f"DIFFERS in {other}" if other else "equal"
+                print(f"{case.file.stem} {method}, killed {names}, steps {parts}, {said}", flush=True)
+            shutil.rmtree(room)
     print(f"{asked.kills} runs, {kills} kills, {resumed} went on from a checkpoint, {len(differ)} differ: {differ}")
     return 1 if differ else 0
 
