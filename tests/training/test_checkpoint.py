@@ -230,15 +230,18 @@ def test_a_full_disk_and_a_kill_while_a_state_is_saved(
     assert content(folder, record) == expected
 
 
-def test_an_end_after_the_last_step(rows: Prepared, tmp_path: Path) -> None:
-    """The state after it was saved: nothing is trained again, and the test rows are evaluated."""
-    spec = tiny.spec(steps=24, world_size=1, dropout=0.1)
+@pytest.mark.parametrize("changes", [{}, {"select": "early", "patience": 1, "eval_every": 2}])
+def test_an_end_after_the_last_step(changes: dict[str, Any], rows: Prepared, tmp_path: Path) -> None:
+    """Nothing that was saved is trained again; a training that ended early does so again, with the same chosen step."""
+    spec = tiny.spec(steps=24, world_size=1, dropout=0.1, **changes)
     expected = content(tmp_path / "whole", execute(tmp_path / "whole", spec, rows))
     assert execute(tmp_path / "run", spec, rows, math.inf) is None
-    assert saved_steps(tmp_path / "run") == [16, 24]
+    saved = saved_steps(tmp_path / "run")[-1]
     record = execute(tmp_path / "run", spec, rows)
     assert content(tmp_path / "run", record) == expected
-    assert [(part.first, part.last) for part in record.segments] == [(1, 24), (25, 24)]
+    done = record.consumed.steps
+    assert [(part.first, part.last) for part in record.segments] == [(1, saved), (saved + 1, done)]
+    assert (saved, done) == (24, 24) if not changes else done < 24
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
