@@ -185,7 +185,7 @@ class Predictor:
                 raise
             raise Unsupported(f"it can't be built on tensors without values: {error}") from error
         except Exception as error:  # libraries raise kinds of their own where a made-up value is wrong
-            raise Unsupported(f"it reads values, which fake tensors don't have: {first_line(error)}") from error
+            raise Unsupported(f"it fails on tensors without values: {first_line(error).rstrip('.')}") from error
 
     def need(self, method: MethodSpec, *, advised: bool) -> Need:
         """Return the memory of a method; `advised`: with the largest micro-batch, and what to change if it's needed."""

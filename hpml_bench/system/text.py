@@ -37,8 +37,9 @@ def _printable(text: object, width: int) -> str:
 
 
 def first_line(error: BaseException, width: int = 300) -> str:
-    """Return the first line of an exception's message; its class's name if that is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:width]
+    """Return the first line of an exception's message, with the next after a colon; its class's name if it is empty."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 1 + lines[0].endswith(":")])[:width]
 
 
 def utc_now() -> str:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from functools import partial
 
@@ -102,12 +103,16 @@ def test_weights_that_are_missing_or_pickled_are_refused(backbone_folders, tmp_p
 
 
 def test_what_is_no_backbone_is_refused(tmp_path):
-    """An empty folder and an encoder-decoder are a user's mistakes, each said in one sentence."""
+    """An empty folder, an encoder-decoder and a width that heads do not divide: each is told in one sentence."""
     with pytest.raises(UserError, match="no model that transformers knows"):
         load_backbone(tmp_path, settings())
     tiny = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20)
     T5Model(tiny).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="encoder-decoder"):
+        load_backbone(tmp_path, settings())
+    odd = {"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(odd), encoding="utf-8")
+    with pytest.raises(UserError, match=r"hidden size \(33\) is not a multiple of the number of attention heads"):
         load_backbone(tmp_path, settings())
 
 
