@@ -77,12 +77,21 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     return resume_faults.content(folder, record)
 
 
-def test_a_killed_run_goes_on(rows: Prepared, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kills", "changes"),
+    [
+        (((21, 1), (42, 0)), {}),
+        (((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
+    ],
+)
+def test_a_killed_run_goes_on(
+    kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
+) -> None:
     """Two kills, the second in the part that went on: the same points, predictions and metrics to the bit."""
-    spec = tiny.spec("lora", steps=60, dropout=0.1)
+    spec = tiny.spec("lora", steps=60, dropout=0.1, **changes)
     expected = content(tmp_path / "whole", tiny.run(spec, rows, tmp_path / "whole"))
     folder = tmp_path / "run"
-    for step, rank in ((21, 1), (42, 0)):
+    for step, rank in kills:
         with killed(folder, step, rank):
             assert tiny.run(spec, rows, folder, SAVING).status == "killed"
         assert (folder / CHECKPOINTS).is_dir()
@@ -91,7 +100,9 @@ def test_a_killed_run_goes_on(rows: Prepared, tmp_path: Path) -> None:
     assert not (folder / CHECKPOINTS).exists()
     parts = [(part.first, part.last) for part in record.segments]
     assert [first for first, _ in parts] == [1, *(last + 1 for _, last in parts[:-1])]
-    assert parts[-1][1] == 60
+    assert record.consumed is not None
+    assert parts[-1][1] == record.consumed.steps
+    assert (parts[-1][1] == 60) == (changes == {})
     assert len(parts) == 3
     assert all(check.passed for check in record.checks)
     timed = [point for point in read_points(folder) if point.metric == "step_seconds"]
