@@ -122,8 +122,7 @@ def flash_takes(query: Tensor) -> bool:
 
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, masking_utils.sdpa_mask)
-masking_utils.find_packed_sequence_indices = lambda *_: None
-# no row of a run holds several texts; to look for them is a wait for the device in every pass without a mask
+masking_utils.find_packed_sequence_indices = lambda *_: None  # no row holds several texts; looking waits for the device
 
 
 def dispatches(kind: type) -> bool:

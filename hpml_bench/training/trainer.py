@@ -219,11 +219,7 @@ class Trainer(Evaluator):
         return loss
 
     def _auxiliary(self, rows: int, *, last: bool) -> Iterator[tuple[torch.Tensor, float]]:
-        """Yield what a micro-batch of `rows` adds to its loss, with factors.
-
-        A method's term depends on its parameters alone, so that it counts once per step, with the last micro-batch; a
-        model's is of the micro-batch's rows, of which the step takes the mean.
-        """
+        """Yield a micro-batch's further terms: the method's, of its parameters, once per step; the model's, a mean."""
         if last and (term := self.method.auxiliary_loss(self.model.encoder)) is not None:
             yield term, 1.0
         if (term := self.model.auxiliary) is not None:
