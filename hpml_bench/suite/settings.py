@@ -139,6 +139,9 @@ class Settings(Growing):
     """Ranks of the process group; empty for one per GPU, or two on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the run; `auto` takes all visible GPUs, else the CPU."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Sharding of weights, gradients and optimizer states over several ranks: `fsdp` is torch's FSDP2, with which each
+    rank keeps its share of them while training, and all weights while the model is loaded and evaluated."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads per rank; empty for the cores shared out."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
@@ -213,6 +216,8 @@ class Settings(Growing):
             raise ValueError(f"select {self.select} chooses among evaluations of the validation rows; give eval_every")
         if (self.select == "early") != (self.patience is not None):
             raise ValueError("select early and patience, the evaluations after which it ends a training, go together")
+        if self.sharding != "none" and self.precision == "fp16":
+            raise ValueError("sharding takes no precision fp16, whose loss scale ranks would change apart; take bf16")
         if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
             raise ValueError(
                 f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"

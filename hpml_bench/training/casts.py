@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from hpml_bench.suite.settings import Settings
@@ -47,7 +48,8 @@ class Casts:
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         self.dtype = AUTOCAST.get(settings.precision)
-        trained = {id(of): of for of in linear_weights(encoder) if of.requires_grad and of.dtype == torch.float32}
+        own = (weight for weight in linear_weights(encoder) if not isinstance(weight, DTensor))  # no sharded ones
+        trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
         self.layers = [
             layer
             for layer in (encoder.modules() if self.dtype else ())

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.distributed.tensor import DTensor
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method
@@ -32,6 +33,7 @@ from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.text import digest, utc_now
+from hpml_bench.training.parallel import sharded
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import ALIGNMENT, TYPES
 
@@ -109,6 +111,8 @@ def read(path: Path) -> Any:
 
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
     """Return a tree as JSON, each tensor by its number in the list, to which it is added."""
+    if isinstance(value, DTensor):
+        return {"shard": [_packed(value.to_local(), tensors), [*value.shape], [*value.stride()]]}
     if isinstance(value, torch.Tensor):
         if value.dtype not in NAMES:
             raise TypeError(f"a tensor of {value.dtype} can't be saved")
@@ -132,6 +136,9 @@ def _unpacked(value: Any, tensor: Callable[[str], torch.Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensor(content)
+    if kind == "shard":
+        part, shape, stride = content
+        return sharded(_unpacked(part, tensor), shape, stride)
     if kind == "tuple":
         return tuple(_unpacked(part, tensor) for part in content)
     return {key: _unpacked(part, tensor) for key, part in content}
@@ -186,17 +193,20 @@ class Training:
             if state is None:
                 raise TypeError(f"{name} has a state and no hook that gives it (`state`)")
         shared = {
-            "weights": {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad},
             "buffers": dict(self.model.named_buffers()),
             "method": method,
-            "stateful": {name: part.state_dict() for name, part in self.stateful.items()},
             "steps": [tuple(vars(step).values()) for step in steps],
         }
-        return State(shared, {"probes": probes, "generators": generators(self.device)})
+        weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        trained = {"weights": weights, "stateful": {name: part.state_dict() for name, part in self.stateful.items()}}
+        own = {"probes": probes, "generators": generators(self.device)}
+        if any(isinstance(weight, DTensor) for weight in weights.values()):
+            return State(shared, own | trained)
+        return State(shared | trained, own)
 
     def load(self, state: State) -> list[Step]:
         """Take a state, and give the probes its steps, which are returned."""
-        shared, steps = state.shared, [Step(*step) for step in state.shared["steps"]]
+        shared, steps = state.shared | state.own, [Step(*step) for step in state.shared["steps"]]
         with torch.no_grad():
             for name, value in shared["weights"].items():
                 self.model.get_parameter(name).copy_(value)

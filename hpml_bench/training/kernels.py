@@ -163,7 +163,8 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 def autocast(settings: Settings) -> AbstractContextManager[object]:
     if settings.precision not in AUTOCAST:
         return nullcontext()
-    return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision])
+    cached = settings.sharding == "none"  # a cached cast would keep a block's weights whole after its pass
+    return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision], cache_enabled=cached)
 
 
 def autocast_of(model: nn.Module) -> AbstractContextManager[object]:

@@ -30,6 +30,7 @@ from transformers.utils import logging
 from hpml_bench.data.sources import weight_types
 from hpml_bench.plugins.method import Method, quantization_of
 from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.optimizer import choose_optimizer
 from hpml_bench.plugins.task import Task
 from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.system.errors import Unsupported, UserError, of_machine
@@ -60,6 +61,15 @@ NOT_CHECKPOINTED = {
 }
 """PEFT's types that gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) switches off or breaks, and why
 (huggingface/peft#869, #1745); for the first, PEFT says so itself."""
+
+NOT_SHARDED = {
+    "ADALORA": "it takes parts of its updates away, by values of whole ones",
+    "CPT": "it changes its prompt's weights in each pass, which only a whole copy shows",
+    "OSF": "it projects gradients in hooks on whole weights",
+    "SHADOW": "its second model shares weights with the first one's blocks",
+    **dict.fromkeys(("TINYLORA", "UNILORA", "VBLORA"), "weights of its updates are shared by several blocks"),
+}
+"""PEFT's types that FSDP breaks, and why."""
 
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
@@ -162,6 +172,7 @@ def build_model(
             raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
         if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
             raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
+        check_sharding(spec, settings, kind)
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         places = positions(encoder, settings.max_length)
@@ -172,6 +183,19 @@ def build_model(
         model = cast(TaskModel, task.build(encoder, text.hidden_size, places - settings.max_length, spec.seed))
         model.masked = needs_mask(encoder)
         return model
+
+
+def check_sharding(spec: RunSpec, settings: Settings, kind: str) -> None:
+    """Raise Unsupported where a run's model or optimizer can't be sharded; `kind` is its type in PEFT, or empty."""
+    if settings.sharding == "none" or settings.world_size == 1:
+        return
+    optimizer = choose_optimizer(spec.method, settings)
+    if kind in NOT_SHARDED:
+        raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
+    if settings.quantization is not None:
+        raise Unsupported("quantised weights can't be sharded: FSDP loses their scales")
+    if not optimizer.shards:
+        raise Unsupported(f"{optimizer.title} can't be sharded: it computes with whole matrices or blocks of them")
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:

@@ -1,16 +1,30 @@
-"""Wrapping of a model for the ranks of a run: DDP, or nothing for one. Another strategy is another function here."""
+"""Wrapping of a model for the ranks of a run: DDP, FSDP, or nothing for one. Another strategy is another function here.
+
+FSDP (`sharding: fsdp`) is torch's second (`fully_shard`; ZeRO stage 3, Rajbhandari et al. 2020, arXiv:1910.02054):
+each rank keeps 1 / ranks of every weight, gradient and optimizer state. A block's weights are whole on a rank only
+during its own forward and backward pass. Losses and gradients are DDP's but for the order of sums.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any, Protocol, cast
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+"""Where torch keeps a module's hooks."""
 
 
 class Wrapped(Protocol):
@@ -27,7 +41,11 @@ Wrap = Callable[[TaskModel, Group], Wrapped]
 
 
 class Alone(nn.Module):
-    """The model of one rank: DDP would scale each gradient, and its library reserve memory, for nothing."""
+    """The model of one rank: DDP would scale each gradient, and its library reserve memory, for nothing.
+
+    And a sharded model, which exchanges gradients by itself: with every micro-batch, since a rank would otherwise keep
+    whole gradients until the last.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -40,8 +58,10 @@ class Alone(nn.Module):
         return nullcontext()
 
 
-def wrap(model: TaskModel, group: Group) -> Wrapped:
-    return Alone(model) if group.world == 1 else ddp(model, group)
+def wrapping(sharding: str) -> Wrap:
+    """Return what wraps a model by the setting `sharding`."""
+    several = {"none": ddp, "fsdp": fsdp}[sharding]
+    return lambda model, group: Alone(model) if group.world == 1 else several(model, group)
 
 
 def ddp(model: TaskModel, group: Group) -> Wrapped:
@@ -51,3 +71,72 @@ def ddp(model: TaskModel, group: Group) -> Wrapped:
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
+
+
+def fsdp(model: TaskModel, group: Group) -> Wrapped:
+    """Shard a model in place, each of its blocks by itself; call it before the optimizer is made."""
+    mesh = mesh_of(group.device.type)
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    return Alone(model)
+
+
+@cache
+def mesh_of(device: str) -> DeviceMesh:
+    """Return all ranks of the process group as a mesh of one dimension."""
+    return init_device_mesh(device, (dist.get_world_size(),))
+
+
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the members of a model's outermost lists of modules: the blocks of a transformer."""
+    for child in module.children():
+        yield from child.children() if isinstance(child, nn.ModuleList) else blocks(child)
+
+
+# Whole weights of a sharded model
+
+
+def _parts(model: nn.Module) -> list[FSDPModule]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
+
+
+def _keep_whole(model: nn.Module, *, whole: bool) -> None:
+    for part in _parts(model):
+        part.set_reshard_after_forward(not whole and part is not model, recurse=False)
+        part.unshard() if whole else part.reshard()
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """Keep all weights whole on each rank in the body, where ranks may do unequal numbers of passes; all call it."""
+    _keep_whole(model, whole=True)
+    try:
+        yield
+    finally:
+        _keep_whole(model, whole=False)
+
+
+def end_sharding(model: nn.Module) -> None:
+    """Make a sharded model an ordinary one again, with whole weights on each rank; all call it."""
+    _keep_whole(model, whole=True)
+    for part in cast(list[Any], _parts(model)):
+        for hooks in (vars(part)[name] for name in HOOKS):
+            for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
+                del hooks[key]
+        part.__class__ = type(part).__bases__[1]  # of FSDPModule and its own
+
+
+def _module_of(hook: Any) -> str:
+    return str(getattr(getattr(hook, "hook", hook), "__module__", ""))
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Return a tensor, or the whole of a sharded one, for which all ranks call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded(part: Tensor, shape: Sequence[int], stride: Sequence[int]) -> DTensor:
+    """Return the sharded tensor of a shape of which this rank has this part."""
+    mesh = mesh_of(part.device.type)
+    return DTensor.from_local(part, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=tuple(stride))

@@ -33,7 +33,7 @@ from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer
-from hpml_bench.training.parallel import Wrap, wrap
+from hpml_bench.training.parallel import Wrap, end_sharding, full, whole, wrapping
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
@@ -95,7 +95,8 @@ class Evaluator:
             probe.before_eval(phase)
         scored = phase != "validation" or step == self.steps or self.settings.eval_every is not None
         generator = self.generator if scored else None
-        evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
+        with whole(self.model):
+            evaluation = evaluate(self.model, self.task, rows, self.settings, self.group, phase, step, generator)
         self.write([point for probe in self.probes for point in probe.after_eval(evaluation)])
         self.group.barrier()
         return evaluation
@@ -123,14 +124,14 @@ class Trainer(Evaluator):
         run: Assembly,
         probes: Sequence[Probe] = (),
         write: Write = lambda _: None,
-        wrap: Wrap = wrap,
+        wrap: Wrap | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         super().__init__(run, probes, write)
         self.checkpoints = checkpoints
         self.seen: list[Step] = []
         """All steps so far, those before a checkpoint too."""
-        self.wrapped = wrap(self.model, self.group)
+        self.wrapped = (wrap or wrapping(self.settings.sharding))(self.model, self.group)
         self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
         self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -175,7 +176,7 @@ class Trainer(Evaluator):
         self.scaler.unscale_(self.optimizer)
         for probe in self.probes:
             probe.after_backward(index)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        norm = full(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -255,8 +256,9 @@ class Trainer(Evaluator):
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
             with explain_out_of_memory("evaluation batch", "eval_batch"):
-                rehearse_losses(self.assembly)
-                rehearse_generation(self.assembly)
+                with whole(self.model):
+                    rehearse_losses(self.assembly)
+                    rehearse_generation(self.assembly)
             release(group.device)  # training reserves memory by its own needs
             progress = "rehearsing the largest batch"
             for indices in batches:
@@ -298,6 +300,7 @@ class Trainer(Evaluator):
         if all(step.overflowed for step in self.seen):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
         self.selection.restore()  # before what probes measure after it, such as forgetting
+        end_sharding(self.model)
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
@@ -370,7 +373,7 @@ class Trainer(Evaluator):
 def make_trainer(
     run: Assembly, probes: Sequence[Probe], write: Write, checkpoints: Checkpoints | None = None
 ) -> Trainer | BaseModelRun:
-    return Trainer(run, probes, write, wrap, checkpoints) if run.method.trains else BaseModelRun(run, probes, write)
+    return Trainer(run, probes, write, None, checkpoints) if run.method.trains else BaseModelRun(run, probes, write)
 
 
 def trial_steps(run: Assembly) -> None:
