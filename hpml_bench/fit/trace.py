@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,14 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -27,11 +31,11 @@ from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.suite.settings import RunSpec
+from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import Load, build_model, linear_as_bf16
-from hpml_bench.training.parallel import Alone
+from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, mesh_of, whole
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -110,6 +114,22 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.logits += size.bytes - size.logits
         size.logits = size.bytes
 
+    @contextmanager
+    def resizes(self) -> Iterator[None]:
+        """Follow storages that are freed and allocated again in place, as FSDP's of whole weights."""
+        own = torch.UntypedStorage.resize_
+
+        def resize(storage: torch.UntypedStorage, size: int) -> None:
+            own(storage, size)
+            if (known := self._sizes.get(storage)) is not None:
+                self.live += size - known.bytes
+                known.bytes = size
+                for peak in self._peaks:
+                    peak.reach((resize, size), Live(self.live, self.logits))
+
+        with mock.patch.object(torch.UntypedStorage, "resize_", resize):
+            yield
+
     def _hold(self, tensor: Tensor) -> Size:
         storage = tensor.untyped_storage()
         if (known := self._sizes.get(storage)) is not None:
@@ -130,12 +150,29 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if DTensor in types:  # which calls operators on its part
+            return NotImplemented
         result = func(*args, **(kwargs or {}))
         self._operator = func
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and not leaf.is_meta:
                 self._hold(leaf)
         return result
+
+
+@contextmanager
+def silent_ranks(settings: Settings) -> Iterator[None]:
+    """Join a process group whose other ranks send nothing, where the model is sharded over them in the body."""
+    if not is_sharded(settings):
+        yield
+        return
+    importlib.import_module("torch.testing._internal.distributed.fake_pg")  # which registers the backend
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=settings.world_size or 1)
+    mesh_of("cpu")  # of values, which fake tensors don't have
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -298,7 +335,10 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
     """Trace a run with a backbone of its first blocks, or of all."""
     device = spec.settings.device
     tracker = Tracker(1 if device == "cpu" else CUDA_BLOCK)
-    with stand_ins(device), FakeTensorMode(allow_non_fake_inputs=True), tracker, MadeUp(device):
+    with (
+        stand_ins(device), silent_ranks(spec.settings), FakeTensorMode(allow_non_fake_inputs=True), tracker,
+        tracker.resizes(), MadeUp(device),
+    ):  # fmt: skip
         with tracker.phase() as loading:
             run = _assembled(_on_cpu(spec), prepared, partial(describe, blocks=blocks, on_cpu=device == "cpu"))
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
@@ -338,9 +378,9 @@ def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
 
 
 def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
-    trainer = Trainer(run, wrap=lambda model, group: Alone(model) if group.world == 1 else Buckets(model))
+    trainer = Trainer(run, wrap=None if is_sharded(run.settings) else _unsharded)
     trainer.model.train()
-    gradients = sum(weight.nbytes for weight in trainer.parameters)
+    gradients = sum(getattr(weight, "_local_tensor", weight).nbytes for weight in trainer.parameters)
     several = isinstance(trainer.wrapped, Buckets)
     weights = tracker.live - (gradients if several else 0)
     batches: list[np.ndarray] = trainer.largest()
@@ -358,13 +398,17 @@ def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> 
     return Traced(sizes, peaks, held)
 
 
+def _unsharded(model: TaskModel, group: Group) -> Wrapped:
+    return Alone(model) if group.world == 1 else Buckets(model)
+
+
 def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict[str, Peak]:
     """Return the peaks of all phases, of which those of an evaluation and of answers are there now."""
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
     if "evaluation" in phases:
-        with tracker.phase() as peaks["evaluation"]:
+        with tracker.phase() as peaks["evaluation"], whole(run.model):
             rehearsal.rehearse_losses(run)
         if run.generator is not None:
-            with tracker.phase() as peaks["generation"]:
+            with tracker.phase() as peaks["generation"], whole(run.model):
                 rehearsal.rehearse_generation(run)
     return peaks

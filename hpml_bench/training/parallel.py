@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
+from hpml_bench.suite.settings import Settings
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
 """Where torch keeps a module's hooks."""
@@ -58,6 +59,11 @@ class Alone(nn.Module):
         return nullcontext()
 
 
+def is_sharded(settings: Settings) -> bool:
+    """Return whether a run is sharded, whose settings are resolved: a single rank is not."""
+    return settings.sharding != "none" and (settings.world_size or 1) > 1
+
+
 def wrapping(sharding: str) -> Wrap:
     """Return what wraps a model by the setting `sharding`."""
     several = {"none": ddp, "fsdp": fsdp}[sharding]
@@ -82,10 +88,14 @@ def fsdp(model: TaskModel, group: Group) -> Wrapped:
     return Alone(model)
 
 
-@cache
 def mesh_of(device: str) -> DeviceMesh:
     """Return all ranks of the process group as a mesh of one dimension."""
-    return init_device_mesh(device, (dist.get_world_size(),))
+    return _mesh(device, dist.group.WORLD)
+
+
+@cache
+def _mesh(device: str, group: dist.ProcessGroup) -> DeviceMesh:
+    return init_device_mesh(device, (group.size(),))
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -120,10 +130,10 @@ def whole(model: nn.Module) -> Iterator[None]:
 def end_sharding(model: nn.Module) -> None:
     """Make a sharded model an ordinary one again, with whole weights on each rank; all call it."""
     _keep_whole(model, whole=True)
+    for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
+        for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
+            del hooks[key]
     for part in cast(list[Any], _parts(model)):
-        for hooks in (vars(part)[name] for name in HOOKS):
-            for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
-                del hooks[key]
         part.__class__ = type(part).__bases__[1]  # of FSDPModule and its own
 
 

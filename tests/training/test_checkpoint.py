@@ -78,17 +78,18 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "changes"),
+    ("method", "kills", "changes"),
     [
-        (((21, 1), (42, 0)), {}),
-        (((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
+        ("lora", ((21, 1), (42, 0)), {}),
+        ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
+        ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
     ],
 )
 def test_a_killed_run_goes_on(
-    kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
+    method: str, kills: tuple[tuple[int, int], ...], changes: dict[str, Any], rows: Prepared, tmp_path: Path
 ) -> None:
     """Two kills, the second in the part that went on: the same points, predictions and metrics to the bit."""
-    spec = tiny.spec("lora", steps=60, dropout=0.1, **changes)
+    spec = tiny.spec(method, steps=60, dropout=0.1, **changes)
     expected = content(tmp_path / "whole", tiny.run(spec, rows, tmp_path / "whole"))
     folder = tmp_path / "run"
     for step, rank in kills:

@@ -127,6 +127,8 @@ class CommunicationProbe(Probe):
             self.milliseconds = (last.nanoseconds - before.nanoseconds) / (last.steps - before.steps) / 1e6
 
     def definitions(self) -> tuple[Metric, ...]:
+        if self.run.settings.sharding != "none" and self.run.group.world > 1:
+            return ()  # whole weights and parts of gradients are exchanged, in other collectives
         return self.metrics if self.run.group.nodes > 1 else METRICS
 
     def stop(self) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""Sharded runs (FSDP2): losses, gradient norms, saved files and answers are those of DDP; each rank keeps its share."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import tiny, warm
+from hpml_bench.data.prepare import prepare
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.probe import Evaluation, Probe, Step
+from hpml_bench.records.run import Point
+from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
+from hpml_bench.system.errors import Unsupported
+
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": {},
+    "adapter": {},
+    "prompt_tuning": {},
+    "head": {},
+    "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
+    "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
+    **{kind: {"method": "peft", "options": {"type": kind}} for kind in ("DORA", "IA3", "OFT", "PREFIX_TUNING", "VERA")},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "ADALORA": {"method": "peft", "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1}},
+    "VBLORA": {"method": "peft", "options": {"type": "VBLORA"}},
+    "qlora": {},
+    "muon": {"method": "full", "optimizer": OptimizerSpec(name="muon")},
+}
+RUNS = {
+    **{name: ("causal_lm", 2, {}) for name in METHODS if name != "head"},
+    "head": ("sequence_classification", 2, {}),
+    "four-ranks": ("causal_lm", 4, {"test_samples": 5}),
+    "micro-batches": ("token_classification", 2, {"micro_batch": 2, "gradient_checkpointing": True}),
+    "bf16": ("causal_lm", 2, {"precision": "bf16", "micro_batch": 2}),
+}
+
+
+class Watch(Probe):
+    """Keeps losses, norms, and the share of the weights' bytes that is on this rank between steps."""
+
+    metrics = ()
+    of_training = True
+
+    def start(self, run: Any) -> None:
+        super().start(run)
+        self.steps: list[tuple[float, float]] = []
+        self.share = 0.0
+
+    def after_steps(self, window: list[Step]) -> list[Point]:
+        self.steps += [(step.loss, step.grad_norm) for step in window]
+        weights = [*self.run.model.parameters()]
+        here = sum(getattr(weight, "_local_tensor", weight).nbytes for weight in weights)
+        self.share = here / sum(weight.nbytes for weight in weights)
+        return []
+
+    def after_eval(self, evaluation: Evaluation) -> list[Point]:
+        self.evaluation = evaluation
+        return []
+
+
+def method_of(name: str) -> MethodSpec:
+    own = (METHODS | REFUSED).get(name, {})
+    return MethodSpec(name=name, **{"method": name if name in METHODS | REFUSED else "lora", "lr": 1e-3} | own)
+
+
+def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
+    """Return a run without sharding, and with it."""
+    task, world, more = RUNS[name]
+    found: list[Settings] = [
+        tiny.task_settings(folder, task, world_size=world, sharding=kind, **more) for kind in ("none", "fsdp")
+    ]
+    return [
+        (RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0), prepare(settings))
+        for settings in found
+    ]
+
+
+def rank(number: int, port: int, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
+    """Be one rank: do each run, evaluate its test rows, and on rank 0 save what came of it."""
+    from hpml_bench.training.assembly import assemble
+    from hpml_bench.training.distributed import process_group
+    from hpml_bench.training.saving import save_trained
+    from hpml_bench.training.trainer import Trainer
+
+    settings = next(iter(runs.values()))[0][0].settings
+    os.environ.update(RANK=str(number), WORLD_SIZE=str(settings.world_size), LOCAL_RANK=str(number))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with process_group(settings) as group:
+        for name, pair in runs.items():
+            for spec, prepared in pair:
+                watch, run = Watch(), assemble(spec, prepared, group)
+                watch.start(run.for_probes(folder, 0.0))
+                trainer = Trainer(run, [watch])
+                trainer.train()
+                trainer.evaluate(run.test, "test", run.steps)
+                if group.main:
+                    where = folder / f"{name}-{spec.settings.sharding}"
+                    save_trained(run.model, run.method, spec, prepared, where)
+                    torch.save((watch.steps, watch.share, watch.evaluation.predictions), where / "found.pt")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what came of all runs."""
+    folder = tmp_path_factory.mktemp("sharding")
+    for world in (2, 4):
+        runs = {name: specs(folder, name) for name in RUNS if RUNS[name][1] == world}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        ranks = [warm.call(rank, number, port, runs, folder) for number in range(world)]
+        ended = [(process.communicate(300)[0], process.returncode) for process in ranks]
+        assert [status for _, status in ended] == [0] * world, print(*(text for text, _ in ended))
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_sharded_run_is_the_same_run(done: Path, name: str) -> None:
+    """Losses and norms over six steps, losses and answers of test rows, and saved files; each rank has its share."""
+    (steps, _, plain), (own, share, sharded) = (
+        torch.load(done / f"{name}-{kind}" / "found.pt", weights_only=False) for kind in ("none", "fsdp")
+    )
+    assert len(steps) == 6
+    close = 1e-6 if name != "bf16" else 1e-5
+    torch.testing.assert_close(torch.tensor(own), torch.tensor(steps), rtol=close, atol=0)
+    torch.testing.assert_close(torch.tensor(sharded.loss), torch.tensor(plain.loss), rtol=1e-5, atol=1e-6)
+    assert str(sharded.prediction) == str(plain.prediction)
+    assert plain.texts is None or sharded.texts.answer == plain.texts.answer
+    assert share == pytest.approx(1 / RUNS[name][1], rel=0.1)  # small tensors can't be halved
+    files = [path.relative_to(done / f"{name}-none") for path in (done / f"{name}-none").rglob("*.safetensors")]
+    assert files
+    for file in files:
+        whole, saved = load_file(done / f"{name}-none" / file), load_file(done / f"{name}-fsdp" / file)
+        assert saved.keys() == whole.keys()
+        for key, weight in whole.items():
+            torch.testing.assert_close(saved[key], weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_sharded_says_why(tmp_path: Path, name: str) -> None:
+    """Methods and optimizers that need whole matrices are unsupported, with the reason; on one rank they run."""
+    from hpml_bench.plugins.method import make_method
+    from hpml_bench.plugins.task import make_task
+    from hpml_bench.training.model import build_model
+
+    settings = tiny.task_settings(tmp_path, "causal_lm", world_size=2, sharding="fsdp")
+    spec = RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0)
+    method, task = make_method(spec.method), make_task(settings.task, ())
+    with pytest.raises(Unsupported, match="can't be sharded: "):
+        build_model(tmp_path / "model", spec, method, task)
+    one = settings.model_copy(update={"world_size": 1})
+    build_model(tmp_path / "model", spec.model_copy(update={"settings": one}), method, task)
+
+
+def test_sharding_takes_no_loss_scale() -> None:
+    """Ranks would skip different steps in fp16."""
+    with pytest.raises(ValueError, match="take bf16"):
+        tiny.settings(sharding="fsdp", precision="fp16")
