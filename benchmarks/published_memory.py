@@ -1,6 +1,7 @@
 """Memory that torchtune publishes for LoRA on Llama 3.1 8B beside what `hpml-bench fit` predicts, term by term.
 
     python benchmarks/published_memory.py
+    python benchmarks/published_memory.py --recipes   # the table of cards in docs/memory.md
 
 torchtune: 8B, batch 2 x 2,048 tokens, activation checkpointing, loss in eight chunks, weights and adapters of rank 8 in
 bfloat16: 16.2 GiB at the peak. The first column is arithmetic on these terms; the second the prediction of our step on
@@ -11,10 +12,12 @@ float32 copy, softmax and gradient; the last line is our step if its logits came
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from hpml_bench.fit.predict import Predictor
+from hpml_bench.fit.predict import Predictor, predict
 from hpml_bench.fit.trace import Footprint
 from hpml_bench.suite.settings import DatasetSpec, Settings, TaskSpec
 from hpml_bench.suite.suite import MethodEntry, Suite
@@ -22,21 +25,52 @@ from hpml_bench.suite.suite import MethodEntry, Suite
 PUBLISHED, CHUNKS, RANK, TOKENS = 16.2, 8, 8, 2 * 2048
 HALF = 2  # bytes of bfloat16
 CONFIG = Path(__file__).resolve().parents[1] / "tests" / "files" / "configs" / "llama-3.1-8b"
+MODEL_7B = CONFIG.with_name("llama-2-7b")
+
+
+METHODS = {"full": MethodEntry(), "lora": MethodEntry(options={"r": RANK}), "qlora": MethodEntry(options={"r": RANK})}
+
+
+def suite_of(config: Path, **changes: Any) -> Suite:
+    """Return a suite of the three methods on a model, with checkpointing and texts of 2,048 tokens."""
+    settings = Settings.model_validate({
+        "backbone": f"path:{config}", "dataset": DatasetSpec(name="metamath"),
+        "task": TaskSpec(name="causal_lm", options={"scorer": "exact"}),
+        "steps": 10, "global_batch": 2, "eval_batch": 1, "max_length": 2048, "device": "cuda", "world_size": 1,
+        "precision": "bf16", "gradient_checkpointing": True, **changes,
+    })  # fmt: skip
+    return Suite(name="published", settings=settings, methods=METHODS)
 
 
 def footprint() -> Footprint:
     """Return the predicted memory of LoRA's step."""
-    settings = Settings(
-        backbone=f"path:{CONFIG}", dataset=DatasetSpec(name="metamath"),
-        task=TaskSpec(name="causal_lm", options={"scorer": "exact"}),
-        steps=10, global_batch=2, eval_batch=1, max_length=2048, device="cuda", world_size=1, precision="bf16",
-        weights="bfloat16", gradient_checkpointing=True,
-    )  # fmt: skip
-    suite = Suite(name="published", settings=settings, methods={"lora": MethodEntry(options={"r": RANK})})
+    suite = suite_of(CONFIG, weights="bfloat16")
     (spec,) = suite.runs(["lora"], [0])
     with tempfile.TemporaryDirectory() as name:
         predictor = Predictor(suite, 80 * 10**9, Path(name))
         return predictor.trace(spec.method, predictor.settings)
+
+
+def recipes() -> None:
+    """Print the peak of each method in GB for numbers of cards, sharded over several; the largest card's if none fits.
+
+    Micro-batches are of one text.
+    """
+    ranks = (1, 2, 4, 16)
+    print("| model | method |" + "".join(f" {number} card{'s' * (number > 1)} |" for number in ranks))
+    print("|---|---|" + "--:|" * len(ranks))
+    for model in (MODEL_7B, CONFIG):
+        found = {number: peaks(model, number) for number in ranks}
+        for method in METHODS:
+            cells = [f"{found[number][method]:.0f}" if method in found[number] else "-" for number in ranks]
+            print(f"| {model.name} | `{method}` | {' | '.join(cells)} |")
+
+
+def peaks(config: Path, ranks: int) -> dict[str, float]:
+    """Return each method's bytes on a card of 80 GB, in GB; without those that can't be predicted."""
+    suite = suite_of(config, global_batch=16, micro_batch=1, world_size=ranks, sharding="none" if ranks == 1 else "fsdp")
+    prediction = predict(suite, 80 * 10**9, advised=False)
+    return {need.method: need.peak / 1e9 for need in prediction.needs if need.peak is not None}
 
 
 def torchtune() -> dict[str, float]:
@@ -65,7 +99,10 @@ def terms(found: Footprint) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print both."""
+    """Print both, or the table."""
+    if "--recipes" in sys.argv[1:]:
+        recipes()
+        return
     theirs = torchtune()
     print(f"{'GiB':15} torchtune    ours")
     for name, size in terms(footprint()).items():

@@ -16,6 +16,9 @@ WORTH = 0.75
 """Share of a model's blocks that both traces of a few may have together: the rest is what they save."""
 
 
+WHOLE = 6
+
+
 class Few(NamedTuple):
     """Numbers of blocks whose traces tell of all: `more` has one repetition more than `least`."""
 
@@ -64,16 +67,17 @@ def _weights(module: nn.Module) -> Hashable:
     return tuple((name, own.shape, own.dtype, own.requires_grad) for name, own in own if own is not None)
 
 
-def few(blocks: Sequence[Hashable]) -> Few | None:
+def few(blocks: Sequence[Hashable], at_least: int = 2) -> Few | None:
     """Return how many blocks tell of all: each kind of them, whose order repeats to the end; None if too few repeat.
 
-    Two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask.
+    Two at least: the first one's inputs need no gradient, and answers keep no more than one block's mask. FSDP has up
+    to `WHOLE` blocks whole at a time.
     """
     count = len(blocks)
     for period in range(1, count // 2):
         repeats = [one == other for one, other in zip(blocks, blocks[period:], strict=False)]
         begin = max((index + 1 for index, same in enumerate(repeats) if not same), default=0)
-        least = max(2, begin + period)
+        least = max(at_least, begin + period)
         least += (count - least) % period
         if 2 * least + period <= WORTH * count:
             return Few(least, least + period, (count - least) // period - 1)

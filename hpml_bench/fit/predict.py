@@ -174,7 +174,7 @@ class Predictor:
     def _trace(self, spec: RunSpec, phases: Sequence[str]) -> Footprint:
         prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
         try:
-            key = (spec.method.name, spec.settings.quantization)
+            key = (spec.method.name, spec.settings.quantization, spec.settings.world_size)
             if key not in self._few:
                 self._few[key] = blocks_that_tell(spec, prepared)
             return trace(spec, prepared, self._few[key], phases)

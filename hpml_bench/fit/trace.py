@@ -328,7 +328,8 @@ def blocks_that_tell(spec: RunSpec, prepared: Prepared) -> Few | None:
     with stand_ins("cpu"), FakeTensorMode(allow_non_fake_inputs=True), MadeUp("cpu"):
         kind = make_task(settings.task, prepared.label_names, prepared.facts).model_kind
         backbone = describe(Path(prepared.backbone), settings, kind, CPU)
-        return depth.few(depth.kinds(backbone.config, method.build(backbone)))
+        at_least = depth.WHOLE if is_sharded(settings) else 2
+        return depth.few(depth.kinds(backbone.config, method.build(backbone)), at_least)
 
 
 def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: int | None) -> Traced:

@@ -141,9 +141,19 @@ def _module_of(hook: Any) -> str:
     return str(getattr(getattr(hook, "hook", hook), "__module__", ""))
 
 
-def full(tensor: Tensor) -> Tensor:
-    """Return a tensor, or the whole of a sharded one, for which all ranks call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
+    """Scale gradients to a norm of at most `most` and return that before: torch's `clip_grad_norm_`, also over parts.
+
+    Parts are added up here: DTensor's operators would take a collective for each parameter.
+    """
+    parts = [weight.grad.to_local() for weight in parameters if isinstance(weight.grad, DTensor)]
+    if not parts:
+        return nn.utils.clip_grad_norm_(parameters, most)
+    square = nn.utils.get_total_norm(parts).square()
+    dist.all_reduce(square)
+    norm = square.sqrt()
+    torch._foreach_mul_(parts, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def sharded(part: Tensor, shape: Sequence[int], stride: Sequence[int]) -> DTensor:

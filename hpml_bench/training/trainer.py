@@ -33,7 +33,7 @@ from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer
-from hpml_bench.training.parallel import Wrap, end_sharding, full, whole, wrapping
+from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, whole, wrapping
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
@@ -176,7 +176,7 @@ class Trainer(Evaluator):
         self.scaler.unscale_(self.optimizer)
         for probe in self.probes:
             probe.after_backward(index)
-        norm = full(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf))
+        norm = clip_grad_norm(self.parameters, self.settings.clip_norm or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
