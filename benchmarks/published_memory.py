@@ -68,7 +68,9 @@ def recipes() -> None:
 
 def peaks(config: Path, ranks: int) -> dict[str, float]:
     """Return each method's bytes on a card of 80 GB, in GB; without those that can't be predicted."""
-    suite = suite_of(config, global_batch=16, micro_batch=1, world_size=ranks, sharding="none" if ranks == 1 else "fsdp")
+    suite = suite_of(
+        config, global_batch=16, micro_batch=1, world_size=ranks, sharding="none" if ranks == 1 else "fsdp"
+    )
     prediction = predict(suite, 80 * 10**9, advised=False)
     return {need.method: need.peak / 1e9 for need in prediction.needs if need.peak is not None}
 

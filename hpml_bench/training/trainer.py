@@ -255,10 +255,9 @@ class Trainer(Evaluator):
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with explain_out_of_memory("evaluation batch", "eval_batch"):
-                with whole(self.model):
-                    rehearse_losses(self.assembly)
-                    rehearse_generation(self.assembly)
+            with explain_out_of_memory("evaluation batch", "eval_batch"), whole(self.model):
+                rehearse_losses(self.assembly)
+                rehearse_generation(self.assembly)
             release(group.device)  # training reserves memory by its own needs
             progress = "rehearsing the largest batch"
             for indices in batches:
