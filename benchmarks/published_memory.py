@@ -52,10 +52,7 @@ def footprint() -> Footprint:
 
 
 def recipes() -> None:
-    """Print the peak of each method in GB for numbers of cards, sharded over several; the largest card's if none fits.
-
-    Micro-batches are of one text.
-    """
+    """Print each method's peak in GB, with micro-batches of one text, on one card, and sharded over several."""
     ranks = (1, 2, 4, 16)
     print("| model | method |" + "".join(f" {number} card{'s' * (number > 1)} |" for number in ranks))
     print("|---|---|" + "--:|" * len(ranks))
@@ -68,9 +65,8 @@ def recipes() -> None:
 
 def peaks(config: Path, ranks: int) -> dict[str, float]:
     """Return each method's bytes on a card of 80 GB, in GB; without those that can't be predicted."""
-    suite = suite_of(
-        config, global_batch=16, micro_batch=1, world_size=ranks, sharding="none" if ranks == 1 else "fsdp"
-    )
+    shared = {"global_batch": 16, "micro_batch": 1, "weights": "bfloat16", "world_size": ranks}
+    suite = suite_of(config, **shared, sharding="none" if ranks == 1 else "fsdp")
     prediction = predict(suite, 80 * 10**9, advised=False)
     return {need.method: need.peak / 1e9 for need in prediction.needs if need.peak is not None}
 

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -167,7 +168,7 @@ def silent_ranks(settings: Settings) -> Iterator[None]:
         yield
         return
     importlib.import_module("torch.testing._internal.distributed.fake_pg")  # which registers the backend
-    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=settings.world_size or 1)
+    dist.init_process_group("fake", store=HashStore(), rank=0, world_size=settings.world_size or 1)
     mesh_of("cpu")  # of values, which fake tensors don't have
     try:
         yield

@@ -107,7 +107,7 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 # Whole weights of a sharded model
 
 
-def _parts(model: nn.Module) -> list[FSDPModule]:
+def _parts(model: nn.Module) -> list[Any]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
@@ -133,7 +133,7 @@ def end_sharding(model: nn.Module) -> None:
     for hooks in (vars(module)[name] for module in model.modules() for name in HOOKS):
         for key in [key for key, hook in hooks.items() if "_fully_shard" in _module_of(hook)]:
             del hooks[key]
-    for part in cast(list[Any], _parts(model)):
+    for part in _parts(model):
         part.__class__ = type(part).__bases__[1]  # of FSDPModule and its own
 
 

@@ -120,7 +120,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
             port = free.getsockname()[1]
         ranks = [warm.call(rank, number, port, runs, folder) for number in range(world)]
         ended = [(process.communicate(300)[0], process.returncode) for process in ranks]
-        assert [status for _, status in ended] == [0] * world, print(*(text for text, _ in ended))
+        assert [status for _, status in ended] == [0] * world, "\n".join(text for text, _ in ended)
     return folder
 
 
