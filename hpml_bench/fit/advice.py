@@ -14,7 +14,7 @@ from hpml_bench.plugins.method import can_quantise
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import Unsupported
 
-HOLDING = {"quantization", "world_size"}
+HOLDING = {"quantization", "sharding", "world_size"}
 """Settings that change what a training holds throughout or takes to load, or how much it may."""
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
@@ -84,6 +84,8 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
+    if trains and settings.sharding == "none" and (settings.world_size or 1) > 1:
+        yield {"sharding": "fsdp"}
     if settings.quantization is None and can_quantise():
         yield {"quantization": "nf4"}
     length = settings.max_length // 2

@@ -166,3 +166,19 @@ def test_sharding_takes_no_loss_scale() -> None:
     """Ranks would skip different steps in fp16."""
     with pytest.raises(ValueError, match="take bf16"):
         tiny.settings(sharding="fsdp", precision="fp16")
+
+
+def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
+    """Weights, gradients and optimizer states are a quarter on four ranks while training; an evaluation has them all."""
+    from hpml_bench.fit.trace import trace
+
+    found = {}
+    for spec, prepared in specs(tmp_path, "four-ranks"):
+        full = spec.model_copy(update={"method": method_of("full")})
+        found[spec.settings.sharding] = trace(full, prepared)
+    one, four = found["none"], found["fsdp"]
+    for part in ("weights", "gradients", "optimizer"):
+        assert getattr(four, part) == pytest.approx(getattr(one, part) / 4, rel=0.05)
+    assert four.buckets == 0
+    assert one.weights + four.held < four.evaluation < one.evaluation
+    assert four.held < four.step < one.step
