@@ -169,7 +169,7 @@ def test_sharding_takes_no_loss_scale() -> None:
 
 
 def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
-    """Weights, gradients and optimizer states are a quarter on four ranks while training; an evaluation has them all."""
+    """Weights, gradients and optimizer states are a quarter on four ranks while training; evaluations have all."""
     from hpml_bench.fit.trace import trace
 
     found = {}
