@@ -36,7 +36,10 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.system import heartbeat
 
 STEPS = 24
-SETTINGS = (*soak.SETTINGS, f"steps={STEPS}", "log_every=2", "eval_every=6", "dropout=0.1", "micro_batch=2")
+SETTINGS = (
+    *soak.SETTINGS, f"steps={STEPS}", "log_every=2", "eval_every=8", "dropout=0.1", "micro_batch=2",
+    "validation_samples=8", "test_samples=16",
+)  # fmt: skip
 FAQ = (
     "steps=6", "train_samples=12", "validation_samples=2", "test_samples=2", "global_batch=4", "micro_batch=1",
     "eval_every=4", "latency_samples=1", "task.options.max_new_tokens=4",
@@ -141,7 +144,7 @@ class Disturbed:
             time.sleep(0.005)
             for run in (self.out / self.case.file.stem).glob("*/"):
                 method = run.name.rpartition("-s")[0].replace("-", "_")
-                moments = self.moments[method]
+                moments = self.moments.get(method)  # None in the report's folders
                 beats = [
                     beat for beat in heartbeat.read(run) if beat.where.startswith("training") and beat.pid not in hit
                 ]

@@ -159,6 +159,21 @@ def test_a_request_to_end_ends_all_nodes(prepared: Prepared, scratch: Path, tmp_
     assert caught.value.record.status == "interrupted"
 
 
+def test_a_run_over_two_nodes_goes_on(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
+    """Asked to end, all ranks save at the end of the same window; then losses and scores are a whole run's."""
+    spec, limits = tiny.spec(steps=200, dropout=0.1), Limits(stall=60, checkpoint_steps=1000)
+    when_training(scratch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(launcher.Interrupted) as caught:
+        tiny.run(spec, prepared, tmp_path / "over", limits, run_ranks=TWO)
+    saved = caught.value.record.saved
+    record = tiny.run(spec, prepared, tmp_path / "over", limits, run_ranks=TWO)
+    assert [(part.first, part.last) for part in record.segments] == [(1, saved), (saved + 1, 200)]
+    assert all(len(part.hosts) == 2 for part in record.segments)
+    here = tiny.run(spec, prepared, tmp_path / "here")
+    assert accuracy_and_loss(record) == accuracy_and_loss(here)
+    assert losses(tmp_path / "over") == losses(tmp_path / "here") != []
+
+
 def test_agents_do_not_outlive_their_parent(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """A SIGKILL of the parent closes its store: the agents end their ranks and themselves; `scratch` looks for them."""
     program = "import sys, test_nodes as t; from pathlib import Path; from hpml_bench.data.prepared import Prepared\n"
