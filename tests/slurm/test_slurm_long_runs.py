@@ -21,8 +21,8 @@ from hpml_bench.sweep.plan import SweepRequest
 pytestmark = [pytest.mark.cluster, pytest.mark.cluster_slow]
 SECONDS = 0.5
 """What each step takes at least."""
-LONGEST = 320.0
-"""Seconds after which a job of four minutes has ended; Slurm may warn it a minute earlier than asked."""
+LONGEST = 260.0
+"""Seconds after which a job of three minutes has ended; Slurm may warn it a minute earlier than asked."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def whole(held_suite: Path) -> Callable[[int], tuple[Path, dict[str, Any]]]:
     ("steps", "profile", "limits"),
     [
         (480, {"time": "0:02:00"}, {}),
-        (120, {"time": "0:04:00", "nodes": 2, "cpus_per_node": 1}, {"checkpoint_steps": 10}),
+        (240, {"time": "0:03:00", "nodes": 2, "cpus_per_node": 1}, {"checkpoint_steps": 10}),
     ],
     ids=["saved at SIGTERM", "over both nodes, saved by steps"],
 )
