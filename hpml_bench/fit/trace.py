@@ -36,7 +36,7 @@ from hpml_bench.suite.settings import RunSpec, Settings
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import Load, build_model, linear_as_bf16
-from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, mesh_of, whole
+from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, local, mesh_of, whole
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -167,7 +167,8 @@ def silent_ranks(settings: Settings) -> Iterator[None]:
     if not is_sharded(settings):
         yield
         return
-    importlib.import_module("torch.testing._internal.distributed.fake_pg")  # which registers the backend
+    for name in ("testing._internal.distributed.fake_pg", "distributed._tools.fake_collectives"):
+        importlib.import_module(f"torch.{name}")  # which registers the backend, and before torch 2.10 its operators
     dist.init_process_group("fake", store=HashStore(), rank=0, world_size=settings.world_size or 1)
     mesh_of("cpu")  # of values, which fake tensors don't have
     try:
@@ -382,7 +383,7 @@ def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
 def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
     trainer = Trainer(run, wrap=None if is_sharded(run.settings) else _unsharded)
     trainer.model.train()
-    gradients = sum(getattr(weight, "_local_tensor", weight).nbytes for weight in trainer.parameters)
+    gradients = sum(local(weight).nbytes for weight in trainer.parameters)
     several = isinstance(trainer.wrapped, Buckets)
     weights = tracker.live - (gradients if several else 0)
     batches: list[np.ndarray] = trainer.largest()

@@ -33,7 +33,7 @@ from hpml_bench.records.points import PointWriter
 from hpml_bench.records.run import Segment
 from hpml_bench.system import environment, heartbeat
 from hpml_bench.system.text import digest, utc_now
-from hpml_bench.training.parallel import sharded
+from hpml_bench.training.parallel import local, sharded
 from hpml_bench.training.request import RunRequest
 from hpml_bench.training.saving import ALIGNMENT, TYPES
 
@@ -112,7 +112,7 @@ def read(path: Path) -> Any:
 def _packed(value: Any, tensors: list[torch.Tensor]) -> Any:
     """Return a tree as JSON, each tensor by its number in the list, to which it is added."""
     if isinstance(value, DTensor):
-        return {"shard": [_packed(value.to_local(), tensors), [*value.shape], [*value.stride()]]}
+        return {"shard": [_packed(local(value), tensors), [*value.shape], [*value.stride()]]}
     if isinstance(value, torch.Tensor):
         if value.dtype not in NAMES:
             raise TypeError(f"a tensor of {value.dtype} can't be saved")

@@ -10,6 +10,7 @@ from torch import nn
 
 from hpml_bench.plugins.optimizer import Groups, choose_optimizer
 from hpml_bench.suite.settings import MethodSpec, Settings
+from hpml_bench.training.parallel import local
 
 
 def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
@@ -113,7 +114,8 @@ class LionSteps(torch.optim.Optimizer):
             for weight in weights:
                 if not self.state[weight]:
                     self.state[weight]["momentum"] = torch.zeros_like(weight)
-            gradients, momenta = [w.grad for w in weights], [self.state[w]["momentum"] for w in weights]
+            momenta = [local(self.state[weight]["momentum"]) for weight in weights]
+            gradients, weights = [local(weight.grad) for weight in weights], [local(weight) for weight in weights]
             beta1, beta2 = group["betas"]
             decay = 1 - group["lr"] * group["weight_decay"]
             if found is not None:

@@ -141,14 +141,19 @@ def _module_of(hook: Any) -> str:
     return str(getattr(getattr(hook, "hook", hook), "__module__", ""))
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a sharded tensor; any other as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Scale gradients to a norm of at most `most` and return that before: torch's `clip_grad_norm_`, also over parts.
 
     Parts are added up here: DTensor's operators would take a collective for each parameter.
     """
-    parts = [weight.grad.to_local() for weight in parameters if isinstance(weight.grad, DTensor)]
-    if not parts:
+    if not any(isinstance(weight, DTensor) for weight in parameters):
         return nn.utils.clip_grad_norm_(parameters, most)
+    parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
     square = nn.utils.get_total_norm(parts).square()
     dist.all_reduce(square)
     norm = square.sqrt()
