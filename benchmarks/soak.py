@@ -290,7 +290,12 @@ def of_a_node(before: Sequence[str], after: Sequence[str], down: bool) -> Fault:
 
 def remove_temporary(scene: Scene) -> bool:
     """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
-    path = scene.choice(Path(tempfile.gettempdir()).glob(f"{temporary.PREFIX}*"))
+    found: set[Path] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(scene.sweep.room) in " ".join([*process.cmdline(), *process.environ().values()]):
+                found |= {Path(file.path).parent for file in process.open_files()}
+    path = scene.choice(sorted(path for path in found if path.name.startswith(temporary.PREFIX)))
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
     return path is not None
