@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,10 @@ from typing import Any, cast
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.nn import functional
 from torch.nn.functional import layer_norm, linear
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,6 +33,7 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training import kernels, peft, quantization, saving
 from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.model import ModelKind, describe_backbone
+from hpml_bench.training.parallel import is_sharded, mesh_of
 
 CPU = torch.device("cpu")
 NONE = "hpml_none"
@@ -367,3 +371,19 @@ def stand_ins(device: str) -> Iterator[None]:
             yield
         finally:
             AttentionInterface.register(kernels.ATTENTION, kernels.attention)
+
+
+@contextmanager
+def silent_ranks(settings: Settings) -> Iterator[None]:
+    """Join a process group whose other ranks send nothing, where the model is sharded over them in the body."""
+    if not is_sharded(settings):
+        yield
+        return
+    for name in ("testing._internal.distributed.fake_pg", "distributed._tools.fake_collectives"):
+        importlib.import_module(f"torch.{name}")  # which registers the backend, and before torch 2.10 its operators
+    dist.init_process_group("fake", store=HashStore(), rank=0, world_size=settings.world_size or 1)
+    mesh_of("cpu")  # of values, which fake tensors don't have
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

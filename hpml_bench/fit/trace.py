@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import weakref
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +14,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,17 +23,17 @@ from torch.utils._pytree import tree_leaves
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
-from hpml_bench.fit.fake import CPU, MadeUp, describe, stand_ins
+from hpml_bench.fit.fake import CPU, MadeUp, describe, silent_ranks, stand_ins
 from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import rehearsal
 from hpml_bench.training.assembly import Assembly, initialise, open_rows
 from hpml_bench.training.model import Load, build_model, linear_as_bf16
-from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, local, mesh_of, whole
+from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, local, whole
 from hpml_bench.training.trainer import Trainer
 
 CUDA_BLOCK = 512
@@ -159,22 +156,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor) and not leaf.is_meta:
                 self._hold(leaf)
         return result
-
-
-@contextmanager
-def silent_ranks(settings: Settings) -> Iterator[None]:
-    """Join a process group whose other ranks send nothing, where the model is sharded over them in the body."""
-    if not is_sharded(settings):
-        yield
-        return
-    for name in ("testing._internal.distributed.fake_pg", "distributed._tools.fake_collectives"):
-        importlib.import_module(f"torch.{name}")  # which registers the backend, and before torch 2.10 its operators
-    dist.init_process_group("fake", store=HashStore(), rank=0, world_size=settings.world_size or 1)
-    mesh_of("cpu")  # of values, which fake tensors don't have
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
