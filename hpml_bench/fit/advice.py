@@ -16,6 +16,7 @@ from hpml_bench.system.errors import Unsupported
 
 HOLDING = {"quantization", "sharding", "world_size"}
 """Settings that change what a training holds throughout or takes to load, or how much it may."""
+SHARDABLE = {("none", precision) for precision in ("fp32", "tf32", "bf16")}
 SHORTEST = 32  # tokens below which a shorter `max_length` is not tried
 
 Trace = Callable[[Settings], Footprint]  # traces a method under changed settings
@@ -76,7 +77,8 @@ def advise(settings: Settings, trace: Trace, most: Callable[[Settings], int]) ->
             continue
         if found is not None:
             return found
-        kept = changed
+        if "sharding" not in change or trace(changed).peak < trace(kept).peak:
+            kept = changed
     return None
 
 
@@ -84,16 +86,16 @@ def _changes(settings: Settings, *, trains: bool) -> Iterator[dict[str, Any]]:
     """Yield the changes, cheapest first; micro-batch and evaluation batch are searched with each."""
     if trains and not settings.gradient_checkpointing:
         yield {"gradient_checkpointing": True}
-    if trains and settings.sharding == "none" and (settings.world_size or 1) > 1:
+    if trains and (settings.sharding, settings.precision) in SHARDABLE and (settings.world_size or 1) > 1:
         yield {"sharding": "fsdp"}
     if settings.quantization is None and can_quantise():
-        yield {"quantization": "nf4"}
+        yield {"quantization": "nf4", "sharding": "none"}
     length = settings.max_length // 2
     while length >= SHORTEST:
         yield {"max_length": length}
         length //= 2
     if settings.device == "cpu" and (settings.world_size or 1) > 1:  # ranks share the machine's memory
-        yield {"world_size": 1}
+        yield {"world_size": 1, "sharding": "none"}
 
 
 def _fitting(settings: Settings, trace: Trace, most: int) -> Fit | None:

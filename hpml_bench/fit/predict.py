@@ -41,6 +41,7 @@ from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.packages import install_extras
 from hpml_bench.system.text import first_line
 from hpml_bench.training import products
+from hpml_bench.training.parallel import is_sharded
 
 TOKEN = 5  # token id of made-up rows: no special one of the usual tokenizers
 LABELS = 32  # number of labels where the rows, which tell it, can't be read; a head of 32 outputs takes little memory
@@ -174,7 +175,7 @@ class Predictor:
     def _trace(self, spec: RunSpec, phases: Sequence[str]) -> Footprint:
         prepared, _ = self._rows(spec.settings.max_length, spec.settings.global_batch)
         try:
-            key = (spec.method.name, spec.settings.quantization, spec.settings.world_size)
+            key = (spec.method.name, spec.settings.quantization, is_sharded(spec.settings))
             if key not in self._few:
                 self._few[key] = blocks_that_tell(spec, prepared)
             return trace(spec, prepared, self._few[key], phases)

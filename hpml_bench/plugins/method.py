@@ -76,6 +76,12 @@ class Method(ABC):
         return None
 
     @property
+    def shards(self) -> bool:
+        """Whether it trains with sharded weights (FSDP), which are whole in their layers' own passes only."""
+        own = type(self)
+        return own.after_step is Method.after_step and own.auxiliary_loss is Method.auxiliary_loss
+
+    @property
     def peft_type(self) -> str | None:
         """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None where it is none."""
         return None

@@ -35,8 +35,8 @@ class Optimizer(ABC):
     """Name in prose."""
     Options: ClassVar[type[Frozen]] = Frozen
     """The optimizer's own options, with their defaults."""
-    shards: ClassVar[bool] = True
-    """Whether a step on a rank's part of each tensor is that part of a step on the whole."""
+    shards: ClassVar[bool] = False
+    """Whether it steps on sharded tensors (`sharding: fsdp`): each rank's part as it would on the whole."""
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -121,7 +121,7 @@ def time_single_rows(run: Run, model: TaskModel, calls: Iterable[Callable[[], ob
     trained weights are cached, as in a server.
     """
     model.eval()
-    with torch.no_grad(), autocast(run.settings):
+    with torch.no_grad(), autocast(run.settings, cached=True):
         return one_at_a_time(calls, run.group.device)[len(run.timed_rows) // 2 :]
 
 

@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 from hpml_bench.suite.settings import Settings
+from hpml_bench.training.parallel import is_sharded
 
 ATTENTION = "hpml_sdpa"
 SMALL = 1 << 13  # number of elements below which seeding a generator costs more than drawing from torch's
@@ -160,10 +161,14 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 # Precision
 
 
-def autocast(settings: Settings) -> AbstractContextManager[object]:
+def autocast(settings: Settings, *, cached: bool | None = None) -> AbstractContextManager[object]:
+    """Return the autocast of a precision; `cached`: whether casts of weights are kept until its end.
+
+    By default they are unless weights are sharded: a kept cast would leave a block's whole after its pass.
+    """
     if settings.precision not in AUTOCAST:
         return nullcontext()
-    cached = settings.sharding == "none"  # a cached cast would keep a block's weights whole after its pass
+    cached = not is_sharded(settings) if cached is None else cached
     return torch.autocast(settings.device, dtype=AUTOCAST[settings.precision], cache_enabled=cached)
 
 

@@ -38,6 +38,7 @@ from hpml_bench.system.text import first_line
 from hpml_bench.training import kernels, quantization
 from hpml_bench.training.causal_lm import KEYS_AND_VALUES, needs_mask
 from hpml_bench.training.kernels import WEIGHTS, keep_trained_as_float32, linear_weights
+from hpml_bench.training.parallel import is_sharded
 from hpml_bench.training.peft import adapters_as_float32
 from hpml_bench.training.trial import is_causal, positions, seeded
 
@@ -63,11 +64,9 @@ NOT_CHECKPOINTED = {
 (huggingface/peft#869, #1745); for the first, PEFT says so itself."""
 
 NOT_SHARDED = {
-    "ADALORA": "it takes parts of its updates away, by values of whole ones",
     "CPT": "it changes its prompt's weights in each pass, which only a whole copy shows",
     "OSF": "it projects gradients in hooks on whole weights",
     "SHADOW": "its second model shares weights with the first one's blocks",
-    **dict.fromkeys(("TINYLORA", "UNILORA", "VBLORA"), "weights of its updates are shared by several blocks"),
 }
 """PEFT's types that FSDP breaks, and why."""
 
@@ -143,6 +142,7 @@ def build_model(
 
     """
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
+    check_sharding(spec, settings, method)
     with seeded(spec.seed):
         with loading, _linear_layers_as_bf16() if half else nullcontext():
             backbone = (load or load_backbone)(folder, settings, task.model_kind, device)
@@ -172,7 +172,8 @@ def build_model(
             raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
         if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
             raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
-        check_sharding(spec, settings, kind)
+        if is_sharded(settings) and kind in NOT_SHARDED:
+            raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         places = positions(encoder, settings.max_length)
@@ -185,17 +186,17 @@ def build_model(
         return model
 
 
-def check_sharding(spec: RunSpec, settings: Settings, kind: str) -> None:
-    """Raise Unsupported where a run's model or optimizer can't be sharded; `kind` is its type in PEFT, or empty."""
-    if settings.sharding == "none" or settings.world_size == 1:
+def check_sharding(spec: RunSpec, settings: Settings, method: Method) -> None:
+    """Raise Unsupported where a run's weights, method or optimizer can't be sharded, and the settings want it."""
+    if not is_sharded(settings) or not method.trains:
         return
     optimizer = choose_optimizer(spec.method, settings)
-    if kind in NOT_SHARDED:
-        raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
     if settings.quantization is not None:
         raise Unsupported("quantised weights can't be sharded: FSDP loses their scales")
+    if not method.shards:
+        raise Unsupported(f"{spec.method.name} can't be sharded: it reads whole weights outside its layers' passes")
     if not optimizer.shards:
-        raise Unsupported(f"{optimizer.title} can't be sharded: it computes with whole matrices or blocks of them")
+        raise Unsupported(f"{optimizer.title} can't be sharded: its steps may need whole tensors")
 
 
 def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:

@@ -7,7 +7,8 @@ during its own forward and backward pass. Losses and gradients are DDP's but for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol, cast
@@ -23,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.suite.settings import Settings
+from hpml_bench.system.errors import Unsupported
+from hpml_bench.system.text import first_line
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
 """Where torch keeps a module's hooks."""
@@ -80,11 +83,19 @@ def ddp(model: TaskModel, group: Group) -> Wrapped:
 
 
 def fsdp(model: TaskModel, group: Group) -> Wrapped:
-    """Shard a model in place, each of its blocks by itself; call it before the optimizer is made."""
-    mesh = mesh_of(group.device.type)
-    for block in blocks(model):
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    """Shard a model in place, each of its blocks by itself; call it before the optimizer is made.
+
+    Raises Unsupported: weights are shared by blocks, or FSDP can't have a block or weight.
+    """
+    mesh, found = mesh_of(group.device.type), [*blocks(model)]
+    if _share_weights(model, found):
+        raise Unsupported("it can't be sharded: its blocks share weights")
+    try:
+        for block in found:
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    except (NotImplementedError, ValueError) as error:
+        raise Unsupported(f"it can't be sharded: {first_line(error)}") from error
     return Alone(model)
 
 
@@ -98,10 +109,23 @@ def _mesh(device: str, group: dist.ProcessGroup) -> DeviceMesh:
     return init_device_mesh(device, (group.size(),))
 
 
+def _share_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
+    """Return whether a weight is in two of a model's blocks, or in one and outside: FSDP would make two of it."""
+    parts = {number: {*block.modules()} for number, block in enumerate(found)}
+    parts[-1] = {*model.modules()}.difference(*parts.values())
+    uses = Counter(weight for part in parts.values() for weight in {*_weights(part)})
+    return max(uses.values()) > 1
+
+
+def _weights(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    return (weight for module in modules for weight in module.parameters(recurse=False))
+
+
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the members of a model's outermost lists of modules: the blocks of a transformer."""
     for child in module.children():
-        yield from child.children() if isinstance(child, nn.ModuleList) else blocks(child)
+        inner = isinstance(child, nn.ModuleList) and not any(isinstance(of, nn.ModuleList) for of in child)
+        yield from child.children() if inner else blocks(child)
 
 
 # Whole weights of a sharded model
@@ -163,5 +187,6 @@ def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
 
 def sharded(part: Tensor, shape: Sequence[int], stride: Sequence[int]) -> DTensor:
     """Return the sharded tensor of a shape of which this rank has this part."""
-    mesh = mesh_of(part.device.type)
+    device = getattr(dist.group.WORLD, "bound_device_id", None)  # a checkpoint's tensors are on the CPU
+    mesh = mesh_of("cpu" if device is None else device.type)
     return DTensor.from_local(part, mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=tuple(stride))

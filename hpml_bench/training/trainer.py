@@ -33,7 +33,7 @@ from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer
-from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, whole, wrapping
+from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, is_sharded, whole, wrapping
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
@@ -187,7 +187,7 @@ class Trainer(Evaluator):
         self.log.add(StepEntry(loss, norm, lr, len(mine), real_tokens, padded_tokens, virtual, targets))
 
     def _accumulate(self, mine: np.ndarray, targets: float, progress: str) -> tuple[torch.Tensor, int, int]:
-        """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one.
+        """Add up the gradients of this rank's micro-batches; ranks exchange them with the last one, sharded with each.
 
         Returns the summed loss, and the numbers of real and padded tokens.
         """
@@ -255,7 +255,7 @@ class Trainer(Evaluator):
         """
         group, batches = self.group, self.largest()
         with kept_generators(), self.stepped_nowhere(batches[0][: group.world]):
-            with explain_out_of_memory("evaluation batch", "eval_batch"), whole(self.model):
+            with whole(self.model), explain_out_of_memory("evaluation batch", "eval_batch"):
                 rehearse_losses(self.assembly)
                 rehearse_generation(self.assembly)
             release(group.device)  # training reserves memory by its own needs
@@ -299,7 +299,10 @@ class Trainer(Evaluator):
         if all(step.overflowed for step in self.seen):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
         self.selection.restore()  # before what probes measure after it, such as forgetting
-        end_sharding(self.model)
+        reached = sum(p.numel() for p in self.optimizer.state)
+        if is_sharded(self.settings):
+            end_sharding(self.model)
+            self.optimizer.state.clear()  # beside whole weights there may be no room for it
         for probe in self.probes:
             probe.after_training()
         consumed = Consumed(
@@ -313,7 +316,7 @@ class Trainer(Evaluator):
         return Trained(
             consumed,
             optimized=sum(p.numel() for p in self.parameters),
-            reached=sum(p.numel() for p in self.optimizer.state),
+            reached=reached,
             steps=self.seen,
         )
 

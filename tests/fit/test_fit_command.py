@@ -271,6 +271,37 @@ def test_the_cheapest_changes_come_first(
         assert sorted(told) == sorted(f"--set {change}" for change in changed.split())
 
 
+@pytest.mark.parametrize(
+    ("sharded", "precision", "most", "changed"),
+    [
+        (0.5, "bf16", 80, "micro_batch=2 gradient_checkpointing=true sharding=fsdp"),
+        (0.5, "fp16", 80, "micro_batch=2 gradient_checkpointing=true quantization=nf4"),
+        (1.2, "bf16", 80, "micro_batch=2 gradient_checkpointing=true quantization=nf4"),
+    ],
+)
+def test_sharding_is_named_where_it_takes_less(
+    sharded: float, precision: str, most: int, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 4-bit weights, which can't be sharded; where it takes more, or fp16 refuses it, those alone."""
+    monkeypatch.setattr("hpml_bench.plugins.method.find_spec", lambda name: name)
+
+    def trace(settings: Settings) -> Footprint:
+        if settings.sharding != "none" and settings.quantization is not None:
+            raise Unsupported("quantised weights can't be sharded")
+        found = made_up(settings)
+        less = 0 if settings.sharding == "none" else round((1 - sharded) * 100)
+        return replace(
+            found, **{name: getattr(found, name) - less for name in ("weights", "step", "loading", "evaluation")}
+        )
+
+    settings = tiny.settings(
+        global_batch=8, world_size=2, max_length=32, eval_batch=4, precision=precision, device="cuda"
+    )
+    found = advice.advise(settings, trace, lambda _: most)
+    assert found is not None
+    assert sorted(advice.differences(settings, found.settings)) == sorted(f"--set {part}" for part in changed.split())
+
+
 @pytest.mark.parametrize(("loading", "most"), [(100, 99), (400, 399)])
 def test_nothing_is_traced_that_no_change_can_help(loading: int, most: int) -> None:
     """Where too much is held without any batch, or loaded, texts and micro-batches aren't shortened one by one."""

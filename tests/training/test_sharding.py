@@ -26,12 +26,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "prompt_tuning": {},
     "head": {},
     "lion": {"method": "full", "optimizer": OptimizerSpec(name="lion", options={"betas": [0.9, 0.99]})},
+    "sgd": {"method": "full", "optimizer": OptimizerSpec(name="sgd", options={"momentum": 0.9, "nesterov": False})},
     "lora_plus": {"method": "lora", "optimizer": OptimizerSpec(name="lora_plus", options={"ratio": 4.0})},
     **{kind: {"method": "peft", "options": {"type": kind}} for kind in ("DORA", "IA3", "OFT", "PREFIX_TUNING", "VERA")},
 }
 REFUSED: dict[str, dict[str, Any]] = {
     "ADALORA": {"method": "peft", "options": {"type": "ADALORA", "tinit": 1, "tfinal": 2, "deltaT": 1}},
-    "VBLORA": {"method": "peft", "options": {"type": "VBLORA"}},
+    "OSF": {"method": "peft", "options": {"type": "OSF"}},
+    "kasa": {"method": "peft", "options": {"type": "LORA", "kasa_config": {"beta": 1e-4}}},
+    "adamw_8bit": {"method": "full", "optimizer": OptimizerSpec(name="adamw_8bit")},
     "qlora": {},
     "muon": {"method": "full", "optimizer": OptimizerSpec(name="muon")},
 }
@@ -160,6 +163,23 @@ def test_what_can_not_be_sharded_says_why(tmp_path: Path, name: str) -> None:
         build_model(tmp_path / "model", spec, method, task)
     one = settings.model_copy(update={"world_size": 1})
     build_model(tmp_path / "model", spec.model_copy(update={"settings": one}), method, task)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("LORA", False), ("VBLORA", True)])
+def test_blocks_that_share_weights_are_seen(tmp_path: Path, kind: str, share: bool) -> None:
+    """FSDP would give each block its own; embeddings tied to the output layer are in no block."""
+    from hpml_bench.plugins.method import make_method
+    from hpml_bench.plugins.task import make_task
+    from hpml_bench.training.model import build_model
+    from hpml_bench.training.parallel import _share_weights, blocks
+
+    settings = tiny.task_settings(tmp_path, "causal_lm")
+    method = MethodSpec(name=kind, method="peft", lr=1e-3, options={"type": kind})
+    spec = RunSpec(suite="tiny", settings=settings, method=method, seed=0)
+    model = build_model(tmp_path / "model", spec, make_method(method), make_task(settings.task, ()))
+    found = [*blocks(model)]
+    assert len(found) == model.encoder.config.get_text_config().num_hidden_layers
+    assert _share_weights(model, found) == share
 
 
 def test_sharding_takes_no_loss_scale() -> None:

@@ -62,6 +62,9 @@ FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
 ADALORA_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """Attributes of its allocator: parameter's name -> importance of each entry, its mean and that of its deviation."""
 
+OWN_LOSSES = ("kasa", "monteclora")
+"""Variants of LoRA with a term of the loss: MonteCLoRA came with PEFT 0.20, KaSA with 0.21."""
+
 CALIBRATION_BATCHES = 8  # number of batches for data-driven initialisations
 
 
@@ -148,6 +151,11 @@ class Peft(Method):
         """True if the type's first weights are random or constant, as those of plain LoRA are."""
         return not self.reads_frozen_weights and (self.peft_type != "LORA" or {*self.given} <= PLAIN)
 
+    @property
+    def shards(self) -> bool:
+        """False for types with an allocator or a loss of their own."""
+        return self.peft_type != "ADALORA" and not any(self.given.get(f"{kind}_config") for kind in OWN_LOSSES)
+
     def before_train(self, model: Any, batches: Iterable[Any], total_steps: int) -> None:
         """Give AdaLoRA the number of steps, and EVA and CorDA the batches that they start from."""
         from hpml_bench.training.peft import STEPS_UNKNOWN, start_corda, start_eva
@@ -190,8 +198,7 @@ class Peft(Method):
         """Return a type's loss term: AdaLoRA's mean Frobenius norm of P P^T - I, KaSA's or MonteCLoRA's; or None."""
         config = model.active_peft_config
         if config.peft_type == "LORA":
-            # MonteCLoRA came with PEFT 0.20, KaSA with 0.21
-            kinds = [kind for kind in ("kasa", "monteclora") if getattr(config, f"{kind}_config", None)]
+            kinds = [kind for kind in OWN_LOSSES if getattr(config, f"{kind}_config", None)]
             return sum(getattr(model.base_model, f"_get_{kind}_loss")() for kind in kinds) if kinds else None
         if config.peft_type != "ADALORA":
             return None

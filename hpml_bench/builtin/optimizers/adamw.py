@@ -15,6 +15,7 @@ class AdamW(Optimizer):
     """Torch's fused AdamW; `betas`, `eps` and `weight_decay` are settings."""
 
     title = "AdamW"
+    shards = True
 
     def make(self, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
         from hpml_bench.training.optimization import adamw

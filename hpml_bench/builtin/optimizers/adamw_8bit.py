@@ -25,7 +25,6 @@ class AdamW8bit(Optimizer):
     """AdamW with both moments quantised in blocks of 256 values: 2 bytes per parameter instead of 8."""
 
     title = "AdamW, 8 bits"
-    shards = False
 
     class Options(Frozen):
         """Which moments are quantised."""

@@ -16,6 +16,7 @@ class Lion(Optimizer):
     """Needs rates 3 to 10 times below AdamW's, and weight decay as many times above (section 5 of the paper)."""
 
     title = "Lion"
+    shards = True
 
     class Options(Frozen):
         """The paper's betas, which differ from AdamW's."""

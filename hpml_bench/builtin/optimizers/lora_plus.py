@@ -20,6 +20,7 @@ class LoRAPlus(Optimizer):
     """AdamW with parameters grouped by name, as in `peft.optimizers.create_loraplus_optimizer`."""
 
     title = "LoRA+"
+    shards = True
 
     class Options(Frozen):
         """Learning rates beside the method's, which is A's."""

@@ -23,7 +23,6 @@ class Muon(Optimizer):
     """Muon for hidden matrices; AdamW trains embeddings, output layer, head, biases and norms, as Jordan advises."""
 
     title = "Muon"
-    shards = False
 
     class Options(Frozen):
         """Muon's options, as in `torch.optim.Muon`; AdamW's are settings."""

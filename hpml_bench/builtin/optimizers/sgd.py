@@ -18,6 +18,7 @@ class SGD(Optimizer):
     """Torch's SGD; `weight_decay` is added to the gradient, as an L2 penalty."""
 
     title = "SGD"
+    shards = True
 
     class Options(Frozen):
         """The momentum and its kind."""
