@@ -277,7 +277,7 @@ def dates(evidence: Evidence) -> Iterator[Finding]:
         for host in hosts_of(record) or ("",):
             by_host.setdefault(host, []).append(record)
     for records in by_host.values():
-        yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.run_id)), began)
+        yield from _overlapping(sorted(records, key=lambda one: (began[one.run_id], one.order or 0, one.run_id)), began)
 
 
 def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from hpml_bench.gate.workload import waits
 from hpml_bench.plugins.rows import Rows
 
 TRAINER = "training/trainer"
-STEP = "torch.autograd.backward(roots, begin)\n"
+STEP = "torch.autograd.backward([term for term, _ in terms], begin)\n"
 SLOWDOWNS = {
     "item": (TRAINER, STEP, STEP + "        [float(p.grad.sum()) for p in self.parameters if p.grad is not None]\n"),
     "padding": ("plugins/rows", "ids = np.full((len(indices), int(lengths.max()))", "ids = np.full((len(indices), 64)"),
