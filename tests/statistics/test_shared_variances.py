@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -138,6 +138,7 @@ def test_the_most_pairs_that_can_be_equal(methods: int) -> None:
         assert most_equal(methods, different, different + 1) == min(1, most)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=10, max_size=10))
 def test_shaffer_is_between_holm_and_no_adjustment(p: list[float]) -> None:
     """Shaffer's p are no more than Holm's, by statsmodels, no less than p, and in p's order; the smallest is Holm's."""

@@ -132,7 +132,7 @@ def test_a_run_under_way_moves_both_bars(tmp_path: Path, monkeypatch: pytest.Mon
         beats[0] = Beat(0, 1, 2, "training step 5", 0.0)
         (tmp_path / POINTS).write_text('{"metric": "loss", "step": 5, "value": 1.0}\n')
         wait_until(lambda: overall.completed == 0.5)
-        assert bar.description == "lora seed 0"
+        wait_until(lambda: bar.description == "lora seed 0")
         assert bar.completed == 5
         (tmp_path / "rank0.log").write_text("the rest\nno checkpoint: a plug-in\n")
         wait_until(lambda: "no checkpoint: a plug-in" in console.file.getvalue())

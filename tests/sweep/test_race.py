@@ -189,6 +189,7 @@ def test_idle_slots_get_runs_of_the_next_round(unit: str, parallel: int, runs: i
     assert [spec.seed for spec in first.runs(first.suite)] == [at // 3 for at in range(runs)]
 
 
+@pytest.mark.suites
 def test_a_race_ahead_of_its_rounds_is_the_same(raced: Path, tmp_path: Path) -> None:
     """Two slots for nine runs: the tenth is of the next round, which no look before it uses; verify wants no more."""
     options = ("--until", "decided", "--max-seeds", "4", "--parallel", "2", "--ahead")
