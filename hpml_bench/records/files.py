@@ -23,7 +23,7 @@ OUTCOME = "outcome.json"
 NOT_SAVED = "no checkpoint: "  # how a line of a rank's log begins that says why a state isn't saved or can't be read
 CHECKPOINTS = "checkpoints"  # folder of a run that isn't done, with a folder for each step whose state was saved
 PREDICTIONS = "predictions.parquet"
-KEPT = "kept"  # folder of a run with its trained parts, where `run-all --keep` asked for them
+KEPT = "kept"  # folder of a run's trained parts, which `run-all --keep` writes
 SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones
 TRACKING = frozenset({"wandb"})
 """Folders beside the runs in which trackers keep state of their own: no part of a result."""

@@ -27,7 +27,7 @@ LONGEST = 200.0
 
 @pytest.fixture
 def whole(held_suite: Path) -> Callable[[int], tuple[Path, dict[str, Any]]]:
-    """Maker of a suite of one method and so many steps, and of what its undisturbed run computes, without waits."""
+    """Function that makes a suite of one method and some steps, and returns what its undisturbed run computes."""
     from rich.console import Console
 
     def made(steps: int) -> tuple[Path, dict[str, Any]]:

@@ -83,8 +83,8 @@ def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: p
     assert late("a", 1) is None
     assert late("b", 2) is None
     second = late("c", 2)
-    told = "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: a plug-in); give"
-    assert second.error.message == f"{told} the profile more time"
+    reason = "not done in the job's time limit of 30 minutes, 2 times without progress (no checkpoint: a plug-in); give"
+    assert second.error.message == f"{reason} the profile more time"
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"threads": None}, "threads"), ({"device": "auto"}, "device")])

@@ -103,7 +103,7 @@ def test_weights_that_are_missing_or_pickled_are_refused(backbone_folders, tmp_p
 
 
 def test_what_is_no_backbone_is_refused(tmp_path):
-    """An empty folder, an encoder-decoder and a width that heads do not divide: each is told in one sentence."""
+    """An empty folder, an encoder-decoder and a width that heads do not divide give one sentence each."""
     with pytest.raises(UserError, match="no model that transformers knows"):
         load_backbone(tmp_path, settings())
     tiny = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20)
