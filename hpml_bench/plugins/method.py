@@ -18,7 +18,9 @@ from hpml_bench.system.packages import install_extras
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hpml_bench.plugins.model import TaskModel
     from hpml_bench.plugins.rows import Batch
+    from hpml_bench.plugins.task import Task
 
 
 class Method(ABC):
@@ -27,6 +29,7 @@ class Method(ABC):
     The hooks are called on every rank, in this order:
 
         build(backbone)                                  -> encoder
+        complete(model, task)                            once, after the task put its head on
         before_train(encoder, batches, total_steps)      once, before DDP wraps the model
         for each step: auxiliary_loss(encoder) with the loss, after_step(encoder, step) after the optimizer
         save(encoder, folder)                            rank 0, after the last step
@@ -86,7 +89,10 @@ class Method(ABC):
         """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None where it is none."""
         return None
 
-    def before_train(  # noqa: B027 - as all that follow, a hook that does nothing
+    def complete(self, model: TaskModel, task: Task) -> None:  # noqa: B027 - as all that follow, it does nothing
+        """Change the whole model, such as a head that was trained before."""
+
+    def before_train(  # noqa: B027
         self, encoder: Any, batches: Iterable[Batch], total_steps: int
     ) -> None:
         """Initialise from data; `batches` are those of the training, in its order."""

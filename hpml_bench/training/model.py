@@ -183,6 +183,7 @@ def build_model(
             )
         model = cast(TaskModel, task.build(encoder, text.hidden_size, places - settings.max_length, spec.seed))
         model.masked = needs_mask(encoder)
+        method.complete(model, task)
         return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -151,22 +151,38 @@ def load_saved(folder: Path) -> Saved:
         UserError: the folder holds no such run, or its base model isn't available.
 
     """
-    try:
-        facts = json.loads((folder / RUN).read_text())
-        spec = RunSpec.model_validate(facts["spec"])
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
+    facts, spec, tensors = read_saved(folder)
     task = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
     base = resolve_model(spec.settings.backbone).folder_or_file
     if weights_digest(base) != facts["digests"]["weights"]:
         raise UserError(f"{folder}: was trained from other weights than {spec.settings.backbone} has now")
     with torch.enable_grad():  # the caller may have switched it off, and some methods are built by a trial pass
         model = build_model(base, spec, make_method(spec.method), task)
-    init = getattr(getattr(model.encoder, "active_peft_config", None), "init_lora_weights", None)
-    if init in FROM_DATA:
+    init = starts_from_data(model.encoder)
+    if init:
         raise UserError(f"{folder}: {init} starts from the training's data, which isn't kept; {FROM_DATA[init]}")
-    built = dict(model.named_parameters())
+    fill(model, tensors, folder)
+    return Saved(model.eval(), task, spec)
+
+
+def read_saved(folder: Path) -> tuple[dict[str, Any], RunSpec, dict[str, torch.Tensor]]:
+    """Return what `save_trained` wrote of a run, its spec, and its tensors by name; a UserError where there is none."""
+    try:
+        facts = json.loads((folder / RUN).read_text())
+        return facts, RunSpec.model_validate(facts["spec"]), load_file(folder / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder}: holds no model that `hpml-bench run --save` wrote: {error}") from None
+
+
+def starts_from_data(encoder: Any) -> str | None:
+    """Return the initialisation of an encoder if it is one of `FROM_DATA`; else None."""
+    init = getattr(getattr(encoder, "active_peft_config", None), "init_lora_weights", None)
+    return init if init in FROM_DATA else None
+
+
+def fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Set parameters by name; a UserError where there is none of a tensor's name and shape."""
+    built = dict(module.named_parameters())
     lacking = sorted(name for name, tensor in tensors.items() if name not in built or built[name].shape != tensor.shape)
     if lacking:
         raise UserError(
@@ -175,7 +191,6 @@ def load_saved(folder: Path) -> Saved:
     with torch.no_grad():
         for name, tensor in tensors.items():
             built[name].copy_(tensor)
-    return Saved(model.eval(), task, spec)
 
 
 def safetensors_bytes(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:

@@ -1,0 +1,182 @@
+"""Systems that others trained, loaded from a folder into a backbone: adapters, whole checkpoints, saved runs."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from hpml_bench.data.prepare import weights_digest
+from hpml_bench.data.sources import resolve_model, weight_files
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.model import TaskModel
+from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.system.errors import UserError, of_machine
+from hpml_bench.system.text import first_line
+from hpml_bench.training.peft import keep_input_type
+from hpml_bench.training.quantization import is_quantized
+from hpml_bench.training.saving import RUN, fill, read_saved, starts_from_data
+from hpml_bench.training.trial import seeded
+
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TASK_TYPES = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
+"""PEFT's task types of adapters without a head."""
+
+
+def load_system(backbone: Any, where: Path) -> Any:
+    """Return the encoder that a folder, or a .gguf file, makes of a backbone; nothing in it is trained.
+
+    A folder is what `run --save` wrote, an adapter as PEFT writes it, or a whole checkpoint of the backbone's
+    architecture, whose weights replace the backbone's. A head of ours, which only a saved run has, comes after:
+    `load_head`.
+
+    Raises:
+        UserError: there is no such folder, or it doesn't fit: other architecture, base weights or vocabulary, tensors
+            too many or too few, an adapter that applies to no module.
+
+    """
+    if not where.exists():
+        raise UserError(f"{where}: there is no such folder or file; name an adapter's or a checkpoint's")
+    headless = not (where / RUN).is_file() and backbone.get_output_embeddings() is None
+    if headless:
+        raise UserError(
+            f"{where}: has no head for the task, which is put on the bare model; give the folder of `run --save`"
+        )
+    _check_vocabulary(backbone, where)
+    if (where / RUN).is_file():
+        encoder = _saved_run(backbone, where)
+    elif (where / ADAPTER).is_file():
+        encoder = _adapter(backbone, where)
+    else:
+        encoder = _checkpoint(backbone, where)
+    return encoder.requires_grad_(False)
+
+
+def load_head(model: TaskModel, task: Task, where: Path) -> None:
+    """Set a task's head from a saved run; a UserError where that is of another task, or of other labels."""
+    if not (where / RUN).is_file():
+        return
+    facts, spec, tensors = read_saved(where)
+    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    if own.title != task.title or own.label_names != task.label_names:
+        labels = "" if own.title != task.title else f" with the labels {', '.join(own.label_names)[:80]}"
+        raise UserError(f"{where}: was trained for {own.title}{labels}, not for the suite's task")
+    with torch.no_grad():
+        fill(model, {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")}, where)
+    model.requires_grad_(False)
+
+
+def _saved_run(backbone: Any, folder: Path) -> Any:
+    facts, spec, tensors = read_saved(folder)
+    own = make_task(spec.settings.task, tuple(facts["label_names"]), facts["facts"])
+    if (own.model_kind == "language_model") != (backbone.get_output_embeddings() is not None):
+        raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
+    if weights_digest(Path(backbone.name_or_path)) != facts["digests"]["weights"]:
+        raise UserError(f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's backbone")
+    with seeded(spec.seed), torch.enable_grad():  # some methods are built by a trial pass
+        encoder = make_method(spec.method).build(backbone)
+    if starts_from_data(encoder):  # its first weights can't be had again; PEFT's files need none
+        raise UserError(f"{folder}: starts from the training's data; give its PEFT files alone, without {RUN}")
+    fill(encoder, {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}, folder)
+    return encoder
+
+
+def _adapter(backbone: Any, folder: Path) -> Any:
+    """Return PEFT's model around the backbone, with all of the adapter's tensors and no other."""
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            f"{folder}: {ADAPTER_WEIGHTS} is missing; save the adapter with save_pretrained (no .bin is read)"
+        )
+    with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
+        config = PeftConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+    if config.task_type not in TASK_TYPES:
+        raise UserError(f"{folder}: is an adapter for {config.task_type}, not for the suite's task")
+    _check_base(backbone, folder, config.base_model_name_or_path)
+    with _explained(folder, "PEFT can't put the adapter on the suite's backbone"):
+        device = str(backbone.device)
+        model = PeftModel.from_pretrained(backbone, str(folder), config=config, torch_device=device)
+        loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for name in sorted(tensors.keys() ^ loaded.keys()):
+        how = "the adapter lacks the tensor" if name in loaded else "the suite's backbone has no place for the tensor"
+        raise UserError(f"{folder}: {how} {name}; was it trained on another model?")
+    if not tensors:
+        raise UserError(f"{folder}: the adapter has no tensor, so that it applies to no module")
+    return keep_input_type(model)
+
+
+def _check_base(backbone: Any, folder: Path, named: str | None) -> None:
+    """Refuse an adapter whose base model is on this machine and has other weights than the backbone."""
+    base = Path(named or "")
+    if not named or not base.is_dir() or weights_digest(base) == weights_digest(Path(backbone.name_or_path)):
+        return
+    ours = {name.rpartition("transformer.")[2]: weight for name, weight in backbone.state_dict().items()}
+    for file in weight_files(base):  # a copy that another program saved has the same tensors
+        for name, tensor in load_file(file).items():
+            own = ours.get(name.rpartition("transformer.")[2])
+            if own is not None and not torch.equal(own.cpu().float(), tensor.float()):
+                raise UserError(f"{folder}: the adapter was trained on {base}, other weights than the suite's backbone")
+
+
+def _checkpoint(backbone: Any, where: Path) -> Any:
+    """Return the backbone with the weights of a checkpoint of its architecture."""
+    if is_quantized(backbone):
+        raise UserError(f"{where}: a whole checkpoint can't replace quantised weights; score it in a suite without")
+    folder = resolve_model(f"path:{where.resolve()}").folder_or_file
+    kind, config = type(backbone), backbone.config
+    with _explained(where, f"can't be loaded as {kind.__name__}"):
+        theirs = json.loads((folder / "config.json").read_text())
+        if theirs.get("model_type") != config.model_type:
+            raise UserError(f"{where}: is a {theirs.get('model_type')}, and the suite's backbone a {config.model_type}")
+        other, report = kind.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    if lacking := report["missing_keys"]:
+        raise UserError(f"{where}: the checkpoint lacks weights, among them {min(lacking)}")
+    if left := [name for name in report["unexpected_keys"] if not name.endswith(("attn.bias", "masked_bias"))]:
+        raise UserError(f"{where}: the suite's backbone has no place for the checkpoint's {min(left)}")
+    ours, weights = backbone.state_dict(), other.state_dict()
+    for name in sorted(ours.keys() | weights.keys()):
+        if name not in ours or name not in weights or ours[name].shape != weights[name].shape:
+            shapes = " and ".join(str([*of[name].shape]) if name in of else "missing" for of in (weights, ours))
+            raise UserError(f"{where}: {name} is of other size than the suite's backbone has ({shapes})")
+    backbone.load_state_dict(weights)
+    return backbone
+
+
+def _check_vocabulary(backbone: Any, where: Path) -> None:
+    """Refuse a folder whose tokenizer gives a token of the backbone's another number."""
+    own, other = Path(backbone.name_or_path) / "tokenizer.json", where / "tokenizer.json"
+    if not (own.is_file() and other.is_file()):
+        return
+    with _explained(where, "its tokenizer.json can't be read"):
+        ours, theirs = (Tokenizer.from_file(str(file)).get_vocab() for file in (own, other))
+        differing = sorted(token for token, number in ours.items() if theirs.get(token, number) != number)
+        if differing or len(theirs.keys() & ours.keys()) < len(ours):
+            raise UserError(
+                f"{where}: its tokenizer isn't the one of the suite's backbone"
+                + (f": {differing[0]!r} has the number {theirs[differing[0]]}" if differing else "")
+            )
+
+
+@contextmanager
+def _explained(where: Path, what: str) -> Iterator[None]:
+    """Turn errors of the libraries, which raise kinds of their own, into a sentence; hints to authors stay silent."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        if of_machine(error):
+            raise
+        raise UserError(f"{where}: {what}: {first_line(error)}") from None
