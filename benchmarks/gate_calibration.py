@@ -35,7 +35,8 @@ from hpml_bench.gate.records import CheckTrial, Rules, TrialStarted
 from hpml_bench.gate.verdicts import rate
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import markdown_table
-from hpml_bench.report.tables import Cell, table
+from hpml_bench.report.numbers import Cell
+from hpml_bench.report.tables import table
 from hpml_bench.statistics.intervals import t_quantile
 
 UNDECIDED, PASS, FAIL = 0, 1, 2

@@ -61,7 +61,7 @@ def write_over(folders: Sequence[Path], out: Path, formats: Sequence[str]) -> No
 
 def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
-    from hpml_bench.report.answer.terms import set_apart
+    from hpml_bench.report.numbers import set_apart
     from hpml_bench.report.terminal import show_answer, terminal
     from hpml_bench.system.text import for_terminal
 

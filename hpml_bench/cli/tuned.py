@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpml_bench.records.tuning import TunedMethod, TuningRecord
-from hpml_bench.report.tables import Cell, Quantity, table
+from hpml_bench.report.numbers import Cell, Quantity
+from hpml_bench.report.tables import table
 from hpml_bench.report.terminal import print_table
 from hpml_bench.system.text import for_terminal
 
@@ -17,7 +18,7 @@ def show(record: TuningRecord, console: Console) -> None:
     """Print one row per method, then hints on choices to reconsider."""
     from rich.text import Text
 
-    score = Quantity.alone(record.headline)
+    score = Quantity.of(record.headline)
     columns = ("method", "chosen lr", "before", f"validation {score.title}", "tried", "trials", "seconds")
     rows = [_cells(tuned, score) for tuned in record.methods]
     caption = f"{record.suite}: learning rates chosen on the validation rows"

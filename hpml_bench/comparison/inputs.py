@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.comparison import readers
-from hpml_bench.report.answer.terms import count_of
+from hpml_bench.report.numbers import count_of
 from hpml_bench.report.scores import CostDefinition, FailedRun, Race, ScoreDefinition, SuiteFacts
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize

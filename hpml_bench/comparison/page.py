@@ -16,14 +16,13 @@ from hpml_bench.comparison.assemble import ALONE
 from hpml_bench.comparison.sections import sections_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.summary import entering_means, score_scale, summarize
-from hpml_bench.report.answer.terms import count_of
 from hpml_bench.report.comparability import grouped
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.looks import look_at
+from hpml_bench.report.numbers import Cell, capitalized, count_of, number
 from hpml_bench.report.over_suites import OfSuite, Suites
 from hpml_bench.report.render import Page, page_of_suites, write_page
 from hpml_bench.report.scores import AlignedScores
-from hpml_bench.report.tables import Cell, capitalized, number
 from hpml_bench.system.errors import UserError
 
 FORMATS = ("html", "md")

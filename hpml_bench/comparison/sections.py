@@ -9,14 +9,14 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
-from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.certainty import deciding_section, matrix_section, turns
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import each_section, pair_tables, places
 from hpml_bench.report.answer.summary import cost_scale
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
 from hpml_bench.report.scores import AlignedScores
-from hpml_bench.report.tables import MISSING, Cell, capitalized, section_of, table
+from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.text import sanitize
 
 
@@ -51,7 +51,7 @@ def _costs(found: Verdicts, answer: PageSummary) -> Table | None:
     for method in answer.methods:
         runs = [(list(scores.costs[cost].get(named[method.name], {}).values()), scale) for cost, scale, _ in shown]
         means = [scale * float(np.mean(of)) if of else None for of, scale in runs]
-        rows.append([method.name, *(None if mean is None else (terms.three_digits(mean), mean) for mean in means)])
+        rows.append([method.name, *(None if mean is None else (number(mean), mean) for mean in means)])
     titles = [f"{capitalized(cost.title)} ({unit})" if unit else capitalized(cost.title) for cost, _, unit in shown]
     notes = ["Means over runs; less is better.", *(cost.about for cost, *_ in shown if cost.about)]
     notes += [f"{cost.title} isn't ranked: {found.unranked[cost.column]}." for cost in scores.costs
@@ -86,7 +86,7 @@ def _more(found: Verdicts) -> Text | None:
         if enough:  # the two that share fewest
             runs, pairs = scores.means, itertools.combinations(scores.systems, 2)
             shared, a, b = min((len(runs[a].keys() & runs[b].keys()), a, b) for a, b in pairs)
-            sentences.append(f"{a} and {b} share {terms.count_of(shared, 'seed') if shared else 'none'}.")
+            sentences.append(f"{a} and {b} share {count_of(shared, 'seed') if shared else 'none'}.")
     return Text(sentences=tuple(sentences)) if sentences else None
 
 

@@ -13,10 +13,11 @@ from hpml_bench.gate.records import CheckReport, Side, Status, Verdict
 from hpml_bench.plugins.blocks import Fold, Table, Text
 from hpml_bench.plugins.picture import Axis, Picture, Segment, Series, Tone
 from hpml_bench.report.comparability import flat
+from hpml_bench.report.numbers import Cell, p_value, sentence_list
 from hpml_bench.report.pictures.axes import axis, rows
 from hpml_bench.report.pictures.charts import MARGINS, ROW
 from hpml_bench.report.render import plain_page
-from hpml_bench.report.tables import Cell, p_value, section_of, sentence_list, table
+from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.text import sanitize
 
 BLUE: Tone = "m1"

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpml_bench.gate.rank_tests import RankTest, rank_sum, signed_rank
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Status, TimedRun, Verdict
-from hpml_bench.report.tables import MINUS, MISSING, number
+from hpml_bench.report.numbers import MINUS, MISSING, number
 from hpml_bench.statistics import holm
 from hpml_bench.statistics.intervals import t_quantile
 from hpml_bench.system.errors import UserError

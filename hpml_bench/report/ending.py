@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from hpml_bench.report.judge import Verdicts
-from hpml_bench.report.tables import sentence_list
+from hpml_bench.report.numbers import sentence_list
 from hpml_bench.statistics import Comparison
 from hpml_bench.suite.suite import Until
 from hpml_bench.system.text import sanitize

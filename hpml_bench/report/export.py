@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.report.tables import MISSING
+from hpml_bench.report.numbers import MISSING
 from hpml_bench.system.text import sanitize
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.report.tables import number
+from hpml_bench.report.numbers import number
 from hpml_bench.system.text import sanitize
 
 SHOWN = ("quality", "language", "forgetting", "merging", "parameters", "time")

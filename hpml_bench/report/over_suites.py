@@ -18,24 +18,23 @@ from typing import Literal
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Question, Section, Table, Text
-from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Axis, Key, Method, PageSummary, Pair, Score, Setup, Values
 from hpml_bench.report.comparability import versions
-from hpml_bench.report.results import Results
-from hpml_bench.report.tables import (
+from hpml_bench.report.numbers import (
     MISSING,
     Cell,
     capitalized,
     cell,
+    count_of,
     number,
     p_cell,
     p_value,
     rank,
-    section_of,
     sentence_list,
-    table,
 )
+from hpml_bench.report.results import Results
+from hpml_bench.report.tables import section_of, table
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
 
@@ -222,13 +221,13 @@ def answer_over(suites: Suites) -> PageSummary:
         description=f"{capitalized(first.noun)}s ranked in each of {len(ranked)} {suites.noun}s.",
         model=_same(suite.answer.model for suite in ranked), data=f"{len(ranked)} {suites.noun}s",
         rows=len(suites.titles), seeds=len(suites.titles), shared=None,
-        rows_text=f"{terms.count_of(len(suites.titles), suites.noun)}: {', '.join(suites.titles)}",
+        rows_text=f"{count_of(len(suites.titles), suites.noun)}: {', '.join(suites.titles)}",
         runs=sum(suite.answer.runs for suite in ranked),
         planned=sum(suite.answer.planned for suite in ranked),
         tested=len(found.pairs) if suites.tested else 0,
         judged=f"other {suites.noun}s like these", chance=100 * statistics.ALPHA,
         setup=Setup(
-            budget=f"{terms.count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
+            budget=f"{count_of(least, 'seed')} or more in each" if first.noun == "method" else "",
             device=_same(suite.answer.setup.device for suite in ranked),
             host=_same(suite.answer.setup.host for suite in ranked),
             rates=_same(suite.answer.setup.rates for suite in ranked),
@@ -304,7 +303,7 @@ def _places(suites: Suites) -> Table:
             method = answer.by_name.get(name)
             value = answer.value(name, "score") if method else None
             place = f"{rank(method.rank_range)}: " if method and method.rank_range else ""
-            cells.append((f"{place}{MISSING if value is None else terms.score_text(answer, value)}", value))
+            cells.append((f"{place}{MISSING if value is None else answer.score.text(value)}", value))
         rows.append([name, *cells])
     means = "Scores are means over seeds. " if noun == "method" else ""
     notes = [
@@ -390,9 +389,9 @@ def _folds(suites: Suites) -> Iterator[Fold]:
             answer, method = suite.answer, suite.answer.by_name[name]
             axes = [answer.axis(key) for key in titles]
             values = [answer.value(name, axis.id) if axis else None for axis in axes]
-            costs = [MISSING if axis is None or value is None else terms.cost_text(answer, axis.id, value)
+            costs = [MISSING if axis is None or value is None else axis.text(value)
                      for axis, value in zip(axes, values, strict=True)]  # fmt: skip
-            score = terms.score_text(answer, method.values["score"].mean)
+            score = answer.score.text(method.values["score"].mean)
             rows.append([suite.name, cell(found.by_suite[name][block], ".3g"), rank(method.rank_range), score, *costs])
         columns = (capitalized(suites.noun), "Rank", "Place by verdicts", "Score", *titles.values())
         shown = table(f"method_{n}", f"{name} in each {suites.noun}", columns, rows)

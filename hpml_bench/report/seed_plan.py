@@ -12,8 +12,9 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.ending import staying
+from hpml_bench.report.numbers import Cell, cell, number, sentence_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, cell, number, sentence_list, table
+from hpml_bench.report.tables import quantity_of, table
 from hpml_bench.system.errors import UserError
 
 DETECT = re.compile(r"([^=]+)=\s*(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*(\S.*)?")
@@ -168,7 +169,7 @@ def _told(
     results: Results, metric: str, size: float, power: float, pairs: tuple[PlannedPair, ...], unknown: tuple[str, ...]
 ) -> SeedPlan:
     seeds = None if any(p.seeds is None for p in pairs) else max(p.seeds for p in pairs if p.seeds)
-    quantity = Quantity.of(results, metric)
+    quantity = quantity_of(results, metric)
     by_factor = any(c.ratio for c in results.comparisons(metric))
     scale, unit = (100.0, "%") if by_factor else (quantity.scale, quantity.unit)
     unit = "pp" if unit == "%" and not by_factor and scale == 100 else unit

@@ -11,8 +11,8 @@ from pathlib import Path
 from hpml_bench.records.load import headlines
 from hpml_bench.records.run import FINAL
 from hpml_bench.report.ending import race_end
+from hpml_bench.report.numbers import sentence_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import sentence_list
 from hpml_bench.suite.profile import Profile
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite, Until, alike

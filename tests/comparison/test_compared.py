@@ -541,7 +541,7 @@ def test_a_shown_difference_is_never_shown_as_none() -> None:
 def test_decimals_of_differences_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for each cell from all pairs: a page of 63 systems took three quarters of a minute."""
     asked: list[str] = []
-    monkeypatch.setattr(model, "resolving", lambda pair, digits: asked.append(pair.a) or digits)
+    monkeypatch.setattr(model, "resolving", lambda *of: asked.append(of[0]) or of[-1])
     found = compared(right_and_wrong({f"s{at}": at / 8 for at in range(9)}, 60))
     page_of(found)
     assert 0 < len(asked) <= len(found.score)

@@ -77,7 +77,7 @@ def test_a_new_group_gets_a_table_and_a_chart(tmp_path: Path) -> None:
     assert table.columns == ("method", "First-token latency (ms)")
     assert table.rows[1] == ("lora", "21.0 ± 1.0")
     assert isinstance(figure, Picture)
-    assert figure.alt == "Bar chart of First-token latency (ms) by method: full 11; lora 21."
+    assert figure.alt == "Bar chart of First-token latency (ms) by method: full 11.0; lora 21.0."
     assert any("First-token latency against optimizer step" in block.caption for block in sections["curves"].blocks)
     glossary = sections["glossary"].blocks[0]
     assert isinstance(glossary, Table)
@@ -97,7 +97,7 @@ def test_a_metric_joins_the_table_of_its_group(tmp_path: Path) -> None:
     assert table.columns[-1] == "Swap in use (MB)"
     assert [row[-1] for row in table.rows] == ["8.0 ± 1.0", "8.0 ± 1.0"]
     assert [figure.name for figure in figures] == ["memory", "bars_swap_mb"]
-    assert "full 8; lora 8" in figures[-1].alt
+    assert "full 8.00; lora 8.00" in figures[-1].alt
 
 
 def test_what_the_harness_measures_has_its_place(tmp_path: Path) -> None:

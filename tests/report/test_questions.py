@@ -162,7 +162,7 @@ def test_costs_stand_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.columns == (
         "Method", "Training time (s)", "Times as long as b", "Peak memory (MB)", "Of it by training (MB)", "Saved size",
     )  # fmt: skip
-    assert shown.rows[0] == ("a", "10.0", "1.11 [1.09, 1.13]", "500", "400", "5.0 MB")
+    assert shown.rows[0] == ("a", "10.0", "1.11 [1.09, 1.13]", "500", "400", "5.00 MB")
     assert shown.rows[1][2] == "1"
     told = sentences(made)
     assert "Verdicts on memory are on what training adds; limits are on the total peak." in told

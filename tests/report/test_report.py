@@ -19,8 +19,9 @@ from hpml_bench.builtin.sections.summary import scores_table
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
+from hpml_bench.report.numbers import number
 from hpml_bench.report.render import load, write_report
-from hpml_bench.report.tables import number, table
+from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from helpers.answers import ACCURACY, RMSE, an_answer
-from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
 from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Score
+from hpml_bench.report.numbers import ordinal
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 
@@ -220,26 +221,26 @@ def test_failed_runs_are_counted_with_their_reasons() -> None:
 def test_many_or_long_names_are_numbered() -> None:
     """Over seven methods, or names over 20 characters, sentences number them, and ranges are joined."""
     answer = CASES["forty-five"]
-    assert terms.several(answer, [answer.methods[i].name for i in (0, 1, 2, 4)]) == "no. 1–3, 5"
+    assert words.several(answer, [answer.methods[i].name for i in (0, 1, 2, 4)]) == "no. 1–3, 5"
     assert fact(answer, "Difference").startswith("No. 1 − no. 2: ")
 
 
-@pytest.mark.parametrize(("value", "said"), [(5.03, "5.0 MB"), (0.2684, "268 kB"), (0.002208, "2.2 kB"),
-                                             (1234.0, "1.2 GB"), (0.000016, "16 B"), (0.0, "0 B")])  # fmt: skip
+@pytest.mark.parametrize(("value", "said"), [(5.03, "5.03 MB"), (0.2684, "268 kB"), (0.002208, "2.21 kB"),
+                                             (1234.0, "1.23 GB"), (0.000016, "16 B"), (0.0, "0 B")])  # fmt: skip
 def test_sizes_have_the_unit_that_suits_each(value: float, said: str) -> None:
     """Saved sizes span several powers of ten."""
-    assert terms.cost_text(CASES["one best"], "saved_bytes", value) == said
+    assert CASES["one best"].axes[2].text(value) == said
 
 
 def test_a_difference_that_roundings_belie_gets_another_digit() -> None:
     """78.96 and 78.84 show as 79.0 and 78.8, a difference of 0.12: with one digit it would contradict them."""
-    assert terms.gap_text(an_answer({"a": 78.96, "b": 78.84}), 0.12) == "0.12 points"
-    assert terms.gap_text(an_answer({"a": 79.0, "b": 78.0}), 1.0) == "1.0 point"
+    assert an_answer({"a": 78.96, "b": 78.84}).gap_text(0.12) == "0.12 points"
+    assert an_answer({"a": 79.0, "b": 78.0}).gap_text(1.0) == "1.0 point"
 
 
 def test_ordinals() -> None:
     """English ordinals, also of eleven to thirteen."""
-    assert [terms.ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 112)] == [
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 112)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hpml_bench.plugins.blocks import Section
+from hpml_bench.report.numbers import MISSING, number
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, number, section_of, table
+from hpml_bench.report.tables import section_of, table
 
 order = 57
 question = "best"

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.records.run import FAILED, RunRecord
-from hpml_bench.report.answer import terms
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.words import BECAUSE
 from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
+from hpml_bench.report.numbers import MISSING, Cell, count_of, sentence_list, set_apart
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, section_of, sentence_list, table
+from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import identity
 from hpml_bench.system.text import sanitize
 
@@ -58,9 +59,9 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
     if apart := left.excluded_runs:
-        yield MIND, f"{terms.set_apart(apart)}."
+        yield MIND, f"{set_apart(apart)}."
     if left.problems:
-        yield BAD, f"{terms.count_of(len(left.problems), 'record')} can't be read."
+        yield BAD, f"{count_of(len(left.problems), 'record')} can't be read."
     if answer.untried:
         yield MIND, f"Without a compared run: {sentence_list(answer.untried)}."
     if answer.shared is not None:
@@ -96,36 +97,36 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
     if tested and not results.verdicts.by_rows and (least := min(c.difference.n for c in tested)) < FEW:
         yield MIND, f"{least} seeds are few: only large differences can be found."
     if answer.guess and answer.guess.below:
-        yield BAD, f"Not shown to beat guessing: {terms.several(answer, answer.guess.below)}."
+        yield BAD, f"Not shown to beat guessing: {words.several(answer, answer.guess.below)}."
     elif answer.guess and answer.guess.value is not None and answer.rows > 1:
         yield WELL, "Every method beats guessing."
     if rows := [sanitize(method) for method, how in beside_guess(results).items() if how == "rows"]:
-        who = terms.several(answer, rows)
+        who = words.several(answer, rows)
         yield MIND, f"Shown to beat guessing by each run's test rows alone, not over seeds: {who}."
     if answer.under:
         runs = ((m, answer.under[m.name]) for m in answer.methods if m.name in answer.under)
-        late = [f"{terms.label(answer, m.name)} ({n} of {terms.count_of(m.seeds, 'run')})" for m, n in runs]
-        named = sentence_list(late if len(late) < 3 else [*late[:2], terms.count_of(len(late) - 2, "other")])
+        late = [f"{words.label(answer, m.name)} ({n} of {count_of(m.seeds, 'run')})" for m, n in runs]
+        named = sentence_list(late if len(late) < 3 else [*late[:2], count_of(len(late) - 2, "other")])
         fell = f"was lowest at the last step, over {100 * STILL_FALLING:.0f} % below the evaluation before"
         yield (
             MIND,
             f"Still improving at the end: {named}. Their validation loss {fell}. More steps may change the order.",
         )
     skewed = [
-        f"{sanitize(c.a)} and {sanitize(c.b)} in {Quantity.of(results, metric).title}"
+        f"{sanitize(c.a)} and {sanitize(c.b)} in {quantity_of(results, metric).title}"
         for metric, pairs in results.family.items()
         for c in pairs
         if c.uncertain
     ]
     if skewed:
-        more = f" and {terms.count_of(len(skewed) - 1, 'more pair')}" if len(skewed) > 1 else ""
+        more = f" and {count_of(len(skewed) - 1, 'more pair')}" if len(skewed) > 1 else ""
         why = "The seeds' differences are skewed, or come from a few test rows"
         yield MIND, f"Less certain: {skewed[0]}{more} (‡). {why}. The test then finds differences too often."
 
 
 def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     if drifting := unsteady(results, "drifts"):
-        who = terms.several(answer, list(map(sanitize, drifting)))
+        who = words.several(answer, list(map(sanitize, drifting)))
         yield MIND, f"Speed drifted by over 5 % within some runs: {who}."
     if answer.unranked:
         yield MIND, f"Costs are shown, not ranked: {answer.unranked}."
@@ -140,8 +141,8 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         steps, seconds = (sum(getattr(part, f"repeated_{what}") for part in again) for what in ("steps", "seconds"))
         yield (
             MIND,
-            f"{terms.count_of(len(resumed), 'run')} went on from a checkpoint. Their costs are of steps that count; "
-            f"{terms.count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked.",
+            f"{count_of(len(resumed), 'run')} went on from a checkpoint. Their costs are of steps that count; "
+            f"{count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked.",
         )
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),

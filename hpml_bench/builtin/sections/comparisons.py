@@ -6,24 +6,13 @@ from collections.abc import Iterator
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.certainty import deciding_section, matrix_section
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.sections import each_section, pair_tables, places, rounds_table
 from hpml_bench.report.answer.summary import own_interval, score_scale
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, p_cell, rank, sentence_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import (
-    MISSING,
-    Cell,
-    Quantity,
-    capitalized,
-    cell,
-    p_cell,
-    rank,
-    section_of,
-    sentence_list,
-    table,
-)
+from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 30
 ROWS_COLUMNS = (
@@ -51,7 +40,7 @@ def _intervals(results: Results) -> Table:
     metrics = results.measured(*results.headline, "samples_per_second")
     columns, cells = ["method"], {method: list[Cell]([method]) for method in results.methods}
     for name in metrics:
-        quantity = Quantity.of(results, name)
+        quantity = quantity_of(results, name)
         ranks = results.ranks(name) if name in results.headline else {}
         columns.append(quantity.header)
         for method in results.methods:
@@ -68,7 +57,7 @@ def _intervals(results: Results) -> Table:
         "without test. At one budget the throughput says what the training time says.",
     ]
     if results.verdicts.scope in {"seeds and rows", "rows"} and results.quality in results.headline:
-        score = Quantity.of(results, results.quality)
+        score = quantity_of(results, results.quality)
         columns.append(f"{score.heading}, other rows too")
         for method in results.methods:
             low, high = own_interval(results.verdicts, method) if method in results.verdicts.scores.means else (0, None)
@@ -104,7 +93,7 @@ def _these_rows(results: Results) -> Table | None:
     answer, scale = answer_of(results), score_scale(results.aligned)[0]
 
     def gap(value: float) -> str:
-        return terms.gap_text(answer, scale * value, unit=False)
+        return answer.gap_text(scale * value, unit=False)
 
     rows = list[list[Cell]]()
     for c in statistics.compare_pairs(results.values(results.quality), grid=results.grid(results.quality)):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Text
-from hpml_bench.report.answer import terms
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Axis, PageSummary
+from hpml_bench.report.numbers import Cell, number
 from hpml_bench.report.results import MEMORY, Results
-from hpml_bench.report.tables import Cell, Quantity, number, section_of, table
+from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.system.text import sanitize
 
 order = 38
@@ -44,18 +45,18 @@ def section(results: Results) -> Section | None:
 
 def _columns(answer: PageSummary) -> Iterator[Column]:
     for axis in answer.axes:
-        yield f"{axis.title}{f' ({axis.unit})' if axis.key != 'size' else ''}", _values(answer, axis.id)
+        yield f"{axis.title}{'' if axis.own_units else f' ({axis.unit})'}", _values(answer, axis, axis.id)
         fastest = answer.winner("time") if axis.key == "time" and axis.tested else None
         if fastest:
-            yield f"Times as long as {terms.label(answer, fastest)}", _factors(answer, axis, fastest)
-        if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, ADDED)):
+            yield f"Times as long as {words.label(answer, fastest)}", _factors(answer, axis, fastest)
+        if axis.key == "memory" and axis.id != ADDED and (added := _values(answer, axis, ADDED)):
             yield f"Of it by training ({axis.unit})", added
 
 
-def _values(answer: PageSummary, metric: str) -> dict[str, Cell]:
-    size = next((axis.key == "size" for axis in answer.axes if axis.id == metric), False)
-    found = {m.name: m.values[metric].mean for m in answer.methods if metric in m.values and not (size and m.base)}
-    return {name: (terms.cost_text(answer, metric, value, unit=False), value) for name, value in found.items()}
+def _values(answer: PageSummary, axis: Axis, metric: str) -> dict[str, Cell]:
+    saving = (m for m in answer.methods if metric in m.values and not (axis.key == "size" and m.base))
+    found = {method.name: method.values[metric].mean for method in saving}
+    return {name: (axis.text(value, unit=False), value) for name, value in found.items()}
 
 
 def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
@@ -64,7 +65,7 @@ def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
     for method in answer.methods:
         pair = answer.pair(axis.tested or "", method.name, fastest)
         if pair is not None:
-            factor, low, high = terms.seen_from(pair, method.name, ratio=True)
+            factor, low, high = pair.seen_from(method.name, ratio=True)
             between = "" if low is None or high is None else f" [{number(low, '.2f')}, {number(high, '.2f')}]"
             cells[method.name] = (f"{number(factor, '.2f')}{between}", factor)
     return cells
@@ -72,9 +73,8 @@ def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
 
 def _beside(results: Results) -> Iterator[Column]:
     for name in results.measured(*BESIDE):
-        scale, digits = Quantity.of(results, name).scale, ".2g" if name == "trainable_percent" else ".3g"
-        means = {sanitize(method): mean * scale for method, mean in results.means(name).items()}
-        yield BESIDE[name], {method: (number(mean, digits) if mean else "0", mean) for method, mean in means.items()}
+        quantity = quantity_of(results, name)
+        yield BESIDE[name], {sanitize(method): quantity.cell(mean) for method, mean in results.means(name).items()}
 
 
 def _sentences(answer: PageSummary) -> Iterator[str]:
@@ -82,6 +82,6 @@ def _sentences(answer: PageSummary) -> Iterator[str]:
     memory = answer.axis("memory")
     for key, what in (("time", "trains fastest"), ("memory", "needs least memory")):
         if len(best := answer.best(key)) > 1:
-            yield f"Which {what} is undecided: {terms.several(answer, best, 'or')}."
+            yield f"Which {what} is undecided: {words.several(answer, best, 'or')}."
     if memory and memory.tested == ADDED != memory.id:
         yield "Verdicts on memory are on what training adds; limits are on the total peak."

@@ -14,18 +14,15 @@ import numpy as np
 
 from hpml_bench.plugins.blocks import Question, Section, Table
 from hpml_bench.plugins.picture import Picture
+from hpml_bench.records.run import Metric
 from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
+from hpml_bench.report.numbers import capitalized, number
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import (
-    Quantity,
-    by_method,
-    number,
-    section_of,
-)
+from hpml_bench.report.tables import by_method, section_of
 
 order = 56
 Bars = tuple[Mapping[str, str], str, str, str]
-"""Labels of metrics, and name, caption and header of their bar chart."""
+"""Labels of metrics, and name, caption and title of their bar chart."""
 
 
 @dataclass(frozen=True)
@@ -96,26 +93,24 @@ def _others(results: Results) -> Section | None:
 # Charts
 
 
-def _bars(results: Results, chart: Bars | None, scale: float = 1.0) -> tuple[Picture, ...]:
+def _bars(results: Results, chart: Bars | None) -> tuple[Picture, ...]:
     from hpml_bench.report.pictures.charts import bars
 
-    drawn = bars(results, *chart, scale) if chart else None
+    drawn = bars(results, *chart) if chart else None
     return (drawn,) if drawn else ()
 
 
 def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
     """Return a bar chart for the metrics of each unit."""
-    by_unit: dict[tuple[str, float], list[Quantity]] = {}
+    by_unit: dict[str, list[Metric]] = {}
     for metric in metrics:
-        quantity = Quantity.of(results, metric)
-        by_unit.setdefault((quantity.unit, quantity.scale), []).append(quantity)
+        definition = results.definitions[metric]
+        by_unit.setdefault("%" if definition.format.endswith("%") else definition.unit, []).append(definition)
     figures: list[Picture] = []
-    for (unit, scale), quantities in by_unit.items():
-        labels = {q.metric.name: q.title if len(quantities) > 1 else "" for q in quantities}
-        title = quantities[0].heading if len(quantities) == 1 else name.replace("_", " ").capitalize()
-        header = f"{title} ({unit})" if unit else title
-        chart = labels, f"bars_{quantities[0].metric.name}", f"{title}: mean over seeds", header
-        figures += _bars(results, chart, scale)
+    for of in by_unit.values():
+        labels = {metric.name: metric.title if len(of) > 1 else "" for metric in of}
+        title = capitalized(of[0].title) if len(of) == 1 else name.replace("_", " ").capitalize()
+        figures += _bars(results, (labels, f"bars_{of[0].name}", f"{title}: mean over seeds", title))
     return tuple(figures)
 
 
@@ -226,7 +221,7 @@ def _memory_chart(results: Results) -> Bars | None:
     if kind is None:
         return None
     caption = f"{KINDS[kind]} by phase: peak of the largest rank, mean over seeds"
-    return {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}, "memory", caption, f"{KINDS[kind]} (MB)"
+    return {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}, "memory", caption, KINDS[kind]
 
 
 GROUPS: Final = (
@@ -245,7 +240,7 @@ GROUPS: Final = (
         ],
         chart=lambda _: (
             {"forgetting": ""}, "forgetting", "Forgetting: loss on general text after less before, mean over seeds",
-            "Forgetting (nats/token)",
+            "Forgetting",
         ),
     ),
     Group(
@@ -278,7 +273,7 @@ GROUPS: Final = (
         chart=lambda _: (
             {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"},
             "latency", "Latency of one example: mean over seeds of each run's percentile",
-            "Latency of one example (ms)",
+            "Latency of one example",
         ),
     ),
     Group(

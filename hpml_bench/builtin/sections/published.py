@@ -9,19 +9,9 @@ from pydantic import Field
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.report.numbers import MISSING, Cell, cell, limits, number, sentence_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import (
-    MISSING,
-    Cell,
-    Quantity,
-    cell,
-    limits,
-    number,
-    section_of,
-    sentence_list,
-    spreads,
-    table,
-)
+from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import DatasetSpec, MethodSpec
 from hpml_bench.suite.suite import packaged
@@ -105,7 +95,7 @@ def _kind(method: MethodSpec | Published) -> tuple[str, str | None]:
 def _table(reference: Reference, results: Results, ours: Mapping[str, tuple[str, str | None]]) -> Table:
     shown_there = {name for published in reference.methods for name in published.figures}
     defined = [name for name in METRICS if name in results.definitions and name in shown_there]
-    quantities = [Quantity.of(results, name) for name in defined]
+    quantities = [quantity_of(results, name) for name in defined]
     rows: list[list[Cell]] = []
     for published in reference.methods:
         figures = published.figures

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.certainty import turns
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.numbers import capitalized, count_of, sentence_list
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Quantity, capitalized, section_of, sentence_list, table
+from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 149
 MOST_HOSTS = 8
@@ -40,7 +40,7 @@ def sections(results: Results) -> Iterator[Section | None]:
 
 def _words(results: Results) -> Iterator[tuple[str, str]]:
     answer = answer_of(results)
-    comparisons = terms.count_of(answer.tested, "comparison")
+    comparisons = count_of(answer.tested, "comparison")
     unit = "test row" if results.aligned.groups is None else "group of test rows"
     yield "Score", "The mean over seeds, on the test rows."
     yield "May be best", "No other method is shown to score better."
@@ -52,7 +52,7 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Equal",
-        f"The difference is shown to be under {terms.margin_text(answer)} of score, or {100 * results.margin.cost:g} % "
+        f"The difference is shown to be under {answer.margin_text} of score, or {100 * results.margin.cost:g} % "
         "of a cost.",
     )
     yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
@@ -77,7 +77,7 @@ def _largest(results: Results) -> str:
     """Return the largest difference of a row that the suite declares, as a sentence; empty where it declares none."""
     if (largest := results.margin.largest_difference) is None:
         return ""
-    shown = Quantity.of(results, results.quality).difference(largest)
+    shown = quantity_of(results, results.quality).difference(largest)
     unused = f", isn't used: {results.not_largest}" if results.not_largest else ""
     return f"Largest difference of a row: {shown}, declared in the suite{unused}."
 

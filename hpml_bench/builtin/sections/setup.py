@@ -11,19 +11,9 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.jobs import where
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, fact, number, option_list, sentence_list
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import (
-    MISSING,
-    Cell,
-    Quantity,
-    cell,
-    fact,
-    number,
-    option_list,
-    section_of,
-    sentence_list,
-    table,
-)
+from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.text import sanitize
@@ -161,7 +151,7 @@ def _hardware(results: Results) -> Table | None:
     """Return the costs of every hardware, of runs alone and of those with neighbours; None with a single group."""
     ordered = sorted(results.compared, key=lambda record: record.run_id not in results.selection.costed)
     groups = grouped(ordered, lambda record: (str(record.environment.get("fingerprint")), alone(record)))
-    quantities = [Quantity.of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
+    quantities = [quantity_of(results, name) for name in results.measured(TIME, "samples_per_second", *MEMORY)]
     if len(groups) < 2 or not quantities:
         return None
     rows: list[list[Cell]] = []
@@ -246,7 +236,7 @@ def _environment(results: Results) -> tuple[Text | Table, ...]:
 
 def _runs(results: Results) -> Table:
     metrics = dict.fromkeys((results.quality, "test_loss", TIME, "samples_per_second", *MEMORY))
-    quantities = [Quantity.of(results, name) for name in results.measured(*metrics)]
+    quantities = [quantity_of(results, name) for name in results.measured(*metrics)]
     beside = any(not alone(record) for record in results.compared)
     hosts = len({hosts_of(record) for record in results.compared}) > 1
     rows: list[list[Cell]] = []

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.caveats import unsteady
+from hpml_bench.report.numbers import MISSING, Cell, fact, rank, sentence_list
 from hpml_bench.report.results import MEMORY, TIME, Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, fact, rank, section_of, sentence_list, spreads, table
+from hpml_bench.report.tables import quantity_of, section_of, spreads, table
 
 order = 55
 MOST_FACTS = 6
@@ -29,13 +30,13 @@ def section(results: Results) -> Section | None:
 def scores_table(results: Results) -> Table:
     """Return mean and spread of every score and of some costs, ranks by score, and places on the Pareto front."""
     shown = results.measured(*results.test_metrics, *COSTS)
-    quantities = [Quantity.of(results, name) for name in shown]
+    quantities = [quantity_of(results, name) for name in shown]
     decided = any(c.verdict != "untested" for pairs in results.family.values() for c in pairs)
     ranks = results.ranks(results.quality) if decided and results.quality in results.headline else {}
     front = results.front(results.headline) if decided and len(results.headline) > 1 else {}
     counts = {method: len(results.runs(method)) for method in results.methods}
     unequal = len(set(counts.values())) > 1
-    score = Quantity.of(results, results.quality).heading if ranks else ""
+    score = quantity_of(results, results.quality).heading if ranks else ""
     columns = ["method", *(quantity.header for quantity in quantities)]
     columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * unequal
     rows: list[list[Cell]] = []

@@ -14,8 +14,9 @@ from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import untrained
 from hpml_bench.report.curves import validation_of
+from hpml_bench.report.numbers import Cell, Quantity, number
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Cell, Quantity, number, section_of, table
+from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 45
 SHARES = (0.5, 0.75, 0.9)
@@ -42,11 +43,11 @@ def _curves(results: Results) -> Section | None:
         "validation_loss": ("Validation loss", "", 1.0),
     }
     if results.quality in results.definitions:
-        quantity = Quantity.of(results, results.quality)
+        quantity = quantity_of(results, results.quality)
         labels[validation_of(results.quality)] = _labels(quantity, f"Validation {quantity.title}")
     labels["grad_norm"] = ("Gradient norm before clipping", "", 1.0)
     others = [name for name in results.curves if name in results.definitions and name not in labels]
-    labels |= {name: _labels(quantity := Quantity.of(results, name), quantity.heading) for name in others}
+    labels |= {name: _labels(quantity := quantity_of(results, name), quantity.heading) for name in others}
     figures = {metric: line_chart(results, metric, *own) for metric, own in labels.items()}
     norm = figures.pop("grad_norm")
     fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
@@ -98,7 +99,7 @@ class Targets:
     """Target scores on the validation rows, and the times at which runs reach them."""
 
     def __init__(self, results: Results) -> None:
-        self.results, self.score = results, Quantity.of(results, results.quality)
+        self.results, self.score = results, quantity_of(results, results.quality)
         self.points = validation_of(results.quality)
         self.curves = results.curves.get(self.points, {})
         self.sign = 1 if self.score.metric.better == "higher" else -1

@@ -10,10 +10,11 @@ from hpml_bench.plugins.picture import Picture, Series
 from hpml_bench.records.tuning import NEAR, TunedMethod, TuningRecord, find
 from hpml_bench.report.caveats import other_settings, other_starts
 from hpml_bench.report.comparability import differences
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, number, sentence_list
 from hpml_bench.report.pictures.axes import axis
 from hpml_bench.report.pictures.charts import styles
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import MISSING, Cell, Quantity, cell, number, section_of, sentence_list, table
+from hpml_bench.report.tables import section_of, table
 from hpml_bench.suite.settings import method_identity
 from hpml_bench.system.text import sanitize
 
@@ -83,7 +84,7 @@ def _rates(results: Results, tuned: TunedMethod) -> list[float]:
 
 
 def _table(results: Results, record: TuningRecord) -> Table:
-    score = Quantity.alone(record.headline)
+    score = Quantity.of(record.headline)
     rows = [_row(results, tuned, score) for tuned in record.methods]
     unit = f" ({score.unit})" if score.unit else ""
     columns = (
@@ -115,7 +116,7 @@ def _sensitivity(results: Results, record: TuningRecord) -> Picture | None:
     if not drawn:
         return None
     look = styles(dict.fromkeys([*results.methods, *(tuned.name for tuned in record.methods)]))
-    score, series, best_ones = Quantity.alone(record.headline), [], []
+    score, series, best_ones = Quantity.of(record.headline), [], []
     for tuned, best in drawn:
         points = tuple(sorted((t.lr, score.scale * t.ended[0]) for t in tuned.trials if t.ended))
         ringed = next(point for point in points if point[0] == best.lr)

@@ -24,7 +24,7 @@ from hpml_bench.comparison.inputs import (
     head_of,
     json_records,
 )  # fmt: skip
-from hpml_bench.report.answer.terms import ordinal
+from hpml_bench.report.numbers import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Mark, Section, Table, Tabs, Text
-from hpml_bench.report.answer import terms
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, PageSummary, Pair
-from hpml_bench.report.tables import MISSING, Cell, capitalized, number, section_of, table
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number
+from hpml_bench.report.tables import section_of, table
 from hpml_bench.statistics.over_rows import MOST_ROWS
 
 SIGNS: dict[Mark, str] = {"better": "▲", "worse": "▼", "open": "?", "equal": "="}
@@ -64,11 +65,11 @@ def _cell(answer: PageSummary, metric: str, name: str, other: str, mark: Mark | 
     pair = None if name == other else answer.pair(metric, name, other)
     if pair is None:
         return (MISSING if name != other else " ", None)
-    value = terms.seen_from(pair, name, ratio=metric != "score")[0]
+    value = pair.seen_from(name, ratio=metric != "score")[0]
     if metric != "score":
         text = f"× {number(value, '.2f')}"
     else:
-        text = terms.gap_text(answer, value, unit=False)
+        text = answer.gap_text(value, unit=False)
         text = f"+{text}" if value > 0 and text.strip("0.,") else text
     return (f"{text} {SIGNS[mark]}" if mark else text, value)
 
@@ -103,13 +104,13 @@ def _headline(answer: PageSummary, pending: int, pairs: int) -> str:
         return "Every tested pair of scores is decided."
     if pairs == 1:
         return "The pair of scores is open."
-    return f"{pending} of {terms.count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
+    return f"{pending} of {count_of(pairs, 'pair')} of scores {'is' if pending == 1 else 'are'} open."
 
 
 def _line(answer: PageSummary, pair: Pair) -> str:
     one, other = sorted((pair.a, pair.b), key=answer.number.__getitem__)
-    gap = terms.gap_text(answer, abs(pair.difference))
-    apart = f"{terms.label(answer, one)} or {terms.label(answer, other)}: {gap} apart."
+    gap = answer.gap_text(abs(pair.difference))
+    apart = f"{words.label(answer, one)} or {words.label(answer, other)}: {gap} apart."
     fixed = "" if answer.rounds else ", fixed before,"
     if pair.need:
         return f"{apart} With a gap of that size, about {pair.need:,} {answer.over}s{fixed} would decide."
@@ -132,11 +133,11 @@ def _scope(answer: PageSummary) -> Iterator[str]:
     if not answer.decided:
         return
     by = "score and costs" if any(axis.tested for axis in answer.axes) else "score"
-    yield f"The page compares {terms.count_of(answer.tested, 'pair')} by {by}, for {answer.judged}."
+    yield f"The page compares {count_of(answer.tested, 'pair')} by {by}, for {answer.judged}."
     if answer.over == "row":
         yield f"With rows drawn at random and fixed before, at most {answer.chance:g} % of pages hold a wrong verdict."
         if answer.noun == "method" and answer.seeds < answer.least:
-            few = f"{terms.count_of(answer.seeds, 'seed')} can't rank methods"
+            few = f"{count_of(answer.seeds, 'seed')} can't rank methods"
             yield f"{few}: another seed may order them otherwise. Run {answer.least} or more."
         yield "“Can't tell” doesn't mean equal."
         return

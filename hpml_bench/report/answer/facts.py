@@ -7,16 +7,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from hpml_bench.report.answer.model import Axis, Key, PageSummary, Pair
-from hpml_bench.report.answer.terms import (
-    cost_text,
-    count_of,
-    gap_text,
-    label,
-    margin_text,
-    seen_from,
-    several,
-)
-from hpml_bench.report.tables import MINUS, capitalized
+from hpml_bench.report.answer.words import label, several
+from hpml_bench.report.numbers import MINUS, capitalized, count_of
 
 FEW_SEEDS, FEW_ROWS = 5, 200
 """Seeds, and test rows, under which only large differences can be found."""
@@ -56,14 +48,14 @@ def _difference(answer: PageSummary) -> str:
     pair = answer.pair("score", first, second)
     if pair is None:
         return f"No shared seeds: {label(answer, first)} and {label(answer, second)}."
-    d, low, high = seen_from(pair, first)
+    d, low, high = pair.seen_from(first)
     text = f"{_opening(answer, label(answer, first))} {MINUS} {label(answer, second)}: "
-    text += gap_text(answer, d)
+    text += answer.gap_text(d)
     if low is not None and high is not None:
-        ends = [gap_text(answer, end, unit=False) for end in (low, high)]
+        ends = [answer.gap_text(end, unit=False) for end in (low, high)]
         text += f", {' to '.join(ends)} at the level of its test"
     own = f" (their {count_of(pair.shared, 'shared seed')})" if answer.shared is not None else ""
-    within = f" Shown to lie within the margin of {margin_text(answer)}." if pair.within_margin else ""
+    within = f" Shown to lie within the margin of {answer.margin_text}." if pair.within_margin else ""
     return f"{text}{own}.{within}"
 
 
@@ -86,7 +78,7 @@ def _prices(
         known = names if axis.key != "size" else [name for name in names if not answer.by_name[name].base]
         values = [value for name in known if (value := answer.value(name, axis.id)) is not None]
         if values:
-            low, high = (cost_text(answer, axis.id, end) for end in (min(values), max(values)))
+            low, high = (axis.text(end) for end in (min(values), max(values)))
             start = low.rpartition(" ")[0] if low.rpartition(" ")[2] == high.rpartition(" ")[2] else low
             span = high if low == high else f"{start} to {high}"
             parts.append(span + words.get(axis.key, "") if axis.key in OF_SUITES else f"{axis.title.lower()} {span}")
@@ -145,7 +137,7 @@ def _cheaper(answer: PageSummary) -> str:
     noun, most = ("time", "fastest") if time.key == "time" else (time.title.lower(), "least")
     pair = answer.pair(time.tested, near, lead)
     assert pair is not None  # noqa: S101 - they were compared, else it would not be shown to be quicker
-    less = round(100 * (1 - seen_from(pair, near, ratio=True)[0]))
+    less = round(100 * (1 - pair.seen_from(near, ratio=True)[0]))
     text = f"{_opening(answer, label(answer, near))}: {less} % less {noun} than {label(answer, lead)}, "
     text = f"{tied}{text}{_far(answer, near, lead)}{_smaller(answer, near, lead)}."
     if fastest not in {None, near} and fastest in quicker:
@@ -176,7 +168,7 @@ def _far(answer: PageSummary, name: str, lead: str) -> str:
     relation, pair = answer.relation("score", name, lead), answer.pair("score", lead, name)
     if pair is None or relation == "untested":
         return "scores not tested"
-    gap = gap_text(answer, abs(pair.difference))
+    gap = answer.gap_text(abs(pair.difference))
     if relation in {"open", "equal"}:
         return f"equal by {answer.score.title}" if relation == "equal" else f"can't tell by {answer.score.title}"
     return f"{gap} {'lower' if answer.score.better == 'higher' else 'higher'}"
@@ -192,9 +184,7 @@ def _nothing_cheaper(answer: PageSummary, lead: str, cost: Axis) -> str:
         least = answer.best("size")
         if size and least and lead not in least:
             value = answer.value(least[0], size.id)
-            text += (
-                f" {_opening(answer, label(answer, least[0]))} saves less: {cost_text(answer, size.id, value or 0.0)}."
-            )
+            text += f" {_opening(answer, label(answer, least[0]))} saves less: {size.text(value or 0.0)}."
         return text
     n = min((pair.shared for pair in answer.pairs.get(cost.tested or "", ()) if pair.verdict != "untested"), default=0)
     return f"No method is shown to train faster: times vary too much over {n} seeds."

@@ -8,14 +8,13 @@ from dataclasses import replace
 from hpml_bench.plugins.dataset import FEWER
 from hpml_bench.records.run import FAILED
 from hpml_bench.records.tuning import find
-from hpml_bench.report.answer import terms
 from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Setup
 from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
 from hpml_bench.report.comparability import untrained
+from hpml_bench.report.numbers import count_of, option_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import MethodFacts, SuiteFacts
-from hpml_bench.report.tables import option_list
 from hpml_bench.system.text import sanitize
 
 
@@ -74,7 +73,7 @@ def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:
     spec, record = results.runs(name)[0].spec.method, find(results.folder, results.suite)
     yield "Kind", spec.method
     trials = [len(tuned.trials) for tuned in record.methods if tuned.name == name] if record else []
-    tuned = f", tuned in {terms.count_of(trials[0], 'trial')}" if trials and trials[0] else ""
+    tuned = f", tuned in {count_of(trials[0], 'trial')}" if trials and trials[0] else ""
     yield "Learning rate", f"{spec.lr:g}{tuned}"
     if spec.optimizer is not None:
         yield "Optimizer", spec.optimizer.name

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from hpml_bench.report.numbers import beside, in_bytes, number, resolving, with_unit
 from hpml_bench.suite.base import Frozen, Growing, Line
 
 VERSION: Final = 1
@@ -97,6 +98,18 @@ class Pair(_Short):
     detectable: float | None = Short("found", None)
     """Least true difference that so many seeds find with a chance of 80 %; of costs in per cent."""
 
+    def resolving(self, digits: int) -> int:
+        """Return `digits`, or decimals by which the difference and its interval don't print as 0."""
+        return resolving(self.difference, self.decided_low, self.decided_high, digits)
+
+    def seen_from(self, name: str, *, ratio: bool = False) -> tuple[float, float | None, float | None]:
+        """Return difference (or factor) of `name` against the other, and its interval at its test's level."""
+        low, high, d = self.decided_low, self.decided_high, self.difference
+        if self.a == name:
+            return d, low, high
+        low, high = (None if end is None else 1 / end if ratio else -end for end in (high, low))
+        return 1 / d if ratio else -d, low, high
+
 
 OF_RACES = frozenset({"declared_looks", "rounds", "ended", "most_runs"})
 """Fields that other answers are written without."""
@@ -126,6 +139,9 @@ class Score(Frozen):
     margin: float
     """Difference that counts as none."""
 
+    def text(self, value: float, *, unit: bool = True) -> str:
+        return with_unit(number(value, f".{self.digits}f"), self.unit if unit else "")
+
 
 class Axis(Frozen):
     """A cost: a column of the table, an axis of the picture, a limit of the chooser."""
@@ -140,6 +156,17 @@ class Axis(Frozen):
     """Whether the cost is the same in every run, so that any difference is real."""
     margin: float | None = None
     """Share that counts as no difference; none where none was declared."""
+
+    @property
+    def own_units(self) -> bool:
+        """Whether each value is shown in a unit of its own: sizes of files, which span powers of ten."""
+        return self.key == "size" and self.unit == "MB"
+
+    def text(self, value: float, *, unit: bool = True, mean: float | None = None) -> str:
+        """Return a cost in three digits, or in the decimals of its mean; sizes always with a unit."""
+        if self.own_units:
+            return in_bytes(1e6 * value)
+        return with_unit(beside(value, value if mean is None else mean), self.unit if unit else "")
 
 
 class Setup(Frozen):
@@ -256,7 +283,20 @@ class PageSummary(Frozen):
         values = [(self.value(pair.a, "score"), self.value(pair.b, "score"), pair.difference) for pair in pairs]
         rounded = [round(p, digits) - round(q, digits) - d for p, q, d in values if p is not None and q is not None]
         digits += any(abs(off) > 0.05 * 10**-digits for off in rounded)
-        return max([digits, *(resolving(pair, digits) for pair in pairs if pair.verdict == "different")])
+        return max([digits, *(pair.resolving(digits) for pair in pairs if pair.verdict == "different")])
+
+    def gap_text(self, value: float, *, unit: bool = True, digits: int | None = None) -> str:
+        """Return a difference of scores, with one digit more than scores where their roundings would belie it."""
+        text, of = number(value, f".{self.gap_digits if digits is None else digits}f"), self.score.difference_unit
+        one = of == "points" and text in {"1", "1.0", "1.00"}
+        return with_unit(text, ("point" if one else of) if unit else "")
+
+    @property
+    def margin_text(self) -> str:
+        """The margin of equality as declared: a rounded one would claim more, or less."""
+        margin, most = self.score.margin, self.gap_digits + 6
+        exact = (digits for digits in range(1, most) if math.isclose(round(margin, digits), margin, rel_tol=1e-9))
+        return self.gap_text(margin, digits=next(exact, most))
 
     @cached_property
     def by_name(self) -> dict[str, Method]:
@@ -351,25 +391,3 @@ class PageSummary(Frozen):
         if name in bases:
             return self.winner("score") != name
         return any(self.relation("score", name, base) != "better" for base in bases)
-
-
-MOST_DECIMALS = 6
-ABOUT_NONE = 0.1
-"""Share of a difference: an end of its interval that is nearer to 0 counts as 0."""
-
-
-def resolving(pair: Pair, digits: int) -> int:
-    """Return `digits`, or decimals that show a difference, and its interval's end nearer to 0, which else print as 0.
-
-    Two digits of the difference, and one of the end, unless that is about 0 beside the difference.
-    """
-    gap = abs(pair.difference)
-    ends = [abs(end) for end in (pair.decided_low, pair.decided_high) if end is not None]
-    needed = [decimals(end, 1) for end in ends if end > ABOUT_NONE * gap and not round(end, digits)]
-    needed += [decimals(gap, 2)] if gap and not round(gap, digits) else []
-    return max([digits, *needed])
-
-
-def decimals(value: float, significant: int) -> int:
-    """Return the decimals that show so many digits of a value above 0, at most six."""
-    return max(0, min(MOST_DECIMALS, significant - 1 - math.floor(math.log10(value))))

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import PageSummary
+from hpml_bench.report.numbers import MISSING, Shown, capitalized, count_of, number
 from hpml_bench.report.pictures.screen import difference
-from hpml_bench.report.tables import MISSING, Shown, capitalized, number, table
+from hpml_bench.report.tables import table
 
 NARROWEST = 40
 """Characters below which nothing is narrowed any more."""
@@ -31,7 +32,7 @@ def lines(answer: PageSummary, width: int) -> list[str]:
     if (left := len(answer.methods) - MOST) <= 0:
         return [*found, "", *_lines(answer, width)] if answer.methods else found
     last = [line for text in (said[0], said[2], said[1]) for line in textwrap.wrap(text, width)]
-    return [*_lines(answer, width), f"... and {terms.count_of(left, answer.noun)} more, on the page", "", *last]
+    return [*_lines(answer, width), f"... and {count_of(left, answer.noun)} more, on the page", "", *last]
 
 
 def _lines(answer: PageSummary, width: int) -> Iterator[str]:
@@ -56,18 +57,18 @@ def _lines(answer: PageSummary, width: int) -> Iterator[str]:
 
 def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
     """Return the columns but the verdict: a header, then a cell per method, numbered where sentences are."""
-    names = [terms.row_name(answer, method.name) for method in answer.methods]
+    names = [words.row_name(answer, method.name) for method in answer.methods]
     names = [name if len(name) <= longest else f"{name[: longest - 3]}..." for name in names]
     if answer.numbered:
         names = [f"{at:2} {name}" for at, name in enumerate(names, 1)]
     unit = f" {answer.score.unit}" if answer.score.unit else ""
     scores = [answer.value(method.name, "score") for method in answer.methods]
-    shown = ["-" if score is None else terms.score_text(answer, score, unit=False) for score in scores]
+    shown = ["-" if score is None else answer.score.text(score, unit=False) for score in scores]
     columns = [[answer.noun, *names], [answer.score.title + unit, *shown]]
     for axis in answer.axes:
         values = [answer.value(method.name, axis.id) for method in answer.methods]
-        header = SHORT.get(axis.key, axis.title.lower()) + ("" if terms.own_units(axis) else f" {axis.unit}")
-        cells = ["-" if value is None else terms.cost_text(answer, axis.id, value, unit=False) for value in values]
+        header = SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
+        cells = ["-" if value is None else axis.text(value, unit=False) for value in values]
         columns.append([header, *cells])
     return columns
 
@@ -90,9 +91,9 @@ def answer_table(answer: PageSummary) -> Table:
 def _cells(answer: PageSummary, name: str, best: str) -> Iterator[Shown]:
     mean, gap = answer.value(name, "score"), difference(answer, name, best) if name != best else None
     yield name, name
-    yield (MISSING, None) if mean is None else (terms.score_text(answer, mean, unit=False), mean)
+    yield (MISSING, None) if mean is None else (answer.score.text(mean, unit=False), mean)
     for value in (gap.d, gap.low, gap.high) if gap else (None,) * 3:
-        yield (MISSING, None) if value is None else (terms.gap_text(answer, value, unit=False), value)
+        yield (MISSING, None) if value is None else (answer.gap_text(value, unit=False), value)
     behind = ", ".join(answer.related(name, "worse"))
     verdict = words.verdict(answer, name).chip or (f"behind {behind}" if behind else "")
     for text in (verdict, ", ".join(answer.related(name, "open"))):
@@ -102,4 +103,4 @@ def _cells(answer: PageSummary, name: str, best: str) -> Iterator[Shown]:
         if cost is None:
             yield MISSING, None
         else:
-            yield number(cost) if terms.own_units(axis) else terms.cost_text(answer, axis.id, cost, unit=False), cost
+            yield number(cost) if axis.own_units else axis.text(cost, unit=False), cost

@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
 from hpml_bench.report.answer.model import Method, PageSummary, Relation
+from hpml_bench.report.numbers import MISSING, capitalized, sentence_list
 from hpml_bench.report.pictures.layout import MANY
 from hpml_bench.report.pictures.screen import Bars, CostPicture, bars, pictures
 from hpml_bench.report.questions import TITLES
-from hpml_bench.report.tables import MISSING, capitalized, sentence_list
 
 BROKEN_FROM = 18
 """Characters from which a name may break after its underscores."""
@@ -85,8 +85,8 @@ def context(answer: PageSummary) -> dict[str, object]:
             "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
             "sort": "down" if answer.score.better == "higher" else "up",
         },
-        "axes": [(axis, "" if terms.own_units(axis) else axis.unit) for axis in answer.axes],
-        "best": terms.label(answer, answer.methods[0].name) if answer.methods else "",
+        "axes": [(axis, "" if axis.own_units else axis.unit) for axis in answer.axes],
+        "best": words.label(answer, answer.methods[0].name) if answer.methods else "",
         "gap_unit": answer.score.difference_unit,
         "bars": of,
         "bar_caption": _caption(answer),
@@ -124,7 +124,7 @@ def sheets(answer: PageSummary) -> list[str]:
 def _caption(answer: PageSummary) -> tuple[str, ...]:
     if len(answer.methods) < 2:
         return ()
-    best = terms.label(answer, answer.methods[0].name)
+    best = words.label(answer, answer.methods[0].name)
     if not answer.tested_by_score:
         return (f"Hollow dot: difference to {best}, not tested.",)
     drawn = any(pair.decided_low is not None for pair in answer.pairs["score"])
@@ -141,7 +141,7 @@ def legend(answer: PageSummary, picture: CostPicture) -> Legend:
     chips = {words.verdict(answer, name).chip for name in answer.top}
     lost = [name for name in picture.lost if "score" in answer.by_name[name].values]
     untrained = all(answer.by_name[name].base for name in lost)
-    named = sentence_list([terms.label(answer, name) for name in lost]) if lost else ""
+    named = sentence_list([words.label(answer, name) for name in lost]) if lost else ""
     return Legend(
         best=(chips.pop() if len(chips) == 1 else "may be best") if chips else "",
         lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
@@ -150,21 +150,20 @@ def legend(answer: PageSummary, picture: CostPicture) -> Legend:
 
 def _row(answer: PageSummary, of: Bars, method: Method) -> Row:
     name, score = method.name, answer.value(method.name, "score")
-    shown, verdict = terms.row_name(answer, name), words.verdict(answer, name)
+    shown, verdict = words.row_name(answer, name), words.verdict(answer, name)
     costs = [(axis, answer.value(name, axis.id)) for axis in answer.axes]
     return Row(
         at=answer.number[name],
         name=name,
         pieces=tuple(re.findall(r"[^_]*_+|[^_]+$", shown)) if len(shown) >= BROKEN_FROM else (shown,),
         top=name in answer.top,
-        score=MISSING if score is None else terms.score_text(answer, score, unit=False),
+        score=MISSING if score is None else answer.score.text(score, unit=False),
         value=score,
         difference=of.value.get(name),
         bar=of.svg.get(name, ""),
         said=of.said.get(name, ""),
         costs=tuple(
-            Cell(axis.key, MISSING if cost is None else terms.cost_text(answer, axis.id, cost, unit=False), cost)
-            for axis, cost in costs
+            Cell(axis.key, MISSING if cost is None else axis.text(cost, unit=False), cost) for axis, cost in costs
         ),
         chip=verdict.chip,
         sure=verdict.chip == "best",

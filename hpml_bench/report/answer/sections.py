@@ -7,9 +7,10 @@ from itertools import combinations
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
-from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis, Method, PageSummary, Pair
-from hpml_bench.report.tables import MISSING, Cell, capitalized, number, p_cell, rank, sentence_list, table
+from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number, p_cell, rank, sentence_list
+from hpml_bench.report.tables import table
 
 VERDICTS = {"different": "differs", "undecided": "can't tell", "equivalent": "equal", "untested": "not tested"}
 MARK = "‡"
@@ -36,7 +37,7 @@ def places(answer: PageSummary) -> Table:
 
 
 def _score(answer: PageSummary, value: float) -> str:
-    return terms.score_text(answer, value, unit=False)
+    return answer.score.text(value, unit=False)
 
 
 # Every pair in numbers
@@ -98,7 +99,7 @@ def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) ->
 
 
 def _gap(answer: PageSummary, value: float) -> str:
-    return terms.gap_text(answer, value, unit=False)
+    return answer.gap_text(value, unit=False)
 
 
 def _between(answer: PageSummary, low: float | None, high: float | None, *, ratio: bool = False) -> str:
@@ -114,7 +115,7 @@ def _reading(answer: PageSummary) -> Iterator[str]:
         f"{answer.tests} For {answer.judged} ({answer.rows_text}).{factors} Each interval is at the level of its "
         "pair's test: it leaves out 0, or a factor of 1, just where the two are shown to differ."
     )
-    margins = [f"{terms.margin_text(answer)} of a score"] if answer.score.margin else []
+    margins = [f"{answer.margin_text} of a score"] if answer.score.margin else []
     margins += [f"{100 * share:g} % of a cost" for share in {axis.margin for axis in costs if axis.margin}]
     equal = "Equal: p of the margin (Holm) below 5 %, the larger of two one-sided tests of a difference of "
     equal = f"{equal}{', '.join(margins)} or more. " if margins else ""
@@ -123,7 +124,7 @@ def _reading(answer: PageSummary) -> Iterator[str]:
     share += f"these results, may use: {spent}."
     if answer.tested != 1:
         share = (
-            f"Adjusted over the {terms.count_of(answer.tested, 'tested pair')} of all metrics of this page: under "
+            f"Adjusted over the {count_of(answer.tested, 'tested pair')} of all metrics of this page: under "
             "noise near normal the chance of any false claim is at most 5 %, of which this page, look "
             f"{answer.look} at these results, may use {spent}. With three {answer.noun}s or more, differences are "
             "adjusted by Shaffer's procedure (1986; if costs are tested too, the score has 60 % of the level), with "
@@ -181,7 +182,7 @@ def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
         unit = f" ({answer.score.unit})" if answer.score.unit else ""
         ends = [_score(answer, end) for end in (score.low, score.high) if end is not None]
         own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
-        what = f"{capitalized(answer.score.title)}{unit}, {terms.count_of(len(score.runs), run)}"
+        what = f"{capitalized(answer.score.title)}{unit}, {count_of(len(score.runs), run)}"
         yield [what, _score(answer, score.mean) + own]
         yield [f"{capitalized(run)} by {run}", ", ".join(_score(answer, value) for value in score.runs)]
     for axis in answer.axes:
@@ -190,16 +191,16 @@ def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
     for title, value in method.settings:
         yield [title, value]
     if late := answer.under.get(method.name):
-        yield ["At the end", f"still improving in {late} of {terms.count_of(method.seeds, 'run')}"]
+        yield ["At the end", f"still improving in {late} of {count_of(method.seeds, 'run')}"]
 
 
 def _cost(answer: PageSummary, axis: Axis, method: Method) -> str:
     values = method.values[axis.id]
-    text = terms.cost_text(answer, axis.id, values.mean)
+    text = axis.text(values.mean)
     if not axis.exact and values.low is not None and values.high is not None:
-        ends = [terms.cost_text(answer, axis.id, end, unit=False) for end in (values.low, values.high)]
-        text += f"; 95 % interval {' to '.join(ends)}"
+        low, high = (axis.text(end, unit=False, mean=values.mean) for end in (values.low, values.high))
+        text += f"; 95 % interval {low} to {high}"
     added = [key for key in method.values if key not in {"score", *(other.id for other in answer.axes)}]
     if axis.key == "memory" and added:
-        text += f"; training adds {terms.cost_text(answer, added[0], method.values[added[0]].mean)}"
+        text += f"; training adds {axis.text(method.values[added[0]].mean)}"
     return text

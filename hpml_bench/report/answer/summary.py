@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from hpml_bench import statistics
-from hpml_bench.report.answer import terms
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import (
     Axis,
     Failure,
@@ -21,13 +21,11 @@ from hpml_bench.report.answer.model import (
     Score,
     Setup,
     Values,
-    decimals,
-    resolving,
 )
 from hpml_bench.report.ending import race_end
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
+from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
-from hpml_bench.report.tables import capitalized, sentence_list
 from hpml_bench.statistics import Better, Comparison
 from hpml_bench.system.text import sanitize
 
@@ -42,8 +40,6 @@ TESTS: Mapping[Scope, str] = {
     "none": "Nothing is tested.",
 }
 """How pairs of scores are tested."""
-LARGE = {"s": (600.0, 60.0, "min"), "MB": (10_000.0, 1000.0, "GB")}
-"""Unit -> value from which the larger unit is shown, its size, its name."""
 Costs = Mapping[CostDefinition, Axis]
 
 
@@ -147,15 +143,15 @@ def _rows_text(scores: AlignedScores) -> str:
         return "number of rows not known"
     groups = "" if scores.groups is None else f" in {scores.group_count:,} groups"
     noun = "shared row" if scores.lacking else "test row" if scores.trained_on else "row"
-    return f"{terms.count_of(scores.count, noun)}{groups}"
+    return f"{count_of(scores.count, noun)}{groups}"
 
 
 def _lacking(scores: AlignedScores) -> str:
     """Return who lacks how many rows, and what that means, as a sentence."""
     who = [f"{name} {'lacks ' if at == 0 else ''}{n:,}" for at, (name, n) in enumerate(scores.lacking.items())]
-    if len(who) > terms.NAMED:
+    if len(who) > words.NAMED:
         who = [f"{len(who)} systems lack up to {max(scores.lacking.values()):,}"]
-    rows = terms.count_of((scores.count or 0) + scores.unshared, "row")
+    rows = count_of((scores.count or 0) + scores.unshared, "row")
     return f"{sentence_list(who)} of {rows}: a verdict holds without these rows and with the worst score in them."
 
 
@@ -172,7 +168,7 @@ def _score(found: Verdicts, scale: float, unit: str, methods: Sequence[Method], 
     largest = max(map(abs, means.values()), default=1.0)
     digits = 1 if unit == "%" else decimals(largest, 3) if largest else 2
     alike = [p for p in pairs if p.winner and round(means[p.a], digits) == round(means[p.b], digits)]
-    digits = max([digits, *(resolving(p, digits) for p in alike)])  # no two shown to differ print alike
+    digits = max([digits, *(p.resolving(digits) for p in alike)])  # no two shown to differ print alike
     return Score(
         id=_slug(score.name, "_") or "score", title=score.title or score.name, unit=unit, better=score.better,
         digits=digits, difference_unit="points" if unit == "%" else unit, margin=scale * (found.margin or 0.0),
@@ -203,8 +199,7 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     if cost.unit == "bytes":
         return 1e-6, "MB"
     means = [float(np.mean(list(of.values()))) for of in entering(scores.costs[cost], scores.race).values()]
-    least, size, unit = LARGE.get(cost.unit, (math.inf, 1.0, cost.unit))
-    return (1 / size, unit) if max(means, default=0.0) >= least else (1.0, cost.unit)
+    return larger_unit(cost.unit, max(means, default=0.0))
 
 
 def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:

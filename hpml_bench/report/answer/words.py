@@ -6,21 +6,13 @@ At most 20 words a sentence. Words: *may be best* (none is shown better), *behin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from hpml_bench import statistics
 from hpml_bench.report.answer.model import Axis, PageSummary
-from hpml_bench.report.answer.terms import (
-    count_of,
-    margin_text,
-    ordinal,
-    score_of,
-    score_text,
-    several,
-    with_unit,
-)
-from hpml_bench.report.tables import capitalized, number, sentence_list
+from hpml_bench.report.numbers import capitalized, count_of, number, ordinal, sentence_list, with_unit
 
 BECAUSE = {
     "oom_cuda": "out of GPU memory",
@@ -34,6 +26,10 @@ BECAUSE = {
     "interrupted": "stopped by the user",
 }
 """Reasons of runs that did not end well, in short."""
+
+
+NAMED = 3
+"""Methods that a sentence names; of more it says how many."""
 
 
 class Verdict(NamedTuple):
@@ -66,7 +62,7 @@ def headline(answer: PageSummary) -> str:
         best = answer.value(first, "score")
         ahead = best is not None and (best > guessed if score.better == "higher" else best < guessed)
         beats = "is shown to beat" if ahead else "beats"
-        return f"No {answer.noun} {beats} guessing ({score_text(answer, guessed)} {score.title})."
+        return f"No {answer.noun} {beats} guessing ({answer.score.text(guessed)} {score.title})."
     if not answer.tested_by_score:
         return _nothing_tested(answer)
     if not answer.top:
@@ -109,7 +105,7 @@ def _several_best(answer: PageSummary) -> str:
     top, title = answer.top, answer.score.title
     values = [value for name in top if (value := answer.value(name, "score")) is not None]
     low, high = min(values), max(values)
-    about = f"{score_text(answer, low, unit=False)} to {score_text(answer, high)}"
+    about = f"{answer.score.text(low, unit=False)} to {answer.score.text(high)}"
     if high - low <= answer.score.margin:
         rough = number((low + high) / 2, f".{max(0, answer.score.digits - 1)}f")  # a digit less than scores
         about = f"about {with_unit(rough, answer.score.unit)}"
@@ -166,7 +162,7 @@ def setup_line(answer: PageSummary) -> tuple[str, ...]:
     parts = (
         answer.rows_text if answer.methods else "", _seeds(answer) if answer.seeds and repeated else "",
         setup.budget, where, setup.rates, setup.memory,
-        f"equal: within {margin_text(answer)}" if equal else "",
+        f"equal: within {answer.margin_text}" if equal else "",
         f"look {answer.look}, which has {share}" if answer.noun == "system" and answer.look > 1 else "",
     )  # fmt: skip
     return tuple(part for part in parts if part)
@@ -235,3 +231,46 @@ def _standing(answer: PageSummary, name: str) -> str:
     if name in answer.top and base not in {None, name} and base not in (*open_, *equal) and answer.unproven(name):
         parts.append("not shown to beat the base model")
     return "; ".join(parts)
+
+
+# Names of methods
+
+
+def score_of(answer: PageSummary, name: str) -> str:
+    value = answer.value(name, "score")
+    return "no score" if value is None else answer.score.text(value)
+
+
+def label(answer: PageSummary, name: str) -> str:
+    """Return a method's name in sentences: `no. 3` where methods are numbered, `the base model` where that is one."""
+    if answer.by_name[name].base:
+        return "the base model"
+    return f"no. {answer.number[name]}" if answer.numbered else name
+
+
+def row_name(answer: PageSummary, name: str) -> str:
+    """Return a method's name for its row: `none (base model)`."""
+    return f"{name} (base model)" if answer.by_name[name].base else name
+
+
+def several(answer: PageSummary, names: Sequence[str], last: str = "and") -> str:
+    """Return methods in words: all of up to three, else two and how many others; numbers as ranges."""
+    base = [label(answer, name) for name in names if answer.by_name[name].base]
+    trained = [name for name in names if not answer.by_name[name].base]
+    if answer.numbered:
+        ranges = [f"no. {_ranges(sorted(answer.number[name] for name in trained))}"] if trained else []
+        return sentence_list([*ranges, *base], last)
+    if len(names) <= NAMED:
+        return sentence_list([*trained, *base], last)
+    return sentence_list([*names[: NAMED - 1], f"{len(names) - NAMED + 1} others"], last)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return `1–3, 5`."""
+    runs: list[list[int]] = []
+    for one in numbers:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

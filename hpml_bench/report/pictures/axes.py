@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpml_bench.plugins.picture import Axis
-from hpml_bench.report.tables import capitalized, number
+from hpml_bench.report.numbers import capitalized, number
 
 
 def axis(

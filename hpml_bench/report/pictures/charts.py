@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, get_args
 from hpml_bench.plugins.picture import Axis, Marker, Picture, Segment, Series, Tone
 from hpml_bench.report.answer.summary import own_interval
 from hpml_bench.report.jobs import JobTimes, SweepTimes
+from hpml_bench.report.numbers import number
 from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
-from hpml_bench.report.tables import Quantity, number
+from hpml_bench.report.tables import quantity_of
 from hpml_bench.system.text import sanitize
 
 ROW = 26.0
@@ -114,7 +115,7 @@ def strip(results: Results, metric: str) -> Picture | None:
     """Return one row per method: every seed as a mark, the mean as a bar, the 95 % interval as a line."""
     if not results.values(metric):
         return None
-    values, quantity, style = results.shown(metric), Quantity.of(results, metric), styles(results.methods)
+    values, quantity, style = results.shown(metric), quantity_of(results, metric), styles(results.methods)
     segments, series, said = [], [], []
     for row, (method, by_seed) in enumerate(values.items()):
         interval = results.interval(method, metric)
@@ -144,11 +145,12 @@ def strip(results: Results, metric: str) -> Picture | None:
     )  # fmt: skip
 
 
-def bars(
-    results: Results, groups: Mapping[str, str], name: str, caption: str, header: str, scale: float = 1.0
-) -> Picture | None:
-    """Return for every method a bar per metric of `groups` (metric -> label), means over seeds."""
+def bars(results: Results, groups: Mapping[str, str], name: str, caption: str, title: str) -> Picture | None:
+    """Return for every method a bar per metric of `groups` (metric -> label), means over seeds in the largest unit."""
     groups = {metric: label for metric, label in groups.items() if results.values(metric)}
+    units = ((quantity.scale, quantity.unit) for quantity in (quantity_of(results, metric) for metric in groups))
+    scale, unit = min(units, default=(1.0, ""))
+    header = f"{title} ({unit})" if unit else title
     drawn = [
         (method, label, index / len(groups), interval.mean * scale)
         for method in results.methods
@@ -162,11 +164,9 @@ def bars(
     for method, label, lightness, value in drawn:
         row, previous = row + (1 if method == previous else 1.6), method
         heights.setdefault(method, []).append(row)
-        text = f"{value:.3g}  {label}" if value < 100 else f"{value:,.0f}  {label}"
-        segments.append(
-            Segment((0.0, row), (value, row), style[method].tone, 14, opacity=0.9 - 0.6 * lightness, text=text.rstrip())
-        )
-    said = [" ".join(filter(None, (method, label, f"{value:.4g}"))) for method, label, _, value in drawn]
+        text, opacity = f"{number(value)}  {label}".rstrip(), 0.9 - 0.6 * lightness
+        segments.append(Segment((0.0, row), (value, row), style[method].tone, 14, opacity=opacity, text=text))
+    said = [" ".join(filter(None, (method, label, number(value)))) for method, label, _, value in drawn]
     centres = tuple((sum(own) / len(own), sanitize(method, 30)) for method, own in heights.items())
     return Picture(
         name=name, caption=caption, alt=f"Bar chart of {header} by method: {'; '.join(said)}.",

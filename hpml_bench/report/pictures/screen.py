@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from hpml_bench.plugins.picture import Axis, Mark, Picture, Segment, Series, Tone
-from hpml_bench.report.answer import terms, words
+from hpml_bench.report.answer import words
 from hpml_bench.report.answer.model import Axis as Cost
 from hpml_bench.report.answer.model import Key, PageSummary, Relation
+from hpml_bench.report.numbers import capitalized
 from hpml_bench.report.pictures import axes
 from hpml_bench.report.pictures.layout import MANY, NARROW, Shape, layout
 from hpml_bench.report.pictures.svg import small, svg
-from hpml_bench.report.tables import capitalized
 
 LOG_FROM: Final = 25.0
 """Largest cost over least from which an axis is logarithmic."""
@@ -60,8 +60,7 @@ def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPi
     at = {name: (of[cost.id].mean, of["score"].mean) for name, of in v.items()}
     score, top, turned = answer.score, {*answer.top}, answer.score.better == "lower"
     values = {
-        name: f"{score.title} {terms.score_text(answer, y)}, {cost.title.lower()} {terms.cost_text(answer, cost.id, x)}"
-        for name, (x, y) in at.items()
+        name: f"{score.title} {score.text(y)}, {cost.title.lower()} {cost.text(x)}" for name, (x, y) in at.items()
     }
     title = capitalized(score.title) + (f" ({score.unit})" if score.unit else "") + (", low is good" if turned else "")
     drawn = Picture(
@@ -69,7 +68,7 @@ def _picture(answer: PageSummary, cost: Cost, said: Mapping[str, str]) -> CostPi
         caption="",
         alt=f"{capitalized(score.title)} against {cost.title.lower()}. "
         f"{'; '.join(f'{name}: {text}' for name, text in values.items())}.",
-        x=_costs(answer, cost, [x for x, _ in at.values()]),
+        x=_costs(cost, [x for x, _ in at.values()]),
         y=axes.axis(title, [y for _, y in at.values()], share=0.1, within=axes.ends_of(score.unit), grid=True,
                     turned=turned, good="↑ better"),
         height=340 if len(answer.methods) <= MANY else 330,
@@ -87,13 +86,13 @@ def _number(answer: PageSummary, name: str, end: str = "") -> str:
     return f"{answer.number[name]}{end}" if answer.numbered else ""
 
 
-def _costs(answer: PageSummary, cost: Cost, values: Sequence[float]) -> Axis:
+def _costs(cost: Cost, values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     crowded = len(values) > MANY and float(np.median(values)) - low < CROWDED * (high - low)
     log = low > 0 and (high / low >= LOG_FROM or crowded)
 
     def text(value: float) -> str:
-        return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", terms.cost_text(answer, cost.id, value))
+        return re.sub(r"(\d)\.0+(?=\D|$)", r"\1", cost.text(value))
 
     title = cost.title if log or not cost.unit else f"{cost.title} ({cost.unit})"
     share, within = 0.12 if log else 0.14, (0.0,) if low > 0 else ()
@@ -136,7 +135,7 @@ def difference(answer: PageSummary, name: str, other: str) -> Difference | None:
     pair = answer.pair("score", name, other)
     if pair is None or not math.isfinite(pair.difference):
         return None
-    return Difference(*terms.seen_from(pair, name), answer.relation("score", name, other))
+    return Difference(*pair.seen_from(name), answer.relation("score", name, other))
 
 
 def to_best(answer: PageSummary) -> dict[str, Difference]:
@@ -205,8 +204,8 @@ def _scale(axis: Axis, pixel: float, sign: int, width: int) -> str:
 
 
 def _said(answer: PageSummary, of: Difference) -> str:
-    mean = terms.gap_text(answer, of.d)
+    mean = answer.gap_text(of.d)
     if of.low is None or of.high is None:
         return mean
-    low, high = (terms.gap_text(answer, value, unit=False) for value in (of.low, of.high))
+    low, high = (answer.gap_text(value, unit=False) for value in (of.low, of.high))
     return f"{mean}, interval {low} to {high}"
