@@ -64,6 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "checkpointing": {"gradient_checkpointing": True},
     "micro-batches": {"micro_batch": 2},
     "bf16": {"precision": "bf16", "weights": "bfloat16"},
+    "rounded": {"precision": "bf16", "weights": "bfloat16", "trained_weights": "bfloat16"},
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from hpml_bench.fit.predict import Predictor, predict
 from hpml_bench.fit.trace import Footprint
-from hpml_bench.suite.settings import DatasetSpec, Settings, TaskSpec
+from hpml_bench.suite.settings import DatasetSpec, OptimizerSpec, Settings, TaskSpec
 from hpml_bench.suite.suite import MethodEntry, Suite
 
 PUBLISHED, CHUNKS, RANK, TOKENS = 16.2, 8, 8, 2 * 2048
@@ -29,6 +29,11 @@ MODEL_7B = CONFIG.with_name("llama-2-7b")
 
 
 METHODS = {"full": MethodEntry(), "lora": MethodEntry(options={"r": RANK}), "qlora": MethodEntry(options={"r": RANK})}
+ROUNDED = {
+    "full": MethodEntry(),
+    "full+adamw_8bit": MethodEntry(method="full", optimizer=OptimizerSpec(name="adamw_8bit")),
+}
+"""Methods of one card with `trained_weights: bfloat16`."""
 
 
 def suite_of(config: Path, **changes: Any) -> Suite:
@@ -39,7 +44,8 @@ def suite_of(config: Path, **changes: Any) -> Suite:
         "steps": 10, "global_batch": 2, "eval_batch": 1, "max_length": 2048, "device": "cuda", "world_size": 1,
         "precision": "bf16", "gradient_checkpointing": True, **changes,
     })  # fmt: skip
-    return Suite(name="published", settings=settings, methods=METHODS)
+    rounded = settings.trained_weights == "bfloat16"
+    return Suite(name="published", settings=settings, methods=ROUNDED if rounded else METHODS)
 
 
 def footprint() -> Footprint:
@@ -60,12 +66,14 @@ def recipes() -> None:
         found = {number: peaks(model, number) for number in ranks}
         for method in METHODS:
             cells = [f"{found[number][method]:.0f}" if method in found[number] else "-" for number in ranks]
-            print(f"| {model.name} | `{method}` | {' | '.join(cells)} |")
+            print(f"| {model.name} | {method} | {' | '.join(cells)} |")
+        for method, peak in peaks(model, 1, trained_weights="bfloat16").items():
+            print(f"| {model.name} | {method}, rounded | {peak:.0f} |{' - |' * (len(ranks) - 1)}")
 
 
-def peaks(config: Path, ranks: int) -> dict[str, float]:
+def peaks(config: Path, ranks: int, **changes: Any) -> dict[str, float]:
     """Return each method's bytes on a card of 80 GB, in GB; without those that can't be predicted."""
-    shared = {"global_batch": 16, "micro_batch": 1, "weights": "bfloat16", "world_size": ranks}
+    shared = {"global_batch": 16, "micro_batch": 1, "weights": "bfloat16", "world_size": ranks, **changes}
     suite = suite_of(config, **shared, sharding="none" if ranks == 1 else "fsdp")
     prediction = predict(suite, 80 * 10**9, advised=False)
     return {need.method: need.peak / 1e9 for need in prediction.needs if need.peak is not None}

@@ -17,7 +17,7 @@ import psutil
 
 from hpml_bench.data.sources import weight_files
 from hpml_bench.suite.devices import default_ranks, with_decided
-from hpml_bench.suite.settings import NEEDED, Settings
+from hpml_bench.suite.settings import Settings
 from hpml_bench.system import cgroups, environment, gpus
 from hpml_bench.system.errors import UserError
 
@@ -84,7 +84,7 @@ def fill_in_devices(settings: Settings, memory: int | None) -> Settings:
     world = settings.world_size or (1 if device == "cuda" and not cards else default_ranks(device))
     decided: dict[str, Any] = {"device": device, "world_size": world}
     if settings.precision == "auto":
-        decided["precision"] = NEEDED.get(settings.weights, "bf16" if device == "cuda" else "fp32")
+        decided["precision"] = settings.needed_precision or ("bf16" if device == "cuda" else "fp32")
     if settings.micro_batch == "auto":
         decided["micro_batch"] = None
     return with_decided(settings, decided)

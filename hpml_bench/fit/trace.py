@@ -187,9 +187,12 @@ class Buckets(nn.Module):
         return sum(weight.nbytes for weight in self._trained)
 
     def _buffer(self) -> dict[Tensor, Tensor]:
-        sizes, kind = [weight.numel() for weight in self._trained], self._trained[0].dtype
-        views = torch.split(torch.empty(sum(sizes), dtype=kind), sizes)
-        return dict(zip(self._trained, views, strict=True))
+        views: dict[Tensor, Tensor] = {}
+        for kind in {weight.dtype: None for weight in self._trained}:  # a buffer has one type
+            own = [weight for weight in self._trained if weight.dtype == kind]
+            sizes = [weight.numel() for weight in own]
+            views |= zip(own, torch.split(torch.empty(sum(sizes), dtype=kind), sizes), strict=True)
+        return views
 
     def forward(self, *inputs: Any, **more: Any) -> Tensor:
         if self._exchanged and self._again and torch.is_grad_enabled():

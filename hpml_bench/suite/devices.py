@@ -6,7 +6,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from hpml_bench.suite.settings import NEEDED, Settings
+from hpml_bench.suite.settings import Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.errors import UserError
@@ -86,14 +86,14 @@ def measures_precision(settings: Settings, device: str) -> bool:
 
     A CPU's flags say which instructions it has, not which are faster.
     """
-    left_open = settings.precision == "auto" and settings.weights == "float32"
+    left_open = settings.precision == "auto" and settings.needed_precision is None
     return left_open and device == "cpu" and environment.has_bf16("cpu")
 
 
 def _precision(settings: Settings, device: str) -> str:
     requested: str = settings.precision
     if requested == "auto":
-        requested = NEEDED.get(settings.weights, requested)
+        requested = settings.needed_precision or requested
     if requested == "auto":  # on a CPU sweep.resolve measures it
         return "bf16" if device == "cuda" and environment.has_bf16(device) else "fp32"
     if (requested == "tf32" and device == "cpu") or (

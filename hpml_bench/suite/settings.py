@@ -17,7 +17,8 @@ CLASSIFICATION = "sequence_classification"  # the task of a suite that names non
 MAX_LENGTH = 128  # default of the setting `max_length`, which ids leave out: that of most tasks
 FORMER_DEFAULTS = {"validation_samples": 500}
 """Former defaults, which ids still leave out: the same ids mean the same runs."""
-NEEDED = {"bfloat16": "bf16", "float16": "fp16"}  # type of the weights -> the precision it needs
+NEEDED: dict[str, Literal["bf16", "fp16"] | None] = {"float32": None, "bfloat16": "bf16", "float16": "fp16"}
+"""Type of weights -> the precision it needs."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -149,8 +150,13 @@ class Settings(Growing):
     of float32 products on a GPU to 10 bits, `fp32` doesn't. `auto` takes bf16 on GPUs that have it, and on a CPU where
     a product of the model's shape is measured to be 1.15 times as fast in it."""
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type in which the backbone is loaded. Trained parameters and the optimizer's state are float32 all the same.
-    bfloat16 goes with the precision bf16, float16 with fp16."""
+    """Type in which the backbone is loaded. bfloat16 goes with the precision bf16, float16 with fp16; for what is
+    trained see `trained_weights`."""
+    trained_weights: Literal["float32", "bfloat16"] = "float32"
+    """Type of trained matrices and their gradients; vectors and the task's head stay float32. `bfloat16`, with the
+    precision bf16 and without sharding, halves their memory: the optimizer steps on float32 copies of some at a time,
+    its state in float32, and the results are rounded stochastically, up or down with the chance that keeps the mean
+    (Gupta et al. 2015, arXiv:1502.02551)."""
     quantization: QuantizationSpec | None = None
     """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method can have its own,
     as `qlora`; those that train or read these weights are unsupported with quantised ones."""
@@ -177,6 +183,11 @@ class Settings(Growing):
     """Largest global gradient norm; empty for no clipping."""
     head_lr: float = Field(default=1e-3, gt=0)
     """Learning rate of the task's head, the same for every method."""
+
+    @property
+    def needed_precision(self) -> Literal["bf16", "fp16"] | None:
+        """Precision that the types of weights need, None where each will do."""
+        return NEEDED[self.weights] or NEEDED[self.trained_weights]
 
     @model_validator(mode="before")
     @classmethod
@@ -205,11 +216,11 @@ class Settings(Growing):
                 f"micro_batch {self.micro_batch} does not divide a rank's share of global_batch, {share} samples; "
                 "change micro_batch, global_batch or --nproc"
             )
-        needed = NEEDED.get(self.weights, self.precision)
-        if self.precision not in {"auto", needed}:
-            raise ValueError(
-                f"weights {self.weights} need precision {needed}, not {self.precision}; change one of them"
-            )
+        for name, kind in (("weights", self.weights), ("trained_weights", self.trained_weights)):
+            needed = NEEDED[kind]
+            given = self.precision if self.precision != "auto" else self.needed_precision
+            if needed is not None and needed != given:
+                raise ValueError(f"{name} {kind} need precision {needed}, not {given}; change one of them")
         if self.train_samples is not None and self.train_samples < self.global_batch:
             raise ValueError(f"train_samples {self.train_samples} is less than one global_batch of {self.global_batch}")
         if self.select != "last" and self.eval_every is None:
@@ -218,6 +229,8 @@ class Settings(Growing):
             raise ValueError("select early and patience, the evaluations after which it ends a training, go together")
         if self.sharding != "none" and self.precision == "fp16":
             raise ValueError("sharding takes no precision fp16, whose loss scale ranks would change apart; take bf16")
+        if self.sharding != "none" and self.trained_weights != "float32":
+            raise ValueError("sharding takes one type of trained weights, float32; leave trained_weights out")
         if self.schedule == "wsd" and self.lr_warmup + self.lr_decay > 1:
             raise ValueError(
                 f"lr_warmup {self.lr_warmup:g} and lr_decay {self.lr_decay:g} are together more than the whole training"

@@ -78,6 +78,8 @@ def initialise(run: Assembly) -> None:
         with kernels.autocast(run.settings):
             run.method.before_train(run.model.encoder, batches, run.steps)
         kernels.keep_trained_as_float32(run.model)  # weights that were made anew from the data
+        if run.settings.trained_weights == "bfloat16":
+            kernels.store_trained_as_bf16(run.model.encoder)
         if run.settings.precision == "bf16" and not run.method.reads_frozen_weights:
             kernels.store_frozen_as_bf16(run.model.encoder)
             release(run.group.device)  # the weights' memory in float32

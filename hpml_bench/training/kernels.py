@@ -146,6 +146,16 @@ def store_frozen_as_bf16(encoder: nn.Module) -> None:
             weight.data = weight.data.to(torch.bfloat16)
 
 
+def store_trained_as_bf16(encoder: nn.Module) -> None:
+    """Store trained matrices in bfloat16, and with them their gradients; vectors, such as norms' weights, take little.
+
+    Those meet float32 inputs on a CPU, whose autocast leaves norms alone.
+    """
+    for parameter in encoder.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.float32 and parameter.ndim > 1:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def linear_weights(model: nn.Module) -> list[nn.Parameter]:
     """Return the weights and biases of linear layers, which autocast casts in every step.
 

@@ -70,6 +70,9 @@ NOT_SHARDED = {
 }
 """PEFT's types that FSDP breaks, and why."""
 
+NOT_ROUNDED = {"OSF": "it multiplies gradients by float32 matrices"}
+"""PEFT's types whose trained weights can't be bfloat16, and why."""
+
 
 def linear_as_bf16(folder: Path, settings: Settings, method: Method) -> bool:
     """Return whether linear layers are loaded as bfloat16, in which their frozen weights are kept anyway.
@@ -166,14 +169,7 @@ def build_model(
             encoder.to(device)  # weights that the method added
             if ids := getattr(encoder, "prompt_tokens", None):  # kept beside buffers: copied in each pass, with a wait
                 cast(Any, encoder).prompt_tokens = {name: own.to(device) for name, own in ids.items()}
-        kind = encoder.active_peft_config.peft_type.value if isinstance(encoder, PeftModel) else ""
-        prompted = isinstance(encoder, PeftModel) and encoder.active_peft_config.is_prompt_learning
-        if prompted and kind not in KEYS_AND_VALUES and getattr(text, "hidden_size_per_layer_input", None):
-            raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
-        if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
-            raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
-        if is_sharded(settings) and kind in NOT_SHARDED:
-            raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
+        _check_type(encoder, settings)
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         places = positions(encoder, settings.max_length)
@@ -185,6 +181,22 @@ def build_model(
         model.masked = needs_mask(encoder)
         method.complete(model, task)
         return model
+
+
+def _check_type(encoder: nn.Module, settings: Settings) -> None:
+    """Raise Unsupported where a type of PEFT's doesn't go with the settings or with the backbone."""
+    if not isinstance(encoder, PeftModel):
+        return
+    kind = encoder.active_peft_config.peft_type.value
+    prompted = encoder.active_peft_config.is_prompt_learning and kind not in KEYS_AND_VALUES
+    if prompted and getattr(encoder.config.get_text_config(), "hidden_size_per_layer_input", None):
+        raise Unsupported("each layer looks up an embedding by a token's id, which a virtual token does not have")
+    if settings.gradient_checkpointing and kind in NOT_CHECKPOINTED:
+        raise Unsupported(f"{kind} does not work with gradient checkpointing: {NOT_CHECKPOINTED[kind]}")
+    if is_sharded(settings) and kind in NOT_SHARDED:
+        raise Unsupported(f"{kind} can't be sharded: {NOT_SHARDED[kind]}")
+    if settings.trained_weights == "bfloat16" and kind in NOT_ROUNDED:
+        raise Unsupported(f"{kind} has no trained_weights in bfloat16: {NOT_ROUNDED[kind]}")
 
 
 def check_sharding(spec: RunSpec, settings: Settings, method: Method) -> None:

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hpml_bench.plugins.optimizer import Groups, choose_optimizer
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.training.parallel import local
 
+STEPPED_TOGETHER = 1 << 24
+"""Most values of weights in bfloat16 of which float32 copies are made at a time; those of one weight may be more."""
 
-def make_optimizer(encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's."""
+
+def make_optimizer(
+    encoder: nn.Module, head: nn.Module, spec: MethodSpec, settings: Settings, seed: int = 0
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the method's parameters, at its learning rate, and of the head's, at the suite's.
+
+    `seed`: of the stochastic rounding of trained weights in bfloat16.
+    """
     chosen = choose_optimizer(spec, settings)
     groups = [*chosen.groups(encoder, spec.lr), {"params": list(head.parameters()), "lr": settings.head_lr}]
-    return chosen.make([group for group in groups if group["params"]], settings)
+    groups = [group for group in groups if group["params"]]
+    if settings.trained_weights == "float32":
+        return chosen.make(groups, settings)
+    weights = parameters_in(groups)
+    copies = [nn.Parameter(_nothing_like(weight)) for weight in weights]
+    of = dict(zip(map(id, weights), copies, strict=True))
+    made = chosen.make(
+        [group | {"params": [of[id(weight)] for weight in group["params"]]} for group in groups], settings
+    )
+    return Rounded(made, weights, copies, seed)
+
+
+def parameters_in(groups: Groups) -> list[nn.Parameter]:
+    return [parameter for group in groups for parameter in group["params"]]
 
 
 def adamw(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
@@ -57,6 +79,70 @@ class Combined(torch.optim.Optimizer):
             for told in ("grad_scale", "found_inf"):
                 setattr(part, told, getattr(self, told, None))
             part.step()
+
+
+class Rounded(Combined):
+    """An optimizer's steps on weights in bfloat16: on float32 copies, some weights at a time, rounded stochastically.
+
+    A step is often less than half the distance of two numbers of bfloat16, and rounding to the nearest would lose it.
+    Rounded up or down with the chance that keeps the mean, steps add up (Gupta et al. 2015, arXiv:1502.02551). The
+    random bits depend on the seed and the number of the step alone, so that ranks round alike.
+    """
+
+    def __init__(
+        self, made: torch.optim.Optimizer, weights: Sequence[nn.Parameter], copies: Sequence[nn.Parameter], seed: int
+    ) -> None:
+        """Let `made`, an optimizer of the copies, step on the weights; a copy has values during its step alone."""
+        super().__init__(made.parts if isinstance(made, Combined) else [made])
+        self.weights, self._copies, self._seed = list(weights), copies, seed
+        self.param_groups[0]["rounded"] = 0  # steps so far, in a checkpoint too
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
+        first = self.param_groups[0]
+        generator = torch.Generator(self.weights[0].device).manual_seed(self._seed * 1_000_003 + first["rounded"])
+        reached = [pair for pair in zip(self.weights, self._copies, strict=True) if pair[0].grad is not None]
+        while reached:
+            part, reached = _first_part(reached)
+            for weight, copy in part:
+                copy.data, copy.grad = weight.float(), cast(Tensor, weight.grad).float()
+            super().step()
+            for weight, copy in part:
+                weight.copy_(rounded(copy, generator) if weight.dtype == torch.bfloat16 else copy)
+                copy.data, copy.grad = _nothing_like(weight), None
+        first["rounded"] += 1
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the weights."""
+        for weight in self.weights:
+            if set_to_none:
+                weight.grad = None
+            elif weight.grad is not None:
+                weight.grad.zero_()
+
+
+Pairs = list[tuple[nn.Parameter, nn.Parameter]]
+
+
+def _first_part(pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """Return as many of the pairs of weight and copy as are stepped on together, one at least, and the others."""
+    sizes = accumulate(weight.numel() for weight, _ in pairs)
+    count = max(1, sum(size <= STEPPED_TOGETHER for size in sizes))
+    return pairs[:count], pairs[count:]
+
+
+def _nothing_like(weight: Tensor) -> Tensor:
+    """Return a float32 tensor of a weight's shape that takes no memory."""
+    return torch.zeros((), device=weight.device).expand(weight.shape)
+
+
+def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance.
+
+    bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off.
+    """
+    bits = torch.randint(2**16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
+    return bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32).to(torch.bfloat16)
 
 
 class MuonSteps(torch.optim.Muon):

@@ -173,14 +173,18 @@ def local(tensor: Tensor) -> Tensor:
 def clip_grad_norm(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Scale gradients to a norm of at most `most` and return that before: torch's `clip_grad_norm_`, also over parts.
 
-    Parts are added up here: DTensor's operators would take a collective for each parameter.
+    Parts are added up here: DTensor's operators would take a collective for each parameter. And gradients in bfloat16,
+    whose norm would be in that type.
     """
-    if not any(isinstance(weight, DTensor) for weight in parameters):
-        return nn.utils.clip_grad_norm_(parameters, most)
+    is_part = any(isinstance(weight, DTensor) for weight in parameters)
     parts = [local(weight.grad) for weight in parameters if weight.grad is not None]
-    square = nn.utils.get_total_norm(parts).square()
-    dist.all_reduce(square)
-    norm = square.sqrt()
+    if not is_part and all(part.dtype == torch.float32 for part in parts):
+        return nn.utils.clip_grad_norm_(parameters, most)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts, dtype=torch.float32)))
+    if is_part:
+        square = norm.square()
+        dist.all_reduce(square)
+        norm = square.sqrt()
     torch._foreach_mul_(parts, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
 

@@ -32,7 +32,7 @@ from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
 from hpml_bench.training.evaluation import evaluate
 from hpml_bench.training.kernels import autocast, make_scaler
-from hpml_bench.training.optimization import make_optimizer
+from hpml_bench.training.optimization import make_optimizer, parameters_in
 from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, is_sharded, whole, wrapping
 from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.selection import Selection
@@ -132,8 +132,11 @@ class Trainer(Evaluator):
         self.seen: list[Step] = []
         """All steps so far, those before a checkpoint too."""
         self.wrapped = (wrap or wrapping(self.settings.sharding))(self.model, self.group)
-        self.optimizer = make_optimizer(self.model.encoder, self.model.head, self.spec.method, self.settings)
-        self.parameters = [parameter for part in self.optimizer.param_groups for parameter in part["params"]]
+        self.optimizer = make_optimizer(
+            self.model.encoder, self.model.head, self.spec.method, self.settings, self.spec.seed
+        )
+        own = parameters_in(self.optimizer.param_groups)
+        self.parameters: list[torch.nn.Parameter] = getattr(self.optimizer, "weights", own)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: lr_factor(step, self.steps, self.settings)
         )
@@ -299,7 +302,9 @@ class Trainer(Evaluator):
         if all(step.overflowed for step in self.seen):
             raise Diverged(f"the gradient overflowed in fp16 in each of the {len(self.seen)} steps; none was taken")
         self.selection.restore()  # before what probes measure after it, such as forgetting
-        reached = sum(p.numel() for p in self.optimizer.state)
+        own = parameters_in(self.optimizer.param_groups)
+        pairs = zip(self.parameters, own, strict=True)
+        reached = sum(weight.numel() for weight, parameter in pairs if parameter in self.optimizer.state)
         if is_sharded(self.settings):
             end_sharding(self.model)
             self.optimizer.state.clear()  # beside whole weights there may be no room for it

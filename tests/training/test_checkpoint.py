@@ -83,6 +83,7 @@ def content(folder: Path, record: RunRecord) -> dict[str, Any]:
         ("lora", ((21, 1), (42, 0)), {}),
         ("lora", ((10, 1), (18, 0)), {"select": "early", "patience": 4, "eval_every": 4}),  # which ends at 20 or later
         ("full", ((21, 1), (42, 0)), {"sharding": "fsdp", "select": "best", "eval_every": 10}),
+        ("full", ((21, 1), (42, 0)), {"precision": "bf16", "trained_weights": "bfloat16"}),
     ],
 )
 def test_a_killed_run_goes_on(
