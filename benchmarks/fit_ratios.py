@@ -109,7 +109,8 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
         run = assemble(spec, prepared, group)
         gc.collect()
     weights = _there(run.model)
-    loading = _peak_of_loading(loaded, weight_files(Path(prepared.backbone)))
+    files = weight_files(Path(prepared.backbone))
+    loading = _peak_of_loading(loaded, files)
     with _profiled() as profiled:
         if run.method.trains:
             with mock.patch("torch.nn.parallel.distributed._sync_module_states"):
@@ -122,7 +123,9 @@ def measured(spec: RunSpec, prepared: Prepared, group: Group) -> Measured:
     _, tensors = _peaks(profiled, buffers=False)
     held = live.get("evaluation", 0)
     step, evaluated, generated = (weights + peaks[phase] if phase in peaks else 0 for phase in PHASES[1:])
-    alone = {"loading": loading} | {phase: weights + peak for phase, peak in tensors.items()}
+    alone = {"loading": _peak_of_loading(loaded, files, buffers=False)} | {
+        phase: weights + peak for phase, peak in tensors.items()
+    }
     return Measured(weights + held, loading, step, evaluated, generated, alone)
 
 
@@ -130,11 +133,10 @@ def _profiled() -> profile:
     return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
 
 
-def _peak_of_loading(profiled: profile, files: Sequence[Path]) -> int:
+def _peak_of_loading(profiled: profile, files: Sequence[Path], *, buffers: bool = True) -> int:
     """Return the peak of what the allocator gave; mapping a file is an event too, of the file's size."""
-    nodes = [*_below(profiled.profiler.kineto_results.experimental_event_tree())]  # type: ignore[union-attr]
     sizes = {file.stat().st_size for file in files}
-    events = sorted(filter(_allocates, nodes), key=lambda event: event.start_time_ns)
+    events = _events([*_nodes(profiled)], buffers)
     changes = (event.extra_fields.alloc_size for event in events if abs(event.extra_fields.alloc_size) not in sizes)
     return int(max(accumulate(changes)))
 
@@ -167,14 +169,12 @@ def _there(model: nn.Module) -> int:
 
 def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that the allocator's events leave allocated when a phase begins, and their peak in it."""
-    nodes = [*_below(profiled.profiler.kineto_results.experimental_event_tree())]  # type: ignore[union-attr]
+    nodes = [*_nodes(profiled)]
     phases = {node.name: (node.start_time_ns, node.end_time_ns) for node in nodes if node.name in PHASES}
-    left_out = set() if buffers else {id(event) for node in nodes for event in _buffers(node)}
-    events = [node for node in nodes if _allocates(node) and id(node) not in left_out]
     live = 0
     first: dict[str, int] = {}
     peaks: dict[str, int] = {}
-    for event in sorted(events, key=lambda event: event.start_time_ns):
+    for event in _events(nodes, buffers):
         size = event.extra_fields.alloc_size
         for phase, (begin, end) in phases.items():
             if begin <= event.start_time_ns <= end:
@@ -182,6 +182,17 @@ def _peaks(profiled: profile, *, buffers: bool = True) -> tuple[dict[str, int], 
                 peaks[phase] = max(peaks.get(phase, live), live + size)
         live += size
     return first, peaks
+
+
+def _nodes(profiled: profile) -> Iterator[Any]:
+    return _below(profiled.profiler.kineto_results.experimental_event_tree())  # type: ignore[union-attr]
+
+
+def _events(nodes: Sequence[Any], buffers: bool) -> list[Any]:
+    """Return the allocator's events in their order, with those of kernels' buffers or without."""
+    left_out = set() if buffers else {id(event) for node in nodes for event in _buffers(node)}
+    events = (node for node in nodes if _allocates(node) and id(node) not in left_out)
+    return sorted(events, key=lambda event: int(event.start_time_ns))
 
 
 def _below(nodes: list[Any]) -> Iterator[Any]:
