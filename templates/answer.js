@@ -38,16 +38,20 @@
     const significant = (x, digits) =>
       x ? fixed(x, Math.max(0, Math.min(6, digits - 1 - Math.floor(Math.log10(Math.abs(x)) + 1e-9)))) : "0";
     const withUnit = (text, name) => (name ? text + NB + name : text);
-    // as words.py has them: scores in their digits, costs in three, sizes in the unit that suits each
+    // as report/numbers.py has them: scores in their digits, costs in three, sizes in the unit that suits each
     const decimals = (key, x) =>
-      key === "score" ? score.digits : x ? Math.max(0, Math.min(4, 2 - Math.floor(Math.log10(Math.abs(x))))) : 2;
+      key === "score" ? score.digits : x ? Math.max(0, 2 - Math.floor(Math.log10(Math.abs(x)))) : 0;
+    const digits = (key, x, more) =>
+      key !== "score" && x && Math.abs(x) < 1e-4
+        ? x.toExponential(2 + more).replace(/e-(\d)$/, "e-0$1")
+        : fixed(x, decimals(key, x) + more);
     const bytes = (mb, more) => {
       const [size, name] = [[1e3, "GB"], [1, "MB"], [1e-3, "kB"]].find(([least]) => mb >= least) || [1e-6, "B"];
-      return withUnit(fixed(mb / size, (mb / size < 9.95 && name !== "B" ? 1 : 0) + more), name);
+      return withUnit(name === "B" ? fixed(mb / size, more) : digits("size", mb / size, more), name);
     };
     const inBytes = (key) => key === "size" && axes.size.unit === "MB";
     const shown = (key, x, more = 0) =>
-      inBytes(key) ? bytes(x, more) : withUnit(fixed(x, decimals(key, x) + more), unit(key));
+      inBytes(key) ? bytes(x, more) : withUnit(digits(key, x, more), unit(key));
     const limitText = (key, limit) => withUnit(fixed(limit, (String(limit).split(".")[1] || "").length), unit(key));
     // A value with as many digits as tell on which side of a limit it is.
     const beside = (key, x, limit) => {

@@ -240,7 +240,7 @@ def test_sizes_are_exact(seen: Look) -> None:
     """Equal files are equal, not undecided; a larger one is larger without a test."""
     shown = seen(four(), "#?first=size")
     assert shown["pick"] == [f"adapter and head save the smallest file: 100{NB}kB."]
-    assert shown["groups"]["Then by mean"] == [f"lora 300{NB}kB", f"full 5.0{NB}MB"]
+    assert shown["groups"]["Then by mean"] == [f"lora 300{NB}kB", f"full 5.00{NB}MB"]
 
 
 @needs_browser
