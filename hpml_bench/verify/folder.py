@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -120,12 +121,11 @@ class Trace:
     """Answers and losses of the test rows."""
 
     @classmethod
-    def read(cls, place: Path, steps: float) -> Trace:
-        """Read the files of a run, and the tokens of its first steps."""
-        points, stored = read_points(place), read_predictions(place)
-        taken = (point for point in points if point.metric == "step_seconds" and point.step <= steps)
+    def of(cls, run: RunFiles, steps: float) -> Trace:
+        """Return those of a run, with the tokens of its first steps."""
+        taken, stored = (point for point in run.series("step_seconds") if point.step <= steps), run.predictions
         tokens = [[point.step, point.tokens, point.real_tokens] for point in taken]
-        losses = [[p.step, p.value] for p in points if p.metric == "train_loss"]
+        losses = [[point.step, point.value] for point in run.series("train_loss")]
         content = b"" if stored is None else bytes_of(stored.prediction) + stored.loss.tobytes()
         varied = len({real for *_, real in tokens}) >= VARIED
         return cls(digest(tokens), varied, digest(losses), sha256(content).hexdigest())
@@ -141,6 +141,8 @@ class Evidence:
     """None where no record can be read."""
     suite: Suite | None
     """The suite beside the runs; None where it is missing or no suite."""
+    traces: dict[str, Trace] = field(default_factory=dict)
+    """run_id -> what its steps and test rows were, of the records that enter a report and whose files were read."""
 
     @classmethod
     def read(cls, folder: Path) -> Evidence:
@@ -173,11 +175,19 @@ class Evidence:
         return tuple(record for record in self.compared if not untrained(record))
 
     @cached_property
-    def traces(self) -> dict[str, Trace]:
-        """run_id -> what its steps and test rows were, of the records that enter a report."""
-        taken = [(record.spec.seed, record.consumed.steps) for record in self.trained if record.consumed]
-        least = dict(sorted(taken, reverse=True))  # steps that all runs of a seed took: one may end early
-        return {r.run_id: Trace.read(self.folder / r.run_id, least.get(r.spec.seed, math.inf)) for r in self.compared}
+    def steps(self) -> dict[int, int]:
+        """Seed -> steps that all its runs in a report took: one may end early."""
+        return dict(sorted(((r.spec.seed, r.consumed.steps) for r in self.trained if r.consumed), reverse=True))
+
+    def runs(self) -> Iterator[RunFiles]:
+        """Read the files of each run that ended well, once for all checks, where its task is installed here."""
+        compared = {record.run_id for record in self.compared}
+        for record in self.ok:
+            with suppress(UserError):  # its task isn't installed: `predictions` says so
+                run = RunFiles.read(self.folder, record)
+                if record.run_id in compared:
+                    self.traces[record.run_id] = Trace.of(run, self.steps.get(record.spec.seed, math.inf))
+                yield run
 
     def excluded(self, kind: Kind) -> Iterator[Finding]:
         """Yield the runs that the report leaves out for a reason of this kind."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from hpml_bench.system import checklist
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify import figures, files, plan
-from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, RunFiles, State, failed
+from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, RunCheck, State, failed
 
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
@@ -91,11 +90,9 @@ def verify(folder: Path) -> Verified:
     """Check a suite's results folder; a UserError where it has no record at all."""
     evidence = Evidence.read(folder)
     found: dict[Callable[..., Any], list[Finding]] = {check: [] for check in ALL}
-    for record in evidence.ok:
-        with suppress(UserError):  # its task isn't installed: `predictions` says so
-            run = RunFiles.read(folder, record)
-            for of_run in OF_RUNS:
-                found[of_run] += _found(failed(record.run_id, why) for why in of_run(run))
+    for run in evidence.runs():
+        for of_run in OF_RUNS:
+            found[of_run] += _found(failed(run.record.run_id, why) for why in of_run(run))
     for check in (*BEFORE_RUNS, *AFTER_RUNS):
         found[check] = _found(check(evidence))
     checks = [

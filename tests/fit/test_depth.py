@@ -32,10 +32,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], tuple[int, int] | None]] = {
-    "lora": ("llama", "lora", {}, {}, (2, 3)),
     "lora checkpointing": ("llama", "lora", {}, {"gradient_checkpointing": True, "micro_batch": 2}, (2, 3)),
-    "full checkpointing": ("llama", "full", {}, {"gradient_checkpointing": True}, (2, 3)),
-    "full in micro-batches": ("llama", "full", {}, {"micro_batch": 2}, (2, 3)),
     "full bf16 on a card": ("llama", "full", {}, {"device": "cuda", "precision": "bf16"}, (2, 3)),
     "full muon": ("llama", "full", {}, {"optimizer": "muon"}, (2, 3)),
     "prompt_tuning": ("llama", "prompt_tuning", {}, {}, (2, 3)),
