@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.rows import Rows
 
-TEST_ROWS, RETENTION_ROWS, OWN_ROWS, HELD_OUT_GROUPS = 3, 4, 4, 6
+TEST_ROWS, RETENTION_ROWS, OWN_ROWS, HELD_OUT_GROUPS, EXAMPLES = 3, 4, 4, 6, 7
 """Streams that draw test rows split off the training rows, general text, a seed's own training rows (`[data_seed, 4,
-seed]`), and the groups of validation rows split off."""
+seed]`), the groups of validation rows split off, and the examples before a seed's prompts (`[data_seed, 7, seed]`)."""
 SHARE = 10  # one training row in this many becomes a test or validation row, where nothing says how many
 
 

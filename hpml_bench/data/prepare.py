@@ -47,7 +47,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.pool import in_order
 from hpml_bench.system.text import digest
 
-FORMAT = 7  # version of cache entries, raised when the same rows are tokenised or saved differently
+FORMAT = 8  # version of cache entries, raised when the same rows are tokenised or saved differently
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 BATCH = 1000
@@ -72,7 +72,7 @@ def prepare(settings: Settings) -> Prepared:
 def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     """Return what `prepare` does, without reading the weights of a model, whose digest is left empty."""
     silence()
-    encoder = _encoder(settings, model.folder_or_file)
+    encoder = encoder_of(settings, model.folder_or_file)
     where = f"data set {settings.dataset.name}"
     loaded, task = _load(settings, where)
     rows = draw(loaded, settings, task.most_validation_rows)
@@ -117,7 +117,7 @@ def prepare_rows(settings: Settings, model: Resolved) -> Prepared:
     )
 
 
-def _encoder(settings: Settings, folder: Path) -> Encoder:
+def encoder_of(settings: Settings, folder: Path) -> Encoder:
     """Return the encoder of a model's texts; a UserError where they may be longer than it reads."""
     tokenizer = load_tokenizer(folder)
     config = json.loads((folder / "config.json").read_text())

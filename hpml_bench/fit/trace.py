@@ -349,7 +349,7 @@ def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
     settings = spec.settings
     method = make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts)
-    rows = open_rows(spec, prepared, task)
+    rows = open_rows(spec, prepared, task, method)
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
     model = build_model(folder, spec, method, task, load=load, half=half)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -16,6 +16,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.packages import install_extras
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from hpml_bench.plugins.model import TaskModel
@@ -28,6 +29,7 @@ class Method(ABC):
 
     The hooks are called on every rank, in this order:
 
+        examples(rows, random)                           -> training rows shown before each prompt
         build(backbone)                                  -> encoder
         complete(model, task)                            once, after the task put its head on
         before_train(encoder, batches, total_steps)      once, before DDP wraps the model
@@ -59,6 +61,18 @@ class Method(ABC):
 
         Raises Unsupported: the method can't run with this backbone; the reason is shown in the report.
         """
+
+    def examples(self, rows: int, random: np.random.Generator) -> Sequence[int]:
+        """Return the numbers of the training rows that stand, answered, before each prompt of the evaluated rows.
+
+        `rows` is the number of the seed's training rows; `random` depends on the seed. Raises Unsupported.
+        """
+        return ()
+
+    @classmethod
+    def depends_on_seed(cls) -> bool:
+        """Return whether the method itself makes seeds differ: by training, or by drawing examples."""
+        return cls.trains or cls.examples is not Method.examples
 
     @property
     def reads_frozen_weights(self) -> bool:

@@ -83,9 +83,9 @@ def read_rows(folder: Path) -> pa.Table:
 class Rows:
     """A split, or some rows of it: memory-mapped token ids and their labels."""
 
-    def __init__(self, folder: Path, pad_id: int, chosen: np.ndarray | None = None) -> None:
-        """Open a split, or its `chosen` rows by their numbers on disk, in this order."""
-        table = read_rows(folder)
+    def __init__(self, source: Path | pa.Table, pad_id: int, chosen: np.ndarray | None = None) -> None:
+        """Open a split's folder or table, or its `chosen` rows by their numbers there, in this order."""
+        table = read_rows(source) if isinstance(source, Path) else source
         self._table = table
         self.pad_id = pad_id
         self._tokens = Ragged(table.column("input_ids"))
@@ -119,6 +119,15 @@ class Rows:
 
     def has(self, name: str) -> bool:
         return name in self._table.column_names
+
+    def replaced(self, columns: Mapping[str, list[Any]]) -> Rows:
+        """Return all rows of the split with other values in these columns, in memory."""
+        table = self._table
+        for name, values in columns.items():
+            column = table.schema.field(name)
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, column, pa.chunked_array([pa.array(values, column.type)]))
+        return Rows(table, self.pad_id)
 
     def tokens(self, index: int) -> np.ndarray:
         row: np.ndarray = self._tokens[int(self.numbers[index])]

@@ -20,6 +20,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.options import validate_options
 from hpml_bench.suite.settings import MAX_LENGTH, TaskSpec
+from hpml_bench.system.errors import Unsupported
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
 
+    from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.tokenizer import Encoder
 
 
@@ -187,6 +189,13 @@ class Task(ABC):
     def encode_general(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
         """Return the same for general text, on which forgetting is measured."""
         return self.encode(rows, encoder)
+
+    def with_examples(self, rows: Rows, examples: Rows, encoder: Encoder) -> dict[str, list[Any]]:
+        """Return the columns of rows that `encode` wrote with answered examples before each row's prompt.
+
+        Raises Unsupported: rows have no prompt, or examples don't fit into `max_length`.
+        """
+        raise Unsupported("examples can stand before a language model's prompts; the task puts a head on the model")
 
     @abstractmethod
     def label_type(self) -> pa.DataType:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
+from hpml_bench.suite import registry
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
@@ -64,6 +65,14 @@ def untrained(record: RunRecord) -> bool:
     """Return whether a run trained nothing, such as the base model's: it has no budget that could differ."""
     none = record.consumed is not None and record.consumed.steps == record.consumed.samples == 0
     return none and record.metrics.get("trainable_parameters") == 0
+
+
+def is_base(record: RunRecord) -> bool:
+    """Return whether a run is of the base model as it is: untrained, and no examples before its prompts."""
+    kind = record.spec.method.method
+    return untrained(record) and not (
+        kind in registry.names("methods") and registry.plugin("methods", kind).depends_on_seed()
+    )
 
 
 def method_of(record: RunRecord) -> str:

@@ -161,13 +161,14 @@ class Suite(Frozen):
 
 
 def alike(settings: Settings, method: MethodSpec) -> bool:
-    """Return whether a method answers alike with every seed: it trains nothing, adds no head, and samples nothing."""
+    """Return whether a method answers alike with every seed: nothing is trained, drawn, put on as a head or sampled."""
     kinds = (("methods", method.method), ("tasks", settings.task.name))
     if any(name not in registry.names(kind) for kind, name in kinds):
         return False
     task = registry.plugin("tasks", settings.task.name)
     greedy = not settings.task.options.get("temperature")
-    return not registry.plugin("methods", method.method).trains and task.model_kind == "language_model" and greedy
+    itself = registry.plugin("methods", method.method).depends_on_seed()
+    return not itself and task.model_kind == "language_model" and greedy
 
 
 def suite_name(name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.draw import training_rows
+from hpml_bench.data.draw import EXAMPLES, training_rows
+from hpml_bench.data.prepare import encoder_of
 from hpml_bench.data.prepared import Prepared, global_batches
 from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
@@ -63,11 +64,20 @@ class Assembly:
         return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
 
 
-def open_rows(spec: RunSpec, prepared: Prepared, task: Task) -> dict[str, Rows]:
-    """Return the splits that a run reads, by name; its training rows may be its seed's own."""
+def open_rows(spec: RunSpec, prepared: Prepared, task: Task, method: Method) -> dict[str, Rows]:
+    """Return the splits that a run reads, by name; its training rows may be its seed's own.
+
+    Raises Unsupported: the method puts examples before prompts, and the task or the rows don't allow it.
+    """
     rows = {"train": training_rows(prepared, spec.settings, spec.seed)}
     for split in ("validation", "test", *([RETENTION] if task.retention else [])):
         rows[split] = Rows(Path(prepared.data) / split, prepared.pad_id)
+    random = np.random.default_rng([spec.settings.data_seed, EXAMPLES, spec.seed])
+    if chosen := method.examples(len(rows["train"]), random):
+        encoder = encoder_of(spec.settings, Path(prepared.backbone))
+        examples = Rows(Path(prepared.data) / "train", prepared.pad_id, rows["train"].numbers[[*chosen]])
+        for split in ("validation", "test"):
+            rows[split] = rows[split].replaced(task.with_examples(rows[split], examples, encoder))
     return rows
 
 
@@ -89,7 +99,7 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
     settings = spec.settings
     method = make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
-    rows = open_rows(spec, prepared, task)
+    rows = open_rows(spec, prepared, task, method)
     losses: list[np.ndarray] = []
 
     def measure_base(base: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""Generation: tokens per second of the answers to the test rows, and the time to an answer's first token."""
+"""Answers: the prompts' tokens, the time for an answer and to its first token, and generated tokens per second."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Evaluation, Probe, Run
+from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run
 from hpml_bench.records.run import Metric, Point
 
 _metric = partial(Metric.define, group="inference", depends_on_machine=True)
+PER_ANSWER = (
+    _metric(
+        "prompt_tokens", "prompt tokens", "tokens", "lower", ",.1f",
+        "Tokens before an answer, examples and template included: their mean over the test rows.", phase="test",
+        depends_on_machine=False, noisy=False,
+    ),
+    _metric(
+        "answer_ms", "time per answer", "ms", "lower", ",.1f",
+        "The test answers' time divided by the number of test rows.", phase="test",
+    ),
+)  # fmt: skip
 METRICS = (
+    *PER_ANSWER,
     _metric(
         "generated_tokens_per_second", "generated tokens/s", "tokens/s", "higher", ",.0f",
         "Tokens of the answers to the test rows over all ranks, divided by the slowest rank's time for its own, "
@@ -41,14 +53,21 @@ class GenerationProbe(Probe):
         if evaluation.phase == "test" and evaluation.generated is not None:
             generated = evaluation.generated
             self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
+        if evaluation.phase == "test" and evaluation.answer_seconds is not None:
+            self.values["prompt_tokens"] = float(np.mean(self.run.test.column("prompt")))
+            self.values["answer_ms"] = 1000 * evaluation.answer_seconds / len(evaluation.predictions)
         return []
+
+    @classmethod
+    def implied(cls, run: Finished) -> dict[str, float]:
+        return {"answer_ms": 1000 * run.value("test_answer_seconds") / run.test_rows}
 
     def state(self) -> dict[str, Any]:
         return {}
 
     def definitions(self) -> tuple[Metric, ...]:
         if self.run.task.decoding is None:
-            return ()
+            return PER_ANSWER if self.run.answers else ()
         return METRICS if self.run.model.caches else self.metrics
 
     def stop(self) -> dict[str, Any]:

@@ -267,8 +267,7 @@ GROUPS: Final = (
         "inference", "Inference", "cost", "test pass, and latency of one example", ("inference",),
         ("inference_seconds", "inference_samples_per_second", "latency_ms_p50", "latency_ms_p99",
          "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "validation_answer_seconds",
-         "test_answer_seconds", "first_token_ms_p50",
-         "generated_tokens_per_second"),
+         "test_answer_seconds", "answer_ms", "first_token_ms_p50", "generated_tokens_per_second", "prompt_tokens"),
         notes=_inference_notes,
         chart=lambda _: (
             {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"},

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.comparability import untrained
+from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.curves import validation_of
 from hpml_bench.report.numbers import Cell, Quantity, number
 from hpml_bench.report.results import Results
@@ -104,7 +104,8 @@ class Targets:
         self.curves = results.curves.get(self.points, {})
         self.sign = 1 if self.score.metric.better == "higher" else -1
         self.base = tuple(method for method in results.methods if all(map(untrained, results.runs(method))))
-        """Methods that train nothing: the base model."""
+        """Methods that train nothing."""
+        self.start_of = [method for method in self.base if all(map(is_base, results.runs(method)))]
 
     def _best(self, values: tuple[float, ...]) -> float:
         return self.sign * max(self.sign * value for value in values)
@@ -112,7 +113,7 @@ class Targets:
     @cached_property
     def start(self) -> float | None:
         """The score from which learning is counted: the untrained base model's, where it was run, else chance."""
-        if base := [self._best(curve.values) for method in self.base for curve in self.curves.get(method, ())]:
+        if base := [self._best(curve.values) for method in self.start_of for curve in self.curves.get(method, ())]:
             return statistics.mean_interval(base).mean
         guessed = self.results.guess
         return guessed.chance if guessed is not None and math.isfinite(guessed.chance) else None
@@ -121,7 +122,7 @@ class Targets:
     def start_in_words(self) -> str:
         """The start with what it is."""
         value = self.score.text(self.start, unit=True)
-        if self.base:
+        if self.start_of:
             return f"the base model's {value}"
         rows = self.results.test_set
         if rows is None or rows.texts is None:

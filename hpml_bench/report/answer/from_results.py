@@ -11,7 +11,7 @@ from hpml_bench.records.tuning import find
 from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Setup
 from hpml_bench.report.answer.summary import plain, score_scale, summarize
 from hpml_bench.report.caveats import beside_guess, other_settings, under_trained
-from hpml_bench.report.comparability import untrained
+from hpml_bench.report.comparability import is_base, untrained
 from hpml_bench.report.numbers import count_of, option_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import MethodFacts, SuiteFacts
@@ -66,7 +66,7 @@ def facts_of(results: Results) -> SuiteFacts:
 def _method(results: Results, name: str) -> MethodFacts:
     runs = results.runs(name)
     kind = runs[0].spec.method.method
-    return MethodFacts(kind, all(map(untrained, runs)), len(runs), tuple(_settings(results, name)))
+    return MethodFacts(kind, all(map(is_base, runs)), len(runs), tuple(_settings(results, name)))
 
 
 def _settings(results: Results, name: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,8 +44,8 @@ from hpml_bench.plugins.task import (
     not_likeliest,
     target_positions,
 )
-from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
-from hpml_bench.system.errors import UserError
+from hpml_bench.records.predictions import Answers, Predictions, TextAnswers, same_answers
+from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hpml_bench.data.chat import Conversations
+    from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.tokenizer import Encoder
 
 NO_LIMIT = 10**9  # `max_length` of rows whose length doesn't matter
@@ -198,13 +199,46 @@ class CausalLM(Task):
         return texts | {f"the template {how} an answer with, not scored": text for how, text in written.items()}
 
     def encode(self, rows: Mapping[str, list[Any]], encoder: Encoder) -> dict[str, list[Any]]:
+        return self._encoded(self._examples(rows, encoder), self.conversations(encoder))
+
+    def with_examples(self, rows: Rows, examples: Rows, encoder: Encoder) -> dict[str, list[Any]]:
+        from hpml_bench.data.chat_template import PLAIN
+
+        if self.scorer is None:
+            raise Unsupported("examples stand before prompts whose answers are scored; the task has no scorer")
+        of_all = self.options.loss_on == "all"
+        chat = self.conversations(encoder)
+        chat = replace(chat, too_long="drop", loss_on="last" if of_all else chat.loss_on)
+        shown = [ConversationRow.read(written, []) for written in examples.column("turns")]
+        end = "\n\n" if chat.template == PLAIN else ""
+        read = map(ConversationRow.read, rows.column("turns"), rows.column("choices"))
+        try:
+            encoded = self._encoded(enumerate(row.after(shown, end) for row in read), chat)
+        except UserError as error:
+            raise Unsupported(f"with examples, {error}") from None
+        if lost := len(rows) - len(encoded["input_ids"]):
+            raise Unsupported(
+                f"with {len(shown)} examples {lost} of {len(rows)} rows have more than max_length {encoder.max_length} "
+                "tokens, or are refused by the chat template; take fewer examples, or raise max_length"
+            )
+        if of_all:
+            targets = zip(encoded["input_ids"], rows.targets, strict=True)
+            encoded["label"] = [[*[IGNORE_INDEX] * (len(ids) - count), *ids[-count:]] for ids, count in targets]
+        longer = np.array([*map(len, encoded["input_ids"])]) > rows.lengths
+        learnt = tuple(np.array([token for token in row if token != IGNORE_INDEX]) for row in encoded["label"])
+        if not longer.all() or not same_answers(learnt, rows.references):
+            raise Unsupported("the template leaves earlier turns out, or writes a row otherwise after examples")
+        return {name: encoded[name] for name in ("input_ids", "label", "prompt", "cut", "choice_ids")}
+
+    def _encoded(self, examples: Iterable[tuple[int, ConversationRow]], chat: Conversations) -> dict[str, list[Any]]:
+        """Return the columns of conversations, each given with its row's number, as `encode` does."""
         from hpml_bench.data.chat_template import RefusedError
 
-        chat = self.conversations(encoder)
+        encoder = chat.encoder
         no_template = self.options.template is None and not encoder.tokenizer.chat_template
         silent = replace(chat, counts=Counter(), encoder=replace(encoder, max_length=NO_LIMIT))
         encoded: dict[str, list[Any]] = {name: [] for name in ("input_ids", "label", *self.extra_types(), KEPT)}
-        for number, row in self._examples(rows, encoder):
+        for number, row in examples:
             compared = row.choices if self.compares_choices else []
             fields = [json.loads(keys) if keys else {} for keys in row.fields or ()]
             more = (row.weights or (), json.loads(row.tools) if row.tools else None, fields)
@@ -233,6 +267,7 @@ class CausalLM(Task):
             encoded["expected"].append(example.expected)
             encoded["bytes"].append(example.target_bytes)
             encoded["cut"].append(example.cut)
+            encoded["turns"].append(row.written)
             encoded["choices"].append(row.choices)
             encoded["choice_ids"].append([chat.answer_of(other) for other in others if other is not None])
         return encoded
@@ -287,11 +322,11 @@ class CausalLM(Task):
         return pa.list_(pa.int32())
 
     def extra_types(self) -> dict[str, pa.DataType]:
-        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, target bytes."""
+        """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, turns, target bytes."""
         import pyarrow as pa
 
         numbers = dict.fromkeys(("prompt", "bytes", "cut"), pa.int32())
-        texts = dict.fromkeys(("question", "expected"), pa.string())
+        texts = dict.fromkeys(("question", "expected", "turns"), pa.string())
         return {**numbers, **texts, "choices": pa.list_(pa.string()), "choice_ids": pa.list_(pa.list_(pa.int32()))}
 
     def length_notes(self, full: float, counts: Mapping[str, Counter[str]]) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from hpml_bench.plugins.task import IGNORE_INDEX
 
@@ -34,6 +35,36 @@ class ConversationRow(NamedTuple):
                 fields = self.fields and self.fields[:end]
                 yield self._replace(roles=self.roles[:end], contents=self.contents[:end], fields=fields, weights=None)
 
+    @classmethod
+    def read(cls, written: str, choices: list[str]) -> Self:
+        """Return a row that `written` wrote, with its choices."""
+        roles, contents, weights, fields, tools = json.loads(written)
+        return cls(roles, contents, choices, weights, fields, tools, None, None)
+
+    @property
+    def written(self) -> str:
+        """The row as JSON, without its choices and place."""
+        return json.dumps([self.roles, self.contents, self.weights, self.fields, self.tools])
+
+    def after(self, examples: Sequence[ConversationRow], end: str) -> ConversationRow:
+        """Return the conversation with examples, each with `end` after it, as earlier turns that are not learnt.
+
+        A system prompt is the row's own, and stays in front.
+        """
+        front, turns = int(self.roles[0] == "system"), []
+        for one in examples:
+            texts = [*one.contents[:-1], one.contents[-1] + end]
+            own = zip(one.roles, texts, one.fields or [""] * len(texts), strict=True)
+            turns += [turn for turn in own if turn[0] != "system"]
+        roles, contents, fields = ([*of] for of in zip(*turns, strict=True))
+        of_row, weights = self.fields or [""] * len(self.roles), self.weights or [1.0] * len(self.roles)
+        return self._replace(
+            roles=[*self.roles[:front], *roles, *self.roles[front:]],
+            contents=[*self.contents[:front], *contents, *self.contents[front:]],
+            fields=[*of_row[:front], *fields, *of_row[front:]],
+            weights=[*weights[:front], *[0.0] * len(roles), *weights[front:]],
+        )
+
 
 def conversation_rows(batch: Mapping[str, list[Any]]) -> Iterator[ConversationRow]:
     nothing = [None] * len(batch["roles"])
@@ -49,7 +80,7 @@ def encode_texts(texts: list[str], encoder: Encoder) -> dict[str, list[Any]]:
     """Return texts as the tokenizer gives them, cut at `max_length`: every token but the first is a target."""
     tokenised = encoder.tokenizer(texts, truncation=True, max_length=encoder.max_length)["input_ids"]
     kept = [(text, ids) for text, ids in zip(texts, tokenised, strict=True) if len(ids) > 1]
-    nothing: dict[str, Any] = {"prompt": 0, "cut": 0, "question": "", "choices": [], "choice_ids": []}
+    nothing: dict[str, Any] = {"prompt": 0, "cut": 0, "question": "", "turns": "", "choices": [], "choice_ids": []}
     return {
         **{name: [value] * len(kept) for name, value in nothing.items()},
         "input_ids": [ids for _, ids in kept],
