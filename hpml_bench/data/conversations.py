@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from hpml_bench.data.columns import (
     listed,
     short,
 )
+from hpml_bench.plugins.dataset import PAIR, LoadedData
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError
 
@@ -155,6 +157,28 @@ def rows_of(conversations: list[list[str]]) -> Dataset:
         "choices": [[] for _ in conversations],
     }
     return Dataset.from_dict(columns, features=Features({name: [Value("string")] for name in columns}))
+
+
+def ask_for_classes(loaded: LoadedData, question: str) -> LoadedData:
+    """Return texts with classes as conversations: `{text}` of the question is the text, the class's name the answer.
+
+    A pair's second text follows the first in a line of its own. All names are choices of each row. Spaces at the end of
+    the question begin the names, as lm-evaluation-harness moves them.
+    """
+    asks = question.rstrip(" ")
+    names = [question[len(asks) :] + name for name in loaded.label_names]
+
+    def asked(row: Mapping[str, Any]) -> dict[str, Any]:
+        text = "\n".join(row[name] for name in ("text", PAIR) if name in row)
+        turns = [asks.replace("{text}", text), names[row["label"]]]
+        return {"contents": turns, "roles": ["user", "assistant"], "choices": names}
+
+    splits = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
+    made = {
+        name: rows and rows.map(asked, remove_columns=[c for c in ("text", PAIR, "label") if c in rows.column_names])
+        for name, rows in splits.items()
+    }
+    return replace(loaded, **made, label_names=())
 
 
 def _convert(

@@ -188,14 +188,14 @@ def silence() -> None:
 
 def _load(settings: Settings, where: str) -> tuple[LoadedData, Task]:
     loader, task = make_loader(settings), make_task(settings.task)
-    target = task.target
+    target = task.loads
     if target not in loader.targets:
         raise UserError(
             f"{where}: its rows have {' or '.join(IN_WORDS[kind] for kind in loader.targets)} to learn, and "
             f"the task {settings.task.name} learns {IN_WORDS[target]}; choose another task or data set"
         )
     wanted = settings.validation_samples or task.most_validation_rows  # data sets always get a number
-    loaded = loader.load(settings.model_copy(update={"validation_samples": wanted}), target)
+    loaded = task.converted(loader.load(settings.model_copy(update={"validation_samples": wanted}), target))
     for split, dataset in (("train", loaded.train), ("validation", loaded.validation), ("test", loaded.test)):
         if dataset is not None and not len(dataset):
             raise UserError(f"{where}: there are no {split} rows; give a data set that has some")

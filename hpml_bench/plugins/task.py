@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.dataset import Target
+from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -152,6 +152,15 @@ class Task(ABC):
         return None
 
     # Rows
+
+    @property
+    def loads(self) -> Target:
+        """The target that data sets load rows for; `converted` makes rows for the task's own of them."""
+        return self.target
+
+    def converted(self, loaded: LoadedData) -> LoadedData:
+        """Return loaded rows with the task's columns."""
+        return loaded
 
     @abstractmethod
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:

@@ -1,4 +1,4 @@
-"""Answered examples before a prompt: the tokens of one conversation, as the template writes it for a user of the model."""
+"""Examples before a prompt: the tokens of one conversation, as its template writes it for a user of the model."""
 
 from __future__ import annotations
 

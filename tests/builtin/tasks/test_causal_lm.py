@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,8 +21,10 @@ from helpers import tiny
 from hpml_bench.builtin.probes.quality import QualityProbe
 from hpml_bench.builtin.tasks.causal_lm import CausalLM
 from hpml_bench.builtin.tasks.causal_lm.scores import linearised_loss
+from hpml_bench.data.conversations import ask_for_classes
 from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import fork_server
+from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.plugins.rows import Rows
@@ -423,3 +426,36 @@ def test_the_base_model_of_a_task_with_a_head_is_unsupported(tmp_path: Path) -> 
     record = tiny.run(tiny.spec("none"), tiny.prepared(tmp_path / "prepared"), tmp_path / "run")
     assert record.status == "unsupported"
     assert "head" in record.error.message
+
+
+# Classes
+
+
+def test_classes_are_answers_to_a_question(task_folder: Path, group: Group) -> None:
+    """Their names are the choices of every row of a data set with texts and classes, a pair's second text in a line."""
+    made = tiny.task_settings(task_folder, "sequence_classification", world_size=1)
+    data = {"name": "text_files", "options": {"train": f"path:{task_folder / 'class.jsonl'}"}}
+    settings = settings_of(task_folder, {"scorer": "choice", "question": "{text}\nw9"}, dataset=data, max_length=30)
+    _, test, evaluation = run(settings, group, "lora")
+    assert {tuple(choices) for choices in test.column("choices")} == {tuple(sorted(tiny.COLOURS))}
+    plain_rows = make_loader(made).load(made, "class")
+    texts = {f"{row['text']}\nw9": sorted(tiny.COLOURS)[row["label"]] for row in plain_rows.test}
+    questions, expected = test.column("question"), test.column("expected")
+    assert all(texts[question] == answer for question, answer in zip(questions, expected, strict=True))
+    most = max(map(expected.count, tiny.COLOURS)) / len(test)
+    found = make_task(settings.task).guess(test.references, evaluation.predictions.texts)
+    assert found.scores.mean() == pytest.approx(most)
+    assert (found.chance, found.sentence[:8]) == (pytest.approx(1 / 3), "Guessing")
+
+
+def test_a_pair_is_asked_for_in_two_lines() -> None:
+    """A space at the question's end begins the names; a question without the place of the text is refused."""
+    rows = Dataset.from_dict({"text": ["a {text}"], "text_pair": ["b"], "label": [1], "group": [3]})
+    found = ask_for_classes(LoadedData(rows, None, rows, ("no", "yes")), "{text}\nSame? ")
+    assert found.test[0] == {
+        "group": 3, "contents": ["a {text}\nb\nSame?", " yes"], "roles": ["user", "assistant"],
+        "choices": [" no", " yes"],
+    }  # fmt: skip
+    assert (found.validation, found.label_names) == (None, ())
+    with pytest.raises(UserError, match=r"question.*has no \{text\}"):
+        make_task(TaskSpec(name="causal_lm", options={"question": "Which topic?"}))

@@ -29,6 +29,7 @@ from hpml_bench.builtin.tasks.causal_lm.scores import (
     score_metric,
     texts_of,
 )
+from hpml_bench.plugins.dataset import LoadedData, Target
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
@@ -105,6 +106,18 @@ class CausalLM(Task):
 
         system: str | None = None
         """System prompt put before conversations that have none."""
+        question: str | None = None
+        """For data sets of texts with classes: the prompt, with `{text}` in the place of the text, such as
+        "{text}\\nTopic: ". A class's name is the answer, begun by spaces at the question's end, and all names are
+        choices. Empty: rows have answers."""
+
+        @field_validator("question")
+        @classmethod
+        def _of_text(cls, question: str | None) -> str | None:
+            if question is not None and "{text}" not in question:
+                raise ValueError("has no {text}, in whose place each row's text is put")
+            return question
+
         loss_on: Literal["answers", "each", "last", "all"] = "answers"
         """Target tokens: those of the assistant's turns; of `each` in an example of its own, with the turns before it
         as its prompt, for templates that write earlier answers differently; of the last of them alone; or all."""
@@ -142,6 +155,15 @@ class CausalLM(Task):
             self.metrics = (score_metric(self.scorer), *LOSSES, *(ANSWERED if self.decoding else (NORMALISED,)))
 
     # Rows
+
+    @property
+    def loads(self) -> Target:
+        return "class" if self.options.question else "answer"
+
+    def converted(self, loaded: LoadedData) -> LoadedData:
+        from hpml_bench.data.conversations import ask_for_classes
+
+        return ask_for_classes(loaded, self.options.question) if self.options.question else loaded
 
     @property
     def decoding(self) -> Decoding | None:
@@ -402,6 +424,11 @@ class CausalLM(Task):
         if self.compares_choices and texts is not None and texts.choices is not None:
             drawn = 1 / texts.choices
             mean = float(drawn.mean())
+            if self.options.question:
+                name, count = Counter(texts.expected).most_common(1)[0]
+                share = f"Guessing the most frequent class gets {count / len(drawn):.1%} of the test rows right"
+                right = np.array([expected == name for expected in texts.expected], dtype=float)
+                return Guess(f"{share}; chance is {mean:.1%}.", right, chance=mean)
             return Guess(f"Choosing at random is right in {mean:.1%} of the test rows on average.", drawn, chance=mean)
         if self.scorer is not None:
             return Guess("An empty answer scores 0.", scores=np.zeros(len(reference)), chance=0.0)
