@@ -45,7 +45,9 @@ class Run:
     def answers_alike(self) -> bool:
         """Whether it is of a language model as it is that samples nothing: any seed answers so."""
         task = self.settings["task"]
-        return self.untrained and task["name"] == "causal_lm" and not task["options"].get("temperature")
+        drawn = self.spec["method"]["method"] == "few_shot"  # examples, by the seed
+        greedy = not task["options"].get("temperature")
+        return self.untrained and task["name"] == "causal_lm" and greedy and not drawn
 
     @property
     def environment(self) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hpml_bench.records.run import Consumed, RunRecord
-from hpml_bench.suite import registry
 from hpml_bench.suite.options import without_defaults
 from hpml_bench.suite.settings import Settings, identity, method_identity
 from hpml_bench.system.environment import Environment
@@ -68,11 +67,8 @@ def untrained(record: RunRecord) -> bool:
 
 
 def is_base(record: RunRecord) -> bool:
-    """Return whether a run is of the base model as it is: untrained, and no examples before its prompts."""
-    kind = record.spec.method.method
-    return untrained(record) and not (
-        kind in registry.names("methods") and registry.plugin("methods", kind).depends_on_seed()
-    )
+    """Return whether a run is of the base model as it is, not one that was trained before, or is shown examples."""
+    return record.spec.method.method == "none" and untrained(record)
 
 
 def method_of(record: RunRecord) -> str:
