@@ -163,7 +163,8 @@ def test_the_example_of_a_tracker_keeps_its_diary(tmp_path: Path) -> None:
     with diary.follow(spec, results.folder / spec.run_id, results.folder):
         assert not (results.folder / "diary.txt").exists()
     assert (results.folder / "diary.txt").read_text() == f"{spec.run_id}\n"
-    assert diary.publish(results.folder, results.compared, list) == f"2 runs are in {results.folder / 'diary.txt'}"
+    said = diary.publish(results.folder, results.compared, list, None)
+    assert said == f"2 runs are in {results.folder / 'diary.txt'}"
 
 
 def test_the_example_of_a_command_prints_its_folders(tmp_path: Path) -> None:

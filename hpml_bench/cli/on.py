@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hpml_bench.cli.exit_status import FAILED, INTERRUPTED, OK, ended
 from hpml_bench.cli.options import JobOptions
 from hpml_bench.cli.reporting import write
 from hpml_bench.plugins.engine import make_engine
-from hpml_bench.plugins.tracker import make_trackers
+from hpml_bench.plugins.tracker import Tracker
 from hpml_bench.records.files import absolute_keeping_links
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
@@ -28,8 +28,8 @@ from hpml_bench.system.signals import stoppable
 from hpml_bench.system.text import for_terminal
 
 
-def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) -> int:
-    """Submit the units with runs left, wait, report, publish to trackers in these modes; return the exit status."""
+def sweep_on(request: SweepRequest, jobs: JobOptions, trackers: Sequence[Tracker]) -> int:
+    """Submit the units with runs left, wait, report, publish to trackers; return the exit status."""
     profile = profile_of(jobs)
     folder = absolute_keeping_links(request.folder)
     if request.limits.max_hours is not None or request.limits.fail_fast:
@@ -44,7 +44,7 @@ def sweep_on(request: SweepRequest, jobs: JobOptions, modes: Mapping[str, str]) 
             raise UserError(f"--detach: jobs on {engine.title} end with this command")
         sweep = JobSweep.open(request, profile, folder, _say)
         with sweep.held():
-            return _submit_and_wait(sweep.prepared(), modes, jobs.detach)
+            return _submit_and_wait(sweep.prepared(), trackers, jobs.detach)
 
 
 def profile_of(jobs: JobOptions) -> Profile:
@@ -54,7 +54,7 @@ def profile_of(jobs: JobOptions) -> Profile:
     return load_profile("local" if jobs.on is None else jobs.on, changes)
 
 
-def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) -> int:
+def _submit_and_wait(sweep: JobSweep, trackers: Sequence[Tracker], detach: bool) -> int:
     here = absolute_keeping_links(Path())
     shown = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
     complete = None
@@ -77,7 +77,7 @@ def _submit_and_wait(sweep: JobSweep, modes: Mapping[str, str], detach: bool) ->
         sweep.stop()
     states = sweep.watch.states()
     if states:
-        write(sweep.folder, None, ["html", "md"], make_trackers(modes))
+        write(sweep.folder, None, ["html", "md"], trackers)
     if complete is None:
         return ended(Ending("interrupted"))
     records = [RunFolder(sweep.folder / state.run_id).record() for state in states]  # one may be lost since

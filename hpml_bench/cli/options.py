@@ -98,16 +98,17 @@ def tracked(default: str, text: str) -> Option:
     """Return the options on where to publish, passed as `trackers`: name -> mode."""
     modes = click.Choice(["auto", "online", "offline", "off"])
     wandb = click.option("--wandb", "wandb_mode", type=modes, default=default, show_default=True, help=text)
-    other = click.option("--tracker", "others", multiple=True, metavar="NAME=MODE", callback=_by_name,
-                         help="Another tracker (hpml-bench list trackers). Repeatable.")  # fmt: skip
-    return bundle("trackers", lambda: lambda wandb_mode, others: {"wandb": wandb_mode} | others, [wandb, other])
+    others = click.option("--track", "--tracker", "others", multiple=True, metavar="A,B", callback=_by_name,
+                          help="Also publish to these: mlflow, tensorboard, trackio, or NAME=MODE of another tracker "
+                          "(hpml-bench list trackers).")  # fmt: skip
+    return bundle("trackers", lambda: lambda wandb_mode, others: {"wandb": wandb_mode} | others, [wandb, others])
 
 
 def _by_name(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    pairs = [option.partition("=") for option in given]
-    if not all(name and mode for name, _equals, mode in pairs):
-        raise click.BadParameter("write NAME=MODE, as in --tracker mlflow=online")
-    return {name: mode for name, _equals, mode in pairs}
+    pairs = [option.partition("=") for text in given for option in names(text)]
+    if not all(name and bool(equals) == bool(mode) for name, equals, mode in pairs):
+        raise click.BadParameter("write NAME or NAME=MODE, as in --track mlflow,wandb=offline")
+    return {name: mode or "on" for name, _equals, mode in pairs}
 
 
 def bundle(name: str, kind: Callable[[], Any], options: list[Option]) -> Option:

@@ -43,10 +43,12 @@ def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequ
 
     load_libraries()
     page = page_of(load(folder))
-    shown(page, write_page(page, out or folder, formats))
+    written = write_page(page, out or folder, formats)
+    shown(page, written)
+    file = next((path for path in written if path.suffix == ".html"), None)
     records = load_records(folder).records if trackers else ()
     for tracker in trackers:
-        if sentence := tracker.publish(folder, records, lambda: all_tables(page)):
+        if sentence := tracker.publish(folder, records, lambda: all_tables(page), file):
             click.echo(for_terminal(sentence))
 
 

@@ -29,6 +29,7 @@ PURPOSES = {
     "quant": "qlora, quantization and adamw_8bit",
     "ray": "jobs by Ray",
     "rouge": "the scorer rouge_l",
+    "trackers": "--track",
     "tune": "the command tune",
 }
 """What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
@@ -217,6 +218,8 @@ def trackers() -> Result:
     kinds, broken = _plugins("trackers")
     found, advice = [], []
     for name, tracker in kinds.items():
+        if tracker.services:  # on only where a command names one
+            continue
         mode = tracker.choose_mode("auto")
         if mode == Tracker.OFF:
             found.append(f"{name}: off")

@@ -11,6 +11,7 @@ from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.errors import UserError
 
 
 class Tracker:
@@ -20,7 +21,7 @@ class Tracker:
 
         choose_mode(asked) -> mode                  before anything runs; OFF leaves the tracker out
         follow(spec, folder, results_folder)        around each run
-        publish(folder, records, tables)            after the report is written, and by `hpml-bench report`
+        publish(folder, records, tables, page)      after the report is written, and by `hpml-bench report`
 
     Nothing a service does may hurt the runs: `follow` and `publish` raise nothing and take a bounded time. Keys,
     folders and facts about the machine are not sent. The service's library is imported inside functions.
@@ -29,6 +30,8 @@ class Tracker:
     plugin_kind: ClassVar[str] = "trackers"
     OFF: ClassVar[str] = "off"
     """The mode of a tracker that isn't used."""
+    services: ClassVar[tuple[str, ...]] = ()
+    """Services that have no tracker of their own: `--track SERVICE` uses this one with the service as its mode."""
 
     def __init__(self, mode: str) -> None:
         """Keep the mode, as `choose_mode` returned it."""
@@ -36,7 +39,7 @@ class Tracker:
 
     @classmethod
     def choose_mode(cls, asked: str) -> str:
-        """Return the mode in which to publish, from the option of the command line.
+        """Return the mode in which to publish, from `--track NAME=MODE`; `on` where no mode is given.
 
         Raises UserError: `asked` is no mode of this tracker, or isn't available here.
         """
@@ -51,13 +54,16 @@ class Tracker:
         """Return a context in which a run writes to `folder` and commits its record; publish it live meanwhile."""
         return nullcontext()
 
-    def publish(self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]]) -> str | None:
+    def publish(
+        self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]], page: Path | None
+    ) -> str | None:
         """Publish what the service lacks of a results folder; return a sentence that says where, if any.
 
         Args:
             folder: the results folder.
             records: the records of all its runs.
             tables: makes the tables of the report, which takes seconds.
+            page: the report as an HTML file; None: it was not written.
 
         """
         return None
@@ -79,8 +85,19 @@ def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
     trackers = []
     for name, wanted in modes.items():
         if wanted != Tracker.OFF:
-            kind = cast(type[Tracker], registry.plugin("trackers", name))
-            mode = kind.choose_mode(wanted)
+            kind, asked = _tracker(name, wanted)
+            mode = kind.choose_mode(asked)
             if mode != Tracker.OFF:
                 trackers.append(kind(mode))
     return tuple(trackers)
+
+
+def _tracker(name: str, wanted: str) -> tuple[type[Tracker], str]:
+    known = registry.names("trackers")
+    for other in () if name in known else known:
+        kind = cast(type[Tracker], registry.plugin("trackers", other))
+        if name in kind.services:
+            if wanted != "on":
+                raise UserError(f"--track {name}={wanted}: {name} has no modes; write --track {name}")
+            return kind, name
+    return cast(type[Tracker], registry.plugin("trackers", name)), wanted

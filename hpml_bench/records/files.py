@@ -25,7 +25,7 @@ CHECKPOINTS = "checkpoints"  # folder of a run that isn't done, with a folder fo
 PREDICTIONS = "predictions.parquet"
 KEPT = "kept"  # folder of a run's trained parts, which `run-all --keep` writes
 SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones
-TRACKING = frozenset({"wandb"})
+TRACKING = frozenset({"mlflow", "tensorboard", "trackio", "wandb"})
 """Folders beside the runs in which trackers keep state of their own: no part of a result."""
 MAX_RECORD_BYTES = 50_000_000
 

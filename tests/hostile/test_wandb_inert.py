@@ -8,7 +8,7 @@ import pytest
 from payloads import attack, folder
 
 from helpers.fake_wandb import runs_below
-from hpml_bench.builtin.trackers.wandb import publish
+from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.records.load import load_records
 from hpml_bench.report.render import all_tables, load, page_of
 from hpml_bench.system.text import sanitize
@@ -23,7 +23,7 @@ def test_hostile_runs_are_kept_offline(
     before = {path for path in tmp_path.rglob("*") if "wandb" not in path.parts}
     results = load(place)
     records = load_records(place).records
-    sentence = publish(records, lambda: all_tables(page_of(results)), "offline", place)
+    sentence = Wandb("offline").publish(place, records, lambda: all_tables(page_of(results)))
     assert sentence is not None, capsys.readouterr().err
     assert "kept offline" in sentence
     runs = runs_below(place)

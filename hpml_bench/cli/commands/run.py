@@ -47,7 +47,9 @@ def run(
         from hpml_bench.training.worker import end
 
         end(OK if run_as_rank(request) else FAILED)
-    ctx.exit(sweep(request, options.trackers))
+    from hpml_bench.plugins.tracker import make_trackers
+
+    ctx.exit(sweep(request, make_trackers(options.trackers)))
 
 
 def check_folder(save: Path) -> None:

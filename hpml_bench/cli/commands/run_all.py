@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,7 @@ from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, lim
 from hpml_bench.cli.reporting import write
 
 if TYPE_CHECKING:
+    from hpml_bench.plugins.tracker import Tracker
     from hpml_bench.records.plan import Limits
     from hpml_bench.sweep.plan import SweepRequest
 
@@ -64,21 +65,21 @@ def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str
         raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
     if request.suite.until is not None:
         click.echo(span(request, request.suite.until), err=True)
+    trackers = () if jobs and jobs.dry_run else make_trackers(modes)  # one that can't be used is told before any run
     statuses: list[int] = []
     for part in rounds(request, click.echo, profile_of(jobs) if jobs and jobs.ahead else None):
-        statuses.append(sweep_on(part, jobs, modes) if jobs else sweep(part, modes))
+        statuses.append(sweep_on(part, jobs, trackers) if jobs else sweep(part, trackers))
         if statuses[-1] == INTERRUPTED or (jobs and jobs.dry_run):
             break
     if not statuses and not (jobs and jobs.dry_run):  # it had ended; its page may be missing, or older
-        write(request.folder, None, ["html", "md"], make_trackers(modes))
+        write(request.folder, None, ["html", "md"], trackers)
         recorded = [of.status for of in headlines(request.folder)]
         statuses.append(ended(Ending(), recorded, len(recorded)))
     return max(statuses, default=OK)
 
 
-def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
-    """Run, report, publish to trackers in these modes, and return the exit status."""
-    from hpml_bench.plugins.tracker import make_trackers
+def sweep(request: SweepRequest, trackers: Sequence[Tracker]) -> int:
+    """Run, report, publish to trackers, and return the exit status."""
     from hpml_bench.records.folder import RunFolder
     from hpml_bench.report.model_card import write_card
     from hpml_bench.report.terminal import terminal
@@ -86,7 +87,6 @@ def sweep(request: SweepRequest, modes: Mapping[str, str]) -> int:
     from hpml_bench.system import disk
     from hpml_bench.system.signals import stoppable
 
-    trackers = make_trackers(modes)
     # for the report too: signals end it, and disk errors are the user's
     with disk.errors_as_user_errors(request.out), stoppable():
         result = run_sweep(request, terminal(), trackers)

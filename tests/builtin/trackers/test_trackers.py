@@ -37,8 +37,8 @@ class Notebook(Tracker):
         yield
         TOLD.append(("ended", spec.run_id))
 
-    def publish(self, folder, records, tables):
-        TOLD.append(("published", sorted({record.spec.method.name for record in records})))
+    def publish(self, folder, records, tables, page):
+        TOLD.append(("published", sorted({record.spec.method.name for record in records}), page and page.name))
         return f"{len(records)} runs are in the notebook"
 '''
 
@@ -66,7 +66,7 @@ def test_a_tracker_of_another_package_follows_and_publishes(tmp_path: Path) -> N
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 1))
     result = CliRunner().invoke(main, ["report", str(folder), "--format", "md", "--tracker", "notebook=on"])
     assert result.exit_code == 0, result.output
-    assert told[-1] == ("published", ["full", "lora"])
+    assert told[-1] == ("published", ["full", "lora"], None)
     assert "2 runs are in the notebook" in result.output
     assert "notebook" in CliRunner().invoke(main, ["list", "trackers"]).output
 
@@ -82,9 +82,9 @@ def test_a_tracker_that_is_off_is_left_out() -> None:
         make_trackers({"diary": "on"})
 
 
-@pytest.mark.parametrize("given", ["notebook", "=on", "notebook="])
+@pytest.mark.parametrize("given", ["=on", "notebook=", "notebook=on,mlflow="])
 def test_half_a_tracker_is_refused(tmp_path: Path, given: str) -> None:
-    """`--tracker` takes a name and a mode."""
-    result = CliRunner().invoke(main, ["report", str(tmp_path), "--tracker", given])
+    """`--track` takes names, each alone or with a mode."""
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "--track", given])
     assert result.exit_code == 2
-    assert "write NAME=MODE" in result.output
+    assert "write NAME or NAME=MODE" in result.output

@@ -4,6 +4,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from click.testing import CliRunner
 
 from helpers import made_records, tiny
 from helpers.fake_wandb import nothing_left, runs_below, serving
-from hpml_bench.builtin.trackers.wandb import follow, publish, published
-from hpml_bench.builtin.trackers.wandb.orders import config_of, group_of
+from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.orders import config_of, group_of
+from hpml_bench.plugins.publishing import Publisher
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records, read_record
@@ -54,8 +57,8 @@ TABLES = (
 @pytest.fixture(autouse=True)
 def retry_stale_handle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give wandb's service the time that it takes on a busy machine, where a test isn't about how long that may be."""
-    monkeypatch.setattr(follow.__wrapped__, "__defaults__", (300.0,))
-    monkeypatch.setattr(publish, "__defaults__", (300.0,))
+    monkeypatch.setattr(Publisher, "run_seconds", 300.0)
+    monkeypatch.setattr(Publisher, "sweep_seconds", 300.0)
 
 
 @pytest.fixture
@@ -91,6 +94,22 @@ def write_run(suite: Path, which: RunSpec, course: list[Point], **changes: Any) 
     fields |= {"started": "2026-01-01T00:00:00Z", "protocol_id": "abc123"}
     made = RunRecord(run_id=which.run_id, spec=which, **(fields | changes))
     return RunFolder(folder).commit(made)
+
+
+def follow(
+    which: RunSpec, folder: Path, mode: str, results: Path, seconds: float | None = None
+) -> AbstractContextManager[None]:
+    """Follow a run in the time that is given, also offline, where no sweep does it."""
+    tracker = Wandb(mode)
+    tracker.live = None if mode == "off" else mode
+    tracker.run_seconds = seconds or tracker.run_seconds
+    return tracker.follow(which, folder, results)
+
+
+def publish(records: Sequence[RunRecord], shown: Any, mode: str, folder: Path, seconds: float | None = None) -> Any:
+    tracker = Wandb(mode)
+    tracker.sweep_seconds = seconds or tracker.sweep_seconds
+    return tracker.publish(folder, records, shown)
 
 
 def plain(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -198,10 +217,9 @@ def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
 def test_nothing_to_publish_leaves_no_trace_and_errors_are_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither `off` nor an empty folder makes anything; an error is printed, never raised."""
+    """Neither a run that isn't followed nor an empty folder makes anything; an error is printed, never raised."""
     suite = tmp_path / "suite"
     assert publish([], tables, "offline", suite) is None
-    assert publish([made_records.record()], tables, "off", suite) is None
     with follow(spec(), tmp_path, "off", suite):
         pass
     assert not suite.exists()
@@ -239,7 +257,7 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     both[1]["accuracy"] = 0.75
     assert [rows[step] for step in sorted(rows)] == both
     assert (run["summary"]["a"], run["name"], run["exit"]) == (0.5, which.run_id, 0)
-    entry = published(tmp_path)[which.run_id]
+    entry = Wandb("online").published(tmp_path)[which.run_id]
     assert (entry.id, entry.state, entry.place) == (run["id"], "s", "offline")
     assert nothing_left()
 
@@ -281,7 +299,7 @@ def test_a_helper_that_hangs_or_dies_does_not_hold_runs(
         made = write_run(tmp_path, which, points(20_000))  # far more than a pipe holds
     assert time.monotonic() - began < 18  # the patience that is the default is 20
     assert read_record(tmp_path / which.run_id) == made
-    assert published(tmp_path)[which.run_id].place == ""
+    assert Wandb("online").published(tmp_path)[which.run_id].place == ""
     with follow(spec(seed=1), tmp_path / "next", "offline", tmp_path):
         assert helpers() == []
     said = capsys.readouterr().err
@@ -398,8 +416,8 @@ def test_a_faulty_server_leaves_the_results_as_they_are(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     met = False
     for patience in (1.0, 5.0, 20.0):  # on a busy machine wandb's service may need longer to reach the fault
-        monkeypatch.setattr(follow.__wrapped__, "__defaults__", (patience,))
-        monkeypatch.setattr(publish, "__defaults__", (patience,))
+        monkeypatch.setattr(Wandb, "run_seconds", patience)
+        monkeypatch.setattr(Wandb, "sweep_seconds", patience)
         out = tmp_path / str(patience)
         with serving(fault) as server:
             monkeypatch.setenv("WANDB_BASE_URL", server.url)

@@ -1,21 +1,14 @@
-"""Helper process: carries out orders, JSON lines from stdin, with wandb; writes errors to stdout."""
+"""The orders of the helper process, carried out with wandb."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import sys
-from contextlib import suppress
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
-import psutil
+from hpml_bench.plugins.helper import carry_out
 
-from hpml_bench.system.processes import kill
-
-LAST_SECONDS = 30
-"""Seconds that what is left may take after the last order, also where the orders broke off as the parent died."""
 PROJECT = "hpml-bench"
 SETTINGS: dict[str, Any] = {  # wandb collects nothing by itself
     **dict.fromkeys(("host", "program", "email", "username", "docker"), ""),
@@ -40,6 +33,7 @@ class Session:
     """Carries out orders, one after the other: `open`, `log`, `tables`, `close`."""
 
     def __init__(self, mode: str, directory: str) -> None:
+        os.environ["WANDB_CACHE_DIR"] = f"{os.environ['TMPDIR']}/cache"
         import wandb
 
         self._wandb: Any = wandb
@@ -90,43 +84,6 @@ class Session:
         self._wandb.teardown()
 
 
-def main(mode: str, directory: str) -> NoReturn:
-    """Carry out the orders."""
-    orders, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # neither wandb's output nor its own service may hold our pipes
-        os.dup2(nothing, stream)
-    signal.signal(signal.SIGALRM, _too_long)
-    status = 0
-    try:
-        session = Session(mode, directory)
-        for line in orders:
-            order = json.loads(line)
-            getattr(session, order["do"])(order)
-        signal.alarm(LAST_SECONDS)
-        session.end()
-    except BaseException as error:  # also a SystemExit of wandb
-        status = 1
-        text = f"{type(error).__name__}: {error}".removesuffix(": ")
-        with suppress(OSError):
-            print(" ".join(text.split()), file=errors, flush=True)
-    _end_children()
-    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
-    os._exit(status)  # wandb's exit hooks would wait without end for data that can't be sent
-
-
-def _too_long(*_: object) -> NoReturn:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(5)
-    raise TimeoutError("what is left could not be sent in time")
-
-
-def _end_children() -> None:
-    """End wandb's own service, which would go on retrying."""
-    children = psutil.Process().children(recursive=True)
-    kill(children)
-    psutil.wait_procs(children, timeout=5)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    mode, home = sys.argv[1:]
+    carry_out(lambda: Session(mode, str(Path(home).parent)))

@@ -1,4 +1,4 @@
-"""Orders to wandb's helper process: what is sent. No secrets, no folders, nothing about the machine."""
+"""Orders to a tracker's helper process: what is sent. No secrets, no folders, nothing about the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from hpml_bench.plugins.blocks import Table
@@ -25,7 +26,7 @@ def group_of(spec: RunSpec) -> str:
 
 
 def config_of(spec: RunSpec) -> dict[str, Any]:
-    """Return a specification as a wandb config: of paths the last part alone, no options named like secrets."""
+    """Return a specification as a config: of paths the last part alone, no options named like secrets."""
 
     def without_folders(text: str) -> str:
         if not PATH.match(text):
@@ -38,10 +39,10 @@ def config_of(spec: RunSpec) -> dict[str, Any]:
     return config
 
 
-def opening(spec: RunSpec, wandb_id: str) -> Order:
-    """Return the order that opens a run."""
+def opening(spec: RunSpec, own: str) -> Order:
+    """Return the order that opens a run; `own` identifies it at the service."""
     names = {"group": group_of(spec), "name": spec.run_id, "job_type": spec.method.name}
-    return {"do": "open", "id": wandb_id, **names, "config": config_of(spec)}
+    return {"do": "open", "id": own, **names, "config": config_of(spec)}
 
 
 def history(points: Iterable[Point]) -> Iterator[Order]:
@@ -60,8 +61,8 @@ def closing(record: RunRecord | None) -> Order:
     return {"do": "close", "summary": summary | facts, "exit_code": 0 if record.status in FINAL else 1}
 
 
-def comparison(spec: RunSpec, wandb_id: str, tables: Sequence[Table]) -> list[Order]:
-    """Return the orders for the comparison run of a suite: the tables, with raw values where JSON can express them."""
+def comparison(spec: RunSpec, own: str, tables: Sequence[Table], page: Path | None) -> list[Order]:
+    """Return the orders for the comparison run of a suite: its page, and tables with raw values where JSON has them."""
 
     def cell(value: float | str | None, shown: str) -> float | str | None:
         return shown if isinstance(value, float) and not math.isfinite(value) else value
@@ -73,7 +74,7 @@ def comparison(spec: RunSpec, wandb_id: str, tables: Sequence[Table]) -> list[Or
     names = {"group": group_of(spec), "name": "comparison", "job_type": "comparison"}
     shown = [{"name": table.name, "columns": table.columns, "rows": cells(table)} for table in tables]
     return [
-        {"do": "open", "id": wandb_id, **names, "config": {"suite": spec.suite}},
-        {"do": "tables", "tables": shown},
+        {"do": "open", "id": own, **names, "config": {"suite": spec.suite}},
+        {"do": "tables", "tables": shown, "page": page and str(page.resolve())},
         {"do": "close", "summary": {}, "exit_code": 0},
     ]

@@ -1,0 +1,75 @@
+"""The helper process of a tracker: carries out orders, JSON lines from stdin, in a session; writes errors to stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
+
+import psutil
+
+from hpml_bench.system.processes import kill
+
+LAST_SECONDS = 30
+"""Seconds that what is left may take after the last order, also where the orders broke off as the parent died."""
+
+
+class Session(Protocol):
+    """Carries out the orders of `plugins.orders`, one after the other, with a service's library."""
+
+    def open(self, order: dict[str, Any]) -> None:
+        """Begin a run."""
+
+    def log(self, order: dict[str, Any]) -> None:
+        """Log the values of one step."""
+
+    def tables(self, order: dict[str, Any]) -> None:
+        """Log the report's tables, and its page where the service takes files."""
+
+    def close(self, order: dict[str, Any]) -> None:
+        """End the run with its final values."""
+
+    def end(self) -> None:
+        """End a run that is still open, as a failed one, and the library."""
+
+
+def carry_out(begin: Callable[[], Session]) -> NoReturn:
+    """Carry out the orders in the session that `begin` makes."""
+    orders, errors = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # neither the library's output nor its own service may hold our pipes
+        os.dup2(nothing, stream)
+    signal.signal(signal.SIGALRM, _too_long)
+    status = 0
+    try:
+        session = begin()
+        for line in orders:
+            order = json.loads(line)
+            getattr(session, order["do"])(order)
+        signal.alarm(LAST_SECONDS)
+        session.end()
+    except BaseException as error:  # also a SystemExit of the library
+        status = 1
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        with suppress(OSError):
+            print(" ".join(text.split()), file=errors, flush=True)
+    _end_children()
+    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+    os._exit(status)  # its exit hooks may wait without end for data that can't be sent
+
+
+def _too_long(*_: object) -> NoReturn:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(5)
+    raise TimeoutError("what is left could not be sent in time")
+
+
+def _end_children() -> None:
+    """End the library's own service, which would go on retrying."""
+    children = psutil.Process().children(recursive=True)
+    kill(children)
+    psutil.wait_procs(children, timeout=5)

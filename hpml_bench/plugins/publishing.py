@@ -1,0 +1,299 @@
+"""Publishing through a helper process: each run's history and final metrics, and the comparison of a suite.
+
+The library of a service runs in a process of its own (`python -m` the tracker's module). It may be slow, hang or die:
+then the helper is ended, one sentence says so, and nothing else is affected. The helper gets few environment variables,
+so that other keys and tokens can't reach the service; and since each attempt has its own helper, one that failed
+doesn't spoil the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import psutil
+from pydantic import ValidationError
+
+from hpml_bench.plugins.blocks import Table
+from hpml_bench.plugins.orders import Order, closing, comparison, group_of, history, opening
+from hpml_bench.plugins.tracker import Tracker
+from hpml_bench.records.files import POINTS, read_json, write_atomically
+from hpml_bench.records.load import read_record
+from hpml_bench.records.points import Tail, iterate_points
+from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.suite.settings import RunSpec
+from hpml_bench.system.processes import kill
+from hpml_bench.system.redaction import redacted, secrets
+from hpml_bench.system.text import digest, for_terminal
+
+POLL_SECONDS = 0.5
+PASSED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH")
+"""Environment variables that every helper gets."""
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
+PUBLISHED = "published.json"
+_given_up: set[Path] = set()
+"""Trackers' folders whose live publishing failed once: later runs must not pay for another attempt."""
+
+
+class Entry(NamedTuple):
+    """A run or comparison that was published: the service's id, the state that was sent, and where ("": not whole)."""
+
+    id: str
+    state: str
+    place: str
+
+
+class Publisher(Tracker):
+    """A tracker whose library runs in a helper process, in which `plugins.helper` carries out the orders.
+
+    A subclass says where to publish, with which environment, and how that is told to the user.
+    """
+
+    run_seconds: float = 20.0
+    sweep_seconds: float = 120.0
+    interrupted_seconds: float = 2.0
+    """Time limits of the end of a run that is followed, of publishing a sweep, and of the end of an interrupted run."""
+
+    def __init__(self, mode: str) -> None:
+        """Publish to one place, the mode, also live."""
+        super().__init__(mode)
+        self.name = mode
+        self.places: tuple[str, ...] = (mode,)
+        """Where to publish: the first, or else the next one."""
+        self.live: str | None = mode
+        """Where runs are followed; None: they are published afterwards only."""
+
+    def home(self, results_folder: Path) -> Path:
+        """Return the folder beside the runs for the tracker's own files, one of `records.files.TRACKING`."""
+        return results_folder / self.name
+
+    def environment(self, place: str, home: Path) -> Mapping[str, str]:
+        """Return the environment variables of a helper, beside `PASSED`."""
+        raise NotImplementedError
+
+    def sentence(self, records: Sequence[RunRecord], place: str, results_folder: Path) -> str:
+        """Return where the runs and their comparison are now."""
+        raise NotImplementedError
+
+    def kept(self, results_folder: Path, entry: Entry) -> Iterable[Path]:
+        """Return the folders that hold an entry here, which are removed when it was published anew."""
+        return ()
+
+    @contextmanager
+    def follow(self, spec: RunSpec, folder: Path, results_folder: Path) -> Iterator[None]:
+        """Publish a run live while the body runs it in `folder` and commits its record.
+
+        No error of the service is raised. published.json says afterwards whether the service has the whole run.
+        """
+        home = self.home(results_folder)
+        if self.live is None or home in _given_up:
+            yield
+            return
+        run = digest([group_of(spec), spec.run_id, datetime.now(UTC).isoformat()])
+        over = threading.Event()
+
+        def orders() -> Iterator[Order]:
+            yield opening(spec, run)
+            tail, last = Tail(folder / POINTS), False
+            while not last:
+                last = over.wait(POLL_SECONDS)  # before reading, so that all points written until then are read
+                yield from history(_points(tail.lines()))
+            yield closing(read_record(folder))
+
+        helper = Helper(self, self.live, home, orders(), niceness=19)  # training must not wait for it
+        left = self.interrupted_seconds
+        try:
+            yield
+            left = self.run_seconds
+        finally:
+            over.set()
+            why = helper.finish(left)
+            if why is not None and left == self.run_seconds:
+                _given_up.add(home)
+                self._tell(f"live publishing stopped, the results are not affected: {why}")
+            record = read_record(folder)
+            if record is not None:
+                with suppress(OSError):
+                    self._note(results_folder, {spec.run_id: Entry(run, record.started, self.live if not why else "")})
+
+    def publish(
+        self, folder: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]],
+        page: Path | None = None,
+    ) -> str | None:  # fmt: skip
+        """Publish the runs that the service doesn't have yet, oldest first, and their comparison.
+
+        If one place fails, they go to the next. Nothing is raised; returns a sentence on where they are, or None if
+        nothing was published.
+        """
+        if not records:
+            return None
+        for place in self.places:
+            # a disk isn't slow because a server is
+            limit = self.sweep_seconds if place == self.places[0] else Publisher.sweep_seconds
+            why = self._publish(folder, records, tables, page, place, limit)
+            if why is None:
+                return self.sentence(records, place, folder)
+            what = "publishing" if place == self.name else f"publishing {place}"
+            instead = "; they are kept offline instead" if place != self.places[-1] else ""
+            self._tell(f"{what} failed, the results are not affected: {why}{instead}")
+        return None
+
+    def _publish(
+        self, directory: Path, records: Sequence[RunRecord], tables: Callable[[], Sequence[Table]],
+        page: Path | None, place: str, seconds: float,
+    ) -> str | None:  # fmt: skip
+        """Send what `place` lacks; return what failed, if so."""
+        before = self.published(directory)
+        new: dict[str, Entry] = {}
+
+        def lacks(name: str, state: str, own: str) -> bool:
+            known = before.get(name)
+            if known is not None and known.state == state and known.place in {place, "online"}:
+                return False  # what is online needs no offline copy
+            new[name] = Entry(own, state, place)
+            return True
+
+        # An attempt has one id, so that a second publishing replaces the first; its start time distinguishes it from
+        # those of other users. The comparison keeps its id.
+        ids = {name: entry.id for name, entry in before.items()}
+        sent = []
+        for r in records:
+            again = r.run_id in before and before[r.run_id].state == r.started
+            if lacks(r.run_id, r.started, ids[r.run_id] if again else digest([group_of(r.spec), r.run_id, r.started])):
+                sent.append(r)
+        last, name = records[-1], f"comparison {group_of(records[-1].spec)}"
+        state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
+        compared = lacks(name, state, ids.get(name) or digest([name, last.started]))
+        shown = tables() if compared else ()
+
+        def orders() -> Iterator[Order]:
+            for record in sent:
+                yield opening(record.spec, new[record.run_id].id)
+                yield from history(sorted(iterate_points(directory / record.run_id), key=lambda point: point.step))
+                yield closing(record)
+            if compared:
+                yield from comparison(last.spec, new[name].id, shown, page)
+
+        if not new:
+            return None
+        replaced = [path for entry in new.values() for path in self.kept(directory, entry)]
+        why = Helper(self, place, self.home(directory), orders()).finish(seconds)
+        if why is None:
+            for path in replaced:
+                shutil.rmtree(path, ignore_errors=True)
+            self._note(directory, new)
+        return why
+
+    def published(self, results_folder: Path) -> dict[str, Entry]:
+        """Return what of a results folder was published, by run id or comparison; a damaged file counts as none."""
+        with suppress(TypeError):
+            content = read_json(self.home(results_folder) / PUBLISHED) or {}
+            return {name: Entry(**entry) for name, entry in content.items()}
+        return {}
+
+    def _note(self, results_folder: Path, entries: Mapping[str, Entry]) -> None:
+        content = {name: entry._asdict() for name, entry in (self.published(results_folder) | {**entries}).items()}
+        write_atomically(self.home(results_folder) / PUBLISHED, json.dumps(content, indent=1))
+
+    def _tell(self, sentence: str) -> None:
+        print(f"{self.name}: {sentence}", file=sys.stderr, flush=True)
+
+
+def _points(lines: list[str]) -> Iterator[Point]:
+    for line in lines:
+        with suppress(ValidationError):
+            yield Point.model_validate_json(line)
+
+
+class Helper(threading.Thread):
+    """The process that calls a service, and the thread that sends its orders; `finish` ends both, whatever happens."""
+
+    def __init__(self, tracker: Publisher, place: str, home: Path, orders: Iterable[Order], niceness: int = 0) -> None:
+        """Start; the process writes below `home` only, unless the service keeps its data elsewhere."""
+        super().__init__(name=f"{tracker.name}-orders", daemon=True)
+        self._tracker, self._place, self._home = tracker, place, home.resolve()
+        self._orders, self._niceness = orders, niceness
+        self._begun = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reply = self._failure = ""
+        self.start()
+
+    def run(self) -> None:
+        """Send the orders, which blocks while the process is busy, and wait for its end."""
+        hidden = secrets()
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            with (
+                tempfile.TemporaryDirectory(prefix="hpml-track-", ignore_cleanup_errors=True) as scratch,
+                tempfile.TemporaryFile("w+", errors="replace") as replies,
+            ):
+                self._process = subprocess.Popen(  # noqa: S603 - this very package
+                    [sys.executable, "-P", "-m", type(self._tracker).__module__, self._place, str(self._home)],
+                    stdin=subprocess.PIPE,
+                    stdout=replies,
+                    stderr=subprocess.DEVNULL,
+                    cwd=self._home,
+                    env=self._environment(scratch),
+                    start_new_session=True,  # Ctrl-C is for the benchmark, which ends the helper itself
+                )
+                self._begun.set()
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, self._process.pid, self._niceness)
+                try:
+                    with suppress(BrokenPipeError), cast(IO[bytes], self._process.stdin) as sink:
+                        for order in self._orders:
+                            sink.write(json.dumps(redacted(order, hidden)).encode() + b"\n")
+                            sink.flush()
+                except Exception:
+                    self._kill()
+                    raise
+                status = self._process.wait()
+                replies.seek(0)
+                self._reply = for_terminal(redacted(replies.read(), hidden).strip(), 300)
+                self._failure = f"its helper process ended with status {status}" if status else ""
+        except Exception as error:  # publishing must never hurt the sweep
+            self._failure = for_terminal(redacted(str(error) or type(error).__name__, hidden), 300)
+        finally:
+            self._begun.set()
+
+    def _environment(self, scratch: str) -> dict[str, str]:
+        return {
+            **{name: os.environ[name] for name in PASSED if name in os.environ},
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": scratch,
+            **self._tracker.environment(self._place, self._home),
+        }
+
+    def finish(self, seconds: float) -> str | None:
+        """Wait until all is sent, and end the process after `seconds`; return what failed, if so."""
+        late = ""
+        try:
+            self.join(seconds)
+            late = f"it took longer than {seconds:g} s" if self.is_alive() else ""
+        finally:
+            self._begun.wait(5)
+            self._kill()
+            self.join(10)
+        return self._reply or late or self._failure or None
+
+    def _kill(self) -> None:
+        """Kill the process and all that it has started."""
+        with suppress(psutil.Error):
+            if self._process is not None and self._process.poll() is None:  # else its number may be another's by now
+                leader = psutil.Process(self._process.pid)
+                family = [*leader.children(recursive=True), leader]
+                kill(family)
+                psutil.wait_procs(family, timeout=5)
