@@ -231,21 +231,6 @@ def test_few_runs_alone_rank_where_they_can_be_tested(tmp_path: Path) -> None:
     assert {len(by_seed) for by_seed in stray.values(TIME).values()} == {4}
 
 
-def test_another_machine_is_told_apart_from_neighbours(tmp_path: Path) -> None:
-    """Each reason is counted by itself; a run elsewhere with neighbours ran elsewhere."""
-
-    def moved(record: RunRecord) -> RunRecord:
-        elsewhere = {"environment": record.environment | {"fingerprint": "another"}}
-        return record.model_copy(update=elsewhere if record.spec.seed == 3 else {})
-
-    made = beside(lambda r: r.spec.seed == 3 or (r.spec.seed, r.spec.method.name) == (2, "lora"), 6)
-    results = load(tmp_path, [moved(record) for record in made])
-    assert "Costs of 3 of 18 compared runs don't count: other hardware" in said("cautions", results)
-    assert "Costs of 1 of 18 compared runs don't count: neighbours" in said("cautions", results)
-    assert "lora has no costs of seed 3: it ran in another environment." in said("summary", results)
-    assert "lora has no costs of seed 2: it had neighbours on its host." in said("summary", results)
-
-
 @pytest.mark.parametrize(("here", "there"), [((), ()), (("x",), ()), ((), ("x",))])
 def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_path: Path) -> None:
     """Runs on another number of ranks are set beside those alone; of others it is said why they are not."""

@@ -163,14 +163,6 @@ def test_ids_of_unknown_plugins_are_not_judged() -> None:
     assert wrong_id(gone, "another-id") is None
 
 
-def test_a_renamed_folder_is_read(tmp_path: Path) -> None:
-    """The id that counts stands in the record; its folder may have another name."""
-    (item,) = sweep(["lora"], 1)
-    load(tmp_path, [item])
-    (tmp_path / item.run_id).rename(tmp_path / "elsewhere")
-    assert len(Results.load(tmp_path).compared) == 1
-
-
 def turned(item: RunRecord, **changes: Any) -> RunRecord:
     """Return a run that defines the training time otherwise."""
     own = [m.model_copy(update=changes) if m.name == TIME else m for m in item.definitions]
@@ -202,17 +194,3 @@ def test_words_of_a_definition_may_differ(tmp_path: Path) -> None:
     """A version that says the same in other words makes no other metric."""
     first, *others = sweep(["head", "full"])
     assert len(load(tmp_path, [turned(first, definition="Otherwise said."), *others]).compared) == 10
-
-
-def test_a_score_without_its_predictions_is_not_believed(tmp_path: Path) -> None:
-    """Predictions deleted and accuracy edited to 95 %: the run enters nothing, and is named."""
-    records = sweep(["lora", "full"])
-    load(tmp_path, records)
-    run = tmp_path / records[0].run_id
-    (run / PREDICTIONS).unlink()
-    for digests in (load_record(run / RECORD).files, digests_of(run)):
-        edited = load_record(run / RECORD).metrics | {"test_accuracy": 0.95}
-        edit(run, metrics=edited, files=digests)
-        results = Results.load(tmp_path)
-        assert 0.95 not in results.values("test_accuracy")["lora"].values()
-        assert run.name in said("failures", results) or "predictions" in said("failures", results)

@@ -266,15 +266,6 @@ def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:
     assert report_sections.section("answers", found) is None
 
 
-def test_forgetting_has_a_table(exact_results: Results) -> None:
-    """Of every method, the base model's at 0."""
-    table = section("forgetting", exact_results).blocks[0]
-    assert isinstance(table, Table)
-    cells = {row[0]: row[1] for row in table.rows}
-    assert cells["none"].startswith("0")
-    assert set(cells) == set(METHODS)
-
-
 def with_course(
     folder: Path, validated: dict[str, list[float]], rows: int, names: tuple[str, ...] = METHODS
 ) -> Results:

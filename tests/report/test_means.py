@@ -6,27 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from report_sections import elsewhere, load, of, said, sections, tables, with_metrics, without
+from report_sections import elsewhere, load, of, said, tables, with_metrics, without
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, record, sweep
-from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import Point
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
-
-
-def test_costs_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
-    """Of runs of two machines scores are compared all the same; costs of the fewer enter no mean, pair or lead."""
-    results = load(tmp_path, [*sweep(["lora", "full"]), *map(elsewhere, sweep(["head"]))])
-    assert "Costs of 5 of 15 compared runs don't count: other hardware" in said("cautions", results)
-    for cost in ("train_seconds", "peak_memory_mb", "samples_per_second", "latency_ms_p50"):
-        assert set(results.values(cost)) == {"lora", "full"}
-        assert [{c.a, c.b} for c in results.comparisons(cost)] == [{"lora", "full"}]
-    assert set(results.values("trainable_parameters")) == {"lora", "full", "head"}
-    row = next(row for row in tables("summary", results)["summary"].rows if row[0] == "head")
-    assert row[4:7] == ("–", "–", "–")
-    assert "head, seed 0, 1, 2, 3, 4 | fingerprint | 0123456789ab | another" in said("environment", results)
 
 
 def test_ratios_are_over_shared_seeds(tmp_path: Path) -> None:
@@ -120,16 +106,6 @@ def test_places_need_shared_seeds(tmp_path: Path) -> None:
     assert {of.place for of in results.front(("test_accuracy", "train_seconds")).values()} == {"undecided"}
 
 
-def test_dominated_methods_are_named(tmp_path: Path) -> None:
-    """Of accuracy and a cost, who is on the front, who is off it and by whom, and who is undecided are named."""
-    assert (
-        "Accuracy against training time: on the front adapter, head and lora; undecided full; off it prompt_tuning "
-        "(dominated by adapter, full and lora)." in said("comparisons", load(tmp_path / "five", sweep()))
-    )
-    alone = load(tmp_path / "one", sweep(["lora"]))
-    assert "on the front" not in said("comparisons", alone)
-
-
 # Guessing, learning and failures
 
 
@@ -195,10 +171,3 @@ def test_failures_are_counted_by_method_and_cause(tmp_path: Path) -> None:
 def test_the_first_caution_is_on_the_runs(runs: list, said_first: str, tmp_path: Path) -> None:
     """Runs that ended well and were set apart are not called failed."""
     assert said("cautions", load(tmp_path, runs)).startswith(said_first)
-
-
-def test_one_method_alone_has_no_rivals(tmp_path: Path) -> None:
-    """Every section copes with it, and no chart rings it as shown to be on a front."""
-    made = sections("costs", load(tmp_path, sweep(["lora"])))
-    captions = [block.caption for section in made for block in section.blocks if isinstance(block, Picture)]
-    assert not [caption for caption in captions if "shown to be on" in caption]

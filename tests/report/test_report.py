@@ -181,29 +181,6 @@ def test_markdown_tables_hold_together(which: str, request: pytest.FixtureReques
     assert not re.search(r"</?\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
 
 
-def test_pairs_other_than_by_accuracy_are_folded(report_folder: Path) -> None:
-    """Both pages show the pairs by accuracy and fold those by each cost, and on these rows, under their caption."""
-    for name in ("report.md", "report.html"):
-        text = (report_folder / name).read_text()
-        assert re.findall(r"<summary>(Pairs by [\w ,]+)", text) == [
-            "Pairs by training time", "Pairs by peak memory", "Pairs by accuracy, on these very test rows",
-        ]  # fmt: skip
-        assert text.count("<details") == text.count("</details>") > 20
-
-
-def test_the_page_says_how_many_runs_are_compared(tmp_path: Path) -> None:
-    """Both pages say the number of compared runs, of methods and seeds of these, and of what is left out."""
-    made_records.write(tmp_path, [*sweep(["lora", "full"], 3), record("adapter", 7, consumed=None)])
-    bad = made_records.write(tmp_path, [failed("head", 0, "failed", "why")]) / "torn"
-    bad.mkdir()
-    (bad / "run.json").write_text("{")
-    write_report(tmp_path)
-    markdown, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
-    counts = "6 compared, 1 set apart, 1 not ok, 1 unreadable"
-    assert f"**Methods:** 2 · **Seeds:** 3 · **Runs:** {counts} ·" in markdown
-    assert counts in page
-
-
 def test_markdown_figures_exist(report_folder: Path) -> None:
     """Each figure that the Markdown refers to lies beside it, with fixed colours."""
     names = re.findall(r"\]\((figures/\w+\.svg)\)", (report_folder / "report.md").read_text())

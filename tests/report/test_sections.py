@@ -156,11 +156,6 @@ def test_runs_on_other_ranks_are_somewhere(tmp_path: Path, method: str) -> None:
     assert 7 in (scaled if section("scaling", results) else []) + apart
 
 
-def test_missing_seeds_are_said(tmp_path: Path) -> None:
-    """A method that lacks seeds says so beneath the summary."""
-    assert "lora lacks seed 1, 3." in said("summary", load(tmp_path, without("lora", 1, 3)))
-
-
 def test_methods_stand_in_the_suites_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables list methods as the packaged suite does, and unknown ones after them."""
     suite = Suite(name="example", settings=SETTINGS, methods={"lora": MethodEntry(), "full": MethodEntry()})
@@ -174,19 +169,6 @@ def test_one_name_with_two_specifications_is_two_methods(tmp_path: Path) -> None
     wide = MethodSpec(name="lora", method="lora", options=made_records.OPTIONS["lora"] | {"r": 16}, lr=3e-3)
     results = load(tmp_path, [*sweep(["lora"], 2), *(record("lora", s, method_spec=wide) for s in range(2))])
     assert set(results.methods) == {"lora (r=8)", "lora (r=16)"}
-
-
-def test_failures_show_status_reason_and_log(tmp_path: Path) -> None:
-    """What failed is listed with its reason and log; unsupported methods give their reason."""
-    bad = [
-        failed("peft", 0, "unsupported", "needs convolutions"),
-        failed("full", 9, "oom_host", "killed by the kernel"),
-    ]
-    results = load(tmp_path, [*sweep(["lora"]), *bad])
-    text = said("failures", results)
-    assert "the method can't run with this model | unsupported: needs convolutions" in text
-    assert f"{bad[1].run_id}/rank0.log" in text
-    assert "No comparable run: " in said("summary", results)
 
 
 TRACEBACK = """Traceback (most recent call last):
@@ -237,20 +219,6 @@ def test_tracebacks_are_bounded(tmp_path: Path) -> None:
     again = same.model_copy(update={"spec": same.spec.model_copy(update={"seed": 90}), "run_id": "z"})
     text = said("failures", load(tmp_path / "2", [same, again]))
     assert "Raised in lora, seed 4; lora, seed 90:" in text
-
-
-def test_damaged_records_are_said(tmp_path: Path) -> None:
-    """A record that can't be read is named; the others are reported."""
-    made_records.write(tmp_path, sweep(["lora"]))
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "run.json").write_text('{"schema_version": 1, ')
-    assert "torn/run.json" in said("failures", Results.load(tmp_path))
-
-
-def test_repeatability_is_said(tmp_path: Path) -> None:
-    """The environment says that CPU runs repeat exactly, and why those on cuda do not."""
-    text = said("environment", load(tmp_path, sweep(["lora"], 1)))
-    assert "identical losses and predictions; on cuda it differs in the last digits, since some backward" in text
 
 
 MACHINE_FREE = {

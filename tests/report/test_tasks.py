@@ -14,12 +14,11 @@ from helpers import made_task_records, plugin_tasks
 from hpml_bench import statistics
 from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.caveats import beside_guess
-from hpml_bench.report.render import all_sections, facts, tables_of, write_report
+from hpml_bench.report.render import all_sections, tables_of, write_report
 from hpml_bench.report.results import Results
 
 BETTER = {"rating": min, "naming": max}
@@ -129,23 +128,10 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
         assert None not in reached[: len(samples)]
 
 
-def test_the_validation_score_is_drawn(task_results: Results) -> None:
-    """The training curves have the task's own score, by its title."""
-    name = task_results.quality.removeprefix("test_")
-    curves = next(made for made in all_sections(task_results) if made.slug == "curves")
-    assert f"curve_validation_{name}" in {block.name for block in curves.blocks if isinstance(block, Picture)}
-
-
 def test_guessing_is_the_tasks(task_results: Results) -> None:
     """What a constant answer gets stands with the scores, and each method is shown to beat it."""
     assert task_results.task.guess(task_results.test_set.reference).sentence in tables(task_results)["summary"].notes  # type: ignore[arg-type]
     assert set(beside_guess(task_results).values()) == {"seeds"}
-
-
-def test_the_head_names_task_and_data(task_results: Results) -> None:
-    """Both stand beside the model."""
-    assert facts(task_results)["Task"] == task_results.task.title.lower()
-    assert facts(task_results)["Data"] == "newswire"
 
 
 def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
@@ -166,18 +152,6 @@ def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
     results = Results.load(made_task_records.write(tmp_path, "rating", ("lora", "full"), 4))
     (pair,) = results.comparisons("test_rmse")
     assert (pair.verdict, pair.p) == ("undecided", 1.0)
-
-
-@pytest.mark.parametrize("task", ["regression", "token_classification"])
-def test_the_harnesss_own_tasks_have_pages(tmp_path: Path, task: str) -> None:
-    """Every run is believed, and the summary has the score first."""
-    results = Results.load(made_task_records.write(tmp_path, task, ("lora", "full"), 3))
-    assert len(results.compared) == 6
-    title = {"regression": "RMSE", "token_classification": "Entity F1 (%)"}[task]
-    assert tables(results)["summary"].columns[1] == title
-    assert (
-        f"Pairs by {results.definitions[results.quality].title}" in tables(results)[f"pairs_{results.quality}"].caption
-    )
 
 
 def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
