@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from html.parser import HTMLParser
 from itertools import combinations
-from pathlib import Path
 from typing import Any, get_args
 from xml.etree import ElementTree as ET
 
 import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers import made_records
 from helpers.answers import RMSE, an_answer
-from hpml_bench.report import export
-from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import Failure, PageSummary, Pair, Relation
 from hpml_bench.report.answer.rows import answer_table
 from hpml_bench.report.answer.screen import context
 from hpml_bench.report.pictures.screen import bars, difference, to_best
-from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize
 
@@ -231,13 +225,3 @@ def test_the_table_says_in_numbers_what_the_rows_say() -> None:
     for low, d, high in list(zip(values["low"], values["difference (points)"], values["high"], strict=True))[1:]:
         assert low < d < high
     assert table.rows[1][:3] == ("lora", "78.9", "−0.1")
-
-
-def test_the_table_goes_into_every_format(tmp_path: Path) -> None:
-    """CSV has the values at full precision, LaTeX escapes; a made-up folder leads to a row per method."""
-    made_records.write(tmp_path, made_records.sweep())
-    table = answer_table(answer_of(Results.load(tmp_path)))
-    lines = export.csv_text(table).splitlines()
-    assert lines[0].startswith("method,accuracy (%),difference (points),low,high,verdict,can't tell from,")
-    assert len(lines) == 1 + len(made_records.METHODS)
-    assert re.search(r"prompt\\_tuning", export.latex_table(table))

@@ -163,6 +163,12 @@ def deleted_record(made: Forged) -> list[Path]:
     return [run]
 
 
+def without_points(made: Forged) -> list[Path]:
+    """Delete a run's points."""
+    (made.run("full", 2) / "points.jsonl").unlink()
+    return runs(made, "full 2")
+
+
 def linked_file(made: Forged) -> str:
     """Make a file a link to another one."""
     run = made.run("lora", 0)
@@ -431,6 +437,8 @@ UNSEALED: dict[str, Forgery] = {
     "set aside for good": (set_aside_for_good, "set aside", "no run took its place"),
     "another rate under the same id": (record("lora 0", spec__method__lr=0.001),
         "ids", "is not that of its settings, method and seed"),
+    "other data under the same id": (record("", digests__data="d" * 64),
+        "ids", "is not that of its settings and digests"),
     "failed self-checks": (checks("lora 0", lambda check: check | {"passed": False}), "passed", "self-check failed"),
 }  # fmt: skip
 """Forgeries that leave hashes as they were."""
@@ -480,6 +488,10 @@ SEALED: dict[str, Forgery] = {
         "passed", "is called invalid for budget, which it passes"),
     "a shorter time": (record("lora 0", metrics__train_seconds=scaled(0.9)),
         "times", "its train_seconds is recorded as"),
+    "no points": (without_points, "times", "names no points.jsonl, so that its times can't be checked"),
+    "the order of another seed": (
+        lambda made: record("lora 0", consumed__order=record_of(made.run("lora", 1))["consumed"]["order"])(made),
+        "copies", "its order of samples is that of lora-s1"),
     "a higher throughput": (record("lora 0", metrics__samples_per_second=scaled(1.1)),
         "times", "its samples_per_second is recorded as"),
     "shorter steps": (
