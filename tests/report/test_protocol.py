@@ -53,39 +53,6 @@ def change(results: Results, method: str, seed: int, edit: Any) -> Results:
     return Results.load(results.folder)
 
 
-@pytest.mark.parametrize(
-    ("edit", "reason"),
-    [
-        (lambda f: pd.concat([f, f.head(3)]), "hold 3 test row(s) more than once"),
-        (lambda f: f.drop(index=[5, 6]), "lack 2 of 1,000 test rows"),
-        (lambda f: pd.concat([f, f.tail(1).assign(index=1000)]), "hold 1 row(s) that are no test rows"),
-        (
-            lambda f: f.assign(reference=(f.reference + 1) % 4),
-            "labels beside its predictions are not those of the other",
-        ),
-        (
-            lambda f: f.assign(prediction=f.reference),
-            "its accuracy is recorded as 0.8730, and its predictions give 1.0000",
-        ),
-        (
-            lambda f: f.assign(prediction=f.prediction.where(f.prediction == f.reference, (f.reference + 2) % 4)),
-            "its macro-f1 is recorded as",
-        ),
-        (lambda f: f.assign(loss=f.loss * 1.00001), "its loss is recorded as"),
-    ],
-)
-def test_impossible_predictions_make_a_run_invalid(tmp_path: Path, edit: Any, reason: str) -> None:
-    """Other rows, labels or scores than recorded set that run apart, with the reason, alone."""
-    results = change(load(tmp_path, sweep(["lora", "full"])), "lora", 2, edit)
-    assert [r.spec.seed for r in results.runs("lora")] == [0, 1, 3, 4]
-    assert len(results.runs("full")) == 5
-    (apart,) = results.left_out.excluded
-    assert [(r.spec.method.name, r.spec.seed) for r in apart.records] == [("lora", 2)]
-    text = said("failures", results)
-    assert "not believed: " in text
-    assert reason in text
-
-
 def test_another_order_of_rows_is_none(tmp_path: Path) -> None:
     """Rows may be stored in any order, and scores may differ by what float32 rounds away."""
     results = change(load(tmp_path, sweep(["lora", "full"], 3)), "lora", 1, lambda f: f.iloc[::-1])
@@ -220,15 +187,6 @@ def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
     assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in said(
         "failures", results
     )
-
-
-def test_another_order_is_another_budget(tmp_path: Path) -> None:
-    """The same numbers of samples and tokens in another order are set apart: seeds would not be paired."""
-    other = Consumed(steps=100, samples=1600, real_tokens=38_000, padded_tokens=43_000, order="f" * 64)
-    results = load(tmp_path, [*sweep(["lora", "full"]), record("adapter", 0, consumed=other)])
-    assert "order ffff" in said("failures", results)
-    assert "lora | 100 | 1,600 | 38,000–38,004 | 43,000 | 000000" in said("protocol", results)
-    assert "ffffff" not in said("protocol", results)
 
 
 @pytest.mark.parametrize("package", ["hpml-bench", "torch", "transformers", "peft", "another"])
