@@ -70,6 +70,7 @@ VARIATIONS: tuple[dict[str, Any], ...] = (
     {"precision": "fp32"},
     {"micro_batch": 2},
     {"weights": "bfloat16"},
+    {"trained_weights": "bfloat16"},
     *({"optimizer": name} for name in registry.names("optimizers") if name != "adamw"),
 )
 

@@ -338,8 +338,10 @@ class Compared(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Predicted over real bytes, of the phases that there are."""
-        return {phase: self.predicted[phase] / real for phase, real in self.real.items() if real}
+        """Predicted over real bytes, of the phases that there are; for loading also over those of tensors alone."""
+        found = {phase: self.predicted[phase] / real for phase, real in self.real.items() if real}
+        alone = self.tensors.get("loading")
+        return found | ({} if alone is None else {"loading, tensors": self.predicted["loading"] / alone})
 
 
 def compare(case: Case, folder: Path, group: Group) -> Compared:
@@ -361,7 +363,7 @@ def compare(case: Case, folder: Path, group: Group) -> Compared:
 def distribution(found: list[Compared]) -> list[str]:
     """Return a line per phase: how many ratios, the smallest, the median and the largest by name, and those within."""
     lines = []
-    for phase in PHASES:
+    for phase in (*PHASES, "loading, tensors"):
         ratios = {one.name: one.ratios[phase] for one in found if phase in one.ratios}
         if ratios:
             low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)

@@ -1,7 +1,8 @@
-"""Casts of trained weights to half precision: one kernel for all of them, where autocast launches one for each.
+"""Casts to half precision: of all trained weights by one kernel, and of an input of several layers once.
 
-Values and gradients are those of autocast, to the bit: weights are copied to half precision before a forward pass,
-linear layers multiply by the copies, and the copies' gradients are added to the weights' in float32.
+Autocast launches a kernel for each weight and each layer's input. Values and gradients are those of autocast, to the
+bit: weights are copied to half precision before a forward pass, linear layers multiply by the copies, and gradients of
+copies are added to those of weights and inputs in float32, one after another.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ GROUP_BYTES = 25 * 2**20
 """Bytes of weights whose gradients are cast together, as DDP exchanges them (its `bucket_cap_mb`)."""
 
 
-class _Cast(torch.autograd.Function):
+class _CastWeights(torch.autograd.Function):
     """Copies of tensors in another type, whose gradients are in the tensors' own."""
 
     @staticmethod
@@ -43,46 +44,66 @@ class _Cast(torch.autograd.Function):
         return (None, *(None if gradient is None else next(found) for gradient in gradients))
 
 
+class _CastInput(torch.autograd.Function):
+    """A copy of an input in another type that was made already; its gradient is in the input's own."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, copy: Tensor) -> Tensor:
+        ctx.own = value.dtype
+        return copy.view_as(copy)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.to(ctx.own), None
+
+
 class Casts:
-    """The trained float32 weights of an encoder's linear layers under autocast; none in full precision."""
+    """The linear layers of an encoder under autocast, and their trained weights in float32; none in full precision."""
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         self.dtype = AUTOCAST.get(settings.precision)
         own = (weight for weight in linear_weights(encoder) if not isinstance(weight, DTensor))  # no sharded ones
         trained = {id(of): of for of in own if of.requires_grad and of.dtype == torch.float32}
-        self.layers = [
-            layer
-            for layer in (encoder.modules() if self.dtype else ())
-            if type(layer) in {nn.Linear, Conv1D} and not trained.keys().isdisjoint(map(id, layer.parameters()))
-        ]
-        self.groups = _grouped([*trained.values()]) if self.layers else []
+        linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
+        self.layers = [*linear] if self.dtype else []
+        self.groups = _grouped([*trained.values()]) if self.layers and trained else []
+        self._input: tuple[Tensor, int, Tensor] | None = None  # the last that was cast, its version, and its copy
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Multiply by copies in the body: a forward and its backward pass, which may compute activations again."""
         copies: dict[int, Tensor] = {}
         for group in self.groups:
-            cast: tuple[Tensor, ...] = _Cast.apply(self.dtype, *group)  # type: ignore[no-untyped-call]
-            copies.update(zip(map(id, group), cast, strict=True))
+            made: tuple[Tensor, ...] = _CastWeights.apply(self.dtype, *group)  # type: ignore[no-untyped-call]
+            copies.update(zip(map(id, group), made, strict=True))
         for layer in self.layers:
             weight, bias = (copies.get(id(of), of) for of in (layer._parameters["weight"], layer._parameters["bias"]))
-            vars(layer)["forward"] = partial(_product, layer.forward, type(layer) is Conv1D, weight, bias)
+            vars(layer)["forward"] = partial(self._product, layer.forward, type(layer) is Conv1D, weight, bias)
         try:
             yield
         finally:
+            self._input = None
             for layer in self.layers:
                 del vars(layer)["forward"]
 
+    def _product(
+        self, own: Callable[[Tensor], Tensor], conv: bool, weight: Tensor | None, bias: Tensor | None, x: Tensor
+    ) -> Tensor:
+        """Return a layer's product by copies; by its own weights where a model leaves autocast, as for some routers."""
+        if weight is None or not torch.is_autocast_enabled(x.device.type):
+            return own(x)
+        x = self._cast(x)
+        if not conv or bias is None:
+            return nn.functional.linear(x, weight, bias)
+        return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 
-def _product(
-    own: Callable[[Tensor], Tensor], conv: bool, weight: Tensor | None, bias: Tensor | None, x: Tensor
-) -> Tensor:
-    """Return a layer's product by copies; by its own weights where a model leaves autocast, as for some routers."""
-    if weight is None or not torch.is_autocast_enabled(x.device.type):
-        return own(x)
-    if not conv or bias is None:
-        return nn.functional.linear(x, weight, bias)
-    return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+    def _cast(self, x: Tensor) -> Tensor:
+        """Return an input in half precision: that of the layer before is not cast again, as of queries and keys."""
+        if x.dtype != torch.float32:
+            return x
+        if self._input is None or self._input[0] is not x or self._input[1] != x._version:
+            self._input = x, x._version, x.detach().to(self.dtype)
+        return cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
 
 
 def _grouped(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:

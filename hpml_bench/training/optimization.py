@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from hpml_bench.plugins.optimizer import Groups, choose_optimizer
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.training.parallel import local
+from hpml_bench.training.trial import kept_generators
 
 STEPPED_TOGETHER = 1 << 24
 """Most values of weights in bfloat16 of which float32 copies are made at a time; those of one weight may be more."""
+Pairs = list[tuple[nn.Parameter, nn.Parameter]]
+"""Weights, each with its float32 copy."""
 
 
 def make_optimizer(
@@ -99,18 +102,22 @@ class Rounded(Combined):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop computes gradients before
-        first = self.param_groups[0]
-        generator = torch.Generator(self.weights[0].device).manual_seed(self._seed * 1_000_003 + first["rounded"])
         reached = [pair for pair in zip(self.weights, self._copies, strict=True) if pair[0].grad is not None]
-        while reached:
-            part, reached = _first_part(reached)
-            for weight, copy in part:
-                copy.data, copy.grad = weight.float(), cast(Tensor, weight.grad).float()
-            super().step()
-            for weight, copy in part:
-                weight.copy_(rounded(copy, generator) if weight.dtype == torch.bfloat16 else copy)
-                copy.data, copy.grad = _nothing_like(weight), None
+        first = self.param_groups[0]
+        with kept_generators():
+            torch.manual_seed(self._seed * 1_000_003 + first["rounded"])
+            while reached:
+                part, reached = _first_part(reached)
+                self._step_on(part)
         first["rounded"] += 1
+
+    def _step_on(self, part: Pairs) -> None:
+        for weight, copy in part:
+            copy.data, copy.grad = weight.float(), cast(Tensor, weight.grad).float()
+        super().step()
+        for weight, copy in part:
+            weight.copy_(rounded(copy) if weight.dtype == torch.bfloat16 else copy)
+            copy.data, copy.grad = _nothing_like(weight), None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the weights."""
@@ -119,9 +126,6 @@ class Rounded(Combined):
                 weight.grad = None
             elif weight.grad is not None:
                 weight.grad.zero_()
-
-
-Pairs = list[tuple[nn.Parameter, nn.Parameter]]
 
 
 def _first_part(pairs: Pairs) -> tuple[Pairs, Pairs]:
@@ -136,12 +140,12 @@ def _nothing_like(weight: Tensor) -> Tensor:
     return torch.zeros((), device=weight.device).expand(weight.shape)
 
 
-def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
+def rounded(values: Tensor) -> Tensor:
     """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance.
 
     bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off.
     """
-    bits = torch.randint(2**16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
+    bits = torch.randint(2**16, values.shape, dtype=torch.int32, device=values.device)
     return bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32).to(torch.bfloat16)
 
 

@@ -78,6 +78,32 @@ def test_weights_are_cast_at_once(
     assert count["_to_copy"] + 10 < many["_to_copy"]
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
+    """Queries, keys and values: outputs and gradients are autocast's to the bit; one that was changed is cast anew."""
+    torch.manual_seed(0)
+    layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(3))
+    if not trained:
+        layers.requires_grad_(False).to(torch.bfloat16)  # as frozen weights are kept
+    casts = Casts(layers, tiny.settings(precision="bf16"))
+    found = []
+    for context in (casts, nullcontext):
+        start = torch.linspace(-1, 1, 32).view(4, 8).requires_grad_()
+        mode = Copies()
+        with context(), torch.autocast("cpu", dtype=torch.bfloat16):
+            x = start * 3
+            with mode:
+                outputs = [layer(x) for layer in layers]
+            with torch.no_grad():
+                changed = layers[0](x.add_(1.0))
+            sum(output.square().sum() for output in outputs).backward()
+        found.append(([*outputs, changed, start.grad], mode.count["_to_copy"]))
+    (ours, once), (plain, each) = found
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+    assert once == 1
+    assert each >= 3
+
+
 def test_a_layer_outside_autocast_keeps_its_weights() -> None:
     """As of routers that models compute in float32; and layers are themselves again afterwards."""
     layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))

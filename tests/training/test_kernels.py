@@ -232,7 +232,8 @@ def test_a_training_is_the_same_with_and_without(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "fp32" else 2e-2)
 
 
-FROZEN = [(name, {}) for name in registry.names("methods") if name not in {"none", "peft", "qlora"}]
+OWN = [name for name in registry.names("methods") if registry.plugin("methods", name).trains]
+FROZEN = [(name, {}) for name in OWN if name not in {"peft", "qlora"}]
 FROZEN += [("peft", {"type": kind}) for kind in sorted(peft.FORWARD_ONLY)]
 """Methods that train beside frozen weights in floats, or whole; a bare backbone with a new head is refused."""
 FROZEN_OF = [("GPT-2", *method) for method in FROZEN]
