@@ -63,6 +63,8 @@ CANNOT = {
     "qlora": "bitsandbytes keeps 4-bit weights in a class of tensors of its own, which is none of the card's",
 }
 """Method that can't run on the card here -> why."""
+OF_OTHERS = {"trained", "command"}
+"""Methods that another program trains, which need a folder or a command."""
 STATUSES = ("ok", "ok on the CPU", "reads values", "unsupported", "FAIL")
 VARIATIONS: tuple[dict[str, Any], ...] = (
     {"gradient_checkpointing": True},
@@ -125,7 +127,7 @@ def combinations() -> list[Combination]:
 
     from hpml_bench.builtin.methods.peft import ALIASES
 
-    own = [name for name in registry.names("methods") if name != "peft"]
+    own = [name for name in registry.names("methods") if name not in {"peft", *OF_OTHERS}]
     methods: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in own]
     methods += [("peft", {"type": kind}) for kind in (*(kind.value for kind in PeftType), *ALIASES)]
     kinds = (("gpt2", "sequence_classification"), ("llama", "causal_lm"))
