@@ -59,10 +59,10 @@ from gpu import kernels, sizes, steps, training
 from gpu.budget import Cases, gathered, passed
 
 from hpml_bench.builtin.engines.local import slots
-from hpml_bench.builtin.probes.energy import gpu_joules
 from hpml_bench.builtin.probes.memory import nvml_used_mb
 from hpml_bench.launch import fork_server
 from hpml_bench.system import environment, gpus
+from hpml_bench.system.energy import gpu_joules
 
 NONE_ON_FAKE = re.compile("nf4|int8|qlora")
 """Cases that a card can't do that isn't there: bitsandbytes' weights are no tensors of its."""

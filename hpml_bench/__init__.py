@@ -34,6 +34,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
     settings: Mapping[str, Any] | None = None,
     fresh: bool = False,
     keep: bool = False,
+    allow_commands: bool = False,
     quiet: bool = True,
     report: bool = True,
 ) -> pd.DataFrame:
@@ -51,6 +52,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
         settings: settings to override, by (dotted) name.
         fresh: remove earlier results first.
         keep: keep each run's trained parts in its folder `kept`, which `load_trained` reads.
+        allow_commands: let the suite's methods run the commands that it names.
         quiet: print nothing.
         report: write report.html, report.md and report.json.
 
@@ -67,7 +69,7 @@ def run_suite(  # noqa: PLR0913 - the options of `run-all`
 
     loaded = load_suite(suite, seeds=seeds, settings=settings).asked(until, max_seeds, seeds)
     chosen, console = None if methods is None else tuple(methods), Console(quiet=quiet)
-    request = SweepRequest(loaded, Path(out), chosen, fresh=fresh, keep=keep)
+    request = SweepRequest(loaded, Path(out), chosen, fresh=fresh, keep=keep, allow_commands=allow_commands)
     for part in rounds(request, console.print):
         if run_sweep(part, console).ending.how == "interrupted":
             raise KeyboardInterrupt

@@ -34,6 +34,7 @@ class RunOptions:
     device: str | None
     fresh: bool
     keep: bool
+    allow_commands: bool
     trackers: dict[str, str]
     verbose: bool
 
@@ -41,7 +42,10 @@ class RunOptions:
         from hpml_bench.sweep.plan import SweepRequest
 
         own: dict[str, Any] = {"limits": limits, "fresh": self.fresh, "keep": self.keep, "verbose": self.verbose}
-        return SweepRequest(suite, self.out, methods, **own, **only)
+        request = SweepRequest(suite, self.out, methods, allow_commands=self.allow_commands, **own, **only)
+        for command in request.commands if self.allow_commands else ():
+            click.echo(f"this suite runs a command, {command}", err=True)
+        return request
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ shared = bundle("options", lambda: RunOptions, [
     DEVICE,
     click.option("--fresh", is_flag=True, help="Remove earlier results."),
     click.option("--keep", is_flag=True, help="Keep a run's trained parts in its folder; run --save takes them there."),
+    click.option("--allow-commands", is_flag=True, help="Let the suite's methods run the commands that it names."),
     tracked("auto", "Weights & Biases; auto: online with a key and a route, else offline."),
     VERBOSE,
 ])  # fmt: skip

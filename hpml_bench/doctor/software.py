@@ -30,6 +30,7 @@ PURPOSES = {
     "ray": "jobs by Ray",
     "rouge": "the scorer rouge_l",
     "trackers": "--track",
+    "trl": "the suite trainers",
     "tune": "the command tune",
 }
 """What each extra is for; the metadata says which there are, and what they need. Others are for developers."""

@@ -21,12 +21,13 @@ from hpml_bench.gate import verdicts
 from hpml_bench.gate.machine import between, shared_core, snapshot
 from hpml_bench.gate.records import Block, CheckReport, MethodCount, Rules, Verdict
 from hpml_bench.gate.sides import ComparedSides, Incomparable, Key, OutOfTime, ResidentProcess, settings_message
-from hpml_bench.plugins.method import check_methods
+from hpml_bench.plugins.method import check_methods, commands_of
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, Settings
 from hpml_bench.suite.suite import Suite
 from hpml_bench.system import environment
+from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import digest, utc_now
 
 USUAL = ("lora", "prompt_tuning", "adapter")  # the methods compared where none are named, if the suite has them
@@ -87,6 +88,8 @@ def request(suite: Suite, methods: Sequence[str] | None, rules: Rules, minutes: 
     steady = {"steps": 1_000_000, "epochs": None, "schedule": "constant", "lr_warmup": 0.0}  # pairs end long before
     settings = Settings.model_validate(resolve_devices(one).model_dump() | steady)
     check_methods(specs, settings)
+    if commands := commands_of(specs):
+        raise UserError(f"check times steps of the loop, and {', '.join(commands)} runs a command; leave it out")
     return Request(suite.name, settings, specs, rules, minutes)
 
 

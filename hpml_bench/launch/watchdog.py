@@ -60,6 +60,7 @@ class Watchdog:
             self._over.set()
             self._thread.join()
             processes.terminate(self._seen | processes.descendants())
+            processes.terminate(processes.adopted(self._seen))
             _end_stopped_server()
             if self._stop.requested and self.verdict is None and not self._done():  # a rank may get the signal first
                 self.verdict = "interrupted", RunError(kind="Interrupted", message=INTERRUPTED)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from hpml_bench.plugins.group import Group
     from hpml_bench.plugins.model import TaskModel
     from hpml_bench.plugins.rows import Batch
     from hpml_bench.plugins.task import Task
@@ -29,6 +31,7 @@ class Method(ABC):
 
     The hooks are called on every rank, in this order:
 
+        prepare(request, group)                          once, in a run that is recorded
         examples(rows, random)                           -> training rows shown before each prompt
         build(backbone)                                  -> encoder
         complete(model, task)                            once, after the task put its head on
@@ -48,12 +51,22 @@ class Method(ABC):
     lr: ClassVar[float]
     """Learning rate where a suite gives none."""
     trains: ClassVar[bool] = True
-    """Whether anything is trained; the base model trains nothing and takes no steps."""
+    """Whether the loop trains anything; the base model takes no steps, and another program takes its own."""
     Options: ClassVar[type[Frozen]] = Frozen
     """The method's own options, with their defaults."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
+        self.measured: Mapping[str, float] = {}
+        """What `prepare` measured, by the names of metrics; on rank 0."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Words of the command that a run starts as the suite has it; it runs only where its user allows commands."""
+        return ()
+
+    def prepare(self, request: Any, group: Group) -> None:  # noqa: B027 - a hook that does nothing
+        """Work before the model is loaded, for a `training.request.RunRequest`; beat (system.heartbeat) meanwhile."""
 
     @abstractmethod
     def build(self, backbone: Any) -> Any:
@@ -71,8 +84,8 @@ class Method(ABC):
 
     @classmethod
     def depends_on_seed(cls) -> bool:
-        """Return whether the method itself makes seeds differ: by training, or by drawing examples."""
-        return cls.trains or cls.examples is not Method.examples
+        """Return whether the method itself makes seeds differ: by training, here or elsewhere, or drawing examples."""
+        return cls.trains or cls.examples is not Method.examples or cls.prepare is not Method.prepare
 
     @property
     def reads_frozen_weights(self) -> bool:
@@ -153,6 +166,12 @@ def check_methods(methods: Iterable[MethodSpec], settings: Settings) -> None:
         quantization_of(method, settings)
         if method.trains:
             choose_optimizer(spec, settings).check(settings)
+
+
+def commands_of(methods: Iterable[MethodSpec]) -> dict[str, str]:
+    """Return the commands that runs of these methods start, by the methods' names."""
+    found = {spec.name: make_method(spec).command for spec in methods}
+    return {name: shlex.join(words) for name, words in found.items() if words}
 
 
 def can_quantise() -> bool:

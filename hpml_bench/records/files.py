@@ -22,6 +22,7 @@ POINTS = "points.jsonl"
 OUTCOME = "outcome.json"
 NOT_SAVED = "no checkpoint: "  # how a line of a rank's log begins that says why a state isn't saved or can't be read
 CHECKPOINTS = "checkpoints"  # folder of a run that isn't done, with a folder for each step whose state was saved
+COMMAND = "command"  # folder of a run under way, with what its own program reads and writes
 PREDICTIONS = "predictions.parquet"
 KEPT = "kept"  # folder of a run's trained parts, which `run-all --keep` writes
 SET_ASIDE = "set-aside"  # folder beside the runs for damaged and outdated ones

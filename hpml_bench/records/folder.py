@@ -19,6 +19,7 @@ from filelock import Timeout
 from hpml_bench.records import jobs
 from hpml_bench.records.files import (
     CHECKPOINTS,
+    COMMAND,
     KEPT,
     MEASURED_SETTINGS,
     NOT_SAVED,
@@ -88,6 +89,7 @@ class RunFolder:
     def commit(self, record: RunRecord) -> RunRecord:
         """Write run.json with the digests of the files that belong to it; return the record as written."""
         redact_files(*self.path.glob("rank*.log"))
+        remove(self.path / COMMAND)
         if record.status not in RETRIED | {"interrupted"}:  # it would end so again, or is done
             remove(self.path / CHECKPOINTS)
         if record.status != "ok":

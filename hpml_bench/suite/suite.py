@@ -208,7 +208,7 @@ def load_suite(
     path = _suite_path(name)
     content = read_mapping(path, "a suite file", "a suite", Suite.model_fields)
     content.setdefault("name", path.stem)
-    _anchor_paths(content, path.parent)
+    _anchor_paths(content, path.parent, scripts=path.parent != suites_folder())
     for override in overrides:
         _apply(content, override, path)
     given = [(key, value) for key, value in changes.items() if value is not None]
@@ -230,13 +230,18 @@ def _suite_path(name: str) -> Path:
     raise UserError(f"there is no suite '{name}': give one of {', '.join(known)}, or the path of a YAML file")
 
 
-def _anchor_paths(value: Any, folder: Path) -> None:
-    """Make relative `path:` values of a suite file relative to that file, in place."""
+def _anchor_paths(value: Any, folder: Path, *, scripts: bool) -> None:
+    """Make relative `path:` values of a suite file relative to that file, in place, and with `scripts` .py files too.
+
+    Those of packaged suites stay as they are, so that their runs have the same ids everywhere.
+    """
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(item, str) and item.startswith("path:"):
             value[key] = _anchored(item, folder)
+        elif scripts and isinstance(value, list) and isinstance(item, str) and item.endswith(".py"):
+            value[key] = _anchored(item, folder) if (folder / item).is_file() else item
         elif isinstance(item, dict | list):
-            _anchor_paths(item, folder)
+            _anchor_paths(item, folder, scripts=scripts)
 
 
 def _anchored(uri: str, folder: Path) -> str:

@@ -15,7 +15,6 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
 from hpml_bench.plugins.engine import make_engine
-from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.tracker import Tracker, follow_all
 from hpml_bench.records.files import SUITE, remove
 from hpml_bench.records.folder import ResultsFolder, RunFolder, locked, make_folder
@@ -169,7 +168,7 @@ def run_as_rank(request: SweepRequest) -> bool:
     folder = request.folder
     suite, notes = resolve(request.suite, MeasuredSettings(folder), here)
     (spec,) = request.runs(suite)
-    check_methods([spec.method], spec.settings)
+    request.check(spec.settings)
     if spec.settings.device == "cuda":
         check_gpus(here, own=int(os.environ["LOCAL_RANK"]))
     main = os.environ["RANK"] == "0"  # the rank that writes; without it torchrun ends the others

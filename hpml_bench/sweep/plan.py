@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from hpml_bench.plugins.method import check_methods
+from hpml_bench.plugins.method import check_methods, commands_of
 from hpml_bench.records.files import KEPT
 from hpml_bench.records.jobs import JobPlan, Unit, UnitRun, plan_id
 from hpml_bench.records.load import load_records
@@ -42,6 +42,7 @@ class SweepRequest:
     verbose: bool = False  # whether the log of rank 0 is shown
     save: Path | None = None  # folder in which a single run saves its model
     keep: bool = False  # whether each run's trained parts are kept in its folder
+    allow_commands: bool = False  # whether commands that the suite names may be run
     began: float | None = None  # monotonic time from which hours count, of a round of a race; None: as the call begins
 
     @property
@@ -67,6 +68,17 @@ class SweepRequest:
                 f"suite {self.suite.name}: there is no method to run; name some under methods, or by --methods a,b"
             )
         check_methods((spec.method for spec in specs), settings)
+        if self.commands and not self.allow_commands:
+            raise UserError(
+                f"suite {self.suite.name} runs commands: {'; '.join(self.commands)}. Read them and the programs that "
+                "they start, and allow them with --allow-commands"
+            )
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Names of methods with the commands that their runs start."""
+        specs = self.suite.runs(self.methods, [0])
+        return tuple(f"{name}: {words}" for name, words in commands_of(spec.method for spec in specs).items())
 
 
 def shuffled(runs: Iterable[RunSpec], suite: Suite) -> list[RunSpec]:

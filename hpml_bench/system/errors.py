@@ -22,6 +22,14 @@ class Diverged(Exception):  # noqa: N818
     """The training loss became NaN or infinite; raised on all ranks at the same step."""
 
 
+class ProgramFailed(Exception):  # noqa: N818
+    """A program that a run's method starts failed: how, and the end of its output."""
+
+
+class ProgramMemoryError(ProgramFailed):
+    """It failed for lack of memory."""
+
+
 _CUDA = re.compile(
     r"\bcuda\b[^\n]{0,30}out of memory|\bCU[A-Z]+_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED"
     r"|\bCUBLAS_STATUS_NOT_INITIALIZED|failed to cuda [a-z]*alloc",

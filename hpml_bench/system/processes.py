@@ -119,6 +119,15 @@ def descendants() -> set[psutil.Process]:
     return {process for process in children if alive(process)}
 
 
+def adopted(seen: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Return this process's descendants in sessions that `seen` ones led: orphans, born while these were killed."""
+    leaders, found = {process.pid for process in seen}, set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(ProcessLookupError):
+            found |= {process} if os.getsid(process.pid) in leaders and alive(process) else set()
+    return found
+
+
 def kill(processes: Iterable[psutil.Process]) -> None:
     """Send SIGKILL; processes that have ended are ignored, and later ones with the same number are not touched."""
     for process in processes:

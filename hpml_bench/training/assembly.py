@@ -95,9 +95,9 @@ def initialise(run: Assembly) -> None:
             release(run.group.device)  # the weights' memory in float32
 
 
-def assemble(spec: RunSpec, prepared: Prepared, group: Group) -> Assembly:
+def assemble(spec: RunSpec, prepared: Prepared, group: Group, method: Method | None = None) -> Assembly:
     settings = spec.settings
-    method = make_method(spec.method)
+    method = method or make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
     rows = open_rows(spec, prepared, task, method)
     losses: list[np.ndarray] = []

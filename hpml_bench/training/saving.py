@@ -68,7 +68,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
         repository = spec.settings.backbone.removeprefix("hub:").partition("@")[0]
         base = {"base_model_name_or_path": repository, "revision": prepared.digests.revision}
         _amend(parts / "adapter_config.json", base)
-    _save_tokenizer(spec, prepared, task, folder)
+    save_tokenizer(spec, prepared, task, folder)
     if task.pipeline:
         write_class(task, folder)
     facts = {
@@ -80,7 +80,7 @@ def save_trained(model: TaskModel, method: Method, spec: RunSpec, prepared: Prep
     (folder / RUN).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) -> None:
+def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) -> None:
     backbone = Path(prepared.backbone)
     if not (backbone / "tokenizer.json").exists():
         return

@@ -23,6 +23,7 @@ import torch
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.sources import resolve_model
 from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.records.files import OUTCOME, write_atomically
 from hpml_bench.records.points import PointWriter, read_points
@@ -147,9 +148,11 @@ def _measured(
 ) -> Outcome:
     spec, prepared, folder = request.spec, request.prepared, request.folder
     probes = {name: registry.plugin("probes", name)() for name in registry.names("probes")}
-    writer = PointWriter(folder) if group.main else None
+    writer, method = PointWriter(folder) if group.main else None, make_method(spec.method)
+    if not request.try_out:
+        method.prepare(request, group)
     with heartbeat.busy():
-        run = assemble(spec, prepared, group)
+        run = assemble(spec, prepared, group, method)
     if unused := unused_parameters(run.model):  # DDP would wait for ever for their gradients
         raise Unsupported(f"no gradient reaches {len(unused)} trained parameters, among them {unused[0]}")
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
@@ -174,7 +177,7 @@ def _measured(
         heartbeat.beat("saving what was trained")
         with heartbeat.busy():
             save_trained(run.model, run.method, spec, prepared, request.save_to)
-    definitions, local = _stopped(probes, run.method.trains)
+    definitions, local = _stopped(probes, method)
     metrics, per_rank = reduce_over_ranks(definitions, local, group)
     described = environment.of_run(nodes)
     segments = checkpoints.segments(trained.steps) if checkpoints.begun else ()
@@ -193,14 +196,14 @@ def _measured(
     )
 
 
-def _stopped(probes: dict[str, Probe], trains: bool) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
+def _stopped(probes: dict[str, Probe], method: Method) -> tuple[tuple[Metric, ...], dict[str, float | None]]:
     definitions = tuple(metric for probe in probes.values() for metric in probe.definitions())
     local: dict[str, float | None] = {}
     for name, probe in probes.items():
         heartbeat.beat(f"ending probe {name}")
         local |= probe.stop()
-    if not trains:  # a training that didn't happen cost nothing, which would win every comparison
-        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"}
+    if not method.trains:  # a training that didn't happen cost nothing, which would win every comparison
+        of_training = {m.name for m in definitions if m.phase == "train" or m.group == "memory"} - {*method.measured}
         local = {name: value for name, value in local.items() if name not in of_training}
     return definitions, local
 
@@ -256,7 +259,7 @@ def run_error(error: BaseException, rank: int) -> RunError:
         traceback=redacted_error("".join(traceback.format_exception(error)))[-20_000:],
     )
     status = errors.status_of(record.kind, record.message)
-    if status == "failed":
+    if status == "failed" or isinstance(error, errors.ProgramFailed):  # whose memory its message has
         return record
     if status == "oom_cuda":
         peak, what = torch.cuda.max_memory_allocated() / 1e6, "allocated on the GPU"

@@ -76,7 +76,7 @@ class RuntimeProbe(Probe):
 
     def before_training(self) -> None:
         now, run = time.monotonic(), self.run
-        self.values["setup_seconds"] = now - run.began
+        self.values["setup_seconds"] = None if run.method.command else now - run.began  # its program trained meanwhile
         if run.launched is not None and run.method.trains:
             self.values["first_step_seconds"] = now - run.launched
 

@@ -1,0 +1,251 @@
+"""Another program as a method: what it gets, how it may fail, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from click.testing import CliRunner
+from rich.console import Console
+
+from helpers.cli_process import Command
+from hpml_bench.cli import main
+from hpml_bench.records.plan import Limits
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.suite import load_suite
+from hpml_bench.sweep.local import run_sweep
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.system import processes
+from hpml_bench.system.errors import UserError
+from hpml_bench.training.program import as_line
+
+SETTINGS = {
+    "backbone": "embedded:newswire-gpt2",
+    "task": {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 2}},
+    "dataset": "newswire_chat",
+    "train_samples": 24,
+    "validation_samples": 8,
+    "test_samples": 16,
+    "steps": 3,
+    "global_batch": 8,
+    "latency_samples": 0,
+    "device": "cpu",
+    "world_size": 2,
+    "threads": 1,
+    "precision": "fp32",
+    "max_length": 96,
+}
+TRAINER = '''
+"""A trainer of the tests: copies the model, or does what MODE says."""
+import json, os, shutil, subprocess, sys, time
+from pathlib import Path
+
+mode, model, train, out, seed, note = sys.argv[1:7]
+print("mode", mode, flush=True)
+if mode == "crash":
+    sys.exit("no such optimizer")
+if mode == "kill":
+    os.kill(os.getpid(), 9)
+if mode == "memory":
+    raise MemoryError("all of it")
+if mode in ("leave", "hang"):
+    orphan = "import os, time; os.setsid(); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-S", "-c", orphan])
+    Path(note).write_text(json.dumps([os.getpid(), child.pid]))
+if mode == "hang":
+    time.sleep(600)
+if mode != "nothing":
+    shutil.copytree(model, out, dirs_exist_ok=True)
+    Path(out, "consumed.json").write_text(json.dumps({"tokens": 77}))
+if mode == "well":
+    Path(note).write_text(json.dumps([sys.argv[6:], Path(train).read_text(), dict(os.environ), os.getcwd()]))
+'''
+ARGUMENTS = ["{model}", "{train}", "{out}", "{seed}"]
+
+
+def suite_file(folder: Path, mode: str = "well", *words: str, **settings: Any) -> Path:
+    """Write a trainer, and beside it a suite of that and the base model."""
+    (folder / "train.py").write_text(TRAINER)
+    run = ["python", "train.py", mode, *ARGUMENTS, str(folder / "note"), *words]
+    methods = {"none": {}, "other": {"method": "command", "lr": 0.5, "options": {"run": run}}}
+    file = folder / "commands.yaml"
+    file.write_text(yaml.safe_dump({"seeds": 2, "settings": SETTINGS | settings, "methods": methods}))
+    return file
+
+
+def run(file: Path, out: Path, seeds: tuple[int, ...] = (0,), **limits: Any) -> tuple[RunRecord, ...]:
+    """Do the trainer's runs of these seeds, and return their records; nothing of them is left."""
+    request = SweepRequest(
+        load_suite(str(file)), out, ("other",), seeds, limits=Limits(**{"stall": 0} | limits), allow_commands=True
+    )
+    records = run_sweep(request, Console(quiet=True)).records
+    assert processes.descendants() == set()
+    assert not [*out.glob("*/*/command")]
+    return records
+
+
+def noted(folder: Path) -> Any:
+    return json.loads((folder / "note").read_text())
+
+
+def gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(psutil.pid_exists, pids))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[RunRecord, ...]]:
+    """A suite whose trainer returned the base model, and its records of two seeds."""
+    folder = tmp_path_factory.mktemp("done")
+    words = ("{steps}", "{lr}", "{global_batch}", "{world_size}", "a {{b}}")
+    file = suite_file(folder, "well", *words)
+    records = run(file, folder / "out", (0, 1))
+    request = SweepRequest(load_suite(str(file)), folder / "out", ("none",))
+    return folder, (*records, *run_sweep(request, Console(quiet=True)).records)
+
+
+def test_a_program_gets_the_rows_and_what_it_leaves_is_scored(done: tuple[Path, tuple[RunRecord, ...]]) -> None:
+    """Its arguments are the suite's values; the rows TRL's messages; the copied base model scores as the base model."""
+    folder, (first, second, base) = done
+    arguments, rows, environment, place = noted(folder)
+    assert arguments == [str(folder / "note"), "3", "0.5", "8", "2", "a {b}"]
+    messages = [json.loads(line)["messages"] for line in rows.splitlines()]
+    assert len(messages) == 24
+    assert [turn["role"] for turn in messages[0]] == ["user", "assistant"]
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_RANK"} & set(environment)
+    assert environment["OMP_NUM_THREADS"] == "1", "it starts its own ranks, as it is told how many"
+    assert Path(place).name == "command"
+    assert {record.status for record in (first, second, base)} == {"ok"}
+    assert first.metrics["test_loss"] == second.metrics["test_loss"] == base.metrics["test_loss"]
+    assert first.metrics["program_tokens"] == 77
+    assert first.metrics["program_seconds"] > 0
+    assert first.metrics["program_memory_mb"] > 1
+    assert "train_seconds" not in first.metrics or first.metrics["train_seconds"] is None
+    assert not [metric for metric in base.definitions if metric.name.startswith("program_")]
+    assert "mode well" in (folder / "out" / "commands" / first.run_id / "rank0-command.log").read_text()
+
+
+def test_its_folder_is_reported_and_verified_without_running_it(
+    done: tuple[Path, tuple[RunRecord, ...]], tmp_path: Path
+) -> None:
+    """Pages say whose program trained; neither command starts it again."""
+    folder, _ = done
+    before = (folder / "note").stat().st_mtime_ns
+    results = str(folder / "out" / "commands")
+    told = CliRunner().invoke(main, ["report", results])
+    assert told.exit_code == 0, told.output
+    page = (folder / "out" / "commands" / "report.md").read_text()
+    assert "Trained by its own program: other" in page
+    assert "Program's time" in page
+    told = CliRunner().invoke(main, ["verify", results])
+    assert "FAILED" not in told.output, told.output
+    assert (folder / "note").stat().st_mtime_ns == before
+
+
+def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
+    """Without the option nothing is written and the command is shown; the gate takes none."""
+    file = suite_file(tmp_path)
+    for words in (["run-all", str(file)], ["run", "other", str(file)], ["run-all", str(file), "--parallel", "2"]):
+        told = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out"), "--wandb", "off"])
+        assert told.exit_code == 2
+        assert f"other: python path:{tmp_path / 'train.py'} well" in told.output
+        assert "--allow-commands" in told.output
+    assert not [*(tmp_path / "out").rglob("run.json")]
+    told = CliRunner().invoke(main, ["check", str(file), "--methods", "other", "--against", "HEAD"])
+    assert told.exit_code == 2
+    assert "other runs a command" in told.output
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (["train", "{modle}"], "{modle} is unknown; known are model, train"),
+        (["train", "{"], "Single '{'"),
+    ],
+)
+def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], why: str) -> None:
+    """It is refused when the suite's methods are read."""
+    file = suite_file(tmp_path)
+    suite = load_suite(str(file), settings={"methods.other.options.run": run})
+    with pytest.raises(UserError, match=r"methods\.other\.options") as refused:
+        suite.runs(("other",))
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "why"),
+    [
+        ("crash", "failed", "the command ended with status 1 after "),
+        ("kill", "failed", "the command was ended by SIGKILL"),
+        ("memory", "oom_host", "its memory had reached "),
+        ("nothing", "failed", "the command ended well and left nothing in {out}"),
+        ("leave", "failed", "the command left processes behind, which were ended (python"),
+    ],
+)
+def test_a_program_that_fails_is_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, status: str, why: str
+) -> None:
+    """The record has a status and a sentence with the end of its output; no process is left."""
+    (record,) = run(suite_file(tmp_path, mode), tmp_path / "out")
+    assert record.status == status
+    assert record.error is not None
+    assert why in record.error.message
+    assert "rank0-command.log ends: mode" in record.error.message
+    if mode == "leave":
+        assert gone(noted(tmp_path))
+
+
+def test_a_program_that_cannot_be_started_is_a_record(tmp_path: Path) -> None:
+    """The sentence has the system's reason."""
+    file = suite_file(tmp_path)
+    file.write_text(file.read_text().replace("- python\n", "- no-such-program\n"))
+    (record,) = run(file, tmp_path / "out")
+    assert record.error is not None
+    assert "the command can't be run: [Errno 2]" in record.error.message
+
+
+@pytest.mark.parametrize(("limit", "kind"), [("stall", "Stall"), ("run_timeout", "RunTimeout")])
+def test_a_program_that_hangs_is_ended_with_all_it_started(tmp_path: Path, limit: str, kind: str) -> None:
+    """No output and no CPU time is no progress; what it had said last is in the sentence."""
+    (record,) = run(suite_file(tmp_path, "hang"), tmp_path / "out", **{limit: 12})
+    assert record.status == "timeout"
+    assert record.error is not None
+    assert record.error.kind == kind
+    assert "its command: mode hang" in record.error.message
+    assert gone(noted(tmp_path))
+
+
+def test_a_killed_parent(tmp_path: Path) -> None:
+    """A kill of the command ends the program, and what it started in a session of its own."""
+    command = Command(suite_file(tmp_path, "hang"), tmp_path / "out", "--allow-commands", "--methods", "other")
+    command.until(lambda: (tmp_path / "note").exists() and (tmp_path / "note").stat().st_size)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait()
+    assert gone(noted(tmp_path))
+    assert command.left() == []
+
+
+@pytest.mark.parametrize("form", ["messages", "sharegpt"])
+def test_rows_are_written_in_both_forms(form: Any) -> None:
+    """Turns that are not learnt have weight 0; further keys and tools are kept."""
+    fields = ["", json.dumps({"tool_calls": [1]}), "", ""]
+    row = [["system", "assistant", "user", "assistant"], ["s", "a", "u", "b"], [1, 0, 1, 1], fields, '[{"t": 1}]']
+    line = as_line(json.dumps(row), form)
+    names = ("from", "value") if form == "sharegpt" else ("role", "content")
+    turns = line["conversations" if form == "sharegpt" else "messages"]
+    assert [tuple(turn[name] for name in names) for turn in turns][2] == (
+        ("human", "u") if form == "sharegpt" else ("user", "u")
+    )
+    assert turns[1]["weight"] == 0
+    assert turns[1]["tool_calls"] == [1]
+    assert "weight" not in turns[3]
+    assert line["tools"] == [{"t": 1}]
