@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Self
 
@@ -65,6 +65,17 @@ ADALORA_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 OWN_LOSSES = ("kasa", "monteclora")
 """Variants of LoRA with a term of the loss: MonteCLoRA came with PEFT 0.20, KaSA with 0.21."""
 
+OF_THE_FILE = frozenset({
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "num_attention_heads", "num_layers", "num_transformer_submodules", "token_dim",
+})  # fmt: skip
+"""Keys of an adapter_config.json about the file, or the shape of the model."""
+CHOSEN = frozenset({
+    "num_virtual_tokens", "adapter_len", "adapter_layers", "block_size", "prompt_tuning_init", "group_size", "r",
+    "lora_alpha", "vector_length", "n_frequency",
+})  # fmt: skip
+"""Options that are said although they have PEFT's default: `training.peft.defaults` may have another for open ones."""
+
 CALIBRATION_BATCHES = 8  # number of batches for data-driven initialisations
 
 
@@ -114,12 +125,9 @@ class Peft(Method):
         from hpml_bench.training.quantization import is_quantized
         from hpml_bench.training.trial import freeze_unused
 
-        kind, given = self.options.type.upper(), self.given
-        named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
-        named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []
-        for name in (kind, given.get("init_lora_weights"), *named):
-            if name in REFUSED:
-                raise Unsupported(REFUSED[name])
+        given = self.given
+        if self.refusal is not None:
+            raise Unsupported(self.refusal)
         if given.get("init_lora_weights") in FROM_WEIGHTS and is_quantized(backbone):
             raise Unsupported("it starts from a decomposition of the backbone's weights, which are quantised")
         try:
@@ -136,6 +144,33 @@ class Peft(Method):
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise Unsupported("nothing that it trains has any effect on this model")
         return model
+
+    @classmethod
+    def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that an adapter_config.json says; a ValueError where it says what isn't run here.
+
+        Left out is what PEFT leaves open or has as its default, unless `training.peft.defaults` would choose otherwise.
+        """
+        kind = str(config.get("peft_type"))
+        defaults = {field.name: field.default for field in dataclasses.fields(config_class(kind)) if field.init}
+        said = {key: config[key] for key in sorted(config.keys() - OF_THE_FILE) if config[key] not in (None, {}, [])}
+        if unknown := said.keys() - defaults.keys():
+            raise ValueError(f"{kind} has no option {', '.join(sorted(unknown))} in the PEFT that is installed")
+        given = {"type": kind} | {key: said[key] for key in said if key in CHOSEN or said[key] != defaults[key]}
+        if "target_modules" in config and "target_modules" in defaults:
+            given["target_modules"] = config["target_modules"]  # null too: PEFT's own table, not all linear layers
+        if (why := cls(cls.Options.model_validate(given)).refusal) is not None:
+            raise ValueError(why)
+        return given
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the type, or an option, gives no valid result here."""
+        given = self.given
+        named = [name for name in ("alora_invocation_tokens", "use_asa") if given.get(name)]
+        named += ["boft_n_butterfly_factor"] if given.get("boft_n_butterfly_factor", 1) != 1 else []
+        names = (self.options.type.upper(), given.get("init_lora_weights"), *named)
+        return next((REFUSED[name] for name in names if name in REFUSED), None)
 
     @property
     def given(self) -> dict[str, Any]:

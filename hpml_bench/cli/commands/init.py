@@ -22,10 +22,12 @@ def _as_option(found: re.Match[str]) -> str:
 
 
 @click.command()
-@click.option("--model", required=True, metavar="SOURCE",
+@click.option("--model", metavar="SOURCE",
               help="Model: a folder, a .gguf file, OWNER/NAME of the hub, or a source as suites write it.")  # fmt: skip
-@click.option("--data", required=True, multiple=True, metavar="FILE...",
+@click.option("--data", multiple=True, metavar="FILE...",
               help="Rows: a csv, json, jsonl or parquet file, or one per split; or OWNER/NAME of the hub.")  # fmt: skip
+@click.option("--from-peft", type=click.Path(path_type=Path), metavar="DIR",
+              help="Instead of both: experiments/ of PEFT's method comparison, MetaMathQA.")  # fmt: skip
 @click.argument("files", nargs=-1, metavar="")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
               help="Suite file; standard output if not given.")  # fmt: skip
@@ -43,18 +45,16 @@ def _as_option(found: re.Match[str]) -> str:
 @click.option("--encoding", metavar="NAME", help="Encoding of the file, such as latin-1.")
 @overrides("Set any other setting, as in --set epochs=2 or --set dataset.options.quote=''. Repeatable.")
 def init(
-    model: str, data: tuple[str, ...], files: tuple[str, ...], out: Path | None, task: str | None,
-    overrides: tuple[str, ...], **columns: Any,
+    model: str | None, data: tuple[str, ...], from_peft: Path | None, files: tuple[str, ...], out: Path | None,
+    task: str | None, overrides: tuple[str, ...], **columns: Any,
 ) -> None:  # fmt: skip
     """Look at a model and rows, and write a suite for run-all in which each choice has its reason."""
-    from hpml_bench.records.files import write_atomically
     from hpml_bench.system import environment
 
     environment.set_process_environment()  # before libraries with bars are imported
     from hpml_bench.starter.start import starter_suite
     from hpml_bench.suite.suite import settings_of
     from hpml_bench.sweep.tune import check_target
-    from hpml_bench.system import disk
     from hpml_bench.system.errors import UserError
     from hpml_bench.system.text import for_terminal
 
@@ -62,6 +62,18 @@ def init(
         check_target(out, "--out", fresh=True)
     given = settings_of((*overrides, *([f"task.name={task}"] if task else [])))
     named = {key: value for key, value in columns.items() if value not in (None, ())}
+    if from_peft is not None:
+        if model or data or given or named:
+            raise UserError("--from-peft takes model, rows and settings from PEFT's comparison; give --out alone")
+        from hpml_bench.starter.peft import suite_of
+
+        made = suite_of(from_peft)
+        for line in made.lines:
+            click.echo(for_terminal(line, 1000), err=True)
+        _write(out, made.text)
+        return
+    if model is None or not data:
+        raise click.UsageError(f"Missing option '{'--data' if model else '--model'}'.")
     if named:
         given.setdefault("dataset", {}).setdefault("options", {}).update(named)
     click.echo("looking at the model and the rows ...", err=True)
@@ -71,9 +83,16 @@ def init(
         raise UserError(OPTION.sub(_as_option, str(error))) from None
     for line in (*suite.facts, *suite.warnings):
         click.echo(for_terminal(line), err=True)
+    _write(out, suite.text)
+
+
+def _write(out: Path | None, text: str) -> None:
+    from hpml_bench.records.files import write_atomically
+    from hpml_bench.system import disk
+
     if out is None:
-        click.echo(suite.text, nl=False)
+        click.echo(text, nl=False)
         return
     with disk.errors_as_user_errors(out.parent):
-        write_atomically(out, suite.text)
+        write_atomically(out, text)
     click.echo(f"{out}: read its comments, then hpml-bench preview {out} and hpml-bench run-all {out}", err=True)
