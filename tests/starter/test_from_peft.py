@@ -17,7 +17,8 @@ DEFAULTS = {
     "model_id": "meta-llama/Llama-3.2-3B", "dtype": "bfloat16", "max_seq_length": 768, "batch_size": 4,
     "batch_size_eval": 51, "max_steps": 5000, "eval_steps": 250, "compile": False, "grad_norm_clip": 1.0,
     "optimizer_type": "AdamW", "optimizer_kwargs": {"lr": 1e-4, "weight_decay": 0.1}, "lr_scheduler": "cosine",
-    "use_amp": False, "autocast_adapter_dtype": True, "query_template": "Question: {query}\nAnswer:",
+    "use_amp": False, "autocast_adapter_dtype": True,
+    "query_template": "Question: {query} Think step by step.\nAnswer:",
 }  # fmt: skip
 LORA = {
     "alpha_pattern": {}, "auto_mapping": None, "base_model_name_or_path": None, "bias": "none", "r": 32,
@@ -68,7 +69,7 @@ def init(*words: object) -> Any:
 
 
 def test_experiments_are_methods_and_the_others_are_listed(tmp_path: Path) -> None:
-    """Rates, options and optimizers are theirs; what can't be said is in the suite and on the terminal, with reasons."""
+    """Rates, options and optimizers are theirs; what is left out is in the suite and on the terminal, with reasons."""
     folder = write(tmp_path, SAID | {name: written for name, (written, _) in LEFT_OUT.items()}, DEFAULTS)
     done = init("--from-peft", folder, "--out", tmp_path / "theirs.yaml")
     assert done.exit_code == 0, done.output
@@ -118,9 +119,13 @@ def test_their_defaults_are_the_suites_settings(tmp_path: Path) -> None:
     changed |= {"optimizer_kwargs": {"lr": 1e-5, "weight_decay": 1e-5}}
     one: dict[str, Written] = {"lora/qwen3-0.6B-rank32": (LORA, {"max_steps": 100})}
     done = init(
-        "--from-peft", write(tmp_path, one, DEFAULTS | changed) / "experiments", "--out", tmp_path / "theirs.yaml"
+        "--from-peft",
+        write(tmp_path, one, DEFAULTS | changed | {"dtype": "float32"}) / "experiments",
+        "--out",
+        tmp_path / "theirs.yaml",
     )
     assert done.exit_code == 0, done.output
+    assert "differs: all (dtype): float32 there" in done.stderr
     suite = load_suite(str(tmp_path / "theirs.yaml"))
     settings = suite.settings
     assert (settings.backbone, settings.steps, settings.schedule) == ("hub:Qwen/Qwen3-0.6B", 100, "constant")
