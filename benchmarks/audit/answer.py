@@ -242,11 +242,11 @@ def methods(study: Study, metrics: list[str], costs: list[str]) -> list[Json]:
     found = []
     for name, runs in study.methods.items():
         place, above = study.place(name, metrics) if study.tested and len(metrics) > 1 else ("–", [])
-        base = all(run.untrained for run in runs)
-        own = {key: found for key, found in of.items() if not (base and key == SAVED)}
+        untrained, kind = all(run.untrained for run in runs), runs[0].spec["method"]
+        own = {key: found for key, found in of.items() if not (untrained and key == SAVED)}
         values = {key: value for key, (metric, by) in own.items() if (value := values_of(study, name, metric, by))}
         entry = {
-            "name": name, "kind": runs[0].spec["method"], "base": base,
+            "name": name, "kind": kind, "base": untrained and kind == "none",
             "place": study.ranks(study.score, name) if study.tested else None,
             "front": None if place == "–" or len(study.methods) < 2 else place, "by": above,
             "seeds": len({run.folder for run in runs}), "settings": settings_of(study, name), "v": values,

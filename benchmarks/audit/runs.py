@@ -45,7 +45,7 @@ class Run:
     def answers_alike(self) -> bool:
         """Whether it is of a language model as it is that samples nothing: any seed answers so."""
         task = self.settings["task"]
-        drawn = self.spec["method"]["method"] == "few_shot"  # examples, by the seed
+        drawn = self.spec["method"] in {"few_shot", "command"}  # examples by the seed, or a program that gets it
         greedy = not task["options"].get("temperature")
         return self.untrained and task["name"] == "causal_lm" and greedy and not drawn
 

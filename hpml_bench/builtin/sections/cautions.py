@@ -127,7 +127,7 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
 def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     if own := [m for m in results.methods if "program_seconds" in results.runs(m)[0].metrics]:
         who = words.several(answer, list(map(sanitize, own)))
-        yield MIND, f"Trained by its own program: {who}. Its time and memory are from outside, and rank nothing."
+        yield MIND, f"Trained by its own program: {who}. Programs' time and memory are from outside, and rank nothing."
     if drifting := unsteady(results, "drifts"):
         who = words.several(answer, list(map(sanitize, drifting)))
         yield MIND, f"Speed drifted by over 5 % within some runs: {who}."
