@@ -57,6 +57,7 @@ from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.evaluation import evaluate
+from hpml_bench.training.kernels import WEIGHTS
 from hpml_bench.training.trainer import Trainer, make_trainer
 
 CANNOT = {
@@ -142,13 +143,13 @@ class Looks(Probe):
 
     def start(self, run: Run) -> None:
         """Keep the model and its device."""
-        self.model, self.device = run.model, run.group.device
+        self.model, self.device, self.matrices = run.model, run.group.device, WEIGHTS[run.settings.trained_weights]
         check_placed(self.model, self.device)
 
     def after_backward(self, index: int) -> None:  # noqa: ARG002 - an event
         """Look at each trained parameter."""
         check_placed(self.model, self.device)
-        check_trained(self.model)
+        check_trained(self.model, self.matrices)
 
 
 def check_placed(model: torch.nn.Module, device: torch.device) -> None:
@@ -158,12 +159,12 @@ def check_placed(model: torch.nn.Module, device: torch.device) -> None:
             raise Wrong(f"{name} is on {tensor.device}")
 
 
-def check_trained(model: torch.nn.Module) -> None:
-    """Refuse trained parameters that are not float32 with a gradient of their own device, type and shape."""
+def check_trained(model: torch.nn.Module, matrices: torch.dtype = torch.float32) -> None:
+    """Refuse trained parameters of another type, and without a gradient of their own device, type and shape."""
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if weight.dtype != torch.float32:
+        if weight.dtype not in {torch.float32, matrices}:
             raise Wrong(f"{name} is trained in {weight.dtype}")
         if weight.grad is None:
             raise Wrong(f"no gradient reaches {name}")

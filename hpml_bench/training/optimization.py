@@ -112,11 +112,15 @@ class Rounded(Combined):
         first["rounded"] += 1
 
     def _step_on(self, part: Pairs) -> None:
-        for weight, copy in part:
-            copy.data, copy.grad = weight.float(), cast(Tensor, weight.grad).float()
+        weights: list[Tensor] = [weight for weight, _ in part]
+        values, gradients = _as_float32(weights), _as_float32([cast(Tensor, weight.grad) for weight in weights])
+        for (_, copy), value, gradient in zip(part, values, gradients, strict=True):
+            copy.data, copy.grad = value, gradient
         super().step()
+        torch._foreach_copy_(
+            weights, [rounded(copy) if weight.dtype == torch.bfloat16 else copy for weight, copy in part]
+        )
         for weight, copy in part:
-            weight.copy_(rounded(copy) if weight.dtype == torch.bfloat16 else copy)
             copy.data, copy.grad = _nothing_like(weight), None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -133,6 +137,12 @@ def _first_part(pairs: Pairs) -> tuple[Pairs, Pairs]:
     sizes = accumulate(weight.numel() for weight, _ in pairs)
     count = max(1, sum(size <= STEPPED_TOGETHER for size in sizes))
     return pairs[:count], pairs[count:]
+
+
+def _as_float32(tensors: Sequence[Tensor]) -> list[Tensor]:
+    copies = [torch.empty_like(tensor, dtype=torch.float32) for tensor in tensors]
+    torch._foreach_copy_(copies, [*tensors])
+    return copies
 
 
 def _nothing_like(weight: Tensor) -> Tensor:
