@@ -57,6 +57,13 @@ def classes(reference: Floats, said: Floats, losses: Floats, names: Sequence[str
     return Scored(right, {name: float(value) for name, value in means.items()})
 
 
+def brier(reference: Floats, given: Answers) -> float:
+    """Return the Brier score over all classes of the probabilities of each row."""
+    probabilities = np.array(given, dtype=np.float64)
+    there = np.arange(probabilities.shape[1]) == reference[:, None]
+    return float(((probabilities - there) ** 2).sum(axis=1).mean())
+
+
 def numbers(reference: Floats, said: Floats, losses: Floats, _: Sequence[str]) -> Scored:
     """Return linear RMSE, and the metrics of numbers."""
     squares = (said - reference) ** 2

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from audit.answers import LOSS, SCORE, language
-from audit.rows import SCORED, Answers, Scored, as_bytes
+from audit.rows import SCORED, Answers, Scored, as_bytes, brier
 from audit.values import Floats, Json
 
 
@@ -96,7 +96,10 @@ class Run:
         names = self.record["label_names"]
         if self.headline in {LOSS, SCORE}:
             return language(rows, self.scorer)
-        return SCORED[self.headline](rows["reference"], rows["prediction"], rows["loss"], names)
+        found = SCORED[self.headline](rows["reference"], rows["prediction"], rows["loss"], names)
+        if "probabilities" in rows:
+            found.metrics["test_brier"] = brier(rows["reference"], rows["probabilities"])
+        return found
 
     @property
     def scores(self) -> Floats:

@@ -88,6 +88,7 @@ class _RankedTask(Task):
         counts = np.bincount(right) if self.target == "class" else np.zeros(1)
         loss = -np.log(counts[right] / len(right)) if self.target == "class" else np.zeros(len(right))
         answer = np.full(len(right), counts.argmax())
-        scores = self.scores(Predictions(np.arange(len(right)), right, answer, loss))
+        shares = np.tile(np.float32(counts / len(right)), (len(right), 1)) if self.target == "class" else None
+        scores = self.scores(Predictions(np.arange(len(right)), right, answer, loss, probabilities=shares))
         sentence = f"{own.sentence} Its {self.by.metric.title} is {scores.mean():.3f}."
         return replace(own, sentence=sentence, scores=scores, chance=float(scores.mean()))

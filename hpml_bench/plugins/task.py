@@ -48,6 +48,8 @@ def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 ROUNDING = 1e-3
 """Relative error of a row's loss, in float32."""
+MOST_PROBABILITIES = 100
+"""Most classes whose probabilities are recorded, at four bytes a row and class: 400 kB for 1,000 rows."""
 KEPT = "kept"
 """Key of the indices of the rows that `encode` kept, where it leaves some out."""
 NOTHING = "none"
@@ -272,6 +274,11 @@ class Task(ABC):
     @abstractmethod
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the answers, [B] or one per token [B, L]; those without a label don't count."""
+
+    @property
+    def probable_classes(self) -> int:
+        """Number of classes whose probabilities are recorded, the softmax of as many outputs; 0 for none."""
+        return 0
 
     # Scores
 

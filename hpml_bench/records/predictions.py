@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpml_bench.records.files import PREDICTIONS, is_plain_file
 
-COLUMNS = ("index", "reference", "prediction", "loss", "group", "score")
+COLUMNS = ("index", "reference", "prediction", "loss", "group", "score", "probabilities")
 Answers = NDArray[Any] | tuple[NDArray[Any], ...]
 """One answer per row, or one array per row where rows have several answers (one tag per word)."""
 
@@ -57,6 +57,8 @@ class Predictions:
     """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[n], equal for rows that belong together; None where each stands alone."""
+    probabilities: NDArray[np.float32] | None = None
+    """[n, classes] float32; None where answers are of no or many classes, or in files of former versions."""
     scores: NDArray[Any] | None = None
     """[n], the rows' scores as the run recorded them; only in predictions read from disk."""
 
@@ -76,6 +78,9 @@ def write_predictions(folder: Path, predictions: Predictions, scores: NDArray[An
         "loss": predictions.loss.astype(np.float32),
         "score": scores.astype(np.float64),
     }
+    if (probabilities := predictions.probabilities) is not None:
+        flat = pa.array(probabilities.astype(np.float32).ravel())
+        columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1])
     if predictions.group is not None:
         columns["group"] = predictions.group.astype(np.int32)
     for name in (*TextAnswers.TEXTS, *TextAnswers.NUMBERS):
@@ -116,9 +121,20 @@ def read_predictions(folder: Path) -> Predictions | None:
         )
         if groups is not None and groups.dtype.kind != "i":  # a row has none
             return None
+        probabilities = _probabilities(table, order) if "probabilities" in table.column_names else None
     except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, pa.ArrowException):
         return None
-    return Predictions(index[order], references, answers, loss[order], texts, groups, scores)
+    return Predictions(index[order], references, answers, loss[order], texts, groups, probabilities, scores)
+
+
+def _probabilities(table: Any, order: NDArray[Any]) -> NDArray[np.float32]:
+    import pyarrow as pa
+
+    column = table.column("probabilities")
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+        raise ValueError("a row has no probabilities")
+    values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy().reshape(len(order), -1)[order]
+    return values
 
 
 def _texts(table: Any, order: NDArray[Any]) -> TextAnswers:

@@ -352,7 +352,7 @@ def _other_count(scored: Scored, record: RunRecord) -> str | None:
 def _other_scores(scored: Scored, record: RunRecord) -> str | None:
     """Return in what a run's predictions contradict themselves, or the first test metric that they don't give."""
     if scored.contradicted:
-        return f"{scored.contradicted:,} rows have a loss that no model can have which gave their answers"
+        return f"{scored.contradicted:,} rows have a loss or probabilities that no model has which gave their answers"
     for name, given in scored.metrics.items():
         recorded = record.metrics.get(name)
         if recorded is None and math.isnan(given):  # a correlation with a constant is undefined

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.predictions import Answers, TextAnswers, read_predictions, same_answers
 from hpml_bench.records.run import RunRecord
+from hpml_bench.statistics.calibration import Reliability, reliability
 from hpml_bench.system.errors import UserError
 
 
@@ -30,6 +31,8 @@ class Scored:
     """Text answers, where the task has them."""
     group: NDArray[Any] | None = None
     """[rows], equal for rows that belong together; None where each stands alone."""
+    reliability: Reliability | None = None
+    """Bins of the answers by their probability, where that is recorded."""
     unchecked: str = ""
     """Why the scores are those that the run recorded, and weren't computed anew; empty where they were."""
     contradicted: int = 0
@@ -78,12 +81,18 @@ def read(folder: Path, record: RunRecord, task: Task) -> Scored | None:
             scores = stored.scores.astype(scores.dtype)
             metrics[task.headline] = float(scores.mean())
         wrong = int(task.contradicted(stored).sum())
-        return Scored(stored.index, stored.reference, scores, metrics, stored.texts, stored.group, contradicted=wrong)
+        bins = None
+        if (given := stored.probabilities) is not None:
+            bins = reliability(given.max(axis=1), np.equal(stored.reference, stored.prediction))
+        return Scored(
+            stored.index, stored.reference, scores, metrics, stored.texts, stored.group, bins, contradicted=wrong
+        )
     except UserError as error:  # a package of its scorer isn't installed here
         if stored.scores is None:
             return None
         metrics = {task.headline: float(stored.scores.mean())}
-        return Scored(stored.index, stored.reference, stored.scores, metrics, stored.texts, stored.group, str(error))
+        scores, texts, group = stored.scores, stored.texts, stored.group
+        return Scored(stored.index, stored.reference, scores, metrics, texts, group, unchecked=str(error))
     except (ValueError, TypeError, IndexError):
         return None
 

@@ -63,6 +63,7 @@ def evaluate(
         index=np.arange(len(rows)),
         reference=rows.references,
         prediction=rows.answers(gathered[:, 2:]),
+        probabilities=gathered[:, 3:].astype(np.float32) if task.probable_classes else None,
         loss=gathered[:, 1],
         texts=_texts(rows, answers, chosen) if rows.has("expected") else None,
         group=np.asarray(rows.column(GROUP)) if rows.has(GROUP) else None,
@@ -144,9 +145,10 @@ def _texts(rows: Rows, answers: GeneratedTexts | None, chosen: Chosen | None) ->
 def _answer(model: TaskModel, task: Task, rows: Rows, settings: Settings, group: Group) -> torch.Tensor:
     """Return row index, loss and answers of this rank's rows, [ceil(n / world), 2 + width] float64.
 
-    The width is that of the longest row where each token has an answer, else 1. Unused rows have the index -1.
+    The width is that of the longest row where each token has an answer, else 1 and the classes whose probabilities
+    follow the answer. Unused rows have the index -1.
     """
-    width = int(rows.lengths.max()) if rows.token_labels else 1
+    width = int(rows.lengths.max()) if rows.token_labels else 1 + task.probable_classes
     mine = _order(rows, group)
     shape = (math.ceil(len(rows) / group.world), 2 + width)
     local = torch.full(shape, -1.0, dtype=torch.float64, device=group.device)
@@ -169,6 +171,8 @@ def losses_and_answers(
     batch = rows.batch(part).to(group.device)
     outputs = model(batch.input_ids, batch.attention_mask, batch.labels, batch.learnt, **batch.more).float()
     answers = task.predict(outputs, batch.labels).reshape(len(part), -1)
+    if task.probable_classes:
+        answers = torch.cat([answers.to(outputs), outputs.softmax(dim=-1)], dim=1)
     return task.row_losses(outputs, batch.labels), answers
 
 

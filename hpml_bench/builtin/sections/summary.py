@@ -20,9 +20,10 @@ def section(results: Results) -> Section | None:
     """Return every score of the test rows, with each seed's score and training time drawn; None without a run."""
     if not results.compared:
         return None
-    from hpml_bench.report.pictures.charts import strip
+    from hpml_bench.report.pictures.charts import reliability_chart, strip
 
     figures = [strip(results, metric) for metric in results.measured(results.quality, TIME)]
+    figures.append(reliability_chart(results))
     about = "every metric of the test rows, each seed drawn"
     return section_of("summary", "All scores", scores_table(results), *figures, question="best", about=about)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.task import Guess, first_true, loss_metrics, not_likeliest
+from hpml_bench.plugins.task import MOST_PROBABILITIES, Guess, first_true, loss_metrics, not_likeliest
 from hpml_bench.plugins.text_task import TextTask
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-MACRO_F1 = registry.plugin("metrics", "macro_f1")
+MACRO_F1, BRIER = registry.plugin("metrics", "macro_f1"), registry.plugin("metrics", "brier")
+OFF = 1e-3  # distance of probabilities that rounding explains
 _metric = partial(Metric.define, phase="test", group="quality")
 
 
@@ -39,6 +40,7 @@ class SequenceClassification(TextTask):
             bounds=(0.0, 1.0),
         ),
         MACRO_F1.metric.model_copy(update={"bounds": (None, None)}),  # as records of former versions have it
+        BRIER.metric,
     )  # fmt: skip
 
     def check(self, split: str, labels: pa.Array, rows: pa.Table) -> None:
@@ -79,19 +81,32 @@ class SequenceClassification(TextTask):
     def predict(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return outputs.argmax(dim=-1)
 
+    @property
+    def probable_classes(self) -> int:
+        return len(self.label_names) if len(self.label_names) <= MOST_PROBABILITIES else 0
+
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
         reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
-        return {
+        metrics = {
             "loss": float(np.mean(predictions.loss, dtype=np.float64)),
             "accuracy": float((reference == prediction).mean()),
             "macro_f1": float(MACRO_F1(len(self.label_names)).of_classes(reference, prediction).mean()),
         }
+        if predictions.probabilities is not None:
+            metrics["brier"] = float(BRIER(len(self.label_names)).rows(predictions).mean())
+        return metrics
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
         return np.asarray(np.asarray(predictions.reference) == np.asarray(predictions.prediction), dtype=bool)
 
     def contradicted(self, predictions: Predictions) -> NDArray[np.bool_]:
-        return not_likeliest(predictions, len(self.label_names) or 1e9)
+        wrong, given = not_likeliest(predictions, len(self.label_names) or 1e9), predictions.probabilities
+        if given is not None:
+            places = (np.asarray(of)[:, None] for of in (predictions.reference, predictions.prediction))
+            own, said = (np.take_along_axis(given, of, axis=1)[:, 0] for of in places)
+            off = (np.exp(-predictions.loss) - own, given.sum(axis=1) - 1, said - given.max(axis=1))
+            wrong |= ~np.all([np.abs(of) <= OFF for of in off], axis=0)
+        return wrong
 
     def guess(self, reference: Answers, texts: TextAnswers | None = None) -> Guess:
         """Answer the most frequent class of these rows; chance is one in the number of classes."""

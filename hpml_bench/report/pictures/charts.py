@@ -14,6 +14,7 @@ from hpml_bench.report.numbers import number
 from hpml_bench.report.pictures.axes import axis, ends_of, rows
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of
+from hpml_bench.statistics import share_interval
 from hpml_bench.system.text import sanitize
 
 ROW = 26.0
@@ -97,7 +98,7 @@ def _best(results: Results, methods: Sequence[str]) -> list[str]:
     return [method for method in methods if method in ordered[:_MOST]]
 
 
-def _of_many(shown: Collection[str], methods: Collection[str]) -> str:
+def _of_many(shown: Collection[Any], methods: Collection[str]) -> str:
     return f" Of {len(methods)} methods the {len(shown)} with the best mean score." if len(shown) < len(methods) else ""
 
 
@@ -142,6 +143,42 @@ def strip(results: Results, metric: str) -> Picture | None:
         x=axis(sanitize(quantity.header, 56), ends, within=quantity.ends, grid=True),
         y=rows([sanitize(method, 30) for method in values]), height=MARGINS + ROW * len(values),
         segments=tuple(segments), series=tuple(series),
+    )  # fmt: skip
+
+
+def reliability_chart(results: Results) -> Picture | None:
+    """Return the share of right answers against their probability, in bins of as many rows, means over seeds.
+
+    Wilson's intervals are of as many rows as a bin has in one seed, since seeds share the rows.
+    """
+    import numpy as np
+
+    stored, style = results.selection.stored, styles(results.methods)
+    found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
+    methods = [method for method, bins in found.items() if bins]
+    series, segments, said = [], list[Segment](), []
+    for method in _best(results, methods):
+        bins, tone = found[method], style[method].tone
+        at, right = (100 * np.mean([getattr(own, of) for own in bins], axis=0) for of in ("probability", "right"))
+        points, off = tuple(zip(at.tolist(), right.tolist(), strict=True)), 100 * np.mean([own.error for own in bins])
+        label = f"{sanitize(method, 30)} ({number(float(off), '.1f')})"
+        series.append(Series(points, tone, label, 1.2, style[method].marker, 5.5))
+        said.append(f"{label}: {right[0]:.0f} % right at {at[0]:.0f} %, {right[-1]:.0f} % at {at[-1]:.0f} %")
+        for x, share in points if len(methods) <= _BANDED else ():
+            low, high = share_interval(share / 100, bins[0].rows)
+            segments.append(Segment((x, 100 * low), (x, 100 * high), tone, opacity=0.5))
+    if not series:
+        return None
+    values = [value for of in series for point in of.points for value in point]
+    scale = axis("probability of the answer (%)", values, within=(0.0, 100.0), grid=True)
+    return Picture(
+        name="reliability",
+        caption="Right answers against their probability, in bins of as many rows: mean over seeds, 95 % intervals of "
+        "so many rows, and in brackets the expected calibration error, the bins' mean distance from the line "
+        f"on which answers are right as often as they claim.{_of_many(series, methods)}",
+        alt=f"Reliability diagram. {'; '.join(said)}.", x=scale, y=replace(scale, title="Right answers (%)"),
+        segments=(Segment((scale.low, scale.low), (scale.high, scale.high), "ink", dash="dotted"), *segments),
+        series=tuple(series),
     )  # fmt: skip
 
 

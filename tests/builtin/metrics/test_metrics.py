@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
 from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, matthews_corrcoef
 
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.predictions import Predictions
@@ -28,7 +29,7 @@ def classified(classes: int, rare: float) -> Predictions:
     for of in (reference, logits):  # ties
         of[:30] = of[30:60]
     loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(ROWS), reference]
-    return Predictions(np.arange(ROWS), reference, logits.argmax(1), loss)
+    return Predictions(np.arange(ROWS), reference, logits.argmax(1), loss, probabilities=softmax(logits, axis=1))
 
 
 def numbers() -> Predictions:
@@ -43,12 +44,21 @@ def probability_of_rare(of: Predictions) -> tuple[NDArray[Any], NDArray[Any]]:
     return rare, np.where(rare, np.exp(-of.loss), -np.expm1(-of.loss))
 
 
+def brier(of: Predictions, classes: int) -> float:
+    given, known = np.asarray(of.probabilities), [*range(classes)]
+    if classes == 2:  # of the second class alone
+        return 2 * float(brier_score_loss(of.reference, given[:, 1], pos_label=1, labels=known, scale_by_half=True))
+    return float(brier_score_loss(of.reference, given, labels=known, scale_by_half=False))
+
+
 CASES: dict[str, tuple[str, Predictions, Value]] = {
     "macro-F1": ("macro_f1", classified(4, 0.05), lambda of: f1_score(of.reference, of.prediction, average="macro")),
     "MCC, two classes": ("mcc", classified(2, 0.1), lambda of: matthews_corrcoef(of.reference, of.prediction)),
     "MCC, four": ("mcc", classified(4, 0.05), lambda of: matthews_corrcoef(of.reference, of.prediction)),
     "average precision": ("average_precision", classified(2, 0.1),
                           lambda of: average_precision_score(*probability_of_rare(of))),
+    "Brier score, two classes": ("brier", classified(2, 0.1), lambda of: brier(of, 2)),
+    "Brier score, four": ("brier", classified(4, 0.05), lambda of: brier(of, 4)),
     "Spearman's rho": ("spearman", numbers(), lambda of: spearmanr(of.reference, of.prediction).statistic),
 }  # fmt: skip
 
@@ -59,7 +69,8 @@ def made(name: str, classes: int = 0) -> Any:
 
 def taken(of: Predictions, rows: NDArray[Any]) -> Predictions:
     fields = (np.asarray(part)[rows] for part in (of.reference, of.prediction, of.loss))
-    return Predictions(np.arange(len(rows)), *fields)
+    given = None if of.probabilities is None else of.probabilities[rows]
+    return Predictions(np.arange(len(rows)), *fields, probabilities=given)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -84,10 +95,13 @@ def test_an_answer_that_needs_no_model_is_a_guess(name: str) -> None:
     task = make_task(TaskSpec(name=kind), ("rare", "other") if target == "class" else (), rank_by=name)
     reference = np.asarray(numbers().reference if target == "number" else classified(2, 0.1).reference)
     others = f1_score(reference != 0, np.ones(ROWS)) / 2
-    expected = {"macro_f1": others, "average_precision": (reference == 0).mean()}
+    rare = (reference == 0).mean()
+    expected = {"macro_f1": others, "average_precision": rare, "brier": 2 * rare * (1 - rare)}
     guess = task.guess(reference)
     assert guess.chance == pytest.approx(expected.get(name, 0.0))
     loss = -np.log(np.where(reference == 0, np.float32(0.1), np.float32(0.9))).astype(np.float32)
-    constant = Predictions(np.arange(ROWS), reference, np.ones(ROWS, dtype=int), loss)
+    shares = np.tile(np.float32([0.1, 0.9]), (ROWS, 1))
+    constant = Predictions(np.arange(ROWS), reference, np.ones(ROWS, dtype=int), loss, probabilities=shares)
     assert np.allclose(task.scores(constant), guess.scores)
-    assert task.weights(reference).max() / task.weights(reference).mean() > 2
+    spread = task.weights(reference).max() / task.weights(reference).mean()
+    assert spread > 2 or (name, spread) == ("brier", 1)
