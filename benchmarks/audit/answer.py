@@ -350,7 +350,11 @@ def guessing(study: Study) -> Said:
         text = rf"Guessing every token by how often it occurs in these rows has a loss of ({NUMBER}) nats/token\."
         return text, [study.guess.chance]
     if "said_choices" in run.predictions:
-        return rf"Choosing at random is right in ({NUMBER})% of the test rows on average\.", [100 * study.guess.chance]
+        text, figures = rf"Choosing at random is right in ({NUMBER})% of the test rows on average\.", []
+        if run.settings["task"]["options"].get("question"):
+            text = rf"Guessing the most frequent class gets ({NUMBER})% of the test rows right; chance is ({NUMBER})%\."
+            figures = [100 * float(study.guess.scores.mean())]
+        return text, [*figures, 100 * study.guess.chance]
     return "An empty answer scores 0."
 
 

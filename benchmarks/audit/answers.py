@@ -56,12 +56,16 @@ def linear(losses: Floats, tokens: Floats) -> Floats:
     return np.asarray(ratio + (losses - ratio * tokens) / tokens.mean())
 
 
-def guess(headline: str, rows: Mapping[str, Any]) -> Guess:
-    """Return what an empty answer or a drawn choice scores; of the loss, guessing tokens by how often they occur."""
+def guess(headline: str, rows: Mapping[str, Any], *, classes: bool = False) -> Guess:
+    """Return what an empty answer, the most frequent class or a drawn choice scores; of the loss, frequent tokens."""
     reference: Sequence[Floats] = rows["reference"]
     if headline == SCORE:
         scores = 1 / rows["said_choices"] if "said_choices" in rows else np.zeros(len(reference))
-        return Guess(scores, float(scores.mean()))
+        chance = float(scores.mean())
+        if classes and chance:
+            most = Counter(rows["said_expected"]).most_common(1)[0][0]
+            scores = np.array([float(expected == most) for expected in rows["said_expected"]])
+        return Guess(scores, chance)
     counts = Counter(flat(list(reference)).tolist())
     total = sum(counts.values())
     losses = np.array([-sum(math.log(counts[token] / total) for token in row.tolist()) for row in reference])

@@ -216,7 +216,8 @@ class Study:
         run = self.compared[0]
         reference = run.predictions["reference"]
         if self.score in {LOSS, SCORE}:
-            return answers.guess(self.score, run.predictions)
+            asked = bool(run.settings["task"]["options"].get("question"))
+            return answers.guess(self.score, run.predictions, classes=asked)
         return guess(self.score, reference, run.record["label_names"])
 
     def margin(self, metric: str) -> float:
