@@ -93,7 +93,7 @@ def test_the_metric_is_part_of_the_protocol_where_one_is_named() -> None:
 
 
 @pytest.mark.parametrize(("suite", "by", "words"), [
-    ("quickstart", "spearman", "can be ranked by average_precision, macro_f1, mcc"),
+    ("quickstart", "spearman", "can be ranked by average_precision, brier, macro_f1, mcc"),
     ("quickstart", "no_such", "settings.rank_by is 'no_such'"), ("faq", "macro_f1", "nothing but the task's score"),
 ])  # fmt: skip
 def test_a_metric_that_does_not_fit_is_refused(suite: str, by: str, words: str) -> None:

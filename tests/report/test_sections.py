@@ -211,6 +211,7 @@ MACHINE_FREE = {
     "frozen_bf16_percent", "frozen_bytes", "timed_steps", "selected_step", "virtual_tokens", "saved_bytes",
     "allreduced_bytes_per_step", "within_nodes_bytes_per_step", "between_nodes_bytes_per_step",
     "forgetting", "forgetting_error", "retention_loss", "base_retention_loss", "retention_texts", "answers_read_anew",
+    "prompt_tokens",
     "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",
     "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed", "dequantized_bytes",
 }  # fmt: skip

@@ -156,6 +156,8 @@ def reliability_chart(results: Results) -> Picture | None:
     stored, style = results.selection.stored, styles(results.methods)
     found = {m: [own for run in results.runs(m) if (own := stored[run.run_id].reliability)] for m in results.methods}
     methods = [method for method, bins in found.items() if bins]
+    if not methods:
+        return None
     series, segments, said = [], list[Segment](), []
     for method in _best(results, methods):
         bins, tone = found[method], style[method].tone
@@ -167,8 +169,6 @@ def reliability_chart(results: Results) -> Picture | None:
         for x, share in points if len(methods) <= _BANDED else ():
             low, high = share_interval(share / 100, bins[0].rows)
             segments.append(Segment((x, 100 * low), (x, 100 * high), tone, opacity=0.5))
-    if not series:
-        return None
     values = [value for of in series for point in of.points for value in point]
     scale = axis("probability of the answer (%)", values, within=(0.0, 100.0), grid=True)
     return Picture(
