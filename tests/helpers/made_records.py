@@ -78,14 +78,21 @@ MACHINE_UNITS = ("s", "ms", "MB", "samples/s", "tokens/s")
 
 
 def _metric(
-    name: str, title: str, unit: str, better: str, phase: str = "train", spec: str = ".3g", **more: str
-) -> Metric:
-    reduction = {"over_ranks": "same", "over_steps": "once"} | more
+    name: str, title: str, unit: str, better: str, phase: str = "train", spec: str = ".3g", over_ranks: str = "same",
+    over_steps: str = "once",
+) -> Metric:  # fmt: skip
     group = next(group for group, names in GROUPS.items() if name in names.split())
     return Metric.model_validate(
-        {"name": name, "title": title, "unit": unit, "better": better, "phase": phase, "format": spec, "group": group}
-        | reduction
-        | {
+        {
+            "name": name,
+            "title": title,
+            "unit": unit,
+            "better": better,
+            "phase": phase,
+            "format": spec,
+            "group": group,
+            "over_ranks": over_ranks,
+            "over_steps": over_steps,
             "definition": f"The {title.lower()} of a run, as its probe defines it.",
             "depends_on_machine": unit in MACHINE_UNITS or (spec.endswith("%") and phase == "train"),
             "noisy": group not in EXACT and name not in ("virtual_tokens", "timed_steps"),
@@ -94,130 +101,41 @@ def _metric(
     )
 
 
-DEFINITIONS = (
-    _metric("setup_seconds", "set-up time", "s", "lower", "setup", ".2f", over_ranks="max", over_steps="once"),
-    _metric("train_seconds", "training time", "s", "lower", "train", ".2f", over_ranks="same", over_steps="sum"),
-    _metric(
-        "evaluation_seconds", "validation time", "s", "lower", "validation", ".2f", over_ranks="same", over_steps="sum"
-    ),
-    _metric("total_seconds", "total time", "s", "lower", "run", ".2f", over_ranks="max", over_steps="once"),
-    _metric(
-        "samples_per_second", "throughput", "samples/s", "higher", "train", ",.1f", over_ranks="same", over_steps="mean"
-    ),
-    _metric("tokens_per_second", "tokens", "tokens/s", "higher", "train", ",.0f", over_ranks="same", over_steps="mean"),
-    _metric(
-        "padded_tokens_per_second",
-        "padded tokens",
-        "tokens/s",
-        "higher",
-        "train",
-        ",.0f",
-        over_ranks="same",
-        over_steps="mean",
-    ),
-    _metric(
-        "virtual_tokens",
-        "virtual tokens",
-        "tokens/sample",
-        "neither",
-        "train",
-        ".0f",
-        over_ranks="same",
-        over_steps="mean",
-    ),
-    _metric("step_ms_p50", "step time p50", "ms", "lower", "train", ".1f", over_ranks="same", over_steps="percentile"),
-    _metric("step_ms_p90", "step time p90", "ms", "lower", "train", ".1f", over_ranks="same", over_steps="percentile"),
-    _metric("step_ms_p99", "step time p99", "ms", "lower", "train", ".1f", over_ranks="same", over_steps="percentile"),
-    _metric("peak_memory_mb", "peak memory", "MB", "lower", "train", ",.0f", over_ranks="max", over_steps="max"),
-    _metric("host_setup_mb", "host memory, setup", "MB", "lower", "train", ",.0f", over_ranks="max", over_steps="max"),
-    _metric("host_train_mb", "host memory, train", "MB", "lower", "train", ",.0f", over_ranks="max", over_steps="max"),
-    _metric(
-        "host_evaluation_mb",
-        "host memory, evaluation",
-        "MB",
-        "lower",
-        "train",
-        ",.0f",
-        over_ranks="max",
-        over_steps="max",
-    ),
-    _metric("grad_norm", "gradient norm", "", "neither", "train", ".3g", over_ranks="same", over_steps="mean"),
-    _metric(
-        "grad_norm_per_sqrt_parameter",
-        "gradient norm / √parameters",
-        "",
-        "neither",
-        "train",
-        ".2e",
-        over_ranks="same",
-        over_steps="mean",
-    ),
-    _metric("train_loss", "training loss", "nats", "lower", "train", ".3f", over_ranks="same", over_steps="mean"),
-    _metric("test_loss", "test loss", "nats", "lower", "test", ".3f", over_ranks="same", over_steps="once"),
-    _metric("test_accuracy", "accuracy", "", "higher", "test", ".1%", over_ranks="same", over_steps="once"),
-    _metric("test_macro_f1", "macro-F1", "", "higher", "test", ".3f", over_ranks="same", over_steps="once"),
-    _metric(
-        "trainable_parameters",
-        "trainable parameters",
-        "",
-        "lower",
-        "setup",
-        ",.0f",
-        over_ranks="same",
-        over_steps="once",
-    ),
-    _metric("head_parameters", "head parameters", "", "lower", "setup", ",.0f", over_ranks="same", over_steps="once"),
-    _metric("total_parameters", "total parameters", "", "lower", "setup", ",.0f", over_ranks="same", over_steps="once"),
-    _metric("trainable_percent", "trainable share", "%", "lower", "setup", ".3g", over_ranks="same", over_steps="once"),
-    _metric("saved_bytes", "saved size", "bytes", "lower", "run", ",.0f", over_ranks="rank0", over_steps="once"),
-    _metric(
-        "allreduced_bytes_per_step",
-        "all-reduced per step",
-        "bytes",
-        "lower",
-        "train",
-        ",.0f",
-        over_ranks="same",
-        over_steps="once",
-    ),
-    _metric("inference_seconds", "inference time", "s", "lower", "test", ".2f", over_ranks="same", over_steps="once"),
-    _metric(
-        "inference_samples_per_second",
-        "inference throughput",
-        "samples/s",
-        "higher",
-        "test",
-        ",.0f",
-        over_ranks="same",
-        over_steps="once",
-    ),
-    _metric(
-        "latency_ms_p50", "latency p50", "ms", "lower", "inference", ".2f", over_ranks="rank0", over_steps="percentile"
-    ),
-    _metric(
-        "latency_ms_p99", "latency p99", "ms", "lower", "inference", ".2f", over_ranks="rank0", over_steps="percentile"
-    ),
-    _metric(
-        "merged_latency_ms_p50",
-        "latency p50, merged",
-        "ms",
-        "lower",
-        "inference",
-        ".2f",
-        over_ranks="rank0",
-        over_steps="percentile",
-    ),
-    _metric(
-        "merged_latency_ms_p99",
-        "latency p99, merged",
-        "ms",
-        "lower",
-        "inference",
-        ".2f",
-        over_ranks="rank0",
-        over_steps="percentile",
-    ),
-)
+DEFINITIONS = tuple(_metric(*row) for row in (
+    ("setup_seconds", "set-up time", "s", "lower", "setup", ".2f", "max", "once"),
+    ("train_seconds", "training time", "s", "lower", "train", ".2f", "same", "sum"),
+    ("evaluation_seconds", "validation time", "s", "lower", "validation", ".2f", "same", "sum"),
+    ("total_seconds", "total time", "s", "lower", "run", ".2f", "max", "once"),
+    ("samples_per_second", "throughput", "samples/s", "higher", "train", ",.1f", "same", "mean"),
+    ("tokens_per_second", "tokens", "tokens/s", "higher", "train", ",.0f", "same", "mean"),
+    ("padded_tokens_per_second", "padded tokens", "tokens/s", "higher", "train", ",.0f", "same", "mean"),
+    ("virtual_tokens", "virtual tokens", "tokens/sample", "neither", "train", ".0f", "same", "mean"),
+    ("step_ms_p50", "step time p50", "ms", "lower", "train", ".1f", "same", "percentile"),
+    ("step_ms_p90", "step time p90", "ms", "lower", "train", ".1f", "same", "percentile"),
+    ("step_ms_p99", "step time p99", "ms", "lower", "train", ".1f", "same", "percentile"),
+    ("peak_memory_mb", "peak memory", "MB", "lower", "train", ",.0f", "max", "max"),
+    ("host_setup_mb", "host memory, setup", "MB", "lower", "train", ",.0f", "max", "max"),
+    ("host_train_mb", "host memory, train", "MB", "lower", "train", ",.0f", "max", "max"),
+    ("host_evaluation_mb", "host memory, evaluation", "MB", "lower", "train", ",.0f", "max", "max"),
+    ("grad_norm", "gradient norm", "", "neither", "train", ".3g", "same", "mean"),
+    ("grad_norm_per_sqrt_parameter", "gradient norm / √parameters", "", "neither", "train", ".2e", "same", "mean"),
+    ("train_loss", "training loss", "nats", "lower", "train", ".3f", "same", "mean"),
+    ("test_loss", "test loss", "nats", "lower", "test", ".3f", "same", "once"),
+    ("test_accuracy", "accuracy", "", "higher", "test", ".1%", "same", "once"),
+    ("test_macro_f1", "macro-F1", "", "higher", "test", ".3f", "same", "once"),
+    ("trainable_parameters", "trainable parameters", "", "lower", "setup", ",.0f", "same", "once"),
+    ("head_parameters", "head parameters", "", "lower", "setup", ",.0f", "same", "once"),
+    ("total_parameters", "total parameters", "", "lower", "setup", ",.0f", "same", "once"),
+    ("trainable_percent", "trainable share", "%", "lower", "setup", ".3g", "same", "once"),
+    ("saved_bytes", "saved size", "bytes", "lower", "run", ",.0f", "rank0", "once"),
+    ("allreduced_bytes_per_step", "all-reduced per step", "bytes", "lower", "train", ",.0f", "same", "once"),
+    ("inference_seconds", "inference time", "s", "lower", "test", ".2f", "same", "once"),
+    ("inference_samples_per_second", "inference throughput", "samples/s", "higher", "test", ",.0f", "same", "once"),
+    ("latency_ms_p50", "latency p50", "ms", "lower", "inference", ".2f", "rank0", "percentile"),
+    ("latency_ms_p99", "latency p99", "ms", "lower", "inference", ".2f", "rank0", "percentile"),
+    ("merged_latency_ms_p50", "latency p50, merged", "ms", "lower", "inference", ".2f", "rank0", "percentile"),
+    ("merged_latency_ms_p99", "latency p99, merged", "ms", "lower", "inference", ".2f", "rank0", "percentile"),
+))  # fmt: skip
 
 
 def metrics(method: str, seed: int) -> dict[str, float | None]:
