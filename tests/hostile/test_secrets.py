@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -222,30 +221,6 @@ def test_what_a_killed_job_left_is_mended(tmp_path: Path, monkeypatch: pytest.Mo
     with ResultsFolder.open(tmp_path):
         pass
     assert [SECRETS["HF_TOKEN"] in log.read_text() for log in logs] == [False, True]
-
-
-def test_a_killed_sweeps_logs_are_mended_at_the_next_start(tmp_path: Path) -> None:
-    """SIGKILL leaves a log as it was printed; the next start takes the secrets out, even if it begins no run."""
-    slow = LEAKY.replace("        try:", "        import time; time.sleep(600)\n        try:")
-    suite = tiny.local_suite(tmp_path / "suite")
-    command = [sys.executable, "-m", "hpml_bench", "run-all", str(suite), "--out", str(tmp_path / "out")]
-    command += ["--seeds", "1", "--methods", "loud", "--wandb", "off", "--set", "methods.loud={method: loud}"]
-    plugin = plugin_packages.write(tmp_path, "methods", loud=slow)
-    environment = {**os.environ, **SECRETS, "PYTHONPATH": plugin_packages.on_path(plugin)}
-
-    def logs() -> list[bytes]:
-        return [log.read_bytes() for log in tmp_path.glob("out/*/*/rank*.log")]
-
-    sweep = WarmProcess(command, environment, new_session=True)
-    deadline = time.monotonic() + 90
-    while not (len(logs()) == 2 and all(b"on stderr" in log for log in logs())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    sweep.kill()
-    sweep.communicate(30)
-    assert leaks(*logs())
-    WarmProcess([*command, "--max-hours", "0"], environment).communicate(60)
-    assert len(logs()) == 2
-    assert leaks(*logs()) == []
 
 
 def test_a_log_shown_live_holds_no_secret(
