@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,18 @@ class RowOptions(Frozen):
     bad_rows: Literal["refuse", "drop"] = "refuse"
     """Treatment of a row without text or label, or with one that can't be read, or of an answer's row that is no
     conversation or that the template refuses: the preparation ends, or the row is left out and counted."""
+
+
+class Asked(NamedTuple):
+    """A row as a server is asked it."""
+
+    turns: list[dict[str, Any]]
+    """The conversation up to the answer, with a suite's system prompt."""
+    tools: list[Any] | None
+    ids: tuple[int, ...]
+    """Token ids of the prompt."""
+    cut: int
+    """Tokens cut off the prompt."""
 
 
 class Task(ABC):
@@ -191,6 +203,10 @@ class Task(ABC):
 
         A task that leaves rows out returns the others' indices in the batch as `kept`.
         """
+
+    def asked(self, rows: Rows, encoder: Encoder) -> list[Asked]:
+        """Return prepared rows as a server is asked them; none where the task generates no answers."""
+        return []
 
     @property
     def splits_rows(self) -> bool:

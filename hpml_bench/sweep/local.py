@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit.limits import in_doubt, machine
 from hpml_bench.launch import fork_server, launcher, preparation
+from hpml_bench.launch.launcher import RunRanks
 from hpml_bench.plugins.engine import make_engine
 from hpml_bench.plugins.tracker import Tracker, follow_all
 from hpml_bench.records.files import SUITE, remove
@@ -74,7 +75,9 @@ class SweepQueue(Queue[RunSpec]):
         self._progress.finished(record)
 
 
-def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracker] = ()) -> SweepResult:
+def run_sweep(
+    request: SweepRequest, console: Console, trackers: Sequence[Tracker] = (), run_ranks: RunRanks = launcher.here
+) -> SweepResult:
     """Do the missing runs of a sweep, which trackers follow; each is recorded when it ends.
 
     Raises UserError for settings that can't be met here, a missing source, and a folder in use, full or read-only.
@@ -96,7 +99,7 @@ def run_sweep(request: SweepRequest, console: Console, trackers: Sequence[Tracke
         results.write_suite(resolved.suite.model_dump_json(indent=1))
         try:
             with SweepProgress(console, len(runs), request.verbose) as progress:
-                execution = Execution(request.limits, progress, began)
+                execution = Execution(request.limits, progress, began, run_ranks)
                 ending = _run_missing(request, resolved, runs, results, execution, trackers)
         except KeyboardInterrupt:  # between runs
             ending = Ending("interrupted")

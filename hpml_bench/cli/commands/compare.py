@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpml_bench.cli.options import FORMATS, page_formats
+
+if TYPE_CHECKING:
+    from hpml_bench.report.scores import AlignedScores
 
 
 @click.command()
@@ -39,23 +43,32 @@ def compare(
     FILE is a table (csv, tsv, json, jsonl, parquet) with the columns system, row and score, or what docs/compare.md
     lists; DIR a folder of such a kind. Of several data sets each gets a page, beside one over them all.
     """
-    from hpml_bench.cli.reporting import shown
     from hpml_bench.comparison.assemble import assemble
     from hpml_bench.comparison.inputs import read
-    from hpml_bench.comparison.page import write
-    from hpml_bench.report.render import load_libraries
     from hpml_bench.system.errors import UserError
-    from hpml_bench.system.text import for_terminal
 
     wanted = page_formats(formats)
     for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
         if given is not None and not 0 < given < math.inf:
             raise UserError(f"{option} {given:g}: give a difference above 0, in the score's unit")
-    load_libraries()
     title = inputs[0].stem if len(inputs) == 1 else "scores"
     renamed = _columns(columns)
     metric = metric or renamed.pop("score", None)
     found = assemble(read(inputs, metric, group, renamed), bounds=_bounds(bounds), title=title, **options)
+    show(found, out, wanted, margin, look)
+
+
+def show(
+    found: Sequence[AlignedScores], out: Path, wanted: tuple[str, ...], margin: float | None = None,
+    look: int | None = None,
+) -> None:  # fmt: skip
+    """Write the pages of a comparison, and print their answers and paths."""
+    from hpml_bench.cli.reporting import shown
+    from hpml_bench.comparison.page import write
+    from hpml_bench.report.render import load_libraries
+    from hpml_bench.system.text import for_terminal
+
+    load_libraries()
     written = write(found, out, wanted, margin, look)
     for page in written.pages[:-1]:
         shown(page, ())

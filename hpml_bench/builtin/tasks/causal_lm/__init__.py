@@ -37,6 +37,7 @@ from hpml_bench.plugins.task import (
     KEPT,
     NOTHING,
     RETENTION,
+    Asked,
     Guess,
     RowOptions,
     Task,
@@ -252,6 +253,18 @@ class CausalLM(Task):
             raise Unsupported("the template leaves earlier turns out, or writes a row otherwise after examples")
         return {name: encoded[name] for name in ("input_ids", "label", "prompt", "cut", "choice_ids")}
 
+    def asked(self, rows: Rows, encoder: Encoder) -> list[Asked]:
+        chat, found = self.conversations(encoder), []
+        read = map(ConversationRow.read, rows.column("turns"), rows.column("choices"))
+        for place, (row, prompt, cut) in enumerate(zip(read, rows.column("prompt"), rows.column("cut"), strict=True)):
+            fields = [json.loads(keys) if keys else {} for keys in row.fields or ()]
+            turns, tools = (
+                chat.turns(row.roles, row.contents, fields)[:-1],
+                json.loads(row.tools) if row.tools else None,
+            )
+            found.append(Asked(turns, tools, tuple(rows.tokens(place)[:prompt].tolist()), cut))
+        return found
+
     def _encoded(self, examples: Iterable[tuple[int, ConversationRow]], chat: Conversations) -> dict[str, list[Any]]:
         """Return the columns of conversations, each given with its row's number, as `encode` does."""
         from hpml_bench.data.chat_template import RefusedError
@@ -390,17 +403,21 @@ class CausalLM(Task):
         reference, prediction = (flat(answers) for answers in (predictions.reference, predictions.prediction))
         nats = float(np.sum(predictions.loss, dtype=np.float64))
         loss, texts = nats / max(1, len(reference)), texts_of(predictions)
-        metrics = {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
-            "bits_per_byte": nats / math.log(2) / max(1, int(texts.bytes.sum())),
-            "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
-        }
+        metrics = (
+            {}
+            if np.all(prediction == IGNORE_INDEX) and len(prediction)
+            else {  # a server tells no losses
+                "loss": loss,
+                "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
+                "bits_per_byte": nats / math.log(2) / max(1, int(texts.bytes.sum())),
+                "token_accuracy": float((reference == prediction).mean()) if len(reference) else 0.0,
+            }
+        )
         if self.scorer is None or texts.answer is None:  # a validation during training, of the loss alone
             return metrics
         metrics = {"score": float(self.scores(predictions).mean()), **metrics}
-        if texts.cut is not None and texts.near_tie is not None:
-            metrics |= {"cut_answers": float(texts.cut.mean()), "near_ties": float(texts.near_tie.mean())}
+        for name, of_rows in (("cut_answers", texts.cut), ("near_ties", texts.near_tie)):
+            metrics |= {} if of_rows is None else {name: float(of_rows.mean())}
         if texts.normalised is not None:
             pairs = zip(texts.normalised, texts.expected, strict=True)
             metrics["score_normalised"] = float(np.mean([answer == expected for answer, expected in pairs]))

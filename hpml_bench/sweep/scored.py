@@ -1,0 +1,128 @@
+"""Scoring of systems that a suite didn't train: their runs, in folders of their own, and what a server's answers are.
+
+Systems of one name are its seeds. Each seed has a results folder, `scored/seedN/SUITE`, in which a method's name means
+one folder or server; the suite's own folder stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpml_bench.launch import server
+from hpml_bench.launch.server import Access
+from hpml_bench.records.files import KEPT, RECORD
+from hpml_bench.records.plan import Limits
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.report.comparability import differences, protocol_difference, settings_of, short
+from hpml_bench.report.results import Results
+from hpml_bench.suite.devices import decided_as
+from hpml_bench.suite.suite import MethodEntry, Suite
+from hpml_bench.sweep.local import SweepResult, run_sweep
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.system.errors import UserError
+from hpml_bench.training.served import Claim, examine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCORED = "scored"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Systems to score on a suite."""
+
+    suite: Suite
+    systems: Sequence[tuple[str, Mapping[str, Any]]]
+    """Name and the method, as a suite writes it, of each; of one name the seeds 0, 1, ..."""
+    out: Path
+    """Folder of the suite's results folder."""
+    access: Access
+    limits: Limits
+    fresh: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.suite.name
+
+    @property
+    def page(self) -> Path:
+        """Folder of the page on which the systems stand beside the suite's runs."""
+        return self.out / SCORED / self.suite.name
+
+    def recorded(self) -> Results | None:
+        """Return the suite's recorded runs; None where there are none."""
+        return Results.load(self.folder) if any(self.folder.glob(f"*/{RECORD}")) else None
+
+    def requests(self, recorded: Results | None) -> list[SweepRequest]:
+        """Return a sweep for each seed, under the settings of the recorded runs.
+
+        Raises UserError: the suite has other settings now, or a system the name of a method.
+        """
+        suite = self.suite
+        if recorded is not None:
+            of_runs = recorded.reference.spec.settings
+            suite = suite.model_copy(update={"settings": decided_as(suite.settings, of_runs)})
+            if other := differences(settings_of(of_runs), settings_of(suite.settings)):
+                named = ", ".join(f"{key} {short(now)} instead of {short(then)}" for key, then, now in other[:3])
+                raise UserError(
+                    f"{self.folder}: its runs have another protocol: now {named}; give the --set of the runs"
+                )
+        by_seed: list[dict[str, MethodEntry]] = []
+        for name, entry in self.systems:
+            if name in {*suite.methods, *(recorded.methods if recorded else ())}:
+                raise UserError(f"--system {name}: the suite has a method of this name; give another")
+            seed = sum(other == name for methods in by_seed for other in methods)
+            by_seed += [{}] * (seed == len(by_seed))
+            by_seed[seed][name] = MethodEntry.model_validate(entry)
+        return [
+            SweepRequest(
+                suite.model_copy(update={"methods": methods, "until": None}), self.out / SCORED / f"seed{seed}",
+                seeds=(seed,), limits=self.limits, fresh=self.fresh,
+            )
+            for seed, methods in enumerate(by_seed)
+        ]  # fmt: skip
+
+    def run(self, recorded: Results | None, console: Console) -> list[SweepResult]:
+        """Do the missing runs; a UserError where they come to have another protocol than the recorded ones."""
+        done: list[SweepResult] = []
+        for request in self.requests(recorded):
+            done.append(run_sweep(request, console, (), server.here_or_served(self.access)))
+            ours = {r.protocol_id: r for r in done[-1].records if r.protocol_id}
+            if recorded is not None and ours.keys() - {recorded.reference.protocol_id}:
+                why = protocol_difference(recorded.reference, next(iter(ours.values())))
+                raise UserError(f"{self.folder}: the systems were scored under {why} in the recorded runs")
+            if done[-1].ending.how != "done":
+                break
+        return done
+
+    def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
+        """Return a sentence on how a server's answers differ from those of a run, METHOD-sSEED, and why.
+
+        Raises UserError: there is no such run, or one of the two has no answers.
+        """
+        from hpml_bench.data.prepare import prepare
+
+        of_suite = [(recorded.folder, record) for record in recorded.compared] if recorded else []
+        runs = {
+            f"{record.spec.method.name}-s{record.spec.seed}": (record, folder / record.run_id)
+            for folder, record in [*of_suite, *((one.folder, record) for one in done for record in one.records)]
+            if record.status == "ok"
+        }
+        if claimed not in runs or f"{name}-s0" not in runs:
+            lacking = claimed if claimed not in runs else f"{name}-s0"
+            raise UserError(f"--system {name}: there is no run {lacking} that ended well; there are {', '.join(runs)}")
+        (own, folder), (record, answered) = runs[claimed], runs[f"{name}-s0"]
+        ours, theirs = read_predictions(folder), read_predictions(answered)
+        if ours is None or theirs is None:
+            raise UserError(f"--system {name}: the predictions of {claimed} or its own can't be read")
+        parts = Path(own.spec.method.options.get("path") or folder / KEPT)
+        prepared = prepare(own.spec.settings)
+        rows = server.questions(own.spec.settings, prepared)
+        ask = partial(server.again, server.client_of(record.spec, self.access), rows, prepared, own.spec)
+        claim = Claim(own.spec, prepared, parts if parts.exists() else None, [row for row, _ in rows], ask)
+        return f"{name} as {claimed}: {examine(claim, ours, theirs).sentence}."

@@ -1,0 +1,276 @@
+"""Whether a server serves what was trained: its answers beside a run's, and the likely cause where they differ.
+
+A difference counts where the run's own model wasn't nearly undecided between two tokens: there rounding decides, which
+differs with the batch, the kernel and the weights' format. Causes are found by trial: the run's model answers under
+each as a hypothesis, and the one that gives the server's answers is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hpml_bench.data.prepared import Prepared
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import Asked, make_task
+from hpml_bench.records.predictions import Predictions
+from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from hpml_bench.system.errors import UserError
+
+if TYPE_CHECKING:
+    from hpml_bench.plugins.decoding import Generator
+    from hpml_bench.training.causal_lm import LanguageModel
+
+Prompt = Callable[[Asked], Sequence[int]]
+"""Function from a row to the token ids of its prompt."""
+UNDECIDED = 0.35
+"""Distance of the two largest logits, in standard deviations over the vocabulary, below which rounding may decide."""
+MOST, AGREEING = 48, 16
+"""Rows on which causes are tried: of those that differ, and of the others."""
+MOSTLY = 0.9
+"""Share of these rows whose answers a cause must give."""
+ASKED_AGAIN, TIMES = 16, 3
+"""Rows that differ which the server is asked again, and how often."""
+BATCH = 16
+TEMPLATES = {
+    "ChatML": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "Llama 2": "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %}"
+    " {{ m['content'] }} {% endif %}{% endfor %}",
+    "Alpaca": "{% for m in messages %}### {{ 'Response' if m['role'] == 'assistant' else 'Instruction' }}:\n"
+    "{{ m['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}",
+    "with names of roles": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}",
+    "of bare turns": "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+}
+"""Templates that servers fall back to."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that a server is said to serve."""
+
+    spec: RunSpec
+    prepared: Prepared
+    parts: Path | None
+    """Folder of what was trained; None where it wasn't kept."""
+    rows: Sequence[Asked]
+    ask: Callable[[Sequence[int], str | None], list[str]]
+    """Asks the server some rows once more, by the API of the run, or by another one."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the server's answers differ from the run's."""
+
+    rows: int
+    differing: int
+    beyond: int
+    """Rows that differ beyond rounding."""
+    cause: str
+    """Name of the cause; empty where nothing differs beyond rounding, or no cause was found."""
+    sentence: str
+
+
+def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
+    """Compare a server's answers with those of the run, and name the cause of what differs beyond rounding.
+
+    Raises UserError: the run's trained parts can't be loaded.
+    """
+    pairs = list(zip(*(cast(Any, one.texts).answer for one in (ours, theirs)), strict=True))
+    differing = [row for row, (own, told) in enumerate(pairs) if own.strip() != told.strip()]
+    trial = _Trial(claim) if claim.parts is not None and differing else None
+    looked, near = differing[:MOST] if trial else differing, cast(Any, ours.texts).near_tie
+    if trial is not None:
+        again = trial.answers(looked)
+        beyond = [row for row in looked if not again.gives(row, pairs[row][1])]
+    else:
+        beyond = [row for row in looked if near is None or not near[row]]
+    start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
+    if not beyond:
+        return Agreement(len(pairs), len(differing), 0, "", start + ", where rounding decides" * bool(differing))
+    agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
+    cause, why = _cause(claim, trial, pairs, beyond, agreeing)
+    tried = "" if len(looked) == len(differing) else f" of {len(looked)} tried"
+    return Agreement(
+        len(pairs), len(differing), len(beyond), cause, f"{start}, {len(beyond)}{tried} beyond rounding: {why}"
+    )
+
+
+def _cause(
+    claim: Claim, trial: _Trial | None, pairs: Sequence[tuple[str, str]], beyond: list[int], agreeing: list[int]
+) -> tuple[str, str]:
+    """Return a cause's name, empty where none is found, and a clause on it."""
+    asked = beyond[:ASKED_AGAIN]
+    told = [claim.ask(asked, None) for _ in range(TIMES)]
+    changed = sum(len({pairs[row][1], *texts}) > 1 for row, *texts in zip(asked, *told, strict=True))
+    if changed >= max(1, len(asked) * (1 - MOSTLY)):
+        return "sampling on", f"asked again, the server answers {changed} of {len(asked)} rows otherwise: it samples"
+    if named := _by_texts([pairs[row] for row in beyond]):
+        return named
+    if trial is None:
+        return "", "the run's trained parts weren't kept (run-all --keep), so that other causes can't be tried"
+    rows = [*beyond, *agreeing]
+    given = [
+        (sum(of.gives(row, pairs[row][1]) for row in rows), cause, why) for cause, why, of in trial.hypotheses(rows)
+    ]
+    most, cause, why = max(given, key=lambda one: one[0])
+    if most >= MOSTLY * len(rows):
+        return cause, f"{why}, which gives {most} of {len(rows)} of its answers"
+    with suppress(UserError):
+        by_prompt = dict(zip(rows, claim.ask(rows, "completions"), strict=True))
+        if sum(trial.answers(rows).gives(row, by_prompt[row]) for row in rows) >= MOSTLY * len(rows):
+            return (
+                "another template",
+                "it answers the suite's own prompts as the run does, so that its template differs",
+            )
+    return "", f"no cause that was tried gives the server's answers; the closest, {cause}, gives {most} of {len(rows)}"
+
+
+def _by_texts(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return the cause that the texts of answers that differ show by themselves."""
+    stripped, least = [(own.strip(), told.strip()) for own, told in pairs], MOSTLY * len(pairs)
+    if sum(told != "" and own.startswith(told) for own, told in stripped) >= least:
+        return "lengths cut", "the server's answers are the beginnings of the run's: it cuts them short"
+    if sum(own != "" and told.startswith(own) for own, told in stripped) >= least:
+        return (
+            "a missing end token",
+            "the server's answers run on where the run's end: it doesn't stop at the end token",
+        )
+    return None
+
+
+class _Trial:
+    """The run's model, which answers rows as in the run, and as it would under faults of a server."""
+
+    def __init__(self, claim: Claim) -> None:
+        from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
+        from hpml_bench.training import kernels
+        from hpml_bench.training.generation import make_generator
+
+        self._claim, settings, prepared = claim, claim.spec.settings, claim.prepared
+        kernels.set_float32_products(settings)
+        self._task = make_task(settings.task, prepared.label_names, prepared.facts)
+        self.generator = cast("Generator", make_generator(self._task, prepared, settings, claim.spec.seed))
+        self._tokenizer = load_tokenizer(Path(prepared.backbone))
+        encoder = Encoder(self._tokenizer, settings.max_length, None, settings.backbone)
+        self._template = self._task.chat_template(encoder)
+        self._trained = self._model("trained", {"path": str(claim.parts)})
+
+    def _model(self, method: str, options: dict[str, Any]) -> LanguageModel:
+        import torch
+
+        from hpml_bench.training.model import build_model
+
+        chosen = MethodSpec(name=method, method=method, options=options, lr=1.0)
+        spec = self._claim.spec.model_copy(update={"method": chosen})
+        device = torch.device("cuda" if spec.settings.device == "cuda" else "cpu")
+        folder = Path(self._claim.prepared.backbone)
+        built = build_model(folder, spec, make_method(chosen), self._task, device=device)
+        return cast("LanguageModel", built.to(device).eval())
+
+    def answers(self, rows: list[int], prompt: Prompt | None = None, model: LanguageModel | None = None) -> _Answers:
+        """Return answers to rows, by prompts other than the run's, or of another model, where these are given."""
+        import torch
+
+        from hpml_bench.training.generation import generate
+        from hpml_bench.training.kernels import autocast
+
+        prompts = {row: list((prompt or _as_it_is)(self._claim.rows[row])) for row in rows}
+        model, made = model or self._trained, cast(dict[int, list[int]], {})
+        device = next(model.parameters()).device
+        with torch.no_grad(), autocast(self._claim.spec.settings):
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                told = generate(model, [prompts[row] for row in part], self.generator, device, part)
+                made |= {row: one.tokens for row, one in zip(part, told, strict=True)}
+        return _Answers(model, self.generator, self._claim.spec.settings, prompts, made)
+
+    def hypotheses(self, rows: list[int]) -> Iterator[tuple[str, str, _Answers]]:
+        """Yield name, clause and answers of each fault that can be tried."""
+        yield (
+            "adapter not applied",
+            "the base model without what was trained",
+            self.answers(rows, model=self._model("none", {})),
+        )
+        with _doubled(self._trained) as doubled:
+            if doubled:
+                yield "adapter applied twice", "the adapter's update with twice its weight", self.answers(rows)
+        first = self._tokenizer.bos_token_id
+        if first is not None:
+            ids = [self._claim.rows[row].ids for row in rows]
+            what = "a second BOS" if all(row[:1] == (first,) for row in ids) else "a BOS that the run's prompts lack"
+            yield "a second BOS", f"{what} in front", self.answers(rows, lambda row: [first, *row.ids])
+        for name, template, prompted in self._templates():
+            with suppress(Exception):  # a template may refuse the turns
+                written = self.answers(rows, partial(self._written, template, prompted))
+                if any(written.prompts[row] != list(self._claim.rows[row].ids) for row in rows):
+                    yield "another template", f"prompts by a template {name}", written
+
+    def _templates(self) -> Iterator[tuple[str, str, bool]]:
+        if own := self._template or self._tokenizer.chat_template:
+            yield "that asks for no answer", own, False
+        if self._template and self._tokenizer.chat_template:
+            yield "of the tokenizer", self._tokenizer.chat_template, True
+        yield from ((name, template, True) for name, template in TEMPLATES.items())
+
+    def _written(self, template: str, prompted: bool, row: Asked) -> list[int]:
+        text = self._tokenizer.apply_chat_template(
+            row.turns, tools=row.tools, chat_template=template, tokenize=False, add_generation_prompt=prompted
+        )
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """A model's answers to rows, by number."""
+
+    model: LanguageModel
+    generator: Generator
+    settings: Settings
+    prompts: dict[int, list[int]]
+    tokens: dict[int, list[int]]
+
+    def gives(self, row: int, told: str) -> bool:
+        """Whether an answer is what was told, or parts from it where the model is nearly undecided."""
+        from hpml_bench.training.generation import text_of
+
+        own, told = text_of(self.tokens[row], self.generator).strip(), told.strip()
+        return own == told or self._gap(row, told) <= UNDECIDED
+
+    def _gap(self, row: int, told: str) -> float:
+        """Return how far the two largest logits are apart where the answer and what was told part, in deviations."""
+        import torch
+
+        from hpml_bench.training.generation import padded
+        from hpml_bench.training.kernels import autocast
+
+        tokens = self.tokens[row]
+        heads = [self.generator.decode(tokens[:count]).strip() for count in range(len(tokens) + 1)]
+        same = max(count for count, head in enumerate(heads) if told.startswith(head))
+        device = next(self.model.parameters()).device
+        with torch.no_grad(), autocast(self.settings):
+            pair = (self.prompts[row], tokens[: min(same + 1, len(tokens))])
+            logits = self.model(*padded([pair], self.generator.pad_id, device)).float()[-1]
+        top = logits.topk(2).values
+        return float((top[0] - top[1]) / logits.std())
+
+
+@contextmanager
+def _doubled(model: LanguageModel) -> Iterator[bool]:
+    """Double the updates of a model's LoRA layers, and yield whether there are any."""
+    found = (getattr(part, "scaling", None) for part in model.modules())
+    scales = [scale for scale in found if isinstance(scale, dict)]
+    for factor in (2.0, 0.5):
+        for scale in scales:
+            scale.update({name: value * factor for name, value in scale.items()})
+        if factor > 1:
+            yield bool(scales)
+
+
+def _as_it_is(row: Asked) -> Sequence[int]:
+    return row.ids
