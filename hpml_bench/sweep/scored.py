@@ -7,14 +7,17 @@ one folder or server; the suite's own folder stays as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
-from hpml_bench.records.files import KEPT, RECORD
+from hpml_bench.records.files import KEPT, RECORD, SUITE, read_json
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.comparability import differences, protocol_difference, settings_of, short
@@ -54,6 +57,12 @@ class Scoring:
         """Folder of the page on which the systems stand beside the suite's runs."""
         return self.out / SCORED / self.suite.name
 
+    @property
+    def folders(self) -> list[Path]:
+        """Folders of all runs: the suite's own, and those of systems that were scored."""
+        scored = sorted((self.out / SCORED).glob(f"seed*/{self.suite.name}"))
+        return [folder for folder in (self.folder, *scored) if any(folder.glob(f"*/{RECORD}"))]
+
     def recorded(self) -> Results | None:
         """Return the suite's recorded runs; None where there are none."""
         return Results.load(self.folder) if any(self.folder.glob(f"*/{RECORD}")) else None
@@ -79,13 +88,15 @@ class Scoring:
             seed = sum(other == name for methods in by_seed for other in methods)
             by_seed += [{}] * (seed == len(by_seed))
             by_seed[seed][name] = MethodEntry.model_validate(entry)
-        return [
-            SweepRequest(
-                suite.model_copy(update={"methods": methods, "until": None}), self.out / SCORED / f"seed{seed}",
-                seeds=(seed,), limits=self.limits, fresh=self.fresh,
-            )
-            for seed, methods in enumerate(by_seed)
-        ]  # fmt: skip
+        return [self._request(suite, seed, methods) for seed, methods in enumerate(by_seed)]
+
+    def _request(self, suite: Suite, seed: int, methods: Mapping[str, MethodEntry]) -> SweepRequest:
+        out = self.out / SCORED / f"seed{seed}"
+        earlier: dict[str, MethodEntry] = {}
+        with suppress(ValidationError):  # none yet; systems that were scored earlier stay in it
+            earlier = dict(Suite.model_validate(read_json(out / suite.name / SUITE)).methods)
+        whole = suite.model_copy(update={"methods": {**earlier, **methods}, "until": None})
+        return SweepRequest(whole, out, tuple(methods), (seed,), limits=self.limits, fresh=self.fresh)
 
     def run(self, recorded: Results | None, console: Console) -> list[SweepResult]:
         """Do the missing runs; a UserError where they come to have another protocol than the recorded ones."""

@@ -7,6 +7,7 @@ each as a hypothesis, and the one that gives the server's answers is named.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Prompt = Callable[[Asked], Sequence[int]]
 """Function from a row to the token ids of its prompt."""
 UNDECIDED = 0.35
-"""Distance of the two largest logits, in standard deviations over the vocabulary, below which rounding may decide."""
+"""Distance of a token's logit from the largest, in deviations over the vocabulary, that rounding may bridge."""
 MOST, AGREEING = 48, 16
 """Rows on which causes are tried: of those that differ, and of the others."""
 MOSTLY = 0.9
@@ -173,6 +174,13 @@ class _Trial:
         built = build_model(folder, spec, make_method(chosen), self._task, device=device)
         return cast("LanguageModel", built.to(device).eval())
 
+    @property
+    def settings(self) -> Settings:
+        return self._claim.spec.settings
+
+    def tokens_of(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def answers(self, rows: list[int], prompt: Prompt | None = None, model: LanguageModel | None = None) -> _Answers:
         """Return answers to rows, by prompts other than the run's, or of another model, where these are given."""
         import torch
@@ -188,7 +196,7 @@ class _Trial:
                 part = rows[start : start + BATCH]
                 told = generate(model, [prompts[row] for row in part], self.generator, device, part)
                 made |= {row: one.tokens for row, one in zip(part, told, strict=True)}
-        return _Answers(model, self.generator, self._claim.spec.settings, prompts, made)
+        return _Answers(model, self, prompts, made)
 
     def hypotheses(self, rows: list[int]) -> Iterator[tuple[str, str, _Answers]]:
         """Yield name, clause and answers of each fault that can be tried."""
@@ -222,7 +230,7 @@ class _Trial:
         text = self._tokenizer.apply_chat_template(
             row.turns, tools=row.tools, chat_template=template, tokenize=False, add_generation_prompt=prompted
         )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.tokens_of(text)
 
 
 @dataclass(frozen=True)
@@ -230,34 +238,42 @@ class _Answers:
     """A model's answers to rows, by number."""
 
     model: LanguageModel
-    generator: Generator
-    settings: Settings
+    trial: _Trial
     prompts: dict[int, list[int]]
     tokens: dict[int, list[int]]
 
     def gives(self, row: int, told: str) -> bool:
-        """Whether an answer is what was told, or parts from it where the model is nearly undecided."""
+        """Whether a row's answer is what was told, or was nearly so: each token told is almost the likeliest."""
         from hpml_bench.training.generation import text_of
 
-        own, told = text_of(self.tokens[row], self.generator).strip(), told.strip()
+        own, told = text_of(self.tokens[row], self.trial.generator).strip(), told.strip()
         return own == told or self._gap(row, told) <= UNDECIDED
 
     def _gap(self, row: int, told: str) -> float:
-        """Return how far the two largest logits are apart where the answer and what was told part, in deviations."""
+        """Return the largest distance, in deviations, from the top logit to that of a token that was told."""
+        decode, own = self.trial.generator.decode, self.tokens[row]
+        heads = [decode(own[:count]).strip() for count in range(len(own) + 1)]
+        same = max(count for count, head in enumerate(heads) if told.startswith(head))
+        read = [*own[:same], *self.trial.tokens_of(told[len(heads[same]) :])]
+        ways = (read, self.trial.tokens_of(told), self.trial.tokens_of(f" {told}"))
+        return min((self._far(row, ids) for ids in ways if decode(ids).strip() == told), default=math.inf)
+
+    def _far(self, row: int, ids: list[int]) -> float:
         import torch
 
         from hpml_bench.training.generation import padded
         from hpml_bench.training.kernels import autocast
 
-        tokens = self.tokens[row]
-        heads = [self.generator.decode(tokens[:count]).strip() for count in range(len(tokens) + 1)]
-        same = max(count for count, head in enumerate(heads) if told.startswith(head))
-        device = next(self.model.parameters()).device
-        with torch.no_grad(), autocast(self.settings):
-            pair = (self.prompts[row], tokens[: min(same + 1, len(tokens))])
-            logits = self.model(*padded([pair], self.generator.pad_id, device)).float()[-1]
-        top = logits.topk(2).values
-        return float((top[0] - top[1]) / logits.std())
+        generator, device = self.trial.generator, next(self.model.parameters()).device
+        limits, ends = generator.decoding, list(generator.stop_ids)
+        with torch.no_grad(), autocast(self.trial.settings):
+            pair = (self.prompts[row], [*ids, *ends[:1]])
+            logits = self.model(*padded([pair], generator.pad_id, device)).float()
+        chosen = logits[torch.arange(len(ids), device=device), torch.tensor(ids, dtype=torch.long, device=device)]
+        if ends and not limits.stop and len(ids) < limits.max_new_tokens:  # the answer ended there
+            chosen = torch.cat([chosen, logits[len(ids), ends].max()[None]])
+        far = (logits.amax(dim=1)[: len(chosen)] - chosen) / logits.std(dim=1)[: len(chosen)]
+        return float(far.max()) if len(far) else 0.0
 
 
 @contextmanager

@@ -121,8 +121,7 @@ def score(
             said = [
                 scoring.agreement(done, one.name, one.options["as"], recorded) for one in named if "as" in one.options
             ]
-            folders = [one.folder for one in done] + ([recorded.folder] if recorded else [])
-            scores = [replace(one, remarks=(*one.remarks, *said)) for one in read(folders)]
+            scores = [replace(one, remarks=(*one.remarks, *said)) for one in read(scoring.folders)]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
             for record in records:

@@ -1,0 +1,239 @@
+"""Is the fault of a server named? A small server with each of seven faults, and without; trials of `score ... as=`.
+
+    PYTHONPATH=$PWD python benchmarks/served.py --trials 20
+
+trains the embedded chat model twice on pairs of questions, serves it by transformers' own `generate`, with weights as
+they are or rounded, and counts how often the fault is named. A trial is a run, 40 of its test rows, and a variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hpml_bench.data.prepare import prepare
+from hpml_bench.launch import server
+from hpml_bench.plugins.dataset import make_loader
+from hpml_bench.records.files import KEPT
+from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions
+from hpml_bench.records.run import RunRecord
+from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.sweep.local import run_sweep
+from hpml_bench.sweep.plan import SweepRequest
+from hpml_bench.training.served import Agreement, Claim, examine
+
+FAULTS = (
+    "another template", "a second BOS", "a missing end token", "adapter not applied", "adapter applied twice",
+    "sampling on", "lengths cut",
+)  # fmt: skip
+HONEST = ("float32", "bfloat16", "int8")
+"""Weights of a server without fault; int8 has a scale for each row of 32 weights, as llama.cpp's Q8_0."""
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}{% else %} A:"
+    "{{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}"
+)
+OTHERS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    "{{ bos_token }}{% for m in messages %}Q: {{ m['content'] }}{% endfor %}",
+    "{{ bos_token }}Question: {{ messages[-1]['content'] }}\nAnswer: ",
+)
+"""Templates that a server has instead: a usual one, the suite's without asking for an answer, one that nobody knows."""
+ROWS = 40
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a server serves."""
+
+    base: Path
+    adapter: Path
+    fault: str = ""
+    weights: str = "float32"
+    variant: int = 0
+
+
+class Model:
+    """The model of a server, with its fault."""
+
+    def __init__(self, of: Serving) -> None:
+        self.of, self.lock, self.asked = of, threading.Lock(), 0
+        self.tokenizer = AutoTokenizer.from_pretrained(of.adapter)
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(of.base), of.adapter)
+        if of.fault == "adapter not applied":
+            model = model.unload()
+        elif of.fault == "adapter applied twice":
+            model = PeftModel.from_pretrained(model.merge_and_unload(), of.adapter)
+        else:
+            model = model.merge_and_unload()
+        self.model = model.eval()
+        for weight in self.model.parameters():
+            weight.data = rounded(weight.data, of.weights)
+
+    def chat(self, turns: list[dict[str, Any]], limits: dict[str, Any]) -> dict[str, Any]:
+        wrong = self.of.fault == "another template"
+        own = {"chat_template": OTHERS[self.of.variant % len(OTHERS)]} if wrong else {}
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **own)
+        found = self.complete(text, limits)
+        return {"message": {"role": "assistant", "content": found.pop("text")}, **found}
+
+    @torch.no_grad()
+    def complete(self, text: str, limits: dict[str, Any]) -> dict[str, Any]:
+        """Return text, finish_reason and the number of tokens."""
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        fault, end = self.of.fault, self.tokenizer.eos_token_id
+        if fault == "a second BOS":
+            ids = torch.cat([torch.tensor([[self.tokenizer.bos_token_id]]), ids], dim=1)
+        most = int(limits["max_tokens"]) if fault != "lengths cut" else 2 + self.of.variant % 2
+        heat = limits.get("temperature") or (0.5 + 0.25 * (self.of.variant % 3) if fault == "sampling on" else 0)
+        how = {"do_sample": True, "temperature": heat, "top_k": 0} if heat else {"do_sample": False}
+        with self.lock:
+            self.asked += 1
+            made = self.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, pad_token_id=end,
+                eos_token_id=None if fault == "a missing end token" else end, **how,
+            )[0, ids.shape[1] :].tolist()  # fmt: skip
+        ended = end in made and fault != "a missing end token"
+        text = self.tokenizer.decode(made, skip_special_tokens=True)
+        return {"text": text, "finish_reason": "stop" if ended else "length", "count": len(made)}
+
+
+def rounded(weight: torch.Tensor, kind: str) -> torch.Tensor:
+    """Return weights rounded as a format keeps them."""
+    if kind == "bfloat16":
+        return weight.bfloat16().float()
+    if kind != "int8" or weight.dim() < 2 or weight.shape[-1] % 32:
+        return weight
+    blocks = weight.reshape(-1, 32)
+    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+    return ((blocks / scale).round() * scale).reshape(weight.shape)
+
+
+@contextmanager
+def serving(of: Serving) -> Iterator[tuple[str, Model]]:
+    """Serve a model on the loopback while the body runs; yield the address and the model."""
+    model = Model(of)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            self.answer({"object": "list", "data": [{"id": "small", "object": "model", "owned_by": "benchmarks"}]})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            chat = self.path.endswith("/chat/completions")
+            choice = model.chat(asked["messages"], asked) if chat else model.complete(asked["prompt"], asked)
+            count = choice.pop("count")
+            self.answer({"model": "small", "choices": [choice], "usage": {"completion_tokens": count}})
+
+        def answer(self, content: dict[str, Any]) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}/v1", model
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+def suite_of_pairs(folder: Path, steps: int = 200) -> Suite:
+    """Write rows of two questions and their answers, of several tokens, and return their suite."""
+    chat = load_suite("chat", train_samples=1536, test_samples=400)
+    loaded = make_loader(chat.settings).load(chat.settings, "answer")
+    files = {}
+    for split in ("train", "test"):
+        rows = getattr(loaded, split)["contents"]
+        pairs = [{"prompt": f"{one[0].strip()} {two[0].strip()}", "completion": f"{one[1]} and{two[1]}."}
+                 for one, two in zip(rows[::2], rows[1::2], strict=True)]  # fmt: skip
+        files[split] = folder / f"{split}.jsonl"
+        files[split].write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    task = {"name": "causal_lm", "options": {"scorer": "exact", "max_new_tokens": 12, "template": TEMPLATE}}
+    dataset = {"name": "text_files", "options": {split: f"path:{file}" for split, file in files.items()}}
+    settings: dict[str, Any] = {
+        "task": task, "dataset": dataset, "steps": steps, "eval_every": None, "max_length": 160, "world_size": 1,
+        "train_samples": None, "test_samples": None, "validation_samples": 32,
+    }  # fmt: skip
+    return load_suite("chat", settings=settings, seeds=2)
+
+
+def trained(suite: Suite, out: Path) -> list[tuple[RunRecord, Path]]:
+    """Train LoRA with both seeds and return the records, and folders of what was kept."""
+    found = run_sweep(SweepRequest(suite, out, ("lora",), keep=True), Console(file=sys.stderr))
+    return [(record, found.folder / record.run_id) for record in found.records]
+
+
+def examined(record: RunRecord, folder: Path, of: Serving, rows: Sequence[int]) -> Agreement:
+    """Ask a server some rows of a run, and return how its answers differ from the run's."""
+    prepared = prepare(record.spec.settings)
+    every = server.questions(record.spec.settings, prepared)
+    asked = [every[row] for row in rows]
+    with serving(of) as (url, _):
+        client = server.Client({"url": url, "model": "small", "api": "chat"}, None, 60)
+        ask = partial(server.again, client, asked, prepared, record.spec)
+        told = ask(range(len(asked)), None)
+        ours = cast(Predictions, read_predictions(folder))
+        texts = cast(TextAnswers, ours.texts)
+        chosen = replace(ours, texts=replace(
+            texts, answer=tuple(cast(tuple[str, ...], texts.answer)[row] for row in rows), near_tie=None
+        ))  # fmt: skip
+        theirs = replace(chosen, texts=replace(cast(TextAnswers, chosen.texts), answer=tuple(told), cut=None))
+        kept = folder / KEPT
+        return examine(Claim(record.spec, prepared, kept, [row for row, _ in asked], ask), chosen, theirs)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--out", type=Path, help="Folder of rows and runs, to go on with.")
+    parser.add_argument("--faults", default=",".join(["", *FAULTS]))
+    asked, wrong = parser.parse_args(), 0
+    with tempfile.TemporaryDirectory() as name:
+        place = asked.out or Path(name)
+        place.mkdir(parents=True, exist_ok=True)
+        runs = trained(suite_of_pairs(place), place / "runs")
+        base = Path(prepare(runs[0][0].spec.settings).backbone)
+        for fault in asked.faults.split(","):
+            named: Counter[str] = Counter()
+            for number in range(asked.trials):
+                record, folder = runs[number % len(runs)]
+                draw = random.Random(number)  # noqa: S311 - no secret
+                rows = sorted(draw.sample(range(200), ROWS))
+                weights = HONEST[number // 2 % len(HONEST)]
+                found = examined(record, folder, Serving(base, folder / KEPT, fault, weights, number), rows)
+                named[found.cause] += 1
+                if found.cause != fault or (not fault and found.beyond):
+                    wrong += 1
+                    print(f"  {fault or 'no fault'}, trial {number}, {weights}: {found.sentence}", flush=True)
+            print(f"{fault or 'no fault'}: {dict(named)}", flush=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
