@@ -269,7 +269,8 @@ class _Replies:
         for line in lines[1:]:
             with suppress(ValueError, TypeError, KeyError):
                 row = json.loads(line)
-                found[int(row.pop("row"))] = Reply(**row)
+                number = int(row.pop("row"))
+                found[number] = Reply(**row)
         return cls(file, found)
 
     def add(self, number: int, reply: Reply) -> None:

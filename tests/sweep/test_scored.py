@@ -1,0 +1,232 @@
+"""`hpml-bench score`: systems that a suite didn't train, beside its runs; a server's answers beside those of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.cli_process import Command
+from helpers.fake_server import serving
+from hpml_bench.cli import main
+from hpml_bench.records.load import load_record, load_records
+from hpml_bench.records.predictions import read_predictions
+from hpml_bench.records.run import RunRecord
+from hpml_bench.report.selection import Selection
+from hpml_bench.verify.verify import verify
+
+ROWS = 40
+SET = ("steps=40", f"test_samples={ROWS}", "train_samples=256", "world_size=1", "latency_samples=0",
+       "task.options={scorer: exact, max_new_tokens: 8}")  # fmt: skip
+SETTINGS = [word for setting in SET for word in ("--set", setting)]
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, [*words])
+
+
+def score(out: Path, *systems: str, more: tuple[str, ...] = ()) -> Result:
+    return call(
+        "score", "chat", "--out", str(out), *SETTINGS, *more, *(w for one in systems for w in ("--system", one))
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with runs of the base model and of LoRA on the embedded chat, which keep what was trained."""
+    out = tmp_path_factory.mktemp("recorded")
+    options = ("--methods", "none,lora", "--seeds", "1", "--keep", "--wandb", "off", "--out", str(out))
+    done = call("run-all", "chat", *options, *SETTINGS)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture
+def out(recorded: Path, tmp_path: Path) -> Path:
+    """Return a copy of it."""
+    return shutil.copytree(recorded, tmp_path / "out")
+
+
+def run_of(out: Path, method: str) -> tuple[RunRecord, Path]:
+    record = next(r for r in load_records(out / "chat").records if r.spec.method.name == method)
+    return record, out / "chat" / record.run_id
+
+
+def answers_of(out: Path, method: str) -> Callable[[dict[str, Any]], str]:
+    """Return a server's function that gives the answers of a recorded run."""
+    stored = read_predictions(run_of(out, method)[1])
+    assert stored is not None
+    assert stored.texts is not None
+    assert stored.texts.answer is not None
+    told = dict(zip(stored.texts.question, stored.texts.answer, strict=True))
+    return lambda asked: told[asked["messages"][-1]["content"]]
+
+
+def scored(out: Path, name: str, seed: int = 0) -> RunRecord:
+    return load_record(next((out / "scored" / f"seed{seed}" / "chat").glob(f"{name}-s*/run.json")))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_systems_stand_beside_the_runs(out: Path) -> None:
+    """An adapter, a served model and the base score as their runs did; the suite's own folder stays as it was."""
+    (record, folder), before = run_of(out, "lora"), content(out / "chat")
+    adapter = out.parent / "adapter"
+    adapter.mkdir()
+    for file in folder.glob("kept/adapter_*"):
+        shutil.copy(file, adapter)
+    with serving(answers_of(out, "lora")) as served:
+        done = score(out, f"theirs={adapter}", f"theirs={folder / 'kept'}", f"there={served.url},as=lora-s0")
+    assert done.exit_code == 0, done.output
+    assert len(served.asked) == ROWS
+    found = {name: scored(out, name) for name in ("theirs", "there")}
+    assert {one.metrics["test_score"] for one in found.values()} == {record.metrics["test_score"]}
+    assert {one.protocol_id for one in found.values()} == {record.protocol_id}
+    assert found["theirs"].metrics["test_loss"] == pytest.approx(record.metrics["test_loss"], rel=1e-5)
+    assert scored(out, "theirs", 1).metrics["test_score"] == record.metrics["test_score"]
+    assert f"there as lora-s0: all {ROWS} answers are equal." in done.output
+    page = (out / "scored" / "chat" / "report.md").read_text()
+    assert all(f"| {name} |" in page for name in ("theirs", "there", "lora", "none"))
+    assert "all 40 answers are equal" in page
+    assert content(out / "chat") == before
+
+
+def test_a_served_run_tells_no_loss(out: Path) -> None:
+    """Its record has the scores alone and says what the server is; checks of the folder read it."""
+    with serving(answers_of(out, "lora")) as served:
+        assert score(out, f"there={served.url}").exit_code == 0
+    record = scored(out, "there")
+    assert set(record.metrics) == {"test_score", "test_cut_answers", "trainable_parameters"}
+    assert record.environment["server"] == {
+        "url": served.url, "model": "small", "api": "chat", "says": {"id": "small", "owned_by": "a test"}
+    }  # fmt: skip
+    folder = out / "scored" / "seed0" / "chat"
+    assert Selection.load(folder).left_out.excluded == ()
+    assert {check.name for check in verify(folder).checks if check.state == "failed"} <= {"private paths"}
+
+
+def test_keys_are_in_no_file(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key goes into the request's header, also where the server repeats it in an error."""
+    monkeypatch.setenv("THEIR_KEY", "a-key-of-many-letters")
+    with serving(lambda _: (401, {"error": "a-key-of-many-letters is no key"})) as served:
+        done = score(out, f"there={served.url},key=THEIR_KEY")
+    assert done.exit_code == 1
+    assert served.headers[0]["Authorization"] == "Bearer a-key-of-many-letters"
+    assert "HTTP 401" in str(scored(out, "there").error)
+    assert "a-key-of-many-letters" not in done.output
+    assert not any(b"a-key-of-many-letters" in file for file in content(out).values())
+    monkeypatch.delenv("THEIR_KEY")
+    assert "the variable THEIR_KEY is empty" in score(out, f"there={served.url},key=THEIR_KEY").output
+
+
+def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
+    """The run fails with a sentence; the next call asks the rows that have no answer."""
+    right, count = answers_of(out, "lora"), iter(range(10**6))
+
+    def breaks(asked: dict[str, Any]) -> Any:
+        return right(asked) if next(count) < 15 else (400, {"error": "out of memory"})
+
+    with serving(breaks) as served:
+        done = score(out, f"there={served.url}", more=("--concurrency", "1"))
+        assert done.exit_code == 1
+        error = scored(out, "there").error
+        assert error is not None
+        assert error.message.startswith(f"row 15: {served.url}/chat/completions: HTTP 400 Bad Request")
+        count = iter([0] * 10**3)
+        assert score(out, f"there={served.url}").exit_code == 0
+    assert len(served.asked) <= ROWS + 2  # a thread may have begun another row
+    assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
+
+
+def test_after_sigkill(out: Path) -> None:
+    """All rows but those in flight have their answers, a torn last line left out, and the next call asks the rest."""
+    right = answers_of(out, "lora")
+
+    def slow(asked: dict[str, Any]) -> str:
+        time.sleep(0.1)
+        return right(asked)
+
+    class Score(Command):
+        does = ("score",)
+
+    with serving(slow) as served:
+        system = ("--system", f"there={served.url}", "--concurrency", "2")
+        command = Score(Path("chat"), out, *SETTINGS, *system)
+        command.until(lambda: len(served.asked) > 10)
+        command.process.send_signal(signal.SIGKILL)
+        command.process.wait()
+        for file in out.glob("scored/seed0/chat/*.answers.jsonl"):
+            with file.open("a") as end:
+                end.write('{"row": 39, "te')
+        before = len(served.asked)
+        assert score(out, f"there={served.url}").exit_code == 0
+    assert before < ROWS, "the kill came too late"
+    assert len(served.asked) <= ROWS + 2
+    assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda own, base, _: base, "adapter not applied"),
+        (lambda own, base, _: own[:3], "cuts them short"),
+        (lambda own, base, _: own + own, "doesn't stop at the end token"),
+        (lambda own, base, times: own if times % 2 else f"{own}x", "it samples"),
+    ],
+)
+def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], str], said: str, out: Path) -> None:
+    """By trial of the run's own model, by the texts, or by asking again."""
+    own, base, times = answers_of(out, "lora"), answers_of(out, "none"), iter(range(10**6))
+    with serving(lambda asked: change(own(asked), base(asked), next(times))) as served:
+        done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
+    assert done.exit_code == 0, done.output
+    told = done.output.split("there as lora-s0: ")[1]
+    assert said in told or (said == "adapter not applied" and "the base model without what was trained" in told)
+
+
+@pytest.mark.parametrize(
+    ("system", "more", "said"),
+    [
+        ("lora=/tmp", (), "the suite has a method of this name"),
+        ("theirs=/tmp,as=lora-s0", (), "as are for servers"),
+        ("theirs", (), "write NAME=WHERE"),
+        ("theirs=http://user:word@127.0.0.1/v1", (), "keep the login out of the address"),
+        ("theirs=/tmp", ("--set", "max_length=90"), "another protocol: now max_length 90 instead of 96"),
+    ],
+)
+def test_what_is_refused(system: str, more: tuple[str, ...], said: str, recorded: Path) -> None:
+    """In a sentence, before anything is run."""
+    done = score(recorded, system, more=more)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not (recorded / "scored").exists()
+
+
+def test_a_folder_that_does_not_fit_is_a_record(out: Path) -> None:
+    """The run fails with the sentence of what is wrong, and the others are scored."""
+    (out.parent / "empty").mkdir()
+    done = score(out, f"theirs={out.parent / 'empty'}", f"ours={run_of(out, 'lora')[1] / 'kept'}")
+    assert done.exit_code == 1
+    assert "config.json is missing" in str(scored(out, "theirs").error)
+    assert scored(out, "ours").status == "ok"
+
+
+def test_only_answers_can_be_served(tmp_path: Path) -> None:
+    """A server gives no classes."""
+    with serving(lambda _: "x") as served:
+        few = ("--set", "test_samples=40", "--set", "train_samples=64")
+        done = call("score", "quickstart", "--out", str(tmp_path), *few, "--system", f"there={served.url}")
+    assert done.exit_code == 1
+    assert "it takes a scorer of answers" in json.dumps(
+        load_record(next(tmp_path.glob("scored/seed0/*/there-s0-*/run.json"))).model_dump(mode="json")
+    )
+    assert not served.asked
