@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_sections import load, of
+from report_sections import load, of, tables
 
 from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
 from hpml_bench import statistics
@@ -136,12 +136,16 @@ def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:
     """From ten minutes on times are in minutes, from 10 GB on memory in GB, peak and added alike."""
     values = {m: {"test_accuracy": [0.8, 0.81, 0.82], "train_seconds": [700.0, 710.0, 720.0],
                   "peak_memory_mb": [20_000.0] * 3} for m in ("lora", "full")}  # fmt: skip
-    answer = answer_of(load(tmp_path, of(values, 3)))
+    answer = answer_of(results := load(tmp_path, of(values, 3)))
     assert {axis.id: axis.unit for axis in answer.axes if axis.key != "size"} == {
         "train_seconds": "min", "peak_memory_mb": "GB",
     }  # fmt: skip
     assert answer.by_name["lora"].values["peak_memory_mb"].mean == 20.0
     assert answer.by_name["lora"].values["train_seconds"].mean == pytest.approx(710 / 60)
+    named = (("summary",) * 2, ("throughput",) * 2, ("costs",) * 2, ("comparisons", "intervals"))
+    cells = [dict(zip(of.columns, of.rows[0], strict=True)) for of in (tables(at, results)[name] for at, name in named)]
+    shown = [row["Training time (min)"].split()[0] for row in cells]
+    assert shown == ["11.8"] * 4, "one number, written alike in every table"
 
 
 def test_the_answer_is_one_json_value(five: tuple[PageSummary, object]) -> None:
