@@ -123,6 +123,14 @@ class Rounded(Combined):
         for weight, copy in part:
             copy.data, copy.grad = _nothing_like(weight), None
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state as the only part does: that of bitsandbytes keeps integers, which torch's would make float32."""
+        if len(self.parts) > 1:
+            super().load_state_dict(state_dict)
+        else:
+            self.parts[0].load_state_dict(state_dict)
+            self.state, self.param_groups = self.parts[0].state, self.parts[0].param_groups
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the weights."""
         for weight in self.weights:
@@ -153,10 +161,12 @@ def _nothing_like(weight: Tensor) -> Tensor:
 def rounded(values: Tensor) -> Tensor:
     """Return float32 values in bfloat16: of the two next to it, each with a chance by its distance.
 
-    bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off.
+    bfloat16 has the first 16 bits of float32: random ones are added to the others, which are cut off. The bits of a
+    GPU's NaN, 0x7FFFFFFF, would become those of 0: adding 0 times the values keeps it.
     """
     bits = torch.randint(2**16, values.shape, dtype=torch.int32, device=values.device)
-    return bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32).to(torch.bfloat16)
+    cut = bits.add_(values.view(torch.int32)).bitwise_and_(-(2**16)).view(torch.float32)
+    return cut.add_(values, alpha=0).to(torch.bfloat16)
 
 
 class MuonSteps(torch.optim.Muon):
