@@ -116,6 +116,11 @@ class Method(ABC):
         """Name of the `peft.PeftType` that the method is, for results in PEFT's shape; None where it is none."""
         return None
 
+    @property
+    def converted_rank(self) -> int:
+        """Rank of the LoRA as which the adapter is scored too, after training; 0: it is not."""
+        return 0
+
     def complete(self, model: TaskModel, task: Task) -> None:  # noqa: B027 - as all that follow, it does nothing
         """Change the whole model, such as a head that was trained before."""
 

@@ -26,7 +26,7 @@ PHASES = (
     "test_answer_seconds",
 )  # fmt: skip
 """Phases that follow each other, within a run's total time."""
-AFTER = ("merged_evaluation_seconds", "dequantized_evaluation_seconds")
+AFTER = ("merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds")
 """Phases behind them, within the wall time of a run."""
 ALWAYS = ("better",)
 """Fields of a metric that no version defined otherwise, in whatever words."""

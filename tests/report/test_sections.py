@@ -214,6 +214,8 @@ MACHINE_FREE = {
     "prompt_tokens",
     "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",
     "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed", "dequantized_bytes",
+    "converted_rank", "converted_test_loss", "converted_test_score", "converted_score_difference",
+    "converted_answers_changed",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from hpml_bench.plugins.method import Method
-from hpml_bench.suite.base import Frozen
+from hpml_bench.suite.base import Growing
 from hpml_bench.system.errors import Unsupported, of_machine
 
 FORWARD_ONLY = frozenset({"LORA", "IA3", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "LN_TUNING", "VERA"})
@@ -99,13 +99,17 @@ class Peft(Method):
     title = "PEFT"
     lr = 1e-3
 
-    class Options(Frozen):
+    class Options(Growing):
         """A type, and any option of PEFT's configuration class for it."""
 
         model_config = ConfigDict(extra="allow")
+        later = ("converted_rank",)
 
         type: str = Field(default="IA3")
         """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA; in any case."""
+
+        converted_rank: int | None = Field(default=None, ge=1)
+        """Rank of the LoRA to which PEFT converts a language model's adapter at the end, and which is scored too."""
 
         @model_validator(mode="after")
         def _known(self) -> Self:
@@ -114,6 +118,10 @@ class Peft(Method):
                 if key not in allowed:
                     raise ValueError(f"{key} is not an option of {self.type.upper()} (allowed: {', '.join(allowed)})")
             return self
+
+    @property
+    def converted_rank(self) -> int:
+        return self.options.converted_rank or 0
 
     @property
     def peft_type(self) -> str:

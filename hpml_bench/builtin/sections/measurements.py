@@ -279,7 +279,8 @@ GROUPS: Final = (
         "merging", "Merging", "cost", "scores before and after", ("merging",),
         ("test_loss", "merged_test_loss", "test_score", "merged_test_score", "merged_answers_changed",
          "merged_logit_difference", "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed",
-         "dequantized_bytes"),
+         "dequantized_bytes", "converted_rank", "converted_test_loss", "converted_test_score",
+         "converted_score_difference", "converted_answers_changed"),
         notes=lambda _: ["Of methods that can be folded into the model's weights; what they score unmerged stands "
                          "beside."],
     ),
@@ -301,7 +302,7 @@ GROUPS: Final = (
 ELSEWHERE = frozenset({
     "first_step_seconds",  # the time budget
     "train_seconds_second_clock",  # a self-check
-    "merged_evaluation_seconds", "dequantized_evaluation_seconds",  # the time budget
+    "merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds",  # the time budget
     "frozen_bf16_percent",  # a note on the throughput
     "communication_ms", "communication_percent",  # scaling
     "nvml_used_setup_mb", "nvml_used_train_mb", "nvml_used_evaluation_mb",  # the glossary: of the whole device

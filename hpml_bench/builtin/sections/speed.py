@@ -25,7 +25,7 @@ PARTS = {
 ANSWERS = {
     "validation answers": ("validation_answer_seconds",),
     "test answers": ("test_answer_seconds",),
-    "after merging": ("merged_evaluation_seconds", "dequantized_evaluation_seconds"),
+    "after merging": ("merged_evaluation_seconds", "dequantized_evaluation_seconds", "converted_evaluation_seconds"),
 }
 """The same of language models, where runs have them."""
 Pair = tuple[RunRecord, RunRecord]
