@@ -215,7 +215,7 @@ MACHINE_FREE = {
     "merged_test_loss", "merged_test_score", "merged_answers_changed", "merged_logit_difference",
     "dequantized_test_loss", "dequantized_test_score", "dequantized_answers_changed", "dequantized_bytes",
     "converted_rank", "converted_test_loss", "converted_test_score", "converted_score_difference",
-    "converted_answers_changed",
+    "converted_answers_changed", "program_tokens",
 }  # fmt: skip
 
 
