@@ -120,6 +120,13 @@ def language_recipe(parameters: int) -> Recipe:
                 options=options,
                 compared=False,
             ),
+            Published(
+                "few_shot",
+                "nothing: four training rows before each prompt, for which max_length must have room",
+                work=0,
+                options={"k": 4},
+                compared=False,
+            ),
             _PROMPT,
             _IA3,
         ),
