@@ -323,7 +323,7 @@ def _rows(task: Any, rows: int, length: int, shortest: float) -> dict[str, list[
     labels: list[Any] = tags if per_token else [number / rows if numeric else number % 4 for number in range(rows)]
     values: dict[str, list[Any]] = {"prompt": [len(row) // 2 for row in ids], "bytes": [9] * rows, "cut": [0] * rows}
     texts: dict[str, list[Any]] = {"question": ["q"] * rows, "expected": ["a"] * rows, "choices": [["a", "b"]] * rows}
-    more = values | texts | {"choice_ids": [[[5], [6]]] * rows}
+    more = values | texts | {"choice_ids": [[[5], [6]]] * rows, "turns": [""] * rows}
     return {"input_ids": ids, "label": labels} | {name: more[name] for name in task.extra_types()}
 
 
