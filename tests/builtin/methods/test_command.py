@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,9 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.sweep.local import run_sweep
 from hpml_bench.sweep.plan import SweepRequest
-from hpml_bench.system import processes
+from hpml_bench.system import heartbeat, processes
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.program import as_line
+from hpml_bench.training import program
 
 SETTINGS = {
     "backbone": "embedded:newswire-gpt2",
@@ -224,6 +226,24 @@ def test_a_program_that_hangs_is_ended_with_all_it_started(tmp_path: Path, limit
     assert gone(noted(tmp_path))
 
 
+def test_computing_without_output_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look that finds CPU time of what the guard started is a heartbeat, and sees its memory."""
+    said: list[str] = []
+    monkeypatch.setattr(heartbeat, "beat", said.append)
+    monkeypatch.setattr(program, "LOOK_SECONDS", 0.01)
+    (tmp_path / "log").write_text("loading\n")
+    work = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'while True: pass'])"
+    with subprocess.Popen([sys.executable, "-c", work], start_new_session=True) as guard:
+        try:
+            usage, deadline = program.Usage(guard.pid, tmp_path / "log", "cpu"), time.monotonic() + 60
+            while len(said) < 3 and time.monotonic() < deadline:
+                usage.look()
+        finally:
+            os.killpg(guard.pid, signal.SIGKILL)
+    assert said[:3] == ["its command: loading"] * 3
+    assert usage.peak_mb > 1
+
+
 def test_a_killed_parent(tmp_path: Path) -> None:
     """A kill of the command ends the program, and what it started in a session of its own."""
     command = Command(suite_file(tmp_path, "hang"), tmp_path / "out", "--allow-commands", "--methods", "other")
@@ -239,7 +259,7 @@ def test_rows_are_written_in_both_forms(form: Any) -> None:
     """Turns that are not learnt have weight 0; further keys and tools are kept."""
     fields = ["", json.dumps({"tool_calls": [1]}), "", ""]
     row = [["system", "assistant", "user", "assistant"], ["s", "a", "u", "b"], [1, 0, 1, 1], fields, '[{"t": 1}]']
-    line = as_line(json.dumps(row), form)
+    line = program.as_line(json.dumps(row), form)
     names = ("from", "value") if form == "sharegpt" else ("role", "content")
     turns = line["conversations" if form == "sharegpt" else "messages"]
     assert [tuple(turn[name] for name in names) for turn in turns][2] == (
