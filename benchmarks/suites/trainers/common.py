@@ -18,7 +18,7 @@ def arguments() -> argparse.Namespace:
         "alpha": float,
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, required=True)
-    parser.add_argument("--by-length", action="store_true", help="batches of rows of similar length")
+    parser.add_argument("--by-length", action="store_true", help="batches as hpml-bench makes them: hf_trainer.py")
     return parser.parse_args()
 
 
@@ -45,7 +45,6 @@ def training(given: argparse.Namespace) -> dict[str, Any]:
         "per_device_train_batch_size": given.batch, "lr_scheduler_type": given.schedule, "warmup_steps": given.warmup,
         "weight_decay": given.weight_decay, "max_grad_norm": given.clip, "bf16": False,
         "gradient_checkpointing": False, "optim": "adamw_torch", "logging_steps": 10, "save_strategy": "no",
-        "train_sampling_strategy": "group_by_length" if given.by_length else "random",
         "report_to": "none", "disable_tqdm": True, "include_num_input_tokens_seen": "non_padding",
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from common import arguments, conversations, leave, lora, training
@@ -25,14 +26,31 @@ def encoded(row: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * learnt + ids[learnt:]}
 
 
+class Ordered(Trainer):  # type: ignore[misc]
+    """A trainer with batches of rows of similar length, in random order: sorted by 32 batches, as hpml-bench does."""
+
+    def _get_train_sampler(self, *_: Any) -> list[int]:
+        lengths, size = [len(row["input_ids"]) for row in rows], given.batch
+        order: list[int] = []
+        generator = random.Random(given.seed)  # noqa: S311 - no secret
+        while len(order) < given.steps * size:
+            drawn = generator.sample(range(len(rows)), len(rows) // size * size)
+            parts = [drawn[start : start + 32 * size] for start in range(0, len(drawn), 32 * size)]
+            alike = [place for part in parts for place in sorted(part, key=lengths.__getitem__)]
+            batches = [alike[start : start + size] for start in range(0, len(alike), size)]
+            order += [place for batch in generator.sample(batches, len(batches)) for place in batch]
+        return order[: given.steps * size]
+
+
 given = arguments()
 set_seed(given.seed)
 tokenizer = AutoTokenizer.from_pretrained(given.model)
 model = get_peft_model(AutoModelForCausalLM.from_pretrained(given.model, dtype="float32"), lora(given))
-trainer = Trainer(
+rows = [encoded(row) for row in conversations(given.train, tokenizer)]
+trainer = (Ordered if given.by_length else Trainer)(
     model=model,
     args=TrainingArguments(**training(given)),
-    train_dataset=[encoded(row) for row in conversations(given.train, tokenizer)],
+    train_dataset=rows,
     data_collator=DataCollatorForSeq2Seq(tokenizer),
 )
 trainer.train()
