@@ -244,9 +244,9 @@ def test_it_finds_a_changed_leaf(field: str, remade_quickstart: Path, study: Stu
     assert unfound_leaves(study, {field: answer_in(remade_quickstart)[field]}) == []
 
 
-@pytest.mark.parametrize("name", ["chat", "tagging", "regression"])
+@pytest.mark.parametrize("name", ["chat", "tagging", "regression", "trainers"])
 def test_it_finds_changes_of_other_tasks(name: str) -> None:
-    """The committed answer of a language model, of tags and of numbers: none disagrees, any change does."""
+    """The committed answer of a language model, tags, numbers, programs: none disagrees, any change does."""
     folder = REFERENCE.parent / name
     study = reading.read_study(folder)
     assert command.audit_page(study, folder).problems == []

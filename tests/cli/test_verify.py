@@ -33,7 +33,7 @@ def folder(honest: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(honest, tmp_path / "quickstart"))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "minilm", "faq", "chat", "regression", "tagging"])
+@pytest.mark.parametrize("name", ["quickstart", "minilm", "faq", "chat", "regression", "tagging", "trainers"])
 def test_the_references_are_accepted(name: str, tmp_path: Path) -> None:
     """With their pages; each check has a line, and none is beyond the terminal's width."""
     done = call(Path(shutil.copytree(REFERENCE / name, tmp_path / name)))

@@ -254,6 +254,23 @@ def test_a_killed_parent(tmp_path: Path) -> None:
     assert command.left() == []
 
 
+@pytest.mark.suites
+@pytest.mark.parametrize("name", ["trl", "transformers", "transformers_by_length"])
+def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
+    """A few steps of each script lower the loss of the base model, and say how many tokens they took."""
+    if name == "trl":
+        pytest.importorskip("trl")
+    few = {"train_samples": 64, "steps": 12, "eval_every": 12, "test_samples": 32, "latency_samples": 0}
+    suite = load_suite("trainers", settings=few)
+    request = SweepRequest(suite, tmp_path, (name, "none"), (0,), allow_commands=True)
+    trained, base = sorted(
+        run_sweep(request, Console(quiet=True)).records, key=lambda record: record.spec.method.name == "none"
+    )
+    assert trained.status == "ok", trained.error
+    assert trained.metrics["test_loss"] < base.metrics["test_loss"]
+    assert trained.metrics["program_tokens"] > 12 * 16
+
+
 @pytest.mark.parametrize("form", ["messages", "sharegpt"])
 def test_rows_are_written_in_both_forms(form: Any) -> None:
     """Turns that are not learnt have weight 0; further keys and tools are kept."""
