@@ -28,6 +28,10 @@ ALIASES: dict[str, dict[str, Any]] = {
     "OLORA": {"init_lora_weights": "olora"},
     "EVA": {"init_lora_weights": "eva"},
     "CORDA": {"init_lora_weights": "corda", "corda_config": {}},
+    "KASA": {"kasa_config": {}},
+    "MICA": {"init_lora_weights": "mica"},
+    "MONTECLORA": {"monteclora_config": {}},
+    "VELORA": {"velora_config": {}},
 }
 """Well-known variants of LoRA that PEFT has as options of LORA, not as types."""
 
@@ -56,7 +60,7 @@ PLAIN = frozenset({
 })  # fmt: skip
 """Options of LoRA for whose first weights those of the model don't matter."""
 
-FROM_WEIGHTS = frozenset({"pissa", "olora", "corda"})
+FROM_WEIGHTS = frozenset({"pissa", "olora", "corda", "mica"})
 """Initialisations of LoRA that decompose frozen weights, which quantised weights don't allow."""
 
 ADALORA_AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
@@ -106,7 +110,8 @@ class Peft(Method):
         later = ("converted_rank",)
 
         type: str = Field(default="IA3")
-        """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA; in any case."""
+        """Name of a `peft.PeftType`, or one of DORA, RSLORA, PISSA, OLORA, EVA, CORDA, KASA, MICA,
+        MONTECLORA, VELORA; in any case."""
 
         converted_rank: int | None = Field(default=None, ge=1)
         """Rank of the LoRA to which PEFT converts a language model's adapter at the end, and which is scored too."""

@@ -197,8 +197,8 @@ class Session:
             self._waiting += [(name, value, int(time.time() * 1000), step) for name, value in values.items()]
             if len(self._waiting) > BATCH or time.monotonic() - self._sent > 1:
                 self._send()
-        elif values:
-            self._tracker.log(values, step=step)
+        elif values:  # accelerate before 1.14 doesn't tell trackio the step
+            (self._tracker.tracker if self._service == "trackio" else self._tracker).log(values, step=step)
 
     def _send(self) -> None:
         """Send MLflow the waiting values in one request, of which one for each step would take minutes."""
