@@ -92,7 +92,7 @@ class SequenceClassification(TextTask):
             "accuracy": float((reference == prediction).mean()),
             "macro_f1": float(MACRO_F1(len(self.label_names)).of_classes(reference, prediction).mean()),
         }
-        if predictions.probabilities is not None:
+        if predictions.probabilities is not None and self.probable_classes:
             metrics["brier"] = float(BRIER(len(self.label_names)).rows(predictions).mean())
         return metrics
 
