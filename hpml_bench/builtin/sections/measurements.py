@@ -247,13 +247,13 @@ GROUPS: Final = (
         "throughput", "Throughput", "cost", "samples, tokens, step times, drift", ("throughput", "time", "energy"),
         ("samples_per_second", "tokens_per_second", "padded_tokens_per_second", "virtual_tokens", "step_ms_p50",
          "step_ms_p90", "step_ms_p99", "setup_seconds", "train_seconds", "selected_step", "selected_seconds",
-         "total_seconds", "energy_joules"),
+         "total_seconds", "energy_joules", "program_seconds", "program_tokens", "program_joules"),
         "Training speed", _throughput_notes,
     ),
     Group(
         "memory", "Memory", "cost", "set-up, training, evaluation", ("memory",),
         ("peak_memory_over_setup_mb", "peak_memory_mb", "host_before_training_mb",
-         *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES)),
+         *(f"{kind}_{phase}_mb" for kind in KINDS for phase in PHASES), "program_memory_mb", "program_gpu_mb"),
         "Peak memory by phase",
         lambda _: [
             "Each phase has a peak of its own, of the rank with the largest. Host memory is the resident set of the "
