@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.task import Asked, make_task
@@ -92,6 +94,17 @@ def examine(claim: Claim, ours: Predictions, theirs: Predictions) -> Agreement:
     else:
         beyond = [row for row in looked if near is None or not near[row]]
     start = f"{len(differing)} of {len(pairs)} answers differ" if differing else f"all {len(pairs)} answers are equal"
+    texts, limits = cast(Any, theirs.texts), make_task(claim.spec.settings.task).decoding
+    if texts.cut is not None and texts.tokens is not None and limits is not None:
+        own_cut = cast(Any, ours.texts).cut
+        early = (
+            texts.cut
+            & (texts.tokens < limits.max_new_tokens)
+            & ~(np.zeros(len(pairs), bool) if own_cut is None else own_cut)
+        )
+        if early.any():
+            why = f"the server ends {early.sum()} answers at a limit below max_new_tokens {limits.max_new_tokens}"
+            return Agreement(len(pairs), len(differing), len(beyond), "lengths cut", f"{start}: {why}")
     if not beyond:
         return Agreement(len(pairs), len(differing), 0, "", start + ", where rounding decides" * bool(differing))
     agreeing = [row for row in range(len(pairs)) if row not in set(differing)][:AGREEING]
@@ -116,9 +129,11 @@ def _cause(
     if trial is None:
         return "", "the run's trained parts weren't kept (run-all --keep), so that other causes can't be tried"
     rows = [*beyond, *agreeing]
-    given = [
-        (sum(of.gives(row, pairs[row][1]) for row in rows), cause, why) for cause, why, of in trial.hypotheses(rows)
-    ]
+    given: list[tuple[int, str, str]] = []
+    for name, clause, answers in trial.hypotheses(rows):
+        given.append((sum(answers.gives(row, pairs[row][1]) for row in rows), name, clause))
+        if given[-1][0] == len(rows):
+            break
     most, cause, why = max(given, key=lambda one: one[0])
     if most >= MOSTLY * len(rows):
         return cause, f"{why}, which gives {most} of {len(rows)} of its answers"
@@ -281,11 +296,16 @@ def _doubled(model: LanguageModel) -> Iterator[bool]:
     """Double the updates of a model's LoRA layers, and yield whether there are any."""
     found = (getattr(part, "scaling", None) for part in model.modules())
     scales = [scale for scale in found if isinstance(scale, dict)]
-    for factor in (2.0, 0.5):
+
+    def times(factor: float) -> None:
         for scale in scales:
             scale.update({name: value * factor for name, value in scale.items()})
-        if factor > 1:
-            yield bool(scales)
+
+    times(2.0)
+    try:
+        yield bool(scales)
+    finally:
+        times(0.5)
 
 
 def _as_it_is(row: Asked) -> Sequence[int]:

@@ -17,6 +17,8 @@ from hpml_bench import statistics
 from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.builtin.scorers.exact import Exact
 from hpml_bench.builtin.sections.training import Targets
+from hpml_bench.comparison.assemble import assemble
+from hpml_bench.comparison.inputs import read
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import POINTS, RECORD
@@ -26,6 +28,7 @@ from hpml_bench.records.predictions import Predictions, TextAnswers, write_predi
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.judge import judge
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import DatasetSpec, TaskSpec
@@ -122,6 +125,8 @@ def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypa
     assert one.verdicts.score == each.verdicts.score
     assert [c.difference.n for c in one.verdicts.score] == [4, 4, 4]
     assert one.verdicts.costs == each.verdicts.costs
+    (compared,) = assemble(read([folder]))
+    assert [c.verdict for c in judge(compared).score] == [c.verdict for c in one.verdicts.score]
     answer = answer_of(one)
     assert (answer.shared, answer.failures) == (None, ())
     assert answer.by_name["none"].values["score"] == answer_of(each).by_name["none"].values["score"]
