@@ -81,6 +81,8 @@ def _saved_run(backbone: Any, folder: Path) -> Any:
         raise UserError(f"{folder}: was trained for {own.title}, not for the suite's task")
     if weights_digest(Path(backbone.name_or_path)) != facts["digests"]["weights"]:
         raise UserError(f"{folder}: was trained from {spec.settings.backbone}, other weights than the suite's backbone")
+    if make_method(spec.method).command:  # its program's own files lie there
+        return (_adapter if (folder / ADAPTER).is_file() else _checkpoint)(backbone, folder)
     with seeded(spec.seed), torch.enable_grad():  # some methods are built by a trial pass
         encoder = make_method(spec.method).build(backbone)
     if starts_from_data(encoder):  # its first weights can't be had again; PEFT's files need none

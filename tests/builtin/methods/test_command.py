@@ -153,6 +153,19 @@ def test_its_folder_is_reported_and_verified_without_running_it(
     assert (folder / "note").stat().st_mtime_ns == before
 
 
+def test_what_a_program_left_can_be_scored_again(done: tuple[Path, tuple[RunRecord, ...]], tmp_path: Path) -> None:
+    """Kept or saved, it is a folder as any other that was trained before."""
+    file = suite_file(tmp_path)
+    words = ["run", "other", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", "--allow-commands"]
+    told = CliRunner().invoke(main, [*words, "--save", str(tmp_path / "saved")])
+    assert told.exit_code == 0, told.output
+    again = {"method": "trained", "options": {"path": str(tmp_path / "saved")}}
+    suite = load_suite(str(file), settings={"methods.again": again})
+    (record,) = run_sweep(SweepRequest(suite, tmp_path / "out", ("again",), (0,)), Console(quiet=True)).records
+    assert record.error is None
+    assert record.metrics["test_loss"] == done[1][0].metrics["test_loss"]
+
+
 def test_a_suite_of_commands_needs_to_be_allowed(tmp_path: Path) -> None:
     """Without the option nothing is written and the command is shown; the gate takes none."""
     file = suite_file(tmp_path)
