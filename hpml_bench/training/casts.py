@@ -7,6 +7,7 @@ copies are added to those of weights and inputs in float32, one after another.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -67,7 +68,8 @@ class Casts:
         linear = (layer for layer in encoder.modules() if type(layer) in {nn.Linear, Conv1D})
         self.layers = [*linear] if self.dtype else []
         self.groups = _grouped([*trained.values()]) if self.layers and trained else []
-        self._input: tuple[Tensor, int, Tensor] | None = None  # the last that was cast, its version, and its copy
+        self._input: tuple[weakref.ref[Tensor], int, Tensor] | None = None
+        """The last that was cast, its version, and its copy; an input kept alive would keep a block's activations."""
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -101,9 +103,12 @@ class Casts:
         """Return an input in half precision: that of the layer before is not cast again, as of queries and keys."""
         if x.dtype != torch.float32:
             return x
-        if self._input is None or self._input[0] is not x or self._input[1] != x._version:
-            self._input = x, x._version, x.detach().to(self.dtype)
+        if self._input is None or self._input[0]() is not x or self._input[1] != x._version:
+            self._input = weakref.ref(x, self._forget), x._version, x.detach().to(self.dtype)
         return cast(Tensor, _CastInput.apply(x, self._input[2]))  # type: ignore[no-untyped-call]
+
+    def _forget(self, _: weakref.ref[Tensor]) -> None:
+        self._input = None
 
 
 def _grouped(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -102,6 +103,19 @@ def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
     assert once == 1
     assert each >= 3
+
+
+def test_a_copy_lives_no_longer_than_its_input() -> None:
+    """Else a block that is computed again would stay in memory with its graph until the next one's first cast."""
+    layer = nn.Linear(4, 4)
+    casts = Casts(nn.Sequential(layer), tiny.settings(precision="bf16"))
+    with casts(), torch.autocast("cpu", dtype=torch.bfloat16):
+        x = torch.ones(2, 4, requires_grad=True) * 3
+        output, seen = layer(x), weakref.ref(x)
+        del x
+        assert seen() is None
+        assert casts._input is None
+        output.sum().backward()
 
 
 def test_a_layer_outside_autocast_keeps_its_weights() -> None:
