@@ -112,7 +112,8 @@ def run_program(words: Sequence[str], folder: Path, log: Path, device: str, thre
         memory = "MemoryError" in tail or (ended.get("status") == -signal.SIGKILL and cgroups.oom_kills() > kills)
         reached = f"; its memory had reached {peak:,.0f} MB" if memory else ""
         kind = ProgramMemoryError if memory else ProgramFailed
-        raise kind(f"the command {problem}{reached}; {log.name} ends: {tail or 'it is empty'}")
+        last = f": {tail.rpartition(' | ')[2]}" if tail and ended.get("status") else ""  # a terminal cuts the rest
+        raise kind(f"the command {problem}{reached}{last}; {log.name} " + (f"ends: {tail}" if tail else "is empty"))
     costs = {"program_seconds": ended["seconds"], "program_memory_mb": peak, "program_gpu_mb": usage.gpu_mb}
     tokens = (read_json(folder / OUT / "consumed.json") or {}).get("tokens")
     reported = {"program_tokens": float(tokens)} if isinstance(tokens, int | float) else {}

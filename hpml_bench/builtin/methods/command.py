@@ -67,7 +67,7 @@ class Command(Method):
             raise Unsupported("a program's model has a head of its own, and the task's is ours; take causal_lm")
         if group.nodes > 1:
             raise Unsupported("a command runs on one node")
-        folder = request.folder / COMMAND
+        folder = request.folder.absolute() / COMMAND  # where the program runs, and --out may be relative
         self.out = folder / "out"
         if group.main:
             self.measured = self._run(request, folder)

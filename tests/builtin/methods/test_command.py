@@ -199,7 +199,7 @@ def test_an_unknown_placeholder_is_a_sentence(tmp_path: Path, run: list[str], wh
 @pytest.mark.parametrize(
     ("mode", "status", "why"),
     [
-        ("crash", "failed", "the command ended with status 1 after "),
+        ("crash", "failed", " s: no such optimizer; rank0-command.log ends: mode"),
         ("kill", "failed", "the command was ended by SIGKILL"),
         ("memory", "oom_host", "its memory had reached "),
         ("nothing", "failed", "the command ended well and left nothing in {out}"),
@@ -217,6 +217,15 @@ def test_a_program_that_fails_is_a_record(
     assert "rank0-command.log ends: mode" in record.error.message
     if mode == "leave":
         assert gone(noted(tmp_path))
+
+
+def test_paths_of_a_relative_results_folder(tmp_path: Path) -> None:
+    """A program runs in a folder of the run, and is told whole paths: --out is `reports` by default."""
+    command = ["run-all", str(suite_file(tmp_path)), "--allow-commands", "--methods", "other", "--seeds", "1"]
+    words = [sys.executable, "-m", "hpml_bench", *command, "--out", "here", "--wandb", "off"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert noted(tmp_path)[3] == str(tmp_path / "here/commands" / Path(noted(tmp_path)[3]).parent.name / "command")
 
 
 def test_a_program_that_cannot_be_started_is_a_record(tmp_path: Path) -> None:
