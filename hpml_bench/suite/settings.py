@@ -156,7 +156,7 @@ class Settings(Growing):
     """Type of trained matrices and their gradients; vectors and the task's head stay float32. `bfloat16`, with the
     precision bf16 and without sharding, halves their memory: the optimizer steps on float32 copies of some at a time,
     its state in float32, and the results are rounded stochastically, up or down with the chance that keeps the mean
-    (Gupta et al. 2015, arXiv:1502.02551)."""
+    (Gupta et al. 2015, arXiv:1502.02551). With trained embeddings the residual stream is bfloat16."""
     quantization: QuantizationSpec | None = None
     """Storage of the frozen weights of the backbone's linear layers; empty for floats. A method can have its own,
     as `qlora`; those that train or read these weights are unsupported with quantised ones."""

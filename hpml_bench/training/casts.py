@@ -8,7 +8,7 @@ copies are added to those of weights and inputs in float32, one after another.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -79,8 +79,7 @@ class Casts:
             made: tuple[Tensor, ...] = _CastWeights.apply(self.dtype, *group)  # type: ignore[no-untyped-call]
             copies.update(zip(map(id, group), made, strict=True))
         for layer in self.layers:
-            weight, bias = (copies.get(id(of), of) for of in (layer._parameters["weight"], layer._parameters["bias"]))
-            vars(layer)["forward"] = partial(self._product, layer.forward, type(layer) is Conv1D, weight, bias)
+            vars(layer)["forward"] = partial(self._product, layer, layer.forward, copies)
         try:
             yield
         finally:
@@ -89,13 +88,15 @@ class Casts:
                 del vars(layer)["forward"]
 
     def _product(
-        self, own: Callable[[Tensor], Tensor], conv: bool, weight: Tensor | None, bias: Tensor | None, x: Tensor
+        self, layer: nn.Module, own: Callable[[Tensor], Tensor], copies: Mapping[int, Tensor], x: Tensor
     ) -> Tensor:
         """Return a layer's product by copies; by its own weights where a model leaves autocast, as for some routers."""
+        parameters = layer._parameters  # read now: those of a sharded layer are whole during its pass alone
+        weight, bias = (copies.get(id(of), of) for of in (parameters.get("weight"), parameters.get("bias")))
         if weight is None or not torch.is_autocast_enabled(x.device.type):
             return own(x)
         x = self._cast(x)
-        if not conv or bias is None:
+        if type(layer) is not Conv1D or bias is None:
             return nn.functional.linear(x, weight, bias)
         return torch.addmm(bias, x.view(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
 

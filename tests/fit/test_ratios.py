@@ -22,7 +22,7 @@ LEAST, MOST = 1.0, 1.05
 the buffers of the kernels that a processor takes, of which some are not predicted."""
 LEAST_OF_LOADING = 0.95  # nothing is added there for scratch memory
 BEYOND = {
-    "GRALORA checkpointing": (LEAST, 1.056),
+    "GRALORA checkpointing": (LEAST, 1.065),
     "MISS checkpointing": (LEAST, 1.051),
     "causal_lm WAVEFT bf16": (0.99, MOST),
 }
@@ -50,6 +50,8 @@ def check(name: str, folder: Path, group: Group) -> None:
         assert quick >= limits.DOUBTFUL_SHARE * max(found.predicted.values())
     least, most = next((bounds for kind, bounds in BEYOND.items() if kind in name), (LEAST, MOST))
     for phase, ratio in found.ratios.items():
+        if phase not in found.real:  # without buffers: below
+            continue
         predicted, tensors, real = found.predicted[phase], found.tensors[phase], found.real[phase]
         lowest = LEAST_OF_LOADING if phase == "loading" else least
         assert lowest <= predicted / tensors, f"{phase}: predicted {predicted}, tensors {tensors}"
