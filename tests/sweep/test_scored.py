@@ -136,8 +136,8 @@ def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
         return right(asked) if next(count) < 15 else (400, {"error": "out of memory"})
 
     with serving(breaks) as served:
-        done = score(out, f"there={served.url}", more=("--concurrency", "1"))
-        assert done.exit_code == 1
+        done = score(out, f"there={served.url},as=lora-s0", more=("--concurrency", "1"))
+        assert done.exit_code == 1, "and nothing is said of a run that it claims to be"
         error = scored(out, "there").error
         assert error is not None
         assert error.message.startswith(f"row 15: {served.url}/chat/completions: HTTP 400 Bad Request")
@@ -199,6 +199,8 @@ def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], s
         ("lora=/tmp", (), "the suite has a method of this name"),
         ("theirs=/tmp,as=lora-s0", (), "as are for servers"),
         ("theirs", (), "write NAME=WHERE"),
+        ("theirs=nowhere", (), "nowhere: there is no such folder or file"),
+        ("theirs=http://127.0.0.1:9/v1#small,keys=NAME", (), "keys is unknown; known are as, api, key"),
         ("theirs=http://user:word@127.0.0.1/v1", (), "keep the login out of the address"),
         ("theirs=/tmp", ("--set", "max_length=90"), "another protocol: now max_length 90 instead of 96"),
     ],

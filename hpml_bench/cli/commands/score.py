@@ -44,6 +44,10 @@ class System:
         system = cls(name, where, options)
         if options and not system.served:
             raise UserError(f"--system {text}: {', '.join(options)} are for servers, and {where} is a folder or file")
+        if not system.served and not Path(where).expanduser().exists():
+            raise UserError(f"--system {name}: {where}: there is no such folder or file")
+        if system.served and (unknown := re.search(r",(\w+)=", where)):
+            raise UserError(f"--system {name}: {unknown[1]} is unknown; known are {', '.join(OPTIONS)}")
         if system.served and "@" in where.partition("#")[0]:
             raise UserError(f"--system {name}: keep the login out of the address; ,key=VARIABLE names a key's variable")
         return system
@@ -118,9 +122,9 @@ def score(
         statuses = [record.status for record in records]
         status = ended(done[-1].ending, statuses, sum(one.runs for one in done))
         if done[-1].ending.how == "done":
-            said = [
-                scoring.agreement(done, one.name, one.options["as"], recorded) for one in named if "as" in one.options
-            ]
+            well = {record.spec.method.name for record in records if record.status == "ok" and not record.spec.seed}
+            claims = [one for one in named if "as" in one.options and one.name in well]
+            said = [scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims]
             scores = [replace(one, remarks=(*one.remarks, *said)) for one in read(scoring.folders)]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
