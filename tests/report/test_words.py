@@ -196,6 +196,13 @@ def test_who_does_not_beat_guessing_is_named_and_never_best() -> None:
     assert fact(answer, "Guessing") == "full is not shown to beat guessing."
 
 
+def test_a_base_model_that_is_beaten_is_not_said_to_stand() -> None:
+    """Guessing, and what the base model does, are two comparisons."""
+    guess = Guess(text="Guessing gets 0 %.", value=0.0, below=("full", "none"))
+    answer = an_answer({"full": 40.0, "none": 0.0}, bases=("none",), guess=guess)
+    assert words.verdict(answer, "full").text.endswith("not shown to beat guessing")
+
+
 def test_unranked_costs_crown_nobody() -> None:
     """Costs of runs with neighbours are shown and rank nothing."""
     assert fact(CASES["unranked"], "Cheaper").startswith("Costs are shown, not ranked")

@@ -228,7 +228,7 @@ def _standing(answer: PageSummary, name: str) -> str:
     if answer.guess and name in answer.guess.below:
         parts.append("not shown to beat guessing")
     base = next((method.name for method in answer.methods if method.base), None)
-    if name in answer.top and base not in {None, name} and base not in (*open_, *equal) and answer.unproven(name):
+    if base and name in answer.top and base in (*untested, *behind):  # of others the sentence has told it
         parts.append("not shown to beat the base model")
     return "; ".join(parts)
 
