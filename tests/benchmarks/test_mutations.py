@@ -20,8 +20,10 @@ def test_a_mutation_fits_the_code(mutation: Mutation) -> None:
     assert mutation.old != mutation.new
     assert mutation.tests
     for test in mutation.tests:
-        file, _, name = test.partition("::")
-        assert f"def {name}(" in (mutations.ROOT / file).read_text(encoding="utf-8") or not name
+        file, _, whole = test.partition("::")
+        name, _, row = whole.rstrip("]").partition("[")
+        text = (mutations.ROOT / file).read_text(encoding="utf-8")
+        assert (f"def {name}(" in text or not name) and row in text
 
 
 def test_each_area_has_mutations_of_its_own() -> None:
