@@ -94,10 +94,14 @@ def make_trackers(modes: Mapping[str, str]) -> tuple[Tracker, ...]:
 
 def _tracker(name: str, wanted: str) -> tuple[type[Tracker], str]:
     known = registry.names("trackers")
+    services: list[str] = []
     for other in () if name in known else known:
         kind = cast(type[Tracker], registry.plugin("trackers", other))
+        services += kind.services
         if name in kind.services:
             if wanted != "on":
                 raise UserError(f"--track {name}={wanted}: {name} has no modes; write --track {name}")
             return kind, name
+    if name not in known:
+        raise UserError(f"there is no tracker '{name}'; there are {', '.join(sorted({*services, *known}))}")
     return cast(type[Tracker], registry.plugin("trackers", name)), wanted

@@ -66,8 +66,10 @@ class Accelerate(Publisher):
     def choose_mode(cls, asked: str) -> str:
         """Return the service, or OFF for none.
 
-        Raises UserError: its library isn't installed.
+        Raises UserError: its library isn't installed, or none is named.
         """
+        if asked == "on":
+            raise UserError(f"--track accelerate: name a service, one of {', '.join(SERVICES)}")
         if asked not in SERVICES:
             return cls.OFF
         lacking = [name for name in (asked, "accelerate") if find_spec(name) is None]

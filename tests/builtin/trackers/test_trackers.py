@@ -78,8 +78,10 @@ def test_a_tracker_that_is_off_is_left_out() -> None:
     assert make_trackers({"notebook": "auto"}) == ()
     with pytest.raises(UserError, match="give on"):
         make_trackers({"notebook": "maybe"})
-    with pytest.raises(UserError, match="there is no tracker 'diary'"):
+    with pytest.raises(UserError, match=r"there is no tracker 'diary'; there are .*mlflow, .*tensorboard, "):
         make_trackers({"diary": "on"})
+    with pytest.raises(UserError, match="name a service, one of mlflow, tensorboard, trackio"):
+        make_trackers({"accelerate": "on"})
 
 
 @pytest.mark.parametrize("given", ["=on", "notebook=", "notebook=on,mlflow="])
