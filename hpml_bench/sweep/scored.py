@@ -111,6 +111,15 @@ class Scoring:
                 break
         return done
 
+    def check_claim(self, name: str, claimed: str, recorded: Results | None) -> None:
+        """Raise UserError where a system claims to be a run, METHOD-sSEED, that is neither recorded nor a system's."""
+        of_suite = [record.spec for record in recorded.compared] if recorded else []
+        runs = [f"{spec.method.name}-s{spec.seed}" for spec in of_suite]
+        systems = {system for system, _ in self.systems}
+        if claimed not in runs and claimed.rpartition("-s")[0] not in systems:
+            there = ", ".join(runs) or f"none in {self.folder}"
+            raise UserError(f"--system {name}: there is no run {claimed} that ended well; there are {there}")
+
     def agreement(self, done: Sequence[SweepResult], name: str, claimed: str, recorded: Results | None) -> str:
         """Return a sentence on how a server's answers differ from those of a run, METHOD-sSEED, and why.
 

@@ -199,6 +199,7 @@ def test_the_cause_of_other_answers_is_named(change: Callable[[str, str, int], s
         ("lora=/tmp", (), "the suite has a method of this name"),
         ("theirs=/tmp,as=lora-s0", (), "as are for servers"),
         ("theirs", (), "write NAME=WHERE"),
+        ("theirs=http://127.0.0.1:9/v1#small,as=lora-s9", (), "no run lora-s9 that ended well; there are"),
         ("theirs=nowhere", (), "nowhere: there is no such folder or file"),
         ("theirs=http://127.0.0.1:9/v1#small,keys=NAME", (), "keys is unknown; known are as, api, key"),
         ("theirs=http://user:word@127.0.0.1/v1", (), "keep the login out of the address"),

@@ -117,6 +117,9 @@ def score(
     scoring = Scoring(load(suite, overrides), entries, out, access, limits, fresh)
     with disk.errors_as_user_errors(out), stoppable():
         recorded = scoring.recorded()
+        for one in named:
+            if "as" in one.options:
+                scoring.check_claim(one.name, one.options["as"], recorded)
         done = scoring.run(recorded, terminal())
         records = [record for one in done for record in one.records]
         statuses = [record.status for record in records]
