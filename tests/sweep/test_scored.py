@@ -147,7 +147,7 @@ def test_a_server_that_ends_is_asked_the_rest_later(out: Path) -> None:
     assert scored(out, "there").metrics["test_score"] == run_of(out, "lora")[0].metrics["test_score"]
 
 
-def test_after_sigkill(out: Path) -> None:
+def test_killed(out: Path) -> None:
     """All rows but those in flight have their answers, a torn last line left out, and the next call asks the rest."""
     right = answers_of(out, "lora")
 

@@ -266,7 +266,7 @@ def test_computing_without_output_is_progress(tmp_path: Path, monkeypatch: pytes
     assert usage.peak_mb > 1
 
 
-def test_a_killed_parent(tmp_path: Path) -> None:
+def test_killed(tmp_path: Path) -> None:
     """A kill of the command ends the program, and what it started in a session of its own."""
     command = Command(suite_file(tmp_path, "hang"), tmp_path / "out", "--allow-commands", "--methods", "other")
     command.until(lambda: (tmp_path / "note").exists() and (tmp_path / "note").stat().st_size)
