@@ -27,7 +27,9 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {_name(path): path for path in ROOT.rglob("*.py") if "assets" not in path.parts}
+DATA = {"assets", "suites"}
+"""Folders of the package that hold no modules, but files beside a model or a suite."""
+FILES = {_name(path): path for path in ROOT.rglob("*.py") if DATA.isdisjoint(path.relative_to(ROOT).parts)}
 
 
 def _for_typing(node: ast.AST) -> bool:

@@ -44,8 +44,11 @@ class Ordered(Trainer):  # type: ignore[misc]
 
 given = arguments()
 set_seed(given.seed)
-tokenizer = AutoTokenizer.from_pretrained(given.model)
-model = get_peft_model(AutoModelForCausalLM.from_pretrained(given.model, dtype="float32"), lora(given))
+tokenizer = AutoTokenizer.from_pretrained(given.model, local_files_only=True, trust_remote_code=False)
+model = get_peft_model(
+    AutoModelForCausalLM.from_pretrained(given.model, dtype="float32", local_files_only=True, trust_remote_code=False),
+    lora(given),
+)
 rows = [encoded(row) for row in conversations(given.train, tokenizer)]
 trainer = (Ordered if given.by_length else Trainer)(
     model=model,

@@ -9,9 +9,11 @@ from trl import SFTConfig, SFTTrainer
 
 given = arguments()
 set_seed(given.seed)
-tokenizer = AutoTokenizer.from_pretrained(given.model)
+tokenizer = AutoTokenizer.from_pretrained(given.model, local_files_only=True, trust_remote_code=False)
 trainer = SFTTrainer(
-    model=AutoModelForCausalLM.from_pretrained(given.model, dtype="float32"),
+    model=AutoModelForCausalLM.from_pretrained(
+        given.model, dtype="float32", local_files_only=True, trust_remote_code=False
+    ),
     args=SFTConfig(max_length=given.max_length, **training(given)),
     train_dataset=Dataset.from_list(conversations(given.train, tokenizer)),
     processing_class=tokenizer,
