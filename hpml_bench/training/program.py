@@ -32,8 +32,11 @@ from hpml_bench.training.saving import save_tokenizer
 OUT = "out"
 LOOK_SECONDS = 1.0
 SHAREGPT = {"user": "human", "assistant": "gpt"}  # role -> ShareGPT's name of it, where that is another
-LAUNCH = re.compile(r"(RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE)_\w+|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|GLOO_SOCKET_IFNAME)$")
-"""Variables by which our ranks meet: a program would take itself for one of them."""
+LAUNCH = re.compile(
+    r"(RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE)_\w+|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+|GLOO_SOCKET_IFNAME|PYTHONSAFEPATH)$"
+)
+"""Variables by which our ranks meet, for one of which a program would take itself; and the fork server's, with which a
+script would import nothing from its own folder."""
 TAIL = 600  # characters of a log's last lines in an error
 
 Form = Literal["messages", "sharegpt"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
+from helpers import skips
 from helpers.cli_process import Command
 from hpml_bench.cli import main
 from hpml_bench.records.plan import Limits
@@ -276,12 +278,23 @@ def test_killed(tmp_path: Path) -> None:
     assert command.left() == []
 
 
+def test_a_script_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the fork server, from which ranks come, imports nothing from the working folder."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    (tmp_path / "near.py").write_text("NAME = 'weights'\n")
+    (tmp_path / "train.py").write_text("import near, pathlib, sys\npathlib.Path(sys.argv[1], near.NAME).touch()\n")
+    (tmp_path / program.OUT).mkdir()
+    words = [sys.executable, str(tmp_path / "train.py"), str(tmp_path / program.OUT)]
+    assert program.run_program(words, tmp_path, tmp_path / "log", "cpu", 1)["program_seconds"] > 0
+    assert (tmp_path / program.OUT / "weights").exists()
+
+
 @pytest.mark.suites
 @pytest.mark.parametrize("name", ["trl", "transformers", "transformers_by_length"])
 def test_the_trainers_of_the_suite_learn(tmp_path: Path, name: str) -> None:
     """A few steps of each script lower the loss of the base model, and say how many tokens they took."""
-    if name == "trl":
-        pytest.importorskip("trl")
+    if name == "trl" and find_spec("trl") is None:
+        pytest.skip(skips.NO_TRL)
     few = {"train_samples": 64, "steps": 12, "eval_every": 12, "test_samples": 32, "latency_samples": 0}
     suite = load_suite("trainers", settings=few)
     request = SweepRequest(suite, tmp_path, (name, "none"), (0,), allow_commands=True)
