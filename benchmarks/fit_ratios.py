@@ -35,9 +35,10 @@ from torch.utils._pytree import tree_leaves
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import weight_files, weight_types
 from hpml_bench.fit.trace import Footprint, trace
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import write_rows
-from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec

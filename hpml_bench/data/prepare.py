@@ -25,10 +25,10 @@ from hpml_bench.data.copies import Copies, find_copies
 from hpml_bench.data.draw import draw, retention_rows
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.data.sources import Resolved, resolve_model, weight_files
-from hpml_bench.plugins.dataset import FEWER, GROUP, IN_WORDS, PAIR, SEGMENTS, LoadedData, make_loader
+from hpml_bench.plugins.dataset import FEWER, GROUP, IGNORE_INDEX, IN_WORDS, PAIR, SEGMENTS, LoadedData, make_loader
 from hpml_bench.plugins.decoding import Scaffold
 from hpml_bench.plugins.rows import Rows, read_rows, write_rows
-from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, NOTHING, RETENTION, Task, make_task
+from hpml_bench.plugins.task import KEPT, NOTHING, RETENTION, Task, make_task
 from hpml_bench.plugins.tokenizer import (
     Encoder,
     generation_ends,

@@ -26,9 +26,9 @@ import numpy as np
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.launcher import ended_as, here
 from hpml_bench.launch.watchdog import INTERRUPTED
-from hpml_bench.plugins.dataset import GROUP
+from hpml_bench.plugins.dataset import GROUP, IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decoding, Scaffold
-from hpml_bench.plugins.task import IGNORE_INDEX, Asked, Task, make_task
+from hpml_bench.plugins.task import Asked, Task, make_task
 from hpml_bench.records.predictions import Predictions, TextAnswers, read_predictions, write_predictions
 from hpml_bench.records.run import Consumed, Outcome, RunError
 from hpml_bench.report.checks import RunFigures, self_checks
@@ -55,7 +55,7 @@ LONGEST_REPLY = 50_000_000
 
 @dataclass(frozen=True)
 class Access:
-    """How servers are asked, which is no part of what a run is."""
+    """Keys and limits of requests to servers; not part of a run's identity."""
 
     keys: Mapping[str, str]
     """Method's name -> its key; never written anywhere."""

@@ -28,6 +28,8 @@ IN_WORDS: dict[Target, str] = {
 }
 
 
+IGNORE_INDEX = -100
+"""Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 GROUP = "group"
 """Column of numbers that are equal for rows that belong together."""
 PAIR = "text_pair"

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hpml_bench.plugins.dataset import SEGMENTS
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX, SEGMENTS
 from hpml_bench.records.predictions import Answers
 
 FILE = "rows.arrow"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.records.predictions import Answers, Predictions, TextAnswers
 from hpml_bench.records.run import Metric
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
     from hpml_bench.plugins.rows import Rows
     from hpml_bench.plugins.tokenizer import Encoder
-
-
-IGNORE_INDEX = -100
-"""Label of a token without a target, and of padding: no loss is taken there, and nothing is answered."""
 
 
 def target_positions(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from hpml_bench.plugins.task import IGNORE_INDEX, target_positions
+from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.task import target_positions
 from hpml_bench.system.errors import UserError
 
 READS_ANEW = ("SHADOW", "XLORA")

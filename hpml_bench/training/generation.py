@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.decoding import Generator, decoder
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import IGNORE_INDEX, Task
+from hpml_bench.plugins.task import Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat

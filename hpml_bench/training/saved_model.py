@@ -12,9 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel, TextClassificationPipeline
 from transformers.utils import ModelOutput
 
-from hpml_bench.plugins.dataset import PAIR, SEGMENTS
+from hpml_bench.plugins.dataset import IGNORE_INDEX, PAIR, SEGMENTS
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer, separates_pairs
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.saving import Saved, load_saved

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hpml_bench.data.chat import Conversations, Example
 from hpml_bench.data.chat_template import PLAIN
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
 
 TABLE = json.loads((Path(__file__).parents[1] / "files/chat_families.json").read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ from chat_families import (
 
 from hpml_bench.data.chat import Conversations
 from hpml_bench.data.chat_template import PLAIN, chat_template, standing_template
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.system.errors import UserError
 

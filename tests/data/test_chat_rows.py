@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from chat_families import FAMILIES, ONE, TWO, T, chatml, example, messages, mistral, of, roles
 
-from hpml_bench.plugins.task import IGNORE_INDEX, make_task
+from hpml_bench.plugins.dataset import IGNORE_INDEX
+from hpml_bench.plugins.task import make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import UserError

@@ -9,8 +9,9 @@ import pytest
 from chat_families import FAMILIES, PUBLISHED, Published, chatml, llama_3, messages, mistral, published_tokenizer
 
 from hpml_bench.data.chat_template import TODAY
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.rows import Rows, write_rows
-from hpml_bench.plugins.task import IGNORE_INDEX, KEPT, Task, make_task
+from hpml_bench.plugins.task import KEPT, Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder
 from hpml_bench.suite.settings import TaskSpec
 from hpml_bench.system.errors import Unsupported

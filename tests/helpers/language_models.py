@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from helpers import tiny
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.method import Method, make_method
-from hpml_bench.plugins.task import IGNORE_INDEX, Task, make_task
+from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.training.causal_lm import LanguageModel

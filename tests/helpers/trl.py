@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 
 FILE = Path(__file__).parents[1] / "files" / "trl.json"
 TEMPLATES = Path(__file__).parents[1] / "data" / "templates"

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import language_models
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.decoding import Decoding, Generator
-from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.training.causal_lm import LanguageModel
 from hpml_bench.training.generation import generate
 from hpml_bench.training.model import load_backbone

@@ -16,10 +16,10 @@ import pytest
 from helpers import skips, tiny, trl
 from hpml_bench.data.prepare import prepare, preview
 from hpml_bench.launch import fork_server
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.plugins.rows import Rows
-from hpml_bench.plugins.task import IGNORE_INDEX
 from hpml_bench.records.points import read_points
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system.errors import UserError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.task import (
-    IGNORE_INDEX,
     Guess,
     RowOptions,
     Task,

@@ -130,7 +130,7 @@ class Session:
         self._sent = 0.0
 
     def open(self, order: dict[str, Any]) -> None:
-        """Begin a run, in place of what was sent of it before."""
+        """Begin a run, and remove what an earlier publication sent of it."""
         group, name, self._step = _plain(order["group"]), _plain(order["name"]), 0
         config = {key: str(value) if value is None else value for key, value in _flat(order["config"])}
         getattr(self, f"_forget_{self._service}")(group, name, order["id"])

@@ -65,7 +65,8 @@ def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str
         raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")
     if request.suite.until is not None:
         click.echo(span(request, request.suite.until), err=True)
-    trackers = () if jobs and jobs.dry_run else make_trackers(modes)  # one that can't be used is told before any run
+    # before any run: a tracker that can't be used is refused
+    trackers = () if jobs and jobs.dry_run else make_trackers(modes)
     statuses: list[int] = []
     for part in rounds(request, click.echo, profile_of(jobs) if jobs and jobs.ahead else None):
         statuses.append(sweep_on(part, jobs, trackers) if jobs else sweep(part, trackers))

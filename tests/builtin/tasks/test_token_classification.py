@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 import hpml_bench
 from hpml_bench.builtin.tasks.token_classification import TokenClassification, entity_counts
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.system.errors import UserError

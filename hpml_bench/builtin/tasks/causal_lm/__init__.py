@@ -29,11 +29,10 @@ from hpml_bench.builtin.tasks.causal_lm.scores import (
     score_metric,
     texts_of,
 )
-from hpml_bench.plugins.dataset import LoadedData, Target
+from hpml_bench.plugins.dataset import IGNORE_INDEX, LoadedData, Target
 from hpml_bench.plugins.decoding import Decoding, Scaffold
 from hpml_bench.plugins.scorer import make_scorer
 from hpml_bench.plugins.task import (
-    IGNORE_INDEX,
     KEPT,
     NOTHING,
     RETENTION,

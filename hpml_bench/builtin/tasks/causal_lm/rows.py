@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from hpml_bench.plugins.task import IGNORE_INDEX
+from hpml_bench.plugins.dataset import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa
