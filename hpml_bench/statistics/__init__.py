@@ -27,20 +27,23 @@ from hpml_bench.statistics.over_rows import (
     RightAndWrong,
     TwoShares,
     compare_rows,
+    compare_scores,
     compare_shares,
+    crossed_evidence,
+    crossed_interval,
+    group_scores,
     mcnemar,
     mean_of_rows,
     untested,
 )
 from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites, shared_methods
 from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip, sign_flip_floor
-from hpml_bench.statistics.pareto import Membership, pareto_membership, rank_intervals
 from hpml_bench.statistics.racing import Round, race
-from hpml_bench.statistics.rows import compare_scores, crossed_evidence, crossed_interval, group_scores
 from hpml_bench.statistics.verdicts import (
     FOR_GUESSING,
     Better,
     Comparison,
+    Membership,
     Values,
     Verdict,
     compare_costs,
@@ -49,16 +52,7 @@ from hpml_bench.statistics.verdicts import (
     decide_family,
     levels,
     looks_skewed,
+    pareto_membership,
+    rank_intervals,
     spent_at,
 )
-
-__all__ = [
-    "ALPHA", "FOR_GUESSING", "LEAST_ROWS", "LEAST_SEEDS", "POWER", "Better", "Comparison", "Evidence", "Interval",
-    "Membership", "OverRows", "OverSeeds", "OverSeedsAndRows", "OverSuites", "RankPair", "RightAndWrong", "Round",
-    "TwoShares", "Values", "Verdict", "clopper_pearson", "compare_costs", "compare_pairs", "compare_rows",
-    "compare_scores", "compare_shares", "crossed_evidence", "crossed_interval", "decide", "decide_family", "detectable",
-    "group_scores", "holm", "least_suites", "levels", "looks_skewed", "mcnemar", "mean_interval", "mean_of_rows",
-    "over_suites", "p_equivalent", "pareto_membership", "race", "rank_intervals", "sd_upper_bound", "seeds_needed",
-    "seeds_to_decide", "seeds_to_find", "seeds_to_show", "shaffer", "share_interval", "share_variances",
-    "shared_methods", "sign_flip", "sign_flip_floor", "spent_at", "untested",
-]  # fmt: skip

@@ -19,8 +19,6 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.judge import Verdicts, judge
-from hpml_bench.statistics.evidence import seeds_to_find
-from hpml_bench.statistics.over_rows import OverRows
 from hpml_bench.system.errors import UserError
 
 
@@ -38,15 +36,6 @@ def compared(frame: pd.DataFrame, **options: Any) -> Verdicts:
     """Return the only data set of a frame, compared."""
     (found,) = assemble([of_frame(frame)], bounds=(0.0, 1.0), **options)
     return judge(found)
-
-
-def test_a_difference_that_is_small_for_the_range_takes_fewer_rows() -> None:
-    """A difference of 0.02 with a deviation of 0.05 takes 240 rows by a range of 1, and 57 by a largest of 0.2."""
-    needed = {
-        span: seeds_to_find((OverRows(60, 0.02, 0.05, span, opposed=0),), 0.02, 0.04) for span in (1.0, 0.2)
-    }  # fmt: skip
-    assert needed[0.2] == 57
-    assert needed[1.0] == 240
 
 
 def test_the_declared_difference_decides_what_the_range_leaves_open() -> None:

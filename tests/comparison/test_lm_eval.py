@@ -222,38 +222,6 @@ def test_a_direction_comes_from_the_results_file(out: Path) -> None:
         lm_eval.read(out, "oddness")
 
 
-def test_samples_of_older_versions_are_read(out: Path) -> None:
-    """Until 0.4.2 a list beside results.json, until 0.4.5 without the filters' names: the same rows."""
-    new = lm_eval.read(out)
-
-    def unnamed(one: dict[str, Any]) -> None:
-        for key in ("filter", "metrics"):
-            one.pop(key, None)
-
-    for path in out.glob("*/samples_*"):
-        edit(path, unnamed)
-    names = [one.lines["dataset"].iat[0] for one in lm_eval.read(out)]
-    assert names == [one.lines["dataset"].iat[0] for one in new]
-    for path in [*out.glob("*/samples_*"), *out.glob("*/results_*")]:
-        task = "news_cloze" if "cloze" in path.name else "news_words"
-        if path.suffix == ".jsonl":
-            samples = [json.loads(line) for line in path.read_text().splitlines()]
-            path.with_name(f"pretrained__{path.parent.name},dtype__float32_{task}.jsonl").write_text(
-                json.dumps(samples, indent=2)
-            )
-        else:
-            left = {
-                key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("model_name")
-            }
-            left["config"]["model_args"] = f"pretrained={path.parent.name},dtype=float32"
-            path.with_name("results.json").write_text(json.dumps(left))
-        path.unlink()
-    assert lm_eval.claims(out)
-    old = lm_eval.read(out)
-    for one, other in zip(new, old, strict=True):
-        assert one.lines.drop(columns="where").equals(other.lines.drop(columns="where"))
-
-
 def test_samples_without_a_results_file_are_read_with_a_remark(out: Path) -> None:
     """The folder names the model; the direction is known of accuracy."""
     for path in out.glob("*/results_*"):

@@ -15,7 +15,7 @@ import pytest
 import hpml_bench
 from helpers.made_tables import Row, right_and_wrong, write_csv
 from hpml_bench.comparison.assemble import assemble
-from hpml_bench.comparison.inputs import InputScores, known, read
+from hpml_bench.comparison.inputs import InputScores, read
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.scores import AlignedScores, FailedRun, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -380,15 +380,6 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
     lines = [line | {"system": "x" * 1000 + line["system"]} for line in GOOD]
     with pytest.raises(UserError, match="after 100 characters"):
         scores(write_csv(tmp_path / "u.csv", lines))
-
-
-def test_readers_are_found_by_file() -> None:
-    """Each module of the folder is a reader, with an order, and none has another's."""
-    assert "table" in {module.__name__.rpartition(".")[2] for module in known()}
-    assert all(
-        isinstance(module.ORDER, int) and callable(module.claims) and callable(module.read) for module in known()
-    )
-    assert len({module.ORDER for module in known()}) == len(known())
 
 
 def test_seeds_are_ordered_by_number(tmp_path: Path) -> None:

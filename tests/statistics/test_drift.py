@@ -20,16 +20,6 @@ def steps(n: int, generator: np.random.Generator, noise: float = 0.03) -> tuple[
     return (0.02 + 1e-5 * tokens) * generator.lognormal(0, noise, n) * outliers, tokens
 
 
-@pytest.mark.parametrize(("n", "m"), [(4, 4), (7, 9), (40, 40), (120, 90)])
-def test_the_estimate_is_the_median_of_all_pairs(n: int, m: int) -> None:
-    """Written out as two loops."""
-    generator = np.random.default_rng(n)
-    first, last = generator.normal(0, 1, n), generator.normal(0.3, 2, m)
-    pairs = sorted(float(b - a) for a in first for b in last)
-    middle = (pairs[(len(pairs) - 1) // 2] + pairs[len(pairs) // 2]) / 2
-    assert hodges_lehmann(first, last)[0] == pytest.approx(middle)
-
-
 @pytest.mark.parametrize("n", [12, 40, 100])
 def test_the_interval_holds_the_shifts_that_the_test_keeps(n: int) -> None:
     """Shifted back by what lies just inside its ends, samples don't differ at 5 % by scipy's test; just outside do."""

@@ -71,20 +71,15 @@ def test_ties_and_single_suites_show_nothing() -> None:
         assert not any(pair.winner for pair in found.pairs)
 
 
-def test_more_methods_take_more_suites() -> None:
-    """The least p of the test, times Holm's number of pairs, must be able to fall below the look's share of 5 %."""
-    for k, n in ((2, 6), (3, 8), (5, 9), (45, 16)):
-        assert least_suites(k) == n
-        pairs = k * (k - 1) / 2
-        assert pairs * 2.0 ** (1 - n) < 0.045 <= pairs * 2.0 ** (2 - n)
-
-
-@pytest.mark.parametrize(("k", "places", "look", "n"), [(2, 1, 1, 6), (3, 1, 1, 13), (5, 1, 1, 28), (5, 2.5, 2, 19)])
-def test_fewer_places_ahead_take_more_suites(k: int, places: float, look: int, n: int) -> None:
+@pytest.mark.parametrize(("k", "places", "look", "n"), [
+    (2, None, 1, 6), (3, None, 1, 8), (5, None, 1, 9), (45, None, 1, 16), (2, 1, 1, 6), (3, 1, 1, 13), (5, 1, 1, 28),
+    (5, 2.5, 2, 19),
+])  # fmt: skip
+def test_the_least_suites_are_those_of_the_test(k: int, places: float | None, look: int, n: int) -> None:
     """The least number at which the test of a pair, always so many places apart, is below the look's level."""
     assert least_suites(k, places, look) == n
-    level = 0.05 * (0.9 if look == 1 else 0.05) / (k * (k - 1) / 2)
-    assert p_of_ranks(np.full(n, places), k - 1.0) < level <= p_of_ranks(np.full(n - 1, places), k - 1.0)
+    level, apart = 0.05 * (0.9 if look == 1 else 0.05) / (k * (k - 1) / 2), places or k - 1.0
+    assert p_of_ranks(np.full(n, apart), k - 1.0) < level <= p_of_ranks(np.full(n - 1, apart), k - 1.0)
 
 
 def test_a_later_look_needs_a_smaller_p() -> None:
@@ -196,7 +191,7 @@ def shown_among_equals(n: int, k: int, pages: int) -> int:
     return sum(bool(claims(page)) for page in ranks[possible])
 
 
-@pytest.mark.parametrize(("n", "k"), [*itertools.product([3, 6, 9, 15, 27], [2, 3, 5, 10])])
+@pytest.mark.parametrize(("n", "k"), [*itertools.product([3, 6, 15], [2, 3, 10])])
 def test_pages_of_equal_methods_hold_few_verdicts(n: int, k: int) -> None:
     """From three suites on: the 97.5 % upper bound of simulated pages is below 6 %."""
     wrong = shown_among_equals(n, k, 4000)

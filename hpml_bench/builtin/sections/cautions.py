@@ -33,11 +33,11 @@ def sections(results: Results) -> Iterator[Section | None]:
     lines = (*_runs(results, answer), *_verdicts(results, answer), *_costs(results, answer))
     text = Text(sentences=tuple(f"{mark} {sentence}" for mark, sentence in lines))
     yield section_of("cautions", "Cautions", text, question="wrong", about="what to keep in mind", folded=False)
-    problems = results.left_out.problems
-    unread = Text(sentences=problems) if problems else None
-    blocks = (_not_ok(results), *_tracebacks(results), _again(results), _excluded(results), unread)
-    about = "runs that did not end well, or are not compared"
-    yield section_of("failures", "Failures and runs set apart", *blocks, question="wrong", about=about, folded=False)
+    unread, about = Text(sentences=results.left_out.problems), "runs that did not end well, or are not compared"
+    yield section_of(
+        "failures", "Failures and runs set apart", _not_ok(results), *_tracebacks(results), _again(results),
+        _excluded(results), unread, question="wrong", about=about, folded=False,
+    )  # fmt: skip
 
 
 # Cautions
@@ -49,12 +49,11 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
         ended = "Every run that ended well was set apart" if left.excluded else "No run ended well"
         yield BAD, f"{ended}, so there is nothing to compare."
     if answer.failures:
+        failed = f"Failed or stopped runs: {len(answer.failures)} of {answer.planned:,}{_by_method(results)}."
+        biased = "They are not in the means, so a method that often fails looks better here than it is."
         slow = " A time limit ends the slow runs, so the costs of the others are too low."
-        text = (
-            f"Failed or stopped runs: {len(answer.failures)} of {answer.planned:,}{_by_method(results)}. They are not "
-        )
-        text += "in the means, so a method that often fails looks better here than it is."
-        yield BAD, text + (slow if any(failure.status == "timeout" for failure in answer.failures) else "")
+        timed = any(failure.status == "timeout" for failure in answer.failures)
+        yield BAD, f"{failed} {biased}{slow if timed else ''}"
     elif answer.runs:
         ended = "The run that was tried ended well and is compared"
         yield WELL, ended + "." if answer.runs == 1 else f"All {answer.runs:,} runs ended well and are compared."
@@ -108,10 +107,8 @@ def _verdicts(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]
         late = [f"{words.label(answer, m.name)} ({n} of {count_of(m.seeds, 'run')})" for m, n in runs]
         named = sentence_list(late if len(late) < 3 else [*late[:2], count_of(len(late) - 2, "other")])
         fell = f"was lowest at the last step, over {100 * STILL_FALLING:.0f} % below the evaluation before"
-        yield (
-            MIND,
-            f"Still improving at the end: {named}. Their validation loss {fell}. More steps may change the order.",
-        )
+        more = f"Their validation loss {fell}. More steps may change the order."
+        yield MIND, f"Still improving at the end: {named}. {more}"
     skewed = [
         f"{sanitize(c.a)} and {sanitize(c.b)} in {quantity_of(results, metric).title}"
         for metric, pairs in results.family.items()
@@ -134,19 +131,14 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
     if answer.unranked:
         yield MIND, f"Costs are shown, not ranked: {answer.unranked}."
     if "hosts" in results.selection.unranked:
-        unit = "The line unit: seed in the profile puts all runs of a seed on one host"
-        yield (
-            MIND,
-            f"Hosts of one kind differ in speed too. {unit}. The line exclusive: true keeps others away from it.",
-        )
+        unit = "The line unit: seed in the profile puts all runs of a seed on one host."
+        yield MIND, f"Hosts of one kind differ in speed too. {unit} The line exclusive: true keeps others away from it."
     if resumed := [run for run in results.compared if run.segments]:
         again = [part for run in resumed for part in run.segments]
         steps, seconds = (sum(getattr(part, f"repeated_{what}") for part in again) for what in ("steps", "seconds"))
-        yield (
-            MIND,
-            f"{count_of(len(resumed), 'run')} went on from a checkpoint. Their costs are of steps that count; "
-            f"{count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked.",
-        )
+        lost = f"{count_of(steps, 'step')} of {seconds:.0f} s in all were lost, and their total time isn't ranked"
+        went_on = f"{count_of(len(resumed), 'run')} went on from a checkpoint"
+        yield MIND, f"{went_on}. Their costs are of steps that count; {lost}."
     uncounted = {
         "other hardware, versions or settings (see Environment)": len(results.compared) - len(results.costs_shown),
         "neighbours on their host, which slow each other (see Jobs and hosts)": (
@@ -162,22 +154,17 @@ def _costs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
 # Runs that enter no mean
 
 
+def _label(results: Results, run: RunRecord) -> str:
+    return results.labels.get(run.run_id, run.spec.method.name)
+
+
 def _not_ok(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for run in results.left_out.unfinished:
         rank = run.error.rank if run.error and run.error.rank is not None else 0
         log = MISSING if run.status == "unsupported" else f"{run.run_id}/rank{rank}.log"
-        meaning = BECAUSE.get(run.status, "")
-        rows.append(
-            [
-                results.labels.get(run.run_id, run.spec.method.name),
-                run.spec.seed,
-                run.status,
-                meaning,
-                _reason(run),
-                log,
-            ]
-        )
+        ended = (run.status, BECAUSE.get(run.status, ""), _reason(run), log)
+        rows.append([_label(results, run), run.spec.seed, *ended])
     columns = ("method", "Seed", "Status", "Meaning", "Reason", "Log")
     return table("failures", "Runs that did not end well; they enter no mean", columns, rows)
 
@@ -199,9 +186,7 @@ def _tracebacks(results: Results) -> list[Text]:
     runs: dict[tuple[str, ...], list[str]] = {}
     for record in results.left_out.unfinished:
         if lines := _raising_lines(record):
-            runs.setdefault(lines, []).append(
-                f"{results.labels.get(record.run_id, record.spec.method.name)}, seed {record.spec.seed}"
-            )
+            runs.setdefault(lines, []).append(f"{_label(results, record)}, seed {record.spec.seed}")
     shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
     more = len(shown) - TRACEBACKS
     rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
@@ -225,15 +210,9 @@ def _again(results: Results) -> Table:
     excluded = (record for group in left.excluded for record in group.records)
     every = sorted((*results.compared, *left.unfinished, *excluded), key=lambda run: (run.started, run.run_id))
     rows: list[list[Cell]] = [
-        [
-            results.labels.get(run.run_id, run.spec.method.name),
-            run.spec.seed,
-            len(earlier) + 1,
-            run.status,
-            "; ".join(map(_short, earlier)),
-        ]
+        [_label(results, run), run.spec.seed, len(before) + 1, run.status, "; ".join(map(_short, before))]
         for run in every
-        if (earlier := run.earlier_attempts)
+        if (before := run.earlier_attempts)
     ]
     columns = ("method", "Seed", "Attempts", "Status", "Earlier attempts")
     return table("retries", "Runs that were tried again, as `--retries` asked; the last attempt counts", columns, rows)

@@ -27,7 +27,10 @@ Column = tuple[str, dict[str, Cell]]
 
 def section(results: Results) -> Section | None:
     answer = answer_of(results)
-    columns = [*_columns(answer), *_beside(results)]
+    columns = [*_columns(answer)]
+    for name in results.measured(*BESIDE):
+        quantity, means = quantity_of(results, name), results.means(name)
+        columns.append((BESIDE[name], {sanitize(method): quantity.cell(mean) for method, mean in means.items()}))
     if not columns:
         return None
     rows = [[method.name, *(cells.get(method.name) for _, cells in columns)] for method in answer.methods]
@@ -37,9 +40,7 @@ def section(results: Results) -> Section | None:
     notes = [f"Means over {over}{where}; other machines differ."]
     headers = ("Method", *(header for header, _ in columns))
     shown = table("costs", "What each method costs", headers, rows, notes)
-    sentences = tuple(_sentences(answer))
-    text = Text(sentences=sentences) if sentences else None
-    about = "time, memory, latency, size"
+    text, about = Text(sentences=tuple(_sentences(answer))), "time, memory, latency, size"
     return section_of("costs", "Costs in one table", text, shown, question="cost", about=about, folded=False)
 
 
@@ -69,12 +70,6 @@ def _factors(answer: PageSummary, axis: Axis, fastest: str) -> dict[str, Cell]:
             between = "" if low is None or high is None else f" [{number(low, '.2f')}, {number(high, '.2f')}]"
             cells[method.name] = (f"{number(factor, '.2f')}{between}", factor)
     return cells
-
-
-def _beside(results: Results) -> Iterator[Column]:
-    for name in results.measured(*BESIDE):
-        quantity = quantity_of(results, name)
-        yield BESIDE[name], {sanitize(method): quantity.cell(mean) for method, mean in results.means(name).items()}
 
 
 def _sentences(answer: PageSummary) -> Iterator[str]:

@@ -46,9 +46,8 @@ class Group:
 def sections(results: Results) -> Iterator[Section | None]:
     for group in GROUPS:
         if made := _table(results, group):
-            blocks = (
-                _speed(results, made) if group.slug == "throughput" else [made, *_bars(results, group.chart(results))]
-            )
+            speed = group.slug == "throughput"
+            blocks = _speed(results, made) if speed else [made, *_bars(results, group.chart(results))]
             more = _bar_charts(results, group.slug, added_to(results, group.groups))
             yield section_of(group.slug, group.title, *blocks, *more, question=group.question, about=group.about)
     yield _others(results)

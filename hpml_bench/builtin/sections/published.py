@@ -143,13 +143,8 @@ def _unequal_budgets(reference: Reference) -> tuple[str, ...]:
 
 
 def _differences(reference: Reference, results: Results) -> tuple[str, ...]:
-    settings = results.reference.spec.settings
+    settings, there = results.reference.spec.settings, reference.setting
     here = {"model": settings.backbone, "task": settings.dataset.name}
-    there = reference.setting
     named = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if key in there]
-    if not named:
-        return ()
-    return (
-        f"Do not compare its numbers with ours either: {'; '.join(named)}; hardware and settings differ or are not "
-        "stated there.",
-    )
+    also = "hardware and settings differ or are not stated there"
+    return (f"Do not compare its numbers with ours either: {'; '.join(named)}; {also}.",) if named else ()

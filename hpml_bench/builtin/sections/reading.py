@@ -21,17 +21,9 @@ def sections(results: Results) -> Iterator[Section | None]:
     about = "may be best, behind, can't tell, equal, adjusted p"
     yield section_of("definitions", "Definitions", words, question="reading", about=about)
     rows = [
-        [
-            capitalized(m.title),
-            m.name,
-            m.unit or "1",
-            m.better,
-            m.phase,
-            f"{m.over_ranks} / {m.over_steps}",
-            m.definition,
-        ]
-        for m in results.definitions.values()
-    ]
+        [capitalized(m.title), m.name, m.unit or "1", m.better, m.phase, f"{m.over_ranks} / {m.over_steps}",
+         m.definition] for m in results.definitions.values()
+    ]  # fmt: skip
     columns = ("Metric", "Name", "Unit", "Better", "Phase", "Over ranks / steps", "Definition")
     about = "every metric, as its probe defines it"
     glossary = table("glossary", capitalized(about), columns, rows)
@@ -45,28 +37,17 @@ def _words(results: Results) -> Iterator[tuple[str, str]]:
     yield "Score", "The mean over seeds, on the test rows."
     yield "May be best", "No other method is shown to score better."
     yield "Behind", "The methods named are shown to score better."
-    yield (
-        "Can't tell",
-        "The difference could be chance. It doesn't mean equal, and it doesn't pass on: a may tie with b, and b with "
-        "c, while a beats c.",
-    )
-    yield (
-        "Equal",
-        f"The difference is shown to be under {answer.margin_text} of score, or {100 * results.margin.cost:g} % "
-        "of a cost.",
-    )
+    chance = "The difference could be chance. It doesn't mean equal, and it doesn't pass on"
+    yield "Can't tell", f"{chance}: a may tie with b, and b with c, while a beats c."
+    under = f"{answer.margin_text} of score, or {100 * results.margin.cost:g} % of a cost"
+    yield "Equal", f"The difference is shown to be under {under}."
     yield "At this budget", "Other budgets may order the methods otherwise, most of all those still improving."
     yield "p (adjusted)", f"p adjusted for the {comparisons} of this page. Below 5 % is a verdict."
-    yield (
-        "Scores are tested",
-        f"Within a seed and a {unit}, for {answer.judged}: two-way analysis of variance and paired t; the larger p "
-        f"counts. {_largest(results)}".strip(),
-    )
-    yield (
-        "Costs are tested",
-        "As factors within a seed (paired t of logarithms), for other seeds "
-        f"{_where(results)}. {turns(answer)}".strip(),
-    )
+    tests = "two-way analysis of variance and paired t; the larger p counts."
+    within = f"Within a seed and a {unit}, for {answer.judged}: {tests} {_largest(results)}"
+    yield "Scores are tested", within.strip()
+    factors = "As factors within a seed (paired t of logarithms), for other seeds"
+    yield "Costs are tested", f"{factors} {_where(results)}. {turns(answer)}".strip()
     before = "looks declared" if answer.rounds else "a number of seeds fixed"
     wrong = f"At most {answer.chance:g} % of such pages hold one, under near-normal noise and {before} before."
     yield "A wrong verdict", wrong

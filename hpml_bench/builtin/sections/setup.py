@@ -11,7 +11,7 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
 from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.jobs import where
-from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, fact, number, option_list, sentence_list
+from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, count_of, fact, number, option_list, sentence_list
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
@@ -32,8 +32,7 @@ def sections(results: Results) -> Iterator[Section | None]:
     about = "settings, digests, what was consumed, self-checks"
     yield section_of("protocol", "Protocol", *protocol, _checks(results), about=about)
     if results.times is not None or any(where(record) for record in results.compared):
-        text, blocks = Text(sentences=tuple(_jobs(results))), (_gantt(results), _hardware(results), _places(results))
-        yield section_of("jobs", "Jobs and hosts", text, *blocks, about="where each run ran, and when")
+        yield section_of("jobs", "Jobs and hosts", *_jobs(results), about="where each run ran, and when")
     yield section_of("environment", "Environment", *_environment(results), about="machine and versions")
     runs = _runs(results) if results.compared else None
     yield section_of("runs", "Runs", runs, about="score, time and memory of each seed")
@@ -104,13 +103,11 @@ def _checks(results: Results) -> Table | None:
     examples = {check.name: check.detail for record in results.compared for check in record.checks}
     if not examples:
         return None
-    rows: list[list[Cell]] = []
+    rows = []
     for method in results.methods:
-        cells: list[Cell] = [method]
-        for name in examples:
-            made = [check.passed for run in results.runs(method) for check in run.checks if check.name == name]
-            cells.append(f"{sum(made)} of {len(made)}" if made else MISSING)
-        rows.append(cells)
+        passed = grouped((check for run in results.runs(method) for check in run.checks), lambda check: check.name)
+        counts = ([check.passed for check in passed.get(name, ())] for name in examples)
+        rows.append([method, *(f"{sum(made)} of {len(made)}" if made else MISSING for made in counts)])
     notes = ["Runs that passed, of those compared that made the check. A run that failed one is set apart."]
     notes += [f"{name}, for example: {detail}." for name, detail in examples.items()]
     return table("checks", "Arithmetic self-checks of the runs", ("method", *examples), rows, notes)
@@ -119,32 +116,28 @@ def _checks(results: Results) -> Table | None:
 # Jobs and hosts
 
 
-def _jobs(results: Results) -> Iterator[str]:
-    places = [place for record in results.compared if (place := where(record)) is not None]
-    if places:
-        hosts = len({host for place in places for host in place.hosts})
+def _jobs(results: Results) -> Iterator[Text | Table | Picture | None]:
+    from hpml_bench.report.pictures.charts import gantt, in_words
+
+    sentences = []
+    if places := [place for record in results.compared if (place := where(record)) is not None]:
+        hosts = count_of(len({host for place in places for host in place.hosts}), "host")
         engines = sentence_list(sorted({place.engine for place in places}))
-        jobs = len({place.start for place in places})
-        done_by = f"{jobs} job{'s' * (jobs != 1)} of {engines} on {hosts} host{'s' * (hosts != 1)}"
-        yield f"{len(places)} compared runs were done by {done_by}."
+        jobs = count_of(len({place.start for place in places}), "job")
+        sentences.append(f"{len(places)} compared runs were done by {jobs} of {engines} on {hosts}.")
     if results.beside:
-        yield (
+        sentences.append(
             f"{len(results.beside)} of {len(results.compared)} compared runs had neighbours: others of this sweep were "
             "on their host. Neighbours slow each other by an unknown amount, so that scores are compared all the same, "
             "and costs rank nothing."
         )
     if results.times is not None:
-        from hpml_bench.report.pictures.charts import in_words
-
-        yield f"{in_words(results.times)}. Idle is start-up, preparation and attempts that are not kept."
-
-
-def _gantt(results: Results) -> Picture | None:
-    if results.times is None:
-        return None
-    from hpml_bench.report.pictures.charts import gantt
-
-    return gantt(results, results.times)
+        idle = "Idle is start-up, preparation and attempts that are not kept."
+        sentences.append(f"{in_words(results.times)}. {idle}")
+    yield Text(sentences=tuple(sentences))
+    yield gantt(results, results.times) if results.times is not None else None
+    yield _hardware(results)
+    yield _places(results)
 
 
 def _hardware(results: Results) -> Table | None:
@@ -242,14 +235,12 @@ def _runs(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for record in sorted(results.compared, key=lambda r: (r.started, r.run_id)):
         costs = record.run_id in results.costs_shown
-        shown = {
-            q: record.metrics.get(q.metric.name) if costs or not q.metric.depends_on_machine else None
-            for q in quantities
-        }
+        shown = [q.cell(record.metrics.get(q.metric.name) if costs or not q.metric.depends_on_machine else None)
+                 for q in quantities]  # fmt: skip
         row: list[Cell] = [results.labels[record.run_id], record.spec.seed, record.order, record.place]
         row += [_neighbours(record)] if beside else []
         row += [", ".join(sanitize(host, 60) for host in hosts_of(record) or ()) or MISSING] if hosts else []
-        row += [cell(record.seconds if costs else None, ".1f"), *(q.cell(value) for q, value in shown.items())]
+        row += [cell(record.seconds if costs else None, ".1f"), *shown]
         rows.append([*row, record.run_id])
     head = ("method", "Seed", "Order", "Place", *("Neighbours",) * beside, *("Hosts",) * hosts, "Wall time (s)")
     columns = (*head, *(q.header for q in quantities), "Run")

@@ -177,11 +177,8 @@ def _checkpointing(results: Results) -> Section | None:
 def _kept_and_again(results: Results, method: str) -> list[Pair]:
     """Return a method's runs of either kind by seed: one that keeps its activations, one that computes them again."""
     own = {(method_of(record), record.spec.seed): record for record in results.costed(method)}
-    pairs = [
-        (record, other)
-        for other in results.selection.checkpointed
-        if (record := own.get((method_of(other), other.spec.seed)))
-    ]
+    others = ((own.get((method_of(other), other.spec.seed)), other) for other in results.selection.checkpointed)
+    pairs = [(record, other) for record, other in others if record]
     return [(b, a) if a.spec.settings.gradient_checkpointing else (a, b) for a, b in pairs]
 
 

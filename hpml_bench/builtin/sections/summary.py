@@ -40,11 +40,10 @@ def scores_table(results: Results) -> Table:
     score = quantity_of(results, results.quality).heading if ranks else ""
     columns = ["method", *(quantity.header for quantity in quantities)]
     columns += [f"{score} rank"] * bool(ranks) + ["Pareto front"] * bool(front) + ["Seeds"] * unequal
+    places = {method: f"{of.place} ({', '.join(of.by)})" if of.by else of.place for method, of in front.items()}
     rows: list[list[Cell]] = []
     for method in results.methods:
-        of = front.get(method)
-        place = MISSING if of is None else f"{of.place} ({', '.join(of.by)})" if of.by else of.place
-        ends = [rank(ranks.get(method))] * bool(ranks) + [place] * bool(front)
+        ends = [rank(ranks.get(method))] * bool(ranks) + [places.get(method, MISSING)] * bool(front)
         rows.append([method, *spreads(results, method, quantities), *ends, *[counts[method]] * unequal])
     uneven: dict[str, list[str]] = {}  # seeds of a mean -> titles, where methods lack seeds
     for quantity in quantities:
@@ -69,13 +68,12 @@ def _of_ranks(results: Results) -> str:
         "A rank goes from 1 + the number of methods shown to be better to k − the number shown to be worse, of k "
         "methods, by the verdicts of this page; overlapping ranks do not mean equal."
     )
-    if not results.costs_ranked:
-        return text
     front = sentence_list([results.definitions[metric].title for metric in results.headline])
-    return (
-        f"{text} Pareto front: on = shown to beat every other method in at least one of {front}; off = another method "
+    meaning = (
+        f" Pareto front: on = shown to beat every other method in at least one of {front}; off = another method "
         "(named) is shown better in one and better or equal in the rest; undecided = neither."
     )
+    return f"{text}{meaning if results.costs_ranked else ''}"
 
 
 def _of_methods(results: Results) -> Iterator[str]:

@@ -51,10 +51,8 @@ def _curves(results: Results) -> Section | None:
     figures = {metric: line_chart(results, metric, *own) for metric, own in labels.items()}
     norm = figures.pop("grad_norm")
     fold = Fold(title="Gradient norm", about="before clipping", blocks=(norm,)) if norm else None
-    place = "mean over seeds, by step"
-    return section_of(
-        "curves", "Training curves", *figures.values(), fold, question="training", about=place, folded=False
-    )
+    blocks, about = (*figures.values(), fold), "mean over seeds, by step"
+    return section_of("curves", "Training curves", *blocks, question="training", about=about, folded=False)
 
 
 def _labels(quantity: Quantity, title: str) -> Labels:
@@ -86,10 +84,8 @@ def _time_to_quality(results: Results) -> Section | None:
             targets.table("samples", f"Samples trained on {until}", ",.0f"),
         ]
     elif targets.way:
-        why = (
-            f"No target is given: on {results.validation_rows:,} validation rows the best mean {title} is within their "
-            f"noise of {targets.start_in_words}, where training begins."
-        )
+        rows = f"on {results.validation_rows:,} validation rows the best mean {title} is within their noise"
+        why = f"No target is given: {rows} of {targets.start_in_words}, where training begins."
         blocks = [Text(sentences=(why,))]
     name, about = f"Time to {results.score_title}", "seconds and samples until a validation score"
     return section_of(f"time-to-{targets.score.slug}", name, *blocks, question="training", about=about)
@@ -192,9 +188,8 @@ class Targets:
         for method in (method for method in results.methods if method not in self.base):
             of = results.costed(method) if what == "seconds" else results.runs(method)
             runs = [run for run in of if results.curve(self.points, method, run.spec.seed)]
-            rows.append(
-                [method, *(_cell([self.reached(run, level) for run in runs], what, spec) for level in self.levels)]
-            )
+            found = ([self.reached(run, level) for run in runs] for level in self.levels)
+            rows.append([method, *(_cell(of, what, spec) for of in found)])
         notes = [
             f"Scores are of {results.validation_rows:,} validation rows. Targets lie half, three quarters and nine "
             f"tenths of the way from {self.start_in_words} to the best mean; those within the noise of so many rows "

@@ -38,31 +38,23 @@ def _sentences(results: Results, record: TuningRecord) -> tuple[str, ...]:
     starts = other_starts(results, record)
     other = " of other data, which may hold test rows of these runs"
     rows = f"validation rows{other if 'data' in starts else ', never on the test rows'}"
-    found = [
-        f"Rates were tried on {record.validation_rows:,} {rows}: "
-        f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget, from 1/{record.factor:g} "
-        f"to {record.factor:g} times the method's rate before."
-    ]
+    trials = f"{'–'.join(map(str, counts))} trials a method ({equal}), each of the whole budget"
+    tried = f"from 1/{record.factor:g} to {record.factor:g} times the method's rate before"
+    found = [f"Rates were tried on {record.validation_rows:,} {rows}: {trials}, {tried}."]
     if starts:
-        found.append(
-            f"The tuning did not start from what these runs did: by their digests, other {sentence_list(starts)}."
-        )
+        other = sentence_list(starts)
+        found.append(f"The tuning did not start from what these runs did: by their digests, other {other}.")
     if changed := other_settings(results, record):
         found.append(f"The tuning's settings were not those of these runs: {sentence_list(changed)} differ.")
     own = {tuned.name: keys for tuned in record.methods if (keys := other_options(results, tuned))}
     if optional := [f"{name} ({', '.join(keys)})" for name, keys in own.items()]:
         found.append(f"These runs had other options than the tuning's trials: {sentence_list(optional)}.")
-    others = [
-        tuned.name
-        for tuned in record.methods
-        if tuned.rated and any(abs(rate / tuned.chosen - 1) > 1e-6 for rate in _rates(results, tuned))
-    ]
-    if others:
+    rates = {tuned.name: (tuned.chosen, _rates(results, tuned)) for tuned in record.methods if tuned.rated}
+    if others := [name for name, (own, of) in rates.items() if any(abs(rate / own - 1) > 1e-6 for rate in of)]:
         found.append(f"These runs took other rates than the tuning's choice for {sentence_list(others)}.")
     if edge := [tuned.name for tuned in record.methods if tuned.at_edge]:
-        found.append(
-            f"The best rate tried is the last one tried for {sentence_list(edge)}: a better one may lie beyond."
-        )
+        last = f"The best rate tried is the last one tried for {sentence_list(edge)}"
+        found.append(f"{last}: a better one may lie beyond.")
     found += [
         f"{tuned.name} has no parameters that a rate of its own reaches: its trials show what the seed alone does."
         for tuned in record.methods
