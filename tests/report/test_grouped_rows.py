@@ -10,11 +10,11 @@ import pytest
 from report_sections import said
 from scipy import stats
 
-from helpers import made_records, made_task_records
+from helpers import made_records
 from helpers.made_records import grouped, sweep
 from hpml_bench import statistics
 from hpml_bench.records.files import PREDICTIONS, RECORD
-from hpml_bench.report.caveats import beats_guess, beside_guess
+from hpml_bench.report.caveats import beats_guess
 from hpml_bench.report.results import Results
 
 GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
@@ -66,21 +66,6 @@ def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None
     assert "group" not in said("definitions", plain) + said("comparisons", plain)
 
 
-def test_guessing_is_tested_by_group(results: Results) -> None:
-    """A method's scores against the guess's, both of groups."""
-    guessed = results.task.guess(results.test_set.reference).scores  # type: ignore[union-attr]
-    groups = results.aligned.groups
-    assert groups is not None
-    by_group = statistics.group_scores(guessed, groups)
-    assert by_group.mean() == pytest.approx(guessed.mean(), abs=1e-12)
-    gains = {
-        method: np.array([of - by_group for of in results.aligned.units[method].values()]) for method in results.methods
-    }
-    assert beside_guess(results) == dict(
-        zip(gains, beats_guess([*gains.values()], results.aligned.span, 1), strict=True)
-    )
-
-
 def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:
     """McNemar's test presumes independent rows: the test is one over the groups."""
     scores = {method: one_seed.aligned.units[method][0] for method in one_seed.methods}
@@ -91,24 +76,6 @@ def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:
         assert c.p is not None
         assert c.p >= t.pvalue * (1 - 1e-9)  # with what rare rows could add
         assert c.evidence[0].n == len(scores[c.a]) == 100  # type: ignore[attr-defined]
-
-
-def test_linear_scores_are_grouped_too(tmp_path: Path) -> None:
-    """Of a metric that is no mean of rows the mean over groups is the metric as well."""
-    folder = made_task_records.write(tmp_path, "regression", ("lora", "full"), 3)
-    results = Results.load(grouped(folder, np.arange(400) // 3))
-    assert results.aligned.group_count == 134
-    for method in results.methods:
-        for seed, scores in results.aligned.units[method].items():
-            assert scores.mean() == pytest.approx(results.values("test_rmse")[method][seed], abs=1e-9)
-
-
-def test_groups_of_one_row_change_nothing(tmp_path: Path) -> None:
-    """Every p is that of rows that stand alone."""
-    folder = made_records.write(tmp_path, sweep(("lora", "full")))
-    plain = [c.p for c in Results.load(folder).comparisons("test_accuracy")]
-    alone = [c.p for c in Results.load(grouped(folder, np.arange(1000))).comparisons("test_accuracy")]
-    assert alone == pytest.approx(plain, rel=1e-9)
 
 
 def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import pytest
 from report_sections import load, said, section, tables
 
 from helpers import made_records
-from helpers.made_records import METHODS, SETTINGS, sweep
+from helpers.made_records import SETTINGS, sweep
 from hpml_bench.records.run import RunRecord, Segment
-from hpml_bench.report.comparability import hosts_of
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
 from hpml_bench.system.errors import UserError
@@ -78,12 +77,6 @@ def test_the_hosts_of_ranked_costs_are_named(hosts: Any, words: str, shown: bool
     assert ("Hosts" in tables("runs", results)["runs"].columns) == shown
 
 
-def test_a_run_with_a_host_is_not_ranked_beside_those_without(tmp_path: Path) -> None:
-    """Where one method's records name a host and another's don't, nothing shows that it is the same."""
-    results = load(tmp_path, on(lambda r: "n1" if r.spec.method.name == "lora" else None, sweep(["lora", "full"])))
-    assert results.selection.unranked == ("hosts",)
-
-
 def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
     """One run of a seed ran elsewhere: its cost enters no mean and no pair, and the page says so."""
     made = on(lambda r: "n9" if (r.spec.method.name, r.spec.seed) == ("full", 2) else "n1")
@@ -140,25 +133,6 @@ def test_speed_ups_are_of_runs_that_share_a_host(tmp_path: Path, same: str, scal
     assert bool(results.left_out.excluded) != scales
 
 
-def test_hosts_are_read_of_jobs_and_of_runs() -> None:
-    """Of a run itself, else of the job that did it; sorted, so that the order of nodes makes no other host."""
-    (run,) = made_records.by_jobs([made_records.record()])
-    assert hosts_of(run) == ("n1",)
-    own: dict[str, Any] = {"environment": run.environment | {"hosts": ["n3", "n2"]}}
-    assert hosts_of(run.model_copy(update=own)) == ("n2", "n3")
-    assert hosts_of(made_records.record()) is None
-
-
-def test_a_slow_node_makes_no_method_slower(tmp_path: Path) -> None:
-    """Each run a job of its own (unit: run), on two nodes of which one is 20 % slower: only runs of one are paired."""
-    made = on(lambda r: f"n{((r.order or 0) + r.spec.seed) % 2}", sweep(METHODS[:4], 4))
-    made = [slower(r, 1.2) if hosts_of(r) == ("n1",) else r for r in made]
-    results = load(tmp_path, made)
-    for seed in range(4):
-        costed = {hosts_of(r) for r in results.compared if r.spec.seed == seed and r.run_id in results.selection.costed}
-        assert len(costed) == 1 or not results.costs_ranked
-
-
 # Neighbours
 
 
@@ -180,14 +154,6 @@ def test_costs_are_of_runs_without_neighbours(tmp_path: Path) -> None:
     assert cells["Neighbours"] == "1"
     assert "–" not in {cells["Training time (s)"], cells["Wall time (s)"]}
     assert "Neighbours" not in tables("runs", whole)["runs"].columns
-
-
-def test_unknown_neighbours_are_no_difference(tmp_path: Path) -> None:
-    """Records of before say nothing of neighbours: costs rank."""
-    results = load(tmp_path, [r.model_copy(update={"neighbours": None}) for r in beside(lambda _: False)])
-    assert results.costs_ranked
-    assert not results.beside
-    assert len(results.headline) == 3
 
 
 def test_where_all_have_neighbours_costs_are_shown_and_rank_nothing(tmp_path: Path) -> None:

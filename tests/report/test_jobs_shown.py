@@ -50,22 +50,6 @@ def run_of(number: int, began: int, seconds: float, restart: int = 0) -> RunReco
     return record("lora", number, started=started, seconds=seconds, environment=environment)
 
 
-def test_the_page_tells_where_each_run_ran(tmp_path: Path) -> None:
-    """Hosts, engine, job, restart and neighbours of every compared run; the environment names no job."""
-
-    def change(run: RunRecord) -> dict[str, Any]:
-        place = run.environment["where"] | {"hosts": ["n1", "n2"], "restart": 1}
-        return {"environment": run.environment | {"where": place}} if run.spec.seed == 1 else {}
-
-    results = with_jobs(tmp_path, [run.model_copy(update=change(run)) for run in by_jobs(sweep(THREE, 4))])
-    places = tables("jobs", results)["places"]
-    assert len(places.rows) == 12
-    assert ("lora", "0", "n1", "slurm", "12_0", "0", "0") in places.rows
-    assert ("lora", "1", "n1, n2", "slurm", "12_1", "1", "0") in places.rows
-    assert not [row for row in tables("environment", results)["environment"].rows if row[0].startswith("where")]
-    assert len(results.machines) == 1, "hosts that are alike are one environment"
-
-
 def test_runs_by_no_job_have_no_such_section(tmp_path: Path) -> None:
     """A sweep in one process has nothing to say of jobs, also where a sweep before left one."""
     results = load(tmp_path, sweep(THREE, 3))

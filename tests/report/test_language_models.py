@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ import pytest
 import report_sections
 
 from helpers import made_records
-from hpml_bench import statistics
 from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.builtin.scorers.exact import Exact
 from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.inputs import read
-from hpml_bench.plugins.blocks import Section, Table, Text
+from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
@@ -175,12 +173,6 @@ def test_answers_are_text_on_the_page(exact_results: Results) -> None:
     assert "\x1b" not in page + (exact_results.folder / "report.md").read_text()
 
 
-def test_right_and_wrong_answers_get_mcnemars_test(tmp_path: Path) -> None:
-    """Scores of 0 and 1, on one seed."""
-    found = Results.load(write(tmp_path, "exact", seeds=1))
-    assert all(isinstance(c.evidence[0], statistics.RightAndWrong) for c in found.comparisons(found.quality))
-
-
 @pytest.mark.parametrize(
     ("scorer", "largest", "why"),
     [
@@ -250,15 +242,6 @@ def test_answers_that_were_cut_before_they_said_anything_are_told_by_method(tmp_
     assert isinstance(table, Table)
     (note,) = table.notes
     assert "counts as empty: none 60.0 %. A larger max_new_tokens" in note
-
-
-def test_what_keeps_pefts_figures_from_being_compared_stands_beside_them(tmp_path: Path) -> None:
-    """Other general text, perhaps drawn answers, rows without an end token, and other tokens at the answer's begin."""
-    found = Results.load(write(tmp_path / "peft", "peft_metamath", 1, dataset=DatasetSpec(name="metamath")))
-    told = section("document", found).blocks[-1]
-    assert isinstance(told, Text)
-    for subject in ("FineWiki .* WikiText-2", "generation_config.json", "end token", "tokenises"):
-        assert any(re.search(subject, sentence) for sentence in told.sentences), subject
 
 
 def test_of_the_loss_lower_is_better(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from helpers.made_records import record, sweep
 from hpml_bench import statistics
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
+from hpml_bench.report.looks import FILE, look_at
 from hpml_bench.report.results import Results
-from hpml_bench.suite.suite import Margin, Suite
+from hpml_bench.suite.suite import Margin, MethodEntry, Suite
+from hpml_bench.system.errors import UserError
 
 
 def declared(runs: list[RunRecord], seeds: int, margin: Margin = Margin()) -> list[RunRecord]:  # noqa: B008 - frozen
@@ -39,11 +41,6 @@ def test_seeds_added_later_are_another_look(stages: tuple[int, ...], looks: int,
     results = load(tmp_path, in_stages(*stages))
     assert results.look == looks
     assert f"look {looks} at these results" in said("comparisons", results)
-
-
-def test_records_that_declare_nothing_are_one_look(tmp_path: Path) -> None:
-    """Those of before, and single runs: what they don't say isn't held against them."""
-    assert load(tmp_path, sweep(["lora", "full"], 7)).look == 1
 
 
 def test_seeds_declared_after_runs_that_declare_nothing_are_another_look(tmp_path: Path) -> None:
@@ -78,14 +75,8 @@ def test_a_margin_edited_afterwards_decides_nothing(tmp_path: Path) -> None:
     for name, margin in (("same", Margin()), ("wide", Margin(quality=0.5, cost=0.9))):
         folder = tmp_path / name
         folder.mkdir()
-        suite = Suite.model_validate(
-            {
-                "name": "example",
-                "settings": runs[0].spec.settings,
-                "margin": margin,
-                "methods": {"lora": {}, "full": {}},
-            }
-        )
+        entries = {"lora": MethodEntry(), "full": MethodEntry()}
+        suite = Suite(name="example", settings=runs[0].spec.settings, margin=margin, methods=entries)
         (folder / SUITE).write_text(suite.model_dump_json())
         results = load(folder, runs)
         assert results.margin == Margin()
@@ -99,3 +90,30 @@ def test_an_error_has_a_margin_of_its_own_scale(tmp_path: Path) -> None:
     assert rated.guess is not None
     assert rated.quality_margin == pytest.approx(0.01 * rated.guess.chance)
     assert Results.load(made_task_records.write(tmp_path / "named", "token_classification")).quality_margin == 0.01
+
+
+# The looks that a page's folder keeps
+
+
+def test_each_new_digest_is_the_next_look(tmp_path: Path) -> None:
+    """A digest that was there keeps its number, in a folder that the first look makes."""
+    folder = tmp_path / "pages" / "over"
+    assert [look_at(folder, digest) for digest in "abacba"] == [1, 2, 1, 3, 2, 1]
+    assert look_at(tmp_path, "b") == 1  # another folder has looks of its own
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", "[1]", "[" * 100_000], ids=repr)
+def test_a_broken_list_is_refused(text: str, tmp_path: Path) -> None:
+    """Else a later look would count as the first; the file stays as it is."""
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError, match=f"{FILE} is no list of looks"):
+        look_at(tmp_path, "a")
+    assert (tmp_path / FILE).read_text() == text
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """One sentence where a file stands in its place."""
+    (tmp_path / "page").write_text("")
+    with pytest.raises(UserError, match=r"looks\.json can't be written"):
+        look_at(tmp_path / "page", "a")

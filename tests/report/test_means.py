@@ -10,7 +10,6 @@ from report_sections import elsewhere, load, of, said, tables, with_metrics, wit
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, record, sweep
-from hpml_bench.records.run import Point
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 
@@ -50,16 +49,6 @@ def test_seeds_are_lacking_in_the_metrics_that_lack_them(tmp_path: Path) -> None
     assert results.interval("lora", "train_seconds").n == 3  # type: ignore[union-attr]
     assert re.search(r"Means of training time, .* are over seeds 0, 3, 4\.", said("summary", results))
     assert "Methods lack seeds" not in said("cautions", results)
-
-
-def test_a_nan_leaves_its_seed_out(tmp_path: Path) -> None:
-    """A cost that is no number in one run leaves that seed out of every method's mean, and the summary says so."""
-    records = sweep(["lora", "full"])
-    records[2] = with_metrics(records[2], train_seconds=float("nan"))
-    results = load(tmp_path, records)
-    assert [results.interval(m, "train_seconds").n for m in results.methods] == [4, 4]  # type: ignore[union-attr]
-    assert [results.interval(m, "test_accuracy").n for m in results.methods] == [5, 5]  # type: ignore[union-attr]
-    assert "Means of training time are over seeds 0, 2, 3, 4." in said("summary", results)
 
 
 def test_the_margin_is_the_suites(tmp_path: Path) -> None:
@@ -131,36 +120,6 @@ def test_guessing_is_beaten_over_seeds_or_rows(
     assert (re.split(", | and ", named[1]) if named else []) == by_rows
     assert [name for name in scores if f"✕ Not shown to beat guessing: {name}." in text] == below
     assert ("✓ Every method beats guessing." in text) == (not below)
-
-
-def test_under_trained_methods_are_named(tmp_path: Path) -> None:
-    """Methods whose validation loss still fell by over 2 % at the last step are named, with how many of their runs."""
-    ends = {"lora": [0.50, 0.49], "full": [0.50, 0.495], "head": [0.48, 0.50]}
-
-    def course(method: str, seed: int) -> list[Point]:
-        values = zip((5, 10, 15), [1.0, *(ends[method] if seed else [0.5, 0.5])], strict=True)
-        return [Point(metric="validation_loss", step=step, value=value) for step, value in values]
-
-    results = Results.load(made_records.write(tmp_path, sweep(list(ends), 3), course))
-    assert "Still improving at the end: lora (2 of 3 runs). Their" in said("cautions", results)
-
-
-def test_failures_are_counted_by_method_and_cause(tmp_path: Path) -> None:
-    """Timeouts bias the costs; interrupted runs and those of other settings say nothing of a method."""
-    others = SETTINGS.model_copy(update={"steps": 300})
-    bad = [
-        failed("full", 1, "timeout", "took over 60 s"),
-        failed("full", 2, "diverged", "NaN"),
-        failed("head", 1, "interrupted", "Ctrl-C"),
-        failed("lora", 1, "diverged", "NaN", settings=others),
-    ]
-    kept = [r for r in without("full", 1, 2) if (r.spec.method.name, r.spec.seed) != ("head", 1)]
-    text = said("cautions", load(tmp_path, [*kept, *bad]))
-    assert "✕ Failed or stopped runs: 3 of 25, full 2 of 5 (diverged: 1, timeout: 1). They" in text
-    assert "so the costs of the others are too low" in text
-    calm = said("cautions", load(tmp_path / "diverged", [*without("full", 2), bad[1]]))
-    assert "full 1 of 5 (diverged: 1)" in calm
-    assert "time limit" not in calm
 
 
 @pytest.mark.parametrize(("runs", "said_first"), [

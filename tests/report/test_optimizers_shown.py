@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report_sections import section
+from report_sections import tables
 
 from helpers import made_records
-from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec
@@ -26,34 +25,16 @@ def load(folder: Path, *optimizers: OptimizerSpec | None) -> Results:
     return Results.load(made_records.write(folder, records))
 
 
-def tables(results: Results, slug: str) -> dict[str, Table]:
-    """Return the tables of a section by name."""
-    found = section(slug, results)
-    assert found is not None
-    return {block.name: block for block in found.blocks if isinstance(block, Table)}
-
-
-def cells(table: Table) -> list[tuple[str, ...]]:
-    """Return the texts of a table, its head first."""
-    return [table.columns, *table.rows]
-
-
-def test_the_suites_optimizer_is_a_setting(tmp_path: Path) -> None:
-    """Where no method has its own, it stands among the settings, and the methods say nothing of it."""
-    results = load(tmp_path, None)
-    settings = {row[0]: row[1] for row in cells(tables(results, "protocol")["settings"])}
-    assert settings["optimizer.name"] == "adamw"
-    assert "Optimizer" not in cells(tables(results, "methods")["methods"])[0]
-
-
-def test_a_methods_own_optimizer_stands_among_what_differs(tmp_path: Path) -> None:
-    """With its options, beside the others' of the suite, which then is no setting that all share."""
-    results = load(tmp_path, LORA_PLUS)
-    head, *rows = cells(tables(results, "methods")["methods"])
-    place = head.index("Optimizer")
-    found = {row[0]: row[place] for row in rows}
-    assert found == {"lora": "lora_plus, ratio = 4.0, embedding_lr = 1e-06", "full": "adamw"}
-    assert not any(row[0].startswith("optimizer") for row in cells(tables(results, "protocol")["settings"]))
+def test_an_optimizer_is_a_setting_or_of_methods(tmp_path: Path) -> None:
+    """The suite's stands among the settings; where a method has its own, with its options, among what differs."""
+    common, own = load(tmp_path / "common", None), load(tmp_path / "own", LORA_PLUS)
+    assert {row[0]: row[1] for row in tables("protocol", common)["settings"].rows}["optimizer.name"] == "adamw"
+    assert "Optimizer" not in tables("methods", common)["methods"].columns
+    shown = tables("methods", own)["methods"]
+    assert {row[0]: row[shown.columns.index("Optimizer")] for row in shown.rows} == {
+        "lora": "lora_plus, ratio = 4.0, embedding_lr = 1e-06", "full": "adamw",
+    }  # fmt: skip
+    assert not any(row[0].startswith("optimizer") for row in tables("protocol", own)["settings"].rows)
 
 
 def test_methods_of_one_name_are_told_apart_by_their_optimizers(tmp_path: Path) -> None:

@@ -47,11 +47,6 @@ def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
     assert detectable(OverSeeds(n, 0.0, sd), n, alpha) <= size
 
 
-def test_too_small_a_difference_needs_no_number() -> None:
-    """Above 10,000 seeds there is no answer but that."""
-    assert seeds_needed(1e-6, 1.0) is None
-
-
 def test_upper_bound_of_a_spread() -> None:
     """Of 5 normal values the 80 % upper bound is sqrt(4 / 1.6488) times the estimate (a table of chi-squared)."""
     assert sd_upper_bound(2.0, 5) == pytest.approx(2 * (4 / 1.6488) ** 0.5, rel=1e-4)
@@ -117,15 +112,6 @@ def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
         assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
 
 
-def test_units_agree(pilot: Path) -> None:
-    """A relative size is of the mean over methods, and an absolute one is in the metric's unit."""
-    mean = plan(pilot, "samples_per_second=3%").seeds
-    means = [850.0, 760.0, 1800.0]
-    near = plan(pilot, f"samples_per_second={0.03 * sum(means) / 3:.4f} samples/s").seeds
-    assert mean
-    assert near == pytest.approx(mean, abs=1)
-
-
 def own(folder: Path, metric: str, values: dict[str, list[float]], **changes: Any) -> Path:
     """Write a pilot with these values of a metric, one a seed."""
     records = sweep(list(values), len(next(iter(values.values()))), **changes)
@@ -156,14 +142,6 @@ def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
     )  # the named pair is tested as well
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(own(tmp_path / "b", "peak_memory_mb", {"lora": lora, "full": full}), "peak_memory_mb=5%")
-
-
-def test_equal_scores_are_planned_with_their_grid(tmp_path: Path) -> None:
-    """Accuracies that differ by the same in every seed have the spread of one row, and are planned with it."""
-    values = {"lora": [0.81, 0.82, 0.83, 0.84, 0.85], "full": [0.8, 0.81, 0.82, 0.83, 0.84]}
-    made = plan(own(tmp_path, "test_accuracy", values), "accuracy=5pp")
-    assert made.unknown == ()
-    assert made.seeds is not None
 
 
 def test_the_pair_that_no_seeds_suffice_for_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers import made_records
-from helpers.made_records import failed, record, sweep
+from helpers.made_records import sweep
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
 from hpml_bench.report.frame import load_results
@@ -24,24 +24,11 @@ from hpml_bench.report.tables import table
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.errors import UserError
 
-EVIL = "<script>alert(1)</script> | a|b \n# h $x^2$ \x1b[31mred\x1b[0m `c` [l](javascript:1) & \\ \u202e % _x_ {}"
-
 
 @pytest.fixture(scope="module")
 def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with its report in every format."""
     place = made_records.write(tmp_path_factory.mktemp("quickstart"), sweep())
-    write_report(place, None, ("html", "md", "csv", "tex"))
-    return place
-
-
-@pytest.fixture(scope="module")
-def report_of_markup(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder whose every text field attacks the pages."""
-    definitions = tuple(m.model_copy(update={"title": EVIL, "definition": EVIL}) for m in made_records.DEFINITIONS)
-    odd = {"definitions": definitions, "notes": {EVIL: EVIL}, "environment": {EVIL: [EVIL], "packages": EVIL}}
-    records = [*sweep(["lora", "full"], 2, suite=EVIL, **odd), failed("lora", 9, "failed", EVIL)]
-    place = made_records.write(tmp_path_factory.mktemp("evil"), records)
     write_report(place, None, ("html", "md", "csv", "tex"))
     return place
 
@@ -71,21 +58,9 @@ def page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_html_asks_for_nothing(report_folder: Path) -> None:
-    """The page refers to nothing outside itself, and its policy would forbid it."""
+def test_only_our_scripts_and_styles_are_allowed(report_folder: Path) -> None:
+    """The policy allows by hash the page's own scripts and sheets, and nothing else."""
     made = page(report_folder)
-    for tag, attributes in made.tags:
-        for name in ("src", "href", "xlink:href", "action", "data"):
-            value = attributes.get(name) or "#"
-            assert value.startswith(("#", "data:")), (tag, value)
-    text = (report_folder / "report.html").read_text()
-    assert not re.search(r"url\((?!#)|@import", text)
-    assert "default-src 'none'" in text
-
-
-def test_only_our_scripts_and_styles_are_allowed(report_of_markup: Path) -> None:
-    """Hostile text brings no script; the policy allows by hash the page's own scripts and sheets, and nothing else."""
-    made = page(report_of_markup)
     policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv")) or ""
     rules = {kind: allowed for kind, *allowed in map(str.split, policy.split(";"))}
     for tag, texts in made.raw.items():
@@ -99,11 +74,9 @@ def test_only_our_scripts_and_styles_are_allowed(report_of_markup: Path) -> None
     assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
 
 
-@pytest.mark.parametrize("which", ["report_folder", "report_of_markup"])
-def test_no_element_has_a_style(which: str, request: pytest.FixtureRequest) -> None:
+def test_no_element_has_a_style(report_folder: Path) -> None:
     """The policy would drop it; in charts too, which keep colours, widths and fonts as attributes."""
-    folder: Path = request.getfixturevalue(which)
-    made = page(folder)
+    folder, made = report_folder, page(report_folder)
     assert [tag for tag, attributes in made.tags if "style" in attributes] == []
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert " style=" not in re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
@@ -157,10 +130,9 @@ def test_report_needs_no_torch(report_folder: Path, tmp_path: Path) -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("which", ["report_folder", "report_of_markup"])
-def test_markdown_tables_hold_together(which: str, request: pytest.FixtureRequest) -> None:
-    """Every line of a table has as many cells as its head, and hostile text neither opens tags nor links."""
-    text = (request.getfixturevalue(which) / "report.md").read_text()
+def test_markdown_tables_hold_together(report_folder: Path) -> None:
+    """Every line of a table has as many cells as its head."""
+    text = (report_folder / "report.md").read_text()
     columns = None
     for line in text.splitlines():
         if not line.startswith("|"):
@@ -169,15 +141,6 @@ def test_markdown_tables_hold_together(which: str, request: pytest.FixtureReques
         cells = len(re.findall(r"(?<!\\)\|", line)) - 1
         columns = columns or cells
         assert cells == columns, line
-    text = re.sub(r"^<details><summary>[^<]*</summary>$|^</details>$", "", text, flags=re.MULTILINE)
-    assert not re.search(r"</?\w|(?<!\\)\](?:\()(?!figures/)|\x1b", text)
-
-
-def test_markdown_figures_exist(report_folder: Path) -> None:
-    """Each figure that the Markdown refers to lies beside it, with fixed colours."""
-    names = re.findall(r"\]\((figures/\w+\.svg)\)", (report_folder / "report.md").read_text())
-    assert len(names) >= 8
-    assert all("var(" not in (report_folder / name).read_text() for name in names)
 
 
 def test_csv_holds_full_precision(report_folder: Path) -> None:
@@ -187,12 +150,6 @@ def test_csv_holds_full_precision(report_folder: Path) -> None:
     assert float(rows["full"]["Accuracy (%)"]) == pytest.approx(
         100 * load_results(report_folder).query("method == 'full'").test_accuracy.mean()
     )
-
-
-def test_csv_has_spread_beside_means() -> None:
-    """A column of means is followed by one of standard deviations as shown; other text stays text."""
-    made = table("t", "c", ["method", "s"], [["a", ("1.2 ± 0.3", 1.23)], ["b", ("4.0", 4.0)], ["c", "2 ± 1, never"]])
-    assert csv_text(made) == 'method,s,s sd\na,1.23,0.3\nb,4.0,\nc,"2 ± 1, never",\n'
 
 
 @pytest.mark.parametrize(
@@ -259,14 +216,6 @@ def test_frame_has_a_row_a_run(report_folder: Path) -> None:
     assert list(frame.columns[:5]) == ["run_id", "suite", "method", "seed", "status"]
     assert frame.test_accuracy.dtype == "float64"
     assert frame.started.is_monotonic_increasing
-
-
-def test_frame_of_failed_runs(tmp_path: Path) -> None:
-    """A failed run has a row too, with empty metrics."""
-    made_records.write(tmp_path, [record("lora", 0), failed("full", 0, "oom_host", "killed")])
-    frame = load_results(tmp_path).set_index("method")
-    assert frame.status.to_dict() == {"lora": "ok", "full": "oom_host"}
-    assert frame.test_accuracy.isna().to_dict() == {"lora": False, "full": True}
 
 
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:

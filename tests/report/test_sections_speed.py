@@ -170,18 +170,6 @@ def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
     assert {row[3] for row in found.values} == {100, 150}
 
 
-def test_times_are_of_the_machine_that_most_share(tmp_path: Path) -> None:
-    """The budget, and every mean of the throughput, leave out the runs of another machine."""
-    slow = {"seconds": 1000.0, "environment": {**made_records.ENVIRONMENT, "kernel": "other"}}
-    moved, *others = runs(**PARTS, samples_per_second=100.0)
-    moved = moved.model_copy(update=slow | {"metrics": moved.metrics | {"samples_per_second": 1.0}})
-    results = load(tmp_path, [moved, *others])
-    found = table(section("time-budget", results))
-    assert found.values is not None
-    assert found.values[-1][1:3] == pytest.approx((3, 30))
-    assert {v for of in results.values("samples_per_second").values() for v in of.values()} == {100.0}
-
-
 def both_ways(**changes: Any) -> list[RunRecord]:
     """Return runs that keep their activations, and of lora alone some that compute them again."""
     settings = made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})

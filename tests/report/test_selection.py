@@ -7,19 +7,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from helpers import made_records
 from hpml_bench.plugins.blocks import Fold, Text
 from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
 from hpml_bench.records.load import digests_of, load_record
 from hpml_bench.records.run import RunRecord
+from hpml_bench.report.comparability import machine_of
 from hpml_bench.report.render import all_sections, facts
 from hpml_bench.report.results import Results
 from hpml_bench.suite.settings import TaskSpec
@@ -45,30 +43,34 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # What sets a run apart
 
-
-def change_record(run: Path, **changes: Any) -> None:
-    """Rewrite a run's record with other fields."""
-    made_records.rewrite(run, load_record(run / RECORD).model_copy(update=changes))
+Edit = Callable[[Path], None]
 
 
-def other_protocol(run: Path) -> None:
-    """Say that it ran with another setting."""
-    record = load_record(run / RECORD)
-    spec = record.spec.model_copy(update={"settings": record.spec.settings.model_copy(update={"train_samples": 999})})
-    change_record(run, spec=spec, protocol_id="f" * 12)
+def changed(**fields: Callable[[RunRecord], Any]) -> Edit:
+    """Return an edit of a run's record, by what fields become."""
+
+    def edit(run: Path) -> None:
+        record = load_record(run / RECORD)
+        update = {name: make(record) for name, make in fields.items()}
+        made_records.rewrite(run, record.model_copy(update=update))
+
+    return edit
 
 
-def other_consumption(run: Path) -> None:
-    """Say that it consumed less."""
-    record = load_record(run / RECORD)
-    assert record.consumed
-    change_record(run, consumed=record.consumed.model_copy(update={"steps": 90, "samples": 1440}))
+def answered(change: Callable[[pd.DataFrame], pd.DataFrame], *, known: bool = True) -> Edit:
+    """Return an edit of a run's predictions, of which the record is given the digest, or isn't."""
+
+    def edit(run: Path) -> None:
+        change(pd.read_parquet(run / PREDICTIONS)).to_parquet(run / PREDICTIONS, index=False)
+        if known:
+            changed(files=lambda _: digests_of(run))(run)
+
+    return edit
 
 
-def failed_check(run: Path) -> None:
-    """Say that a self-check failed."""
-    record = load_record(run / RECORD)
-    change_record(run, checks=tuple(check.model_copy(update={"passed": False}) for check in record.checks))
+def scored(name: str) -> Edit:
+    """Return an edit of one recorded score."""
+    return changed(metrics=lambda record: record.metrics | {name: (record.metrics[name] or 0) + 0.03})
 
 
 def no_predictions(run: Path) -> None:
@@ -78,58 +80,33 @@ def no_predictions(run: Path) -> None:
 
 def no_digest(run: Path) -> None:
     """Remove the predictions, and every word of them in the record."""
-    (run / PREDICTIONS).unlink()
-    change_record(run, files=digests_of(run))
+    no_predictions(run)
+    changed(files=lambda _: digests_of(run))(run)
 
 
-def changed_predictions(run: Path) -> None:
-    """Turn some answers; the record knows another file."""
-    frame = pd.read_parquet(run / PREDICTIONS)
-    frame.loc[:20, "prediction"] = (frame.loc[:20, "prediction"] + 1) % 4
-    frame.to_parquet(run / PREDICTIONS, index=False)
-
-
-def changed_answers(run: Path) -> None:
-    """Turn some answers, and give the record the new file's digest."""
-    changed_predictions(run)
-    change_record(run, files=digests_of(run))
-
-
-def changed_losses(run: Path) -> None:
-    """Change the losses beside the answers, and give the record the new file's digest."""
-    frame = pd.read_parquet(run / PREDICTIONS)
-    frame.assign(loss=frame.loss + 0.01).to_parquet(run / PREDICTIONS, index=False)
-    change_record(run, files=digests_of(run))
-
-
-def changed_score(name: str) -> Callable[[Path], None]:
-    """Return an edit of one recorded score."""
-
-    def change(run: Path) -> None:
-        record = load_record(run / RECORD)
-        change_record(run, metrics=record.metrics | {name: (record.metrics[name] or 0) + 0.03})
-
-    return change
-
-
-def changed_points(run: Path) -> None:
+def more_points(run: Path) -> None:
     """Append a point that the record's digest doesn't know."""
     with (run / POINTS).open("a") as file:
         file.write('{"metric":"train_loss","step":101,"value":0.001}\n')
 
 
-def not_ok(run: Path) -> None:
-    """Say that it failed."""
-    change_record(run, status="failed")
-
-
+OTHER = made_records.SETTINGS.model_copy(update={"train_samples": 999})
+other_protocol = changed(
+    spec=lambda record: record.spec.model_copy(update={"settings": OTHER}), protocol_id=lambda _: "f" * 12
+)
+other_consumption = changed(
+    consumed=lambda record: record.consumed and record.consumed.model_copy(update={"steps": 90, "samples": 1440})
+)
+failed_check = changed(
+    checks=lambda record: tuple(check.model_copy(update={"passed": False}) for check in record.checks)
+)
+not_ok = changed(status=lambda _: "failed")
+turned = lambda frame: frame.assign(prediction=(frame.prediction + (frame.index <= 20)) % 4)  # noqa: E731
 EDITS = (
-    other_protocol, other_consumption, failed_check, no_predictions, no_digest, changed_predictions, changed_answers,
-    changed_losses, changed_score("test_accuracy"), changed_score("test_macro_f1"), changed_score("test_loss"),
-    changed_points, not_ok,
+    other_protocol, other_consumption, failed_check, no_predictions, no_digest, answered(turned, known=False),
+    answered(turned), answered(lambda frame: frame.assign(loss=frame.loss + 0.01)), scored("test_accuracy"),
+    scored("test_macro_f1"), scored("test_loss"), more_points, not_ok,
 )  # fmt: skip
-UNREAD = (other_protocol, no_predictions, changed_predictions, changed_points, not_ok)
-"""Those after which the copy is no ok record of the same protocol that can be read: the original is alone."""
 
 
 def page(folder: Path) -> dict[str, Any]:
@@ -153,17 +130,14 @@ def _shown(results: Results) -> Iterator[tuple[str, Any]]:
                 yield where, content
 
 
-def copied(whole: Path, folder: str) -> Path:
+def copied(whole: Path, folder: Path) -> Path:
     """Return a copy of the folder of results."""
-    return Path(shutil.copytree(whole, Path(folder) / "example"))
+    return shutil.copytree(whole, folder / "example")
 
 
-names = st.sampled_from([r.run_id for ranks, of in ((2, METHODS), (1, ("lora", "full"))) for r in runs(ranks, of)])
-
-
-def assert_set_apart(whole: Path, folder: Path, edited: list[tuple[str, Callable[[Path], None]]]) -> None:
+def assert_set_apart(whole: Path, folder: Path, edited: list[tuple[str, Edit]]) -> None:
     """Assert that a page with edited runs is the page without them, to the last digit, and counts them as left out."""
-    here, there = copied(whole, str(folder / "a")), copied(whole, str(folder / "b"))
+    here, there = copied(whole, folder / "a"), copied(whole, folder / "b")
     for run, edit in edited:
         edit(here / run)
         shutil.rmtree(there / run)
@@ -178,43 +152,15 @@ def test_each_edit_sets_a_run_apart(whole: Path, tmp_path: Path, first: int) -> 
     assert_set_apart(whole, tmp_path, [(chosen[seed], edit) for seed, edit in enumerate(EDITS[first : first + SEEDS])])
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    edited=st.lists(
-        st.tuples(names, st.integers(0, len(EDITS) - 1)),
-        min_size=1,
-        max_size=3,
-        unique_by=lambda of: of[0].rpartition("-s")[2][0],  # one a seed: the others of its seed agree against it
-    )
-)
-def test_what_is_set_apart_enters_no_number(whole: Path, edited: list[tuple[str, int]]) -> None:
-    """Runs edited in any way that sets them apart leave the page that is made without them, to the last digit."""
-    with TemporaryDirectory() as folder:
-        assert_set_apart(whole, Path(folder), [(run, EDITS[edit]) for run, edit in edited])
-
-
 def _left_out(folder: Path) -> int:
     left = Results.load(folder).left_out
     return left.excluded_runs + len(left.unfinished) + len(left.problems)
 
 
-@pytest.mark.parametrize("half", [0, 1])
-def test_of_an_edited_copy_and_its_original_neither_counts(whole: Path, tmp_path: Path, half: int) -> None:
-    """A copy of a run with whatever fault takes the original with it: nothing tells which of the two is meant."""
-    here, there = copied(whole, str(tmp_path / "a")), copied(whole, str(tmp_path / "b"))
-    edits = [edit for edit in EDITS if edit not in UNREAD][half::2]
-    chosen = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == METHODS[r.spec.seed]]
-    for run, edit in zip(chosen, edits, strict=True):
-        shutil.copytree(here / run, here / f"{run}-copy")
-        edit(here / f"{run}-copy")
-        shutil.rmtree(there / run)
-    assert page(here) == page(there)
-
-
 @pytest.mark.parametrize("renamed", [False, True])
 def test_of_two_records_neither_counts(whole: Path, tmp_path: Path, renamed: bool) -> None:
     """A run that is there twice, as a copied folder or of a renamed suite, counts in neither; both are named."""
-    here, there = copied(whole, str(tmp_path / "a")), copied(whole, str(tmp_path / "b"))
+    here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
     run = next(r for r in runs(2, METHODS) if (r.spec.method.name, r.spec.seed) == ("full", 2)).run_id
     twin = shutil.copytree(here / run, here / f"{run}-backup")
     if renamed:
@@ -236,75 +182,39 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-MOVED = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "full" and r.spec.seed in {1, 2}]
-
-
-@pytest.fixture(scope="module")
-def lacking(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, dict[str, list[Any]]]:
-    """The results without the runs that are moved elsewhere, and their sections."""
-    folder = copied(whole, str(tmp_path_factory.mktemp("lacking") / "a"))
-    for run in MOVED:
-        shutil.rmtree(folder / run)
-    results = Results.load(folder)
-    return results, _sections(results)
-
-
 @pytest.mark.parametrize("item", ELSEWHERE)
-def test_costs_are_of_one_machine(
-    whole: Path, tmp_path: Path, item: str, lacking: tuple[Results, dict[str, list[Any]]]
-) -> None:
-    """A run elsewhere, by whatever its costs depend on, enters no cost and every score; the page names it and why."""
-    here = copied(whole, str(tmp_path))
-    for run in MOVED:
-        change_record(here / run, environment=made_records.ENVIRONMENT | {item: ELSEWHERE[item]})
-    results, original = (Results.load(folder) for folder in (here, whole))
-    sections = _sections(results)
+def test_costs_depend_on_machine_and_versions(item: str) -> None:
+    """Each of these makes another environment, between which costs aren't compared."""
+    moved = made_records.record(environment=made_records.ENVIRONMENT | {item: ELSEWHERE[item]})
+    assert machine_of(moved) != machine_of(made_records.record())
+
+
+def test_costs_are_of_one_machine(whole: Path, tmp_path: Path) -> None:
+    """A run elsewhere enters no cost, rank or front, and every score; the page names it and why."""
+    here, there = copied(whole, tmp_path / "a"), copied(whole, tmp_path / "b")
+    moved = changed(environment=lambda record: record.environment | {"packages": ELSEWHERE["packages"]})
+    for run in (r.run_id for r in runs(2, METHODS) if r.spec.method.name == "full" and r.spec.seed in {1, 2}):
+        moved(here / run)
+        shutil.rmtree(there / run)
+    results, original, lacking = map(Results.load, (here, whole, there))
+    sections, expected = ({made.title: made for made in all_sections(of)} for of in (results, lacking))
     for name, definition in original.definitions.items():
-        expected = original if not definition.depends_on_machine else lacking[0]
-        assert results.values(name) == expected.values(name)
+        assert results.values(name) == (lacking if definition.depends_on_machine else original).values(name)
     for name in ("Throughput", "Memory", "Inference", "Time budget", "Scaling over ranks"):
-        assert sections[name] == lacking[1][name]
-    environments = str(sections["Environment"])
-    assert "full, seed 1, 2" in environments
-    assert item in environments
+        assert sections[name] == expected[name]
+    assert {c.difference.n for c in results.comparisons("train_seconds")} == {2, 4}
+    assert "full, seed 1, 2" in str(sections["Environment"])
+    assert "packages.numpy" in str(sections["Environment"])
     assert "Costs of 2 of 16 compared runs don't count: other hardware" in str(sections["Cautions"])
-
-
-def _sections(results: Results) -> dict[str, list[Any]]:
-    return {made.title: [block.model_dump(mode="json") for block in made.blocks] for made in all_sections(results)}
 
 
 def test_the_head_counts_what_is_compared(whole: Path, tmp_path: Path) -> None:
     """Beside the compared runs stand those set apart, those that failed, and those that can't be read."""
-    here = copied(whole, str(tmp_path))
+    here = copied(whole, tmp_path)
     chosen = [r.run_id for r in runs(2, METHODS) if r.spec.method.name == "head"]
     for run, edit in zip(chosen, (failed_check, other_protocol, not_ok, no_predictions), strict=True):
         edit(here / run)
     assert facts(Results.load(here))["Runs"] == "12 compared, 8 on other ranks, 2 set apart, 1 not ok, 1 unreadable"
-
-
-def test_nothing_else_can_be_reached(whole: Path, tmp_path: Path) -> None:
-    """No attribute of what a section gets holds a run that is not compared, but for those left out and other ranks."""
-    here = copied(whole, str(tmp_path))
-    failed_check(here / runs(2, METHODS)[0].run_id)
-    results = Results.load(here)
-    all_sections(results)  # fills what is cached
-    known = {record.run_id for record in results.compared}
-    public = {name: getattr(results, name) for name in dir(results) if not name.startswith("_") and name != "left_out"}
-    for name, value in public.items():
-        if not callable(value):
-            assert {record.run_id for record in _records(value)} <= known, name
-
-
-def _records(value: Any) -> Iterator[RunRecord]:
-    if isinstance(value, RunRecord):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _records(item)
-    elif isinstance(value, tuple | list | frozenset):
-        for item in value:
-            yield from _records(item)
 
 
 def test_runs_whose_task_is_not_installed_are_left_out(tmp_path: Path) -> None:

@@ -37,12 +37,6 @@ def task_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param))
 
 
-@pytest.fixture(scope="module", params=BETTER)
-def one_seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Return one seed of them."""
-    return Results.load(made_task_records.write(tmp_path_factory.mktemp(request.param), request.param, seeds=1))
-
-
 def tables(results: Results) -> dict[str, Table]:
     """Return the page's tables by name."""
     return {table.name: table for table in tables_of(all_sections(results))}
@@ -126,23 +120,6 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
         samples = [one.samples for one in reached if one]
         assert samples == sorted(samples)
         assert None not in reached[: len(samples)]
-
-
-def test_guessing_is_the_tasks(task_results: Results) -> None:
-    """What a constant answer gets stands with the scores, and each method is shown to beat it."""
-    assert task_results.task.guess(task_results.test_set.reference).sentence in tables(task_results)["summary"].notes  # type: ignore[arg-type]
-    assert set(beside_guess(task_results).values()) == {"seeds"}
-
-
-def test_one_seed_is_judged_by_its_rows_scores(one_seed: Results) -> None:
-    """Student's t over the rows, guarded against rare ones: McNemar's is for right and wrong alone."""
-    from scipy import stats
-
-    scores = {method: one_seed.aligned.units[method][0] for method in one_seed.methods}
-    for c in one_seed.comparisons(one_seed.quality):
-        assert isinstance(c.evidence[0], statistics.OverRows)
-        assert c.p is not None
-        assert c.p >= stats.ttest_rel(scores[c.a], scores[c.b]).pvalue * (1 - 1e-9)
 
 
 def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
