@@ -147,20 +147,6 @@ def test_a_row_links_to_its_method_and_carries_raw_values() -> None:
     assert "interval −1.2 to 1.0" in screen.html
 
 
-def test_pictures_switch_without_a_script() -> None:
-    """Each picture has a radio button with a label; the first is chosen."""
-    screen = Screen(an_answer(FIVE))
-    radios = {str(box["id"]): box for box in screen.of("input")}
-    assert list(radios) == ["x-time", "x-memory", "x-size"]
-    assert [name for name, box in radios.items() if "checked" in box] == ["x-time"]
-    assert [label["for"] for label in screen.of("label")] == list(radios)
-    style = (packaged("templates", "templates") / "answer.css").read_text(encoding="utf-8")
-    for name in radios:
-        key = name.removeprefix("x-")
-        assert f".pic:has(#{name}:checked) .p-{key}" in style
-        assert {"class": f"p p-{key}"} in screen.of("div")
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -191,17 +177,6 @@ def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     folds = {f"#m-{n}" for n in range(1, len(answer.methods) + 1)}
     assert links <= folds | {"#best", "#sure", "#cost", "#training", "#wrong"}
     assert bool(answer.failures) == any("banner" in str(p.get("class")) for p in screen.of("p"))
-
-
-def test_the_caption_says_once_what_a_bar_is() -> None:
-    """The caption names the best mean and the interval's level; where nothing was tested it claims no interval."""
-    assert context(an_answer(FIVE))["bar_caption"][:2] == (
-        "Bar: difference to full.",
-        "Its interval is at the level of its test, and so wider than 95 %.",
-    )
-    untested = an_answer(FIVE, untested=tuple(combinations(FIVE, 2)))
-    assert context(untested)["bar_caption"] == ("Hollow dot: difference to full, not tested.",)
-    assert bars(untested).key == ""
 
 
 # The table

@@ -19,8 +19,6 @@ from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.results import Results
-from hpml_bench.statistics import OverSeeds
-from hpml_bench.statistics.paired_tests import shaffer
 
 METHODS = ("lora", "full", "adapter", "head")
 BY = {"score": "test_accuracy", "time": "train_seconds", "memory": "peak_memory_mb"}
@@ -150,22 +148,6 @@ def test_all_claims_of_a_page_are_one_family(tmp_path: Path) -> None:
     assert {of.place for of in results.front(results.headline).values()} == {"undecided"}
 
 
-def test_ranks_and_adjusted_p_follow_from_the_same_verdicts(tmp_path: Path) -> None:
-    """A rank counts wins and losses; p are adjusted by Shaffer's procedure at each metric's share."""
-    results = load(tmp_path, sweep())
-    for metric in results.headline:
-        better = results.definitions[metric].better
-        wins = [(c.winner(better), c.other(winner)) for c in results.family[metric] if (winner := c.winner(better))]
-        assert results.ranks(metric) == {
-            m: (1 + sum(loser == m for _, loser in wins), 5 - sum(winner == m for winner, _ in wins))
-            for m in results.methods
-        }
-    for metric, share in zip(results.family, (0.6, 0.2, 0.2), strict=True):
-        plain = [c.p for c in results.family[metric] if c.p is not None]
-        adjusted = np.minimum(1, np.array(shaffer(plain, 5, 2 / 3)) / (0.72 * share))
-        assert [c.p_adjusted for c in results.family[metric]] == pytest.approx(list(adjusted))
-
-
 def test_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two models that err on 100 rows each, others in every seed alike: their means are apart on these rows only."""
 
@@ -181,29 +163,6 @@ def test_claims_on_these_rows_are_no_claims_on_others(tmp_path: Path, monkeypatc
     assert pair.p is not None
     assert pair.p < 0.001
     assert [c.verdict for c in results.comparisons("test_accuracy")] == ["undecided"]
-
-
-def test_one_test_row_tells_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a single test row no score is called better, however many seeds agree on it: verdicts are for other rows."""
-    monkeypatch.setattr(
-        made_records,
-        "answers",
-        lambda run, _, rows: (np.zeros(rows, int), np.full(rows, run.spec.method.name == "full", int)),
-    )
-    results = Results.load(made_records.write(tmp_path, sweep(["lora", "full"], 12), rows=1))
-    assert [c.verdict for c in results.comparisons("test_accuracy")] == ["untested"]
-
-
-def test_equal_differences_are_no_less_sure(tmp_path: Path) -> None:
-    """+10 rows of 1,000 in five seeds are at least as sure as +10 in four and +9 in one; no interval is a point."""
-    equal, nearly = (OverSeeds.of(np.array(rows) / 1000, grid=1 / 1000) for rows in ([10] * 5, [10] * 4 + [9]))
-    assert equal
-    assert nearly
-    assert equal.p() <= nearly.p()
-    assert equal.p() < 0.001
-    same = {"lora": {"test_accuracy": [0.9] * 5}, "full": {"test_accuracy": [0.82] * 5}}
-    (pair,) = load(tmp_path, of(same)).comparisons("test_accuracy")
-    assert pair.difference.high - pair.difference.low > 0.001  # type: ignore[operator]
 
 
 def test_nothing_is_detectable_beyond_the_scale(tmp_path: Path) -> None:
@@ -229,13 +188,3 @@ def test_costs_without_spread(memory: dict[str, list[float]], grid: float | None
     line = " | ".join(tables("comparisons", results)["pairs_peak_memory_mb"].rows[0])
     assert line.startswith(row)
     assert "10,000" not in line
-
-
-def test_the_table_on_these_rows_claims_nothing(tmp_path: Path) -> None:
-    """The paired t over seeds on these very rows stands apart, each p its pair's own."""
-    results = load(tmp_path, sweep())
-    table = tables("comparisons", results)["pairs_on_these_rows"]
-    assert not any("better" in cell for row in table.rows for cell in row)
-    assert table.values is not None
-    p = [c.p for c in statistics.compare_pairs(results.values("test_accuracy"), grid=1 / 1000)]
-    assert [row[3] for row in table.values] == pytest.approx(p)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from report_sections import said
-from scipy import stats
 
 from helpers import made_records
 from helpers.made_records import grouped, sweep
@@ -25,12 +23,6 @@ GROUPS = np.repeat(np.arange(100), np.resize((1, 5, 10, 24), 100))
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Five methods with five seeds, right or wrong on 1,000 rows in 100 groups."""
     return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("grouped"), sweep()), GROUPS))
-
-
-@pytest.fixture(scope="module")
-def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """One seed of them."""
-    return Results.load(grouped(made_records.write(tmp_path_factory.mktemp("one"), sweep(seeds=1)), GROUPS))
 
 
 def test_scores_are_of_groups_and_mean_the_metric(results: Results) -> None:
@@ -66,18 +58,6 @@ def test_the_page_says_how_many_groups(results: Results, tmp_path: Path) -> None
     assert "group" not in said("definitions", plain) + said("comparisons", plain)
 
 
-def test_one_seed_is_judged_by_its_groups(one_seed: Results) -> None:
-    """McNemar's test presumes independent rows: the test is one over the groups."""
-    scores = {method: one_seed.aligned.units[method][0] for method in one_seed.methods}
-    assert one_seed.verdicts.scope == "rows"
-    for c in one_seed.comparisons(one_seed.quality):
-        t = stats.ttest_rel(scores[c.a], scores[c.b])
-        assert c.difference.mean == pytest.approx((scores[c.a] - scores[c.b]).mean())
-        assert c.p is not None
-        assert c.p >= t.pvalue * (1 - 1e-9)  # with what rare rows could add
-        assert c.evidence[0].n == len(scores[c.a]) == 100  # type: ignore[attr-defined]
-
-
 def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
     """Or without any: it is set apart with the reason."""
     folder = made_records.write(tmp_path, sweep(("lora", "full"), 4))
@@ -90,19 +70,6 @@ def test_a_run_with_other_groups_is_not_compared(tmp_path: Path) -> None:
     assert len(results.compared) == 7
     (apart,) = results.left_out.excluded
     assert "the groups beside its predictions are not those of the other runs" in apart.reason
-
-
-def test_a_row_without_a_group_makes_predictions_unreadable(tmp_path: Path) -> None:
-    """Such a file is none that a run wrote."""
-    from hpml_bench.records.predictions import read_predictions
-
-    folder = grouped(made_records.write(tmp_path, sweep(("lora",), 1)), GROUPS)
-    (place,) = folder.iterdir()
-    assert read_predictions(place) is not None
-    frame = pd.read_parquet(place / PREDICTIONS).astype({"group": "float64"})
-    frame.loc[3, "group"] = None
-    frame.to_parquet(place / PREDICTIONS, index=False)
-    assert read_predictions(place) is None
 
 
 def test_what_is_below_guessing_is_not_shown_above_it() -> None:

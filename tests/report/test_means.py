@@ -6,21 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from report_sections import elsewhere, load, of, said, tables, with_metrics, without
+from report_sections import load, of, said, with_metrics, without
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, record, sweep
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
-
-
-def test_ratios_are_over_shared_seeds(tmp_path: Path) -> None:
-    """A cost's factor compares two methods in the seeds both have: a slow seed that one lacks enters no number."""
-    seconds = {"lora": [9.0, 2.02, 1.98, 2.1, 2.0], "head": [0.0, 1.0, 1.0, 1.05, 1.0]}
-    made = of({method: {"train_seconds": values} for method, values in seconds.items()})
-    results = load(tmp_path, [r for r in made if (r.spec.method.name, r.spec.seed) != ("head", 0)])
-    assert results.interval("lora", "train_seconds").mean == pytest.approx(2.025)  # type: ignore[union-attr]
-    assert tables("comparisons", results)["pairs_train_seconds"].rows[0][2:4] == ("2.000", "[1.956, 2.045]")
 
 
 def test_means_are_over_the_seeds_that_all_share(tmp_path: Path) -> None:
@@ -39,16 +30,6 @@ def test_means_are_over_the_seeds_that_all_share(tmp_path: Path) -> None:
     own = load(tmp_path / "own", runs)
     assert own.interval("lora", "test_accuracy").n == 3  # type: ignore[union-attr]
     assert re.search(r"Means of accuracy, .* are over each method's own seeds\.", said("summary", own))
-
-
-def test_seeds_are_lacking_in_the_metrics_that_lack_them(tmp_path: Path) -> None:
-    """Where costs alone lack seeds, no sentence says that of the score, whose means are over all seeds."""
-    made = [elsewhere(r) if (r.spec.method.name, r.spec.seed) in {("full", 1), ("full", 2)} else r for r in sweep()]
-    results = load(tmp_path, made)
-    assert results.interval("full", "test_accuracy").n == 5  # type: ignore[union-attr]
-    assert results.interval("lora", "train_seconds").n == 3  # type: ignore[union-attr]
-    assert re.search(r"Means of training time, .* are over seeds 0, 3, 4\.", said("summary", results))
-    assert "Methods lack seeds" not in said("cautions", results)
 
 
 def test_the_margin_is_the_suites(tmp_path: Path) -> None:

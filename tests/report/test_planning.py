@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from statsmodels.stats.power import TTestPower
@@ -142,30 +141,6 @@ def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
     )  # the named pair is tested as well
     with pytest.raises(UserError, match="spread is unknown; add seeds"):
         plan(own(tmp_path / "b", "peak_memory_mb", {"lora": lora, "full": full}), "peak_memory_mb=5%")
-
-
-def test_the_pair_that_no_seeds_suffice_for_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one pair's seeds have no end it is that pair which is said to vary too much, though another is noisier now.
-
-    lora and full differ in which rows they get right, in every seed alike; head follows lora but for its seeds, which
-    full has none of.
-    """
-
-    def answers(item: Any, accuracy: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        labels, place = np.arange(rows) % 4, np.arange(rows)
-        lost = {"lora": place < 300, "full": (place >= 300) & (place < 600)}
-        wrong = lost.get(item.spec.method.name, place < 300 + 60 * (item.spec.seed - 7))
-        return labels, np.where(wrong, (labels + 1) % 4, labels)
-
-    monkeypatch.setattr(made_records, "answers", answers)
-    seeds = {"lora": range(10), "full": range(5), "head": range(5, 10)}
-    records = [r for r in sweep(list(seeds), 10) if r.spec.seed in seeds[r.spec.method.name]]
-    made = plan(made_records.write(tmp_path / "pilot", records), "accuracy=8pp")
-    noisier, endless = made.pairs
-    assert [{p.a, p.b} for p in (noisier, endless)] == [{"head", "lora"}, {"full", "lora"}]
-    assert noisier.seeds is not None
-    assert endless.seeds is made.seeds is None
-    assert made.sentences[0].startswith(f"No number of seeds up to 10,000: {endless.a} − {endless.b} ")
 
 
 def test_several_machines_give_no_hours(tmp_path: Path) -> None:

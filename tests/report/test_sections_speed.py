@@ -59,12 +59,6 @@ def test_the_budget_shows_answers_where_they_are_timed(tmp_path: Path) -> None:
     assert "87 %" in found.notes[-1]
 
 
-@pytest.mark.parametrize("missing", [None, 0.0])
-def test_no_budget_without_all_parts(tmp_path: Path, missing: float | None) -> None:
-    """Runs that don't say how long they took to start, as torchrun's, are in no budget."""
-    assert section("time-budget", load(tmp_path, runs(**PARTS | {"first_step_seconds": missing}))) is None
-
-
 def both(**changes: Any) -> list[RunRecord]:
     """Return runs on one rank at 100 samples/s and on two at 150."""
     communication = {"communication_ms": 2.0, "communication_percent": 8.0, "allreduced_bytes_per_step": 4000.0}
@@ -157,17 +151,6 @@ def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
         ("full", 1): 100, ("full", 2): 150, ("lora", 1): 100, ("lora", 2): 150
     }  # fmt: skip
     assert [group.reason for group in results.left_out.excluded] == ["invalid: self-check failed: samples: 9 of 10"]
-
-
-def test_scaling_is_of_the_seeds_that_every_number_has(tmp_path: Path) -> None:
-    """A seed that only one number of ranks has enters no mean of the table."""
-    extra = runs(2, samples_per_second=999.0)[0]
-    spec = extra.spec.model_copy(update={"seed": 9})
-    found = table(
-        section("scaling", load(tmp_path, [*both(), extra.model_copy(update={"spec": spec, "run_id": "nine"})]))
-    )
-    assert found.values is not None
-    assert {row[3] for row in found.values} == {100, 150}
 
 
 def both_ways(**changes: Any) -> list[RunRecord]:

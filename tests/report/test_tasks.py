@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +10,13 @@ import numpy as np
 import pytest
 
 from helpers import made_task_records, plugin_tasks
-from hpml_bench import statistics
 from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.caveats import beside_guess
-from hpml_bench.report.render import all_sections, tables_of, write_report
+from hpml_bench.report.render import all_sections, tables_of
 from hpml_bench.report.results import Results
 
 BETTER = {"rating": min, "naming": max}
@@ -77,33 +75,6 @@ def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
         assert task_results.front((task_results.quality, "train_seconds"))[winner].by != (pair[pair.index(winner) - 1],)
 
 
-def test_a_page_speaks_of_its_own_metric_alone(task_results: Results, tmp_path: Path) -> None:
-    """Neither accuracy nor McNemar's test is on the page, nor a percentage where the metric is none."""
-    write_report(task_results, tmp_path, ("md",))
-    page = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "accuracy" not in page.lower()
-    assert "McNemar" not in page
-    assert "the most frequent class" not in page
-    assert f"Time to {task_results.definitions[task_results.quality].title}" in page
-    if task_results.quality == "test_rmse":
-        assert not re.search(r"\d points?\b", page)
-        assert "Difference (stars)" in page
-
-
-def test_scores_of_rows_are_no_shares_of_right_ones(task_results: Results) -> None:
-    """Differences have the evidence of a table of real numbers; one row is the least noise of a score with a range."""
-    compared, scores = task_results.comparisons(task_results.quality), task_results.aligned
-    span, expected = scores.span if scores.bounded else 0.0, {}
-    for c in compared:
-        table = np.array([scores.units[c.a][s] - scores.units[c.b][s] for s in task_results.seeds])
-        expected[c.a, c.b] = statistics.crossed_evidence(table, span, 0)
-    shared = statistics.share_variances(expected, len(task_results.methods))
-    for c in compared:
-        assert c.p == pytest.approx(max(one.p() for one in shared[c.a, c.b]))
-        assert c.difference.mean == pytest.approx(mean_of(task_results, c.a) - mean_of(task_results, c.b), abs=1e-9)
-    assert task_results.grid(task_results.quality) is None
-
-
 def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
     """They go from chance to the best in the metric's direction, and a later one is never reached sooner."""
     found = Targets(task_results)
@@ -120,15 +91,6 @@ def test_targets_lie_between_chance_and_the_best(task_results: Results) -> None:
         samples = [one.samples for one in reached if one]
         assert samples == sorted(samples)
         assert None not in reached[: len(samples)]
-
-
-def test_equal_models_are_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two methods with the same answers in every seed are undecided, with no spread to plan from."""
-    monkeypatch.setattr(made_task_records, "_noise", lambda item: np.random.default_rng(7).standard_normal(400))
-    monkeypatch.setattr(made_task_records, "_difficulty", lambda item: 0.1 + 0.01 * item.spec.seed)
-    results = Results.load(made_task_records.write(tmp_path, "rating", ("lora", "full"), 4))
-    (pair,) = results.comparisons("test_rmse")
-    assert (pair.verdict, pair.p) == ("undecided", 1.0)
 
 
 def test_a_correlation_with_a_constant_is_none_and_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
