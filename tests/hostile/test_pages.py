@@ -6,7 +6,6 @@ import csv
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from payloads import LONG, OWNED, attack, folder
 
 from helpers import made_records
 from helpers.browser import Site, look, needs_browser, site, visit
+from helpers.elements import Elements
 from hpml_bench.report import render
 from hpml_bench.report.export import csv_text, latex_table
 from hpml_bench.report.questions import TITLES
@@ -36,19 +36,6 @@ def hostile_report(served: Site, tmp_path_factory: pytest.TempPathFactory) -> Pa
     place = folder(tmp_path_factory.mktemp("evil"), attack(served.address))
     render.write_report(place, None, FORMATS)
     return place
-
-
-class Elements(HTMLParser):
-    """Collects the elements of a page with their attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
-        self.found.append((tag, dict(attrs)))
 
 
 @pytest.fixture(scope="module")

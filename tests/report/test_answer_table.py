@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from itertools import combinations
 from typing import Any, get_args
 from xml.etree import ElementTree as ET
@@ -12,6 +11,7 @@ import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helpers.answers import RMSE, an_answer
+from helpers.elements import Elements
 from hpml_bench.report.answer.model import Failure, PageSummary, Pair, Relation
 from hpml_bench.report.answer.rows import answer_table
 from hpml_bench.report.answer.screen import context
@@ -24,32 +24,13 @@ ERRORS = {"full": 0.311, "lora": 0.312, "adapter": 0.398, "head": 0.585}
 HOSTILE = "</script><b>&\"'"
 
 
-class Screen(HTMLParser):
-    """What is read off a first screen."""
-
-    def __init__(self, answer: PageSummary) -> None:
-        super().__init__()
-        environment = Environment(
-            loader=FileSystemLoader(packaged("templates", "templates")), autoescape=True, undefined=StrictUndefined
-        )
-        environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
-        self.html = environment.get_template("answer.html.j2").render(context(answer))
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.data = ""
-        self.feed(self.html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep the element."""
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        """Keep the script's data."""
-        if self.elements and self.elements[-1][1].get("id") == "data" and data.strip():
-            self.data += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all such elements."""
-        return [attributes for name, attributes in self.elements if name == tag]
+def first_screen(answer: PageSummary) -> Elements:
+    """Return the elements of an answer's first screen."""
+    environment = Environment(
+        loader=FileSystemLoader(packaged("templates", "templates")), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"sanitize": sanitize, "emphasise": lambda sentence, *_: sentence}
+    return Elements(environment.get_template("answer.html.j2").render(context(answer)))
 
 
 def drawn(svg: str) -> tuple[float, tuple[float, float] | None, float, float, bool]:
@@ -133,7 +114,7 @@ def test_methods_that_share_no_seed_have_no_bar() -> None:
 def test_a_row_links_to_its_method_and_carries_raw_values() -> None:
     """Rows are numbered from 1 as marks are; cells carry values for sorting, differences are also written."""
     answer = an_answer(FIVE, open_=(("full", "lora"),))
-    screen = Screen(answer)
+    screen = first_screen(answer)
     rows = [row for row in screen.of("tr") if "data-m" in row]
     assert [(row["id"], row["data-m"]) for row in rows] == [(f"row-{n}", str(n)) for n in range(1, 6)]
     assert {link["href"] for link in screen.of("a") if link.get("class") == "nm"} == {f"#m-{n}" for n in range(1, 6)}
@@ -144,7 +125,7 @@ def test_a_row_links_to_its_method_and_carries_raw_values() -> None:
         "text", "down", None, "up", "up", "up", None,
     ]  # fmt: skip
     assert 'aria-hidden="true"' in bars(answer).svg["lora"]
-    assert "interval −1.2 to 1.0" in screen.html
+    assert any("interval −1.2 to 1.0" in text for text in screen.texts)
 
 
 @pytest.mark.parametrize(
@@ -159,19 +140,20 @@ def test_a_row_links_to_its_method_and_carries_raw_values() -> None:
 )
 def test_the_screen_is_safe_and_whole(answer: PageSummary) -> None:
     """Text stays text, no element has a style, ids are unique, links lead to sections or folds, data return."""
-    screen = Screen(answer)
-    assert not set("<>&") & set(screen.data)
+    screen = first_screen(answer)
+    (text,) = screen.said("script", id="data")
+    assert not set("<>&") & set(text)
     full = answer.model_dump(mode="json", exclude={"pairs"})
-    data = json.loads(screen.data)
+    data = json.loads(text)
     relations = data.pop("relations")
     assert data == full
     names, letters = [method.name for method in answer.methods], {r[0]: r for r in get_args(Relation)}
     for by in ("score", *(axis.key for axis in answer.axes)):
         for row, one in zip(relations[by], names, strict=True):
             assert [letters[at] for at in row] == [answer.relation(by, one, other) for other in names]
-    assert not any("style" in attributes for _, attributes in screen.elements)
+    assert not any("style" in attributes for _, attributes in screen.found)
     assert screen.of("script") == [{"type": "application/json", "id": "data"}]
-    ids = [attributes["id"] for _, attributes in screen.elements if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in screen.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = {link["href"] for link in screen.of("a")}
     folds = {f"#m-{n}" for n in range(1, len(answer.methods) + 1)}

@@ -8,12 +8,12 @@ import hashlib
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from helpers import made_records
+from helpers.elements import Elements
 from helpers.made_records import sweep
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.export import csv_text, latex_table, markdown_table, markdown_text
@@ -33,37 +33,18 @@ def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-class Page(HTMLParser):
-    """Collects tags with their attributes, and the text of scripts and style sheets."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.raw: dict[str, list[str]] = {"script": [], "style": []}
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag."""
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        """Note the text of a script or a style sheet."""
-        tag, attributes = self.tags[-1] if self.tags else ("", {})
-        if tag in self.raw and self.cdata_elem and "type" not in attributes:
-            self.raw[tag].append(data)
-
-
-def page(folder: Path) -> Page:
+def page(folder: Path) -> Elements:
     """Parse a folder's report.html."""
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
+    return Elements((folder / "report.html").read_text(encoding="utf-8"))
 
 
 def test_only_our_scripts_and_styles_are_allowed(report_folder: Path) -> None:
     """The policy allows by hash the page's own scripts and sheets, and nothing else."""
     made = page(report_folder)
-    policy = next(a["content"] for tag, a in made.tags if tag == "meta" and a.get("http-equiv")) or ""
+    policy = next(a["content"] for tag, a in made.found if tag == "meta" and a.get("http-equiv")) or ""
     rules = {kind: allowed for kind, *allowed in map(str.split, policy.split(";"))}
-    for tag, texts in made.raw.items():
+    for tag in ("style", "script"):
+        texts = made.said(tag, type=None)
         digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
         assert rules[f"{tag}-src"] == [f"'sha256-{digest}'" for digest in digests]
         ours = packaged("templates", "templates")
@@ -71,16 +52,16 @@ def test_only_our_scripts_and_styles_are_allowed(report_folder: Path) -> None:
         assert texts
         assert set(texts) <= wanted
     assert "unsafe" not in policy
-    assert not [name for _, attributes in made.tags for name in attributes if name.startswith("on")]
+    assert not [name for _, attributes in made.found for name in attributes if name.startswith("on")]
 
 
 def test_no_element_has_a_style(report_folder: Path) -> None:
     """The policy would drop it; in charts too, which keep colours, widths and fonts as attributes."""
     folder, made = report_folder, page(report_folder)
-    assert [tag for tag, attributes in made.tags if "style" in attributes] == []
+    assert [tag for tag, attributes in made.found if "style" in attributes] == []
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert " style=" not in re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
-    drawn = [attributes for tag, attributes in made.tags if tag in {"line", "polyline", "circle", "text"}]
+    drawn = [attributes for tag, attributes in made.found if tag in {"line", "polyline", "circle", "text"}]
     assert {name for of in drawn for name in of} >= {"fill", "stroke", "stroke-width", "text-anchor"}
     assert all(" style=" not in path.read_text() for path in (folder / "figures").glob("*.svg"))
 
@@ -88,17 +69,17 @@ def test_no_element_has_a_style(report_folder: Path) -> None:
 def test_links_lead_somewhere(report_folder: Path) -> None:
     """Every link and reference within a chart has its target in the page; no two elements share an id."""
     made = page(report_folder)
-    ids = [attributes["id"] for _, attributes in made.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in made.found if "id" in attributes]
     assert len(ids) == len(set(ids))
-    links = {a.get("href") or a.get("xlink:href") or "data:" for _, a in made.tags}
+    links = {a.get("href") or a.get("xlink:href") or "data:" for _, a in made.found}
     assert {link for link in links if not link.startswith("data:")} <= {f"#{one}" for one in ids}
 
 
 def test_charts_have_text_alternatives(report_folder: Path) -> None:
     """Every chart is an image, or has a label of its own, that holds its numbers; bars beside numbers are hidden."""
     made = page(report_folder)
-    labels = [a.get("aria-label") or "" for _, a in made.tags if a.get("role") == "img"]
-    drawn = [a for tag, a in made.tags if tag == "svg"]
+    labels = [a.get("aria-label") or "" for _, a in made.found if a.get("role") == "img"]
+    drawn = [a for tag, a in made.found if tag == "svg"]
     assert len(labels) == sum(not {"aria-label", "aria-hidden"} & set(a) for a in drawn)
     assert all(a.get("aria-label") != "" for a in drawn)
     assert any("full 87.5" in label for label in labels)
