@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class Elements(HTMLParser):
-    """The elements of a page in order: their tags, attributes, and the text between each one's start and the next tag."""
+    """The elements of a page in order: their tags, attributes, and the text up to the next tag."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
