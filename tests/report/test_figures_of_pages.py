@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import lxml.html
 import pytest
 
 from helpers.made_records import failed, sweep, write
@@ -44,40 +45,16 @@ SIGNS = {"better": " ▲", "worse": " ▼", "open": " ?", "equal": " ="}
 """Signs that the style sheet, with words for who hears the page, puts behind the cells of a matrix."""
 
 
-class Rows(HTMLParser):
-    """The rows of a page's tables: the text of their cells, with the signs of their classes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.open, self.sign = False, ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a row or a cell."""
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in {"td", "th"}:
-            self.rows[-1].append("")
-            self.open = True
-            kinds = (dict(attrs).get("class") or "").split()
-            self.sign = next((sign for kind, sign in SIGNS.items() if kind in kinds), "")
-
-    def handle_endtag(self, tag: str) -> None:
-        """End a cell."""
-        if self.open and tag in {"td", "th"}:
-            self.rows[-1][-1] += self.sign
-            self.open = False
-
-    def handle_data(self, data: str) -> None:
-        """Add to a cell."""
-        if self.open:
-            self.rows[-1][-1] += data
+def cell_of(element: Any) -> str:
+    """Return the text of a cell, with the sign of its class."""
+    sign = next((sign for kind, sign in SIGNS.items() if kind in (element.get("class") or "").split()), "")
+    return " ".join((element.text_content() + sign).split())
 
 
 def test_tables_of_pages_are_those_of_the_files(folder: Path, tables: tuple[Table, ...]) -> None:
     """Both pages have every row of every table, each cell as the table has it, in order."""
-    html = [[" ".join(cell.split()) for cell in row] for row in Rows((folder / "report.html").read_text()).rows]
+    page = lxml.html.fromstring((folder / "report.html").read_text())
+    html = [[*map(cell_of, row.iterchildren("td", "th"))] for row in page.iter("tr")]
     lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     markdown = [re.split(r" ?(?<!\\)\| ?", line)[1:-1] for line in lines if line.startswith("|")]
     assert sum(len(table.rows) for table in tables) > 100

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from html.parser import HTMLParser
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import lxml.html
 import pandas as pd
 import pytest
 
@@ -27,45 +27,27 @@ ENDS = {
 }  # fmt: skip
 """Elements that end a sentence; parts of the set-up line, which are spans, end one too."""
 UNREAD = {"script", "style", "svg", "head"}
-VOID = {"br", "wbr", "meta", "link", "input", "img", "hr"}
 
 
-class Open(HTMLParser):
-    """The texts of a page outside its folds."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.inside: list[tuple[str, str]] = []
-        self.texts = [""]
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin an element."""
-        if tag not in VOID:
-            self.inside.append((tag, dict(attrs).get("class") or ""))
-        self._end(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """End an element."""
-        while self.inside and self.inside.pop()[0] != tag:
-            pass
-        self._end(tag)
-
-    def _end(self, tag: str) -> None:
-        if tag in ENDS or (tag == "span" and ("p", "setup") in self.inside):
-            self.texts.append("")
-
-    def handle_data(self, data: str) -> None:
-        """Add what a reader sees."""
-        tags = {tag for tag, _ in self.inside}
-        if not tags & UNREAD and ("details" not in tags or "summary" in tags):
-            self.texts[-1] += data
+def texts(of: Any) -> Iterator[str]:
+    """Yield what a reader sees of an element outside folds, with a 0 where a sentence ends."""
+    if of.tag in UNREAD:
+        return
+    end = "\0" * (of.tag in ENDS or (of.tag == "span" and of.getparent().get("class") == "setup"))
+    yield end
+    if of.tag != "details":
+        yield of.text or ""
+    for child in of.iterchildren("summary" if of.tag == "details" else None):
+        yield from texts(child)
+        if of.tag != "details":
+            yield child.tail or ""
+    yield end
 
 
 def sentences(page: str) -> list[str]:
     """Return the sentences of a page outside its folds."""
-    texts = (" ".join(text.split()) for text in Open(page).texts)
-    return [sentence for text in texts for sentence in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if sentence]
+    found = (" ".join(text.split()) for text in "".join(texts(lxml.html.fromstring(page))).split("\0"))
+    return [one for text in found for one in re.split(r"(?<=[.!?])(?<!\b[Nn]o\.)\s+", text) if one]
 
 
 def check(page: str, own: Sequence[str], least: int = 50) -> None:
