@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from pydantic import Field
+
 from hpml_bench.plugins.optimizer import choose_optimizer
 from hpml_bench.suite import registry
 from hpml_bench.suite.base import Frozen
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
     from hpml_bench.plugins.rows import Batch
     from hpml_bench.plugins.task import Task
+
+
+class LoraOptions(Frozen):
+    """Options of LoRA; the update of a weight is `alpha / r` * B A."""
+
+    r: int = Field(default=8, ge=1)
+    """Rank of the updates."""
+    alpha: float = Field(default=16, gt=0)
+    """Scale of the updates, before division by the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the input of the updates."""
+    target: str | list[str] = "all-linear"
+    """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
 
 
 class Method(ABC):

@@ -176,6 +176,8 @@ class Probe:
     """Whether it measures only training steps: it is left out where nothing is trained."""
     metrics: ClassVar[tuple[Metric, ...]] = ()
     """Definitions of the metrics that `stop` returns; they are stored with each run."""
+    tested: Evaluation | None = None
+    """The evaluation of the test rows, once it is done."""
 
     def start(self, run: Run) -> None:
         """Model and data are ready, no step was taken; the base class keeps the run, and begins with no values."""
@@ -202,7 +204,9 @@ class Probe:
         """An evaluation is about to begin."""
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        """An evaluation is done; return the points to write."""
+        """An evaluation is done; return the points to write. The base class keeps that of the test rows as `tested`."""
+        if evaluation.phase == "test":
+            self.tested = evaluation
         return []
 
     def after_training(self) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
-from hpml_bench.plugins.method import Method
-from hpml_bench.suite.base import Frozen
+from hpml_bench.plugins.method import LoraOptions, Method
 from hpml_bench.suite.settings import QuantizationSpec
 
 
@@ -18,17 +15,9 @@ class QLoRA(Method):
     lr = 1e-3
     peft_type = "LORA"
 
-    class Options(Frozen):
-        """QLoRA's options; the update of a weight is `alpha / r` * B A."""
+    class Options(LoraOptions):
+        """LoRA's options, and those of the 4-bit weights."""
 
-        r: int = Field(default=8, ge=1)
-        """Rank of the updates."""
-        alpha: float = Field(default=16, gt=0)
-        """Scale of the updates, before division by the rank."""
-        dropout: float = Field(default=0.0, ge=0, lt=1)
-        """Dropout on the input of the updates."""
-        target: str | list[str] = "all-linear"
-        """Layers to update: `all-linear`, a list of name endings, or a regular expression for whole names."""
         double_quantization: bool = True
         """The scales of the 4-bit blocks are quantised too, to 8 bits."""
         compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None

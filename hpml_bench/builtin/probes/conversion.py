@@ -1,7 +1,9 @@
-"""Conversion to LoRA: quality of a language model whose adapter PEFT has turned into LoRA's two factors.
+"""Conversions: a language model's quality with its adapter as LoRA, and merged in floats into quantised weights.
 
-Servers that know LoRA alone can take the result (`peft.convert_to_lora`, by a decomposition of each layer's change).
-The method's option `converted_rank` asks for it. The layers are replaced for one evaluation; the model stays as it is.
+Servers that know LoRA alone can take the first (`peft.convert_to_lora`, by a decomposition of each layer's change), for
+which the method's option `converted_rank` asks. The second compares with the unmerged model, and with the probe
+`merging`, where merged weights are quantised again, which changes them (huggingface/peft#2321). Both leave the model as
+it is. Probes stop in the order of their names, so that this one precedes the merging.
 """
 
 from __future__ import annotations
@@ -11,70 +13,98 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from hpml_bench.plugins.probe import Evaluation, Probe
-from hpml_bench.records.run import Metric, Point
+from hpml_bench.plugins.probe import Probe
+from hpml_bench.records.run import Metric
 
 _metric = partial(Metric.define, phase="run", group="merging")
+
+
+def _of(prefix: str, form: str, changed: str, after: str) -> tuple[Metric, Metric, Metric, Metric]:
+    """Return the metrics of `evaluate_merged` for a form of the model: loss, score, answers changed, seconds."""
+    return (
+        _metric(f"{prefix}_test_loss", f"test loss, {form}", "nats/token", "lower", ".3f", f"The test loss {after}."),
+        _metric(f"{prefix}_test_score", f"score, {form}", "", "higher", ".1%", f"The test score {after}."),
+        _metric(
+            f"{prefix}_answers_changed", changed, "", "lower", ".1%",
+            f"Share of the test rows that are answered otherwise {after}.",
+        ),
+        _metric(
+            f"{prefix}_evaluation_seconds", f"evaluation, {form}", "s", "lower", ".2f",
+            f"The slowest rank's time for losses and answers of the test rows {after}.", depends_on_machine=True,
+        ),
+    )  # fmt: skip
+
+
 AS = "with the adapter converted to LoRA by PEFT"
 RANK = _metric(
     "converted_rank", "rank, as LoRA", "", "lower", ".0f",
     "The highest rank of a layer's update after PEFT converted the adapter to LoRA; MiSS has a rank of its own.",
 )  # fmt: skip
-LOSS = _metric("converted_test_loss", "test loss, as LoRA", "nats/token", "lower", ".3f", f"The test loss {AS}.")
-SCORE = _metric("converted_test_score", "score, as LoRA", "", "higher", ".1%", f"The test score {AS}.")
 DIFFERENCE = _metric(
     "converted_score_difference", "score difference, as LoRA", "", "higher", "+.1%",
     f"The test score {AS}, less that of the method itself.",
 )  # fmt: skip
-CHANGED = _metric(
-    "converted_answers_changed", "answers changed, as LoRA", "", "lower", ".1%",
-    f"Share of the test rows that are answered otherwise {AS}.",
+_loss, _score, _changed, _seconds = _of("converted", "as LoRA", "answers changed, as LoRA", AS)
+AS_LORA = (RANK, _loss, _score, DIFFERENCE, _changed, _seconds)
+
+AFTER = "after the method was folded into the dequantised weights of a quantised backbone, which stay floats"
+BYTES = _metric(
+    "dequantized_bytes", "size, merged in floats", "bytes", "lower", ",.0f",
+    f"Bytes of the backbone's weights {AFTER} of four bytes each.",
 )  # fmt: skip
-SECONDS = _metric(
-    "converted_evaluation_seconds", "evaluation, as LoRA", "s", "lower", ".2f",
-    f"The slowest rank's time for losses and answers of the test rows {AS}.", depends_on_machine=True,
-)  # fmt: skip
+_loss, _score, _changed, _seconds = _of(
+    "dequantized", "merged in floats", "answers changed by merging in floats", AFTER
+)
+IN_FLOATS = (_loss, BYTES, _score, _changed, _seconds)
 
 
 class ConversionProbe(Probe):
-    """Evaluates a language model again with its adapter as LoRA, where a method asks for it and PEFT can."""
+    """Evaluates a language model again as LoRA, where its method asks for it, and in floats, where it is quantised."""
 
-    metrics = (RANK, LOSS, SCORE, DIFFERENCE, CHANGED, SECONDS)
-    before: Evaluation | None = None
-
-    @property
-    def applies(self) -> bool:
-        whole = self.run.task.model_kind == "language_model" and self.run.settings.sharding == "none"
-        return whole and self.run.method.converted_rank > 0
+    metrics = (*AS_LORA, *IN_FLOATS)
 
     def definitions(self) -> tuple[Metric, ...]:
-        if not self.applies:
+        from hpml_bench.training.quantization import is_quantized
+
+        run = self.run
+        if run.task.model_kind != "language_model":
             return ()
-        return self.metrics if self.run.answers else (RANK, LOSS, SECONDS)
-
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        if evaluation.phase == "test":
-            self.before = evaluation
-        return []
-
-    def state(self) -> dict[str, Any]:
-        return {}
+        as_lora = run.method.converted_rank > 0 and run.settings.sharding == "none"
+        found = (*(AS_LORA if as_lora else ()), *(IN_FLOATS if is_quantized(run.model) else ()))
+        of_answers = ("_test_score", "_score_difference", "_answers_changed")
+        return tuple(metric for metric in found if run.answers or not metric.name.endswith(of_answers))
 
     def stop(self) -> dict[str, Any]:
-        if not self.applies or self.before is None:
-            return {}
+        defined = self.definitions() if self.tested else ()
+        if RANK in defined:
+            self._as_lora()
+        if BYTES in defined:
+            self._in_floats()
+        return self.values
+
+    def _as_lora(self) -> None:
         from hpml_bench.training.evaluation import evaluate_merged
 
-        run, encoder = self.run, self.run.model.encoder
+        run, encoder, tested = self.run, self.run.model.encoder, self.tested
         factors = _factors(encoder, run.method.converted_rank)
-        if not factors:
-            return {}
-        with _replaced(encoder, factors):
-            values = evaluate_merged(run, run.model, self.before, "converted")
-        values["converted_rank"] = max(len(first) for first, _ in factors.values())
-        if "converted_test_score" in values:
-            values["converted_score_difference"] = values["converted_test_score"] - self.before.metrics["score"]
-        return values
+        if factors and tested:
+            with _replaced(encoder, factors):
+                values = evaluate_merged(run, run.model, tested, "converted")
+            values["converted_rank"] = max(len(first) for first, _ in factors.values())
+            if "converted_test_score" in values:
+                values["converted_score_difference"] = values["converted_test_score"] - tested.metrics["score"]
+            self.values |= values
+
+    def _in_floats(self) -> None:
+        from hpml_bench.training.evaluation import evaluate_merged
+        from hpml_bench.training.quantization import merged_in_floats, weights_in
+
+        encoder = self.run.model.encoder
+        with merged_in_floats(encoder) as merged:
+            if merged and self.tested:
+                self.values |= evaluate_merged(self.run, self.run.model, self.tested, "dequantized")
+                weights = sum(weights_in(weight) for weight in encoder.parameters() if not weight.requires_grad)
+                self.values["dequantized_bytes"] = 4 * weights
 
 
 def _factors(encoder: Any, rank: int) -> dict[str, tuple[Any, Any]]:

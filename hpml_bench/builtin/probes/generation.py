@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run
-from hpml_bench.records.run import Metric, Point
+from hpml_bench.plugins.probe import Finished, Probe, Run
+from hpml_bench.records.run import Metric
 
 _metric = partial(Metric.define, group="inference", depends_on_machine=True)
 PER_ANSWER = (
@@ -49,21 +49,9 @@ class GenerationProbe(Probe):
 
     metrics = (*METRICS, READ_ANEW)
 
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        if evaluation.phase == "test" and evaluation.generated is not None:
-            generated = evaluation.generated
-            self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
-        if evaluation.phase == "test" and evaluation.answer_seconds is not None:
-            self.values["prompt_tokens"] = float(np.mean(self.run.test.column("prompt")))
-            self.values["answer_ms"] = 1000 * evaluation.answer_seconds / len(evaluation.predictions)
-        return []
-
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:
         return {"answer_ms": 1000 * run.value("test_answer_seconds") / run.test_rows}
-
-    def state(self) -> dict[str, Any]:
-        return {}
 
     def definitions(self) -> tuple[Metric, ...]:
         if self.run.task.decoding is None:
@@ -71,7 +59,12 @@ class GenerationProbe(Probe):
         return METRICS if self.run.model.caches else self.metrics
 
     def stop(self) -> dict[str, Any]:
-        run = self.run
+        run, tested = self.run, self.tested
+        if tested and (generated := tested.generated):
+            self.values["generated_tokens_per_second"] = generated.tokens / generated.seconds
+        if tested and tested.answer_seconds is not None:
+            self.values["prompt_tokens"] = float(np.mean(run.test.column("prompt")))
+            self.values["answer_ms"] = 1000 * tested.answer_seconds / len(tested.predictions)
         if READ_ANEW in self.definitions():
             self.values[READ_ANEW.name] = 1.0
         if run.task.decoding is not None and run.settings.latency_samples:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpml_bench.plugins.probe import Evaluation, Finished, Probe, Run
-from hpml_bench.records.run import Metric, Point
+from hpml_bench.plugins.probe import Finished, Probe, Run
+from hpml_bench.records.run import Metric
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.model import TaskModel
@@ -43,16 +43,10 @@ class InferenceProbe(Probe):
         *(_latency(share, merged=merged) for merged in (False, True) for share in (50, 99)),
     )  # fmt: skip
 
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        if evaluation.phase == "test":
-            self.values["inference_seconds"] = evaluation.seconds
-            self.values["inference_samples_per_second"] = len(evaluation.predictions) / evaluation.seconds
-        return []
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
     def stop(self) -> dict[str, Any]:
+        if tested := self.tested:
+            self.values["inference_seconds"] = tested.seconds
+            self.values["inference_samples_per_second"] = len(tested.predictions) / tested.seconds
         if self.run.group.main and self.run.settings.latency_samples:
             self._latencies(self.run.model, "")
             if self.run.merged is not None:

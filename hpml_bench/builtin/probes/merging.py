@@ -45,7 +45,12 @@ class MergingProbe(Probe):
     """Evaluates a language model again after merging, where a method can be merged."""
 
     metrics = (LOSS, SCORE, CHANGED, LOGITS, SECONDS)
-    unmerged: Evaluation | None = None
+
+    @property
+    def merges(self) -> bool:
+        method = self.run.method
+        whole = self.run.task.model_kind == "language_model"
+        return whole and method.trains and type(method).merge is not Method.merge
 
     def definitions(self) -> tuple[Metric, ...]:
         if self.run.task.model_kind != "language_model":
@@ -53,23 +58,20 @@ class MergingProbe(Probe):
         return self.metrics if self.run.answers else (LOSS, LOGITS, SECONDS)
 
     def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        method = self.run.method
-        merges = method.trains and type(method).merge is not Method.merge
-        if evaluation.phase == "test" and self.run.task.model_kind == "language_model" and merges:
-            self.unmerged = evaluation
+        if evaluation.phase == "test" and self.merges:
             self.logits = _logits(self.run, self.run.model)
-        return []
+        return super().after_eval(evaluation)
 
     def state(self) -> dict[str, Any]:
         return {}
 
     def stop(self) -> dict[str, Any]:
         run = self.run
-        if self.unmerged is None or run.merged is None:
+        if self.tested is None or not self.merges or run.merged is None:
             return {}
         from hpml_bench.training.evaluation import evaluate_merged
 
-        values = evaluate_merged(run, run.merged, self.unmerged, "merged")
+        values = evaluate_merged(run, run.merged, self.tested, "merged")
         difference = float((_logits(run, run.merged) - self.logits).abs().max())
         return {**values, "merged_logit_difference": difference}
 

@@ -96,14 +96,16 @@ class Regression(TextTask):
         return self.found["mean"] + self.found["sd"] * outputs.squeeze(-1).double()
 
     def evaluate(self, predictions: Predictions) -> dict[str, float]:
+        from scipy.stats import rankdata
+
         reference, prediction = np.asarray(predictions.reference), np.asarray(predictions.prediction)
         errors = prediction - reference
         return {
             "loss": float(np.mean(predictions.loss, dtype=np.float64)),
             "rmse": math.sqrt(float(np.mean(errors**2))),
             "mae": float(np.abs(errors).mean()),
-            "pearson": pearson(reference, prediction),
-            "spearman": pearson(mean_ranks(reference), mean_ranks(prediction)),
+            "pearson": _pearson(reference, prediction),
+            "spearman": _pearson(rankdata(reference), rankdata(prediction)),
         }
 
     def scores(self, predictions: Predictions) -> NDArray[Any]:
@@ -138,16 +140,9 @@ def linearised_rmse(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArra
     return linear
 
 
-def pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Return Pearson's correlation; NaN where either is constant. Equals scipy.stats.pearsonr."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     x, y = (values - values.mean() for values in (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)))
     return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1, 1))
-
-
-def mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the ranks from 1, ties at their mean rank. Equals scipy.stats.rankdata."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks

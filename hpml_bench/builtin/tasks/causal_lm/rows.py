@@ -46,6 +46,16 @@ class ConversationRow(NamedTuple):
         """The row as JSON, without its choices and place."""
         return json.dumps([self.roles, self.contents, self.weights, self.fields, self.tools])
 
+    @property
+    def keys(self) -> list[dict[str, Any]]:
+        """Further keys of each turn; none where no turn has any."""
+        return [json.loads(keys) if keys else {} for keys in self.fields or ()]
+
+    @property
+    def definitions(self) -> list[Any] | None:
+        """Definitions of the tools."""
+        return json.loads(self.tools) if self.tools else None
+
     def after(self, examples: Sequence[ConversationRow], end: str) -> ConversationRow:
         """Return the conversation with examples, each with `end` after it, as earlier turns that are not learnt.
 
