@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from hpml_bench.plugins.dataset import IGNORE_INDEX, SEGMENTS
@@ -61,16 +62,12 @@ class Ragged:
     """A memory-mapped column of lists; a row is copied only into its batch."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        self._chunks = [(c.values.to_numpy(), c.offsets.to_numpy()) for c in column.chunks]
-        self._starts = np.cumsum([0] + [len(offsets) - 1 for _, offsets in self._chunks])
-        self.lengths = np.concatenate([np.diff(offsets) for _, offsets in self._chunks])
+        self._column = column
+        self.lengths: np.ndarray = pc.list_value_length(column).to_numpy()
 
     def __getitem__(self, number: int) -> np.ndarray:
         """Return one row, [length]."""
-        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
-        values, offsets = self._chunks[chunk]
-        local = number - self._starts[chunk]
-        row: np.ndarray = values[offsets[local] : offsets[local + 1]]
+        row: np.ndarray = self._column[number].values.to_numpy()
         return row
 
 
