@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,44 @@ from hpml_bench.suite.profile import Profile, load_profile
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
+Answering = Callable[..., Path]
+PLAN, TITLE = "hpml-0123456789", "hpml-bench:quickstart"
+
 
 def engine(**changes: Any) -> Slurm:
     return Slurm(Profile.model_validate({"engine": "slurm", **changes}))
 
 
-def batch(made: Slurm, folder: Path, units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> JobBatch:
+def batch(made: Slurm, folder: Path = Path("/results"), units: tuple[int, ...] = (0, 1, 2), **changes: Any) -> JobBatch:
     """Return jobs of a plan of the quickstart."""
     tasks = (UnitRun(method="lora", seed=0),)
     plan = JobPlan(
-        id="hpml-0123456789", suite=load_suite("quickstart"), profile=made.profile, units=(Unit(tasks=tasks),) * 5,
+        id=PLAN, suite=load_suite("quickstart"), profile=made.profile, units=(Unit(tasks=tasks),) * 5,
         limits=Limits(stall=300),
     )  # fmt: skip
     return JobBatch(plan, folder, units, ("work", str(folder / "plan.json"), "--unit", "{unit}"), **changes)
+
+
+def owner(unit: int = 2) -> Job:
+    return Job(engine="slurm", job=f"7_{unit}", restart=0, unit=unit, host="n", pid=3, began="2026-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answering:
+    """A function that puts stand-ins for Slurm's commands on the path; it returns the file of what they were asked."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def put(**answers: str) -> Path:
+        for name, answer in answers.items():
+            file = tmp_path / name
+            file.write_text(f'#!/bin/bash\necho {name} "$@" >> {shlex.quote(str(tmp_path / "asked"))}\n{answer}\n')
+            file.chmod(0o755)
+        return tmp_path / "asked"
+
+    return put
+
+
+# The script
 
 
 def options(script: str) -> dict[str, str]:
@@ -40,95 +65,80 @@ def options(script: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def test_a_script_has_all_that_the_profile_says(tmp_path: Path) -> None:
+def test_a_script_has_all_that_the_profile_says() -> None:
     """Resources, limits, the engine's own options; a job is asked to end before its time limit."""
     made = engine(
         parallel=4, gpus_per_node=2, cpus_per_node=8, memory_per_node="64G", time="1:00:00", exclusive=True,
         setup=["module load cuda"], env={"NCCL_DEBUG": "a b"}, scratch="/local/$SLURM_JOB_ID",
         options={"sbatch": {"partition": "gpu", "requeue": False}},
     )  # fmt: skip
-    script = made.script(batch(made, tmp_path, (0, 1, 2, 4)))
+    script = made.script(batch(made, units=(0, 1, 2, 4)))
     found = options(script)
     expected = {
         "array": "0-2,4%4", "nodes": "1", "ntasks-per-node": "1", "cpus-per-task": "8", "gpus-per-node": "2",
         "mem": "64G", "exclusive": "", "time": "1:00:00", "signal": "B:TERM@120", "partition": "gpu",
-        "comment": "hpml-0123456789:units", "open-mode": "append",
+        "comment": f"{PLAN}:units", "open-mode": "append", "output": "/results/logs/%A_%a.log",
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
     assert "requeue" not in found
-    assert found["output"].startswith(str(tmp_path / "logs"))
     lines = script.splitlines()
     assert lines[0] == "#!/bin/bash"
-    assert "module load cuda" in lines
-    assert "export NCCL_DEBUG='a b'" in lines
+    assert {"module load cuda", "export NCCL_DEBUG='a b'"} <= set(lines)
     assert lines[-1].startswith("exec ")
+    short = engine(time="0:02:00")  # a job of two minutes is not asked to end as it begins
+    assert options(short.script(batch(short)))["signal"] == "B:TERM@30"
 
 
-def as_bash_does(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    printing = script.replace("exec ", "exec printf '%s\\n' ", 1)
+def as_bash_does(script: str, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script whose last command is printed, after other commands."""
+    printing = script.replace("exec ", f"{before}\nexec printf '%s\\n' ", 1)
     given = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", **variables}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | given
     return subprocess.run(["bash"], input=printing, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("lines", [["no-such-module load cuda"], ["true", "false", "true"]])
-def test_a_setup_line_that_fails_ends_the_job(lines: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "well"),
+    [(["no-such-module load cuda"], False), (["true", "false", "true"], False), (["true"], True)],
+)
+def test_a_setup_line_that_fails_ends_the_job(lines: list[str], well: bool) -> None:
     """Else its runs would be done, and recorded as good, in an environment that nobody asked for."""
     made = engine(setup=lines)
-    done = as_bash_does(made.script(batch(made, tmp_path)))
-    assert done.returncode != 0
-    assert "hpml_bench" not in done.stdout
-    good = engine(setup=["true"])
-    assert "hpml_bench" in as_bash_does(good.script(batch(good, tmp_path))).stdout
+    done = as_bash_does(made.script(batch(made)))
+    assert (done.returncode == 0) == ("hpml_bench" in done.stdout) == well
 
 
 @pytest.mark.parametrize(
     ("given", "cores"),
     [({"SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "32"}, "4"), ({"SLURM_CPUS_ON_NODE": "32"}, "32"), ({}, "")],
 )
-def test_a_job_takes_the_cores_that_it_was_given(given: dict[str, str], cores: str, tmp_path: Path) -> None:
-    """Also where nothing binds it to them: the harness reads their number from HPML_BENCH_CORES."""
+def test_the_script_runs_the_unit_of_its_task(given: dict[str, str], cores: str) -> None:
+    """As bash reads it: the job is named by array and task, its restarts count from 0, and it has the cores given."""
     made = engine()
-    script = made.script(batch(made, tmp_path)).replace("exec ", 'echo "cores: $HPML_BENCH_CORES"; exec ', 1)
-    assert f"cores: {cores}\n" in as_bash_does(script.replace("exec ", "exec true ", 1), **given).stdout
+    said = 'echo "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE $HPML_BENCH_CORES"'
+    script = made.script(batch(made, Path("/with a space")))
+    job, *words = as_bash_does(script, said, **given).stdout.splitlines()
+    assert job == f"7_2 0 slurm {cores}"
+    assert words[-6:] == ["-m", "hpml_bench", "work", "/with a space/plan.json", "--unit", "2"]
 
 
-def test_a_container_stands_before_the_jobs_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_stands_before_the_jobs_command() -> None:
     """The launcher's words as they are, then the interpreter that the profile names; before agents on nodes too."""
-    made = engine(launcher=["apptainer", "exec", "--nv", "my image.sif"], python="/opt/python")
-    words = shlex.split(made.script(batch(made, tmp_path)).splitlines()[-1])
-    assert words[:7] == ["exec", "apptainer", "exec", "--nv", "my image.sif", "/opt/python", "-m"] or words[6] == "-P"
+    launcher = ["apptainer", "exec", "--nv", "my image.sif"]
+    made = engine(launcher=launcher, python="/opt/python")
+    words = shlex.split(made.script(batch(made)).splitlines()[-1])
+    assert words[:6] == ["exec", *launcher, "/opt/python"]
     assert words[-2:] == ["--unit", "$SLURM_ARRAY_TASK_ID"]
-    assert made.over_nodes(["agent", "host:1"])[-6:] == ["apptainer", "exec", "--nv", "my image.sif", "agent", "host:1"]
+    assert made.over_nodes(["agent", "host:1"])[-6:] == [*launcher, "agent", "host:1"]
 
 
-def test_the_script_runs_the_unit_of_its_task(tmp_path: Path) -> None:
-    """As bash reads it: the job is named by array and task, and its restarts are counted from 0."""
-    made = engine()
-    folder = tmp_path / "with a space"
-    folder.mkdir()
-    said = 'echo "$HPML_BENCH_JOB $HPML_BENCH_RESTART $HPML_BENCH_ENGINE"\nexec '
-    job, *words = as_bash_does(made.script(batch(made, folder)).replace("exec ", said, 1)).stdout.splitlines()
-    assert job == "7_2 0 slurm"
-    assert words[-6:] == ["-m", "hpml_bench", "work", str(folder / "plan.json"), "--unit", "2"]
-
-
-@pytest.mark.parametrize(("time", "warned"), [("0:02:00", 30), ("8:00:00", 120), ("1-00:00:00", 120)])
-def test_the_warning_comes_at_a_quarter_of_a_short_limit(time: str, warned: int, tmp_path: Path) -> None:
-    """A job of two minutes is not asked to end as it begins."""
-    made = engine(time=time)
-    assert options(made.script(batch(made, tmp_path)))["signal"] == f"B:TERM@{warned}"
-
-
-def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_path: Path) -> None:
+def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation() -> None:
     """A report of half a sweep is wanted; runs without data are not."""
     made = engine()
-    report = JobBatch(
-        batch(made, tmp_path).plan, tmp_path, (), ("report", str(tmp_path)), kind="report", ended=("9", "11")
-    )
-    assert options(made.script(report))["dependency"] == "afterany:9,afterany:11"
-    assert "array" not in options(made.script(report))
-    assert options(made.script(batch(made, tmp_path, prepared="8")))["dependency"] == "afterok:8"
+    report = options(made.script(batch(made, units=(), kind="report", ended=("9", "11"))))
+    assert report["dependency"] == "afterany:9,afterany:11"
+    assert "array" not in report
+    assert options(made.script(batch(made, prepared="8")))["dependency"] == "afterok:8"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +147,7 @@ def test_a_report_waits_for_whatever_end_and_units_for_a_good_preparation(tmp_pa
         ({"array": "0-3"}, "set by hpml-bench"),
         ({"Partition": "x"}, "can't be an option"),
         ({"partition": "x\n#SBATCH --uid=0"}, "can't be an option"),
+        ({"clusters": "far,near"}, "clusters takes one name"),
     ],
 )
 def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str], told: str, tmp_path: Path) -> None:
@@ -147,45 +158,43 @@ def test_options_that_would_break_the_script_are_refused(sbatch: dict[str, str],
         load_profile(str(file))
 
 
-def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> Path:
-    """Put stand-ins for Slurm's commands on the path, which note their arguments; return where."""
-    for name, answer in answers.items():
-        file = folder / name
-        file.write_text(f'#!/bin/bash\necho {name} "$@" >> {shlex.quote(str(folder / "asked"))}\n{answer}\n')
-        file.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    return folder / "asked"
+def test_a_path_that_slurm_would_read_otherwise_is_refused() -> None:
+    """After a backslash sbatch replaces no %A and %a: all jobs would write into one file."""
+    made = engine()
+    with pytest.raises(UserError, match="backslash in a path"):
+        made.script(batch(made, Path("/a\\b")))
 
 
-def test_live_jobs_are_those_with_the_plans_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# What Slurm says
+
+
+def test_live_jobs_are_those_with_the_plans_comment(answering: Answering) -> None:
     """Jobs of others and ended ones don't count, and a report is of no unit."""
-    plan, title = "hpml-0123456789", "hpml-bench:quickstart"
     lines = (
-        f"7_0|7|0|RUNNING|None|{title}|{plan}:units", f"7_1|7|1|PENDING|Resources|{title}|project=x;{plan}:units;y",
-        f"7_2|7|2|TIMEOUT|TimeLimit|{title}|{plan}:units", f"8|8|N/A|PENDING|Dependency|{title}|{plan}:report",
-        f"9_0|9|0|RUNNING|None|{title}|hpml-9876543210:units", f"10|10|N/A|RUNNING|None|{title}|(null)",
+        f"7_0|7|0|RUNNING|None|{TITLE}|{PLAN}:units", f"7_1|7|1|PENDING|Resources|{TITLE}|project=x;{PLAN}:units;y",
+        f"7_2|7|2|TIMEOUT|TimeLimit|{TITLE}|{PLAN}:units", f"8|8|N/A|PENDING|Dependency|{TITLE}|{PLAN}:report",
+        f"9_0|9|0|RUNNING|None|{TITLE}|hpml-9876543210:units", f"10|10|N/A|RUNNING|None|{TITLE}|(null)",
         "11|11|N/A|RUNNING|None|another's|a line", "and another|one",
     )  # fmt: skip
-    asked = commands(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
+    asked = answering(squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND", scancel="true")
     made = engine()
-    plan = batch(made, tmp_path).plan
-    assert [(job.name, job.unit, job.running) for job in made.live(plan)] == [
-        ("7_0", 0, True), ("7_1", 1, False), ("8", None, False),
+    plan = batch(made).plan
+    assert [(job.name, job.unit, job.running, job.state) for job in made.live(plan)] == [
+        ("7_0", 0, True, "RUNNING"), ("7_1", 1, False, "PENDING (Resources)"),
+        ("8", None, False, "PENDING (Dependency)"),
     ]  # fmt: skip
-    assert [job.state for job in made.live(plan)] == ["RUNNING", "PENDING (Resources)", "PENDING (Dependency)"]
     assert made.stop(plan) == 3
     assert "scancel --quiet -- 7 8\n" in asked.read_text()
 
 
-def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(answering: Answering, tmp_path: Path) -> None:
     """Scancel asks the controller once for each name: five names for 5,000 tasks; some of an array are one name too."""
-    comment = "hpml-0123456789:units"
-    lines = "\n".join(f"{7 + unit // 1000}_{unit % 1000}|{7 + unit // 1000}|{unit % 1000}|PENDING|None|x|{comment}"
-                      for unit in range(5000))  # fmt: skip
-    (tmp_path / "queue").write_text(lines)
-    asked = commands(tmp_path, monkeypatch, squeue=f"cat {tmp_path / 'queue'}", scancel="true")
+    places = [(7 + unit // 1000, unit % 1000) for unit in range(5000)]
+    lines = [f"{array}_{task}|{array}|{task}|PENDING|None|x|{PLAN}:units" for array, task in places]
+    (tmp_path / "queue").write_text("\n".join(lines))
+    asked = answering(squeue=f"cat {tmp_path / 'queue'}", scancel="true")
     made = engine()
-    plan = batch(made, tmp_path).plan
+    plan = batch(made).plan
     assert made.stop(plan) == 5000
     assert asked.read_text().splitlines()[-1] == "scancel --quiet -- 7 8 9 10 11"
     live = made.live(plan)
@@ -205,48 +214,34 @@ def test_a_sweep_of_thousands_is_cancelled_by_its_arrays(tmp_path: Path, monkeyp
         ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
     ],
 )
-def test_an_owner_is_dead_only_where_slurm_knows_it(
-    answer: str, dead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_owner_is_dead_only_where_slurm_knows_it(answer: str, dead: bool, answering: Answering) -> None:
     """A controller that doesn't answer breaks no claim."""
-    commands(tmp_path, monkeypatch, squeue=answer)
-    owner = Job(engine="slurm", job="7_2", restart=0, unit=2, host="n1", pid=3, began="2026-01-01T00:00:00Z")
-    assert engine().dead(owner) is dead
+    answering(squeue=answer)
+    assert engine().dead(owner()) is dead
 
 
-def test_a_thousand_units_and_more_are_several_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_owners_are_asked_for_at_once(answering: Answering) -> None:
+    """Of those that squeue doesn't name Slurm knows that they have ended; without an answer it knows nothing."""
+    asked = answering(squeue="echo 7_0 RUNNING 0; echo 7_1 PENDING 1")
+    owners = [owner(unit) for unit in range(3)]
+    assert engine().dead_among(owners) == {"7_1.0", "7_2.0"}
+    assert asked.read_text().count("squeue") == 1
+    answering(squeue="echo 'Invalid job id specified' >&2; exit 1")
+    assert engine().dead_among(owners) == set()
+
+
+def test_a_thousand_units_and_more_are_several_arrays(answering: Answering) -> None:
     """Slurm's indexes end at 1,000 by default: an array for each thousand, with the numbers of its units."""
     made = engine(parallel=50)
-    many = batch(made, tmp_path, (0, 1, 999, 1000, 1001, 2345), prepared="8")
+    many = batch(made, units=(0, 1, 999, 1000, 1001, 2345), prepared="8")
     parts = made.parts(many)
     scripts = [made.script(part) for part in parts]
     arrays = [options(script) for script in scripts]
     assert [array["array"] for array in arrays] == ["0-1,999%50", "0-1%50", "345%50"]
     assert options(made.script(replace(parts[1], ended=("7",))))["dependency"] == "afterok:8,afterany:7"
     assert as_bash_does(scripts[2], SLURM_ARRAY_TASK_ID="345").stdout.splitlines()[-1] == "2345"
-    commands(tmp_path, monkeypatch, squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
+    answering(squeue=f"echo '9_345|9|345|RUNNING|None|x|{arrays[2]['comment']}'")
     assert [(job.name, job.unit) for job in made.live(many.plan)] == [("9_345", 2345)]
-
-
-def test_the_hosts_of_a_job_are_all_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As scontrol writes out their list."""
-    asked = commands(tmp_path, monkeypatch, scontrol="echo n1; echo n2")
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
-    assert engine(nodes=2).hosts() == ("n1", "n2")
-    assert asked.read_text() == "scontrol show hostnames n[1-2]\n"
-
-
-def test_all_owners_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that squeue doesn't name Slurm knows that they have ended; without an answer it knows nothing."""
-    asked = commands(tmp_path, monkeypatch, squeue="echo 7_0 RUNNING 0; echo 7_1 PENDING 1")
-    owners = [
-        Job(engine="slurm", job=f"7_{unit}", restart=0, unit=unit, host="n1", pid=3, began="2026-01-01T00:00:00Z")
-        for unit in range(3)
-    ]
-    assert engine().dead_among(owners) == {"7_1.0", "7_2.0"}
-    assert asked.read_text().count("squeue") == 1
-    commands(tmp_path, monkeypatch, squeue="echo 'Invalid job id specified' >&2; exit 1")
-    assert engine().dead_among(owners) == set()
 
 
 @pytest.mark.parametrize(
@@ -258,30 +253,41 @@ def test_all_owners_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         "sbatch: lua: time was set to 60\nSubmitted batch job 7",
     ],
 )
-def test_a_jobs_number_is_found_among_what_a_site_prints(
-    printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A banner, or a wrapper's words; without a number the answer is shown, since a job may run."""
-    commands(tmp_path, monkeypatch, sbatch=f"echo {shlex.quote(printed)}")
-    made = engine()
-    assert made.submit(batch(made, tmp_path)) == "7"
-    commands(tmp_path, monkeypatch, sbatch="echo Welcome to cluster 9!")
-    with pytest.raises(UserError, match="sbatch answered 'Welcome to cluster 9!"):
-        made.submit(batch(made, tmp_path))
+def test_a_jobs_number_is_found_among_what_a_site_prints(printed: str, answering: Answering, tmp_path: Path) -> None:
+    """A banner, or a wrapper's words."""
+    answering(sbatch=f"echo {shlex.quote(printed)}")
+    assert engine().submit(batch(engine(), tmp_path)) == "7"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("echo Welcome to cluster 9!", "sbatch answered 'Welcome to cluster 9!"),  # a job may run
+        (
+            "echo 'error: Invalid job array specification' >&2; exit 1",
+            r"Invalid job array specification; .*options: \{array: N\}",  # Slurm's words don't name its MaxArraySize
+        ),
+    ],
+)
+def test_a_submission_without_a_number_is_told(answer: str, told: str, answering: Answering, tmp_path: Path) -> None:
+    """In Slurm's words, and with what to do where they don't say it."""
+    answering(sbatch=answer)
+    with pytest.raises(UserError, match=told):
+        engine().submit(batch(engine(), tmp_path))
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_the_users_shell_changes_no_job(inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_shell_changes_no_job(
+    inside: bool, answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Variables by which sbatch, squeue and scancel take other options; within a job also what that job was given."""
-    name = "sbatch"
-    commands(tmp_path, monkeypatch, **{name: f"env > {tmp_path / 'env'}; echo 7"})
+    answering(sbatch=f"env > {tmp_path / 'env'}; echo 7")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for variable in ("SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SQUEUE_FORMAT", "SCANCEL_INTERACTIVE", "SLURM_CONF"):
+    of_all = ("SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SQUEUE_FORMAT", "SCANCEL_INTERACTIVE", "SLURM_CONF")
+    of_job = ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_MEM_PER_NODE")
+    for variable in (*of_all, *(of_job if inside else ("SLURM_CLUSTERS",))):
         monkeypatch.setenv(variable, "x")
-    for variable in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_MEM_PER_NODE") if inside else ("SLURM_CLUSTERS",):
-        monkeypatch.setenv(variable, "x")
-    made = engine()
-    made.submit(batch(made, tmp_path))
+    engine().submit(batch(engine(), tmp_path))
     seen = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
     own = {variable for variable in seen if variable.startswith(("SBATCH_", "SQUEUE_", "SCANCEL_", "SLURM_"))}
     assert own == ({"SLURM_CONF"} if inside else {"SLURM_CONF", "SLURM_CLUSTERS"})
@@ -297,28 +303,28 @@ def test_the_users_shell_changes_no_job(inside: bool, tmp_path: Path, monkeypatc
     ],
 )
 def test_jobs_that_slurm_would_never_begin_are_known(
-    reason: str, partition: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reason: str, partition: str, refused: bool, answering: Answering
 ) -> None:
     """By their reason; where a job may begin in one of several partitions it is that of one of them."""
-    commands(tmp_path, monkeypatch, squeue=f"echo '7_0|7|0|PENDING|{reason}|x|hpml-0123456789:units'")
+    answering(squeue=f"echo '7_0|7|0|PENDING|{reason}|x|{PLAN}:units'")
     made = engine(options={"sbatch": {"partition": partition}})
-    (job,) = made.live(batch(made, tmp_path).plan)
+    (job,) = made.live(batch(made).plan)
     assert (job.reason, job.refused, job.stuck) == (reason, refused, refused)
 
 
-def test_an_array_that_is_too_long_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm's words don't say that its MaxArraySize is small."""
-    commands(tmp_path, monkeypatch, sbatch="echo 'error: Invalid job array specification' >&2; exit 1")
-    made = engine()
-    with pytest.raises(UserError, match=r"Invalid job array specification; .*options: \{array: N\}"):
-        made.submit(batch(made, tmp_path))
-
-
-def test_a_path_that_slurm_would_read_otherwise_is_refused(tmp_path: Path) -> None:
-    """After a backslash sbatch replaces no %A and %a: all jobs would write into one file."""
-    made = engine()
-    with pytest.raises(UserError, match="backslash in a path"):
-        made.script(batch(made, tmp_path / "a\\b"))
+def test_another_cluster_is_named_to_all_commands(answering: Answering) -> None:
+    """Else squeue and scancel would look for its jobs in this one; squeue then writes a line of its own."""
+    answer = "echo CLUSTER: far; case $* in *Format*) echo 7_2 RUNNING 0;; *) echo '7_2|7|2|RUNNING|None|x|x';; esac"
+    asked = answering(squeue=answer, scancel="true")
+    made = engine(options={"sbatch": {"clusters": "far", "job-name": "x"}})
+    known = Submission(name="7", kind="units", units=(2,), first=0, at=0.0)
+    plan = batch(made).plan.model_copy(update={"submitted": (known,)})
+    assert options(made.script(batch(made)))["clusters"] == "far"
+    (job,) = made.live(plan)
+    made.cancel([job])
+    assert made.stop(plan) == 1
+    assert not made.dead(owner())
+    assert all(" --clusters=far " in line for line in asked.read_text().splitlines())
 
 
 def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,18 +334,29 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
         engine().check()
 
 
-def test_a_run_over_nodes_is_a_step_with_a_task_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step ends when a task fails, has the job's cores, and makes the scratch folder of its own node."""
+# Runs over nodes
+
+
+def test_a_run_over_nodes_is_a_step_with_a_task_on_each(
+    answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step ends when a task fails, has the job's cores, and makes the scratch folder of its own node.
+
+    The hosts are all nodes of the job, as scontrol writes out their list.
+    """
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     words = engine(nodes=2, cpus_per_node=8).over_nodes(["agent", "host:1"])
     assert words[0] == "srun"
     assert words[-2:] == ["agent", "host:1"]
     assert {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=8", "--kill-on-bad-exit=1", "--wait=60"} <= set(words)
     words = engine(nodes=2, scratch="$HERE/scratch").over_nodes(["sh", "-c", 'cd "$TMPDIR" && pwd'])
-    words = words[words.index("bash") :]
-    monkeypatch.setenv("HERE", str(Path(tempfile.mkdtemp())))
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert told.strip() == f"{os.environ['HERE']}/scratch"
+    monkeypatch.setenv("HERE", str(tmp_path))
+    told = subprocess.run(words[words.index("bash") :], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == f"{tmp_path}/scratch"
+    asked = answering(scontrol="echo n1; echo n2")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
+    assert engine(nodes=2).hosts() == ("n1", "n2")
+    assert asked.read_text() == "scontrol show hostnames n[1-2]\n"
 
 
 @pytest.mark.parametrize(
@@ -362,24 +379,6 @@ def test_a_step_asks_no_node_for_more_than_the_smallest_has(
         monkeypatch.setenv(name, value)
     words = engine(nodes=2, exclusive=True, **profile).over_nodes(["agent"])
     assert [word for word in words if "cpus-per-task" in word] == ([f"--cpus-per-task={cores}"] if cores else [])
-
-
-def test_another_cluster_is_named_to_all_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else squeue and scancel would look for its jobs in this one; squeue then writes a line of its own."""
-    answer = "echo CLUSTER: far; case $* in *Format*) echo 7_2 RUNNING 0;; *) echo '7_2|7|2|RUNNING|None|x|x';; esac"
-    asked = commands(tmp_path, monkeypatch, squeue=answer, scancel="true")
-    made = engine(options={"sbatch": {"clusters": "far", "job-name": "x"}})
-    known = Submission(name="7", kind="units", units=(2,), first=0, at=0.0)
-    plan = batch(made, tmp_path).plan.model_copy(update={"submitted": (known,)})
-    assert options(made.script(batch(made, tmp_path)))["clusters"] == "far"
-    (job,) = made.live(plan)
-    made.cancel([job])
-    assert made.stop(plan) == 1
-    owner = Job(engine="slurm", job="7_2", restart=0, unit=2, host="n1", pid=3, began="2026-01-01T00:00:00Z")
-    assert not made.dead(owner)
-    assert all(" --clusters=far " in line for line in asked.read_text().splitlines())
-    with pytest.raises(ValueError, match="clusters takes one name"):
-        engine(options={"sbatch": {"clusters": "far,near"}})
 
 
 def test_engines_without_steps_refuse_runs_over_nodes() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
-from sklearn.metrics import f1_score
 from transformers.pytorch_utils import Conv1D
 
 from helpers import tiny
 from helpers.probe_run import Encoder, Nothing, evaluation, make_run, step
-from hpml_bench.builtin.metrics.macro_f1 import MacroF1
 from hpml_bench.builtin.probes import (
     communication,
     energy,
@@ -150,45 +146,33 @@ def ddp_log(*readings: tuple[float, int]) -> Any:
     )
 
 
-def test_the_warm_up_is_in_no_all_reduce_time(tmp_path: Path) -> None:
-    """A first all-reduce of 300 ms, in which connections are made, is in DDP's mean and not in ours.
-
-    Recorded are steps 1 to 10 and 20; the warm-up has three, of 300, 5 and 5 ms, and the eight others take 7 ms each.
-    """
-    probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=3))
-    probe.wrapped(ddp_log((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)))
-    for index in range(1, 31):
+@pytest.mark.parametrize(
+    ("warmup", "readings", "steps", "milliseconds", "percent"),
+    [
+        pytest.param(3, ((0, 0), (310e6 / 3, 3), (366e6 / 11, 20)), 30, 7, 25, id="the warm-up is left out"),
+        pytest.param(2, ((0, 0), (4e6, 2), (4e6, 2)), 3, 4, 4 / 90, id="of all steps, where the warm-up is longer"),
+        pytest.param(2, ((0, 0), (0, 0), (0, 0)), 3, math.nan, math.nan, id="none was noted"),
+        pytest.param(2, ((9e6, 2), (9e6, 2), (9e6, 2)), 3, math.nan, math.nan, id="the rehearsal alone was noted"),
+        pytest.param(2, ((9e6, 2),), 0, math.nan, math.nan, id="it went on from a checkpoint after the last step"),
+    ],
+)
+def test_all_reduce_times(
+    warmup: int,
+    readings: tuple[tuple[float, int], ...],
+    steps: int,
+    milliseconds: float,
+    percent: float,
+    tmp_path: Path,
+) -> None:
+    """DDP notes steps 1 to 10 and 20; in the first run 300, 5 and 5 ms of the warm-up, and 7 ms of the eight others."""
+    probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=warmup))
+    probe.wrapped(ddp_log(*readings))
+    for index in range(1, steps + 1):
         probe.after_backward(index)
-        probe.after_steps([step(index, 9.0 if index <= 3 else 0.028 if index <= 10 or index == 20 else 1.0)])
+        probe.after_steps([step(index, 9.0 if index <= warmup else 0.028 if index <= 10 or index == 20 else 1.0)])
     probe.after_training()
-    found = probe.stop()
-    assert found["communication_ms"] == pytest.approx(7)
-    assert found["communication_percent"] == pytest.approx(25)
-
-
-def test_a_run_no_longer_than_the_warm_up_has_the_all_reduces_of_all_its_steps(tmp_path: Path) -> None:
-    """There is nothing else; one without any noted has none, nor one of which the rehearsal alone is noted."""
-    nothing = (0, 0)
-    for readings, expected in (
-        ((nothing, (4e6, 2), (4e6, 2)), 4.0),
-        ((nothing, nothing, nothing), math.nan),
-        (((9e6, 2), (9e6, 2), (9e6, 2)), math.nan),
-    ):
-        probe = started(communication.CommunicationProbe, make_run(tmp_path, warmup_steps=2))
-        probe.wrapped(ddp_log(*readings))
-        for index in (1, 2, 3):
-            probe.after_backward(index)
-        probe.after_training()
-        assert probe.stop()["communication_ms"] == pytest.approx(expected, nan_ok=True)
-
-
-def test_a_run_that_goes_on_after_its_last_step_has_no_all_reduce_time(tmp_path: Path) -> None:
-    """DDP notes those of its rehearsal alone."""
-    probe = started(communication.CommunicationProbe, make_run(tmp_path))
-    probe.wrapped(ddp_log((9e6, 2)))
-    probe.load({}, 30)
-    probe.after_training()
-    assert math.isnan(probe.stop()["communication_ms"])
+    found = [probe.stop()[f"communication_{unit}"] for unit in ("ms", "percent")]
+    assert found == pytest.approx([milliseconds, percent], nan_ok=True)
 
 
 def test_passes_of_the_rehearsal_are_in_no_all_reduce_time(tmp_path: Path) -> None:
@@ -304,20 +288,6 @@ def test_quality_is_of_the_test_rows(run: Run) -> None:
     assert found["test_macro_f1"] == pytest.approx(7 / 15)
 
 
-def nine_rows(classes: int) -> st.SearchStrategy[tuple[int, list[int], list[int]]]:
-    rows = st.lists(st.integers(0, classes - 1), min_size=9, max_size=9)
-    return st.tuples(st.just(classes), rows, rows)
-
-
-@given(st.integers(2, 6).flatmap(nine_rows))
-def test_macro_f1_is_scikit_learns(drawn: tuple[int, list[int], list[int]]) -> None:
-    """Also where a class is neither there nor predicted."""
-    classes, labels, predictions = drawn
-    ours = MacroF1(classes).of_classes(np.array(labels), np.array(predictions)).mean()
-    theirs = f1_score(labels, predictions, labels=range(classes), average="macro", zero_division=0)
-    assert ours == pytest.approx(theirs)
-
-
 def test_inference_is_the_test_pass(tmp_path: Path) -> None:
     """Five rows in half a second are ten a second; the validation passes don't count, and 0 asks for no latencies."""
     probe = started(inference.InferenceProbe, make_run(tmp_path, latency_samples=0))
@@ -327,7 +297,10 @@ def test_inference_is_the_test_pass(tmp_path: Path) -> None:
 
 
 def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 to 100 ms have p50 = 50.5 and p99 = 99.01; merged, the folded encoder is timed and is twice as fast."""
+    """1 to 100 ms have p50 = 50.5 and p99 = 99.01; merged, where it can be, the folded encoder is twice as fast.
+
+    One rank times single examples, and the others are idle.
+    """
     folded = Encoder()
 
     class Folding(Nothing):
@@ -342,16 +315,8 @@ def test_latency_percentiles_before_and_after_merging(tmp_path: Path, monkeypatc
     found = probe.stop()
     assert [found["latency_ms_p50"], found["latency_ms_p99"]] == pytest.approx([50.5, 99.01])
     assert [found["merged_latency_ms_p50"], found["merged_latency_ms_p99"]] == pytest.approx([25.25, 49.505])
-
-
-def test_only_one_rank_times_single_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are idle; and a method that can't merge has no merged latency."""
-    monkeypatch.setattr(inference, "latencies", lambda run, model: [0.001])
-    names = []
-    for rank in (0, 1):
-        probe = started(inference.InferenceProbe, make_run(tmp_path, rank=rank))
-        names.append(set(probe.stop()))
-    assert names == [{"latency_ms_p50", "latency_ms_p99"}, set()]
+    assert set(started(inference.InferenceProbe, make_run(tmp_path)).stop()) == {"latency_ms_p50", "latency_ms_p99"}
+    assert started(inference.InferenceProbe, make_run(tmp_path, rank=1)).stop() == {}
 
 
 @pytest.mark.parametrize(("asked", "timed"), [(4, 4), (50, 10)])
@@ -368,13 +333,17 @@ def test_latencies_are_of_the_first_rows(
     assert read == 2 * [[row] for row in range(timed)]
 
 
+def hold(megabytes: int) -> None:
+    block = np.ones(megabytes * 1_000_000 // 8)
+    del block
+
+
 @pytest.fixture
 def resettable() -> None:
     """Skip where the kernel doesn't let a process reset its peak."""
     memory.reset_host_peak()
     before = memory.host_peak_mb()
-    block = np.ones(60_000_000 // 8)
-    del block
+    hold(60)
     memory.trim_heap()
     memory.reset_host_peak()
     if not memory.host_peak_mb() < before + 40:
@@ -386,13 +355,11 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
     """200 MB held only while training are in the training peak; what saving needs belongs to no phase."""
     probe = started(memory.MemoryProbe, run)
     probe.before_training()
-    block = np.ones(200_000_000 // 8)
-    del block
+    hold(200)
     probe.before_eval("validation")
     probe.after_eval(evaluation("validation"))
     probe.after_training()
-    block = np.ones(400_000_000 // 8)
-    del block
+    hold(400)
     probe.before_eval("test")
     probe.after_eval(evaluation("test"))
     found = probe.stop()
@@ -402,22 +369,25 @@ def test_each_phase_has_its_own_peak(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("resettable")
-def test_what_a_checkpoint_takes_is_in_no_peak(run: Run) -> None:
-    """Saving a state or loading one takes 400 MB, and 200 MB more are held in training; only these are its peak."""
+def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
+    """Of 300 MB held since the set-up, 400 MB to save or load a state, and 200 MB in training, the last; it adds up."""
     probe = started(memory.MemoryProbe, run)
+    held = np.ones(300_000_000 // 8)
     probe.before_training()
     state = probe.state()
-    block = np.ones(400_000_000 // 8)
-    del block
+    hold(400)
     probe.before_step(1)
     probe.load(state, 1)
-    block = np.ones(400_000_000 // 8)
-    del block
+    hold(400)
     probe.before_step(2)
-    block = np.ones(200_000_000 // 8)
-    del block
+    hold(200)
     probe.before_eval("validation")
-    assert 190 < probe.stop()["peak_memory_over_setup_mb"] < 220
+    del held
+    found = probe.stop()
+    assert 190 < found["peak_memory_over_setup_mb"] < 220
+    assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
+    parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
+    assert parts == pytest.approx(found["peak_memory_mb"])
 
 
 def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,23 +411,6 @@ def test_the_set_up_ends_when_the_frozen_weights_are_cast(tmp_path: Path, monkey
 
 def kept_of(layer: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [p for p in layer.parameters(recurse=False) if type(layer) is Conv1D and not p.requires_grad]
-
-
-@pytest.mark.usefixtures("resettable")
-def test_memory_over_set_up_is_what_training_needs(run: Run) -> None:
-    """Of 300 MB held since the set-up and 200 MB more in training, 200 MB; the parts add up."""
-    probe = started(memory.MemoryProbe, run)
-    held = np.ones(300_000_000 // 8)
-    probe.before_training()
-    block = np.ones(200_000_000 // 8)
-    del block
-    probe.before_eval("validation")
-    del held
-    found = probe.stop()
-    assert 190 < found["peak_memory_over_setup_mb"] < 220
-    assert found["host_setup_mb"] >= found["host_before_training_mb"] > 300
-    parts = found["host_before_training_mb"] + found["peak_memory_over_setup_mb"]
-    assert parts == pytest.approx(found["peak_memory_mb"])
 
 
 def test_memory_over_set_up_is_unknown_where_peaks_cannot_be_reset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,11 +440,6 @@ def test_memory_moves_in_known_steps(run: Run) -> None:
 @pytest.mark.parametrize(("validation", "counts"), [(50, True), (400, False)])
 def test_training_after_a_hungrier_validation_does_not_count(run: Run, validation: int, counts: bool) -> None:
     """200 MB held in the second stretch of training are in its peak, unless the validation before it held more."""
-
-    def hold(megabytes: int) -> None:
-        block = np.ones(megabytes * 1_000_000 // 8)
-        del block
-
     probe = started(memory.MemoryProbe, run)
     probe.before_training()
     before = memory.host_peak_mb()
@@ -508,25 +456,20 @@ def test_training_after_a_hungrier_validation_does_not_count(run: Run, validatio
     assert (170 if counts else 70) < peak < (230 if counts else 130)
 
 
-def test_energy_is_a_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter's difference over training; a counter that wrapped around gives nothing."""
-    for readings, expected in (((10.0, 14.5), 4.5), ((10.0, 2.0), math.nan), ((math.nan, math.nan), math.nan)):
-        counter = iter(readings)
-        monkeypatch.setattr(energy, "rapl_joules", lambda counter=counter: next(counter))
-        probe = started(energy.EnergyProbe, run)
-        probe.before_training()
-        probe.after_training()
-        assert probe.stop()["energy_joules"] == pytest.approx(expected, nan_ok=True)
-
-
-def test_the_machines_energy_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter is the whole machine's: the second rank adds nothing to the sum."""
-    counter: Iterator[float] = iter([10.0, 14.5])
-    monkeypatch.setattr(energy, "rapl_joules", lambda: next(counter))
-    probe = started(energy.EnergyProbe, make_run(tmp_path, rank=1))
+@pytest.mark.parametrize(
+    ("rank", "readings", "joules"),
+    [(0, (10.0, 14.5), 4.5), (0, (10.0, 2.0), math.nan), (0, (math.nan, math.nan), math.nan), (1, (10.0, 14.5), 0.0)],
+    ids=["the difference", "a counter that wrapped around", "no counter", "the second rank of a machine"],
+)
+def test_energy_is_a_difference(
+    rank: int, readings: tuple[float, float], joules: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the counter over training, which is the whole machine's and counted once."""
+    monkeypatch.setattr(energy, "rapl_joules", partial(next, iter(readings)))
+    probe = started(energy.EnergyProbe, make_run(tmp_path, rank=rank))
     probe.before_training()
     probe.after_training()
-    assert probe.stop()["energy_joules"] == 0
+    assert probe.stop()["energy_joules"] == pytest.approx(joules, nan_ok=True)
 
 
 def test_rapl_packages_add_up(tmp_path: Path) -> None:
@@ -541,30 +484,23 @@ def test_rapl_packages_add_up(tmp_path: Path) -> None:
     assert energy.rapl_joules(tmp_path) == 2.5
 
 
-def metric(over_ranks: str) -> Metric:
-    fields = {"title": "t", "unit": "", "better": "lower", "over_steps": "once", "phase": "run", "definition": "d"}
-    return Metric.model_validate({"name": over_ranks, "over_ranks": over_ranks} | fields)
-
-
 def reduced(*ranks: dict[str, float | None]) -> tuple[dict[str, Any], dict[str, Any]]:
-    definitions = tuple(metric(name) for name in ("sum", "mean", "max", "same", "rank0"))
+    names, define = ("sum", "mean", "max", "same", "rank0"), partial(Metric.define, unit="", better="lower", form="")
+    definitions = tuple(define(name, "t", definition="d", over_ranks=name, phase="run", group="time") for name in names)
     rows = [[math.nan if rank.get(m.name) is None else rank[m.name] for m in definitions] for rank in ranks]
     group = SimpleNamespace(gather=lambda local: torch.tensor(rows, dtype=torch.float64))
     return worker.reduce_over_ranks(definitions, ranks[0], group)  # type: ignore[arg-type]
 
 
 def test_ranks_become_one_by_the_metrics_definition() -> None:
-    """1 and 3 give 4, 2, 3, and what rank 0 says; the ranks' own values are kept where they differ by nature."""
-    values = [dict.fromkeys(("sum", "mean", "max", "same", "rank0"), value) for value in (1.0, 3.0)]
-    metrics, per_rank = reduced(*values)
+    """1 and 3 give 4, 2, 3, and what rank 0 says; the ranks' own values are kept where they differ by nature.
+
+    A metric that is NaN on all ranks is missing; one that is NaN on some has no value.
+    """
+    metrics, per_rank = reduced(*(dict.fromkeys(("sum", "mean", "max", "same", "rank0"), of) for of in (1.0, 3.0)))
     assert metrics == {"sum": 4.0, "mean": 2.0, "max": 3.0, "same": 1.0, "rank0": 1.0}
     assert per_rank == dict.fromkeys(("sum", "mean", "max"), (1.0, 3.0))
-
-
-def test_what_no_rank_measured_is_left_out() -> None:
-    """A metric that is NaN on all ranks is missing; one that is NaN on some has no value."""
-    metrics, _ = reduced({"sum": None, "max": 1.0, "rank0": None}, {"max": None, "rank0": 2.0})
-    assert metrics == {"max": None}
+    assert reduced({"sum": None, "max": 1.0, "rank0": None}, {"max": None, "rank0": 2.0})[0] == {"max": None}
 
 
 def test_the_series_are_those_documented(run: Run) -> None:

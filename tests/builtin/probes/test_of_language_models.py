@@ -1,4 +1,4 @@
-"""Probes of language models: forgetting, merging and generation against what transformers and PEFT compute."""
+"""Probes of language models: forgetting, merging, conversion, generation against what transformers and PEFT compute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -17,17 +18,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers import tiny
 from hpml_bench.builtin.methods.lora import LoRA
 from hpml_bench.builtin.probes import merging
+from hpml_bench.builtin.probes.conversion import ConversionProbe
 from hpml_bench.builtin.probes.forgetting import ForgettingProbe
 from hpml_bench.builtin.probes.generation import GenerationProbe
 from hpml_bench.builtin.probes.merging import MergingProbe
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.group import Group
+from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Run
-from hpml_bench.suite.settings import TaskSpec
+from hpml_bench.suite.settings import MethodSpec, TaskSpec
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import BaseModelRun, Trainer, make_trainer
 
 GENERAL = [" ".join(f"w{(i * j) % 150}" for j in range(1, 3 + i % 7)) for i in range(1, 31)]
+
+ANSWERS = {"scorer": "exact", "max_new_tokens": 3}
+converts = pytest.mark.skipif(not hasattr(peft, "convert_to_lora"), reason="PEFT converts to LoRA from 0.19 on")
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +44,21 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(
-    folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
+    folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
 ) -> tuple[Trainer | BaseModelRun, Probe, Run]:
-    """Start a probe on a run that has taken no step."""
+    """Start a probe on a run that has taken no step, of a method's name or of PEFT's options."""
     settings = tiny.task_settings(folder, "causal_lm", world_size=1, steps=6, **changes)
     settings = settings.model_copy(update={"task": TaskSpec(name="causal_lm", options=options)})
-    spec, prepared = tiny.spec(method, lr=1e-2).model_copy(update={"settings": settings}), prepare(settings)
-    probe = kind()
-    assembly = assemble(spec, prepared, group)
+    given = {"method": "peft", "options": method} if isinstance(method, dict) else {"method": method}
+    spec = tiny.spec().model_copy(update={"settings": settings, "method": MethodSpec(name="x", lr=1e-2, **given)})
+    probe, assembly = kind(), assemble(spec, prepare(settings), group)
     run = assembly.for_probes(folder, time.monotonic())
     probe.start(run)
     return make_trainer(assembly, [probe], lambda _: None), probe, run
 
 
 def measured(
-    folder: Path, group: Group, method: str, kind: type[Probe], options: dict[str, Any], **changes: Any
+    folder: Path, group: Group, method: str | dict[str, Any], kind: type[Probe], options: dict[str, Any], **changes: Any
 ) -> tuple[dict[str, Any], Any, Run, Evaluation]:
     """Go through a run; return what the probe found, the trained encoder as it was before, and the test evaluation."""
     trainer, probe, run = run_of(folder, group, method, kind, options, **changes)
@@ -60,6 +66,17 @@ def measured(
     encoder = copy.deepcopy(trainer.model.encoder)
     evaluation = trainer.evaluate(run.test, "test", trainer.steps)
     return probe.stop(), encoder.eval(), run, evaluation
+
+
+@torch.no_grad()
+def loss_of_test_rows(model: Any, run: Run) -> float:
+    """Return the loss per token as transformers gives it, row by row."""
+    total = 0.0
+    for row in range(len(run.test)):
+        batch = run.test.batch(np.array([row]))
+        loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+        total += float(loss) * int(run.test.targets[row])
+    return total / int(run.test.targets.sum())
 
 
 @torch.no_grad()
@@ -152,16 +169,9 @@ def test_looking_at_the_base_model_changes_no_training(
 
 def test_a_merged_model_is_pefts_own(text_folder: Path, group: Group) -> None:
     """Test loss of `merge_and_unload` by transformers; score and answers as before, to rounding."""
-    options = {"scorer": "exact", "max_new_tokens": 3}
-    found, encoder, run, before = measured(text_folder, group, "lora", MergingProbe, options)
+    found, encoder, run, before = measured(text_folder, group, "lora", MergingProbe, ANSWERS)
     merged = encoder.merge_and_unload()
-    total = 0.0
-    for row in range(len(run.test)):
-        batch = run.test.batch(np.array([row]))
-        with torch.no_grad():
-            loss = merged(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-        total += float(loss) * int(run.test.targets[row])
-    assert found["merged_test_loss"] == pytest.approx(total / run.test.targets.sum(), rel=1e-5)
+    assert found["merged_test_loss"] == pytest.approx(loss_of_test_rows(merged, run), rel=1e-5)
     assert found["merged_test_loss"] == pytest.approx(before.metrics["loss"], rel=1e-4)
     assert found["merged_test_score"] == before.metrics["score"]
     assert found["merged_answers_changed"] == 0
@@ -173,8 +183,7 @@ def test_a_merge_that_changes_the_model_is_seen(
     text_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights left out of the merge show in the loss, in the logits, and in answers."""
-    options = {"scorer": "exact", "max_new_tokens": 3}
-    trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, options)
+    trainer, probe, run = run_of(text_folder, group, "lora", MergingProbe, ANSWERS)
     trainer.train()
     before = trainer.evaluate(run.test, "test", trainer.steps)
     monkeypatch.setattr(type(run.method), "merge", lambda method, encoder: encoder.unload())
@@ -224,13 +233,72 @@ def test_merging_defines_what_it_finds(text_folder: Path, group: Group) -> None:
         assert len(found) == count
 
 
+# Conversion to LoRA
+
+
+def converted(
+    folder: Path, group: Group, method: dict[str, Any], task: dict[str, Any] = ANSWERS
+) -> tuple[dict[str, Any], Any, Run, dict[str, float]]:
+    """Train one of PEFT's types; return what the probe found, the encoder, and the scores on the test rows before."""
+    found, encoder, run, before = measured(folder, group, method, ConversionProbe, task)
+    weights = run.model.encoder.state_dict()
+    assert weights.keys() == encoder.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in encoder.state_dict().items())
+    return found, encoder, run, dict(before.metrics)
+
+
+@converts
+def test_the_loss_as_lora_is_that_of_pefts_checkpoint(text_folder: Path, group: Group, tmp_path: Path) -> None:
+    """Its `save_as_lora`, loaded as any LoRA on the base model, has the loss that the probe found."""
+    found, encoder, run, before = converted(text_folder, group, {"type": "LOHA", "r": 4, "converted_rank": 2})
+    peft.save_as_lora(tmp_path, encoder, rank=2)
+    base = AutoModelForCausalLM.from_pretrained(text_folder / "model")
+    loss = loss_of_test_rows(peft.PeftModel.from_pretrained(base, tmp_path).eval(), run)
+    assert found["converted_test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["converted_rank"] == 2
+    assert found["converted_score_difference"] == found["converted_test_score"] - before["score"]
+    assert abs(found["converted_test_loss"] - before["loss"]) > 1e-6, "two of its ranks are lost"
+
+
+@converts
+def test_a_rank_that_holds_all_changes_nothing(text_folder: Path, group: Group) -> None:
+    """The same answers, and the same loss to rounding; without answers the loss alone."""
+    options = {"type": "VERA", "r": 4, "converted_rank": 4}
+    found, _, _, before = converted(text_folder, group, options)
+    assert found["converted_test_loss"] == pytest.approx(before["loss"], rel=1e-5)
+    assert (found["converted_answers_changed"], found["converted_score_difference"]) == (0, 0)
+    alone = {"converted_rank", "converted_test_loss", "converted_evaluation_seconds"}
+    assert set(converted(text_folder, group, options, {})[0]) == alone
+
+
+@converts
+@pytest.mark.parametrize("options", [
+    {"type": "LOHA", "r": 4},
+    {"type": "IA3", "converted_rank": 4},
+    {"type": "PROMPT_TUNING", "converted_rank": 4},
+    {"type": "LOHA", "r": 4, "converted_rank": 1000},
+])  # fmt: skip
+def test_no_conversion_that_was_not_asked_for_or_cant_be(
+    options: dict[str, Any], text_folder: Path, group: Group
+) -> None:
+    """No rank, a type that adds nothing to weights, and a rank above that of the weights."""
+    assert converted(text_folder, group, options)[0] == {}
+
+
+def test_a_specification_without_it_is_written_as_before() -> None:
+    """So that no recorded run has another name; PEFT isn't given it."""
+    for given in ({"type": "LOHA"}, {"type": "LOHA", "converted_rank": None}, {"type": "LOHA", "converted_rank": 2}):
+        method = make_method(MethodSpec(name="x", method="peft", options=given, lr=1))
+        assert "converted_rank" not in method.given
+        assert ("converted_rank" in method.options.model_dump()) == bool(given.get("converted_rank"))
+
+
 # Generation
 
 
 def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder: Path, group: Group) -> None:
     """And the time to a first token is that of single prompts, as many as asked for."""
-    options = {"scorer": "exact", "max_new_tokens": 3}
-    found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, options)
+    found, _, _, evaluation = measured(text_folder, group, "lora", GenerationProbe, ANSWERS)
     generated = evaluation.generated
     assert generated.tokens == evaluation.predictions.texts.tokens.sum()
     assert found["generated_tokens_per_second"] == generated.tokens / generated.seconds
@@ -239,9 +307,8 @@ def test_tokens_a_second_are_the_test_answers_tokens_over_their_time(text_folder
 
 def test_answers_that_are_read_anew_are_said_to_be(text_folder: Path, group: Group) -> None:
     """In the record of a run whose cache was found wrong, and in no other."""
-    options = {"scorer": "exact", "max_new_tokens": 4}
     for caches in (True, False):
-        _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, options)
+        _, probe, run = run_of(text_folder, group, "lora", GenerationProbe, ANSWERS)
         run.model.caches = caches
         defined, found = {metric.name for metric in probe.definitions()}, probe.stop()
         assert ("answers_read_anew" in defined) == ("answers_read_anew" in found) == (not caches)
