@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from helpers import plugin_packages, tiny
+from helpers import tiny
 from helpers.cli_process import Command
 from helpers.held import Gates
 from hpml_bench.builtin.engines import local
@@ -118,35 +117,6 @@ def test_it_goes_on_after_ctrl_c_and_a_kill(gates: Gates, room: Path) -> None:
     assert f"{len(before)} of 4 runs are recorded already" in said
     assert done().items() >= before.items()
     assert len(done()) == 4, said
-
-
-BREAKS = '''
-"""A method of the tests: trains the head, and raises after a step."""
-
-from hpml_bench.builtin.methods.head import Head
-
-
-class Breaks(Head):
-    def after_step(self, encoder, step):
-        raise ArithmeticError("planted")
-'''
-
-
-@two_cores
-def test_a_run_that_fails_is_told(tmp_path: Path, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its reason, in a line of its own; the others go on, and the status is 1."""
-    plug_in = plugin_packages.write(tmp_path, "methods", breaks=BREAKS)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(plug_in), *filter(None, sys.path)]))
-    suite = tiny.local_suite(tmp_path / "suite")
-    options = ["--seeds", "1", "--methods", "head,breaks", "--set", "methods.breaks={method: breaks}"]
-    status, said = Command(suite, room / "out", *SIDE_BY_SIDE, *options).ended(300)
-    assert status == 1, said
-    assert "breaks seed 0: failed in" in said
-    assert "planted" in said
-    assert "1 of 2 runs did not end well" in said
-    assert {key[0]: record.status for key, record in tiny.records(room / "out").items()} == {
-        "head": "ok", "breaks": "failed",
-    }  # fmt: skip
 
 
 @two_cores

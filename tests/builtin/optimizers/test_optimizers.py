@@ -23,7 +23,6 @@ from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.optimizer import choose_optimizer
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
-from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported, UserError
 from hpml_bench.training.optimization import make_optimizer
 from hpml_bench.training.trainer import Trainer
@@ -370,14 +369,3 @@ def test_bitsandbytes_must_be_there_and_new_enough(
         UserError, match=f"adamw_8bit needs bitsandbytes 0.50 or newer, and {words}.*pip install .bitsandbytes"
     ):
         check_methods(methods, settings)
-
-
-def test_a_method_has_its_own_optimizer(tmp_path: Path) -> None:
-    """It comes before the suite's, with its options complete; the other methods have the suite's."""
-    path = tiny.local_suite(tmp_path, optimizer="sgd")
-    suite = load_suite(str(path), ["methods.lora.optimizer={name: lora_plus, options: {ratio: 4}}"])
-    lora, head = (suite.method(name) for name in ("lora", "head"))
-    assert lora.optimizer == OptimizerSpec(name="lora_plus", options={"ratio": 4, "embedding_lr": 1e-6})
-    assert head.optimizer is None
-    kinds = [type(choose_optimizer(method, suite.settings)).__name__ for method in (lora, head)]
-    assert kinds == ["LoRAPlus", "SGD"]

@@ -19,7 +19,7 @@ from helpers.fake_wandb import nothing_left, runs_below, serving
 from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.plugins.orders import config_of, group_of
+from hpml_bench.plugins.orders import group_of
 from hpml_bench.plugins.publishing import Publisher
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
@@ -153,6 +153,10 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
     assert (run["exit"], found[bad.run_id]["exit"]) == (0, 1)
     assert (run["job_type"], run["project"]) == ("lora", "hpml-bench")
     assert run["group"] == group_of(spec())
+    config = run["config"]  # the specification without folders, and options named like secrets
+    assert config["settings"]["backbone"] == "path:mini"
+    assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
+    assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
     assert found[bad.run_id]["group"] == found["comparison"]["group"]
     assert (run["host"], run["git"]) == ("", "")
     assert not {"environment", "output", "output_raw", "stats"} & run["kinds"]
@@ -171,24 +175,6 @@ def test_offline_runs_and_tables_read_back(tmp_path: Path, home: Path, monkeypat
         assert value.encode() not in written
     assert [*elsewhere.iterdir(), *home.rglob("*")] == []
     assert nothing_left()
-
-
-def test_the_config_is_the_specification_without_secrets_and_places() -> None:
-    """Folders and options that are named like secrets stay here; the rest of the specification is sent."""
-    config = config_of(spec())
-    assert config["settings"]["backbone"] == "path:mini"
-    assert config["settings"]["dataset"] == {"name": "newswire", "options": {"path": "rows.csv"}}
-    assert config["method"] == {"name": "lora", "method": "lora", "options": {"num_virtual_tokens": 4}, "lr": 1e-3}
-    assert config["seed"] == 0
-
-
-@pytest.mark.usefixtures("planted")
-def test_the_helper_does_not_even_have_the_secrets(tmp_path: Path) -> None:
-    """The process that imports wandb has no keys and tokens in its environment."""
-    with follow(spec(), tmp_path / "run", "offline", tmp_path):
-        environment = one_helper().environ()
-    assert not set(SECRETS) & set(environment)
-    assert not Path(environment["TMPDIR"]).exists()
 
 
 def test_25_runs_are_kept_quickly_and_once(tmp_path: Path) -> None:
@@ -233,14 +219,19 @@ def test_nothing_to_publish_leaves_no_trace_and_errors_are_a_sentence(
 # Live
 
 
+@pytest.mark.usefixtures("planted")
 def test_following_a_growing_file(tmp_path: Path) -> None:
-    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so."""
+    """Points arrive in batches, torn and with garbage between; wandb has each once, and the published says so.
+
+    The process that imports wandb has no keys and tokens in its environment.
+    """
     which = spec()
     folder = tmp_path / which.run_id
     RunFolder(folder).begin()
     lines = [point.model_dump_json() + "\n" for point in points(4)]
     late = Point(metric="accuracy", step=1, value=0.75).model_dump_json() + "\n"
     with follow(which, folder, "offline", tmp_path):
+        environment = one_helper().environ()
         with (folder / POINTS).open("a", buffering=1) as file:
             for text in (*lines[:2], lines[2][:9], lines[2][9:], lines[3] + "garbage\n", "".join(lines[4:]), late):
                 file.write(text)
@@ -259,6 +250,8 @@ def test_following_a_growing_file(tmp_path: Path) -> None:
     assert (run["summary"]["a"], run["name"], run["exit"]) == (0.5, which.run_id, 0)
     entry = Wandb("online").published(tmp_path)[which.run_id]
     assert (entry.id, entry.state, entry.place) == (run["id"], "s", "offline")
+    assert not set(SECRETS) & set(environment)
+    assert not Path(environment["TMPDIR"]).exists()
     assert nothing_left()
 
 
