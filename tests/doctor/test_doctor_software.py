@@ -78,37 +78,26 @@ def test_all_requirements_of_the_project_are_understood() -> None:
     assert set(software.DISPENSABLE) <= {need.name for need in found[""]}
 
 
-def test_versions_at_or_above_their_bounds(installed: dict[str, str]) -> None:
-    """A local build counts as its release; zeros at the end count nothing."""
-    installed |= {"numpy": "2", "wandb": "0.31.0a1+local.9"}
-    assert only(software.dependencies).state == "ok"
-
-
-@pytest.mark.parametrize(("package", "version", "state", "words"), [
-    ("numpy", "1.26.4", "warn", "numpy 1.26.4 (2.0 or newer)"),
-    ("numpy", None, "fail", "numpy is missing (2.0 or newer)"),
-    ("wandb", None, "warn", "wandb is missing (0.31 or newer)"),
+@pytest.mark.parametrize(("check", "versions", "state", "finding", "advice"), [
+    (software.dependencies, {"numpy": "2", "wandb": "0.31.0a1+local.9"}, "ok", "all 2 are installed", ""),
+    (software.dependencies, {"numpy": "1.26.4"}, "warn", "numpy 1.26.4 (2.0 or newer)", "pip install"),
+    (software.dependencies, {"numpy": None}, "fail", "numpy is missing (2.0 or newer)", "pip install"),
+    (software.dependencies, {"wandb": None}, "warn", "wandb is missing (0.31 or newer)", "pip install"),
+    (software.extras, {}, "ok", "all are installed: gguf", ""),
+    (software.extras, {"gguf": None, "optuna": "3.6"}, "warn",
+     "not installed: gguf (for models in GGUF files), tune (for the command tune)",
+     "pip install 'gguf>=0.17.1' 'optuna>=4.0'"),
 ])  # fmt: skip
-def test_a_dependency_that_is_old_or_missing(
-    package: str, version: str | None, state: str, words: str, installed: dict[str, str]
-) -> None:
-    """An old one may do; without one quickstart can't run, unless it is of those that it doesn't use."""
-    installed.pop(package)
-    installed |= {package: version} if version else {}
-    line = only(software.dependencies)
-    assert (line.state, line.finding) == (state, words)
-    assert "pip install" in line.advice
-
-
-def test_an_extra_that_is_missing_or_old(installed: dict[str, str]) -> None:
-    """By name and with its purpose; those of developers are left out."""
-    assert only(software.extras).state == "ok"
-    installed.pop("gguf")
-    installed["optuna"] = "3.6"
-    line = only(software.extras)
-    assert line.state == "warn"
-    assert line.finding == "not installed: gguf (for models in GGUF files), tune (for the command tune)"
-    assert line.advice.endswith("pip install 'gguf>=0.17.1' 'optuna>=4.0'")
+def test_packages_that_are_old_or_missing(
+    check: Callable[[], Result], versions: dict[str, str | None], state: str, finding: str, advice: str,
+    installed: dict[str, str],
+) -> None:  # fmt: skip
+    """A local build counts as its release; quickstart can't run without a dependency, unless it doesn't use that."""
+    installed |= {name: version for name, version in versions.items() if version}
+    for name in versions.keys() - {name for name, version in versions.items() if version}:
+        del installed[name]
+    line = only(check)
+    assert (line.state, line.finding.startswith(finding), advice in line.advice) == (state, True, True), line
 
 
 def test_python_that_the_tests_do_not_use(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,99 +132,57 @@ def test_the_files_of_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert only(software.quickstart).state == "fail"
 
 
-def reported(check: Callable[[], Result], monkeypatch: pytest.MonkeyPatch, cards: int = 0, **report: Any) -> Result:
-    """Return the line of a check where torch reports this, and the driver shows so many cards."""
+SEES = {**WORKS, "gpus": [{"name": "NVIDIA H100", "uuid": "1-2"}]}  # torch's UUIDs lack the prefix
+CUDA = {"fp32": 8e-3, "tf32": 2e-3, "bf16": 1e-3}
+
+
+@pytest.mark.parametrize(("check", "cards", "report", "state", "words"), [
+    (software.torch, 0, WORKS, "ok", "torch 2.13.0"),
+    (software.torch, 0, {"status": 0, "torch_error": "No module named 'torch'"}, "fail", "No module named 'torch'"),
+    (software.torch, 0, {"status": 0, "torch": "2.13.0", "worker_error": "ImportError: old"}, "fail", "Error: old"),
+    (software.torch, 0, {"status": -4, "stderr": ""}, "fail", "SIGILL"),
+    (software.torch, 0, {"status": -9, "stderr": ""}, "fail", "SIGKILL"),
+    (software.torch, 0, {"status": 1, "stderr": "No space"}, "fail", "can't be imported: No space"),
+    (software.torch, 0, {"status": None, "torch": "2.13.0"}, "warn", "not imported in time"),  # a slow disk, say
+    (software.gpus, 0, WORKS, "ok", "none; runs are on the CPU"),
+    (software.gpus, 1, SEES, "ok", "NVIDIA H100 (81.0 GB)"),
+    (software.gpus, 1, WORKS, "warn", "NVIDIA H100 (81.0 GB), torch 2.13.0 sees none"),
+    (software.gpus, 0, {**WORKS, "gpus": [{"name": "Other", "uuid": "3"}]}, "warn", "none, torch 2.13.0 sees Other"),
+    (software.gpus, 1, {"status": None}, "warn", "torch: no answer"),
+    (software.gpus, 1, {**SEES, "cuda_error": "out of memory"}, "warn", "out of memory"),
+    (software.precision, 1, {**WORKS, "cuda": CUDA}, "ok", "CPU: products in bf16 4 times as fast as in fp32; "
+     "GPU: products in bf16 8 times and tf32 4 times as fast as in fp32"),
+    (software.precision, 0, {"status": 1}, "warn", "not measured"),
+])  # fmt: skip
+def test_what_torch_reports_beside_the_driver(
+    check: Callable[[], Result], cards: int, report: dict[str, Any], state: str, words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Libraries that can't be imported end quickstart; where torch and the driver disagree it runs, on the CPU."""
     monkeypatch.setattr(software, "torch_report", lambda: report)
     monkeypatch.setattr(gpus, "visible_gpus", lambda: (CARD,) * cards)
-    (line,) = run_checks((check,))
-    return line
+    line = only(check)
+    assert (line.state, words in line.finding) == (state, True), line
 
 
-def test_libraries_that_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch's version, by which builds differ."""
-    line = reported(software.torch, monkeypatch, **WORKS)
-    assert (line.state, "2.13.0" in line.finding) == ("ok", True)
-
-
-@pytest.mark.parametrize(("report", "state", "words"), [
-    ({"status": 0, "torch_error": "ModuleNotResultError: No module named 'torch'"}, "fail", "No module named 'torch'"),
-    ({"status": 0, "torch": "2.13.0", "worker_error": "ImportError: old"}, "fail", "ImportError: old"),
-    ({"status": -4, "stderr": ""}, "fail", "SIGILL"),
-    ({"status": -9, "stderr": ""}, "fail", "SIGKILL"),
-    ({"status": 1, "stderr": "No space"}, "fail", "can't be imported: No space"),
-    ({"status": None, "torch": "2.13.0"}, "warn", "not imported in time"),
+@pytest.mark.parametrize(("program", "found"), [
+    ('import os; os.write(1, b\'{"torch": "2"}\\n{"gpus": [\'); os.write(2, b"first\\nlast\\n"); os.abort()',
+     {"status": -6, "stderr": "last"}),
+    ('import time; print(\'{"torch": "2"}\', flush=True); time.sleep(600)', {"status": None, "stderr": ""}),
 ])  # fmt: skip
-def test_libraries_that_cannot(report: dict[str, Any], state: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing, of versions that don't fit, ended by an unknown instruction; a slow disk proves nothing."""
-    line = reported(software.torch, monkeypatch, **report)
-    assert line.state == state
-    assert words in line.finding
-    assert line.advice
-
-
-def test_torch_and_the_driver_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On no GPU, or on the same ones: torch's UUIDs lack the prefix."""
-    assert reported(software.gpus, monkeypatch, **WORKS).finding == "none; runs are on the CPU"
-    seen = {**WORKS, "gpus": [{"name": "NVIDIA H100", "uuid": "1-2"}]}
-    line = reported(software.gpus, monkeypatch, cards=1, **seen)
-    assert line.state == "ok"
-    assert line.finding.startswith("NVIDIA H100 (81.0 GB)")
-
-
-@pytest.mark.parametrize(("cards", "report", "words"), [
-    (1, WORKS, "NVIDIA H100 (81.0 GB), torch 2.13.0 sees none"),
-    (0, {**WORKS, "gpus": [{"name": "Other", "uuid": "3"}]}, "shows none, torch 2.13.0 sees Other"),
-    (1, {"status": None}, "torch: no answer"),
-    (1, {**WORKS, "gpus": [{"name": "NVIDIA H100", "uuid": "1-2"}], "cuda_error": "out of memory"}, "out of memory"),
-])  # fmt: skip
-def test_torch_and_the_driver_disagree(
-    cards: int, report: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a torch for CPUs on a machine with a GPU: quickstart runs, on the CPU."""
-    line = reported(software.gpus, monkeypatch, cards=cards, **report)
-    assert line.state == "warn"
-    assert words in line.finding
-
-
-def test_the_faster_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fastest first, against the slowest, of each device."""
-    cuda = {"fp32": 8e-3, "tf32": 2e-3, "bf16": 1e-3}
-    line = reported(software.precision, monkeypatch, **WORKS, cuda=cuda)
-    assert line.finding == (
-        "CPU: products in bf16 4 times as fast as in fp32; "
-        "GPU: products in bf16 8 times and tf32 4 times as fast as in fp32"
-    )
-    assert reported(software.precision, monkeypatch, status=1).state == "warn"
-
-
-def test_a_part_that_fails_is_reported() -> None:
-    """By its exception, and the other parts go on."""
-
-    def fail() -> None:
-        raise RuntimeError("no such\nkernel")
-
-    assert torch_report._found("gpus", fail) == {"gpus_error": "RuntimeError: no such"}
-    assert torch_report._found("gpus", list) == {"gpus": []}
-
-
-def test_the_report_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its lines are put together but one that its end cut off; of its messages the last line is kept."""
-    program = 'import os; os.write(1, b\'{"torch": "2"}\\n{"gpus": [\'); os.write(2, b"first\\nlast\\n"); os.abort()'
-    monkeypatch.setattr(child, "module", lambda _: ["-c", program])
-    assert software._report.__wrapped__() == {"torch": "2", "status": -6, "stderr": "last"}
-
-
-def test_a_process_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed; what it has printed counts."""
-    program = 'import time; print(\'{"torch": "2"}\', flush=True); time.sleep(600)'
+def test_a_report_that_breaks_off(program: str, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole lines count, and the last one of the messages; a process that takes too long is killed."""
     monkeypatch.setattr(child, "module", lambda _: ["-c", program])
     monkeypatch.setattr(software, "TORCH_SECONDS", 1.0)
-    assert software._report.__wrapped__() == {"torch": "2", "status": None, "stderr": ""}
+    assert software._report.__wrapped__() == {"torch": "2", **found}
 
 
 def test_torch_reports() -> None:
-    """Version, times of products in both precisions, and that a rank's modules can be imported."""
+    """Version, times of products in both precisions, a rank's modules; a part that fails is told by its exception."""
     assert torch_report._version() == torch.__version__
+    assert torch_report._found("gpus", lambda: int("no")) == {
+        "gpus_error": "ValueError: invalid literal for int() with base 10: 'no'"
+    }
     seconds = torch_report._cpu()
     assert set(seconds) == {"fp32", "bf16"}
     assert min(seconds.values()) > 0
@@ -323,32 +270,6 @@ def test_a_hub_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert line == Result("ok", f"{server} answers; a token is set", name="hub")
 
 
-def test_a_hub_that_cannot_be_reached(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline, in plain words, with what can be used instead."""
-    monkeypatch.setattr(constants, "ENDPOINT", closed)
-    line = only(software.hub)
-    assert line.state == "warn"
-    assert line.finding.startswith(f"offline: {closed} can't be reached")
-    assert "HF_HUB_OFFLINE=1" in line.advice
-
-
-def test_a_hub_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server accepts connections and says nothing: given up in time."""
-    monkeypatch.setattr(software, "HUB_SECONDS", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert only(software.hub).state == "warn"
-
-
-def test_a_hub_that_the_user_has_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is sent."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(software, "_hub_problem", lambda _: pytest.fail("it was asked"))
-    line = only(software.hub)
-    assert line.state == "ok"
-    assert "HF_HUB_OFFLINE is set" in line.finding
-
-
 def test_a_package_index_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that pip is set to; its password isn't shown."""
     monkeypatch.setenv("PIP_INDEX_URL", server.replace("http://", "http://me:0123456789@"))
@@ -357,13 +278,23 @@ def test_a_package_index_that_answers(server: str, monkeypatch: pytest.MonkeyPat
     assert "0123456789" not in line.finding
 
 
-def test_a_package_index_that_cannot_be_reached(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which suites need it is said."""
+def test_services_that_do_not_answer(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, in plain words, with what can be used instead; a silent hub is given up, one switched off not asked."""
     monkeypatch.setenv("PIP_INDEX_URL", closed)
     line = only(software.package_index)
-    assert line.state == "warn"
-    assert line.finding.startswith("offline: ")
-    assert "minilm" in line.advice
+    assert (line.state, line.finding[:9], "minilm" in line.advice) == ("warn", "offline: ", True)
+    monkeypatch.setattr(constants, "ENDPOINT", closed)
+    line = only(software.hub)
+    assert (line.state, "HF_HUB_OFFLINE=1" in line.advice) == ("warn", True)
+    assert line.finding.startswith(f"offline: {closed} can't be reached")
+    monkeypatch.setattr(software, "HUB_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "silent for 0.3 s" in only(software.hub).finding
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(software, "_hub_problem", lambda _: pytest.fail("it was asked"))
+    line = only(software.hub)
+    assert (line.state, "HF_HUB_OFFLINE is set" in line.finding) == ("ok", True)
 
 
 def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
