@@ -11,20 +11,15 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from helpers import tiny
+from helpers.language_models import TURNS as TEMPLATE
+from helpers.language_models import save_letters
 from hpml_bench.cli import main
 from hpml_bench.report import terminal
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|stop|>")
 TURNS = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "One?\nTwo?"},
@@ -44,34 +39,8 @@ def shown(*arguments: str) -> str:
     return result.output
 
 
-def letters(folder: Path, *, like_llama: bool = False) -> None:
-    """Save a model whose tokenizer has a token a byte, or a letter and ▁ for a space; and five special tokens."""
-    import torch
-    from transformers import GPT2Config, GPT2Model
-
-    if like_llama:
-        alphabet = ["▁", *map(chr, range(33, 127)), *(f"<0x{byte:02X}>" for byte in range(256))]
-        backend = Tokenizer(
-            models.BPE({letter: number for number, letter in enumerate(alphabet)}, [], byte_fallback=True)
-        )
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        backend.decoder = decoders.Sequence(parts)
-    else:
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(list(SPECIAL))
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|stop|>")
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(fast), n_positions=512, n_embd=8, n_layer=1, n_head=1)
-    GPT2Model(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-
-
 def suite(folder: Path, rows: list[dict[str, Any]], *, like_llama: bool = False, **options: Any) -> str:
-    letters(folder / "model", like_llama=like_llama)
+    save_letters(folder / "model", "<|stop|>", like_llama=like_llama)
     for name in ("train", "test"):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     settings = {

@@ -124,29 +124,6 @@ def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
 # What is learnt
 
 
-@names
-def test_answers_and_their_ends_are_learnt_and_nothing_else(name: str) -> None:
-    """All answers of a conversation, each with what ends it, where the template writes one."""
-    family, writer = FAMILIES[name], of(name)
-    if not family.turns:
-        return
-    found = example(writer, *TWO)
-    learnt = [text for text, one in runs(writer, found) if one]
-    ends = "" if family.template in {T.ALPACA, PLAIN} else family.end
-    assert [text.strip(" ") for text in learnt] == [f"hello user{ends}", f"Paris is\nthe capital.{family.end}"]
-    assert found.expected == TWO[-1]
-    assert decoded(writer, writer.answer_of(found)).strip(" ") == TWO[-1]
-
-
-@names
-def test_the_end_of_a_turn_ends_an_answer(name: str) -> None:
-    """The stop tokens are the tokenizer's end token and the template's, whatever is learnt."""
-    tokenizer = FAMILIES[name].tokenizer()
-    for rules in ({}, {"loss_on": "all"}, {"too_long": "cut_prompt"}):
-        ends = {tokenizer.convert_ids_to_tokens(token) for token in of(name, **rules).stop_ids}
-        assert ends == {tokenizer.eos_token, FAMILIES[name].end}
-
-
 @pytest.mark.parametrize("begun", ["", "\n", "  ", "\n {{ bos_token }}", "{{ bos_token }}"])
 @pytest.mark.parametrize("name", ["llama 3", "mistral", "mistral old", "gemma", "zephyr", "alpaca old", "chatml"])
 def test_bos_is_as_the_template_writes_it(name: str, begun: str) -> None:
@@ -187,21 +164,6 @@ def test_thinking_is_learnt_with_the_answer() -> None:
         assert runs(writer, found) == [(begin, False), (learnt, True), ("\n", False)]
         assert {chatml().convert_tokens_to_ids(token) for token in ("<think>", "</think>")} < set(found.ids)
     assert writer.counts == {"rows": 2}
-
-
-@pytest.mark.parametrize(
-    ("template", "tokenizer", "contents"), [(T.QWEN_3, chatml, TWO), (T.DEEPSEEK_R1, mistral, TWO)]
-)
-def test_earlier_answers_that_do_not_follow_their_prompts_are_refused(
-    template: str, tokenizer: Callable[[], Any], contents: tuple[str, ...]
-) -> None:
-    """Qwen 3 drops thoughts of earlier turns, R1 prompts a thought; the last answer alone can be learnt."""
-    with pytest.raises(UserError, match=r"^the chat template of path:model writes answer 1 differently when turns fol"):
-        example(conversations(tokenizer(), template), *contents)
-    writer = conversations(tokenizer(), template, loss_on="last")
-    learnt = [text for text, one in runs(writer, example(writer, *contents)) if one]
-    assert len(learnt) == 1
-    assert learnt[0].endswith(("Paris is\nthe capital.<|im_end|>", "Paris is\nthe capital.</s>"))
 
 
 def test_an_answer_goes_on_from_a_thought_that_its_prompt_opens() -> None:

@@ -131,14 +131,6 @@ def test_choices_begin_behind_what_the_template_begins_an_answer_with(thinking: 
     assert prompt.endswith("assistant\n" if thinking else "</think>\n\n")
 
 
-def test_reasoning_is_no_part_of_what_is_asked_for() -> None:
-    """It is learnt, but not scored: answers are compared without theirs too."""
-    rows = {"roles": [roles(*ONE)], "contents": [[ONE[0], "<think>\nTwo.\n</think>\n\nIt is 4."]]}
-    found, _ = encode(chatml(), rows, template=T.QWEN_3, scorer="exact")
-    assert found["expected"] == ["It is 4."]
-    assert "Two." in chatml().decode([label for label in found["label"][0] if label != IGNORE_INDEX])
-
-
 @pytest.mark.parametrize(("closing", "unread"), [("</think>", 0), ("<|im_end|><think>", 1)])
 def test_answers_that_can_not_be_read_are_counted(closing: str, unread: int) -> None:
     """As where a template ends the thought before a tool call otherwise than before a text; never equal to nothing."""

@@ -14,13 +14,11 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 from huggingface_hub import constants
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from helpers import tiny
-from hpml_bench.builtin.datasets import hub, text_files
+from helpers.language_models import TURNS as TEMPLATE
+from helpers.language_models import save_letters
+from hpml_bench.builtin.datasets import text_files
 from hpml_bench.data import prepare as preparation
 from hpml_bench.data.conversations import ROLES, as_conversations, find_shape
 from hpml_bench.data.draw import retention_rows
@@ -28,7 +26,6 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.plugins.rows import read_rows
-from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.pool import in_order
 
@@ -156,12 +153,6 @@ def test_keys_of_turns_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert "keys of turns left unread" not in load(write(tmp_path / "plain.jsonl", [CHAT])).notes
 
 
-@pytest.mark.parametrize("row", [ASKED, ALPACA, ALPACA_BARE, {"text": "A text."}])
-def test_csv_holds_all_shapes_but_turns(tmp_path: Path, row: Row) -> None:
-    """The same rows as those of JSON lines."""
-    assert loaded(tmp_path / "rows.csv", [row] * 3) == loaded(tmp_path / "rows.jsonl", [row] * 3)
-
-
 def test_every_known_speaker_has_a_role(tmp_path: Path) -> None:
     """Both spellings of a turn, also side by side."""
     for name, role in ROLES.items():
@@ -192,20 +183,6 @@ def test_columns_can_be_given(tmp_path: Path) -> None:
             load(path, **options)
 
 
-def test_the_hub_has_the_same_shapes(tmp_path: Path) -> None:
-    """Parquet files of a repository; a mistake is told by its split."""
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "train-0.parquet", [CHAT] * 3)
-    write(tmp_path / "data" / "test-0.parquet", [CHAT, {"messages": CHAT["messages"][:2]}])
-    options = hub.HubDataset.Options(dataset=f"path:{tmp_path / 'data'}", test="train")
-    data = hub.HubDataset(options).load(tiny.settings(), "answer")
-    assert data.train.remove_columns(["place", "messages"])[0] == said(
-        "system: Be short.", "user: Hi", "assistant: Hello"
-    )
-    with pytest.raises(UserError, match=r" test: row 2 ends with a turn of the user; there is no answer to learn"):
-        hub.HubDataset(options.model_copy(update={"test": "test"})).load(tiny.settings(), "answer")
-
-
 # Texts are kept letter by letter
 
 HARD = "  é e\u0301 \u05e9\u05dc\u05d5\u05dd \u202eabc \x00 \r\n\t\u2028 😀 <s> \ufeff|\"',;\\n NA "
@@ -217,14 +194,6 @@ def test_texts_come_as_they_stand(tmp_path: Path, kind: str) -> None:
     texts = [HARD, "NA", "null", "01", "1.50", "true", "-", "2024-01-01", "x"]
     rows = [{"prompt": text, "completion": text} for text in texts]
     assert [row["contents"] for row in loaded(tmp_path / f"rows{kind}", rows)] == [[text, text] for text in texts]
-
-
-@given(texts=st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=4))
-def test_turns_come_as_they_stand(texts: list[str]) -> None:
-    """Whatever text they hold."""
-    turns = [{"role": "user", "content": text} for text in texts]
-    table = Dataset.from_list([{"messages": [*turns, {"role": "assistant", "content": texts[0]}]}])
-    assert converted(table)[0]["contents"] == [*texts, texts[0]]
 
 
 @pytest.mark.parametrize(
@@ -436,32 +405,10 @@ def test_general_text_can_be_the_hubs_or_the_data_sets(tmp_path: Path, monkeypat
 
 # From file to tokens
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
-
-
-def letters(folder: Path, *, eos: str | None = "<|end|>") -> Path:
-    """Save a model of 64 positions whose tokenizer has a token a byte and four special ones."""
-    import torch
-    from transformers import GPT2Config, GPT2Model
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(list(SPECIAL))
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos).save_pretrained(folder)
-    torch.manual_seed(0)
-    GPT2Model(GPT2Config(vocab_size=260, n_positions=64, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return letters(tmp_path_factory.mktemp("model"))
+    return save_letters(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -558,38 +505,20 @@ def test_a_template_that_refuses_a_row_is_told_with_it(prepare_rows: Callable[..
         prepare_rows([*rows_of(8), {"prompt": "say no\nnow", "completion": "b"}], template=template + TEMPLATE)
 
 
-def test_rows_longer_than_the_model_are_refused(prepare_rows: Callable[..., Prepared]) -> None:
-    """max_length is at most what the model reads; where too few rows are short enough, it says so."""
-    with pytest.raises(UserError, match=r"max_length is 65, but path:.* reads at most 64 tokens; lower it"):
-        prepare_rows(rows_of(8), max_length=65)
+def test_too_few_short_rows_are_refused(prepare_rows: Callable[..., Prepared]) -> None:
+    """With how many are left, and how many are needed."""
     with pytest.raises(UserError, match=r"of the train rows only 0 are left .*max_length 4 tokens .*2 are needed"):
         prepare_rows(rows_of(8), max_length=4)
 
 
 def test_a_tokenizer_without_end_and_padding_is_told(prepare_rows: Callable[..., Prepared], tmp_path: Path) -> None:
     """The template's own end is learnt; where there is none, rows that don't end are counted."""
-    bare = letters(tmp_path / "bare", eos=None)
+    bare = save_letters(tmp_path / "bare", None)
     done = prepare_rows(rows_of(8), folder=bare)
     assert not any(warning.startswith("rows") for warning in done.warnings)
-    assert 0 <= done.pad_id < 260
+    assert 0 <= done.pad_id < 261
     plain = prepare_rows(rows_of(8), folder=bare, template="plain")
     assert plain.notes["rows whose answer has no end token, as the tokenizer has none"] == "16"
-
-
-def test_text_comes_back_from_the_rows_on_disk(prepare_rows: Callable[..., Prepared], byte_model: Path) -> None:
-    """Decoded ids hold the user's exact text: spaces at its ends, right-to-left letters, NUL, special tokens."""
-    text = "  a <|end|> \x00 \u05d0\u202eb <|user|>\n "
-    done = prepare_rows([*rows_of(7), {"prompt": text, "completion": f"x{text}"}], max_length=64, template="plain")
-    tokenizer = load_tokenizer(byte_model)
-    found = [tokenizer.decode(ids) for ids in read_rows(Path(done.data) / "test").column("input_ids").to_pylist()]
-    assert f"{text}x{text}<|end|>" in found
-    assert set(done.notes) == {
-        "columns",
-        "copies and near-copies",
-        "rows",
-        "rows longer than max_length",
-        "special tokens in turns, kept as text",
-    }
 
 
 # Rows that other tools write

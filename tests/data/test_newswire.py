@@ -68,13 +68,6 @@ def test_a_mixture_is_computed_as_by_hand() -> None:
     np.testing.assert_allclose(table.sum(0), 1)
 
 
-def test_every_slot_has_a_distribution() -> None:
-    """P(word | kind, beat) sums to 1 in every beat, at any share."""
-    for own_share in (0.0, 0.6, 1.0):
-        for chance in make_world(own_share).chance.values():
-            np.testing.assert_allclose(chance.sum(0), 1)
-
-
 def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> None:
     """Classes overlap: the best possible accuracy lies between 90 and 96 %, and more own names raise it."""
     best = {}

@@ -199,13 +199,6 @@ def test_a_data_sets_own_mistake_is_caught(
         prepare(make())
 
 
-def test_every_test_row_is_drawn_once() -> None:
-    """Drawing all rows is a permutation of them."""
-    data = Dataset.from_dict({"text": [str(i) for i in range(50)], "label": [0] * 50})
-    drawn = draw(LoadedData(data, data, data, ("a", "b")), settings(validation_samples=5))
-    assert sorted(map(int, drawn["test"]["text"])) == list(range(50))
-
-
 # Digests and the cache
 
 

@@ -64,6 +64,38 @@ def save_models(folder: Path) -> dict[str, Path]:
     return {kind: folder / kind for kind in KINDS}
 
 
+TURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""A chat template of the special tokens of `save_letters`."""
+
+
+def save_letters(folder: Path, eos: str | None = "<|end|>", *, like_llama: bool = False) -> Path:
+    """Save a model of 512 positions whose tokenizer has a token a byte, or a letter and ▁ for a space."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if like_llama:
+        alphabet = ["▁", *map(chr, range(33, 127)), *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = {letter: number for number, letter in enumerate(alphabet)}
+    backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=like_llama))
+    if like_llama:
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        backend.decoder = decoders.Sequence(parts)
+    else:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|stop|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos)
+    torch.manual_seed(0)
+    GPT2Model(GPT2Config(vocab_size=len(fast), n_positions=512, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
 def save_composite(folder: Path) -> Path:
     """Save a Gemma 3 of text and images, as those from 4B on: its own configuration has no width."""
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from helpers import made_records
 from hpml_bench.records import files
-from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, read_json, write_atomically
+from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE, write_atomically
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.load import headlines, load_record, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
-from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point
 from hpml_bench.system.errors import UserError
 
@@ -158,52 +154,6 @@ def test_an_unreadable_or_huge_record_is_set_aside(tmp_path: Path, monkeypatch: 
     loaded = load_records(folder)
     assert loaded.records == ()
     assert len(loaded.problems) == 2
-
-
-TEXTS = ("null", "{}", "[]", '"x"', "1e999", "NaN", '{"schema_version": 1}', '{"schema_version": true}', "[" * 3000)
-
-
-def _with_examples(test):  # type: ignore[no-untyped-def]
-    for text in TEXTS:
-        test = example(text.encode())(test)
-    return test
-
-
-@_with_examples
-@given(st.binary(max_size=300))
-def test_no_bytes_can_bring_the_reader_down(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Whatever lies in run.json, points.jsonl, predictions.parquet or a rank's JSON: told or left out, never raised."""
-    folder = tmp_path_factory.getbasetemp() / "anything"
-    run = folder / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, POINTS, PREDICTIONS):
-        (run / name).write_bytes(content)
-    loaded = load_records(folder)
-    assert (len(loaded.records), len(loaded.problems)) == (0, 1)
-    assert "\n" not in loaded.problems[0]
-    assert all(isinstance(point, Point) for point in read_points(run))
-    assert read_predictions(run) is None
-    assert read_json(run / RECORD) is None or isinstance(read_json(run / RECORD), dict)
-
-
-@given(st.data())
-def test_no_change_of_one_value_can_bring_the_reader_down(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    """A record in which any value is replaced by any other JSON value is still a record, or is told."""
-    folder = tmp_path_factory.getbasetemp() / "changed"
-    (folder / "run").mkdir(parents=True, exist_ok=True)
-    content = made_records.record().model_dump(mode="json")
-    node = content
-    while True:
-        key = data.draw(st.sampled_from(sorted(node)))
-        if not isinstance(node[key], dict) or not node[key] or data.draw(st.booleans()):
-            break
-        node = node[key]
-    node[key] = data.draw(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
-    (folder / "run/run.json").write_text(json.dumps(content))
-    loaded = load_records(folder)
-    assert len(loaded.records) + len(loaded.problems) == 1
 
 
 def test_headlines_say_what_the_records_do(tmp_path: Path) -> None:

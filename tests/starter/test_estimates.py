@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 from helpers import starters
 from hpml_bench.cli import main
 from hpml_bench.fit import predict
-from hpml_bench.fit.predict import Prediction, gigabytes
+from hpml_bench.fit.predict import Prediction
 from hpml_bench.starter import estimates
 from hpml_bench.starter.estimates import Work, in_words, seconds_of, work_of
 from hpml_bench.starter.model import Model, in_millions, look_at_model, source_of
@@ -35,19 +34,6 @@ def init(bert: Path, folder: Path, *words: str) -> str:
     made = CliRunner().invoke(main, ["init", "--model", str(bert), "--data", str(rows), *words])
     assert made.exit_code == 0, made.output
     return made.stdout
-
-
-def test_memory_is_what_fit_predicts(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each method's peak as `hpml-bench fit` gives it for the written suite."""
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
-    file = tmp_path / "a.yaml"
-    init(bert, tmp_path, "--out", str(file))
-    said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
-    predicted = CliRunner().invoke(main, ["fit", str(file), "--json"])
-    each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
-    assert each.count(", ") == 2
-    assert f"predicted for the longest batch: {each}. Here: " in said
-    assert f"hpml-bench fit {file} shows its parts" in said
 
 
 def predicting(fits: bool, asked: list[Suite]) -> Callable[..., Prediction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from helpers import starters
 from hpml_bench.cli import main
+from hpml_bench.fit.predict import gigabytes
 from hpml_bench.records.load import load_records
 from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.system import gpus
 
 pytestmark = pytest.mark.usefixtures("without_estimates")
 KINDS: dict[str, tuple[str, Callable[[Path], Path]]] = {
@@ -33,6 +36,7 @@ def made(bert: Path, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         folder = tmp_path_factory.mktemp(task)
         found[task] = folder / "made.yaml"
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gpus, "visible_gpus", lambda: ())
             if task != "causal_lm":
                 starters.leave_out_estimates(patch)
             made = init(llama if task == "causal_lm" else bert, write(folder / name), out=found[task])
@@ -56,13 +60,13 @@ def suite(result: Result, file: Path) -> Suite:
 def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_path: Path) -> None:
     """Of each kind of work: the task is found, paths are absolute, and `run-all` trains with it.
 
-    Classes take all methods of the recipe of encoders; regression and tags, which have the same, the first that trains.
+    Answers take all methods of the recipe of language models, and others the first of encoders' that trains.
     """
     file = made[task]
     found = load_suite(str(file))
     assert found.settings.task.name == task
     assert found.settings.dataset.options["train"] == f"path:{file.parent / KINDS[task][0]}"
-    methods = [*found.methods] if task in ("sequence_classification", "causal_lm") else ["lora"]
+    methods = [*found.methods] if task == "causal_lm" else ["lora"]
     budget = ["--methods", ",".join(methods), "--seeds", "1", "--nproc", "1", "--device", "cpu"]
     settings = ["steps=1", "latency_samples=0", "train_samples=32", "validation_samples=2", "test_samples=4"]
     settings += ["task.options.max_new_tokens=1"] if task == "causal_lm" else []
@@ -71,6 +75,18 @@ def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_pa
     assert done.exit_code == 0, done.output
     records = load_records(tmp_path / "out" / "made").records
     assert {record.spec.method.name: record.status for record in records} == dict.fromkeys(methods, "ok")
+
+
+def test_memory_is_what_fit_predicts(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each method's peak as `hpml-bench fit` gives it for the written suite."""
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ())
+    file = made["causal_lm"]
+    said = " ".join(line.strip("# ") for line in file.read_text().splitlines())
+    predicted = CliRunner().invoke(main, ["fit", str(file), "--json"])
+    each = ", ".join(f"{need['method']} {gigabytes(need['peak'])}" for need in json.loads(predicted.stdout))
+    assert each.count(", ") == 2
+    assert f"predicted for the longest batch: {each}. Here: " in said
+    assert f"hpml-bench fit {file} shows its parts" in said
 
 
 def text_of(model: Path | str, *data: Path | str) -> str:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hpml_bench.suite import suite as suites
-from hpml_bench.suite.suite import Suite, load_suite
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
 SUITE = """\
@@ -166,32 +163,6 @@ def test_packaged_suites_are_valid(name: str) -> None:
     assert packaged.description
     once = "none" in packaged.methods  # answers alike with every seed
     assert len(packaged.runs()) == packaged.seeds * (len(packaged.methods) - once) + once
-
-
-KEYS = st.sampled_from([*Suite.model_fields, "x"])
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
-        max_leaves=12,
-    )
-)
-def test_no_content_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
-    """Any YAML document is a suite, or a UserError of one line that names the file."""
-    file = tmp_path_factory.getbasetemp() / "whatever.yaml"
-    file.write_text(yaml.safe_dump(content))
-    try:
-        loaded = load_suite(str(file))
-        runs = loaded.runs()
-    except UserError as error:
-        sentence = str(error)
-    else:
-        sentence = ""
-        assert len(runs) == loaded.seeds * len(loaded.methods)
-    assert not sentence or "whatever" in sentence
-    assert "\n" not in sentence
 
 
 @pytest.mark.parametrize(("options", "seeds"), [
