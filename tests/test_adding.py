@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from helpers import made_records, tiny
+from helpers import made_records, plugin_packages, tiny
 from hpml_bench.cli import main
 from hpml_bench.data.prepare import prepare
 from hpml_bench.plugins.task import make_task
@@ -22,7 +22,7 @@ from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.plan import RunState
 from hpml_bench.report.results import Results
-from hpml_bench.suite import options, registry
+from hpml_bench.suite import registry
 from hpml_bench.suite.profile import load_profile
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, TaskSpec
 from hpml_bench.suite.suite import load_suite
@@ -33,7 +33,7 @@ from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 PAGE = Path(__file__).parents[1] / "docs/adding.md"
-EXAMPLES = {
+EXAMPLES: dict[Any, str] = {
     "methods": "bitfit",
     "optimizers": "adafactor",
     "tasks": "probability",
@@ -47,30 +47,15 @@ EXAMPLES = {
 }
 
 
-def forget() -> None:
-    """Let the registry look anew."""
-    for cached in (registry.names, registry._foreign, options._defaults):
-        cached.cache_clear()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Write each example to a module of a package that registers it."""
-    folder = tmp_path_factory.mktemp("package")
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    info = folder / "adding_examples-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: adding-examples\nVersion: 1.0\n")
-    points = []
-    for (kind, name), block in zip(EXAMPLES.items(), blocks, strict=True):
-        (folder / f"adding_{name}.py").write_text(block)
-        points += [f"[hpml_bench.{kind}]", f"{name} = adding_{name}"]
-    (info / "entry_points.txt").write_text("\n".join(points) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        forget()
+        for (kind, name), block in zip(EXAMPLES.items(), blocks, strict=True):
+            plugin_packages.install(patch, tmp_path_factory.mktemp("package"), kind, **{name: block})
         yield
-    forget()
+    plugin_packages.forget()
 
 
 def run(folder: Path, **changes: Any) -> RunSpec:

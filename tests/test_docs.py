@@ -131,12 +131,6 @@ def test_a_page_is_short(page: Path) -> None:
     assert words(text(page)) <= MOST_WORDS[page]
 
 
-def test_words_are_those_of_prose() -> None:
-    """Code, tables, headings, comments and the appendix don't count; a list does."""
-    page = "# A page\nOne two.\n\n    code\n```\nmore code\n```\n| a | b |\n<!-- c -->\n- three\n  four\n"
-    assert words(page) == words(page + "## Appendix\nfive\n## A\nsix") == 5
-
-
 def test_every_command_stands_on_a_page() -> None:
     """As a reader types it; one that nobody can find need not be there."""
     pages = "\n".join(text(page) for page in PAGES)

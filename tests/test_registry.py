@@ -8,53 +8,37 @@ from pathlib import Path
 
 import pytest
 
+from helpers import plugin_packages
 from hpml_bench.cli.commands import list as listing
 from hpml_bench.suite import registry, suite
 from hpml_bench.system.errors import UserError
 
+METHOD = "from hpml_bench.plugins.method import Method\nclass A(Method):\n    "
+BUILD = "\n    def build(self, backbone): return backbone\n"
+
 
 @pytest.fixture
 def forget() -> Iterator[None]:
-    """Forget what was found before and after a test that changes it."""
-    for found in (registry.names, registry._foreign):
-        found.cache_clear()
     yield
-    for found in (registry.names, registry._foreign):
-        found.cache_clear()
-
-
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    """Put a distribution on the path that registers a method `third` at `target`."""
-    info = folder / "third_party-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[hpml_bench.methods]\nthird = {target}\n")
-    monkeypatch.syspath_prepend(str(folder))
+    plugin_packages.forget()
 
 
 def test_a_file_of_ours_is_found_by_its_name() -> None:
-    """What lies in the folder is registered, sorted, and comes as its module."""
+    """What lies in the folder is registered, sorted, and comes as its module; an unknown name lists the known."""
     names = registry.names("methods")
     assert {"lora", "prompt_tuning", "adapter", "full", "head", "peft"} <= set(names)
     assert list(names) == sorted(names)
     assert registry.get("methods", "head").__name__ == "hpml_bench.builtin.methods.head"
+    with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):
+        registry.get("datasets", "nothing")
 
 
 @pytest.mark.usefixtures("forget")
 def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point makes a module of another package a method: listed, and usable in a suite."""
-    (tmp_path / "third_module.py").write_text(
-        "from hpml_bench.suite.base import Frozen\n"
-        "from hpml_bench.plugins.method import Method\n"
-        "class Third(Method):\n"
-        "    title = 'Third'\n"
-        "    lr = 0.5\n"
-        "    class Options(Frozen):\n"
-        "        n: int = 3\n"
-        "    def build(self, backbone):\n"
-        "        return backbone\n"
-    )
-    install(tmp_path, monkeypatch, "third_module")
+    """An entry point makes another package's module a method: listed, usable in a suite; an alias counts once."""
+    options = "class Options(Frozen):\n        n: int = 3\n    title, lr = 'Third', 0.5"
+    third = f"from hpml_bench.suite.base import Frozen\n{METHOD}{options}{BUILD}C = A\n"
+    plugin_packages.install(monkeypatch, tmp_path, "methods", third=third)
     assert "third" in registry.names("methods")
     assert registry.plugin("methods", "third").title == "Third"
     assert ("third", "(from another package)") in listing.plugins("methods")
@@ -66,76 +50,29 @@ def test_another_packages_method_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize("target", ["no_such_module_here", "os:getcwd"])
-def test_what_cannot_be_imported_is_told(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point that fails to import, or is no module, is a sentence with its name and where it points."""
-    install(tmp_path, monkeypatch, target)
-    with pytest.raises(UserError, match=rf"method 'third' of {target}"):
-        registry.get("methods", "third")
-
-
-@pytest.mark.usefixtures("forget")
-def test_an_import_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a foreign module raises while it is imported is part of the sentence, not a traceback."""
-
-    class Broken(EntryPoint):
-        def load(self) -> object:
-            raise RuntimeError("needs a licence")
-
-    broken = Broken(name="odd", value="odd_package", group="hpml_bench.builtin.probes")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [broken] if group == "hpml_bench.probes" else [])
-    with pytest.raises(UserError, match="probe 'odd' of odd_package can't be imported: needs a licence"):
-        registry.get("probes", "odd")
-
-
-@pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize(("content", "count"), [
-    ("from hpml_bench.plugins.method import Method\n", 0),
-    (
-        "from hpml_bench.plugins.method import Method\nclass A(Method):\n    pass\nclass B(Method):\n    pass\n",
-        2,
-    ),
+@pytest.mark.parametrize(("source", "says"), [
+    ("import no_such_module_here", "can't be imported: No module named 'no_such"),
+    ("raise RuntimeError('needs a licence')", "can't be imported: needs a licence"),
+    ("", "foreign_methods_third defines 0 classes"),
+    (f"{METHOD}pass\nclass B(Method):\n    pass\n", "foreign_methods_third defines 2 classes"),
+    (f"{METHOD}title = 'A'{BUILD}", r"A lacks lr \(docs/adding\.md\)"),
+    (f"{METHOD}title, lr = 'A', 1.0\n", r"A lacks build \(docs/adding\.md\)"),
+    (f"{METHOD}lr = 1.0\n", r"A lacks build, title \(docs/adding\.md\)"),
 ])  # fmt: skip
-def test_a_module_defines_one_class(content: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module without a class that extends the base class of its kind, or with two of them, is told."""
-    (tmp_path / f"classes_{count}.py").write_text(content)
-    install(tmp_path, monkeypatch, f"classes_{count}")
-    with pytest.raises(UserError, match=f"'third': classes_{count} defines {count} classes"):
-        registry.plugin("methods", "third")
-
-
-@pytest.mark.usefixtures("forget")
-@pytest.mark.parametrize(("content", "lacks"), [
-    ("title = 'A'\n    def build(self, backbone): return backbone\n", "lr"),
-    ("title = 'A'\n    lr = 1.0\n", "build"),
-    ("lr = 1.0\n", "build, title"),
-])  # fmt: skip
-def test_a_class_that_lacks_something_is_told(
-    content: str, lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_module_that_is_no_plug_in_is_told(
+    source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name: what the base class asks for, methods and attributes."""
-    name = f"lacking_{lacks.replace(', ', '_')}"
-    (tmp_path / f"{name}.py").write_text(
-        f"from hpml_bench.plugins.method import Method\nclass A(Method):\n    {content}"
-    )
-    install(tmp_path, monkeypatch, name)
-    with pytest.raises(UserError, match=rf"'third': {name}\.A lacks {lacks} \(docs/adding\.md\)"):
+    """By name: what it raises when it is imported, how many classes it has, or what its class lacks."""
+    plugin_packages.install(monkeypatch, tmp_path, "methods", third=source)
+    with pytest.raises(UserError, match=f"method 'third'.*{says}"):
         registry.plugin("methods", "third")
 
 
 @pytest.mark.usefixtures("forget")
-def test_a_second_name_of_the_class_is_no_second_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An alias in the module counts once."""
-    (tmp_path / "alias.py").write_text(
-        "from hpml_bench.plugins.method import Method\n"
-        "class A(Method):\n    title, lr = 'A', 1.0\n    def build(self, backbone): return backbone\n"
-        "C = A\n"
-    )
-    install(tmp_path, monkeypatch, "alias")
-    assert registry.plugin("methods", "third").title == "A"
-
-
-def test_an_unknown_name_lists_the_known() -> None:
-    """The sentence says what is registered."""
-    with pytest.raises(UserError, match=r"there is no data set 'nothing'; registered are .*text_files"):
-        registry.get("datasets", "nothing")
+def test_an_entry_point_is_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a function is told, with where it points."""
+    odd = EntryPoint(name="odd", value="os:getcwd", group="hpml_bench.probes")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [odd] if group == "hpml_bench.probes" else [])
+    plugin_packages.forget()
+    with pytest.raises(UserError, match="the probe 'odd' of os:getcwd is not a module"):
+        registry.get("probes", "odd")

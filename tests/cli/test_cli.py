@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,10 +62,7 @@ def sentence(result: Result) -> str:
 @pytest.mark.parametrize(("options", "words"), [
     (["--methods", "lorra"], ["lorra", "lora", "head", "peft:TYPE"]),
     (["--methods", "peft:NONESUCH"], ["NONESUCH"]),
-    (["--set", "train_sample=4"], ["train_sample", "did you mean train_samples?"]),
     (["--set", "max_length=long"], ["settings.max_length", "'long'", "integer"]),
-    (["--set", "methods.lora.options.rank=4"], ["methods.lora.options", "rank"]),
-    (["--set", "max_length"], ["KEY=VALUE"]),
     (["--nproc", "3"], ["global_batch 8", "3 ranks", "--nproc"]),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_status_2(options: list[str], words: list[str], small: str) -> None:
@@ -75,19 +71,6 @@ def test_a_mistake_is_one_sentence_and_status_2(options: list[str], words: list[
     for word in words:
         assert word in line
     assert not (Path(small).parent / "out").exists()
-
-
-def test_an_unknown_suite_is_told() -> None:
-    """With the names of those that come with the package."""
-    line = sentence(call("run-all", "no-such-suite", "--wandb", "off"))
-    assert "no-such-suite" in line
-    assert all(name in line for name in suite.packaged_suites())
-
-
-def test_an_unknown_method_of_run_is_told(small: str) -> None:
-    """`run` says the same as `run-all`."""
-    out = str(Path(small).parent / "out")
-    assert "'lorra'" in sentence(call("run", "lorra", small, "--out", out, "--wandb", "off"))
 
 
 def test_a_gpu_that_is_not_there_is_told(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,20 +191,6 @@ def test_recorded_runs_are_listed(tmp_path: Path) -> None:
     assert "failed" in lines[0]
     assert "lora-s0" in lines[1]
     assert "accuracy" in lines[1]
-
-
-@pytest.mark.serial
-def test_help_answers_at_once() -> None:
-    """In under 25 times what Python itself takes to start, best of five new processes of each in turns."""
-
-    def seconds(*words: str) -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
-        return time.perf_counter() - began
-
-    taken = [(seconds("-m", "hpml_bench", "--help"), seconds("-c", "pass")) for _ in range(5)]
-    ours, bare = map(min, zip(*taken, strict=True))
-    assert ours < 25 * bare
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -116,17 +116,6 @@ def test_what_happened_to_rows_is_told(tmp_path: Path) -> None:
     assert "an answer ends with '<|stop|>' or '<|end|>' or '###'" in out
 
 
-def test_groups_and_copies_are_counted(tmp_path: Path) -> None:
-    """In how many groups the test rows are; how many rows have copies in their split and among the training rows."""
-    rows = [{"prompt": f"q{n // 2}", "completion": f"a{n}", "document": f"d{n // 2}"} for n in range(6)]
-    out = shown(suite(tmp_path, rows), "--set", "dataset.options.group=document")
-    assert "groups: 6 test rows in 3 groups" in out
-    assert "copies and near-copies: test in train 4 of 6 (4 equal)" in out
-    alone = shown(suite(tmp_path, rows))
-    assert "groups: " not in alone
-    assert "copies and near-copies: test 6 of 6 (6 equal); " in alone
-
-
 def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None:
     """As many as the row has tokens; by dotted path, as everywhere: a mistake is one sentence and status 2."""
     path = suite(tmp_path, [{"prompt": "a", "completion": "b"}] * 5)
@@ -143,17 +132,6 @@ def test_ids_are_shown_on_demand_and_settings_overridden(tmp_path: Path) -> None
         "hpml-bench: task.options.template is 'none': give plain, path:FILE or a jinja template, which has {{ ... }} "
         "in it"
     ]
-
-
-def test_a_row_that_is_no_conversation_is_one_sentence(tmp_path: Path) -> None:
-    """With file and row."""
-    result = call(suite(tmp_path, [CHAT, CHAT, {"messages": TURNS[:2]}]))
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert (
-        "train.jsonl: row 3 ends with a turn of the user; there is no answer to learn, so remove that turn; task."
-        in line
-    )
 
 
 def test_what_does_not_show_is_shown_by_its_escape(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from helpers import made_records
 from hpml_bench.records import files
 from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE, write_atomically
 from hpml_bench.records.folder import RunFolder, locked
-from hpml_bench.records.load import headlines, load_record, load_records, read_record
+from hpml_bench.records.load import headlines, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
 from hpml_bench.records.run import SCHEMA_VERSION, Point
 from hpml_bench.system.errors import UserError
@@ -19,14 +19,6 @@ from hpml_bench.system.errors import UserError
 
 def folder_with(tmp_path: Path, *methods: str) -> Path:
     return made_records.write(tmp_path, [made_records.record(method, order=i) for i, method in enumerate(methods)])
-
-
-def test_a_committed_record_is_read_back(tmp_path: Path) -> None:
-    """What was committed is loaded, equal."""
-    record = made_records.record()
-    RunFolder(tmp_path).commit(record)
-    assert load_record(tmp_path / RECORD) == record
-    assert read_record(tmp_path) == record
 
 
 def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
