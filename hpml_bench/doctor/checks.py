@@ -17,8 +17,7 @@ CHECKS: tuple[Check, ...] = (
     machine.results_folder, machine.temporary_folder, machine.cache, machine.hub_cache, machine.datasets_cache,
     software.loopback, software.hub, software.package_index, software.trackers, software.engines, machine.clock,
 )  # fmt: skip
-SECONDS = 90.0
-"""Time limit of all checks; a network drive may not answer."""
+SECONDS = 90.0  # time limit of all checks; a network drive may not answer
 
 
 def run_checks(checks: Sequence[Check]) -> Iterator[Result]:

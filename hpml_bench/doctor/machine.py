@@ -25,23 +25,15 @@ Check = Callable[[], Result]
 
 LEAST_MEMORY = 1.2e9
 """Free bytes that quickstart needs: it ran under a limit of 1.15 GB, and was killed under one of 1.0."""
-LEAST_PROCESSES = 40
-"""Processes and threads that quickstart needs; on two cores it has 20 at most."""
-LEAST_OPEN_FILES = 1024
-"""Open files that a run of many methods may need; the usual soft limit."""
-SKEW = 2.0
-"""Seconds by which the clock may differ from the file system's, whose stamps may be coarse."""
-TIME_ERROR, STA_UNSYNC = 5, 0x40
-"""State and status bit of a clock without a time server; adjtimex(2)."""
-RESULTS = Path("reports/quickstart")
-"""Folder that `run-all` writes to."""
+LEAST_PROCESSES = 40  # processes and threads that quickstart needs; on two cores it has 20 at most
+LEAST_OPEN_FILES = 1024  # open files that a run of many methods may need; the usual soft limit
+SKEW = 2.0  # seconds by which the clock may differ from the file system's, whose stamps may be coarse
+TIME_ERROR, STA_UNSYNC = 5, 0x40  # state and status bit of a clock without a time server; adjtimex(2)
+RESULTS = Path("reports/quickstart")  # folder that `run-all` writes to
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-ENOUGH_SHARED = 1e9
-"""Bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB."""
-LITTLE = 1e9
-"""Free bytes below which most models don't fit on a disk."""
-SIZE_SECONDS = 1.0
-"""Time limit of adding up a cache's files."""
+ENOUGH_SHARED = 1e9  # bytes of shared memory that are enough for ranks on several GPUs; Docker's default is 64 MB
+LITTLE = 1e9  # free bytes below which most models don't fit on a disk
+SIZE_SECONDS = 1.0  # time limit of adding up a cache's files
 
 
 def refused(error: Exception, state: State = "fail") -> Result:

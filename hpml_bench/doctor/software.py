@@ -34,19 +34,14 @@ PURPOSES = {
     "tune": "the command tune",
 }
 """What each extra is for; the metadata says which there are, and what they need. Others are for developers."""
-DISPENSABLE = frozenset({"wandb"})
-"""Dependencies that quickstart runs without."""
+DISPENSABLE = frozenset({"wandb"})  # dependencies that quickstart runs without
 NVML = "the driver (NVML)"
-TORCH_SECONDS = 80.0
-"""Time limit of the report, below that of all checks."""
+TORCH_SECONDS = 80.0  # time limit of the report, below that of all checks
 UNFIT = "see the line dependencies, or install in a new environment"
 _once = threading.Lock()
-HUB_SECONDS = 4.0
-INDEX_SECONDS = 8.0
-"""Time limits of an answer: a name server may not answer at all."""
+HUB_SECONDS, INDEX_SECONDS = 4.0, 8.0  # time limits of an answer: a name server may not answer at all
 INDEX = ("--timeout", "3", "--retries", "0", "--no-input", "--no-cache-dir", "--disable-pip-version-check")
-NO_ANSWER = "No matching distribution"
-"""What pip says where the index doesn't answer."""
+NO_ANSWER = "No matching distribution"  # what pip says where the index doesn't answer
 
 
 def python() -> Result:

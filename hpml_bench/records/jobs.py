@@ -71,10 +71,8 @@ class Submission(Frozen):
     """Name that the engine gave them, such as the number of an array."""
     kind: Kind
     units: tuple[int, ...]
-    first: int
-    """Unit of the array's task 0."""
-    at: float
-    """When, in seconds of time.time()."""
+    first: int  # unit of the array's task 0
+    at: float  # when, in seconds of time.time()
 
 
 class Submissions(Frozen):
@@ -86,22 +84,17 @@ class Submissions(Frozen):
 class JobPlan(Frozen):
     """A sweep as it was requested, cut into units; written by the process that submits."""
 
-    id: str = Field(pattern=r"^[a-z0-9-]+$")
-    """Name by which an engine finds its jobs."""
-    suite: Suite
-    """Suite as requested; the jobs resolve its settings."""
+    id: str = Field(pattern=r"^[a-z0-9-]+$")  # name by which an engine finds its jobs
+    suite: Suite  # suite as requested; the jobs resolve its settings
     profile: Profile
     units: tuple[Unit, ...]
     limits: Limits
     digests: Digests | None = None
     """Digests of model and data prepared before the submission; None where a job prepares them."""
     verbose: bool = False
-    keep: bool = False
-    """Whether each run's trained parts are kept in its folder."""
-    call: int = 1
-    """Number of the last call of run-all; further jobs don't repeat a run that failed in this call."""
-    stopped: bool = False
-    """Whether the sweep was stopped since; a waiting process then submits nothing more."""
+    keep: bool = False  # whether each run's trained parts are kept in its folder
+    call: int = 1  # number of the last call of run-all; further jobs don't repeat a run that failed in this call
+    stopped: bool = False  # whether the sweep was stopped since; a waiting process then submits nothing more
     submitted: tuple[Submission, ...] = Field(default=(), exclude=True)
     """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
@@ -136,24 +129,19 @@ class Job(Frozen):
     """A past or present job on a unit; a line of the page's chart."""
 
     engine: str
-    job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    """The engine's id of the job, equal after a requeue."""
-    restart: int
-    """Number of times that the engine has restarted it."""
-    unit: int
-    """Number of the unit; -1: the preparation."""
+    job: str = Field(pattern=r"^[A-Za-z0-9_-]+$")  # the engine's id of the job, equal after a requeue
+    restart: int  # number of times that the engine has restarted it
+    unit: int  # number of the unit; -1: the preparation
     host: str
     pid: int
     process: str | None = None
     """Identity of the process, which differs on another host or after a reboot (`processes.identity`)."""
-    queued: str | None = None
-    """When it was submitted; UTC, ISO 8601."""
+    queued: str | None = None  # when it was submitted; UTC, ISO 8601
     began: str
     ended: str | None = None
     how: Literal["done", "left", "interrupted", "time", "failed"] | None = None
     """How it ended. `left`: restarted elsewhere; `time`: at the job's time limit; None: it works, or was killed."""
-    why: str | None = None
-    """Error of a failed job."""
+    why: str | None = None  # error of a failed job
 
     @property
     def name(self) -> str:

@@ -18,20 +18,15 @@ RETRIED: frozenset[Status] = frozenset({"failed", "killed", "timeout", "oom_host
 class Limits:
     """Limits of a sweep. They are not part of the protocol: runs under other limits can be compared."""
 
-    stall: float = STALL_SECONDS
-    """Seconds without progress on any rank after which a run is ended; 0 for no such limit."""
-    run_timeout: float | None = None
-    """Seconds after which a run is ended."""
-    retries: int = 0
-    """Further attempts at a run that ended in one of `RETRIED`."""
+    stall: float = STALL_SECONDS  # seconds without progress on any rank after which a run is ended; 0 for no such limit
+    run_timeout: float | None = None  # seconds after which a run is ended
+    retries: int = 0  # further attempts at a run that ended in one of `RETRIED`
     max_hours: float | None = None
     """Hours of a sweep after which no run begins; model and data must be prepared by then."""
-    fail_fast: bool = False
-    """Whether a sweep ends with the first run that did not end well."""
+    fail_fast: bool = False  # whether a sweep ends with the first run that did not end well
     checkpoint_minutes: float = 15.0
     """Minutes of training after which a run's state is saved, from which it goes on after a failure; 0 for never."""
-    checkpoint_steps: int | None = None
-    """Steps after which it is saved instead."""
+    checkpoint_steps: int | None = None  # steps after which it is saved instead
 
     @property
     def checkpoints(self) -> bool:
@@ -78,8 +73,7 @@ class Plan:
     units: tuple[tuple[RunSpec, ...], ...]
     digests: Digests | None = None
     """Digests of model and data; None before they are prepared: then records on any are accepted."""
-    since: int | None = None
-    """Failures of this `run-all` call or later are final; None: failed runs are done again."""
+    since: int | None = None  # failures of this `run-all` call or later are final; None: failed runs are done again
     _protocols: dict[Digests, str] = field(default_factory=dict, repr=False, compare=False)
     """Digests -> protocol id of the plan's settings on them."""
 

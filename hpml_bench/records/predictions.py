@@ -22,20 +22,14 @@ class TextAnswers:
     """Text answers to n rows, with their questions."""
 
     question: tuple[str, ...]
-    expected: tuple[str, ...]
-    """The reference answer."""
-    bytes: NDArray[Any]
-    """[n], UTF-8 bytes of the text whose loss is taken."""
-    answer: tuple[str, ...] | None = None
-    """The model's answer; None where no answers were generated or compared."""
+    expected: tuple[str, ...]  # the reference answer
+    bytes: NDArray[Any]  # [n], UTF-8 bytes of the text whose loss is taken
+    answer: tuple[str, ...] | None = None  # the model's answer; None where no answers were generated or compared
     normalised: tuple[str, ...] | None = None
     """The choice with the highest likelihood per character, where choices were compared."""
-    choices: NDArray[Any] | None = None
-    """[n], number of choices compared."""
-    tokens: NDArray[Any] | None = None
-    """[n], tokens of the answer, end token included."""
-    cut: NDArray[Any] | None = None
-    """[n], whether the answer reached the maximum number of tokens."""
+    choices: NDArray[Any] | None = None  # [n], number of choices compared
+    tokens: NDArray[Any] | None = None  # [n], tokens of the answer, end token included
+    cut: NDArray[Any] | None = None  # [n], whether the answer reached the maximum number of tokens
     near_tie: NDArray[Any] | None = None
     """[n], whether two tokens were nearly equally likely somewhere in it, so that rounding may decide."""
 
@@ -47,16 +41,12 @@ class TextAnswers:
 class Predictions:
     """References, answers and losses of n rows."""
 
-    index: NDArray[Any]
-    """Numbers of the rows; 0 .. n-1 in a valid file."""
+    index: NDArray[Any]  # numbers of the rows; 0 .. n-1 in a valid file
     reference: Answers
     prediction: Answers
-    loss: NDArray[Any]
-    """[n], the sum over a row's answers."""
-    texts: TextAnswers | None = None
-    """Text answers, where the task has them."""
-    group: NDArray[Any] | None = None
-    """[n], equal for rows that belong together; None where each stands alone."""
+    loss: NDArray[Any]  # [n], the sum over a row's answers
+    texts: TextAnswers | None = None  # text answers, where the task has them
+    group: NDArray[Any] | None = None  # [n], equal for rows that belong together; None where each stands alone
     probabilities: NDArray[np.float32] | None = None
     """[n, classes] float32; None where answers are of no or many classes, or in files of former versions."""
     scores: NDArray[Any] | None = None

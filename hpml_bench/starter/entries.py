@@ -13,10 +13,8 @@ from hpml_bench.suite.yaml import parse
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal, sanitize
 
-WIDTH = 116
-"""Most characters of a line of comment."""
-BESIDE = 60
-"""Most characters of an entry that a short comment may stand beside."""
+WIDTH = 116  # most characters of a line of comment
+BESIDE = 60  # most characters of an entry that a short comment may stand beside
 PLAIN = re.compile(r"[\w./~+-][\w./ :~+=@#-]*")
 
 
@@ -32,12 +30,9 @@ class Entry:
     """A key of a suite with its value and the reason for it."""
 
     key: str
-    value: Any
-    """Plain values, a `Rate`, or a tuple of entries, which become a mapping of their own lines."""
-    why: tuple[str, ...] = ()
-    """Paragraphs of the comment."""
-    chosen: bool = True
-    """False: an alternative, written as a comment."""
+    value: Any  # plain values, a `Rate`, or a tuple of entries, which become a mapping of their own lines
+    why: tuple[str, ...] = ()  # paragraphs of the comment
+    chosen: bool = True  # False: an alternative, written as a comment
 
 
 def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entry, ...]:

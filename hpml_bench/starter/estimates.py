@@ -26,19 +26,13 @@ if TYPE_CHECKING:
 
 MOST_TRAINING, MOST_TEST, MOST_ANSWERED, VALIDATED = 20_000, 5_000, 500, 50
 """Most rows to train on (as PEFT's method comparison) and to test, to test by generated answers, and to validate so."""
-LEAST_STEPS = 8
-"""Fewest steps per epoch for which the recipe's batch is kept."""
+LEAST_STEPS = 8  # fewest steps per epoch for which the recipe's batch is kept
 SEEDS = 3
-REACHED = 0.4
-"""Share of the measured product's rate that a training reaches, about."""
-STARTING = 6.0
-"""Seconds of a run beside its steps: start of the ranks, loading, writing."""
-EVALUATIONS = 5
-"""Evaluations on the validation rows."""
-DIFFER = 0.1
-"""Share of the test rows that one of two methods alone gets right, where it is told what rows can show."""
-DROPPED = "full"
-"""The method that is left out where it doesn't fit: it needs by far the most."""
+REACHED = 0.4  # share of the measured product's rate that a training reaches, about
+STARTING = 6.0  # seconds of a run beside its steps: start of the ranks, loading, writing
+EVALUATIONS = 5  # evaluations on the validation rows
+DIFFER = 0.1  # share of the test rows that one of two methods alone gets right, where it is told what rows can show
+DROPPED = "full"  # the method that is left out where it doesn't fit: it needs by far the most
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,8 @@ class Budget:
     """Rows, batch and epochs, with the methods that are compared."""
 
     entries: tuple[Entry, ...]
-    methods: tuple[Published, ...]
-    """All that are offered."""
-    micro_batch: int
-    """Rows of a rank's share of the batch."""
+    methods: tuple[Published, ...]  # all that are offered
+    micro_batch: int  # rows of a rank's share of the batch
 
 
 def choose_budget(view: View, task: Task, recipe: Recipe, given: Mapping[str, Any]) -> Budget:
@@ -111,12 +103,9 @@ def _validation(view: View, answers: bool) -> Entry:
 class Work:
     """Amount of work of one run."""
 
-    train_tokens: float
-    """Tokens read in training, over all epochs."""
-    eval_tokens: float
-    """Tokens read in evaluations."""
-    new_tokens: float
-    """Tokens generated; 0 for none."""
+    train_tokens: float  # tokens read in training, over all epochs
+    eval_tokens: float  # tokens read in evaluations
+    new_tokens: float  # tokens generated; 0 for none
 
 
 def work_of(rows: dict[str, int], tokens: float, epochs: int, new_tokens: float, generated_rows: int) -> Work:
@@ -164,14 +153,10 @@ def in_words(seconds: float) -> str:
 class Memory(NamedTuple):
     """Predicted memory, and what follows from it."""
 
-    sentence: str
-    """Each method's memory and what there is, or why it can't be predicted."""
-    here: str = ""
-    """Memory that a rank may take, in words."""
-    dropped: tuple[str, ...] = ()
-    """Methods left out, as they don't fit here."""
-    tight: tuple[str, ...] = ()
-    """Others that don't fit."""
+    sentence: str  # each method's memory and what there is, or why it can't be predicted
+    here: str = ""  # memory that a rank may take, in words
+    dropped: tuple[str, ...] = ()  # methods left out, as they don't fit here
+    tight: tuple[str, ...] = ()  # others that don't fit
 
 
 def predict_memory(settings: Settings, methods: Iterable[Published], file: str) -> Memory:

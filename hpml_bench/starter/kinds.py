@@ -30,34 +30,24 @@ from hpml_bench.system.packages import install_extras
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MOST_ROWS = 2000
-"""Rows whose lengths are taken, drawn from the training rows."""
+MOST_ROWS = 2000  # rows whose lengths are taken, drawn from the training rows
 BATCH = 500
-UNLIMITED = 10**6
-"""`max_length` that cuts nothing."""
+UNLIMITED = 10**6  # `max_length` that cuts nothing
 MOST_TOKENS = {"encoder": 512, "language_model": 1024}
 """Largest `max_length` that is chosen, by kind of model: BERT's positions, and the task's own default."""
-STEP = 8
-"""Lengths are multiples of this."""
-VIRTUAL = 32
-"""Positions left for the virtual tokens of prompt methods."""
+STEP = 8  # lengths are multiples of this
+VIRTUAL = 32  # positions left for the virtual tokens of prompt methods
 TASK = "causal_lm"
-MOST_ANSWERS = 1000
-"""Answers by which a scorer is chosen."""
+MOST_ANSWERS = 1000  # answers by which a scorer is chosen
 NUMBER = re.compile(r"\s*[-+]?[\d.,/]+\s*%?\s*")
-SHORT_WORDS = 4
-"""Most words of an answer that has to match exactly."""
+SHORT_WORDS = 4  # most words of an answer that has to match exactly
 NINE_TENTHS = 0.9
-MANY = 0.1
-"""Share of rows too long from which on their prompts are cut."""
-MOST_NEW = 256
-"""Most tokens generated for an answer."""
-END = 50
-"""Characters shown of a prompt's end."""
+MANY = 0.1  # share of rows too long from which on their prompts are cut
+MOST_NEW = 256  # most tokens generated for an answer
+END = 50  # characters shown of a prompt's end
 FREQUENT, FEW_OF_CLASS = 0.8, 10
 """Share of rows from which on a class is so frequent that accuracy hides the others; rows below which one is rare."""
-MOST_NAMES = 60
-"""Most names that are written out."""
+MOST_NAMES = 60  # most names that are written out
 
 
 @dataclass(frozen=True)
@@ -126,26 +116,20 @@ class View:
     model: Model
     data: Data
     learnt: Learnt
-    loaded: LoadedData
-    """The rows as the data set gives them, of large files the first ones."""
-    encoder: Encoder
-    """The model's tokenizer, which cuts nothing."""
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task that were given."""
+    loaded: LoadedData  # the rows as the data set gives them, of large files the first ones
+    encoder: Encoder  # the model's tokenizer, which cuts nothing
+    given: Mapping[str, Any] = field(default_factory=dict)  # options of the task that were given
 
 
 class Kind(NamedTuple):
     """A kind of work, and what a suite says of it."""
 
     task: str
-    options: Callable[[View], tuple[Entry, ...]] = lambda _: ()
-    """Returns the task's options."""
+    options: Callable[[View], tuple[Entry, ...]] = lambda _: ()  # returns the task's options
     names: Callable[[View], tuple[Entry, ...]] = lambda _: ()
     """Returns the data set's options on names of labels; none where rows have none."""
-    facts: Callable[[View], tuple[str, ...]] = lambda _: ()
-    """Returns sentences on what is learnt."""
-    cautions: Callable[[View], tuple[str, ...]] = lambda _: ()
-    """Returns sentences on what makes scores hard to read."""
+    facts: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what is learnt
+    cautions: Callable[[View], tuple[str, ...]] = lambda _: ()  # returns sentences on what makes scores hard to read
 
 
 def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:

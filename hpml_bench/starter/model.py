@@ -12,34 +12,27 @@ from typing import Any
 from hpml_bench.data.sources import resolve_model, weight_types
 from hpml_bench.system.errors import UserError
 
-KINDS = ("embedded:", "path:", "hub:", "wheel:")
-"""Beginnings of sources."""
+KINDS = ("embedded:", "path:", "hub:", "wheel:")  # beginnings of sources
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 GENERATES = re.compile(r"(CausalLM|LMHeadModel)$")
 BOTH_WAYS = re.compile(
     r"(?:bert|electra|mpnet|xlm|camembert|longformer|big_?bird|ernie|deberta|nomic|rembert|layoutlm|luke|fnet)"
 )
 """In the model types of encoders that read both ways, ModernBERT's and DistilBERT's among them."""
-POOLING = "*_Pooling/config.json"
-"""File in which sentence-transformers keeps how a model pools."""
+POOLING = "*_Pooling/config.json"  # file in which sentence-transformers keeps how a model pools
 
 
 @dataclass(frozen=True)
 class Model:
     """A model on this machine."""
 
-    source: str
-    """As a suite names it."""
+    source: str  # as a suite names it
     folder: Path
-    config: Mapping[str, Any]
-    """config.json, of a multimodal model that of its text model."""
+    config: Mapping[str, Any]  # config.json, of a multimodal model that of its text model
     parameters: int
-    dtypes: tuple[str, ...]
-    """Types of the weights in the file, the most frequent first."""
-    reads_both_ways: bool
-    """Whether it is an encoder such as BERT, which can't generate."""
-    pools_by: str | None
-    """How sentence-transformers pools its states; None where it doesn't say."""
+    dtypes: tuple[str, ...]  # types of the weights in the file, the most frequent first
+    reads_both_ways: bool  # whether it is an encoder such as BERT, which can't generate
+    pools_by: str | None  # how sentence-transformers pools its states; None where it doesn't say
 
     @property
     def positions(self) -> int | None:

@@ -12,19 +12,13 @@ class Published:
     """A method with the rate that a publication gives."""
 
     name: str
-    trains: str
-    """What it trains, in words."""
-    source: str = ""
-    """Where its rate comes from; empty where it has none."""
-    lr: float | None = None
-    """None where the method has no rate of its own."""
-    method: str | None = None
-    """The method's file, where it isn't the name."""
+    trains: str  # what it trains, in words
+    source: str = ""  # where its rate comes from; empty where it has none
+    lr: float | None = None  # None where the method has no rate of its own
+    method: str | None = None  # the method's file, where it isn't the name
     options: Mapping[str, Any] = field(default_factory=dict)
-    work: float = 4
-    """Floating point operations per parameter and token of a training step; 0 for none."""
-    compared: bool = True
-    """False: offered as a comment."""
+    work: float = 4  # floating point operations per parameter and token of a training step; 0 for none
+    compared: bool = True  # False: offered as a comment
 
 
 @dataclass(frozen=True)
@@ -35,15 +29,13 @@ class Recipe:
     batch_why: str
     epochs: int
     epochs_why: str
-    few_epochs: int
-    """Epochs where there are fewer than `FEW` training rows."""
+    few_epochs: int  # epochs where there are fewer than `FEW` training rows
     few_why: str
     methods: tuple[Published, ...]
 
 
 FEW = 1000
-LARGE_MODEL = 200e6
-"""Parameters above which the smallest of BERT's three rates is taken."""
+LARGE_MODEL = 200e6  # parameters above which the smallest of BERT's three rates is taken
 
 
 def encoder_recipe(parameters: int) -> Recipe:

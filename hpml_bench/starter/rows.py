@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 SPLITS = tuple(sorted(SPLIT_NAMES, key=("train", "test", "validation").index))
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage")
-MOST_NUMBERED = 20
-"""Most different whole numbers of a column that are taken for classes."""
+MOST_NUMBERED = 20  # most different whole numbers of a column that are taken for classes
 ONLY_NUMBERS = frozenset(NUMBER_NAMES) - frozenset(LABEL_NAMES)
 """Names of columns that are numbers, however few different ones there are."""
 ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no", "number"})
@@ -47,29 +46,19 @@ ID_NAMES = frozenset({"", "id", "idx", "index", "row", "unnamed: 0", "nr", "no",
 class Data:
     """The data as a suite names them, with the training rows, or the first of them."""
 
-    dataset: str
-    """The data set that reads them."""
-    options: Mapping[str, Any]
-    """Its options: where the splits are."""
-    heads: Mapping[str, Any]
-    """The same, with the head of a large file in the place of the file."""
+    dataset: str  # the data set that reads them
+    options: Mapping[str, Any]  # its options: where the splits are
+    heads: Mapping[str, Any]  # the same, with the head of a large file in the place of the file
     train: Dataset
-    where: str
-    """Name of the training rows in errors."""
-    read: Any
-    """All options of the data set: columns and format, as given."""
-    target: Target | None = None
-    """What is to be learnt, as given."""
-    named: bool = True
-    """Whether columns have names of their own."""
-    label: str | None = None
-    """Column that the file itself calls the label."""
-    split: str | None = None
-    """Column that names each row's split."""
+    where: str  # name of the training rows in errors
+    read: Any  # all options of the data set: columns and format, as given
+    target: Target | None = None  # what is to be learnt, as given
+    named: bool = True  # whether columns have names of their own
+    label: str | None = None  # column that the file itself calls the label
+    split: str | None = None  # column that names each row's split
     shares: Mapping[str, float] = field(default_factory=dict)
     """Split -> share of its rows that is looked at, where it isn't 1."""
-    why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Option -> the reasons for it."""
+    why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # option -> the reasons for it
 
     @property
     def name(self) -> str:
@@ -192,8 +181,7 @@ class Learnt:
 
     target: Target
     found: FoundColumns
-    why: tuple[str, ...] = ("as given",)
-    """Why this, and what else is possible."""
+    why: tuple[str, ...] = ("as given",)  # why this, and what else is possible
 
 
 @dataclass(frozen=True)
@@ -201,8 +189,7 @@ class _Table:
     """The first rows of the training data."""
 
     data: Data
-    cells: Mapping[str, Sequence[Any]]
-    """Column -> cells; that of the splits is left out."""
+    cells: Mapping[str, Sequence[Any]]  # column -> cells; that of the splits is left out
 
     def numbers(self, name: str) -> bool:
         """Whether all cells are numbers."""

@@ -47,8 +47,7 @@ from hpml_bench.suite.options import explain
 from hpml_bench.suite.settings import Settings, TaskSpec
 from hpml_bench.system.errors import UserError
 
-COPIES = "copies and near-copies"
-"""Name of the preparation's note on copies."""
+COPIES = "copies and near-copies"  # name of the preparation's note on copies
 GROUP = Entry("group", "COLUMN", (
     "Not set: each row stands alone. Rows that belong together (questions on one document) must not be in two splits: "
     "name the column that says so.",
@@ -58,8 +57,7 @@ KNOWN_NAMES = frozenset().union(
     *names_of.PAIR_NAMES, turns.TURN_NAMES, turns.PROMPT_NAMES, turns.EXTRA_NAMES, turns.ANSWER_NAMES,
 )  # fmt: skip
 """Names by which columns are found."""
-LEAST_ROWS = 8
-"""Fewest rows of which some can be trained on, validated and tested."""
+LEAST_ROWS = 8  # fewest rows of which some can be trained on, validated and tested
 
 
 @dataclass(frozen=True)
@@ -68,23 +66,17 @@ class SuiteDraft:
 
     view: View
     kind: Kind
-    options: tuple[Entry, ...]
-    """The task's options."""
-    data_options: tuple[Entry, ...]
-    """The data set's options on columns and names."""
+    options: tuple[Entry, ...]  # the task's options
+    data_options: tuple[Entry, ...]  # the data set's options on columns and names
     lengths: Lengths
-    limit: int
-    """`max_length`."""
-    most: int
-    """Largest one that is chosen."""
+    limit: int  # `max_length`
+    most: int  # largest one that is chosen
     budget: Budget
     prepared: Prepared
     task: Task
     memory: Memory
-    file: str
-    """Name of the suite file."""
-    given: Mapping[str, Any]
-    """Settings that were given."""
+    file: str  # name of the suite file
+    given: Mapping[str, Any]  # settings that were given
 
     @property
     def compared(self) -> tuple[Published, ...]:
@@ -97,8 +89,7 @@ class Starter:
     """A suite file, and what its reader should know first."""
 
     text: str
-    facts: tuple[str, ...]
-    """What is learnt from which rows, and what it takes."""
+    facts: tuple[str, ...]  # what is learnt from which rows, and what it takes
     warnings: tuple[str, ...]
 
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 COLUMNS = ("method", "fits", "peak", "loading", "step", "evaluation", "generation", "weights", "optimizer", "gradients",
            "activations", "logits", "buckets", "largest micro-batch")  # fmt: skip
 BYTES = COLUMNS[2:-1]
-WIDEST = "0.123 MB"
-"""A cell as wide as any size or micro-batch."""
+WIDEST = "0.123 MB"  # a cell as wide as any size or micro-batch
 
 
 @click.command()
