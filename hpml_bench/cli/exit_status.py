@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
+
 if TYPE_CHECKING:
     from hpml_bench.sweep.execute import Ending
 
@@ -26,9 +29,7 @@ class Sentences(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        from hpml_bench.system.errors import UserError
         from hpml_bench.system.redaction import redacted
-        from hpml_bench.system.text import for_terminal
 
         try:
             return super().invoke(ctx)

@@ -14,6 +14,7 @@ import click
 
 from hpml_bench.cli import options
 from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +111,6 @@ def print_report(report: CheckReport, console: Console) -> None:
     from hpml_bench.gate import page
     from hpml_bench.gate.verdicts import exit_status, of_step_time, overall
     from hpml_bench.report.terminal import print_table
-    from hpml_bench.system.text import for_terminal
 
     console.print(Text(for_terminal(f"{page.side(report.candidate)} against {page.side(report.reference)}")))
     if of_step_time(report):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpml_bench.system.errors import UserError
+
 if TYPE_CHECKING:
     from hpml_bench.records.plan import Limits
     from hpml_bench.suite.suite import Suite
@@ -65,8 +67,6 @@ def names(text: str) -> tuple[str, ...]:
 
 def page_formats(text: str, *others: str) -> tuple[str, ...]:
     """Return the formats of a page that a comma-separated text names; a UserError where it names none or others."""
-    from hpml_bench.system.errors import UserError
-
     known = (*FORMATS.split(","), *others)
     wanted = names(text)
     if not wanted or not set(known).issuperset(wanted):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
+
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
     from hpml_bench.report.render import Page
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
 def result_folders(folder: Path) -> list[Path]:
     """Return `folder` if it has runs, else its subfolders that have some; a `UserError` where none has."""
     from hpml_bench.records.jobs import NO_RUNS
-    from hpml_bench.system.errors import UserError
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run-all makes one, or name another")
@@ -39,7 +41,6 @@ def write(folder: Path, out: Path | None, formats: Sequence[str], trackers: Sequ
     """Write a folder's report, print its answer and the paths."""
     from hpml_bench.records.load import load_records
     from hpml_bench.report.render import all_tables, load, load_libraries, page_of, write_page
-    from hpml_bench.system.text import for_terminal
 
     load_libraries()
     page = page_of(load(folder))
@@ -65,7 +66,6 @@ def shown(page: Page, paths: Sequence[Path]) -> None:
     """Print a page's answer and its files: each page, and how many tables."""
     from hpml_bench.report.numbers import set_apart
     from hpml_bench.report.terminal import show_answer, terminal
-    from hpml_bench.system.text import for_terminal
 
     show_answer(page.answer, terminal())
     if page.apart:  # perhaps those that were made just now

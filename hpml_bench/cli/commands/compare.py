@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpml_bench.cli.options import FORMATS, page_formats
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.report.scores import AlignedScores
@@ -45,7 +47,6 @@ def compare(
     """
     from hpml_bench.comparison.assemble import assemble
     from hpml_bench.comparison.inputs import read
-    from hpml_bench.system.errors import UserError
 
     wanted = page_formats(formats)
     for option, given in (("--margin", margin), ("--largest-difference", options["largest"])):
@@ -66,7 +67,6 @@ def show(
     from hpml_bench.cli.reporting import shown
     from hpml_bench.comparison.page import write
     from hpml_bench.report.render import load_libraries
-    from hpml_bench.system.text import for_terminal
 
     load_libraries()
     written = write(found, out, wanted, margin, look)
@@ -82,7 +82,6 @@ def show(
 
 def _columns(text: str | None) -> dict[str, str]:
     from hpml_bench.comparison.inputs import NAMES, WHERE
-    from hpml_bench.system.errors import UserError
 
     pairs = [part.partition("=") for part in text.split(",")] if text else []
     known = [name for name in NAMES if name != WHERE]
@@ -95,8 +94,6 @@ def _columns(text: str | None) -> dict[str, str]:
 
 
 def _bounds(text: str | None) -> tuple[float, float] | None:
-    from hpml_bench.system.errors import UserError
-
     if text is None:
         return None
     try:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from hpml_bench.cli.options import names, overrides
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
 
 OPTION = re.compile(r"\b(dataset|task)\.options\.(\w+)(: (?=\w))?")
 OPTIONS = ("text", "text_pair", "label", "label_names", "group", "sep", "encoding")
@@ -55,8 +57,6 @@ def init(
     from hpml_bench.starter.start import starter_suite
     from hpml_bench.suite.suite import settings_of
     from hpml_bench.sweep.tune import check_target
-    from hpml_bench.system.errors import UserError
-    from hpml_bench.system.text import for_terminal
 
     if out is not None:
         check_target(out, "--out", fresh=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from hpml_bench.cli.reporting import aligned, result_folders
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.suite.registry import Kind
@@ -76,7 +77,6 @@ def _first_line(kind: Kind, name: str) -> str:
 def runs(folders: Iterable[Path]) -> list[Row]:
     """Return a row for each recorded run: suite, run, status, seconds, headline metric."""
     from hpml_bench.records.load import headlines
-    from hpml_bench.system.text import for_terminal
 
     found = (record for folder in folders for record in headlines(folder))
     rows = ((r.spec.suite, r.run_id, r.status, f"{r.seconds:7.1f} s", r.shown) for r in found)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.options import load, out
+from hpml_bench.system.text import for_terminal
 
 
 @click.command()
@@ -20,7 +21,6 @@ def plan(suite: str, detect: str, power: float, out: Path) -> None:
     from hpml_bench.report import seed_plan
     from hpml_bench.report.terminal import print_table, terminal
     from hpml_bench.suite.suite import suite_name
-    from hpml_bench.system.text import for_terminal
 
     name = suite_name(load(suite).name if suite.endswith((".yaml", ".yml")) else suite)
     result = seed_plan.plan(out / name, detect, power)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.options import load, overrides
+from hpml_bench.system.text import for_terminal
 
 
 @click.command()
@@ -27,7 +28,6 @@ def preview(suite: str, rows: int, split: str, ids: bool, overrides: tuple[str, 
     warnings.simplefilter("ignore", FutureWarning)  # of transformers, to PEFT's authors
     from hpml_bench.report.terminal import terminal
     from hpml_bench.suite.devices import resolve_suite
-    from hpml_bench.system.text import for_terminal
     from hpml_bench.training import coverage
 
     resolved = resolve_suite(load(suite, overrides))

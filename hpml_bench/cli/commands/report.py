@@ -8,6 +8,7 @@ import click
 
 from hpml_bench.cli.options import FORMATS, page_formats, tracked
 from hpml_bench.cli.reporting import result_folders, write, write_over
+from hpml_bench.system.errors import UserError
 
 
 @click.command()
@@ -24,7 +25,6 @@ def report(folders: tuple[Path, ...], out: Path | None, formats: str, trackers: 
     papers, peft each compared run as a result file of PEFT's method comparison.
     """
     from hpml_bench.plugins.tracker import make_trackers
-    from hpml_bench.system.errors import UserError
 
     wanted = page_formats(formats, "peft")
     if len(folders) > 1:

@@ -11,6 +11,7 @@ import click
 from hpml_bench.cli.exit_status import INTERRUPTED, OK, ended
 from hpml_bench.cli.options import METHODS, JobOptions, RunOptions, by_jobs, limited, load, shared
 from hpml_bench.cli.reporting import write
+from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
     from hpml_bench.plugins.tracker import Tracker
@@ -39,8 +40,6 @@ def run_all(
 
     Runs that are recorded are not repeated: call it again after a crash and it goes on.
     """
-    from hpml_bench.system.errors import UserError
-
     loaded = load(suite, options.overrides, seeds=seeds, world_size=options.nproc, device=options.device)
     loaded = loaded.asked(until, max_seeds, seeds)
     request = options.request(loaded, limits, methods)
@@ -59,7 +58,6 @@ def rounds_of(request: SweepRequest, jobs: JobOptions | None, modes: Mapping[str
     from hpml_bench.records.load import headlines
     from hpml_bench.sweep.execute import Ending
     from hpml_bench.sweep.race import rounds, span
-    from hpml_bench.system.errors import UserError
 
     if jobs and jobs.detach and request.suite.until:
         raise UserError("--detach: a sweep with --until looks at each round before it submits the next; leave it out")

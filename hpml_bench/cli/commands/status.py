@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hpml_bench.cli.reporting import aligned
+from hpml_bench.system.text import for_terminal
 
 
 @click.command()
@@ -15,7 +16,6 @@ def status(folder: Path) -> None:
     """Show the sweep in DIR: runs done, failed, under way and left, by jobs or on this machine."""
     from hpml_bench.sweep.jobs import find
     from hpml_bench.sweep.status import local_state, plain_sweep, state
-    from hpml_bench.system.text import for_terminal
 
     local = plain_sweep(folder)
     sums, table = state(find(folder, click.echo)) if local is None else local_state(local)

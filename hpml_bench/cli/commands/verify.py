@@ -14,6 +14,8 @@ import click
 
 from hpml_bench.cli.exit_status import FAILED, OK
 from hpml_bench.cli.reporting import result_folders
+from hpml_bench.system.errors import UserError
+from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
     from hpml_bench.verify.verify import Check
@@ -35,8 +37,6 @@ def verify(context: click.Context, folder: Path) -> None:
     is failed, not checked or ok. This shows consistency, not honesty: docs/submit.md. Exit status 1 if any failed.
     """
     from hpml_bench.report.terminal import WIDE
-    from hpml_bench.system.errors import UserError
-    from hpml_bench.system.text import for_terminal
     from hpml_bench.verify.folder import VERIFIED
     from hpml_bench.verify.verify import verify as verified
 
