@@ -61,30 +61,14 @@ def test_continuous_integration_runs_both() -> None:
         assert f"-x 'testenv:tests.{key}={{[testenv:ci]{key}}}'" in after, "all of ci in the tests' environment"
 
 
-def run_tox(*words: str) -> str:
-    """Return what tox prints with the limits set, and without the variables of a tox around the tests."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
-    command = [sys.executable, "-m", "tox", *words]
-    return subprocess.run(command, cwd=ROOT, env=outside | LIMITS, check=True, capture_output=True, text=True).stdout
-
-
 def test_limits_of_a_processors_instructions_are_passed_on_in_every_environment() -> None:
     """By what tox makes of its file; an environment with a list of its own adds to the common one."""
     shown = ConfigParser(interpolation=None)
-    shown.read_string(run_tox("config", "-e", "ALL", "-k", "pass_env"))
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
+    command = [sys.executable, "-m", "tox", "config", "-e", "ALL", "-k", "pass_env"]
+    done = subprocess.run(command, cwd=ROOT, env=outside | LIMITS, check=True, capture_output=True, text=True)
+    shown.read_string(done.stdout)
     runs = {name for name in shown.sections() if re.match(r"testenv:\w", name)}  # .pkg, which builds the wheel, doesn't
     assert {"testenv:tests", "testenv:ci", "testenv:gate", "testenv:lowest", "testenv:py312"} <= runs
     for name in runs:
         assert set(LIMITS) <= set(shown[name]["pass_env"].split()), name
-
-
-def test_limits_of_a_processors_instructions_arrive(tmp_path: Path) -> None:
-    """A command of the tests' environment, without its packages: torch takes the kernels that the caller set."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, torch\nprint(torch.backends.cpu.get_cpu_capability(), os.environ['ONEDNN_MAX_CPU_ISA'])\n"
-    )
-    settings = {"package": "skip", "commands": f"{sys.executable} {script}", "allowlist_externals": "*"}
-    changes = [word for key, value in settings.items() for word in ("-x", f"testenv:tests.{key}={value}")]
-    shown = run_tox("run", "-e", "tests", "--workdir", str(tmp_path / "tox"), *changes)
-    assert "\nDEFAULT SSE41\n" in shown, shown

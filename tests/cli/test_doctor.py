@@ -16,21 +16,6 @@ from hpml_bench.cli import main
 from hpml_bench.doctor import checks, machine
 from hpml_bench.doctor.checks import SECONDS
 
-SCHEMA = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "minLength": 1},
-            "state": {"enum": ["ok", "warn", "fail"]},
-            "finding": {"type": "string", "minLength": 1},
-            "advice": {"type": "string"},
-        },
-        "required": ["name", "state", "finding", "advice"],
-        "additionalProperties": False,
-    },
-}
 NOBODY = 65534
 
 
@@ -70,16 +55,11 @@ def test_the_status_says_whether_quickstart_can_run(
 
 def test_json_is_a_list_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing else is on standard output."""
-    jsonschema = pytest.importorskip("jsonschema")
-    found = json.loads(call(monkeypatch, "--json", of=(FINE, LESS, STOPS)).stdout)
-    jsonschema.validate(found, SCHEMA)
-    assert [check["name"] for check in found] == ["memory", "package index", "results folder"]
-    assert found[2] == {
-        "name": "results folder",
-        "state": "fail",
-        "finding": "it can't be written to",
-        "advice": "take another",
-    }
+    found = json.loads(call(monkeypatch, "--json", of=(FINE, STOPS)).stdout)
+    assert found == [
+        {"name": "memory", "state": "ok", "finding": "12 GB free", "advice": ""},
+        {"name": "results folder", "state": "fail", "finding": "it can't be written to", "advice": "take another"},
+    ]
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

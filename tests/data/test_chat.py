@@ -20,7 +20,6 @@ from chat_families import (
     decoded,
     example,
     gpt2,
-    llama_3,
     messages,
     mistral,
     names,
@@ -29,7 +28,6 @@ from chat_families import (
     runs,
 )
 
-from hpml_bench.data.chat import Conversations
 from hpml_bench.data.chat_template import PLAIN, chat_template, standing_template
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.tokenizer import Encoder
@@ -96,16 +94,6 @@ def test_ids_and_labels_by_hand() -> None:
     assert writer.counts == {"rows": 1}
     assert writer.stop_ids == (2, 5)
     assert writer.answer_of(found) == [10]
-
-
-def test_every_token_can_be_learnt() -> None:
-    """With `loss_on: all`: all but the first, which nothing comes before; the ids are the same."""
-    told, writer = (conversations(by_hand(), T.HAND_TEMPLATE, loss_on=kind) for kind in ("answers", "all"))
-    found = example(writer, "two ?", "is four")
-    assert found.ids == example(told, "two ?", "is four").ids
-    assert found.labels == (IGNORE_INDEX, *found.ids[1:])
-    assert writer.stop_ids == told.stop_ids == (2, 5)
-    assert writer.answer_of(found) == [8, 9]
 
 
 def test_a_text_without_a_prompt_is_learnt_as_a_whole() -> None:
@@ -255,18 +243,6 @@ def test_what_stands_between_prompt_and_marks_is_learnt(begun: str, contents: tu
     assert writer.scaffold.before == begun
 
 
-def test_options_of_a_template_are_given_to_it() -> None:
-    """Thinking switched off: the prompt has the empty thought, and the answer alone is learnt."""
-    writer = of("qwen 3", options={"enable_thinking": False})
-    found = example(writer, *ONE)
-    assert runs(writer, found) == [
-        ("<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", False),
-        ("It is 4.<|im_end|>", True),
-        ("\n", False),
-    ]
-    assert writer.scaffold.before == ""
-
-
 def test_a_standing_template_needs_no_options() -> None:
     """It writes by itself what another does with options, a system prompt of any letters and our date."""
     template = "\n  {{ mode }}{{ strftime_now('%Y') }}\n" + T.CHATML
@@ -363,32 +339,6 @@ def test_what_a_template_does_not_write_is_told() -> None:
     assert writer.counts["rows whose reasoning the template leaves out"] == 1
 
 
-def test_end_tokens_of_the_model_end_an_answer() -> None:
-    """Those of its generation_config.json: also the first token of the next turn, where nothing else ends an answer."""
-    template = (
-        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-    )
-    tokenizer = byte_level("<|endoftext|>", "<|user|>", "<|assistant|>", "<|observation|>", eos_token="<|endoftext|>")
-    ends = tuple(tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|user|>", "<|observation|>"]))
-    writer = Conversations(Encoder(tokenizer, 1000, None, "path:model", ends=ends), template)
-    assert writer.stop_ids == ends
-    assert [text for text, learnt in runs(writer, example(writer, *TWO)) if learnt] == [
-        "hello user<|user|>",
-        "Paris is\nthe capital.<|endoftext|>",
-    ]
-    assert writer.counts == {"rows": 1}
-
-
-def test_a_conversation_may_begin_with_an_answer() -> None:
-    """What the template writes before it is not learnt, a system prompt of its own among it."""
-    writer = of("qwen 2.5")
-    found = example(writer, "Hi there", "What is 2+2?", "It is 4.", first="assistant")
-    assert [text for text, learnt in runs(writer, found) if learnt] == ["Hi there<|im_end|>", "It is 4.<|im_end|>"]
-    with pytest.raises(UserError, match=r"refuses a conversation: Conversation roles must alternate"):
-        example(of("gemma"), "Hi there", "What is 2+2?", "It is 4.", first="assistant")
-
-
 # The template
 
 
@@ -446,13 +396,8 @@ def test_a_system_prompt_is_put_before_a_chat_that_has_none() -> None:
         example(of("gemma", system="Be short."), *ONE)
 
 
-def test_the_date_is_the_same_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template that asks for today's is given the one that Llama's fall back on; nothing else in it changes."""
-    writer = conversations(llama_3(), T.LLAMA_32)
-    text = decoded(writer, example(writer, *ONE).ids)
-    fixed = T.LLAMA_32.replace("strftime_now is defined", "false")
-    assert "Today Date: 26 Jul 2024\n\n<|eot_id|>" in text
-    assert text == llama_3().apply_chat_template(messages(*ONE), chat_template=fixed, tokenize=False)
+def test_the_date_is_the_same_every_day() -> None:
+    """A template that asks for today's is given the one that Llama's fall back on."""
     dated = conversations(gpt2(), "\n  {{ strftime_now('%Y-%m-%d, %B') }}" + PLAIN)
     assert decoded(dated, example(dated, "a", "b").ids) == "\n  2024-07-26, Julyab<|endoftext|>"
 

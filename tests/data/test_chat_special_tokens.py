@@ -11,7 +11,6 @@ from chat_families import (
     FAMILIES,
     ONE,
     T,
-    by_hand,
     byte_level,
     chatml,
     conversations,
@@ -181,19 +180,6 @@ def test_a_padding_token_of_one_letter_is_text(monkeypatch: pytest.MonkeyPatch) 
     writer = conversations(llama_2(), T.ZEPHYR)
     example(writer, "<unk>" * 70, "yes")
     assert writer.counts[KEPT] == 70
-
-
-def test_what_a_template_or_tokenizer_changes_is_counted() -> None:
-    """Llama 3's trims the turns; Qwen's tokenizer composes letters; a vocabulary of words lacks some."""
-    for writer, text in (
-        (of("llama 3"), "line\n"),
-        (of("chatml"), "e\u0301"),
-        (conversations(by_hand(), T.HAND_TEMPLATE), "seven"),
-    ):
-        example(writer, text, "is")
-        assert writer.counts[CHANGED] == 1
-        example(writer, "two", "is")
-        assert writer.counts == {"rows": 2, CHANGED: 1}
 
 
 # Tokenizers without an end, and nothing to learn

@@ -194,23 +194,6 @@ def test_words_joined_are_the_text() -> None:
             assert nw.TAGS[tag] == (f"B-{nw.TAG_OF_KIND[kind]}" if kind else "O"), word
 
 
-def test_second_words_are_tagged_inside() -> None:
-    """About three in ten names have one, of the same kind; with a share of 0 there are none."""
-    data = load("newswire_entities", "tags")
-    found = [data.label_names[tag] for row in data.train["tags"] for tag in row]
-    begun, inside = (sum(tag.startswith(part) for tag in found) for part in ("B-", "I-"))
-    assert 0.2 < inside / begun < 0.4
-    for row in data.train["tags"]:
-        named = [data.label_names[tag] for tag in row]
-        assert all(
-            before in {f"B-{tag[2:]}", f"I-{tag[2:]}"}
-            for before, tag in zip(["O", *named], named, strict=False)
-            if tag.startswith("I-")
-        )
-    alone = load("newswire_entities", "tags", two_words=0).train["tags"]
-    assert not any(tag in (2, 4, 6) for row in alone for tag in row)
-
-
 def test_the_best_rmse_is_the_posteriors() -> None:
     """On many rows what the posterior mean reaches is what is expected of it; without noise and doubt it is 0."""
     world = make_world()

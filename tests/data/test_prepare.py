@@ -142,14 +142,6 @@ def test_of_fewer_rows_than_asked_for_all_are_taken(make: Callable[..., Any], tm
     )
 
 
-def test_a_tenth_of_the_rows_validates_where_nothing_says_how_many(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Of one csv of 700 rows a tenth tests, and a tenth of the others validates; nearly all the rest is learnt."""
-    (tmp_path / "train.csv").write_text(csv(700))
-    assert prepare(make(files={"test": None}, validation_samples=None)).rows == {
-        "train": 567, "validation": 63, "test": 70,
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(("rows", "own", "found"), [(9000, 0, 500), (70, 0, 7), (9000, 800, 500), (70, 30, 30)])
 def test_validation_rows_are_bounded(rows: int, own: int, found: int) -> None:
     """By 500, and of a data set's own validation set by its size; a number that is asked for stands."""

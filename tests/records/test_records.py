@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from pydantic import ValidationError
 
-from helpers import made_records, tiny
-from hpml_bench.records.run import Digests, RunRecord, protocol_id
-from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
+from helpers import tiny
+from hpml_bench.records.run import Digests, protocol_id
+from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.text import digest
 
 DIGESTS = Digests(weights="w", tokenizer="t", data="d")
-
-
-def test_a_record_survives_json() -> None:
-    """What is written is what is read: equal, and the same text again."""
-    record = made_records.record("lora", 3)
-    text = record.model_dump_json(indent=1)
-    assert RunRecord.model_validate_json(text) == record
-    assert RunRecord.model_validate(json.loads(text)).model_dump_json(indent=1) == text
-
-
-def test_values_cannot_be_changed_nor_extended() -> None:
-    """A frozen value refuses assignment and fields that nobody knows."""
-    settings = tiny.settings()
-    with pytest.raises(ValidationError):
-        settings.steps = 3  # type: ignore[misc]
-    with pytest.raises(ValidationError):
-        Settings.model_validate(settings.model_dump() | {"surprise": 1})
 
 
 def test_the_digest_is_of_the_content() -> None:

@@ -143,17 +143,6 @@ def test_ids_and_texts_are_for_a_language_model_alone(bert: Path, llama: Path, t
     assert "nothing to learn is found" in init(bert, file).stderr
 
 
-def test_names_that_yaml_would_read_as_something_else_stay_text(bert: Path, tmp_path: Path) -> None:
-    """Labels such as no, 1e5, a colon or a line of comment are written so that they are read back."""
-    labels = ("no", "1e5", "a: b #c", "null", "[x]", "caf\xe9 \u2028 y")
-    file = starters.jsonl(
-        tmp_path / "a file: x.jsonl", [{"text": t, "label": labels[row % len(labels)]} for row, t in enumerate(TEXTS)]
-    )
-    options = content(bert, file)["dataset"]["options"]
-    assert set(options["label_names"]) == set(labels)
-    assert options["train"] == f"path:{file}"
-
-
 def test_a_file_without_names_of_columns_is_read_by_position(bert: Path, tmp_path: Path) -> None:
     """As a suite without options reads it: numbers are classes, and all other columns are joined."""
     file = tmp_path / "a.csv"

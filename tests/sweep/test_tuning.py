@@ -15,7 +15,7 @@ from rich.console import Console
 
 from helpers import made_records, tiny
 from hpml_bench.cli import main
-from hpml_bench.cli.tuned import hints, show
+from hpml_bench.cli.commands.tune import hints, show
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
