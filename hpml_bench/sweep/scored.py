@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from hpml_bench.launch import server
 from hpml_bench.launch.server import Access
 from hpml_bench.records.files import KEPT, RECORD, SUITE, read_json
+from hpml_bench.records.folder import ResultsFolder
+from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.comparability import differences, protocol_difference, settings_of, short
@@ -102,6 +104,7 @@ class Scoring:
         """Do the missing runs; a UserError where they come to have another protocol than the recorded ones."""
         done: list[SweepResult] = []
         for request in self.requests(recorded):
+            _set_aside_others(request, console)
             done.append(run_sweep(request, console, (), server.here_or_served(self.access)))
             ours = {r.protocol_id: r for r in done[-1].records if r.protocol_id}
             if recorded is not None and ours.keys() - {recorded.reference.protocol_id}:
@@ -146,3 +149,16 @@ class Scoring:
         ask = partial(server.again, server.client_of(record.spec, self.access), rows, prepared, own.spec)
         claim = Claim(own.spec, prepared, parts if parts.exists() else None, [row for row, _ in rows], ask)
         return f"{name} as {claimed}: {examine(claim, ours, theirs).sentence}."
+
+
+def _set_aside_others(request: SweepRequest, console: Console) -> None:
+    """Set aside runs of the request's names on another folder, content or server: a name means one system."""
+    wanted = {spec.method.name: spec.method.options for spec in request.runs(request.suite)}
+    others = [
+        record.spec
+        for record in load_records(request.folder).records
+        if record.spec.method.options != wanted.get(record.spec.method.name, record.spec.method.options)
+    ]
+    if others:
+        with ResultsFolder.open(request.folder) as results:
+            results.set_aside(others, partial(console.print, markup=False, highlight=False))

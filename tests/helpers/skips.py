@@ -13,10 +13,11 @@ NO_RAY = "Ray is not installed"
 NO_LM_EVAL = "lm_eval is not installed"
 NO_TRL = "TRL is not installed"
 NO_TRACKERS = "mlflow, tensorboard and trackio are not installed"
+NO_LLAMA = "xllamacpp is not installed"
 NOT_ROOT = "not root"
 CLOSED = "other users can't read this environment"
 NO_CUDA_BUILD = "torch is built without CUDA; tox -e cuda installs a build with it"
-ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NO_LM_EVAL, NO_TRL, NO_TRACKERS, NOT_ROOT, CLOSED, NO_CUDA_BUILD)
+ALLOWED = (NO_GPU, ONE_GPU, NO_RAY, NO_LM_EVAL, NO_TRL, NO_TRACKERS, NO_LLAMA, NOT_ROOT, CLOSED, NO_CUDA_BUILD)
 
 
 def only_as_root(why: str) -> None:

@@ -223,6 +223,22 @@ def test_a_folder_that_does_not_fit_is_a_record(out: Path) -> None:
     assert scored(out, "ours").status == "ok"
 
 
+def test_a_name_means_one_system(out: Path) -> None:
+    """Its run on another folder is set aside; an adapter whose base isn't here is scored with a remark."""
+    kept, adapter = run_of(out, "lora")[1] / "kept", out.parent / "adapter"
+    adapter.mkdir()
+    for file in kept.glob("adapter_*"):
+        shutil.copy(file, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "someone/base"}))
+    assert score(out, f"theirs={kept}").exit_code == 0
+    done = score(out, f"theirs={adapter}")
+    assert len(list((out / "scored/seed0/chat/set-aside").iterdir())) == 1
+    assert "theirs: its adapter names someone/base as its base model, which isn't here to be compared" in done.output
+    assert scored(out, "theirs").spec.method.options["path"] == str(adapter)
+    assert "| theirs |" in (out / "scored" / "chat" / "report.md").read_text()
+
+
 def test_only_answers_can_be_served(tmp_path: Path) -> None:
     """A server gives no classes."""
     with serving(lambda _: "x") as served:

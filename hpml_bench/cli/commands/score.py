@@ -64,6 +64,20 @@ class System:
             raise UserError(f"--system {self.name}: the variable {variable} is empty; put the server's key there")
         return os.environ[variable]
 
+    def unknown_base(self) -> str:
+        """Return a sentence on an adapter whose base model isn't on this machine; empty for others."""
+        from hpml_bench.records.files import read_json
+
+        file = Path(self.where).expanduser() / "adapter_config.json"
+        base = (
+            ""
+            if self.served or not file.is_file()
+            else str((read_json(file) or {}).get("base_model_name_or_path") or "")
+        )
+        if not base or Path(base).exists():
+            return ""
+        return f"{self.name}: its adapter names {base} as its base model, which isn't here to be compared."
+
     def entry(self, timeout: float) -> dict[str, Any]:
         """Return the method that a suite names for it; a server's only model where none is named."""
         from hpml_bench.launch.server import only_model
@@ -128,6 +142,7 @@ def score(
             well = {record.spec.method.name for record in records if record.status == "ok" and not record.spec.seed}
             claims = [one for one in named if "as" in one.options and one.name in well]
             said = [scoring.agreement(done, one.name, one.options["as"], recorded) for one in claims]
+            said += [remark for one in named if one.name in well and (remark := one.unknown_base())]
             scores = [replace(one, remarks=(*one.remarks, *said)) for one in read(scoring.folders)]
             if sum(len({*one.lines["system"]}) for one in scores) > 1:
                 show(assemble(scores, title=scoring.suite.name), scoring.page, FORMATS)
