@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import OF_SUITES, facts
@@ -26,50 +24,9 @@ LETTERS: dict[Relation, str] = {"better": "b", "worse": "w", "equal": "e", "open
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-class Cell(NamedTuple):
-    """A cost of a method."""
-
-    key: str
-    text: str
-    value: float | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method's row."""
-
-    at: int
-    """Number in the table, from 1."""
-    name: str
-    pieces: tuple[str, ...]
-    """The name, cut where it may break."""
-    top: bool
-    score: str
-    value: float | None
-    difference: float | None
-    bar: str
-    said: str
-    costs: tuple[Cell, ...]
-    chip: str
-    sure: bool
-    """Whether the chip says more than that it may be best."""
-    verdict: str
-    more: tuple[str, ...]
-    failed: str
-
-
-class Legend(NamedTuple):
-    """What stands beneath a picture."""
-
-    best: str
-    """What a blue mark means; empty where none is."""
-    lost: str
-    """Methods that the picture lacks."""
-
-
 def context(answer: PageSummary) -> dict[str, object]:
-    drawn = pictures(answer)
     of = bars(answer, 84 if answer.numbered else 96)
+    chips = {words.verdict(answer, name).chip for name in answer.top}
     return {
         "banner": words.banner(answer),
         "places": PLACES,
@@ -80,7 +37,8 @@ def context(answer: PageSummary) -> dict[str, object]:
         "names": [method.name for method in answer.methods],
         "many": len(answer.methods) > MANY,
         "numbered": answer.numbered,
-        "pictures": [(picture, legend(answer, picture)) for picture in drawn],
+        "pictures": [(picture, _lost(answer, picture)) for picture in pictures(answer)],
+        "blue": (chips.pop() if len(chips) == 1 else "may be best") if chips else "",  # what a blue mark means
         "score": {
             "title": capitalized(answer.score.title), "noun": answer.score.title, "unit": answer.score.unit,
             "sort": "down" if answer.score.better == "higher" else "up",
@@ -137,37 +95,25 @@ def _caption(answer: PageSummary) -> tuple[str, ...]:
     )
 
 
-def legend(answer: PageSummary, picture: CostPicture) -> Legend:
-    chips = {words.verdict(answer, name).chip for name in answer.top}
+def _lost(answer: PageSummary, picture: CostPicture) -> str:
+    """Return a sentence on the methods that a picture lacks; empty where there are none."""
     lost = [name for name in picture.lost if "score" in answer.by_name[name].values]
-    untrained = all(answer.by_name[name].base for name in lost)
-    named = sentence_list([words.label(answer, name) for name in lost]) if lost else ""
-    return Legend(
-        best=(chips.pop() if len(chips) == 1 else "may be best") if chips else "",
-        lost=f"Not drawn: {named} ({'not trained' if untrained else 'not measured'})." if lost else "",
-    )
+    if not lost:
+        return ""
+    why = "not trained" if all(answer.by_name[name].base for name in lost) else "not measured"
+    return f"Not drawn: {sentence_list([words.label(answer, name) for name in lost])} ({why})."
 
 
-def _row(answer: PageSummary, of: Bars, method: Method) -> Row:
+def _row(answer: PageSummary, of: Bars, method: Method) -> dict[str, object]:
+    """Return a method's row; `pieces` are its name, cut where it may break."""
     name, score = method.name, answer.value(method.name, "score")
-    shown, verdict = words.row_name(answer, name), words.verdict(answer, name)
+    shown = words.row_name(answer, name)
     costs = [(axis, answer.value(name, axis.id)) for axis in answer.axes]
-    return Row(
-        at=answer.number[name],
-        name=name,
-        pieces=tuple(re.findall(r"[^_]*_+|[^_]+$", shown)) if len(shown) >= BROKEN_FROM else (shown,),
-        top=name in answer.top,
-        score=MISSING if score is None else answer.score.text(score, unit=False),
-        value=score,
-        difference=of.value.get(name),
-        bar=of.svg.get(name, ""),
-        said=of.said.get(name, ""),
-        costs=tuple(
-            Cell(axis.key, MISSING if cost is None else axis.text(cost, unit=False), cost) for axis, cost in costs
-        ),
-        chip=verdict.chip,
-        sure=verdict.chip == "best",
-        verdict=verdict.text,
-        more=verdict.more,
-        failed=verdict.failed,
-    )
+    return {
+        "at": answer.number[name], "name": name, "top": name in answer.top,
+        "pieces": re.findall(r"[^_]*_+|[^_]+$", shown) if len(shown) >= BROKEN_FROM else (shown,),
+        "score": MISSING if score is None else answer.score.text(score, unit=False), "value": score,
+        "difference": of.value.get(name), "bar": of.svg.get(name, ""), "said": of.said.get(name, ""),
+        "costs": [(axis.key, MISSING if v is None else axis.text(v, unit=False), v) for axis, v in costs],
+        "verdict": words.verdict(answer, name),
+    }  # fmt: skip
