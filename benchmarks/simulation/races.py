@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpml_bench import statistics
-from hpml_bench.report.ending import race_end
-from hpml_bench.report.judge import Verdicts, judge
+from hpml_bench.report.judge import Verdicts, judge, race_end
 from hpml_bench.report.results import Results
 from hpml_bench.report.scores import AlignedScores, Race
 from hpml_bench.statistics.verdicts import spent_at

@@ -9,9 +9,8 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Question, Section, Table, Text
-from hpml_bench.report.answer.certainty import deciding_section, matrix_section, turns
 from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.sections import each_section, pair_tables, places
+from hpml_bench.report.answer.sections import deciding_section, each_section, matrix_section, pair_tables, places, turns
 from hpml_bench.report.answer.summary import cost_scale
 from hpml_bench.report.judge import NOT_INDEPENDENT, Verdicts
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, count_of, number

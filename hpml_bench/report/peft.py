@@ -9,19 +9,16 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hpml_bench.plugins.method import Method
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import hosts_of
-from hpml_bench.report.curves import LARGEST, validation_of
+from hpml_bench.report.results import LARGEST, Results, validation_of
 from hpml_bench.suite import registry
 from hpml_bench.system.environment import Environment
 from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import sanitize
-
-if TYPE_CHECKING:
-    from hpml_bench.report.results import Results
 
 FOLDER = "peft"
 HOLDS = "train_time_holds"

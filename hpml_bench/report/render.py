@@ -21,7 +21,7 @@ from hpml_bench.records.files import write_atomically
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
-from hpml_bench.report.answer.rows import answer_table
+from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.comparability import versions
 from hpml_bench.report.pictures.screen import pictures
 from hpml_bench.report.pictures.svg import standalone, svg

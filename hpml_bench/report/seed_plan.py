@@ -11,7 +11,7 @@ from pathlib import Path
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.ending import staying
+from hpml_bench.report.judge import staying
 from hpml_bench.report.numbers import Cell, cell, number, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, table

@@ -26,7 +26,7 @@ def terminal() -> Console:
 
 
 def show_answer(answer: PageSummary, console: Console) -> None:
-    from hpml_bench.report.answer.rows import lines
+    from hpml_bench.report.answer.words import lines
 
     for line in lines(answer, console.width):
         console.print(_encodable(for_terminal(line), console.encoding), markup=False, highlight=False, soft_wrap=True)

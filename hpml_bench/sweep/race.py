@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpml_bench.records.load import headlines
 from hpml_bench.records.run import FINAL
-from hpml_bench.report.ending import race_end
+from hpml_bench.report.judge import race_end
 from hpml_bench.report.numbers import sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.suite.profile import Profile

@@ -17,7 +17,7 @@ from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.page import page_of
 from hpml_bench.comparison.readers.table import of_frame
 from hpml_bench.report.answer import words
-from hpml_bench.report.answer.certainty import deciding_section
+from hpml_bench.report.answer.sections import deciding_section
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import judge
 from hpml_bench.report.render import all_tables

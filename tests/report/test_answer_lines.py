@@ -10,7 +10,7 @@ from rich.console import Console
 from helpers.answers import an_answer
 from hpml_bench.report import terminal
 from hpml_bench.report.answer import words
-from hpml_bench.report.answer.rows import lines
+from hpml_bench.report.answer.words import lines
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
 MANY = {f"a_rather_long_method_name_of_many_words_{n:02d}": 90.0 - n for n in range(45)}
@@ -56,7 +56,7 @@ def test_a_long_table_is_cut_above_its_headline() -> None:
 
 def test_an_ascii_terminal_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the encoding lacks typographic signs, plain ones stand for them."""
-    monkeypatch.setattr("hpml_bench.report.answer.rows.lines", lambda *_: ["\N{MINUS SIGN}3 1\N{EN DASH}2 é"])
+    monkeypatch.setattr("hpml_bench.report.answer.words.lines", lambda *_: ["\N{MINUS SIGN}3 1\N{EN DASH}2 é"])
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     terminal.show_answer(None, Console(file=stream, width=80))  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from helpers.answers import RMSE, an_answer
 from helpers.elements import Elements
 from hpml_bench.report.answer.model import Failure, PageSummary, Pair, Relation
-from hpml_bench.report.answer.rows import answer_table
 from hpml_bench.report.answer.screen import context
+from hpml_bench.report.answer.sections import answer_table
 from hpml_bench.report.pictures.screen import bars, difference, to_best
 from hpml_bench.suite.suite import packaged
 from hpml_bench.system.text import sanitize

@@ -14,8 +14,8 @@ from helpers.answers import RMSE, an_answer
 from helpers.made_records import failed
 from hpml_bench.builtin.sections import costs
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.answer.certainty import deciding_section, matrix_section, turns
 from hpml_bench.report.answer.model import PageSummary
+from hpml_bench.report.answer.sections import deciding_section, matrix_section, turns
 from hpml_bench.report.questions import parts, placed
 from hpml_bench.report.render import write_report
 from hpml_bench.system.errors import UserError

@@ -21,7 +21,7 @@ from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
-from hpml_bench.report.ending import race_end
+from hpml_bench.report.judge import race_end
 from hpml_bench.report.results import Results
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.jobs import find

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 
 from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Section, Table, Text
-from hpml_bench.report.answer.certainty import deciding_section, matrix_section
 from hpml_bench.report.answer.from_results import answer_of
-from hpml_bench.report.answer.sections import each_section, pair_tables, places, rounds_table
+from hpml_bench.report.answer.sections import (
+    deciding_section,
+    each_section,
+    matrix_section,
+    pair_tables,
+    places,
+    rounds_table,
+)
 from hpml_bench.report.answer.summary import own_interval, score_scale
 from hpml_bench.report.numbers import MISSING, Cell, capitalized, cell, p_cell, rank, sentence_list
 from hpml_bench.report.results import Results

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section
-from hpml_bench.report.answer.certainty import turns
 from hpml_bench.report.answer.from_results import answer_of
+from hpml_bench.report.answer.sections import turns
 from hpml_bench.report.numbers import capitalized, count_of, sentence_list
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table

@@ -9,10 +9,9 @@ from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import alone, environment_of, flat, grouped, hosts_of
-from hpml_bench.report.curves import LARGEST
 from hpml_bench.report.jobs import where
 from hpml_bench.report.numbers import MISSING, Cell, Quantity, cell, count_of, fact, number, option_list, sentence_list
-from hpml_bench.report.results import MEMORY, TIME, Results
+from hpml_bench.report.results import LARGEST, MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, table
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system.environment import Environment

@@ -13,9 +13,8 @@ from hpml_bench import statistics
 from hpml_bench.plugins.blocks import Fold, Section, Table, Text
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.comparability import is_base, untrained
-from hpml_bench.report.curves import validation_of
 from hpml_bench.report.numbers import Cell, Quantity, number
-from hpml_bench.report.results import Results
+from hpml_bench.report.results import Results, validation_of
 from hpml_bench.report.tables import quantity_of, section_of, table
 
 order = 45

@@ -22,8 +22,7 @@ from hpml_bench.report.answer.model import (
     Setup,
     Values,
 )
-from hpml_bench.report.ending import race_end
-from hpml_bench.report.judge import Scope, Verdicts, is_exact, ranking_cost, shown_costs
+from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
 from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list
 from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
 from hpml_bench.statistics import Better, Comparison

@@ -1,4 +1,4 @@
-"""The sentences of an answer: headline, set-up line, a verdict per method; each from the answer's numbers alone.
+"""The sentences of an answer: headline, set-up line, verdict per method, lines of a terminal; from its numbers alone.
 
 At most 20 words a sentence. Words: *may be best* (none is shown better), *behind* (those named are shown better),
 *can't tell* (undecided), *equal* (shown to differ by less than the margin).
@@ -6,7 +6,8 @@ At most 20 words a sentence. Words: *may be best* (none is shown better), *behin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -30,6 +31,16 @@ BECAUSE = {
 
 NAMED = 3
 """Methods that a sentence names; of more it says how many."""
+NARROWEST = 40
+"""Characters below which nothing is narrowed any more."""
+VERDICT = 24
+"""Characters that a verdict needs at least; a cost's column is left out for them, sizes first."""
+GAP = "  "
+LONGEST_NAME = 40
+"""Characters of a method's name; a longer one is cut, on a narrow terminal one of more than a third of its width."""
+MOST_LINES = 24
+"""Rows of a table in a terminal; of more the best are shown, a line each, above the sentences."""
+SHORT = {"time": "time", "memory": "memory", "size": "saved"}
 
 
 class Verdict(NamedTuple):
@@ -274,3 +285,55 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([one])
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+# The lines in a terminal
+
+
+def lines(answer: PageSummary, width: int) -> list[str]:
+    """Return what the first screen says, in lines of at most `width` characters."""
+    width = max(NARROWEST, width)
+    said = (banner(answer), headline(answer), ", ".join(setup_line(answer)))
+    found = [line for text in said for line in textwrap.wrap(text, width)]
+    if (left := len(answer.methods) - MOST_LINES) <= 0:
+        return [*found, "", *_lines(answer, width)] if answer.methods else found
+    last = [line for text in (said[0], said[2], said[1]) for line in textwrap.wrap(text, width)]
+    return [*_lines(answer, width), f"... and {count_of(left, answer.noun)} more, on the page", "", *last]
+
+
+def _lines(answer: PageSummary, width: int) -> Iterator[str]:
+    """Yield header and rows: method, score, costs, verdict; a long verdict goes on beneath itself, of a few methods."""
+    columns = _columns(answer, min(LONGEST_NAME, width // 3))
+    widths = [max(map(len, column)) for column in columns]
+    while len(widths) > 2 and width - sum(widths) - len(GAP) * len(widths) < VERDICT:
+        widths.pop()
+    last = sum(widths) + len(GAP) * len(widths)
+    many = len(answer.methods) > MOST_LINES
+    said = ["verdict", *(verdict(answer, method.name).in_full for method in answer.methods)]
+    for at, (text, (name, *cells)) in enumerate(zip(said, zip(*columns, strict=True), strict=True)):
+        if at > MOST_LINES:
+            return
+        shown = [name.ljust(widths[0]), *(cell.rjust(room) for cell, room in zip(cells, widths[1:], strict=False))]
+        first, *more = textwrap.wrap(text, max(9, width - last), max_lines=1 if many else None, placeholder=" ...") or [
+            ""
+        ]
+        yield (GAP.join(shown) + GAP + first).rstrip()
+        yield from (" " * last + line for line in more)
+
+
+def _columns(answer: PageSummary, longest: int) -> list[list[str]]:
+    """Return the columns but the verdict: a header, then a cell per method, numbered where sentences are."""
+    names = [row_name(answer, method.name) for method in answer.methods]
+    names = [name if len(name) <= longest else f"{name[: longest - 3]}..." for name in names]
+    if answer.numbered:
+        names = [f"{at:2} {name}" for at, name in enumerate(names, 1)]
+    unit = f" {answer.score.unit}" if answer.score.unit else ""
+    scores = [answer.value(method.name, "score") for method in answer.methods]
+    shown = ["-" if score is None else answer.score.text(score, unit=False) for score in scores]
+    columns = [[answer.noun, *names], [answer.score.title + unit, *shown]]
+    for axis in answer.axes:
+        values = [answer.value(method.name, axis.id) for method in answer.methods]
+        header = SHORT.get(axis.key, axis.title.lower()) + ("" if axis.own_units else f" {axis.unit}")
+        cells = ["-" if value is None else axis.text(value, unit=False) for value in values]
+        columns.append([header, *cells])
+    return columns

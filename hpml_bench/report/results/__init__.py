@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -14,9 +14,9 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.plugins.task import Guess
-from hpml_bench.records.run import Metric
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.comparability import untrained
-from hpml_bench.report.curves import LARGEST, Curve, read_curves
 from hpml_bench.report.judge import Verdicts, judge
 from hpml_bench.report.predictions import Scored
 from hpml_bench.report.results.compared import ComparedRuns
@@ -35,7 +35,44 @@ UNRANKED = {"neighbours": "runs had neighbours on their host", "hosts": "seeds w
 """Why costs rank nothing, as a clause."""
 DEFAULT_MARGIN = 0.01
 """Difference of scores that counts as none where a suite declares no other: a share of the score's range."""
+LARGEST = 1e100
+"""Beyond this (or NaN) a number is no measurement, and its square would overflow."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One seed's curve of one metric."""
+
+    seed: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def read_curves(
+    folder: Path, runs: Mapping[str, Sequence[RunRecord]], costed: Collection[str]
+) -> dict[str, dict[str, tuple[Curve, ...]]]:
+    """Return metric -> method -> one curve per seed; of times, of the runs whose run_ids are in `costed`."""
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for method, of in runs.items():
+        for record in of:
+            for metric, steps in _points(folder / record.run_id).items():
+                if record.run_id in costed or metric != "step_seconds":  # which depend on the machine
+                    curve = Curve(record.spec.seed, tuple(steps), tuple(steps.values()))
+                    found.setdefault(metric, {}).setdefault(method, []).append(curve)
+    return {metric: {name: tuple(curves) for name, curves in of.items()} for metric, of in found.items()}
+
+
+def _points(run: Path) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for point in read_points(run):
+        if point.value is not None and abs(point.value) < LARGEST:
+            found.setdefault(point.metric, {})[point.step] = point.value
+    return {metric: dict(sorted(steps.items())) for metric, steps in found.items()}
+
+
+def validation_of(metric: str) -> str:
+    return f"validation_{metric.removeprefix('test_')}"
 
 
 @dataclass(frozen=True)
