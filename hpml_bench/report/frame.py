@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +29,9 @@ def load_results(folder: Path | str) -> pd.DataFrame:
         raise UserError(
             f"{folder} is not a folder of results; give the folder that run-all wrote, such as reports/quickstart"
         )
-    return runs_frame(load_records(Path(folder)).records)
-
-
-def runs_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Return the frame of `load_results` for records already read."""
     import pandas as pd
 
-    records = tuple(records)
+    records = load_records(Path(folder)).records
     metrics = list(dict.fromkeys(name for record in records for name in record.metrics if name not in RUN_COLUMNS))
     frame = pd.DataFrame([_row(record) for record in records], columns=[*RUN_COLUMNS, *metrics])
     frame[metrics] = frame[metrics].astype("float64")

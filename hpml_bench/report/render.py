@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
@@ -206,17 +206,13 @@ def _environment(*, html: bool, open_pairs: str = "") -> Environment:
         keep_trailing_newline=True,
     )
     kinds: dict[str, type] = {"text": Text, "table": Table, "figure": Picture, "tabs": Tabs, "fold": Fold}
-    tests: dict[str, Callable[..., bool]] = {kind: partial(_is, of=of) for kind, of in kinds.items()}
+    tests: dict[str, Any] = {kind: lambda block, of=of: isinstance(block, of) for kind, of in kinds.items()}
     environment.tests |= tests | {"long": _long, "folded": partial(_folded, shown=open_pairs)}
     environment.filters |= {
         "md": export.markdown_text, "md_table": export.markdown_table, "numeric": export.numeric_columns,
         "exact": "{:.10g}".format, "sanitize": sanitize, "svg": svg, "emphasise": _emphasise,
     }  # fmt: skip
     return environment
-
-
-def _is(block: object, of: type) -> bool:
-    return isinstance(block, of)
 
 
 def _folded(block: object, shown: str) -> bool:

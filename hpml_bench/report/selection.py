@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 from hpml_bench import statistics
@@ -105,8 +104,7 @@ class Selection:
         """Select among the runs of a results folder as they were read; a UserError where there is none."""
         if not loaded.records:
             raise UserError("; ".join([f"{folder} holds no recorded run that can be read", *loaded.problems[:3]]))
-        reasons = {r.run_id: wrong_id(r, loaded.named[r.run_id]) for r in loaded.records}
-        return select(folder, loaded.records, loaded.problems, {run: why for run, why in reasons.items() if why})
+        return _select(folder, loaded)
 
 
 @dataclass(frozen=True)
@@ -122,16 +120,13 @@ class _Group:
         return max(runs, key=lambda record: (record.started, record.run_id))
 
 
-def select(
-    folder: Path,
-    records: Sequence[RunRecord],
-    problems: tuple[str, ...] = (),
-    misnamed: Mapping[str, str] = MappingProxyType({}),
-) -> Selection:
-    """Select among the readable records of a folder; `misnamed`: run_id -> reason why its ids don't fit.
+def _select(folder: Path, loaded: LoadedRuns) -> Selection:
+    """Select among the readable records of a folder.
 
     The report's protocol is the one with the most comparable runs, among equals the one with the newest.
     """
+    records, problems = loaded.records, loaded.problems
+    misnamed = {r.run_id: why for r in records if (why := wrong_id(r, loaded.named[r.run_id]))}
     ok = [record for record in records if record.status == "ok"]
     stored = predictions.read_all(folder, ok)
     groups = {name: _choose(folder, runs, stored, misnamed) for name, runs in grouped(ok, protocol_of).items()}

@@ -11,20 +11,10 @@ import numpy as np
 
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
-from hpml_bench.report.answer.model import (
-    Axis,
-    Failure,
-    Method,
-    PageSummary,
-    Pair,
-    RoundOf,
-    Score,
-    Setup,
-    Values,
-)
+from hpml_bench.report.answer.model import Axis, Failure, Method, PageSummary, Pair, RoundOf, Score, Setup, Values
 from hpml_bench.report.judge import Scope, Verdicts, is_exact, race_end, ranking_cost, shown_costs
 from hpml_bench.report.numbers import capitalized, count_of, decimals, larger_unit, sentence_list
-from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, entering
+from hpml_bench.report.scores import AlignedScores, CostDefinition, MethodFacts, SuiteFacts, entering
 from hpml_bench.statistics import Better, Comparison
 from hpml_bench.system.text import sanitize
 
@@ -44,11 +34,10 @@ Costs = Mapping[CostDefinition, Axis]
 
 def summarize(found: Verdicts) -> PageSummary:
     """Return the answer of one data set."""
-    scores, facts = found.scores, found.scores.facts
+    scores, facts = found.scores, found.scores.facts or _bare(found)
     scale, score_unit = score_scale(scores)
     axes = _axes(found)
-    names = [sanitize(name) for name in scores.systems]  # an answer's names are of one printable line
-    methods = [_method(found, name, axes, scale) for name in scores.systems]
+    methods = [_method(found, name, facts.methods[name], axes, scale) for name in scores.systems]
     sign = -1.0 if scores.score.better == "higher" else 1.0
     methods.sort(key=lambda method: sign * method.values["score"].mean if "score" in method.values else math.inf)
     pairs = {"score": tuple(_pair(found, c, scale) for c in found.score)}
@@ -57,30 +46,37 @@ def summarize(found: Verdicts) -> PageSummary:
         for cost, axis in axes.items()
         if axis.tested
     }
-    failures = facts.failures if facts else tuple(
-        Failure(method=one.system, seed=int(one.seed) if one.seed.isdigit() else at, status=one.status)
-        for at, one in enumerate(scores.failed)
-    )  # fmt: skip
-    untried = facts.untried if facts else [one.system for one in scores.failed if one.system not in names]
-    runs = sum(m.runs for m in facts.methods.values()) if facts else sum(len(of) for of in scores.means.values())
-    most = max((len(of) for of in scores.means.values()), default=0)
+    runs = sum(m.runs for m in facts.methods.values())
+    seeds = len(scores.seeds) if scores.facts else max((m.runs for m in facts.methods.values()), default=0)
     return PageSummary(
-        suite=facts.suite if facts else scores.title, description=facts.description if facts else "",
-        model=facts.model if facts else "", data=facts.data if facts else scores.title, rows=scores.count or 0,
-        rows_text=_rows_text(scores), seeds=len(scores.seeds) if facts else most, shared=_shared(found),
-        runs=runs, planned=runs + len(failures), tested=found.tested, judged=found.holds_for,
-        chance=100 * statistics.ALPHA,
-        setup=facts.setup if facts else Setup(budget=_runs_text(scores) if found.by_rows else ""),
+        suite=facts.suite, description=facts.description, model=facts.model, data=facts.data, rows=scores.count or 0,
+        rows_text=_rows_text(scores), seeds=seeds, shared=_shared(found), runs=runs,
+        planned=runs + len(facts.failures), tested=found.tested, judged=found.holds_for,
+        chance=100 * statistics.ALPHA, setup=facts.setup,
         score=_score(found, scale, score_unit, methods, pairs["score"]), axes=tuple(axes.values()),
         methods=tuple(methods), pairs=pairs,
-        under={name: facts.under[name] for name in facts.under} if facts else {},
-        guess=facts.guess if facts else None, failures=failures, unranked=_unranked(found),
-        untried=tuple(dict.fromkeys(untried)), over="row" if found.by_rows else "seed",
+        under=dict(facts.under), guess=facts.guess, failures=facts.failures, unranked=_unranked(found),
+        untried=facts.untried, over="row" if found.by_rows else "seed",
         least=statistics.LEAST_SEEDS, noun=scores.noun, tests=TESTS[found.scope], look=found.look,
         declared_looks=scores.declared_looks,
         rounds=tuple(RoundOf(seeds=one.seeds, methods=one.systems, left=dict(one.left)) for one in found.rounds),
         ended=race_end(found), most_runs=len(scores.means) * scores.race.until.rounds[-1] if scores.race else 0,
         untested=found.why, lacking=_lacking(scores) if scores.lacking else "",
+    )  # fmt: skip
+
+
+def _bare(found: Verdicts) -> SuiteFacts:
+    """Return what there is to say of systems that no suite ran."""
+    scores, names = found.scores, [sanitize(name) for name in found.scores.systems]  # of one printable line
+    return SuiteFacts(
+        suite=scores.title, description="", model="", data=scores.title, under={}, guess=None,
+        setup=Setup(budget=_runs_text(scores) if found.by_rows else ""),
+        methods={name: MethodFacts(name, False, len(of), ()) for name, of in scores.means.items()},
+        failures=tuple(
+            Failure(method=one.system, seed=int(one.seed) if one.seed.isdigit() else at, status=one.status)
+            for at, one in enumerate(scores.failed)
+        ),
+        untried=tuple(dict.fromkeys(one.system for one in scores.failed if one.system not in names)),
     )  # fmt: skip
 
 
@@ -201,10 +197,8 @@ def cost_scale(scores: AlignedScores, cost: CostDefinition) -> tuple[float, str]
     return larger_unit(cost.unit, max(means, default=0.0))
 
 
-def _method(found: Verdicts, name: str, axes: Costs, scale: float) -> Method:
-    scores = found.scores
-    own = scores.facts.methods[name] if scores.facts else MethodFacts(name, False, len(scores.means[name]), ())
-    v = {}
+def _method(found: Verdicts, name: str, own: MethodFacts, axes: Costs, scale: float) -> Method:
+    scores, v = found.scores, {}
     if runs := entering_means(found).get(name):
         low, high = own_interval(found, name)
         v["score"] = _values(runs, scale, low, high)

@@ -138,15 +138,10 @@ def difference(answer: PageSummary, name: str, other: str) -> Difference | None:
     return Difference(*pair.seen_from(name), answer.relation("score", name, other))
 
 
-def to_best(answer: PageSummary) -> dict[str, Difference]:
-    best = answer.methods[0].name if answer.methods else ""
-    others = [method.name for method in answer.methods[1:]]
-    return {name: found for name in others if (found := difference(answer, name, best))}
-
-
 def bars(answer: PageSummary, width: int = 96) -> Bars:
     """Return the bars: worse lies left of the line at zero, whichever direction of the score is better."""
-    found = to_best(answer)
+    names = [method.name for method in answer.methods]
+    found = {name: of for name in names[1:] if (of := difference(answer, name, names[0]))}
     sign = 1 if answer.score.better == "higher" else -1
     ends = [sign * end for of in found.values() for end in (of.d, of.low, of.high) if end is not None]
     low, high = min(0.0, *ends, 0.0), max(0.0, *ends, 0.0)
@@ -156,8 +151,7 @@ def bars(answer: PageSummary, width: int = 96) -> Bars:
     svg = {name: _drawn(_bar(axis, of, sign, pixel, name in top), width) for name, of in found.items()}
     said = {name: _said(answer, of) for name, of in found.items()}
     value = {name: of.d for name, of in found.items()}
-    if answer.methods:
-        best = answer.methods[0].name
+    for best in names[:1]:
         svg[best] = _drawn(_bar(axis, Difference(0.0, None, None, "better"), sign, pixel, best in top), width)
         said[best], value[best] = "best mean", 0.0
     key = _drawn(_bar(Axis(-32, 0), Difference(-20, -32, -7, "worse"), 1, 1.0, top=False), 44)
