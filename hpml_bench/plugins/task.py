@@ -220,9 +220,12 @@ class Task(ABC):
         """
         raise Unsupported("examples can stand before a language model's prompts; the task puts a head on the model")
 
-    @abstractmethod
     def label_type(self) -> pa.DataType:
-        """Return the Arrow type of `label`: int64, float64, or a list of int32 for a label per token."""
+        """Return the Arrow type of `label`: by the target int64, float64, or a list of int32 for a label per token."""
+        import pyarrow as pa
+
+        kinds = {"class": pa.int64(), "number": pa.float64()}
+        return kinds.get(self.target, pa.list_(pa.int32()))
 
     def extra_types(self) -> dict[str, pa.DataType]:
         """Return the Arrow types of the columns that `encode` returns beside `input_ids` and `label`."""

@@ -1,4 +1,4 @@
-"""Norm of the gradient, per step and on average."""
+"""Norm of the gradient, per step and on average, and the steps that fp16 skipped because it overflowed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from hpml_bench.plugins.probe import Finished, Probe, Run, Step
 from hpml_bench.records.run import Metric, Point
 
 _metric = partial(Metric.define, over_steps="mean", phase="train", group="gradient")
+SKIPPED = Metric.define(
+    "skipped_steps", "skipped steps", "", "lower", ",.0f",
+    "Steps whose gradient overflowed in fp16: they change nothing, and after each the loss is scaled by half as much.",
+    phase="train", group="gradient",
+)  # fmt: skip
 METRICS = (
     _metric(
         "grad_norm", "gradient norm", "", "neither", ".3g",
@@ -29,19 +34,26 @@ class GradientProbe(Probe):
     """Averages the norms that the training loop computes for clipping."""
 
     of_training = True
-    metrics = METRICS
+    metrics = (*METRICS, SKIPPED)
 
     def start(self, run: Run) -> None:
+        super().start(run)
+        self.skipped = 0
         self.parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         self.norms: list[float] = []
 
     def after_steps(self, window: list[Step]) -> list[Point]:
+        self.skipped += sum(step.overflowed for step in window)
         self.norms.extend(step.grad_norm for step in window if not step.overflowed)
         norms = [Point(metric="grad_norm", step=s.index, value=None if s.overflowed else s.grad_norm) for s in window]
         return norms + [Point(metric="learning_rate", step=step.index, value=step.lr) for step in window]
 
+    def definitions(self) -> tuple[Metric, ...]:
+        return self.metrics if self.run.settings.precision == "fp16" else METRICS
+
     def stop(self) -> dict[str, Any]:
-        return _means(self.norms, self.parameters)
+        skipped = {"skipped_steps": self.skipped} if SKIPPED in self.definitions() else {}
+        return _means(self.norms, self.parameters) | skipped
 
     @classmethod
     def implied(cls, run: Finished) -> dict[str, float]:

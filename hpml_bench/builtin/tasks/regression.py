@@ -80,11 +80,6 @@ class Regression(TextTask):
             raise UserError(f"all {len(labels)} training rows have the target {labels[0]:g}; regression needs two")
         return {"mean": float(labels.mean()), "sd": float(labels.std())}
 
-    def label_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.float64()
-
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the squared errors of z, summed: those of the numbers over the training targets' variance."""
         return (outputs.squeeze(-1) - (labels - self.found["mean"]) / self.found["sd"]).square().sum()

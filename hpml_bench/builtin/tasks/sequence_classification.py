@@ -63,11 +63,6 @@ class SequenceClassification(TextTask):
             raise UserError(f"all {len(train)} training rows are of the class '{only}'; classification needs two")
         return {}
 
-    def label_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.int64()
-
     def row_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         from torch.nn.functional import cross_entropy
 

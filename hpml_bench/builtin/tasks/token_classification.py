@@ -94,11 +94,6 @@ class TokenClassification(Task):
         ]
         return {"input_ids": ids, "label": labels}
 
-    def label_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.list_(pa.int32())
-
     def build(self, encoder: nn.Module, hidden_size: int, virtual_tokens: int, seed: int) -> nn.Module:
         """Put a linear layer on every hidden state; outputs are logits [B, L, C]."""
         from hpml_bench.plugins.model import TaskModel, every_token, new_head

@@ -282,11 +282,6 @@ class CausalLM(Task):
     def scaffold(self, encoder: Encoder) -> Scaffold:
         return self.conversations(encoder).scaffold
 
-    def label_type(self) -> pa.DataType:
-        import pyarrow as pa
-
-        return pa.list_(pa.int32())
-
     def extra_types(self) -> dict[str, pa.DataType]:
         """Return the columns beside ids and labels: tokens of the prompt and cut off it, texts, turns, target bytes."""
         import pyarrow as pa
