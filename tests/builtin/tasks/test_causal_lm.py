@@ -27,7 +27,7 @@ from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Evaluation, Probe
+from hpml_bench.plugins.probe import Evaluation
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.scorer import Scorer
 from hpml_bench.plugins.task import make_task
@@ -320,19 +320,6 @@ def test_answers_come_back_from_disk(more: dict[str, Any], tmp_path: Path) -> No
     assert read_predictions(tmp_path) is None
 
 
-class Watch(Probe):
-    """Keeps which validations have a score."""
-
-    def __init__(self) -> None:
-        self.scored: dict[int, bool] = {}
-
-    def after_eval(self, evaluation: Evaluation) -> list[Point]:
-        self.scored[evaluation.step] = "score" in evaluation.metrics
-        assert "loss" in evaluation.metrics
-        assert (evaluation.generated is not None) == self.scored[evaluation.step]
-        return []
-
-
 @pytest.mark.parametrize(
     ("every", "scored"), [(None, {1: False, 2: False, 3: False, 4: True}), (2, {2: True, 4: True})]
 )
@@ -342,11 +329,10 @@ def test_answers_are_generated_at_the_last_validation_and_where_a_suite_says_whe
     """The validations along the way are of the loss alone, unless `eval_every` asks for them; their points say so."""
     settings = settings_of(task_folder, {"scorer": "exact", "max_new_tokens": 4}, eval_every=every)
     spec = tiny.spec("lora").model_copy(update={"settings": settings})
-    watch, quality, points = Watch(), QualityProbe(), list[Point]()
+    quality, points = QualityProbe(), list[Point]()
     run = assemble(spec, prepare(settings), group)
     quality.run, quality.losses = run, []
-    Trainer(run, [watch, quality], points.extend).train()
-    assert watch.scored == scored
+    Trainer(run, [quality], points.extend).train()
     losses = {point.step for point in points if point.metric == "validation_loss"}
     scores = {point.step for point in points if point.metric == "validation_score"}
     assert (losses, scores) == (set(scored), {step for step, has in scored.items() if has})

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soak
+from click.testing import CliRunner
+
+from helpers import tiny
+from hpml_bench.cli import main
 
 
 @pytest.fixture
@@ -18,3 +24,30 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     place.mkdir()
     monkeypatch.setenv("HOME", str(place))
     return place
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Sweep one method on two ranks with a tracker; what it computes is to the bit what it is without one.
+
+    Losses, norms, predictions and accuracy are compared. Returns what was said.
+    """
+    place = tmp_path_factory.mktemp("undisturbed")
+    suite = tiny.local_suite(place)
+
+    def sweep(out: Path, *options: str) -> str:
+        command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
+        done = CliRunner().invoke(main, [*command, "--set", "steps=40", *options])
+        assert done.exit_code == 0, done.output
+        computed.append(soak.content(out / "colours"))
+        assert computed[-1] == computed[0]
+        return done.stderr
+
+    computed: list[dict[str, tuple[object, ...]]] = []
+    assert "wandb" not in sweep(place / "out")
+    ((status, points, table, metrics, _),) = computed[0].values()
+    assert status == "ok"
+    assert points
+    assert table
+    assert metrics["test_accuracy"]
+    return sweep

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-import soak
 from click.testing import CliRunner
 
 import hpml_bench
-from helpers import made_records, skips, tiny
+from helpers import made_records, skips
 from hpml_bench.builtin.trackers.accelerate import Accelerate
 from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
@@ -268,35 +267,18 @@ def test_a_run_is_followed(service: str, tmp_path: Path) -> None:
     assert of.facts[record.run_id]["status"] == "ok"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A suite, and what it computes without a tracker."""
-    place = tmp_path_factory.mktemp("undisturbed")
-    suite = tiny.local_suite(place)
-    return suite, run_all(suite, place / "out")[0]
-
-
-def run_all(suite: Path, out: Path, *options: str) -> tuple[dict[str, Any], str]:
-    command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
-    done = CliRunner().invoke(main, [*command, "--set", "steps=40", *options])
-    assert done.exit_code == 0, done.output
-    return soak.content(out / "colours"), done.stderr
-
-
 @needs
 @pytest.mark.parametrize("fault", ["refused", "silent"])
 def test_a_dead_server_leaves_the_results_as_they_are(
-    fault: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, swept: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep computes the same to the bit where nobody listens or answers; each failure is a sentence."""
-    suite, expected = undisturbed
     monkeypatch.setattr(Publisher, "run_seconds", 5.0)
     monkeypatch.setattr(Publisher, "sweep_seconds", 5.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = free_port() if fault == "refused" else server.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        computed, said = run_all(suite, tmp_path / "out", "--track", "mlflow")
-    assert computed == expected
+        said = swept(tmp_path / "out", "--track", "mlflow")
     assert said.count("mlflow: live publishing stopped, the results are not affected") == 1
     assert said.count("mlflow: publishing failed, the results are not affected") == 1
     assert not any(value in said for value in SECRETS.values())
