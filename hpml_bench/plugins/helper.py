@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import psutil
 
@@ -19,19 +19,11 @@ LAST_SECONDS = 30
 
 
 class Session(Protocol):
-    """Carries out the orders of `plugins.orders`, one after the other, with a service's library."""
+    """Carries out the orders of `plugins.orders`, by a method for each, one after the other, with a service's library.
 
-    def open(self, order: dict[str, Any]) -> None:
-        """Begin a run."""
-
-    def log(self, order: dict[str, Any]) -> None:
-        """Log the values of one step."""
-
-    def tables(self, order: dict[str, Any]) -> None:
-        """Log the report's tables, and its page where the service takes files."""
-
-    def close(self, order: dict[str, Any]) -> None:
-        """End the run with its final values."""
+    They are `open` (begin a run), `log` (the values of one step), `tables` (the report's, and its page where the
+    service takes files) and `close` (end the run with its final values), which take the order.
+    """
 
     def end(self) -> None:
         """End a run that is still open, as a failed one, and the library."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,8 @@ WORDS = ["Don't", "U.S.", "(naïve)", "Zufalm,", "1999", "日本", "end"]
 TEXTS = [" ".join(WORDS), "an end of 1999", "Zufal Zufal"]
 
 
-def bpe(folder: Path, trim: bool) -> Path:
-    """Save a byte-level BPE as GPT-2 has; without `trim` a token's characters include the space before it."""
+def bpe(trim: bool) -> Tokenizer:
+    """Return a byte-level BPE as GPT-2 has; without `trim` a token's characters include the space before it."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.post_processor = processors.ByteLevel(trim_offsets=trim)
@@ -151,12 +152,11 @@ def bpe(folder: Path, trim: bool) -> Path:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, special_tokens=["<end>"])
     backend.train_from_iterator(TEXTS, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(folder)
-    return folder
+    return backend
 
 
-def wordpiece(folder: Path) -> Path:
-    """Save a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
+def wordpiece() -> Tokenizer:
+    """Return a WordPiece as BERT has: lower case, accents stripped, [CLS] and [SEP] around."""
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -164,39 +164,33 @@ def wordpiece(folder: Path) -> Path:
     backend.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=60, special_tokens=special))
     ends = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
-    )
-    fast.save_pretrained(folder)
-    return folder
+    return backend
 
 
-def metaspace(folder: Path) -> Path:
-    """Save a BPE as Llama has: the space is a sign of its own before each word, sometimes a token of its own."""
+def metaspace() -> Tokenizer:
+    """Return a BPE as Llama has: the space is a sign of its own before each word, sometimes a token of its own."""
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<end>"])
-    backend.train_from_iterator(TEXTS, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<end>").save_pretrained(folder)
-    return folder
+    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<end>"]))
+    return backend
 
 
-def embedded(folder: Path) -> Path:
-    return Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2"
-
-
-KINDS = {
-    "bpe": lambda folder: bpe(folder, trim=True),
-    "bpe with spaces": lambda folder: bpe(folder, trim=False),
-    "wordpiece": wordpiece,
-    "metaspace": metaspace,
-    "embedded": embedded,
+BERTS = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str]]] = {
+    "bpe": (lambda: bpe(trim=True), {"eos_token": "<end>"}),
+    "bpe with spaces": (lambda: bpe(trim=False), {"eos_token": "<end>"}),
+    "wordpiece": (wordpiece, BERTS),
+    "metaspace": (metaspace, {"unk_token": "<unk>", "eos_token": "<end>"}),
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, "embedded"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
-    return load_tokenizer(KINDS[request.param](tmp_path_factory.mktemp("tokenizer")))
+    if request.param == "embedded":
+        return load_tokenizer(Path(hpml_bench.__path__[0]) / "assets/newswire-gpt2")
+    folder, (make, special) = tmp_path_factory.mktemp("tokenizer"), KINDS[request.param]
+    PreTrainedTokenizerFast(tokenizer_object=make(), **special).save_pretrained(folder)
+    return load_tokenizer(folder)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, words: list[str], most: int = 200) -> tuple[list[int], list[int]]:
