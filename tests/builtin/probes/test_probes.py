@@ -29,7 +29,7 @@ from hpml_bench.builtin.probes import (
     throughput,
 )
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.probe import Probe, Run
+from hpml_bench.plugins.probe import Probe, Run, Step
 from hpml_bench.records.run import Metric
 from hpml_bench.suite import registry
 from hpml_bench.training import worker
@@ -48,78 +48,77 @@ def started(kind: type[Probe], run: Run) -> Any:
     return probe
 
 
-def test_throughput_is_of_the_timed_window(tmp_path: Path) -> None:
-    """Warm-up steps don't count; the time is the sum of the steps', 4 s, which the mean rank's 3.5 s are less than."""
-    probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=2))
-    probe.after_steps([step(1, 90.0, 90.0), step(2, 80.0, 1.0)])
-    last = step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)  # 2 s after the other rank ended step 3
-    probe.after_steps([step(3, 1.0, 2.0), last])
-    found = probe.stop()
-    assert found["timed_seconds"] == pytest.approx(4)
-    assert found["slowest_rank_share"] == pytest.approx(4 / 3.5 - 1)
-    assert found["samples_per_second"] == pytest.approx(16 / 4)
-    assert found["tokens_per_second"] == pytest.approx(100 / 4)
-    assert found["padded_tokens_per_second"] == pytest.approx(120 / 4)
-    assert found["virtual_tokens"] == 32 / 16
-    assert [found[f"step_ms_p{share}"] for share in (50, 90, 99)] == pytest.approx([2000, 2000, 2000])
+def slower(steps: int) -> list[Step]:
+    """Return a warm-up of two steps, and steps of 1 s of which the last third takes 2 s."""
+    return [step(1, 50.0), step(2, 70.0), *(step(i + 3, 1.0 + (i >= 2 * steps // 3)) for i in range(steps))]
 
 
-@pytest.mark.parametrize(("warmup", "samples", "p90"), [(1, 16 / 5, 2900), (9, 24 / 9, 3800)])
-def test_step_percentiles_are_of_the_slowest_rank(warmup: int, samples: float, p90: float, tmp_path: Path) -> None:
-    """Of the slower rank's 2 and 3 s by linear interpolation; a run shorter than the warm-up is timed whole."""
-    probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=warmup))
-    probe.after_steps([step(1, 4.0, 4.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)])
-    found = probe.stop()
-    assert (found["samples_per_second"], found["step_ms_p90"]) == pytest.approx((samples, p90))
+DRIFT = ("step_time_drift", "step_time_drift_low", "step_time_drift_high")
+THREE = [step(1, 4.0, 4.0), step(2, 1.0, 2.0), step(3, 3.0, 1.0)]
+OF_STEPS: dict[str, tuple[type[Probe], int, list[Step], dict[str, float]]] = {
+    "the timed window: without warm-up, 4 s of the slowest rank, 3.5 s of the mean one": (
+        throughput.ThroughputProbe, 2,
+        [step(1, 90.0, 90.0), step(2, 80.0, 1.0), step(3, 1.0, 2.0),
+         step(4, 3.0, 1.0, seconds=2.0, real_tokens=60, padded_tokens=70)],  # 2 s after the other rank ended step 3
+        {"timed_seconds": 4, "slowest_rank_share": 4 / 3.5 - 1, "samples_per_second": 16 / 4, "virtual_tokens": 32 / 16,
+         "tokens_per_second": 100 / 4, "padded_tokens_per_second": 120 / 4,
+         **{f"step_ms_p{share}": 2000 for share in (50, 90, 99)}},
+    ),
+    "percentiles by linear interpolation of the slower rank's 2 and 3 s": (
+        throughput.ThroughputProbe, 1, THREE, {"samples_per_second": 16 / 5, "step_ms_p90": 2900},
+    ),
+    "a run shorter than the warm-up is timed whole": (
+        throughput.ThroughputProbe, 9, THREE, {"samples_per_second": 24 / 9, "step_ms_p90": 3800},
+    ),
+    "a drift of +100 %, exactly": (throughput.ThroughputProbe, 2, slower(24), dict.fromkeys(DRIFT, 1.0)),
+    "too few steps for a drift": (throughput.ThroughputProbe, 2, slower(11), dict.fromkeys(DRIFT, math.nan)),
+    "gradient norms 3 and 5, per root of 29 trained parameters": (
+        gradient.GradientProbe, 1, [step(1, grad_norm=3.0), step(2, grad_norm=5.0, lr=0.2)],
+        {"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)},
+    ),
+    "the mean of the last twenty losses": (
+        quality.QualityProbe, 1, [step(n, loss=float(n)) for n in range(1, 26)], {"train_loss": 15.5},
+    ),
+    "the losses of a shorter run": (
+        quality.QualityProbe, 1, [step(n, loss=float(n)) for n in range(1, 4)], {"train_loss": 2.0},
+    ),
+}  # fmt: skip
+"""Probes with the number of steps of the warm-up, the steps of a run, and what they tell."""
 
 
-def test_the_drift_is_of_the_timed_steps(tmp_path: Path) -> None:
-    """Of 24 steps that take 1 s until the last third takes 2 s the drift is +100 %, exactly; of 11 it is unknown."""
-    for steps, expected in ((24, [1.0] * 3), (11, [math.nan] * 3)):
-        probe = started(throughput.ThroughputProbe, make_run(tmp_path, warmup_steps=2))
-        probe.after_steps([step(1, 50.0), step(2, 70.0)])
-        probe.after_steps([step(i + 3, 2.0 if i >= 2 * steps // 3 else 1.0) for i in range(steps)])
+@pytest.mark.parametrize("case", OF_STEPS)
+def test_figures_of_steps(case: str, tmp_path: Path) -> None:
+    """Worked out by hand, whatever the windows in which the steps come."""
+    kind, warmup, steps, expected = OF_STEPS[case]
+    for size in (1, len(steps)):
+        probe = started(kind, make_run(tmp_path, warmup_steps=warmup))
+        for first in range(0, len(steps), size):
+            probe.after_steps(steps[first : first + size])
         found = probe.stop()
-        drift = [found[f"step_time_drift{end}"] for end in ("", "_low", "_high")]
-        assert drift == pytest.approx(expected, nan_ok=True)
+        assert {name: found[name] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
 def test_times_are_sums_of_the_slowest_ranks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows."""
+    """Set-up 3 s, 5 s from the launch, steps 2 + 3 s, validations 0.5 + 0.25 s, 11 s to the end; two windows.
+
+    Of two validations one is answered, in 2 s, and the test rows in 7 s; a task without answers has no time of them.
+    """
     probe = started(runtime.RuntimeProbe, replace(run, launched=98.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 103.0)
     probe.before_training()
     points = probe.after_steps([step(1, 1.0, 2.0, second_clock=2.01)])
     points += probe.after_steps([step(2, 3.0, 1.0, second_clock=3.02)])
     probe.after_eval(evaluation("validation", 0.5))
-    probe.after_eval(evaluation("validation", 0.25))
+    probe.after_eval(replace(evaluation("validation", 0.25), answer_seconds=2.0))
     monkeypatch.setattr(runtime.time, "monotonic", lambda: 111.0)
-    probe.after_eval(evaluation("test", 4.0))
+    probe.after_eval(replace(evaluation("test", 4.0), answer_seconds=7.0))
     assert [(p.metric, p.step, p.value) for p in points] == [("step_seconds", 1, 2.0), ("step_seconds", 2, 3.0)]
     assert [(p.ranks, p.tokens) for p in points] == [((1.0, 2.0), 50), ((3.0, 1.0), 50)]
     expected = {"first_step_seconds": 5.0, "setup_seconds": 3.0}
     expected |= {"train_seconds": 5.0, "train_seconds_second_clock": 5.03}
     expected |= {"evaluation_seconds": 0.75, "total_seconds": 11.0}
-    assert probe.stop() == pytest.approx(expected)
-
-
-def test_times_of_answers_stand_beside_those_of_losses(run: Run) -> None:
-    """Two validations that answer and one that does not, then the test rows; without answers there is no time."""
-    probe = started(runtime.RuntimeProbe, run)
-    for phase, seconds in (("validation", None), ("validation", 2.0), ("validation", 3.0), ("test", 7.0)):
-        probe.after_eval(replace(evaluation(phase, 0.5), answer_seconds=seconds))
-    found = probe.stop()
-    assert (found["validation_answer_seconds"], found["test_answer_seconds"]) == (5.0, 7.0)
-    assert found["evaluation_seconds"] == 1.5
-    assert not [metric for metric in probe.definitions() if "answer" in metric.name]  # of a task without answers
-
-
-def test_the_gradient_norm_is_a_mean_over_steps(run: Run) -> None:
-    """Norms 3 and 5 give 4; per root of the 4 + 25 trained parameters, 4 / sqrt(29)."""
-    probe = started(gradient.GradientProbe, run)
-    points = probe.after_steps([step(1, grad_norm=3.0)]) + probe.after_steps([step(2, grad_norm=5.0, lr=0.2)])
-    assert probe.stop() == pytest.approx({"grad_norm": 4.0, "grad_norm_per_sqrt_parameter": 4 / math.sqrt(29)})
-    assert [p.value for p in points if p.metric == "learning_rate"] == [0.1, 0.2]
+    assert probe.stop() == pytest.approx(expected | {"validation_answer_seconds": 2.0, "test_answer_seconds": 7.0})
+    assert {metric.name for metric in probe.definitions()} == set(expected)
 
 
 def test_bytes_are_those_of_trained_parameters(run: Run) -> None:
@@ -245,7 +244,7 @@ def test_frozen_weights_in_bf16_are_told_by_their_share(run: Run) -> None:
 
 
 def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
-    """What the method writes, in any depth, and the head."""
+    """What the method writes, in any depth, and the head; ranks but the first have nothing to say of the size."""
 
     class Saving(Nothing):
         def save(self, encoder: Any, folder: Path) -> bool:
@@ -255,29 +254,14 @@ def test_the_methods_own_saving_is_weighed(tmp_path: Path) -> None:
 
     size = parameters.saved_bytes(make_run(tmp_path, method=Saving(None)))
     assert 10_000 + 25 * 4 < size < 10_000 + 25 * 4 + 500
-
-
-def test_one_rank_saves(tmp_path: Path) -> None:
-    """The others have nothing to say of the size."""
     probe = started(parameters.ParametersProbe, make_run(tmp_path, rank=1))
     probe.after_training()
     assert probe.stop()["saved_bytes"] is None
 
 
-def test_the_training_loss_is_of_the_last_steps(run: Run) -> None:
-    """Of losses 1 to 25, the mean of the last twenty (6 to 25) is 15.5; a shorter run takes all it has."""
-    for steps, expected in ((25, 15.5), (3, 2.0)):
-        probe = started(quality.QualityProbe, run)
-        for index in range(1, steps + 1):
-            (point,) = probe.after_steps([step(index, loss=float(index))])
-            assert (point.metric, point.step, point.value) == ("train_loss", index, index)
-        assert probe.stop()["train_loss"] == expected
-
-
 def test_quality_is_of_the_test_rows(run: Run) -> None:
     """Three of five are right; mean loss 0.4; F1 of the classes 1, 2/3, 2/3, 0, 0, whose mean is 7/15."""
     probe = started(quality.QualityProbe, run)
-    probe.after_steps([step(1)])
     validation = probe.after_eval(evaluation("validation", step=3))
     assert probe.after_eval(evaluation("test")) == []
     assert {(p.metric, p.step) for p in validation} == {("validation_loss", 3), ("validation_accuracy", 3)}
