@@ -12,14 +12,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -71,38 +69,10 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """An MLflow server on loopback, over a database of its own."""
-    folder.mkdir()
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    words = ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "artifacts")]
-    words += ["--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = psutil.Popen(
-        [sys.executable, "-m", "mlflow", "server", *words], env=environment, cwd=folder,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        family = [*server.children(recursive=True), server]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family, timeout=10)
-
-
-def of_mlflow(uri: str, store: Path, group: str) -> Found:
+def of_mlflow(store: Path, group: str) -> Found:
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(f"sqlite:///{store}")
     client = mlflow.MlflowClient()
     points: dict[str, Any] = {}
     config, facts, tables, page, names = {}, {}, {}, None, []
@@ -186,41 +156,27 @@ def report(folder: Path, service: str) -> str:
     return done.output
 
 
-@contextmanager
-def serving(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where a service keeps its data: MLflow a server on loopback."""
-    if service != "mlflow":
-        yield
-        return
-    with mlflow_server(tmp_path / "server") as url:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-        yield
-
-
 def found(service: str, folder: Path) -> Found:
     group = group_of(load_records(folder).records[-1].spec)
     if service == "mlflow":
-        local = folder / "mlflow" / "mlflow.db"
-        store = local if local.exists() else folder.parent / "server" / "m.db"
-        return of_mlflow(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{local}"), store, group)
+        return of_mlflow(folder / "mlflow" / "mlflow.db", group)
     return of_trackio(group) if service == "trackio" else of_tensorboard(folder / "tensorboard")
 
 
 @needs
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_has_the_figures_of_the_page(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_has_the_figures_of_the_page(service: str, tmp_path: Path) -> None:
     """Each run's history, final metrics and settings, and the answer's figures of report.json; nothing twice."""
     folder = made_records.write(tmp_path / "example", made_records.sweep(("lora", "full"), 2))
-    with serving(service, tmp_path, monkeypatch):
-        said = report(folder, service)
-        of = found(service, folder)
-        page, answer = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
-        sent = load_records(folder).records
-        report(folder, service)
-        assert len(found(service, folder).names) == 5, "what it has isn't sent again"
-        made_records.write(folder, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
-        report(folder, service)
-        assert found(service, folder).names.count("comparison") == 1, "it is replaced"
+    said = report(folder, service)
+    of = found(service, folder)
+    page, answer = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
+    sent = load_records(folder).records
+    report(folder, service)
+    assert len(found(service, folder).names) == 5, "what it has isn't sent again"
+    made_records.write(folder, [made_records.record("lora", 0, started="2026-02-02T00:00:00+00:00")])
+    report(folder, service)
+    assert found(service, folder).names.count("comparison") == 1, "it is replaced"
     assert "4 runs and the comparison are in" in said
     assert sorted(of.names) == sorted(["comparison", *(record.run_id for record in sent)])
     close = {"rel": 1e-6} if service == "tensorboard" else {"rel": 1e-12}  # its files have 32 bits
