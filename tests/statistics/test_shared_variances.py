@@ -114,14 +114,6 @@ def test_a_score_shares_both_variances() -> None:
         assert alone.freedom(5) == pytest.approx(4 + alone.prior)
 
 
-def test_more_seeds_are_planned_with_the_shared_variance() -> None:
-    """At another number of seeds the variance stays, and the degrees of freedom are those seeds' and the shared."""
-    evidence = OverSeeds(3, 1.0, 2.0, prior=1.5)
-    assert (evidence.error(8), evidence.freedom(8)) == (pytest.approx(2 / math.sqrt(8)), 8.5)
-    wide = evidence.cautious()
-    assert wide.sd == pytest.approx(2 * math.sqrt(3.5 / stats.chi2.ppf(0.2, 3.5)))
-
-
 def equal_pairs(groups: tuple[int, ...]) -> int:
     """Return how many pairs are equal where each method is of a group."""
     return sum(a == b for a, b in itertools.combinations(groups, 2))

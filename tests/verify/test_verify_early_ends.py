@@ -105,6 +105,19 @@ def with_(**changes: Any) -> Callable[[Forged], Path]:
     return edit
 
 
+def moved_tokens(made: Forged) -> Path:
+    """Count tokens of a step in another one, of those that all runs of the seed took."""
+
+    def moved(old: list[Json]) -> list[Json]:
+        first, second, *_ = [point for point in old if point["metric"] == "step_seconds"]
+        for name in ("tokens", "real_tokens"):
+            first[name], second[name] = first[name] + 8, second[name] - 8
+        return old
+
+    edit_points(made.run("lora", 0), moved)
+    return made.seal(made.run("lora", 0))[0]
+
+
 @pytest.mark.parametrize(
     ("edit", "check", "what"),
     [
@@ -117,6 +130,8 @@ def with_(**changes: Any) -> Callable[[Forged], Path]:
         (with_(consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
         (with_(consumed__planned=None), "steps", "its plan without an early end is of None steps"),
         (with_(consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
+        (with_(spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
+        (moved_tokens, "batches", "other numbers of tokens"),
     ],
 )  # fmt: skip
 def test_a_forgery_is_named(edit: Callable[[Forged], Path], check: str, what: str, forged: Forged) -> None:
@@ -125,26 +140,3 @@ def test_a_forgery_is_named(edit: Callable[[Forged], Path], check: str, what: st
     found = wrong(verify(forged.folder))
     assert what in found[check]
     assert found[check].startswith(run.name)
-
-
-def test_a_run_to_the_last_step_has_no_plan(forged: Forged) -> None:
-    """A run of `select: last` can't call its end an early one."""
-    run = forged.run("lora", 0)
-    forged.edit(run, spec__settings__select="last", spec__settings__patience=None)
-    forged.seal(run)
-    assert "it has select last" in wrong(verify(forged.folder))["steps"]
-
-
-def test_tokens_of_the_steps_that_runs_share_are_compared(forged: Forged) -> None:
-    """Of a seed's runs, up to the first end."""
-    run = forged.run("lora", 0)
-
-    def moved(old: list[Json]) -> list[Json]:
-        first, second, *_ = [point for point in old if point["metric"] == "step_seconds"]
-        first["tokens"], second["tokens"] = first["tokens"] + 8, second["tokens"] - 8
-        first["real_tokens"], second["real_tokens"] = first["real_tokens"] + 8, second["real_tokens"] - 8
-        return old
-
-    edit_points(run, moved)
-    forged.seal(run)
-    assert "other numbers of tokens" in wrong(verify(forged.folder))["batches"]
