@@ -22,6 +22,7 @@ from hpml_bench.system.text import sanitize
 def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
     """Yield the sections of a page, each with its question."""
     inputs = table("sources", "Inputs", ("Input",), [[source] for source in found.scores.sources])
+    remarks = [Text(sentences=found.scores.remarks)] if found.scores.remarks else []
     of: list[tuple[Question, Section | None]] = [
         ("best", section_of("places", "Places", places(answer))),
         ("cost", section_of("costs", "Costs", _costs(found, answer))),
@@ -30,7 +31,7 @@ def sections_of(found: Verdicts, answer: PageSummary) -> Iterator[Section]:
         ("sure", section_of("more", "What more data would give", _more(found))),
         ("sure", section_of("pairs", "Every pair in numbers", *pair_tables(answer))),
         ("methods", each_section(answer)),
-        ("setup", section_of("read", "What was read", inputs, Text(sentences=found.scores.remarks))),
+        ("setup", section_of("read", "What was read", inputs, *remarks)),
         ("wrong", section_of("problems", "What is missing", *_problems(found.scores, answer))),
         ("reading", section_of("reading", "The tests", Text(sentences=_reading(found, answer)))),
     ]
@@ -67,7 +68,7 @@ def _problems(scores: AlignedScores, answer: PageSummary) -> Iterator[Table | Te
         yield table("failed", "Runs without a score", ("System", "Seed", "Status", "Where"), rows)
 
 
-def _more(found: Verdicts) -> Text:
+def _more(found: Verdicts) -> Text | None:
     """Return what a comparison without rows, or seeds, lacks."""
     sentences, scores = [], found.scores
     if scores.rows is not None and not scores.foreseen:
@@ -85,7 +86,7 @@ def _more(found: Verdicts) -> Text:
             runs, pairs = scores.means, itertools.combinations(scores.systems, 2)
             shared, a, b = min((len(runs[a].keys() & runs[b].keys()), a, b) for a, b in pairs)
             sentences.append(f"{a} and {b} share {count_of(shared, 'seed') if shared else 'none'}.")
-    return Text(sentences=tuple(sentences))
+    return Text(sentences=tuple(sentences)) if sentences else None
 
 
 def _reading(found: Verdicts, answer: PageSummary) -> tuple[str, ...]:

@@ -51,14 +51,8 @@ def section_of(
     about: str = "",
     folded: bool = True,
 ) -> Section | None:
-    """Return a section of the blocks that there are: tables without rows, and texts without a sentence, are left out.
-
-    None without a block.
-    """
-    there = tuple(
-        block for block in blocks
-        if block and (not isinstance(block, Table) or block.rows) and (not isinstance(block, Text) or block.sentences)
-    )  # fmt: skip
+    """Return a section of the blocks that there are: tables without rows are left out; None without a block."""
+    there = tuple(block for block in blocks if block and not (isinstance(block, Table) and not block.rows))
     if not there:
         return None
     return Section(slug=slug, title=title, blocks=there, question=question, about=about, folded=folded)

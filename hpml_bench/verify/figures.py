@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from hpml_bench.plugins.probe import Finished
 from hpml_bench.records.run import Metric, RunRecord
 from hpml_bench.report.checks import DECISIVE, STORED
 from hpml_bench.report.comparability import grouped, method_of, untrained
@@ -103,13 +104,13 @@ def definitions(evidence: Evidence) -> Iterator[Finding]:
         wrong = []
         for metric in sorted(record.definitions, key=lambda metric: metric.name != record.headline):
             known = here.get(metric.name, metric)
-            same = metric.definition == known.definition and metric.model_fields_set.issuperset(DEFINED)
+            same = metric.definition == known.definition
             if metric.name not in here or not same:
                 unlike[metric.name] = None
             wrong += [
                 f"{metric.name} has {field} {getattr(metric, field)} instead of {getattr(known, field)}"
                 for field in (DEFINED if same else ALWAYS)
-                if field in metric.model_fields_set and getattr(metric, field) != getattr(known, field)
+                if getattr(metric, field) != getattr(known, field)
             ]
         if wrong:
             what = f"defines metrics otherwise than task and probes do: {'; '.join(wrong[:3])}"
@@ -203,10 +204,11 @@ def figures(run: RunFiles) -> Iterator[str]:
     if run.trained and not run.steps:
         yield "its points are not one of each kind for every step"
         return
-    finished = run.finished
+    record, rows = run.record, 0 if run.predictions is None else len(run.predictions)
+    finished = Finished(record.spec.settings, record.metrics, record.per_rank, run.steps, rows)
     for name in registry.names("probes"):
         for metric, given in registry.plugin("probes", name).implied(finished).items():
-            recorded = run.record.metrics.get(metric)
+            recorded = record.metrics.get(metric)
             if recorded is not None and not math.isnan(given) and not _close(recorded, given):
                 yield f"its {metric} is recorded as {recorded:.6g}, and its files give {given:.6g}"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import getpass
 import math
-import mmap
 import re
 import tempfile
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -114,25 +113,20 @@ def _matches(evidence: Evidence, patterns: Mapping[str, bytes]) -> Iterator[tupl
     """Yield the first matches of each pattern in each file: file and line, the pattern's name, the match."""
     compiled = {what: re.compile(pattern) for what, pattern in patterns.items()}
     for path in (path for path in evidence.files if path.suffix != ".safetensors"):  # weights look like anything
-        with _content(path) as content:
-            for what, pattern in compiled.items():  # one after the other is quicker than all at once
-                for found in islice(pattern.finditer(content), MOST):
-                    line = content[: found.start()].count(b"\n") + 1
-                    yield f"{evidence.name(path)}:{line}", what, found
+        content = _content(path)
+        for what, pattern in compiled.items():  # one after the other is quicker than all at once
+            for found in islice(pattern.finditer(content), MOST):
+                line = content[: found.start()].count(b"\n") + 1
+                yield f"{evidence.name(path)}:{line}", what, found
 
 
-@contextmanager
-def _content(path: Path) -> Iterator[bytes | mmap.mmap]:
-    """Open the content of a file; of predictions the texts, which are compressed there."""
-    if path.name == PREDICTIONS and (stored := read_predictions(path.parent)) is not None:
-        said = stored.texts
-        texts = () if said is None else (said.question, said.expected, said.answer or ())
-        yield "\n".join(text for column in texts for text in column).encode()
-    elif path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            yield content
-    else:
-        yield b""
+def _content(path: Path) -> bytes:
+    """Return the content of a file; of predictions the texts, which are compressed there."""
+    if path.name != PREDICTIONS or (stored := read_predictions(path.parent)) is None:
+        return path.read_bytes()
+    said = stored.texts
+    texts = () if said is None else (said.question, said.expected, said.answer or ())
+    return "\n".join(text for column in texts for text in column).encode()
 
 
 def page(evidence: Evidence) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from hpml_bench.plugins.probe import Finished, Step
+from hpml_bench.plugins.probe import Step
 from hpml_bench.plugins.task import Task
 from hpml_bench.records.files import SUITE, TRACKING, is_plain_file, read_json, read_model
 from hpml_bench.records.load import LoadedRuns, load_records
@@ -89,13 +89,6 @@ class RunFiles:
             )
             for point, seconds, loss, norm, lr in zip(series[0], *values, strict=True)
         )  # fmt: skip
-
-    @property
-    def finished(self) -> Finished:
-        """The run as probes see it afterwards."""
-        rows = 0 if self.predictions is None else len(self.predictions)
-        record = self.record
-        return Finished(record.spec.settings, record.metrics, record.per_rank, self.steps, rows)
 
     def self_checks(self) -> tuple[Check, ...]:
         """Make the self-checks again from the files; that of parameters, which only the run could count, is void."""

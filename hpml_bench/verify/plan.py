@@ -25,8 +25,6 @@ from hpml_bench.verify.folder import Evidence, Finding, failed
 
 ENVIRONMENT = ("hardware", "fingerprint", "python", "system", "kernel", "packages", "process", "threads")
 """Parts that the environment of every run has."""
-LATER = frozenset({"kernel", "threads"})
-"""Those that the first versions didn't record."""
 SOFTWARE = ("python", "packages", "libraries")
 """Parts that must be equal over the compared runs; nodes of one sweep may differ in hardware, kernel and driver."""
 SUITE_FILE = "suite"
@@ -303,13 +301,10 @@ def _overlapping(records: Iterable[RunRecord], began: dict[str, datetime]) -> It
 
 def environment(evidence: Evidence) -> Iterator[Finding]:
     """Each run says on what it ran; versions are equal."""
-    older = [key for key in ENVIRONMENT if key in LATER and not any(key in r.environment for r in evidence.ok)]
-    if older and evidence.ok:
-        yield Finding("not checked", f"no record has {' or '.join(older)}: the first versions didn't write them")
     for record in evidence.ok:
         said = record.environment
         packages = said.get("packages") if isinstance(said.get("packages"), dict) else {}
-        lacking = [key for key in ENVIRONMENT if key not in older and not said.get(key)]
+        lacking = [key for key in ENVIRONMENT if not said.get(key)]
         lacking += [f"packages.{name}" for name in PACKAGES if packages and not packages.get(name)]
         if lacking:
             yield failed(record.run_id, f"its environment lacks {', '.join(lacking)}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hpml_bench.records.files import read_json, write_atomically
-from hpml_bench.system import checklist
 from hpml_bench.system.checklist import name_of, printable
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify import figures, files, plan
@@ -20,7 +19,6 @@ from hpml_bench.verify.folder import VERIFIED, Evidence, Finding, FolderCheck, R
 FORMAT = 1
 """Counts up when a field of verified.json changes its meaning."""
 WORST: tuple[State, ...] = ("failed", "not checked", "ok")
-Check = checklist.CheckResult[State]
 BEFORE_RUNS: tuple[FolderCheck, ...] = (
     files.plain_files, files.hashes, files.secrets, files.private_paths, plan.ids, plan.once_each, plan.planned,
     plan.suite, plan.places, plan.unfinished, plan.set_aside, plan.dates, plan.environment, plan.protocol, plan.labels,
@@ -46,7 +44,7 @@ class Verified:
     suite: str
     runs: int
     """Number of records that can be read."""
-    checks: tuple[Check, ...]
+    checks: tuple[Finding, ...]
     """The findings, worst first; one for each thing that is wrong, and one for each check that holds."""
     files: dict[str, str]
     """Path within the folder -> SHA-256, of all regular files but verified.json and locks."""

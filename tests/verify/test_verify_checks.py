@@ -129,22 +129,6 @@ def test_counts_that_differ_in_every_seed_are_no_contradiction(tmp_path: Path) -
     assert len(of(verify(made.folder), "sizes")) == 1
 
 
-def test_parts_of_the_environment_that_older_versions_lack(forged: Forged) -> None:
-    """Where no record has them, a line says so; where some have, the others were edited or are of another version."""
-
-    def older(environment: dict[str, object]) -> dict[str, object]:
-        return {key: value for key, value in environment.items() if key not in {"kernel", "threads"}}
-
-    *most, last = forged.runs
-    forged.edit(*most, environment=older)
-    assert len(of(verify(forged.folder), "environment")) == len(most)
-    forged.edit(last, environment=older)
-    found = [check for check in verify(forged.folder).checks if check.name == "environment"]
-    assert [(check.state, check.finding.partition(":")[0]) for check in found] == [
-        ("not checked", "no record has kernel or threads")
-    ]
-
-
 def test_an_order_that_no_record_has_is_not_checked(forged: Forged) -> None:
     """Without places nothing shows in which order methods ran."""
     forged.edit(*forged.runs, place=None, order=None)

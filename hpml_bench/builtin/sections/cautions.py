@@ -33,10 +33,10 @@ def sections(results: Results) -> Iterator[Section | None]:
     lines = (*_runs(results, answer), *_verdicts(results, answer), *_costs(results, answer))
     text = Text(sentences=tuple(f"{mark} {sentence}" for mark, sentence in lines))
     yield section_of("cautions", "Cautions", text, question="wrong", about="what to keep in mind", folded=False)
-    unread, about = Text(sentences=results.left_out.problems), "runs that did not end well, or are not compared"
+    about, unread = "runs that did not end well, or are not compared", results.left_out.problems
     yield section_of(
         "failures", "Failures and runs set apart", _not_ok(results), *_tracebacks(results), _again(results),
-        _excluded(results), unread, question="wrong", about=about, folded=False,
+        _excluded(results), Text(sentences=unread) if unread else None, question="wrong", about=about, folded=False,
     )  # fmt: skip
 
 

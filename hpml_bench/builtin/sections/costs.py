@@ -40,7 +40,8 @@ def section(results: Results) -> Section | None:
     notes = [f"Means over {over}{where}; other machines differ."]
     headers = ("Method", *(header for header, _ in columns))
     shown = table("costs", "What each method costs", headers, rows, notes)
-    text, about = Text(sentences=tuple(_sentences(answer))), "time, memory, latency, size"
+    sentences, about = tuple(_sentences(answer)), "time, memory, latency, size"
+    text = Text(sentences=sentences) if sentences else None
     return section_of("costs", "Costs in one table", text, shown, question="cost", about=about, folded=False)
 
 

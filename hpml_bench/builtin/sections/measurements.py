@@ -40,14 +40,15 @@ class Group:
     caption: str = ""
     """By the title where there is none."""
     notes: Callable[[Results], list[str]] = lambda _: []
-    chart: Callable[[Results], Bars | None] = lambda _: None
+    charts: tuple[Bars, ...] = ()
+    """The first one whose metrics a run has is drawn."""
 
 
 def sections(results: Results) -> Iterator[Section | None]:
     for group in GROUPS:
         if made := _table(results, group):
             speed = group.slug == "throughput"
-            blocks = _speed(results, made) if speed else [made, *_bars(results, group.chart(results))]
+            blocks = _speed(results, made) if speed else [made, *_bars(results, *group.charts)]
             more = _bar_charts(results, group.slug, added_to(results, group.groups))
             yield section_of(group.slug, group.title, *blocks, *more, question=group.question, about=group.about)
     yield _others(results)
@@ -92,11 +93,10 @@ def _others(results: Results) -> Section | None:
 # Charts
 
 
-def _bars(results: Results, chart: Bars | None) -> tuple[Picture, ...]:
+def _bars(results: Results, *charts: Bars) -> tuple[Picture, ...]:
     from hpml_bench.report.pictures.charts import bars
 
-    drawn = bars(results, *chart) if chart else None
-    return (drawn,) if drawn else ()
+    return tuple(drawn for chart in charts if (drawn := bars(results, *chart)))[:1]
 
 
 def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
@@ -214,15 +214,6 @@ def _inference_notes(results: Results) -> list[str]:
     return notes
 
 
-def _memory_chart(results: Results) -> Bars | None:
-    """Return the phases of the GPU's memory, else of the host's."""
-    kind = next((kind for kind in KINDS if results.measured(f"{kind}_train_mb")), None)
-    if kind is None:
-        return None
-    caption = f"{KINDS[kind]} by phase: peak of the largest rank, mean over seeds"
-    return {f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}, "memory", caption, KINDS[kind]
-
-
 GROUPS: Final = (
     Group(
         "language", "Language model", "best", "losses in other units, tokens right, answers cut", ("language",),
@@ -237,10 +228,8 @@ GROUPS: Final = (
             "Forgetting is the loss on general text after the training less the base model's; negative where the "
             "training made it better."
         ],
-        chart=lambda _: (
-            {"forgetting": ""}, "forgetting", "Forgetting: loss on general text after less before, mean over seeds",
-            "Forgetting",
-        ),
+        charts=(({"forgetting": ""}, "forgetting",
+                 "Forgetting: loss on general text after less before, mean over seeds", "Forgetting"),),
     ),
     Group(
         "throughput", "Throughput", "cost", "samples, tokens, step times, drift", ("throughput", "time", "energy"),
@@ -260,7 +249,8 @@ GROUPS: Final = (
             "before the first step, after giving back what was free. CUDA memory is what torch's allocator gave out "
             "(allocated) or holds (reserved)."
         ],
-        _memory_chart,
+        tuple(({f"{kind}_{phase}_mb": label for phase, label in PHASES.items()}, "memory",
+               f"{title} by phase: peak of the largest rank, mean over seeds", title) for kind, title in KINDS.items()),
     ),
     Group(
         "inference", "Inference", "cost", "test pass, and latency of one example", ("inference",),
@@ -268,11 +258,9 @@ GROUPS: Final = (
          "merged_latency_ms_p50", "merged_latency_ms_p99", "evaluation_seconds", "validation_answer_seconds",
          "test_answer_seconds", "answer_ms", "first_token_ms_p50", "generated_tokens_per_second", "prompt_tokens"),
         notes=_inference_notes,
-        chart=lambda _: (
-            {"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"},
-            "latency", "Latency of one example: mean over seeds of each run's percentile",
-            "Latency of one example",
-        ),
+        charts=(({"latency_ms_p50": "median", "latency_ms_p99": "p99", "merged_latency_ms_p50": "median, merged"},
+                 "latency", "Latency of one example: mean over seeds of each run's percentile",
+                 "Latency of one example"),),
     ),
     Group(
         "merging", "Merging", "cost", "scores before and after", ("merging",),

@@ -18,7 +18,7 @@ from hpml_bench.system.errors import UserError
 from hpml_bench.system.text import for_terminal
 
 if TYPE_CHECKING:
-    from hpml_bench.verify.verify import Check
+    from hpml_bench.verify.folder import Finding
 
 UNSEEN = (
     "No check of a folder finds runs that were invented or left out whole, or margins and looks that were changed in "
@@ -62,7 +62,7 @@ def verify(context: click.Context, folder: Path) -> None:
     context.exit(OK if made.consistent else FAILED)
 
 
-def _show(checks: Sequence[Check], width: int) -> None:
+def _show(checks: Sequence[Finding], width: int) -> None:
     from hpml_bench.system.checklist import lines
     from hpml_bench.verify.folder import VERIFIED
 

@@ -10,20 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpml_bench.comparison.inputs import (
-    COUNT,
-    DATASET,
-    GROUP,
-    NAMES,
-    ROW,
-    SCORE,
-    SEED,
-    SYSTEM,
-    WHERE,
-    InputScores,
-    head_of,
-    json_records,
-)  # fmt: skip
+from hpml_bench.comparison import inputs
+from hpml_bench.comparison.inputs import COUNT, DATASET, GROUP, NAMES, ROW, SCORE, SEED, SYSTEM, WHERE, InputScores
 from hpml_bench.report.numbers import ordinal
 from hpml_bench.report.scores import CostDefinition, ScoreDefinition
 from hpml_bench.system.errors import UserError
@@ -296,9 +284,11 @@ def _separated(path: Path) -> tuple[list[str], Iterator[Line]]:
 
 
 def _of_json(path: Path) -> tuple[list[str], Iterator[Line]]:
-    if path.suffix.lower() == ".json" and not head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    if path.suffix.lower() == ".json" and not inputs.head_of(path, 1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
+        b"["
+    ):
         raise ValueError("it holds no list of objects, one per row and run")
-    objects = list(json_records(path))
+    objects = list(inputs.json_records(path))
     names = list(dict.fromkeys(str(name) for _, one in objects for name in one))
     if not names:
         raise ValueError(f"{path.name} holds no object")
