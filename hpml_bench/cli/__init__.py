@@ -18,7 +18,6 @@ class Commands(Sentences):
     """The commands in the files of `commands`, and those that other packages register."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return their names, sorted; nothing of them is imported."""
         return sorted({*_own(), *_foreign()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002

@@ -278,7 +278,6 @@ def long_texts(sample: Mapping[str, list[Any]]) -> list[str]:
 
 
 def _full(cells: Sequence[Any]) -> bool:
-    """Whether most cells hold something."""
     return sum(cell not in (None, "") for cell in cells) >= MOSTLY * len(cells)
 
 

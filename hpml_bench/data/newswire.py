@@ -67,7 +67,6 @@ class Documents:
 
 
 def slots(frame: str) -> list[str]:
-    """Return the kinds of a frame's slots, in order."""
     return re.findall(r"\{(\w+)\}", frame)
 
 
@@ -76,7 +75,6 @@ def split_rng(seed: int, split: str) -> np.random.Generator:
 
 
 def generate(world: World, n: int, seed: int, split: str) -> Documents:
-    """Return `n` rows of a split with labels as balanced as `n` allows, in random order."""
     rng = split_rng(seed, split)
     return sample(world, balanced_beats(n, rng), rng)
 

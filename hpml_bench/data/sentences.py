@@ -63,7 +63,6 @@ def sentences_of(rows: Dataset) -> Dataset:
 
 
 def _grouped(columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int]]) -> Dataset:
-    """Return a table of the cells of each group of rows as lists."""
     from datasets import Dataset
 
     return Dataset.from_dict({name: [[cells[n] for n in of] for of in groups if of] for name, cells in columns.items()})

@@ -51,7 +51,6 @@ class Splits(NamedTuple):
     """None: split off the training rows after their conversion, so that errors name a row by its number in its file."""
 
     def converted(self, convert: Callable[[Dataset], Dataset]) -> Splits:
-        """Return the splits with each table converted."""
         train, *others = (None if part is None else (convert(part[0]), part[1]) for part in self)
         return Splits(train or self.train, *others)
 

@@ -127,7 +127,6 @@ def gpus() -> Result:
 
 
 def precision() -> Result:
-    """Compare the times of matrix products in the precisions of the CPU and of a GPU."""
     report = torch_report()
     parts = [_compared(where, report[key]) for key, where in (("cpu", "CPU"), ("cuda", "GPU")) if report.get(key)]
     return Result("ok", "; ".join(parts)) if parts else Result("warn", "not measured", "see the line torch")

@@ -100,18 +100,15 @@ class RunFolder:
         return record
 
     def record(self) -> RunRecord | None:
-        """Return the record; None if it is missing or unreadable."""
         return read_record(self.path)
 
     @property
     def keeps(self) -> bool:
-        """Whether its trained parts are there as they were recorded."""
         record = self.record()
         own = record is not None and record.spec.run_id == self.path.name and record.kept
         return bool(own) and own == kept_digests(self.path)
 
     def give(self, folder: Path) -> None:
-        """Copy its trained parts into a folder, unless the run saved there itself."""
         if not any(folder.iterdir()):
             shutil.copytree(self.path / KEPT, folder, dirs_exist_ok=True)
 
@@ -138,7 +135,6 @@ class ResultsFolder:
     """The results of a suite; only this process writes to them while `open` holds the lock."""
 
     def __init__(self, path: Path) -> None:
-        """Keep the path; to write to it, use `open`."""
         self.path = path
 
     @classmethod

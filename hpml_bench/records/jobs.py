@@ -99,7 +99,6 @@ class JobPlan(Frozen):
     """Submissions whose jobs may live, for an engine's `live`; kept in a file of their own."""
 
     def same_units(self, other: JobPlan) -> bool:
-        """Whether two plans have the same runs, cut into the same units."""
         return self.suite == other.suite and self.units == other.units and self.profile.nodes == other.profile.nodes
 
     def same_open_settings(self, other: JobPlan) -> bool:

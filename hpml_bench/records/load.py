@@ -102,7 +102,6 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files that belong to a run's record, by name."""
     return {name: sha256(folder / name) for name in (POINTS, PREDICTIONS) if is_plain_file(folder / name)}
 
 

@@ -30,7 +30,6 @@ class Limits:
 
     @property
     def checkpoints(self) -> bool:
-        """Whether a run's state is saved at all."""
         return self.checkpoint_minutes > 0 or self.checkpoint_steps is not None
 
     @property

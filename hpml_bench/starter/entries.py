@@ -50,7 +50,6 @@ def overridden(entries: Iterable[Entry], given: Mapping[str, Any]) -> tuple[Entr
 
 
 def written(entries: Iterable[Entry], indent: int = 0) -> str:
-    """Return entries as YAML, each below its reason, or before a short one."""
     return "".join(f"{line}\n" for entry in entries for line in _lines(entry, " " * indent))
 
 

@@ -143,7 +143,6 @@ def seconds_of(model: Model, method: Published, work: Work, rate: float) -> floa
 
 
 def in_words(seconds: float) -> str:
-    """Return a time in its largest unit."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.2g} {unit}"

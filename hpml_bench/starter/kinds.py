@@ -133,7 +133,6 @@ class Kind(NamedTuple):
 
 
 def as_values(entries: tuple[Entry, ...]) -> dict[str, Any]:
-    """Return chosen entries as a mapping of plain values."""
     return {
         entry.key: as_values(entry.value) if entry.value and isinstance(entry.value, tuple) else entry.value
         for entry in entries

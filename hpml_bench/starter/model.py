@@ -42,22 +42,18 @@ class Model:
 
     @property
     def width(self) -> int:
-        """Size of the hidden states."""
         return next((int(self.config[k]) for k in ("hidden_size", "n_embd", "dim", "d_model") if self.config.get(k)), 1)
 
     @property
     def layers(self) -> int:
-        """Number of blocks."""
         keys = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
         return next((int(self.config[k]) for k in keys if self.config.get(k)), 1)
 
     @property
     def vocabulary(self) -> int:
-        """Number of token embeddings."""
         return int(self.config.get("vocab_size") or 0)
 
     def __str__(self) -> str:
-        """Return what it is in words."""
         return f"a {self.config.get('model_type', '')} model of {in_millions(self.parameters)} parameters"
 
 

@@ -62,12 +62,10 @@ class Data:
 
     @property
     def name(self) -> str:
-        """Name of the data in prose."""
         return str(self.options.get("dataset") or self.options["train"]).removeprefix("path:").partition("#")[0]
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are looked at."""
         return not self.shares
 
     def share_of(self, split: str) -> float:
@@ -192,24 +190,20 @@ class _Table:
     cells: Mapping[str, Sequence[Any]]  # column -> cells; that of the splits is left out
 
     def numbers(self, name: str) -> bool:
-        """Whether all cells are numbers."""
         cells = [cell for cell in self.cells[name] if cell not in {None, ""}] if self.has_scalars(name) else []
         return bool(cells) and all(not isinstance(cell, bool) and is_number(str(cell)) for cell in cells)
 
     def whole(self, name: str) -> set[float] | None:
-        """Return the different whole numbers of a column; None where a cell is none."""
         values = {float(cell) for cell in self.cells[name] if cell not in {None, ""}} if self.numbers(name) else set()
         return values if values and all(value.is_integer() for value in values) else None
 
     def is_id(self, name: str) -> bool:
-        """Whether a column numbers the rows."""
         whole = self.whole(name) or set()
         if not len(whole) == len(self.cells[name]) > 1:
             return False
         return name.strip().lower() in ID_NAMES or max(whole) - min(whole) < 2 * len(whole)
 
     def doubt(self, name: str) -> str:
-        """Return why a column isn't learnt, where its cells show it."""
         if self.is_id(name):
             return " (which counts the rows)"
         return " (which holds mappings)" if any(isinstance(cell, dict) for cell in self.cells[name]) else ""
@@ -218,7 +212,6 @@ class _Table:
         return not any(isinstance(cell, list | dict) for cell in self.cells[name])
 
     def different(self, name: str) -> int:
-        """Return how many different cells a column has."""
         return len({*map(str, self.cells[name])})
 
     def lists(self, *kinds: type) -> list[str]:

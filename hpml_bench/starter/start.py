@@ -80,7 +80,6 @@ class SuiteDraft:
 
     @property
     def compared(self) -> tuple[Published, ...]:
-        """The methods that are compared."""
         return tuple(m for m in self.budget.methods if m.compared and m.name not in self.memory.dropped)
 
 

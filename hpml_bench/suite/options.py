@@ -29,7 +29,6 @@ def options_class(kind: registry.Kind, name: str) -> type[BaseModel]:
 
 
 def without_defaults(kind: registry.Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that differ from their defaults; all of them where the plug-in isn't installed."""
     defaults = _defaults(kind, name)
     return {key: value for key, value in options.items() if key not in defaults or defaults[key] != value}
 

@@ -43,7 +43,6 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def is_built_in(kind: Kind, name: str) -> bool:
-    """Return whether a plug-in is built in; another package can't replace it."""
     return name in _own(kind)
 
 

@@ -18,7 +18,6 @@ OPTIONS = ("text", "text_pair", "label", "label_names", "group", "sep", "encodin
 
 
 def _as_option(found: re.Match[str]) -> str:
-    """Return how the command is given an option of a data set."""
     kind, name, _ = found.groups()
     return f"--{name.replace('_', '-')}" if kind == "dataset" and name in OPTIONS else f"--set {kind}.options.{name}="
 
