@@ -208,10 +208,3 @@ def test_no_task_is_named_outside_tasks() -> None:
             if isinstance(node, ast.Compare):
                 said = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
                 assert not said & names, name
-
-
-def test_statistics_know_no_records() -> None:
-    """Statistics take numbers: they import none of ours but themselves."""
-    for name in FILES:
-        if within(name, "statistics"):
-            assert {other for other in OWN[name] if not within(other, "statistics")} == set(), name

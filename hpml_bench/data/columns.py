@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hpml_bench.plugins.dataset import Target
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import disk_error
+from hpml_bench.system.disk import explained
 from hpml_bench.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -131,17 +132,14 @@ def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((name for known in wanted for name in names if name.strip().lower() == known), None)
 
 
-@contextmanager
-def column_errors_as_user_errors(where: str) -> Iterator[None]:
+def column_errors_as_user_errors(where: str) -> AbstractContextManager[None]:
     """Raise the libraries' errors on columns of lists, mappings or undecodable text as one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
+
+    def explain(error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        unreadable = UserError(f"{where}: its columns can't be read as text and label: {reason}")
-        raise disk_error(error) or unreadable from None
+        return disk_error(error) or UserError(f"{where}: its columns can't be read as text and label: {reason}")
+
+    return explained(explain)
 
 
 def column_named(column: Column, names: list[str], where: str, what: str = "") -> str:

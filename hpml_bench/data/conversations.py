@@ -10,14 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpml_bench.data.columns import (
-    Column,
-    column_named,
-    converted,
-    first_named,
-    listed,
-    short,
-)
+from hpml_bench.data.columns import Column, column_named, converted, first_named, listed, short
 from hpml_bench.plugins.dataset import PAIR, LoadedData
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.errors import UserError

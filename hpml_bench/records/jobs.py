@@ -13,15 +13,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from hpml_bench.records.files import (
-    PLAN,
-    SET_ASIDE,
-    TRACKING,
-    is_plain_file,
-    read_model,
-    remove,
-    write_atomically,
-)
+from hpml_bench.records.files import PLAN, SET_ASIDE, TRACKING, is_plain_file, read_model, remove, write_atomically
 from hpml_bench.records.plan import Limits, Plan
 from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry

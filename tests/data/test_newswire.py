@@ -13,7 +13,7 @@ import pytest
 import hpml_bench
 from hpml_bench.data import newswire as nw
 from hpml_bench.data.newswire import balanced_beats, beat_chain, slots
-from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, HEADLINES, SENTENCES, World, make_world, mixture
+from hpml_bench.data.newswire_world import BEAT_NAMES, ENTITIES, HEADLINES, SENTENCES, World, make_world
 from hpml_bench.plugins.dataset import LoadedData, make_loader
 from hpml_bench.suite.settings import DatasetSpec, Settings
 
@@ -58,14 +58,6 @@ def test_sampled_words_are_as_frequent_as_the_world_says() -> None:
         drawn = documents.words[documents.kinds == kind]
         frequency = np.bincount(drawn, minlength=len(world.words[name])) / len(drawn)
         np.testing.assert_allclose(frequency, world.chance[name][:, 2], atol=0.01)
-
-
-def test_a_mixture_is_computed_as_by_hand() -> None:
-    """Two words of group 0, one of group 1, one shared; half grouped, 0.8 of these from the own group."""
-    table = mixture(np.array([0, 0, 1, -1]), np.array([3.0, 1.0, 1.0, 1.0]), np.array([0, 1]), grouped=0.5, own=0.8)
-    first = 0.5 * (0.8 * 0.75 + 0.2 * 0.375), 0.5 * (0.8 * 0.25 + 0.2 * 0.125), 0.5 * 0.2 * 0.5, 0.5
-    np.testing.assert_allclose(table[:, 0], first)
-    np.testing.assert_allclose(table.sum(0), 1)
 
 
 def test_best_accuracy_is_below_certainty_and_agrees_with_its_expectation() -> None:

@@ -316,22 +316,14 @@ def tiny_gguf(file: Path) -> tuple[dict[str, object], list[str]]:
     )  # fmt: skip
     state = LlamaForCausalLM(config).state_dict()
     writer = gguf.GGUFWriter(str(file), "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_dimension_count(8)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_merges(["a b", "c d"])  # of a single one, transformers 5.17 reads the letters
-    writer.add_token_types([3] + [1] * (len(tokens) - 1))
-    writer.add_eos_token_id(0)
-    writer.add_bos_token_id(0)
+    for key, value in {
+        "context_length": 64, "embedding_length": 32, "block_count": 1, "feed_forward_length": 64, "head_count": 4,
+        "head_count_kv": 2, "layer_norm_rms_eps": 1e-6, "rope_dimension_count": 8, "rope_freq_base": 10000.0,
+        "vocab_size": len(tokens), "tokenizer_model": "gpt2", "token_list": tokens,
+        "token_merges": ["a b", "c d"],  # of a single one, transformers 5.17 reads the letters
+        "token_types": [3] + [1] * (len(tokens) - 1), "eos_token_id": 0, "bos_token_id": 0,
+    }.items():  # fmt: skip
+        getattr(writer, f"add_{key}")(value)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
     for name, tensor in state.items():
         if name == "lm_head.weight":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -15,37 +15,28 @@ from hpml_bench.system.errors import UserError
 
 
 def fine_one() -> Result:
-    """One that works."""
     return Result("ok", "fine")
 
 
-def broken() -> Result:
-    """One that fails unexpectedly."""
-    raise OSError(5, "Input/output error")
+def named(name: str, error: Exception) -> Callable[[], Result]:
+    """Return a check of this name that raises an error."""
 
+    def check() -> Result:
+        raise error
 
-def refused() -> Result:
-    """One that stops quickstart."""
-    raise UserError("the disk is full; free some space; soon")
-
-
-def unimportable() -> Result:
-    """One whose library is missing."""
-    importlib.import_module("no_such_library")
-    return Result("ok", "")
-
-
-def uninstalled() -> Result:
-    """One that asks for the metadata of a package without any."""
-    raise PackageNotFoundError("hpml-bench")
+    check.__name__ = name
+    return check
 
 
 def test_each_check_has_a_line_whatever_it_raises() -> None:
     """In their order; an unexpected error stops nobody, a UserError and a missing library stop quickstart."""
-    lines = list(run_checks((fine_one, broken, refused, unimportable, uninstalled)))
-    assert [(line.name, line.state) for line in lines] == [
-        ("fine one", "ok"), ("broken", "warn"), ("refused", "fail"), ("unimportable", "fail"), ("uninstalled", "warn"),
-    ]  # fmt: skip
+    errors = {
+        "broken": OSError(5, "Input/output error"), "refused": UserError("the disk is full; free some space; soon"),
+        "unimportable": ModuleNotFoundError("no_such_library"), "uninstalled": PackageNotFoundError("hpml-bench"),
+    }  # fmt: skip
+    lines = list(run_checks((fine_one, *(named(name, error) for name, error in errors.items()))))
+    states = ["ok", "warn", "fail", "fail", "warn"]
+    assert [(line.name, line.state) for line in lines] == list(zip(["fine one", *errors], states, strict=True))
     assert lines[0] == Result("ok", "fine", name="fine one")
     assert "Input/output error" in lines[1].finding
     assert (lines[2].finding, lines[2].advice) == ("the disk is full", "free some space; soon")

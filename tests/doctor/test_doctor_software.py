@@ -10,7 +10,8 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,33 +201,14 @@ def test_torch_reports_gpus() -> None:
     assert min(report["cuda"].values()) > 0
 
 
-class Answers(BaseHTTPRequestHandler):
-    """A hub that refuses who it doesn't know, and an index with one package."""
-
-    def do_HEAD(self) -> None:
-        """Refuse: an answer all the same."""
-        self.send_response(401)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        """List a wheel."""
-        page = b'<a href="pip-99.0-py3-none-any.whl">pip-99.0-py3-none-any.whl</a>'
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        self.wfile.write(page)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a hub and index on this machine, reached without a proxy."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an index on this machine that has one package, reached without a proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "*")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "pip-99.0-py3-none-any.whl").touch()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -263,11 +245,11 @@ def test_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hub_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it answers; whether there is a token is said, the token never."""
-    monkeypatch.setattr(constants, "ENDPOINT", server)
+    """Whatever it answers, as that it has no such page; whether there is a token is said, the token never."""
+    monkeypatch.setattr(constants, "ENDPOINT", f"{server}/none")
     monkeypatch.setenv("HF_TOKEN", KEY)
     line = only(software.hub)
-    assert line == Result("ok", f"{server} answers; a token is set", name="hub")
+    assert line == Result("ok", f"{server}/none answers; a token is set", name="hub")
 
 
 def test_a_package_index_that_answers(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,16 +77,6 @@ def test_points_come_back_in_order(tmp_path: Path) -> None:
     assert read_points(tmp_path) == points
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    """A line cut short by a crash doesn't cost the lines before it."""
-    writer = PointWriter(tmp_path)
-    writer.write([Point(metric="loss", step=1, value=0.5), Point(metric="loss", step=2, value=0.25)])
-    writer.close()
-    file = tmp_path / POINTS
-    file.write_bytes(file.read_bytes()[:-9])
-    assert [point.step for point in read_points(tmp_path)] == [1]
-
-
 def test_points_are_cut(tmp_path: Path) -> None:
     """Those behind are returned but for damaged lines; the writer goes on where the rest ends."""
     points = [Point(metric="loss", step=step, value=0.5) for step in range(1, 5)]
