@@ -226,19 +226,6 @@ def test_any_change_of_a_record(runs: Path, place: float, new: Any, remove: bool
         use_records(runs)
 
 
-@within_a_test
-@given(content=written)
-def test_any_bytes_as_a_record(tmp_path: Path, content: bytes) -> None:
-    """A file that holds anything is a problem in words."""
-    place = tmp_path / "lora-s0-0123456789"
-    place.mkdir(exist_ok=True)
-    (place / RECORD).write_bytes(content)
-    found = load_records(tmp_path)
-    assert found.records == ()
-    assert len(found.problems) == 1
-    use_records(tmp_path)
-
-
 @given(number=st.floats() | st.integers(-(2**62), 2**62))
 def test_a_record_is_read_as_it_was_written(number: float) -> None:
     """Whatever a metric is, JSON brings it back; what is no number is none."""
@@ -276,17 +263,6 @@ def test_any_lines_as_points(runs: Path, content: list[str], torn: bytes) -> Non
             for by_seed in curves.values():
                 assert all(math.isfinite(value) for curve in by_seed for value in curve.values)
         use_records(runs)
-
-
-@settings(within_a_test, max_examples=examples(0.1))
-@given(content=st.lists(lines, max_size=4))
-def test_other_points_than_recorded_are_a_problem(runs: Path, content: list[str]) -> None:
-    """Points that the record doesn't know leave its run out, whatever they are."""
-    place = min(runs.glob("lora*/points.jsonl"))
-    with changing(place):
-        place.write_bytes("\n".join(content).encode(errors="surrogatepass"))
-        results = load(runs)
-        assert (len(results.compared), len(results.left_out.problems)) == (5, 1)
 
 
 # Predictions
@@ -327,19 +303,6 @@ def test_any_predictions(runs: Path, new: dict[str, Any], rows: int, again: int)
         whole = not new and rows == 50 and not again
         assert not whole or len(results.compared) == 6
         use_records(runs)
-
-
-@settings(within_a_test, max_examples=examples(0.2))
-@given(content=st.binary(max_size=80), keep=st.floats(0, 1))
-def test_any_bytes_as_predictions(runs: Path, content: bytes, keep: float) -> None:
-    """A file that is no table, or torn, is no predictions: the run is set apart and the rest reported."""
-    path = min(runs.glob("lora*/predictions.parquet"))
-    with changing(path):
-        before = path.read_bytes()
-        path.write_bytes(before[: int(keep * len(before))] + content)
-        recommit(path.parent)
-        results = load(runs)
-        assert len(results.compared) + results.left_out.excluded_runs == 6
 
 
 @settings(within_a_test, max_examples=examples(0.05))

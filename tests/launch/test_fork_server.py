@@ -111,13 +111,6 @@ def test_the_server_imports_what_its_parent_would(seen: bool, tmp_path: Path) ->
     assert (tmp_path / "work" / "imported").exists() is seen
 
 
-@pytest.mark.suites
-def test_without_a_gpu_the_server_imports_all(tmp_path: Path) -> None:
-    """There is no CUDA to initialise, and one import is for all."""
-    server, processes = importers(tmp_path, "()")
-    assert set(processes) == {server}
-
-
 def test_without_bitsandbytes_the_libraries_are_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where there is a GPU."""
     monkeypatch.setattr(fork_server, "find_spec", lambda _: None)

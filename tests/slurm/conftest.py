@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,17 +19,7 @@ from hpml_bench.system import disk
 
 
 @pytest.fixture(scope="session")
-def small_disk() -> Iterator[Path]:
-    """A disk of 80 MB in memory; nodes that come up later see it."""
-    with tempfile.TemporaryDirectory(prefix="hpml-small-", dir="/tmp") as name:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", name], check=False).returncode == 0
-        yield Path(name)
-        if mounted:
-            subprocess.run(["umount", "--lazy", name], check=True)
-
-
-@pytest.fixture(scope="session")
-def slurm_cluster(small_disk: Path) -> Iterator[TwoNodes]:
+def slurm_cluster() -> Iterator[TwoNodes]:
     """The cluster, with one session's number; where it can't be had, the reason stands among the skipped tests."""
     cluster = TwoNodes(os.getpid() % 99 + 1)
     if (why := cluster.up()) is not None:

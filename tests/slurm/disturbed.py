@@ -84,13 +84,13 @@ class Disturbed:
         names = [path.name.rsplit(".", 1)[0] for path in self.gate.glob("*.*.*") if path.stat().st_size]
         return {name for name in names if names.count(name) == 2}
 
-    def arrived(self, restart: int = 0, not_yet: tuple[str, ...] = ()) -> str:
-        """Wait until a job that isn't one of `not_yet` is at the gate in this start or a later one; return its name."""
+    def arrived(self, restart: int = 0) -> str:
+        """Wait until a job is at the gate in this start or a later one; return its name."""
         # Slurm may begin a job more than once anew, such as for a slurmd that is silent and a node that is marked down.
 
         def those() -> list[str]:
             found = (name.rsplit(".", 1) for name in sorted(self.at_gate()))
-            return [job for job, start in found if int(start) >= restart and job not in not_yet]
+            return [job for job, start in found if int(start) >= restart]
 
         try:
             until(those, f"a job is at the gate in its start {restart}")
@@ -136,7 +136,3 @@ class Disturbed:
 
     def attempts(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "attempts").glob("*/"))
-
-    def rank(self, job: str, number: int) -> tuple[str, str]:
-        host, pid = (self.gate / f"{job}.0.{number}").read_text().split()
-        return host, pid

@@ -16,7 +16,6 @@ from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
 
 from hpml_bench.records.jobs import read_jobs
-from hpml_bench.records.load import load_records
 
 pytestmark = pytest.mark.cluster
 Make = Callable[..., Disturbed]
@@ -147,56 +146,6 @@ def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any],
     assert [how for _, how in sweep.starts()] == [None, "done"]
 
 
-def test_a_killed_rank_fails_its_run_alone(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """SIGKILL of a rank: the run is recorded as killed, the unit's other run is done, and the same command mends it."""
-    # Protection: the run's process group is watched in the job as on one machine; a run that did not end well is
-    # replaced (SharedResults.publish).
-    sweep = disturbed()
-    job = sweep.begin(methods=("held", "lora"))
-    host, pid = sweep.rank(job, 1)
-    slurm_cluster.do("in", host, "kill", "-KILL", pid)
-    assert sweep.complete()
-    assert sweep.record().status == "killed"
-    assert sweep.record("lora").status == "ok"
-    assert [how for _, how in sweep.starts()] == ["done"]
-    sweep.pass_on()
-    assert len(sweep.open(methods=("held", "lora")).submit(again=True)) == 1
-    equal(sweep, truth)
-    first_run_was_kept(sweep, job)
-
-
-def fill(folder: Path) -> Path:
-    """Fill a disk to its last byte; return the file that does."""
-    file = folder / "filler"
-    with file.open("wb", buffering=0) as filler:
-        for size in (65536, 1):
-            try:
-                while True:
-                    filler.write(b"\0" * size)
-            except OSError:
-                continue
-    return file
-
-
-def test_a_full_disk_commits_nothing_by_halves(
-    slurm_cluster: TwoNodes, held_suite: Path, truth: dict[str, Any], small_disk: Path
-) -> None:
-    """The disk of the results is full when a run ends: it has no record, and is done again when there is room."""
-    # Protection: a record is written under another name and the attempt renamed as a whole (write_atomically, publish).
-    sweep = Disturbed(slurm_cluster, held_suite, small_disk / "out")
-    job = sweep.begin()
-    filler = fill(small_disk)
-    sweep.pass_on()
-    until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
-    assert [record.spec.method.name for record in load_records(sweep.folder).records] == ["lora"]
-    assert not list(sweep.folder.glob("held-*"))
-    filler.unlink()
-    assert len(sweep.open().submit(again=True)) == 1
-    equal(sweep, truth)
-    first_run_was_kept(sweep, job)
-    slurm_cluster.restore()
-
-
 def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     disturbed: Make, truth: dict[str, Any], local: Path
 ) -> None:
@@ -218,63 +167,4 @@ def test_no_run_is_begun_that_the_time_left_is_too_short_for(
     later.touch()
     equal(sweep, truth)
     assert sweep.record("lora").seconds == 1800
-    assert [how for _, how in sweep.starts()] == ["time", "done"]
-
-
-@pytest.mark.cluster_slow
-def test_a_run_longer_than_the_limit_fails_by_name(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Two jobs are asked to end by their time limit during the same run: a timeout, and a third does the others."""
-    # The limit is a variable's, and the request `scancel --batch`, as Slurm's own at a limit. Protection: attempts that
-    # a limit ended are counted (job.TRIES), and a run that failed since it was asked for is not begun again by a
-    # further job (Plan.settles).
-    sweep = disturbed(time="1:00:00", setup=["export HPML_BENCH_UNTIL=$(($(date +%s) + 179))"])
-    jobs: list[str] = [sweep.begin(methods=("held", "lora"))]
-    for number in (1, 2):
-        slurm("scancel", "--batch", "--signal=TERM", jobs[-1])
-        until(lambda: not sweep.sweep.engine.live(sweep.sweep.plan), "the job has ended")
-        assert [how for _, how in sweep.starts()] == ["time"] * number
-        if number == 1:
-            assert len(sweep.sweep.submit(again=False)) == 1
-            jobs.append(sweep.arrived(not_yet=tuple(jobs)))
-    assert sweep.complete()
-    assert [how for _, how in sweep.starts()] == ["time", "time", "done"]
-    assert sweep.record("lora").status == "ok"
-    record = sweep.record()
-    assert record.status == "timeout"
-    assert "not done in the job's time limit of 1:00:00, 2 times without progress; give" in record.error.message
-
-
-@pytest.mark.cluster_slow
-def test_a_partition_that_heals_leaves_one_run(disturbed: Make, truth: dict[str, Any], slurm_cluster: TwoNodes) -> None:
-    """A node's link is down until its job is requeued, then up again, while both starts of the job finish the run."""
-    # Exactly one is committed, the other set aside; the first start is told that it was begun anew, or is killed as the
-    # node is back. Protection: the commit's rename, and the claim (SharedResults.publish, Claim.held).
-    sweep = disturbed()
-    job = sweep.begin(methods=("held", "lora"))
-    lost = sweep.node(job)
-    slurm_cluster.do("link", lost, "down")
-    assert sweep.arrived(restart=1) == job
-    assert sweep.node(job) != lost
-    sweep.pass_on()
-    until(lambda: len(list(sweep.folder.glob("held-*/run.json"))) == 1 and sweep.aside(), "one counts, one is aside")
-    slurm_cluster.do("link", lost, "up")
-    assert sweep.complete()
-    assert sweep.content() == {run: truth[run] for run in sweep.content()}
-    assert len(sweep.content()) == 2
-    assert len(sweep.aside()) == 1
-    until(lambda: not slurm_cluster.unwell(), "the node is back")
-    assert not sweep.left()
-
-
-@pytest.mark.cluster_slow
-def test_a_job_that_meets_its_time_limit_is_submitted_again(disturbed: Make, truth: dict[str, Any]) -> None:
-    """A limit of two minutes, of Slurm's own: TERM comes before it, the run is interrupted, and a new job does it."""
-    # Protection: sbatch's --signal, and SLURM_JOB_END_TIME, which tells a limit from a preemption.
-    sweep = disturbed(time="0:02:00")
-    job = sweep.begin()
-    until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job was asked to end")
-    sweep.pass_on()
-    assert sweep.complete()
-    assert sweep.content() == {run: truth[run] for run in sweep.content()}
-    assert sweep.record("lora").environment["where"]["job"] == job
     assert [how for _, how in sweep.starts()] == ["time", "done"]

@@ -5,24 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import soak
-import yaml
 from click.testing import CliRunner
-from disturbed import PROFILE, Disturbed
-from two_nodes import TwoNodes, slurm, until
+from disturbed import Disturbed
+from two_nodes import TwoNodes, until
 
-from helpers import tiny
 from hpml_bench.cli import main
 from hpml_bench.records.jobs import read_jobs
 from hpml_bench.records.load import load_records
-from hpml_bench.report.judge import race_end
-from hpml_bench.report.results import Results
 from hpml_bench.sweep import job as worker
 from hpml_bench.sweep.jobs import find
 from hpml_bench.system.errors import UserError
@@ -43,24 +37,6 @@ def test_a_sweep_equals_a_local_one(disturbed: Make, truth: dict[str, Any]) -> N
     assert [how for _, how in sweep.starts()] == ["done", "done"]
     assert not sweep.left()
     assert not sweep.attempts()
-
-
-def test_a_race_by_jobs_equals_a_local_one(slurm_cluster: TwoNodes, shared_folder: Path) -> None:
-    """Rounds are submitted one after the other; runs, rounds, verdicts by score and the end are those without jobs."""
-    suite = tiny.local_suite(shared_folder, rows=240, steps=12, test_samples=100)
-    methods = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
-    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"methods": methods}))
-    found = []
-    for name, options in (("here", ()), ("jobs", ("--on", str(PROFILE)))):
-        race = ("--until", "decided", "--max-seeds", "4", "--wandb", "off", "--out", str(shared_folder / name))
-        done = CliRunner().invoke(main, ["run-all", str(suite), *race, *options])
-        assert done.exit_code == 0, done.output
-        folder = shared_folder / name / "colours"
-        verdicts = Results.load(folder).verdicts
-        found.append((soak.content(folder), verdicts.rounds, verdicts.score, race_end(verdicts)))
-    assert found[0] == found[1]
-    assert found[0][-1]
-    assert not slurm_cluster.jobs()
 
 
 @pytest.mark.parametrize("comment", [None, "", "project=x"])
@@ -127,50 +103,6 @@ def test_a_detached_sweep_reports_by_itself(disturbed: Make, slurm_cluster: TwoN
     shown = CliRunner().invoke(main, ["status", str(folder)]).output.splitlines()
     assert " ended " in shown[2]
     assert shown[2].endswith("1 of 1")
-
-
-def test_a_dry_run_prints_the_very_script(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """What `--dry-run` prints is what Slurm is given afterwards, up to the time at which it is submitted."""
-    # Protection: Slurm.submit gives Slurm.script to sbatch, and no option beside it.
-    sweep = disturbed(options={"sbatch": {"partition": "low", "hold": True}})
-    printed = CliRunner().invoke(main, sweep.command("--dry-run"))
-    assert printed.exit_code == 0, printed.output
-    assert slurm_cluster.jobs() == {}
-    assert not (sweep.out / "colours").exists()
-    assert len(sweep.open().submit(again=True)) == 1
-    (job,) = slurm_cluster.jobs()
-    given = slurm("scontrol", "write", "batch_script", job, "-")
-
-    def timeless(script: str) -> list[str]:
-        return [line for line in script.strip().splitlines() if not line.startswith("export HPML_BENCH_QUEUED=")]
-
-    assert timeless(given) == timeless(printed.output)
-
-
-def test_hundreds_of_jobs_are_stopped_at_once(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """`hpml-bench stop` names the arrays, not their tasks, of which scancel would send each by itself."""
-    # Protection: Slurm.stop.
-    sweep = disturbed(options={"array": 100, "sbatch": {"partition": "low", "hold": True}})
-    assert len(sweep.open(seeds=300, methods=("held",)).submit(again=True)) == 300
-    began = time.monotonic()
-    assert sweep.sweep.stop() == 300
-    assert time.monotonic() - began < 10
-    assert slurm_cluster.jobs() == {}
-
-
-def test_a_time_above_the_partitions_limit_ends_the_sweep(disturbed: Make, slurm_cluster: TwoNodes) -> None:
-    """Slurm takes such a job and never begins it; the command ends with Slurm's reason, and the job is cancelled."""
-    # Protection: reasons that never clear (slurm.REFUSED).
-    slurm("scontrol", "update", "partition=low", "maxtime=1")
-    try:
-        sweep = disturbed(time="0:05:00")
-        assert len(sweep.open().submit(again=True)) == 1
-        assert not sweep.complete()
-        (reason,) = sweep.sweep.reasons()
-        assert "PartitionTimeLimit" in reason
-        assert slurm_cluster.jobs() == {}
-    finally:
-        slurm("scontrol", "update", "partition=low", "maxtime=UNLIMITED")
 
 
 def test_a_job_prepares_before_the_others_begin(disturbed: Make, truth: dict[str, Any], shared_folder: Path) -> None:

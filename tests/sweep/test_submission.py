@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -282,7 +283,12 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
     assert "--dependency=afterany:PREPARE,afterany:UNITS\n" in printed
     assert not (tmp_path / "quickstart").exists()
     sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
-    (slurm / "queue").write_text(line(sweep, "7_0"))
+    printed = sweep.script()
+    assert sweep.submit(again=True) == (0,)
+    given = "\n".join((slurm / name).read_text() for name in ("given7", "given8")).replace("afterok:7", "afterok:PREPARE")
+    first, second = (re.sub("(?m)^export HPML_BENCH_QUEUED=.*$", "", text).split() for text in (printed, given))
+    assert first == second, "the very scripts, but for the time at which they are submitted"
+    (slurm / "queue").write_text(line(sweep, "8_0"))
     assert sweep.script() == ""
 
 

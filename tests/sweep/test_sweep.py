@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 from scipy.stats import chisquare
+from soak import content
 
 import hpml_bench
 from helpers import tiny
@@ -31,7 +29,6 @@ from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
-from hpml_bench.system import processes
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
@@ -98,20 +95,29 @@ def test_a_second_call_runs_nothing(finished_sweep: Finished, copy: Path) -> Non
 
 
 def test_what_is_missing_or_damaged_is_run_again(finished_sweep: Finished, copy: Path) -> None:
-    """One record deleted and one torn: these two are done anew at their old places, the others aren't touched."""
+    """A record gone, one torn, predictions cut: said, kept aside, done anew at their old places, to the same bits."""
     folder = copy / "colours"
     before = stamps(folder)
-    gone, *_, torn = sorted(before)
+    gone, torn, cut, whole = sorted(before)
     places = {run: load_record(folder / run / "run.json").order for run in before}
     shutil.rmtree(folder / gone)
-    record = folder / torn / "run.json"
-    record.write_bytes(record.read_bytes()[:100])
-    (folder / torn / "leftover").write_text("of the earlier attempt")
-    assert run_all(finished_sweep[0], copy).exit_code == 0
+    for run, name in ((torn, "run.json"), (cut, "predictions.parquet")):
+        os.truncate(folder / run / name, 100)
+        (folder / run / "leftover").write_text("of the earlier attempt")
+    loaded = load_records(folder)
+    assert [record.run_id for record in loaded.records] == [whole]
+    assert [any(run in problem for problem in loaded.problems) for run in (torn, cut)] == [True, True]
+    result = run_all(finished_sweep[0], copy)
+    assert result.exit_code == 0, result.output
+    assert "1 of 4 runs are recorded already" in result.output
     after = stamps(folder)
-    assert {run for run in after if after[run] != before[run]} == {gone, torn}
+    assert {run for run in after if after[run] != before[run]} == {gone, torn, cut}
     assert {run: load_record(folder / run / "run.json").order for run in after} == places
-    assert not (folder / torn / "leftover").exists()
+    assert content(folder) == content(finished_sweep[1])
+    for run, name, ending in ((torn, "run.json", ".damaged"), (cut, "predictions.parquet", "")):
+        assert f"{run}: {name} is" in result.output.replace("\n", "")
+        assert not (folder / run / "leftover").exists()
+        assert (folder / SET_ASIDE / f"{run}.1" / f"{name}{ending}").stat().st_size == 100
 
 
 def test_the_same_from_python(finished_sweep: Finished, copy: Path) -> None:
@@ -156,30 +162,6 @@ def test_what_cannot_be_had_is_one_sentence(
         assert word in line
     assert "Traceback" not in result.output
     assert stamps(tmp_path / "colours") == {}
-
-
-def test_ctrl_c_ends_the_run_and_keeps_the_rest(finished_sweep: Finished, copy: Path) -> None:
-    """Status 130 within seconds, no rank survives, the run under way is `interrupted` and will be tried again."""
-    began: list[float] = []
-
-    def press() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if any(path.stat().st_size for path in copy.glob("colours/full-*/points.jsonl")):
-                break
-            time.sleep(0.05)
-        began.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
-    result = run_all(finished_sweep[0], copy, "--methods", "full", "--seeds", "1", "--set", "steps=1000000")
-    assert time.monotonic() - began[0] < 10
-    assert result.exit_code == 130, result.output
-    records = load_records(copy / "colours").records
-    assert [record.status for record in records if record.spec.method.name == "full"] == ["interrupted"]
-    assert len(records) == 5
-    assert "the same command goes on from here" in result.stderr
-    assert processes.descendants() == set(), "a rank goes on training"
 
 
 # The order and the bookkeeping, with runs that take no time

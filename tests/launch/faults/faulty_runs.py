@@ -85,8 +85,6 @@ class Faulty(Head):
             os.killpg(0, signal.SIGSTOP)
         if asked.fault.startswith("SIG"):
             break_at_exit(getattr(signal, asked.fault))
-        if asked.fault == "slow":
-            time.sleep(1)
 '''
 
 

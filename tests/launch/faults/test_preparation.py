@@ -90,14 +90,6 @@ def server(download: Download) -> Iterator[int]:
     processes.end_fork_server()
 
 
-def until_noted(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Return an event; for the preparation hours pass when it is set."""
-    passed = threading.Event()
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep)
-    monkeypatch.setattr(preparation, "time", clock)
-    return passed
-
-
 def pips(processes: set[psutil.Process]) -> list[psutil.Process]:
     found = []
     for process in processes:
@@ -122,13 +114,14 @@ def test_pip_ends_with_the_command(end: str, download: Download, command: Comman
 
 def test_pip_ends_with_the_hours(download: Download, server: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """--max-hours in a download: one sentence, pip ends too; the next call removes what it had fetched."""
-    pip: list[psutil.Process] = []
-    hours_pass = until_noted(monkeypatch)
+    pip, passed = list[psutil.Process](), threading.Event()
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 36_000 * passed.is_set(), sleep=time.sleep)
+    monkeypatch.setattr(preparation, "time", clock)
 
     def note() -> None:
         if download.index.dripping.wait(60):
-            pip.extend(p for p in processes.descendants() if "pip" in " ".join(psutil.Process(p.pid).cmdline()))
-        hours_pass.set()
+            pip.extend(pips(processes.descendants()))
+        passed.set()
 
     noting = threading.Thread(target=note, daemon=True)
     noting.start()
@@ -164,28 +157,14 @@ def test_the_fork_server_is_stopped_while_it_imports(download: Download) -> None
     assert "stopped by a signal, itself or its fork server" in command.ends(2, 90)
 
 
-@pytest.mark.parametrize("moment", ["before", "dripping"])
-def test_a_stopped_fork_server_does_not_outlast_the_hours(
-    moment: str, download: Download, server: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether it was to start the preparation or to tell its end: --max-hours ends the wait."""
-    seconds = 2.0
-    if moment == "before":
-        os.kill(server, signal.SIGSTOP)
-    else:
-        seconds, hours_pass = 3600.0, until_noted(monkeypatch)
-
-        def stop() -> None:
-            if download.index.dripping.wait(60):
-                os.kill(server, signal.SIGSTOP)
-            hours_pass.set()
-
-        threading.Thread(target=stop).start()
+def test_a_stopped_fork_server_does_not_outlast_the_hours(download: Download, server: int) -> None:
+    """That was to start the preparation: --max-hours ends the wait."""
+    os.kill(server, signal.SIGSTOP)
     goes_on = threading.Timer(90, os.kill, (server, signal.SIGCONT))  # the test must end without the limit, too
     goes_on.start()
     began = time.monotonic()
-    with pytest.raises(UserError, match=rf"not done after {seconds:g} s.*--max-hours"):
-        preparation.prepare(download.settings, seconds)
+    with pytest.raises(UserError, match=r"not done after 2 s.*--max-hours"):
+        preparation.prepare(download.settings, 2.0)
     assert time.monotonic() - began < 80
     goes_on.cancel()
     assert processes.identify(server) is None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import html
-import math
 import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,27 +16,16 @@ from pathlib import Path
 import psutil
 import pytest
 from faulty_runs import endless, faulty, send, when, when_training
-from rich.console import Console
 
 from helpers import control_groups, plugin_packages, tiny
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import preparation
 from hpml_bench.launch.watchdog import GRACE_SECONDS, free_launcher
 from hpml_bench.records.files import OUTCOME
-from hpml_bench.records.folder import ResultsFolder
-from hpml_bench.records.load import read_record
 from hpml_bench.records.plan import Limits
-from hpml_bench.records.points import read_points
 from hpml_bench.records.run import RunRecord
 from hpml_bench.report.render import write_report
 from hpml_bench.suite.settings import MethodSpec, RunSpec
-from hpml_bench.suite.suite import load_suite
-from hpml_bench.sweep.execute import Execution, SweepProgress
-from hpml_bench.sweep.local import SweepQueue
-from hpml_bench.sweep.plan import SweepRequest
 from hpml_bench.system import cgroups, processes, temporary
-from hpml_bench.system.errors import UserError
-from hpml_bench.training.request import Place
 
 ENDED_AT_LAST = Limits(stall=120)
 """For runs that end otherwise; were they not ended, the test would fail after this."""
@@ -235,21 +221,6 @@ def test_a_fork_server_that_is_stopped_as_its_ranks_end_by_themselves(
     the_next_is_ok(prepared_for_faults, tmp_path)
 
 
-def test_a_run_that_takes_too_long(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """`--run-timeout` ends it though it makes progress; what it wrote until then stays."""
-    record = tiny.run(endless(), prepared_for_faults, tmp_path / "run", limits=Limits(run_timeout=2))
-    assert record.status == "timeout"
-    assert "not done after 2 s" in told(record)
-    assert read_points(tmp_path / "run")
-
-
-@pytest.mark.serial
-def test_slow_is_not_hanging(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """A step that takes shorter than the limit is waited for."""
-    record = tiny.run(faulty("slow"), prepared_for_faults, tmp_path / "run", limits=Limits(stall=6))
-    assert record.status == "ok", record.error
-
-
 @pytest.mark.parametrize("who", ["python", "torch"])
 def test_no_memory_on_the_host(who: str, prepared_for_faults: Prepared, tmp_path: Path) -> None:
     """An allocation over the cap is `oom_host`, with the peak that was reached."""
@@ -300,31 +271,6 @@ def test_a_real_kill_for_memory(
     assert "memory had reached" in told(record)
 
 
-@pytest.mark.disks
-@pytest.mark.serial
-def test_kills_are_counted_in_the_own_group(small_group: Path) -> None:
-    """A process in a group of its own sees the kill of another one there, which the groups above don't count."""
-    program = "import os, subprocess, sys; from hpml_bench.system import cgroups\n"
-    program += (
-        f"open({str(small_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); before = cgroups.oom_kills()\n"
-    )
-    program += (
-        f"subprocess.run([sys.executable, '-c', \"b'x' * {4 * GROUP_BYTES}\"]); print(cgroups.oom_kills() - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "1\n"
-
-
-def test_a_loss_that_is_no_number(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """Both ranks stop together and leave by themselves: `diverged`, with the step, and no error of a lost peer."""
-    record = tiny.run(
-        tiny.spec("full", lr=1e30, clip_norm=None), prepared_for_faults, tmp_path / "run", limits=ENDED_AT_LAST
-    )
-    assert record.status == "diverged"
-    assert "at step 2" in told(record)
-    assert list((tmp_path / "run").glob("error-rank*")) == []
-
-
 @pytest.mark.parametrize(("value", "rank"), [("nan", 0), ("inf", 1)])
 def test_a_loss_that_is_no_number_on_one_rank(
     value: str, rank: int, prepared_for_faults: Prepared, tmp_path: Path
@@ -334,51 +280,6 @@ def test_a_loss_that_is_no_number_on_one_rank(
     assert record.status == "diverged", record.error
     assert re.fullmatch(rf"the loss is {value} and the gradient norm [\d.]+ at step 3", told(record))
     assert list((tmp_path / "run").glob("error-rank*")) == []
-
-
-def test_a_second_attempt_is_a_run_of_its_own(prepared_for_faults: Prepared, tmp_path: Path) -> None:
-    """With `--retries 1` a run that raises is done twice; the record is the last attempt's, and names the first."""
-    progress = SweepProgress(Console(quiet=True), 1)
-    spec = faulty("raise")
-    request = SweepRequest(load_suite("quickstart"), tmp_path, limits=Limits(retries=1))
-    results = ResultsFolder(tmp_path)
-    queue = SweepQueue([spec], {spec.run_id: Place()}, request, prepared_for_faults, results, progress)
-    assert Execution(request.limits, progress).execute(queue).how == "done"
-    (record,) = results.records([spec])
-    assert record.status == "failed"
-    assert record.earlier_attempts == ("failed: the fault that was asked for",)
-    assert read_record(tmp_path / spec.run_id) == record
-    assert "after_step" in (tmp_path / spec.run_id / "rank1.log").read_text()
-
-
-def test_a_preparation_that_is_stopped_is_given_up(
-    prepared_for_faults: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has no heartbeat; one that a signal has stopped is waited for some seconds only."""
-    monkeypatch.setattr(preparation, "STOPPED_SECONDS", 1)
-    child = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
-    child.start()
-    os.kill(child.pid or 0, signal.SIGSTOP)
-    began = time.monotonic()
-
-    def ended(seconds: float) -> bool:
-        child.join(seconds)
-        return not child.is_alive()
-
-    preparation._wait(ended, math.inf, set())
-    assert time.monotonic() - began < 20
-    assert child.is_alive()
-    child.kill()
-    child.join()
-
-
-def test_a_preparation_has_the_hours_of_the_sweep(prepared_for_faults: Prepared) -> None:
-    """A download that drips is ended when no run may begin any more, and the sentence says so."""
-    began = time.monotonic()
-    with pytest.raises(UserError, match=r"not done after 0 s.*--max-hours"):
-        preparation.prepare(tiny.settings(backbone="embedded:missing"), 0.0)
-    assert time.monotonic() - began < 20
-    assert processes.descendants() == set()
 
 
 @pytest.mark.serial

@@ -85,11 +85,3 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     assert f"something listens at port {port}" in left
     with socket.create_server(("127.0.0.1", port)):
         assert f"something listens at port {port}" not in soak.leftovers(sweep), "another process's has its number now"
-
-
-def test_other_programs_shared_memory_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what torch and multiprocessing make."""
-    monkeypatch.setattr(soak, "SHARED_MEMORY", tmp_path)
-    for name in ("torch_1_2_3", "psm_a", "sem.mp-b", "sem.browser", "pulse-shm-1"):
-        (tmp_path / name).write_text("")
-    assert soak.shared_memory() == {"torch_1_2_3", "psm_a", "sem.mp-b"}
