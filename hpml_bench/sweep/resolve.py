@@ -62,8 +62,6 @@ class MeasuredSettings:
         others = suite.settings.model_copy(update={"micro_batch": None})
         key = f"micro_batch of {suite.settings.backbone} on {cards}, settings {digest(identity(others), 12)}"
         kept = self._kept(key, lambda limits: _largest(suite, tried_out(suite, limits))._asdict())
-        if isinstance(kept, int):  # older folders have the size alone
-            return Fitted(kept)
         return None if kept is None else Fitted(kept["size"], tuple(kept["never"]))
 
     def _kept(self, key: str, find: Callable[[Limits], Any]) -> Any:

@@ -23,8 +23,6 @@ RACY_SECONDS = 2.0
 """A file younger than this may still change without a change of its size and time stamp."""
 NEW = ".new-"
 """Prefix of folders whose content is not complete yet."""
-FOREIGN_SECONDS = 86_400
-"""Age below which an incomplete folder without a lock stays."""
 ELSEWHERE = "set HPML_BENCH_CACHE to a folder on another disk"
 _AS_TEXT = re.compile(r"\(os error (\d+)\)")
 """The errno in messages of libraries written in Rust."""
@@ -132,12 +130,8 @@ def _make(folder: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
     for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
-        with suppress(OSError):
-            foreign = not Path(f"{abandoned}.lock").exists()  # made by a version without locks, which may still write
-            if foreign and time.time() - abandoned.stat().st_mtime < FOREIGN_SECONDS:
-                continue
-            with disk.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
-                _remove(abandoned)
+        with suppress(OSError), disk.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
+            _remove(abandoned)
 
 
 def _remove(folder: Path) -> None:

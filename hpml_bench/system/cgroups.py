@@ -13,6 +13,11 @@ MOUNTS = Path("/proc/self/mountinfo")
 MACHINE = Path("/proc/vmstat")
 """The kernel's count for the whole machine, used where no control group has one."""
 T = TypeVar("T")
+MEMORY = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+"""By version the files of limit and use, and the key of what can be reclaimed in `memory.stat`."""
 UNLIMITED = 1 << 60
 """Bytes from which on a limit of version 1 is none."""
 
@@ -66,70 +71,56 @@ def groups(controller: str) -> Iterator[Group]:
 
 def cpus() -> float | None:
     """Return the CPU cores that the quota allows; None without one."""
-    return min(_found("cpu", {1: _quota_1, 2: _quota_2}), default=None)
+    return min(_found("cpu", _quota), default=None)
 
 
 def memory() -> Budget | None:
     """Return the memory of the group that has the least left (bytes), without its reclaimable files; None: no limit."""
-    found = _found("memory", {1: _memory_1, 2: _memory_2})
-    return min(found, key=lambda budget: budget.free, default=None)
+    return min(_found("memory", _memory), key=lambda budget: budget.free, default=None)
 
 
 def processes() -> Budget | None:
     """Return the processes and threads of the group that has the fewest left; None without a limit."""
-    return min(_found("pids", {1: _pids, 2: _pids}), key=lambda budget: budget.free, default=None)
+    return min(_found("pids", _pids), key=lambda budget: budget.free, default=None)
 
 
 def throttled() -> int:
     """Return how many periods ended with a quota of cores used up, of this process's group and those above."""
-    return sum(_found("cpu", dict.fromkeys((1, 2), lambda folder: _entry(folder / "cpu.stat", "nr_throttled"))))
+    return sum(_found("cpu", lambda folder, _: _entry(folder / "cpu.stat", "nr_throttled")))
 
 
-def _found(controller: str, read: dict[int, Callable[[Path], T | None]]) -> Iterator[T]:
-    """Yield what `read`, a function for each version, finds in the folders of a controller's groups."""
+def _found(controller: str, read: Callable[[Path, int], T | None]) -> Iterator[T]:
+    """Yield what `read` finds in the folders of a controller's groups of a version."""
     for group in groups(controller):
         for folder in group.and_above():
             with suppress(OSError, ValueError):  # the file is missing, or says "max"
-                if (value := read[group.version](folder)) is not None:
+                if (value := read(folder, group.version)) is not None:
                     yield value
 
 
-def _quota_2(folder: Path) -> float:
-    quota, period = (folder / "cpu.max").read_text().split()
-    return int(quota) / int(period)
+def _quota(folder: Path, version: int) -> float | None:
+    if version == 2:
+        texts = (folder / "cpu.max").read_text().split()
+    else:
+        texts = [(folder / name).read_text() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    quota, period = map(int, texts)
+    return quota / period if quota > 0 else None
 
 
-def _quota_1(folder: Path) -> float | None:
-    quota = _number(folder / "cpu.cfs_quota_us")
-    return quota / _number(folder / "cpu.cfs_period_us") if quota > 0 else None
+def _memory(folder: Path, version: int) -> Budget | None:
+    maximum, current, reclaimable = MEMORY[version]
+    limit, used = (int((folder / name).read_text()) for name in (maximum, current))
+    return Budget(limit, used - (_entry(folder / "memory.stat", reclaimable) or 0)) if limit < UNLIMITED else None
 
 
-def _memory_2(folder: Path) -> Budget:
-    return Budget(_number(folder / "memory.max"), _used(folder, "memory.current", "inactive_file"))
-
-
-def _memory_1(folder: Path) -> Budget | None:
-    limit = _number(folder / "memory.limit_in_bytes")
-    used = _used(folder, "memory.usage_in_bytes", "total_inactive_file")
-    return Budget(limit, used) if limit < UNLIMITED else None
-
-
-def _pids(folder: Path) -> Budget:
-    return Budget(_number(folder / "pids.max"), _number(folder / "pids.current"))
-
-
-def _used(folder: Path, total: str, reclaimable: str) -> int:
-    return _number(folder / total) - (_entry(folder / "memory.stat", reclaimable) or 0)
+def _pids(folder: Path, _: int) -> Budget:
+    return Budget(*(int((folder / name).read_text()) for name in ("pids.max", "pids.current")))
 
 
 def _entry(file: Path, key: str) -> int | None:
     """Return the number beside a key in a file of lines `KEY NUMBER`; None where there is none."""
     lines = file.read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{key} ")), None)
-
-
-def _number(file: Path) -> int:
-    return int(file.read_text())
 
 
 def oom_kills() -> int:

@@ -53,9 +53,7 @@ def left_over(path: Path) -> bool:
 
 
 PREFIX = "hpmlt-"
-"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters.
-
-Earlier versions use `hpmlb-`, lock the folder itself, and would remove one in which only a file is locked."""
+"""Short, since sockets are made in the folder, and a socket's path has at most 107 characters."""
 AFTER_OTHERS = -200  # exit priority: what multiprocessing ends by itself is over then
 
 

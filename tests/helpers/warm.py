@@ -65,7 +65,7 @@ def serve(address: str) -> None:
     util.spawnv_passfds = _spawn
     gc.freeze()
     assert not _has_threads(), "a process with threads can't be forked"
-    connections: dict[subprocess.Popen[bytes] | _ForkServer, socket.socket] = {}
+    connections: dict[int, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(f"{address}.new")
         listener.listen(64)
@@ -79,55 +79,40 @@ def serve(address: str) -> None:
             if listener in ready:
                 connection = listener.accept()[0]
                 with suppress(OSError, ValueError):
-                    process = _begin(connection)
-                    connection.sendall(f"{process.pid}\n".encode())
-                    connections[process] = connection
-            for process in [one for one in connections if one.poll() is not None]:
-                with suppress(OSError), connections.pop(process) as connection:
-                    connection.sendall(f"{process.returncode}\n".encode())
+                    pid = _begin(connection)
+                    connections[pid] = connection
+                    connection.sendall(f"{pid}\n".encode())
+            for pid in [*connections]:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    with suppress(OSError), connections.pop(pid) as connection:
+                        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def _begin(connection: socket.socket) -> subprocess.Popen[bytes] | _ForkServer:
-    """Start what a connection asks for: a command, or a fork server of the process that asks."""
+def _begin(connection: socket.socket) -> int:
+    """Fork what a connection asks for, a command or a fork server of the process that asks; return its number."""
     message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 8)
     connection.settimeout(30)
-    while not message.endswith(b"\n"):
-        if not (part := connection.recv(1 << 20)):
-            raise ConnectionError("who asked has ended")
-        message += part
-    asked = json.loads(message)
     try:
-        if "numbers" in asked:
-            return _ForkServer(asked, descriptors)
-        return subprocess.Popen(
-            asked["command"], env=asked["environment"], cwd=asked["folder"], start_new_session=asked["session"],
-            stdin=descriptors[0], stdout=descriptors[1], stderr=descriptors[2],
-        )  # fmt: skip
+        while not message.endswith(b"\n"):
+            if not (part := connection.recv(1 << 20)):
+                raise ConnectionError("who asked has ended")
+            message += part
+        asked = json.loads(message)
+        if pid := os.fork():
+            return pid
+        if "session" in asked:
+            _become(asked["command"], asked["environment"], asked["folder"], descriptors, set(), asked["session"], None)
+        high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 500) for descriptor in descriptors]
+        for copy, number in zip(high, asked["numbers"], strict=True):
+            os.dup2(copy, number)
+        os.chdir(asked["folder"])
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        _be_fork_server(asked["command"], set(asked["numbers"]))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-class _ForkServer:
-    """A fork server of another process, which has this one as its parent."""
-
-    def __init__(self, asked: dict[str, Any], descriptors: list[int]) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 500) for descriptor in descriptors]
-            for copy, number in zip(high, asked["numbers"], strict=True):
-                os.dup2(copy, number)
-            os.chdir(asked["folder"])
-            os.environ.clear()
-            os.environ.update(asked["environment"])
-            _be_fork_server(asked["command"], set(asked["numbers"]))
-
-    def poll(self) -> int | None:
-        """Return the exit status, or None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
 
 
 def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, preexec: Any, *others: Any) -> None:
@@ -401,31 +386,19 @@ class WarmProcess:
     """A command forked from the server, with the methods of Popen that tests use."""
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        *,
-        new_session: bool = False,
-        folder: Path | None = None,
-        output: int | None = None,
-    ) -> None:
-        """Start `command`, which begins with this interpreter; it prints to `output`, else into a pipe."""
+        self, command: Sequence[str], environment: Mapping[str, str], *, new_session: bool = False,
+        folder: Path | None = None, output: int | None = None,
+    ) -> None:  # fmt: skip
+        """Start `command`, which begins with this interpreter; it prints to `output`, else into a file."""
         self.returncode: int | None = None
-        self._printed = b""
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(address())
-        read, write = os.pipe()
-        written = write if output is None else output
-        asked = {
-            "command": [*command],
-            "environment": {**environment},
-            "folder": str(folder or Path.cwd()),
-            "session": new_session,
-        }
+        written = self._printed.fileno() if output is None else output
+        asked = {"command": [*command], "environment": {**environment}, "folder": str(folder or Path.cwd()),
+                 "session": new_session}  # fmt: skip
         with Path(os.devnull).open() as nothing:
             _ask(self._socket, asked, [nothing.fileno(), written, written])
-        os.close(write)
-        self.stdout = os.fdopen(read, "rb")
         self._lines = self._socket.makefile("r")
         self.pid = int(self._lines.readline())
 
@@ -446,21 +419,10 @@ class WarmProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Return what it printed, and wait until it has ended."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            if not self.stdout.closed:
-                selector.register(self.stdout, selectors.EVENT_READ)
-            while not self.stdout.closed:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not selector.select(left):
-                    raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-                if not (part := os.read(self.stdout.fileno(), 1 << 16)):
-                    break
-                self._printed += part
-        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        self.stdout.close()
-        return self._printed.decode(), None
+        """Wait until it has ended, and return what it printed."""
+        self.wait(timeout)
+        file = self._printed.fileno()  # what it left running may still write, at the place that it shares
+        return os.pread(file, os.fstat(file).st_size, 0).decode(), None
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""

@@ -188,19 +188,6 @@ def test_a_method_that_fits_with_no_size_is_left_out(
     assert resolve_as_known(suite, tmp_path).suite == first.suite
 
 
-def test_a_size_that_was_kept_alone_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As folders of before methods could be left out hold it."""
-    on_gpus(monkeypatch)
-    suite = suite_of(tmp_path, **ON_TWO)
-    resolve(suite, tmp_path, fits=lambda _: True)
-    file = tmp_path / "definite.json"
-    (key,) = json.loads(file.read_text())
-    file.write_text(json.dumps({key: 6}))
-    found = resolve(suite, tmp_path, fits=lambda _: False)
-    assert (found.suite.settings.micro_batch, found.notes["micro_batch"][:14]) == (6, "6, the largest")
-    assert resolve_as_known(suite, tmp_path).suite.settings.micro_batch == 6
-
-
 def test_a_run_can_be_tried_out(tmp_path: Path) -> None:
     """Two steps on the longest batch, and no points, predictions or metrics."""
     fork_server.start_fork_server()

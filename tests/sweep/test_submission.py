@@ -285,7 +285,9 @@ def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Pat
     sweep = JobSweep.open(*wanted, tmp_path / "quickstart", print)
     printed = sweep.script()
     assert sweep.submit(again=True) == (0,)
-    given = "\n".join((slurm / name).read_text() for name in ("given7", "given8")).replace("afterok:7", "afterok:PREPARE")
+    given = "\n".join((slurm / name).read_text() for name in ("given7", "given8")).replace(
+        "afterok:7", "afterok:PREPARE"
+    )
     first, second = (re.sub("(?m)^export HPML_BENCH_QUEUED=.*$", "", text).split() for text in (printed, given))
     assert first == second, "the very scripts, but for the time at which they are submitted"
     (slurm / "queue").write_text(line(sweep, "8_0"))

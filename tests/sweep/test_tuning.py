@@ -304,13 +304,6 @@ def test_a_name_no_suite_can_have_is_refused_at_once(tmp_path: Path) -> None:
     assert "--write" in result.stderr
 
 
-def shown(folder: Path, *methods: TunedMethod) -> Any:
-    made_records.write(folder, made_records.sweep(("lora", "full"), 2))
-    (folder / "tuning").mkdir()
-    (folder / "tuning/trials.json").write_text(made_up(*methods).model_dump_json())
-    return registry.get("sections", "tuning").section(Results.load(folder))
-
-
 def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
     """A tuning by an error in stars: headings, cells, chart and the sentence on the best name it, and no per cent."""
     error = ACCURACY.model_copy(
@@ -332,17 +325,6 @@ def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
     printed = console.export_text()
     assert "0.750 stars" in printed
     assert "RMSE" in printed
-
-
-def test_the_report_shows_the_sensitivity(tmp_path: Path) -> None:
-    """From trials.json alone: best rate, accuracy within a factor of three, trials, cost, and a chart."""
-    near = [trial(0, 1e-3, 0.8), trial(1, 2.9e-3, 0.7), trial(2, 1e-2, 0.4), trial(3, 1e-4, None, status="diverged")]
-    text, figure, table = shown(tmp_path, method(*near), method(trial(parameters=0), name="head")).blocks
-    assert list(table.rows[0][2:]) == ["0.001", "80.0", "70.0–80.0", "4", "1", "8"]
-    assert table.rows[1][2] == "–"
-    assert "lora 80.0 % at 0.001" in figure.alt
-    assert "not as many for every method" in text.sentences[0]
-    assert any("head has no parameters" in sentence for sentence in text.sentences)
 
 
 def sentences(folder: Path, **changes: Any) -> str:

@@ -35,103 +35,54 @@ def card(uuid: str, **values: Any) -> Card:
     return Card(uuid=uuid, **values)
 
 
+ANSWERS: dict[str, Callable[[Card], Any]] = {
+    "nvmlDeviceGetClockInfo": lambda _: 1200,
+    "nvmlDeviceGetMaxClockInfo": lambda _: 1980,
+    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 1 | 4,  # it is idle, and its power is at the limit
+    "nvmlDeviceGetEccMode": lambda _: None,
+    "nvmlDeviceGetComputeRunningProcesses": lambda _: [object()] * 2,
+    "nvmlDeviceGetMigMode": lambda card: None if card.instances is None else [1, 1],  # now, and later
+    "nvmlDeviceGetMaxMigDeviceCount": lambda _: 7,  # as A100 and H100 have
+    "nvmlDeviceGetName": lambda card: f"card {card.uuid}",
+    "nvmlDeviceGetUUID": lambda card: card.uuid,
+    "nvmlDeviceGetCudaComputeCapability": lambda card: card.capability,
+    "nvmlDeviceGetMemoryInfo": lambda card: card.total and SimpleNamespace(total=card.total, used=card.used),
+    "nvmlDeviceGetEnforcedPowerLimit": lambda card: card.watts and int(1000 * card.watts),
+    "nvmlDeviceGetTotalEnergyConsumption": lambda card: card.joules and int(1000 * card.joules),
+}
+"""What the driver says of a card; None: that it isn't supported."""
+
+
 class Nvml:
     """A driver with some cards, of which any call may fail as NVML's do."""
 
-    NVMLError = pynvml.NVMLError
-
     def __init__(self, *cards: Card) -> None:
-        self.cards = cards
-        self.broken = False
+        self.cards, self.broken = cards, False
 
-    def nvmlInit(self) -> None:
-        """Begin."""
-
-    def nvmlShutdown(self) -> None:
-        """End."""
-        if self.broken:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
-
-    def _said(self, value: Any, code: int = pynvml.NVML_ERROR_NOT_SUPPORTED) -> Any:
-        if value is None or self.broken:
-            raise pynvml.NVMLError(code)
-        return value
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        """Return a version."""
-        return str(self._said("580.95"))
-
-    def nvmlDeviceGetCount(self) -> int:
-        """Return the number of all cards, forbidden ones too."""
-        return int(self._said(len(self.cards)))
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Card:
-        """Return a card."""
-        found = self.cards[index]
-        return self._said(None if found.forbidden else found, pynvml.NVML_ERROR_NO_PERMISSION)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:
-        """Return a card or an instance."""
+    def calls(self) -> dict[str, Callable[..., Any]]:
+        """Return pynvml's functions by name."""
         every = [*self.cards, *(part for whole in self.cards for part in whole.instances or ())]
-        found = next((each for each in every if each.uuid == uuid), None)
-        return self._said(found, pynvml.NVML_ERROR_NOT_FOUND)  # type: ignore[no-any-return]
+        by_uuid, by_index = {each.uuid: each for each in every}, dict(enumerate(self.cards))
+        found: dict[str, Callable[..., Any]] = {name: lambda card, *_, of=of: of(card) for name, of in ANSWERS.items()}
+        found |= {
+            "nvmlInit": lambda: "begun",
+            "nvmlShutdown": lambda: "ended",
+            "nvmlSystemGetDriverVersion": lambda: "580.95",
+            "nvmlDeviceGetCount": lambda: len(self.cards),  # forbidden ones too
+            "nvmlDeviceGetHandleByIndex": lambda index: None if by_index[index].forbidden else by_index[index],
+            "nvmlDeviceGetHandleByUUID": by_uuid.get,
+            "nvmlDeviceGetMigDeviceHandleByIndex": lambda card, at: dict(enumerate(card.instances or ())).get(at),
+        }
+        return {name: self._asked(name, call) for name, call in found.items()}
 
-    def nvmlDeviceGetClockInfo(self, handle: Card, kind: int) -> int:
-        """Return the clock of a card's cores."""
-        return int(self._said(1200))
+    def _asked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(*arguments: Any) -> Any:
+            told = call(*arguments)
+            if told is None or (self.broken and name != "nvmlInit"):
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return told
 
-    def nvmlDeviceGetMaxClockInfo(self, handle: Card, kind: int) -> int:
-        """Return the highest."""
-        return int(self._said(1980))
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Card) -> int:
-        """Return that it is idle, and that its power is at the limit."""
-        return int(self._said(1 | 4))
-
-    def nvmlDeviceGetEccMode(self, handle: Card) -> list[int]:
-        """Return that a card has none."""
-        return self._said(None)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: Card) -> list[object]:
-        """Return two processes."""
-        return self._said([object()] * 2)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetMigMode(self, handle: Card) -> list[int]:
-        """Return the mode now and later."""
-        return self._said([1, 1] if handle.instances is not None else None)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Card) -> int:
-        """Return 7, as A100 and H100 have."""
-        return 7
-
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Card, index: int) -> Card:
-        """Return an instance."""
-        there = dict(enumerate(handle.instances or ()))
-        return self._said(there.get(index), pynvml.NVML_ERROR_NOT_FOUND)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetName(self, handle: Card) -> str:
-        """Return the name."""
-        return str(self._said(f"card {handle.uuid}"))
-
-    def nvmlDeviceGetUUID(self, handle: Card) -> str:
-        """Return the UUID."""
-        return str(self._said(handle.uuid))
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: Card) -> tuple[int, int]:
-        """Return major and minor."""
-        return self._said(handle.capability)  # type: ignore[no-any-return]
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Card) -> SimpleNamespace:
-        """Return bytes."""
-        return SimpleNamespace(total=self._said(handle.total), used=self._said(handle.used))
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Card) -> int:
-        """Return milliwatts."""
-        return int(1000 * self._said(handle.watts))
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Card) -> int:
-        """Return millijoules."""
-        return int(1000 * self._said(handle.joules))
+        return answer
 
 
 Machine = Callable[..., Nvml]
@@ -143,9 +94,8 @@ def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
     def make(*cards: Card, visible: str | None = None) -> Nvml:
         driver = Nvml(*cards)
-        for name in dir(Nvml):
-            if name.startswith("nvml"):
-                monkeypatch.setattr(pynvml, name, getattr(driver, name))
+        for name, call in driver.calls().items():
+            monkeypatch.setattr(pynvml, name, call)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
