@@ -17,7 +17,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import filter_repo_objects
 from packaging.version import Version
 
-from helpers.fake_hub import COMMIT, Hub, serving
+from helpers.fake_hub import COMMIT, Hub
 from helpers.tiny import gpt2
 from hpml_bench.data import sources
 from hpml_bench.system import cache
@@ -168,7 +168,7 @@ def test_a_download_that_breaks_off_goes_on(tmp_path: Path, monkeypatch: pytest.
     """A hub that closes in the middle of a file: a sentence; meanwhile the cache is no model; the next call goes on."""
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     model = gpt2(tmp_path / "model")
-    with serving(model, "break off") as hub:
+    with Hub(model, "break off") as hub:
         ask(hub, monkeypatch)
         with pytest.raises(UserError, match=r"^hub:o/n: the download broke off .*run again to go on with it$"):
             sources.resolve_model("hub:o/n")
@@ -185,7 +185,7 @@ def test_a_download_that_breaks_off_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_was_downloaded_serves_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the name that was given, without a commit in it; reaching the hub fetches nothing."""
-    with serving(gpt2(tmp_path / "model")) as hub, monkeypatch.context() as online:
+    with Hub(gpt2(tmp_path / "model")) as hub, monkeypatch.context() as online:
         ask(hub, online)
         sources.reach("hub:o/n")
         assert hub.fetched == []

@@ -8,13 +8,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from helpers import skips
+from helpers import skips, web
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -46,25 +44,15 @@ def site() -> Iterator[Site]:
     """Serve a site on a free port of this machine."""
     served = Site()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(web.Handler):
         def do_GET(self) -> None:
             served.asked.append(self.path)
             content = served.pages.get(self.path, "").encode()
-            self.send_response(200 if content else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(content)
+            self.reply(content, 200 if content else 404, Content_Type="text/html; charset=utf-8")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        served.address = f"http://127.0.0.1:{server.server_address[1]}"
-        Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield served
-        finally:
-            server.shutdown()
+    with web.Server(Handler) as server:
+        served.address = server.address
+        yield served
 
 
 def look(page: Path, profile: Path, fragment: str = "", *more: str) -> tuple[str, list[str]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from helpers import web
 
 Answer = Callable[[dict[str, Any]], Any]
 """Function from what is asked to the answer: a text, a whole reply, or an HTTP status with a body."""
@@ -29,12 +29,9 @@ def serving(answer: Answer, models: tuple[str, ...] = ("small",)) -> Iterator[Se
     """Serve answers while the body runs."""
     served = Served()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
+    class Handler(web.Handler):
         def do_GET(self) -> None:
-            self.reply(200, {"data": [{"id": name, "owned_by": "a test"} for name in models]})
+            self.tell(200, {"data": [{"id": name, "owned_by": "a test"} for name in models]})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -42,31 +39,16 @@ def serving(answer: Answer, models: tuple[str, ...] = ("small",)) -> Iterator[Se
             served.paths.append(self.path)
             served.headers.append(dict(self.headers))
             given = answer(asked)
-            if isinstance(given, tuple):
-                self.reply(*given)
-            elif isinstance(given, str):
-                chat = "messages" in asked
-                choice = {"message": {"content": given}} if chat else {"text": given}
-                self.reply(200, {"choices": [choice | {"finish_reason": "stop"}], "usage": {"completion_tokens": 2}})
-            else:
-                self.reply(200, given)
+            if isinstance(given, str):
+                choice = {"message": {"content": given}} if "messages" in asked else {"text": given}
+                given = {"choices": [choice | {"finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
+            self.tell(*given if isinstance(given, tuple) else (200, given))
 
-        def reply(self, status: int, content: Any, **headers: str) -> None:
+        def tell(self, status: int, content: Any) -> None:
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            if isinstance(content, dict) and "location" in content:
-                self.send_header("Location", content["location"])
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            more = {"Location": content["location"]} if isinstance(content, dict) and "location" in content else {}
+            self.reply(data, status, **more)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with web.Server(Handler) as server:
+        served.url = f"{server.address}/v1"
         yield served
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

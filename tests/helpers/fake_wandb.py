@@ -7,12 +7,13 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from helpers import web
 
 
 def messages(path: Path) -> Iterator[bytes]:
@@ -97,37 +98,21 @@ def _services() -> list[psutil.Process]:
     return found
 
 
-class FakeServer(ThreadingHTTPServer):
+class serving(web.Server):
     """As much of wandb's server as a run needs, with the faults that a real one may have."""
 
-    daemon_threads = True
-
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
+    def __init__(self, fault: str = "none") -> None:
+        super().__init__(_Handler)
+        self.fault, self.url = fault, self.address
         self.received: list[tuple[str, bytes]] = []
-        super().__init__(("127.0.0.1", 0), FakeHandler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class FakeHandler(BaseHTTPRequestHandler):
+class _Handler(web.Handler):
     """Answers what wandb asks."""
 
-    server: FakeServer
-
-    def log_message(self, *_: object) -> None:
-        """Be silent."""
+    server: serving
 
     def do_GET(self) -> None:
-        """Answer."""
-        self.answer()
-
-    do_PUT = do_GET
-
-    def do_POST(self) -> None:
-        """Answer."""
-        self.answer()
-
-    def answer(self) -> None:
         """Keep what came and answer, as the fault has it."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.received.append((self.path, body))
@@ -152,22 +137,6 @@ class FakeHandler(BaseHTTPRequestHandler):
             answer = {"data": {"createRunFiles": {"runID": "n", "uploadHeaders": [], "files": files}}}
         elif self.path.endswith("/file_stream"):
             answer = {}
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.reply(json.dumps(answer).encode(), status, Content_Type="application/json")
 
-
-@contextmanager
-def serving(fault: str = "none") -> Iterator[FakeServer]:
-    """Serve on localhost until the block ends."""
-    server = FakeServer(fault)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    do_PUT = do_POST = do_GET

@@ -130,17 +130,7 @@ def test_any_change_of_a_suite(tmp_path: Path, place: float, new: Any, remove: b
     assert suite is None or comes_back(suite)
 
 
-signs = st.text("[]{}:,-?&*!|>'\"%@` \n\tab0.~<=#", max_size=40)  # of YAML
 written = values.map(json.dumps).map(str.encode) | st.binary(max_size=80)
-
-
-@within_a_test
-@given(content=written | signs.map(str.encode))
-def test_anything_as_a_suite(tmp_path: Path, content: bytes) -> None:
-    """A file that holds any structure, bytes, or YAML's own signs, is refused."""
-    path = tmp_path / "s.yaml"
-    path.write_bytes(content)
-    assert use(str(path)) is None
 
 
 @given(

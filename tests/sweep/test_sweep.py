@@ -22,14 +22,12 @@ from helpers.quick_runs import arrange, suite_of
 from hpml_bench.cli import main
 from hpml_bench.launch import preparation
 from hpml_bench.records.files import SET_ASIDE
-from hpml_bench.records.folder import make_folder
 from hpml_bench.records.load import load_record, load_records
 from hpml_bench.records.run import Digests, RunRecord
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import Suite
 from hpml_bench.sweep import local as sweep
 from hpml_bench.sweep.plan import SweepRequest, methods_of_seed, shuffled
-from hpml_bench.system.errors import UserError
 from hpml_bench.training.request import RunRequest
 
 Finished = tuple[Path, Path, Result]
@@ -287,15 +285,6 @@ def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  #
     assert result.ending.how == "interrupted"
     assert ran[-1].startswith("a")
     assert len(result.records) == len(ran) - 1
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """A file in the way, or no right to write."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/deep.*--out"):
-        make_folder(tmp_path / "file/deep")
-    make_folder(tmp_path / "new/deep")
-    assert (tmp_path / "new/deep").is_dir()
 
 
 def test_each_method_follows_each_other_as_often() -> None:

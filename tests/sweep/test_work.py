@@ -18,7 +18,7 @@ from helpers import tiny
 from helpers.held import Gates
 from helpers.warm import WarmProcess
 from hpml_bench.cli import main
-from hpml_bench.records.jobs import CLAIMS, OWNER, Job, claims, read_jobs
+from hpml_bench.records.jobs import claims, read_jobs
 from hpml_bench.system import heartbeat, processes
 
 Unit = Callable[..., WarmProcess]
@@ -143,21 +143,6 @@ def test_after_a_kill_the_rest_is_done(held_unit: Unit, gates: Gates, room: Path
     assert status == 0, said
     assert {key: record.status for key, record in tiny.records(room).items()} == {("a", 0): "ok", ("b", 0): "ok"}
     assert [job.how for job in read_jobs(room / "colours")] == [None, "done"]
-
-
-def test_a_job_begun_anew_elsewhere_takes_its_claim_back(unit: Unit, room: Path) -> None:
-    """As a new pod of the same index does; another job doesn't, however old the claim is."""
-    owner = Job(engine="x", job="pod-0", restart=0, unit=0, host="elsewhere", pid=1, began="2020-01-01T00:00:00Z")
-    claim = room / "colours" / CLAIMS / "0"
-    claim.mkdir(parents=True)
-    (claim / OWNER).write_text(owner.model_dump_json())
-    status, said = ended(unit(0, HPML_BENCH_JOB="pod-1"))
-    assert status == 2, said
-    assert "held by job pod-0 on elsewhere" in said
-    assert str(claim) in said, "what to remove where its job is known to have ended"
-    status, said = ended(unit(0, HPML_BENCH_JOB="pod-0", HPML_BENCH_RESTART="1"))
-    assert status == 0, said
-    assert tiny.records(room)["head", 0].environment["where"]["restart"] == 1
 
 
 @pytest.mark.parametrize(

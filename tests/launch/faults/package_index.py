@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from helpers import web
 
 WHEEL = "pack-1.0-py3-none-any.whl"
 
@@ -27,54 +25,25 @@ def make_wheel(folder: Path, model: Path, ballast: int = 0) -> tuple[Path, str]:
     return file, f"wheel:pack==1.0/pack/model#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-class Index(ThreadingHTTPServer):
+class Index(web.Server):
     """Serves the wheel; while `drips`, a byte of it each tenth of a second."""
 
-    daemon_threads = True
-
     def __init__(self, wheel: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.wheel, self.drips, self.dripping = wheel, True, threading.Event()
-        self.address = f"http://127.0.0.1:{self.server_port}/simple"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(web.Handler):
     """Answers what pip asks: the page of the package, and the wheel."""
 
     server: Index
 
     def do_GET(self) -> None:
+        content = self.server.wheel.read_bytes()
         if not self.path.endswith(".whl"):
-            self._head("text/html", page := f'<a href="/{WHEEL}">{WHEEL}</a>'.encode())
-            self.wfile.write(page)
-            return
-        self._head("application/octet-stream", content := self.server.wheel.read_bytes())
-        if not self.server.drips:
-            self.wfile.write(content)
-            return
-        self.server.dripping.set()
-        for byte in content:
-            try:
-                self.wfile.write(bytes([byte]))
-            except OSError:
-                return
-            time.sleep(0.1)
-
-    def _head(self, kind: str, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Say nothing."""
-
-
-@contextmanager
-def serving(wheel: Path) -> Iterator[Index]:
-    with Index(wheel) as index:
-        threading.Thread(target=index.serve_forever, daemon=True).start()
-        try:
-            yield index
-        finally:
-            index.shutdown()
+            self.reply(f'<a href="/{WHEEL}">{WHEEL}</a>'.encode(), Content_Type="text/html")
+        elif self.server.drips:
+            self.head(len(content), Content_Type="application/octet-stream")
+            self.drip(content, 0.1, self.server.dripping)
+        else:
+            self.reply(content, Content_Type="application/octet-stream")

@@ -52,13 +52,13 @@ class Download:
 def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Download]:
     suite = tiny.local_suite(tmp_path)
     wheel, uri = package_index.make_wheel(tmp_path, tmp_path / "model")
-    with package_index.serving(wheel) as index, tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
+    with package_index.Index(wheel) as index, tempfile.TemporaryDirectory(prefix="hpml-test-", dir="/tmp") as room:
         for name, value in {
             "HPML_BENCH_CACHE": str(tmp_path / "cache"),
             "PIP_CONFIG_FILE": "/dev/null",
             "PIP_FIND_LINKS": "",
             "PIP_NO_CACHE_DIR": "1",
-            "PIP_INDEX_URL": index.address,
+            "PIP_INDEX_URL": f"{index.address}/simple",
         }.items():
             monkeypatch.setenv(name, value)
         yield Download(suite, uri, index, Path(room))

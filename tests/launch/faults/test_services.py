@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from helpers import tiny
 from helpers.cli_process import Command
-from helpers.fake_hub import Hub, serving
+from helpers.fake_hub import Hub
 from hpml_bench.cli import main
 from hpml_bench.data import sources, wheel
 from hpml_bench.system.errors import UserError
@@ -80,7 +80,7 @@ def dripping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     suite = tiny.local_suite(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with serving(tmp_path / "model", "drip") as hub:
+    with Hub(tmp_path / "model", "drip") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         yield hub, suite
 
