@@ -12,7 +12,6 @@ from unittest import mock
 
 from hpml_bench.system import child, environment, gpus, processes, temporary
 from hpml_bench.system.errors import UserError
-from hpml_bench.system.signals import blocked
 
 PRELOAD = ["hpml_bench.launch.fork_server_main", "hpml_bench.training.worker"]
 WITHOUT_PEFT = [PRELOAD[0], "torch", "transformers.modeling_utils"]
@@ -33,8 +32,12 @@ def start_fork_server() -> None:
         # blocked until the server ignores it, which as a `python -c` may import a `datasets.py` of the working folder
         # only if this process would
         safe = {} if child.imports_from_working_folder() else {SAFE_PATH: "1"}
-        with blocked(signal.SIGINT), mock.patch.dict(os.environ, safe):
-            forkserver.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with mock.patch.dict(os.environ, safe):
+                forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_tmpdir() -> None:

@@ -209,18 +209,12 @@ def cause(folder: Path, evidence: ExitEvidence, ranks: Container[int] | None = N
     rank, first = evidence.failure.get_first_failure()
     own_error = read_model(folder / f"error-rank{rank}.json", RunError)
     if own_error is None and first.exitcode < 0:
-        return _killed(rank, _name(-first.exitcode), evidence)
+        names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
+        return _killed(rank, names.get(-first.exitcode, f"signal {-first.exitcode}"), evidence)
     error = own_error if own_error and not lost_peer(own_error.message) else _first_error(folder, ranks)
     if error is not None:
         return errors.status_of(error.kind, error.message), error
     return "failed", RunError(kind="Exit", message=f"rank {rank} ended with status {first.exitcode}", rank=rank)
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no name
-        return f"signal {number}"
 
 
 def _killed(rank: int, name: str, evidence: ExitEvidence) -> tuple[Status, RunError]:

@@ -48,16 +48,6 @@ _current: list[Stop] = []
 
 
 @contextmanager
-def blocked(number: signal.Signals) -> Iterator[None]:
-    """Block a signal while the body runs; processes that the body starts have it blocked too."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def stoppable() -> Iterator[Stop]:
     """Handle Ctrl-C, SIGTERM and SIGHUP while the body runs; inside another such body, yield the outer one's `Stop`.
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from rich.console import Console
 
 from helpers import tiny
@@ -38,26 +38,27 @@ def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
     return sweep.run_sweep(SweepRequest(suite_of(*methods, seeds=1), out, limits=chosen), Console(quiet=True))
 
 
-@pytest.mark.parametrize("status", ["failed", "killed", "timeout", "oom_host", "oom_cuda"])
-def test_retries_are_counted_and_shown(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
-    """Attempts up to the number given; how the earlier ones ended is in the record and in the report."""
-    ran = quick_attempts({"a": [status, status]})
-    result = go(tmp_path, "a", retries=2)
-    assert ran == ["a-0"] * 3
+@pytest.mark.parametrize(
+    ("statuses", "retries", "attempts"),
+    [
+        *(([status] * 2, 2, 3) for status in ("failed", "killed", "timeout", "oom_host", "oom_cuda")),
+        (["failed"] * 9, 2, 3),
+        *(([status], 5, 1) for status in ("diverged", "invalid", "unsupported")),
+    ],
+)
+def test_a_run_is_tried_again(
+    statuses: list[str], retries: int, attempts: int, tmp_path: Path, quick_attempts: Arrange
+) -> None:
+    """As often as was given, unless it would end the same; how earlier attempts ended is in record and report."""
+    ran = quick_attempts({"a": statuses})
+    result = go(tmp_path, "a", retries=retries)
+    assert ran == ["a-0"] * attempts
     (record,) = result.records
-    assert record.status == "ok"
-    assert record.earlier_attempts == (f"{status}: as arranged",) * 2
+    assert record.status == [*statuses, "ok"][attempts - 1]
+    assert record.earlier_attempts == (f"{statuses[0]}: as arranged",) * (attempts - 1)
     write_report(result.folder, formats=["md"])
-    report = (result.folder / "report.md").read_text()
-    assert "Runs that were tried again" in report
-    assert f"{status}: as arranged" in report.replace("\\", "")
-
-
-def test_retries_end(tmp_path: Path, quick_attempts: Arrange) -> None:
-    """What fails each time is recorded as it ended last, after the attempts allowed and no more."""
-    ran = quick_attempts({"a": ["failed"] * 9})
-    (record,) = go(tmp_path, "a", retries=2).records
-    assert (record.status, len(ran), len(record.earlier_attempts)) == ("failed", 3, 2)
+    report = (result.folder / "report.md").read_text().replace("\\", "")
+    assert ("Runs that were tried again" in report and f"{statuses[0]}: as arranged" in report) == (attempts > 1)
 
 
 def test_an_attempt_that_saved_a_later_state_is_no_retry(
@@ -68,14 +69,6 @@ def test_an_attempt_that_saved_a_later_state_is_no_retry(
     monkeypatch.setattr(RunFolder, "saved", property(lambda _: min(len(ran), 3)))
     (record,) = go(tmp_path, "a", retries=1).records
     assert (record.status, len(ran)) == ("killed", 5)
-
-
-@pytest.mark.parametrize("status", ["diverged", "invalid", "unsupported"])
-def test_what_would_end_the_same_is_not_tried_again(status: str, tmp_path: Path, quick_attempts: Arrange) -> None:
-    """A loss that diverged, a failed check and a method that can't run are results."""
-    ran = quick_attempts({"a": [status]})
-    go(tmp_path, "a", retries=5)
-    assert ran == ["a-0"]
 
 
 def test_fail_fast(tmp_path: Path, quick_attempts: Arrange) -> None:
@@ -161,14 +154,10 @@ def test_the_limits_arrive(command: list[str], tmp_path: Path, monkeypatch: pyte
     assert got == [Limits(), Limits(stall=11, run_timeout=12, retries=13, max_hours=14, fail_fast=True)]
 
 
-def call(out: Path, *options: str) -> Result:
-    """Call run-all on the runs that `quick` arranged."""
-    return CliRunner().invoke(main, ["run-all", "quickstart", "--out", str(out), "--wandb", "off", *options])
-
-
 def test_the_command_says_what_it_left(tmp_path: Path, quick_attempts: Arrange) -> None:
     """Status 1 and a sentence when a limit ended the sweep."""
     quick_attempts({})
-    result = call(tmp_path, "--max-hours", "0")
+    options = ["--out", str(tmp_path), "--wandb", "off", "--max-hours", "0"]
+    result = CliRunner().invoke(main, ["run-all", "quickstart", *options])
     assert result.exit_code == 1, result.output
     assert "ended by --max-hours 0" in result.stderr
