@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from helpers import warm
-from hpml_bench.system import heartbeat
+from hpml_bench.system import heartbeat, processes
 
 
 class Command:
@@ -97,13 +97,6 @@ class Command:
     def left(self) -> list[psutil.Process]:
         """Return the processes of it that still live after a moment."""
         deadline = time.monotonic() + 5
-        while (alive := [p for p in self.family if _alive(p)]) and time.monotonic() < deadline:
+        while (alive := [p for p in self.family if processes.alive(p)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         return alive
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
