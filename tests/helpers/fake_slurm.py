@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,14 +53,14 @@ def on_slurm(lag: float = 0, **changes: Any) -> Requested:
     return asked(profile=load_profile("slurm", [*changes.items(), ("options", options)]))
 
 
-def opened(
-    folder: Path, lag: float = 0, seeds: int = 1, say: Callable[[str], None] = lambda _: None, **changes: Any
-) -> JobSweep:
-    """Open a sweep of one method on Slurm, with changes to the profile."""
+def opened(folder: Path, lag: float = 0, seeds: int = 1, **changes: Any) -> Any:
+    """Open a sweep of one method on Slurm, with changes to the profile; what it says is in its list `said`."""
     request, profile = on_slurm(lag, **changes)
-    return JobSweep.open(
-        replace(request, suite=load_suite("quickstart", seeds=seeds)), profile, folder / "quickstart", say
-    )
+    said: list[str] = []
+    request = replace(request, suite=load_suite("quickstart", seeds=seeds))
+    sweep = JobSweep.open(request, profile, folder / "quickstart", said.append)
+    vars(sweep)["said"] = said
+    return sweep
 
 
 def resolved(sweep: JobSweep) -> Path:

@@ -43,6 +43,15 @@ def observed_units(sweep: JobSweep) -> tuple[tuple[RunSpec, ...], ...]:
     return runs.units
 
 
+@pytest.fixture
+def one_run(tmp_path: Path) -> tuple[JobSweep, RunSpec]:
+    """A sweep of one run by hand whose settings are resolved, and the run."""
+    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
+    resolved(sweep)
+    ((spec,),) = observed_units(sweep)
+    return sweep, spec
+
+
 @pytest.mark.parametrize(
     ("status", "call", "again", "settled"),
     [
@@ -97,24 +106,22 @@ def test_two_that_submit_at_once_do_so_one_after_the_other(tmp_path: Path, monke
 
 def test_a_job_that_could_not_be_launched_is_submitted_anew(tmp_path: Path, slurm: Path) -> None:
     """Slurm holds it, and would never begin it; a sweep that gets nowhere this way ends."""
-    said: list[str] = []
     (slurm / "squeue").write_text(
         f"#!/bin/bash\ncd {slurm}\n"
         "[ $(ls given* 2>/dev/null | wc -l) -le $(cat cancelled 2>/dev/null | wc -l) ] || cat held\n"
     )
-    sweep = opened(tmp_path, say=said.append)
+    sweep = opened(tmp_path)
     (slurm / "held").write_text(line(sweep, "7_0", "PENDING|launch failed requeued held"))
     assert len(sweep.submit(again=True)) == 1
     assert not sweep.wait(lambda _: None, poll=0.01)
     held = "job 7_0 (1 in all) is held: pending (launch failed requeued held); cancelled"
-    assert said.count(held) == FRUITLESS_LIMIT + 1
+    assert sweep.said.count(held) == FRUITLESS_LIMIT + 1
     assert len(list(slurm.glob("given*"))) == FRUITLESS_LIMIT + 1
 
 
 def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slurm: Path) -> None:
     """They are cancelled, and Slurm's reason is the sweep's: the same jobs submitted again would wait as well."""
-    said: list[str] = []
-    sweep = opened(tmp_path, say=said.append)
+    sweep = opened(tmp_path)
     assert len(sweep.submit(again=True)) == 1
     (slurm / "queue").write_text(line(sweep, "7_0", "PENDING|PartitionTimeLimit"))
     assert not sweep.wait(lambda _: None, poll=0.01)
@@ -135,8 +142,7 @@ def test_jobs_that_the_engine_would_never_begin_end_the_wait(tmp_path: Path, slu
 
 def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     """While none runs: who waits for hours wants to know for what."""
-    said: list[str] = []
-    sweep = opened(tmp_path, say=said.append)
+    sweep = opened(tmp_path)
     queue = [line(sweep, "7_0", f"PENDING|{reason}") for reason in ("Priority", "None", "Resources", "Priority")]
     queue.append(line(sweep, "7_0"))
     (slurm / "squeue").write_text(
@@ -147,7 +153,7 @@ def test_why_jobs_wait_is_said_once(tmp_path: Path, slurm: Path) -> None:
     for number, text in enumerate(queue):
         (slurm / f"queue{number}").write_text(text)
     assert not sweep.wait(lambda _: None, poll=0.01)
-    assert said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
+    assert sweep.said == ["no job runs, 1 wait: Priority", "no job runs, 1 wait: Resources", "the sweep was stopped"]
 
 
 def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,12 +177,10 @@ def test_jobs_get_the_path_as_it_was_typed(tmp_path: Path, slurm: Path, monkeypa
 
 
 def test_a_damaged_run_that_is_done_again_is_counted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    one_run: tuple[JobSweep, RunSpec], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
-    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    resolved(sweep)
-    ((spec,),) = observed_units(sweep)
+    sweep, spec = one_run
     made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
     before = {(made.run_id, made.started): made.status}
     again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
@@ -195,13 +199,11 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
     ],
 )
 def test_a_sweep_without_a_good_record_is_no_success(
-    status: Status, cut: bool, ended: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    status: Status, cut: bool, ended: int, said: str, one_run: tuple[JobSweep, RunSpec],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Whether a record was cut after it was counted, or no method can be run with the model."""
-    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    resolved(sweep)
-    ((spec,),) = observed_units(sweep)
+    sweep, spec = one_run
     made_records.write(sweep.folder, [record_of(spec).model_copy(update={"status": status})])
     monkeypatch.setattr(on, "_wait", lambda *_: True)
     if cut:
@@ -243,10 +245,9 @@ def test_jobs_that_resolve_otherwise_do_not_mix(tmp_path: Path, slurm: Path) -> 
 def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> None:
     """A limit on jobs in the queue is no reason to give up those that were taken."""
     (slurm / "most").write_text("8")
-    said: list[str] = []
-    sweep = opened(tmp_path, seeds=5, say=said.append, options={"array": 2})
+    sweep = opened(tmp_path, seeds=5, options={"array": 2})
     assert len(sweep.submit(again=True)) == 4
-    assert said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
+    assert sweep.said[-1] == "sbatch: too many jobs; the other 1 jobs are submitted when those before have ended"
     assert "#SBATCH --dependency=afterany:7" in (slurm / "given8").read_text()
     (slurm / "most").write_text("6")
     for script in slurm.glob("given*"):
@@ -257,8 +258,7 @@ def test_an_array_that_is_refused_comes_later(tmp_path: Path, slurm: Path) -> No
 
 def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> None:
     """Also for those of an earlier call; there is one report, and none where no job is left."""
-    said: list[str] = []
-    sweep = opened(tmp_path, say=said.append)
+    sweep = opened(tmp_path)
     assert not sweep.submit_report()
     (slurm / "queue").write_text(line(sweep, "3_0") + line(sweep, "5_0"))
     assert sweep.submit_report()
@@ -269,7 +269,7 @@ def test_a_detached_report_waits_for_all_jobs(tmp_path: Path, slurm: Path) -> No
     (slurm / "queue").write_text(line(sweep, "3_0"))
     (slurm / "most").write_text("6")
     assert sweep.submit_report()
-    assert "no job writes the report" in said[-1]
+    assert "no job writes the report" in sweep.said[-1]
 
 
 def test_a_dry_run_prints_all_jobs_that_are_not_there(tmp_path: Path, slurm: Path) -> None:
@@ -338,11 +338,9 @@ def publish_ok(sweep: JobSweep, number: int) -> None:
         publish(sweep, record_of(spec))
 
 
-def test_who_waits_reads_a_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_reads_a_record_once(one_run: tuple[JobSweep, RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     """And again where it was replaced; thousands of records are not read at each look."""
-    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    resolved(sweep)
-    ((spec,),) = observed_units(sweep)
+    sweep, spec = one_run
     made = record_of(spec)
     publish(sweep, made.model_copy(update={"status": "failed"}))
     looked: list[Path] = []
@@ -378,8 +376,7 @@ def in_turn(slurm: Path, *answers: str) -> None:
 
 def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where squeue doesn't show a job yet that was submitted, its unit is not submitted again, also by another call."""
-    said: list[str] = []
-    sweep = opened(tmp_path, lag=60, say=said.append)
+    sweep = opened(tmp_path, lag=60)
     resolved(sweep)
     in_turn(slurm, *[""] * 4, line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0,)
@@ -388,7 +385,7 @@ def test_an_old_answer_is_no_absence(tmp_path: Path, slurm: Path, monkeypatch: p
     monkeypatch.setattr(sweep.engine, "wait", lambda _: publish_ok(sweep, 0) if next(looks) == 6 else None)
     assert sweep.wait(lambda _: None, poll=0.01)
     assert len(list(slurm.glob("given*"))) == 1
-    assert not any("no job" in text for text in said)
+    assert not any("no job" in text for text in sweep.said)
 
 
 def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,40 +408,37 @@ def test_an_absence_is_believed_after_a_while(tmp_path: Path, slurm: Path, monke
 
 def test_a_lost_unit_is_submitted_anew_while_others_work(tmp_path: Path, slurm: Path) -> None:
     """It doesn't wait for the end of them all."""
-    said: list[str] = []
-    sweep = opened(tmp_path, seeds=2, say=said.append)
+    sweep = opened(tmp_path, seeds=2)
     resolved(sweep)
     in_turn(slurm, "", line(sweep, "7_0") + line(sweep, "7_1"), line(sweep, "7_0"), line(sweep, "7_0"), "")
     assert sweep.submit(again=True) == (0, 1)
     publish_ok(sweep, 0)
 
     def submitted(text: str) -> None:
-        said.append(text)
+        sweep.said.append(text)
         if text.startswith("1 jobs for 1 runs"):
             publish_ok(sweep, 1)
 
     sweep.say = submitted
     assert sweep.wait(lambda _: None, poll=0.01)
     assert "--array=1%" in (slurm / "given8").read_text()
-    assert said[-2] == "1 units have runs left and no job; submitting them"
+    assert sweep.said[-2] == "1 units have runs left and no job; submitting them"
 
 
 def test_a_refused_resubmission_is_tried_again(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait goes on for some minutes, and ends with the engine's own words where nothing changes."""
-    said: list[str] = []
-    sweep = opened(tmp_path, say=said.append)
+    sweep = opened(tmp_path)
     assert sweep.submit(again=True) == (0,)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.3)
     with pytest.raises(UserError, match="too many jobs"):
         sweep.wait(lambda _: None, poll=0.01)
-    assert "sbatch: too many jobs; trying again" in said
+    assert "sbatch: too many jobs; trying again" in sweep.said
 
 
 def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units that a limit on jobs in the queue leaves out are submitted when others have ended, however late."""
-    said: list[str] = []
-    sweep = opened(tmp_path, seeds=2, say=said.append, options={"array": 1})
+    sweep = opened(tmp_path, seeds=2, options={"array": 1})
     resolved(sweep)
     (slurm / "most").write_text("7")
     monkeypatch.setattr("hpml_bench.sweep.watch.UNANSWERED_SECONDS", 0.0)
@@ -464,7 +458,7 @@ def test_a_full_queue_does_not_end_the_wait(tmp_path: Path, slurm: Path, monkeyp
 
     monkeypatch.setattr(sweep.engine, "wait", work)
     assert sweep.wait(lambda _: None)
-    assert "sbatch: too many jobs; trying again" in said
+    assert "sbatch: too many jobs; trying again" in sweep.said
     assert len(list(slurm.glob("given*"))) == 2
 
 
@@ -508,11 +502,9 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
         ("interrupted", "0 of 1 runs are done; units: 1 not begun"),
     ],
 )
-def test_an_interrupted_run_ends_no_unit(status: Status, said: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_no_unit(status: Status, said: str, one_run: tuple[JobSweep, RunSpec]) -> None:
     """A run that its user ended is left, and didn't fail."""
-    sweep = JobSweep.open(*asked(), tmp_path / "quickstart", print)
-    resolved(sweep)
-    ((spec,),) = observed_units(sweep)
+    sweep, spec = one_run
     made = made_records.sweep(("head",), 1)[0]
     changes = {"spec": spec, "run_id": spec.run_id, "status": status}
     made_records.write(sweep.folder, [made.model_copy(update=changes)])
