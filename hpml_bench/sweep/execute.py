@@ -89,7 +89,6 @@ class SweepProgress:
     def __init__(self, console: Console, total: int, verbose: bool = False) -> None:
         self._console, self._verbose, self._hidden = console, verbose, secrets()
         self._total, self._done = total, 0
-        self._shares: dict[TaskID, float] = {}  # shares of the current runs' steps that are done
         self._began, self._ended = 0.0, 0
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -140,9 +139,8 @@ class SweepProgress:
             ended.set()
             follower.join()
             self._bars.remove_task(bar)
-            self._shares.pop(bar, None)
             self._done += 1
-            self._bars.update(self._overall, completed=self._done + sum(self._shares.values()))
+            self._bars.update(self._overall, completed=self._done)
 
     def finished(self, record: RunRecord) -> None:
         """Print the run's line."""
@@ -184,8 +182,7 @@ class SweepProgress:
             with suppress(ValidationError):  # a line may be incomplete on a full disk
                 step = Point.model_validate_json(new[-1]).step
                 self._bars.update(bar, completed=step)
-                self._shares[bar] = step / steps if steps else 0.0
-                self._bars.update(self._overall, completed=self._done + sum(self._shares.values()))
+                self._bars.update(self._overall, completed=self._done + (step / steps if steps else 0.0))
         for line in log.lines():
             if self._verbose or line.startswith(NOT_SAVED):
                 self.say(f"  rank 0: {redacted(line, self._hidden)}")

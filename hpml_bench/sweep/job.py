@@ -155,7 +155,6 @@ class JobWork(Queue[RunSpec]):
         self.had = _left(self.until)
         self._longest = _longest(folder) if self.until is not None else 0.0
         self._begun = False
-        self._neighbours: dict[str, Neighbours] = {}  # run_id of a run under way -> its neighbours
 
     def run(self) -> JobResult:
         """Do the unit's remaining runs."""
@@ -202,7 +201,7 @@ class JobWork(Queue[RunSpec]):
     def next(self) -> RunRequest:
         self._begun = True
         spec = self.left.popleft()
-        self._neighbours[spec.run_id] = Neighbours(self.results, spec, self.hosts)
+        self._neighbours = Neighbours(self.results, spec, self.hosts)
         folder, place = self.results.begin(spec).path, self._position[spec.run_id]
         save_to = folder / KEPT if self.plan.keep else None
         return RunRequest(
@@ -210,12 +209,12 @@ class JobWork(Queue[RunSpec]):
         )  # fmt: skip
 
     def around(self, request: RunRequest) -> AbstractContextManager[object]:
-        return self._neighbours[request.spec.run_id]
+        return self._neighbours
 
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         if record.status not in FINAL:
             disk.check_space(self.folder)  # a failure for lack of space is no result
-        record = self._neighbours.pop(request.spec.run_id).commit(record)
+        record = self._neighbours.commit(record)
         self._longest = max(self._longest, record.seconds)
         self._progress.finished(self.results.publish(request.spec, record))
         if record.status == "ok":

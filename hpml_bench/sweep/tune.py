@@ -156,21 +156,19 @@ class TrialQueue(Queue[tuple[int, str]]):
         for spec in specs:  # trials under other conditions, whose studies have other names, don't count
             name = f"{spec.name} {digest([*_conditions(blank), spec.model_dump(mode='json')])}"
             self._studies[spec.name] = Study(storage, name, blank.sampler, spec.lr, blank.factor, blank.headline)
-        self._handles: dict[str, optuna.Trial] = {}  # run_id of a trial under way -> its handle in the study
         made = {name: len(study.trials) for name, study in self._studies.items()}
         super().__init__(turn for turn in turns(list(made), request.trials) if turn[0] >= made[turn[1]])
         progress.skip(sum(min(request.trials, count) for count in made.values()))
 
     def next(self) -> RunRequest:
         number, name = self.left.popleft()
-        handle, lr = self._studies[name].ask()
+        self._handle, lr = self._studies[name].ask()
         every = END_ONLY if self._blank.settings.select == "last" else self._blank.settings.eval_every
         unmeasured = {"eval_every": every, "latency_samples": 0}  # measurements that train nothing
         spec = RunSpec(
             suite=f"{self._blank.suite}-tuning", settings=self._blank.settings.model_copy(update=unmeasured),
             method=self._specs[name].model_copy(update={"lr": lr}), seed=FIRST_SEED + number,
         )  # fmt: skip
-        self._handles[spec.run_id] = handle
         folder, limits = self._results.path / spec.run_id, self._request.sweep.limits
         return RunRequest(spec=spec, prepared=self._prepared, folder=folder, limits=limits)
 
@@ -185,14 +183,14 @@ class TrialQueue(Queue[tuple[int, str]]):
     def keep(self, request: RunRequest, record: RunRecord) -> None:
         name = request.spec.method.name
         trial = _trial(request.spec.seed - FIRST_SEED, record, self._blank.headline.name)
-        self._studies[name].tell(self._handles.pop(request.spec.run_id), trial)
+        self._studies[name].tell(self._handle, trial)
         self.record()
         result = trial.status if trial.score is None else f"validation {self._blank.in_words(trial.score)}"
         count = f"trial {trial.number + 1} of {self._request.trials}"
         self._progress.say(f"{name} {count}: lr {trial.lr:.3g}, {result} in {trial.seconds:.1f} s")
 
     def interrupted(self, request: RunRequest, record: RunRecord | None) -> Ending:
-        self._studies[request.spec.method.name].again(self._handles.pop(request.spec.run_id).number)
+        self._studies[request.spec.method.name].again(self._handle.number)
         return Ending("interrupted")
 
     def record(self) -> TuningRecord:

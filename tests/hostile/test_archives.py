@@ -57,30 +57,10 @@ def special(name: str, mode: int) -> zipfile.ZipInfo:
     return member
 
 
-def declared(size: int) -> bytes:
-    """Return a wheel whose directory declares another size of its member than it has."""
-    content = bytearray(archive(("pack/a", b"x" * 100)))
-    at = content.rindex(b"PK\x01\x02")
-    content[at + 24 : at + 28] = struct.pack("<I", size)
-    return bytes(content)
-
-
-def flag(bit: int, method: int | None = None) -> bytes:
-    """Return a wheel whose member is said to be encrypted, or compressed in an unknown way."""
-    content = bytearray(archive(("pack/a", b"x" * 100)))
-    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = content.rindex(sign) + offset
-        content[at] |= bit
-        if method is not None:
-            content[at + 2] = method
-    return bytes(content)
-
-
-def overlapping() -> bytes:
-    """Return a wheel of two members that share their bytes, as the most compact bombs do."""
-    content = bytearray(archive(("pack/a", b"x" * 100), ("pack/b", b"y" * 100)))
-    at = content.rindex(b"PK\x01\x02")
-    content[at + 42 : at + 46] = struct.pack("<I", 0)
+def patched(place: int, value: int, size: str = "<H", members: str = "a") -> bytes:
+    """Return a wheel whose directory has another number at this place of its last entry."""
+    content = bytearray(archive(*((f"pack/{name}", name.encode() * 100) for name in members)))
+    struct.pack_into(size, content, content.rindex(b"PK\x01\x02") + place, value)
     return bytes(content)
 
 
@@ -93,11 +73,11 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a name twice": lambda: archive(("pack/a", b"harmless"), ("pack/a", b"owned")),
     "a name twice in other words": lambda: archive(("pack/a", b"harmless"), ("pack/./a", b"owned")),
     "a file that is a folder": lambda: archive(("pack/a", b"x"), ("pack/a/b", b"x")),
-    "a wrong size": lambda: declared(7),
+    "a wrong size": lambda: patched(24, 7, "<I"),
     "a wrong sum": lambda: archive(("pack/a", b"x" * 9), method=zipfile.ZIP_STORED).replace(b"x" * 9, b"y" * 9),
-    "encrypted": lambda: flag(1),
-    "compressed in an unknown way": lambda: flag(0, 77),
-    "overlapping": overlapping,
+    "encrypted": lambda: patched(8, 1),
+    "compressed in an unknown way": lambda: patched(10, 77),
+    "overlapping": lambda: patched(42, 0, "<I", "ab"),  # members that share bytes, as in the most compact bombs
     "cut off": lambda: archive(("pack/a", bytes(range(256)) * 10))[:-30],
     "no zip": lambda: b"PK no zip at all",
 }
