@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -75,6 +77,19 @@ def test_a_warm_command_is_what_a_cold_one_is(tmp_path: Path) -> None:
     """Arguments, folder, environment, session, signals, descriptors, and the same package."""
     found, expected = told(TELLS, tmp_path)
     assert found == expected
+
+
+def test_a_session_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the environment that names it is put back, as around the start of a fork server."""
+    servers: list[SimpleNamespace] = []
+    made = SimpleNamespace(address=str(tmp_path), end=lambda: None)
+    monkeypatch.setattr(warm, "Server", lambda: servers.append(made) or made)
+    monkeypatch.setattr(warm, "_started", [])
+    monkeypatch.delenv(warm.ADDRESS, raising=False)
+    for _ in range(2):
+        with mock.patch.dict(os.environ):
+            assert warm.address() == str(tmp_path)
+    assert len(servers) == 1
 
 
 @pytest.mark.parametrize("program", ENDS.values(), ids=ENDS)

@@ -48,6 +48,7 @@ SPACE = 16_000
 """Bytes that the server's own arguments and environment take at least: those of its descendants are written there."""
 _cold_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 _cold_spawn = util.spawnv_passfds
+_started: list[Server] = []
 _used: list[bool] = []
 """Whether a command has run in this process."""
 
@@ -328,10 +329,11 @@ class Server:
 
 def address() -> str:
     """Return the socket of the session's server, which is started where there is none, once it has imported all."""
-    if ADDRESS not in os.environ:
-        server = Server()
-        os.environ[ADDRESS] = server.address
-        atexit.register(server.end)
+    if ADDRESS not in os.environ:  # or no more: a caller may put the environment back
+        if not _started:
+            _started.append(Server())
+            atexit.register(_started[0].end)
+        os.environ[ADDRESS] = _started[0].address
     deadline = time.monotonic() + 120
     while not Path(os.environ[ADDRESS]).exists():
         assert time.monotonic() < deadline, "the warm server has not come up; see what it printed"
