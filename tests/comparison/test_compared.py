@@ -60,7 +60,6 @@ def test_a_single_pair_has_the_whole_level_and_is_called_one(tmp_path: Path) -> 
     lines = right_and_wrong({"a": 0.5, "b": 0.52})
     (page,), *_ = write(assemble([of_frame(pd.DataFrame(lines))]), tmp_path, ("md",))
     (pair,) = page.answer.pairs["score"]
-    assert pair.p is not None
     assert pair.p_adjusted == pytest.approx(pair.p / 0.9)
     with_margin = answer(lines, 0.01).pairs["score"][0]
     assert with_margin.p_adjusted == pytest.approx(pair.p / 0.9 / 0.85)
@@ -103,8 +102,6 @@ def test_two_values_are_right_and_wrong_however_coded(coded: str) -> None:
     (pair,) = answer(lines, bounds=(low, high)).pairs["score"]
     assert pair.p == pytest.approx(stats.binomtest(5, 5).pvalue)
     most = 100 if (low, high) == (0, 1) else high - low  # per cent
-    assert pair.ci_low is not None
-    assert pair.ci_high is not None
     assert -most <= pair.ci_low <= 0 < pair.ci_high <= most
 
 
@@ -112,7 +109,7 @@ def test_three_shared_seeds_hold_for_other_seeds_too() -> None:
     """As a suite's page: seeds and rows, in one family."""
     found = answer(right_and_wrong(SYSTEMS, seeds=(0, 1, 2)))
     assert (found.over, found.judged, found.seeds) == ("seed", "other seeds and other rows", 3)
-    assert found.pair("score", "alpha", "gamma").verdict == "different"  # type: ignore[union-attr]
+    assert found.pair("score", "alpha", "gamma").verdict == "different"
     assert words.setup_line(found) == ("200 rows", "3 seeds")
 
 
@@ -127,7 +124,6 @@ def test_seeds_that_aren_t_shared_are_averaged(seeds: tuple[int, ...]) -> None:
     frame = pd.DataFrame(lines).groupby(["system", "row"])["score"].mean().unstack(0)
     theirs = stats.ttest_rel(frame["alpha"], frame["beta"]).pvalue
     pair = next(c for c in found.score if {c.a, c.b} == {"alpha", "beta"})
-    assert pair.p is not None
     assert pair.p >= theirs * (1 - 1e-9)
 
 
@@ -140,8 +136,6 @@ def test_a_range_that_isn_t_declared_is_part_of_the_claim() -> None:
     known = compared(lines, bounds=(0.0, 1.0))
     assert summarize(known).judged == "other rows, these trained systems"
     for ours, theirs in zip(known.score, found.score, strict=True):
-        assert ours.p is not None
-        assert theirs.p is not None
         assert ours.p >= theirs.p
 
 
@@ -153,9 +147,6 @@ def test_groups_are_what_another_sample_replaces() -> None:
         compared(lines).score[0].p
         for lines in (once, copies, [{k: v for k, v in line.items() if k != "group"} for line in copies])
     )
-    assert alone is not None
-    assert grouped is not None
-    assert taken_apart is not None
     assert taken_apart < alone / 10 < grouped
     found = answer(copies)
     assert found.rows_text == "200 rows in 40 groups"
@@ -514,14 +505,14 @@ def test_python_refuses_what_is_no_option(options: dict[str, Any], said: str) ->
     with pytest.raises(UserError, match=said):
         hpml_bench.compare(pd.DataFrame(right_and_wrong(SYSTEMS)), **options)
     with pytest.raises(UserError, match="takes a pandas DataFrame and got a dict"):
-        hpml_bench.compare({"system": []})  # type: ignore[arg-type]
+        hpml_bench.compare({"system": []})
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(10), 10])
 def test_python_takes_numbers_of_numpy(number: Any) -> None:
     """A margin and bounds as any real number, or an array of two, as arithmetic on a frame gives them."""
     frame = pd.DataFrame(right_and_wrong(SYSTEMS, 20))
-    found = hpml_bench.compare(frame, margin=number, bounds=np.array([-50, 50]))  # type: ignore[arg-type]
+    found = hpml_bench.compare(frame, margin=number, bounds=np.array([-50, 50]))
     pd.testing.assert_frame_equal(found, hpml_bench.compare(frame, margin=float(number), bounds=(-50.0, 50.0)))
 
 
@@ -564,7 +555,7 @@ def test_python_s_mistakes_are_user_errors() -> None:
     with pytest.raises(UserError, match="frame, row 3: score is missing"):
         hpml_bench.compare(frame)
     with pytest.raises(UserError, match="choose higher or lower"):
-        hpml_bench.compare(frame, better="best")  # type: ignore[arg-type]
+        hpml_bench.compare(frame, better="best")
 
 
 def test_nothing_needs_a_training_library(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_one_that_can_t_be_is_refused(frame: pd.DataFrame, largest: float, said:
 
 def test_command_and_python_take_it(tmp_path: Path) -> None:
     """In the score's unit, above 0; both give the verdict."""
-    path = write_csv(tmp_path / "scores.csv", real(80).to_dict("records"))  # type: ignore[arg-type]
+    path = write_csv(tmp_path / "scores.csv", real(80).to_dict("records"))
     call = ["compare", str(path), "--range", "0,1", "--out", str(tmp_path / "out"), "--largest-difference"]
     assert CliRunner().invoke(main, [*call, "0.2"]).exit_code == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["pairs"]["score"][0]["v"] == "different"

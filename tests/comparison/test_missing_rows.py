@@ -51,7 +51,6 @@ def test_failed_rows_make_no_system_better(kind: str, bounds: tuple[float, float
         (pair,) = judge(scores).score
         false += pair.verdict != "undecided"
         by_shared += judge(replace(scores, filled=None)).score[0].verdict == "different"
-        assert pair.deciding is not None
         assert (not pair.deciding[0] <= 0 <= pair.deciding[1]) == (pair.verdict == "different")
     assert by_shared > 0.5 * pages
     assert false < 0.06 * pages
@@ -66,13 +65,10 @@ def test_a_claim_needs_both_tables(shape: str) -> None:
     lost = (frame["system"] == "a") & (frame["row"].str[1:].astype(int) < 15) & (frame.get("seed", 1) == 1)
     scores = shared(frame[~lost])
     (both,), (apart,) = judge(scores).score, judge(replace(scores, filled=None)).score
-    assert scores.filled is not None
     (filled,) = judge(scores.filled).score
-    assert both.p == max(apart.p, filled.p)  # type: ignore[type-var]
+    assert both.p == max(apart.p, filled.p)
     assert (both.verdict, both.difference.mean) == ("different", apart.difference.mean)
     for one in (apart, filled):
-        assert both.deciding is not None
-        assert one.deciding is not None
         assert both.deciding[0] <= one.deciding[0] <= one.deciding[1] <= both.deciding[1]
 
 
@@ -88,7 +84,6 @@ def test_equality_needs_both_tables_too() -> None:
     found = summarize(judge(scores, 0.05))
     assert found.pairs["score"][0].need is None
     section = deciding_section(found)
-    assert section is not None
     assert "The missing rows may turn it." in section.model_dump_json()
 
 

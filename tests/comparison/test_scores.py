@@ -192,7 +192,6 @@ def test_every_format_gives_the_same(suffix: str, tmp_path: Path) -> None:
             encoding="utf-8",
         )
     (found,) = scores(path)
-    assert found.rows is not None
     assert found.rows["a"][0].tolist() == [1, 0, 1, 1]
     assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
     assert found.binary
@@ -202,7 +201,6 @@ def test_every_format_gives_the_same(suffix: str, tmp_path: Path) -> None:
 def test_rows_are_aligned_by_id(tmp_path: Path) -> None:
     """The order of lines says nothing."""
     (found,) = scores(write_csv(tmp_path / "t.csv", [*GOOD[:4], *reversed(GOOD[4:])]))
-    assert found.rows is not None
     assert found.rows["b"][0].tolist() == [0, 0, 1, 0]
 
 

@@ -69,7 +69,7 @@ def test_a_range_other_than_one_scales_means() -> None:
     (share,) = compare_shares({"a": 0.7, "b": 0.6}, 400)
     assert ours.p == pytest.approx(share.p)
     assert ours.difference.mean == 1.0
-    assert ours.difference.high == pytest.approx(10 * share.difference.high)  # type: ignore[operator]
+    assert ours.difference.high == pytest.approx(10 * share.difference.high)
 
 
 def _right_and_wrong(only_a: int, only_b: int, rest: int) -> Evidence:
@@ -129,7 +129,6 @@ def test_rare_rows_keep_a_small_difference_from_being_claimed() -> None:
     assert stats.ttest_rel(a, b).pvalue < 1e-10
     (found,) = decide(compare_rows({"a": a, "b": b}))
     assert found.verdict == "undecided"
-    assert found.p is not None
     assert found.p > 0.5
     (wide,) = decide(compare_rows({"a": a + 0.3, "b": b}))
     assert wide.verdict == "different"
@@ -165,7 +164,6 @@ def test_the_planned_rows_decide(kind: str) -> None:
         "right and wrong": RightAndWrong(200, 0.1, (0.46 - 0.01) ** 0.5, 1.0, 36, 56, 36),
     }[kind]
     need = statistics.seeds_to_find([evidence], 0.1, 0.036)
-    assert need is not None
     found = np.mean([compared(pair(need)).differs for _ in range(300)])
     assert 0.7 < found < 0.92
 
@@ -231,7 +229,6 @@ def test_the_interval_of_a_mean_covers_it_where_nearly_all_are_right(right: floa
 def test_few_rows_all_to_one_side_are_no_surer_than_mcnemar() -> None:
     """Four rows all to one side: 1 of 8 by chance, by McNemar's test and by Student's t with its guards."""
     of_t = OverRows.of(np.ones(4))
-    assert of_t is not None
     assert of_t.p() == pytest.approx(1 / 8)
     (found,) = compare_rows({"a": np.ones(4), "b": np.zeros(4)})
     assert found.p == pytest.approx(1 / 8)

@@ -79,7 +79,7 @@ def test_what_holds_of_every_race(seed: int, gaps: list[float]) -> None:
                 assert (pairs[a, b].p, pairs[a, b].difference) == (c.p, c.difference)
         behind = {c.other(c.winner("higher") or "") for c in pairs.values() if c.differs and {c.a, c.b} <= staying}
         assert {*taken[-1].left} == behind
-        assert all(pairs[tuple(sorted((name, by)))].differs for name, by in taken[-1].left.items())  # type: ignore[index]
+        assert all(pairs[tuple(sorted((name, by)))].differs for name, by in taken[-1].left.items())
         staying, before = staying - behind, pairs
 
 
