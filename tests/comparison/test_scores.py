@@ -180,17 +180,13 @@ def test_every_format_gives_the_same(suffix: str, tmp_path: Path) -> None:
     frame = pd.DataFrame(with_column("dollars", [1.5] * 4 + [None] * 4))
     frame["score"] = frame["score"].astype(bool)
     path = tmp_path / f"t.{suffix}"
-    if suffix in {"csv", "tsv"}:
-        frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
-    elif suffix == "parquet":
-        frame.to_parquet(path)
-    else:
-        path.write_text(
-            json.dumps([json.loads(line) for line in frame.to_json(orient="records", lines=True).splitlines()])
-            if suffix == "json"
-            else frame.to_json(orient="records", lines=True),
-            encoding="utf-8",
-        )
+    match suffix:
+        case "csv" | "tsv":
+            frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+        case "parquet":
+            frame.to_parquet(path)
+        case _:
+            frame.to_json(path, orient="records", lines=suffix == "jsonl")
     (found,) = scores(path)
     assert found.rows["a"][0].tolist() == [1, 0, 1, 1]
     assert found.rows["b"][0].tolist() == [0, 0, 1, 0]

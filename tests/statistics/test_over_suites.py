@@ -130,34 +130,6 @@ def test_only_methods_of_every_suite_are_ranked() -> None:
         over_suites([(values, "higher"), ({"a": {0: 1.0}}, "higher")])
 
 
-def rare_failures(n: int, k: int) -> float:
-    """Bound the chance of a false verdict where one method is a place ahead in all but rare suites, last there.
-
-    Its mean rank and the next one's are equal if 1 of k suites is such a one. Others follow in their order.
-    It is exact but for numbers of rare suites of a chance below 1e-5, which count as false.
-    """
-    common, rare = np.arange(k) + 1.0, np.r_[float(k), np.arange(k - 1) + 1.0]
-    chance = 0.0
-    for few in range(n + 1):
-        of_few = comb(n, few) * (1 / k) ** few * (1 - 1 / k) ** (n - few)
-        ranks = np.concatenate([np.tile(rare, (few, 1)), np.tile(common, (n - few, 1))])
-        if of_few < 1e-5 or (
-            p_of_ranks(ranks[:, 0] - ranks[:, 1], k - 1.0) < 0.045 and frozenset((0, 1)) in claims(ranks)
-        ):
-            chance += of_few
-    return float(chance)
-
-
-@pytest.mark.parametrize("k", [2, 3, 5, 10])
-def test_rare_suites_make_no_false_verdicts(k: int) -> None:
-    """At the least suites for a claim, at those that one place ahead takes, and at others: below 5 %.
-
-    All of few suites are likely without the rare one in which the method is last.
-    """
-    for n in {3, 6, 9, 15, 27, least_suites(k), least_suites(k, 1.0)}:
-        assert rare_failures(n, k) <= 0.05
-
-
 @pytest.mark.parametrize("most", [1, 2, 4, 9])
 def test_a_pair_alone_errs_in_at_most_its_level(most: int) -> None:
     """Exact over two-point differences of mean 0: places ahead or behind, at levels of 5 % and less."""
