@@ -38,6 +38,13 @@ def with_metrics(run: RunRecord, **own: float | None) -> RunRecord:
     return run.model_copy(update={"metrics": run.metrics | own})
 
 
+def renamed(run: RunRecord, name: str) -> RunRecord:
+    """Return a run under another method's name."""
+    method = run.spec.method.model_copy(update={"name": name})
+    spec = run.spec.model_copy(update={"method": method})
+    return run.model_copy(update={"spec": spec, "run_id": spec.run_id})
+
+
 def elsewhere(run: RunRecord) -> RunRecord:
     """Return a run as if it came from another machine."""
     return run.model_copy(update={"environment": made_records.ENVIRONMENT | {"fingerprint": "another"}})

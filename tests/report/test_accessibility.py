@@ -1,4 +1,4 @@
-"""Pages in Chromium: no violation that axe-core finds, light and dark; no sideways scroll at any width."""
+"""Pages in Chromium: no violation that axe-core finds, light and dark; no sideways scroll; small with many methods."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from report_sections import renamed
 
 from helpers.browser import CHROMIUM, FLAGS, needs_browser, site, visit
 from helpers.made_records import failed, sweep, write
@@ -40,6 +41,9 @@ addEventListener("load", () => {
 """
 
 
+KINDS = ("lora", "full", "adapter")
+
+
 @pytest.fixture(scope="module", params=["five methods", "failures", "one seed", "many methods"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a page without its policy, which would keep the scripts of these tests out."""
@@ -48,21 +52,12 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "five methods": sweep(),
         "failures": [*sweep(["lora", "full"]), failed("head", 0, "oom_cuda", "CUDA out of memory")],
         "one seed": sweep(seeds=1),
-        "many methods": [run for at, name in enumerate(many) for run in renamed(name, at)],
+        "many methods": [renamed(r, name) for at, name in enumerate(many) for r in sweep([KINDS[at % 3]], 3)],
     }
     folder = write(tmp_path_factory.mktemp("page"), records[request.param])
     write_report(folder, None, ("html",))
     text = (folder / "report.html").read_text(encoding="utf-8")
     return re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-
-
-def renamed(name: str, at: int) -> list:
-    """Return three runs under another method's name."""
-    return [
-        run.model_copy(update={"spec": (spec := run.spec.model_copy(update={"method": run.spec.method.model_copy(
-            update={"name": name})})), "run_id": spec.run_id})
-        for run in sweep([("lora", "full", "adapter")[at % 3]], 3)
-    ]  # fmt: skip
 
 
 @needs_browser
@@ -98,3 +93,18 @@ def test_no_page_scrolls_sideways(page: str, tmp_path: Path) -> None:
     found = re.search(r'<pre id="wide">(.*?)</pre>', shown)
     assert found
     assert json.loads(found[1]) == []
+
+
+METHODS, LARGEST = 26, 900_000
+
+
+def test_many_methods_make_a_small_page(tmp_path: Path) -> None:
+    """It has every method's row and numbers in under so many bytes; tables of pairs stand beside it."""
+    runs = [renamed(r, f"{KINDS[at % 3]}_variant_{at:02d}_of_a_long_name")
+            for at in range(METHODS) for r in sweep([KINDS[at % 3]], 3)]  # fmt: skip
+    page, *rest = write_report(write(tmp_path, runs), formats=("html",))
+    text = page.read_text()
+    assert all(f'id="m-{n}"' in text for n in range(1, METHODS + 1))
+    assert f"Of {METHODS} methods the 20 with the best mean score" in text
+    assert "pairs_test_accuracy.csv" in {path.name for path in rest}
+    assert page.stat().st_size < LARGEST, page.stat().st_size

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_sections import load, of, tables
 
-from helpers.made_records import METHODS, SETTINGS, failed, record, sweep
+from helpers.made_records import METHODS, SETTINGS, failed, sweep
 from hpml_bench import statistics
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
@@ -23,23 +23,14 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[PageSummary, object]
     return answer_of(results), results
 
 
-def test_methods_are_by_score_with_means_of_their_seeds(five: tuple[PageSummary, object]) -> None:
-    """Scores are in per cent, memory in MB, sizes in MB; each mean is that of the values listed with it."""
-    answer, results = five
-    scores = [method.values["score"].mean for method in answer.methods]
-    assert scores == sorted(scores, reverse=True)
-    for method in answer.methods:
-        for name, values in method.values.items():
-            assert values.mean == pytest.approx(float(np.mean(values.runs)), rel=1e-9), name
-        accuracy = results.means("test_accuracy")[method.name]  # type: ignore[attr-defined]
-        assert method.values["score"].mean == pytest.approx(100 * accuracy, rel=1e-9)
-    assert answer.score.unit == "%"
-    assert [(axis.key, axis.unit) for axis in answer.axes] == [("time", "s"), ("memory", "MB"), ("size", "MB")]
-
-
 def test_verdicts_are_those_of_the_page(five: tuple[PageSummary, object]) -> None:
-    """Pairs carry the verdicts of the page's one family, of scores in points and of costs as factors."""
+    """Pairs carry the verdicts of the page's one family, of scores in points and of costs as factors; methods means."""
     answer, results = five
+    means = [method.values["score"].mean for method in answer.methods]
+    assert means == sorted(means, reverse=True)
+    for name, mean in results.means("test_accuracy").items():  # type: ignore[attr-defined]
+        assert answer.value(name, "score") == pytest.approx(100 * mean, rel=1e-9)
+    assert [(axis.key, axis.unit) for axis in answer.axes] == [("time", "s"), ("memory", "MB"), ("size", "MB")]
     family: Mapping[str, tuple[statistics.Comparison, ...]] = results.family  # type: ignore[attr-defined]
     assert answer.tested == sum(c.verdict != "untested" for pairs in family.values() for c in pairs)
     for name, metric in (("score", "test_accuracy"), ("train_seconds", "train_seconds")):
@@ -130,12 +121,8 @@ def test_large_costs_are_in_larger_units(tmp_path: Path) -> None:
 
 def test_a_gpu_is_named(tmp_path: Path) -> None:
     """The set-up names the card, and that memory is of one GPU."""
-    hardware = {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example"}
+    hardware = {"hardware": {"gpus": [{"name": "NVIDIA H100"}], "cpu": "Example"}}
     settings = SETTINGS.model_copy(update={"device": "cuda", "world_size": 4})
-    runs = []
-    for one in (record("lora", seed) for seed in range(3)):
-        spec = one.spec.model_copy(update={"settings": settings})
-        runs.append(one.model_copy(update={"spec": spec, "environment": one.environment | {"hardware": hardware}}))
-    answer = answer_of(load(tmp_path, runs))
+    answer = answer_of(load(tmp_path, sweep(["lora"], 3, settings=settings, environment=hardware)))
     assert answer.setup.device == "4 x NVIDIA H100"
     assert answer.setup.memory == "memory: peak on one GPU"

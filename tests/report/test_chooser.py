@@ -1,4 +1,4 @@
-"""The scripts of a report's first screen, in Chromium under its policy: limits, words, address, folds, sorting."""
+"""The scripts of a report's first screen, in Chromium: limits, words, address, folds, sorting."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator
 from html import unescape
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from helpers.answer_page import page
+from helpers.answers import ACCURACY, MEMORY, RMSE, SIZE, TIME, an_answer
 from helpers.browser import look, needs_browser
 from helpers.made_tables import right_and_wrong
 from hpml_bench.comparison.assemble import assemble
 from hpml_bench.comparison.readers.table import of_frame
+from hpml_bench.report.answer.model import Failure, Method, PageSummary, Pair, Score, Values
+from hpml_bench.report.answer.sections import each_section
 from hpml_bench.report.answer.summary import summarize
 from hpml_bench.report.judge import judge
+from hpml_bench.report.render import Page, write_page
 
 SEEN = """
 setTimeout(() => {
@@ -42,9 +46,9 @@ setTimeout(() => {
     loose: text(".result .loose li"), status: text("[role=status]"), chips, rows, marks, boxes, hash: location.hash,
     order: [...document.querySelectorAll("table.main tbody tr")].map((row) => Number(row.dataset.m)),
     sorted: [...document.querySelectorAll("[aria-sort]")].map((head) => head.ariaSort),
-    x: document.querySelector("input[name=x]:checked").value,
+    x: document.querySelector("input[name=x]:checked")?.value,
     first: (document.querySelector("input[name=first]:checked") || {}).value,
-    limits: [...document.querySelectorAll(".p-memory .limline")].map((line) => Number(line.getAttribute("x1"))),
+    limits: document.querySelectorAll(".p-memory .limline").length,
     open: [...document.querySelectorAll("details[open]")].length,
     focus: document.activeElement.id || document.activeElement.className || document.activeElement.tagName,
     lit: [...document.querySelectorAll(".hot")].length, owned: window.owned || "",
@@ -55,139 +59,106 @@ setTimeout(() => {
 }, 1500);
 """
 
-Made = dict[str, Any]
-Look = Callable[..., Made]
+Shown = dict[str, Any]
+Look = Callable[..., Shown]
+Runs = dict[str, list[float]]
 
 
-def made(scores: dict[str, list[float]], better: str = "higher", **costs: dict[str, list[float]]) -> Made:
+def made(scores: Runs, score: Score = ACCURACY, **costs: Runs) -> PageSummary:
     """Return an answer of methods with runs by seed; pairs differ where no run of one reaches the other's."""
-    axes = [
-        {"key": "time", "id": "train_seconds", "title": "Training time", "unit": "s", "tested": "train_seconds"},
-        {"key": "memory", "id": "peak_mb", "title": "Peak memory", "unit": "MB", "tested": "added_mb"},
-        {"key": "size", "id": "saved_bytes", "title": "Saved size", "unit": "MB", "tested": None, "exact": True},
-    ]
-    axes = [{"exact": False} | axis for axis in axes if axis["id"] in costs]
-    values = {"score": scores} | costs
-    mean = {name: sum(runs) / len(runs) for name, runs in scores.items()}
-    names = sorted(scores, key=lambda name: mean[name], reverse=better == "higher")
+    axes = [axis for axis in (TIME, MEMORY, SIZE) if axis.id in costs] or [TIME]
+    values, sign = {"score": scores} | costs, -1 if score.better == "higher" else 1
+    names = sorted(scores, key=lambda name: sign * fmean(scores[name]))
 
-    def pair(metric: str, a: str, b: str) -> Made:
+    def pair(metric: str, a: str, b: str) -> Pair:
         p, q = values[metric][a], values[metric][b]
-        winner = None
-        if max(p) < min(q) or max(q) < min(p):
-            low = a if max(p) < min(q) else b
-            winner = low if metric != "score" or better == "lower" else b if low == a else a
-        verdict = "untested" if len(p) < 3 else "different" if winner else "undecided"
-        winner = winner if len(p) >= 3 else None
-        nothing = dict.fromkeys(("lo", "hi", "wlo", "whi", "p", "ph", "need"))
-        return {"a": a, "b": b, "v": verdict, "w": winner, "d": 0.0, "n": len(p), "skew": False} | nothing
+        apart, least = max(p) < min(q) or max(q) < min(p), min(a, b, key=lambda name: fmean(values[metric][name]))
+        winner = {a: b, b: a}[least] if metric == "score" and sign < 0 else least
+        verdict: Any = "untested" if len(p) < 3 else "different" if apart else "undecided"
+        return Pair(a=a, b=b, verdict=verdict, winner=winner if verdict == "different" else None,
+                    difference=float(metric != "score"), shared=len(p))  # fmt: skip
 
-    def value(runs: list[float]) -> Made:
-        return {"m": sum(runs) / len(runs), "lo": None, "hi": None, "runs": runs}
-
-    tested = ["score", *(axis["tested"] for axis in axes if axis["tested"] in values)]
-    return {
-        "v": 1, "seeds": len(next(iter(scores.values()))), "unranked": None, "guess": None, "axes": axes,
-        "failures": [], "shared": None, "over": "seed", "noun": "method", "untested": None,
-        "score": {
-            "id": "test_accuracy", "title": "accuracy" if better == "higher" else "RMSE",
-            "unit": "%" if better == "higher" else "", "better": better, "digits": 1 if better == "higher" else 2,
-            "difference_unit": "points" if better == "higher" else "", "margin": 1.0,
-        },
-        "methods": [
-            {"name": name, "kind": name, "base": False,
-             "v": {metric: value(of[name]) for metric, of in values.items() if name in of}}
+    return an_answer(
+        {}, score=score, axes=axes, seeds=len(next(iter(scores.values()))),
+        methods=[
+            Method(name=name, kind=name, seeds=len(scores[name]), values={
+                metric: Values(mean=fmean(of[name]), runs=of[name]) for metric, of in values.items() if name in of
+            })
             for name in names
         ],
-        "pairs": {
+        pairs={
             metric: [pair(metric, a, b) for a, b in combinations(names, 2) if {a, b} <= set(values[metric])]
-            for metric in tested
+            for metric in ("score", *(axis.tested for axis in axes if axis.tested in values))
         },
-    }  # fmt: skip
-
-
-def four() -> Made:
-    """Return lora and full, which can't be told apart, adapter, and head, which is cheapest."""
-    return made(
-        {"full": [80, 79, 81], "lora": [79, 80, 79], "adapter": [76, 75, 75], "head": [70, 71, 70]},
-        train_seconds={"full": [9, 9, 9.3], "lora": [6, 6, 6.3], "adapter": [4, 5, 6], "head": [1, 1, 1.3]},
-        peak_mb={"full": [900, 900, 909], "lora": [640, 650, 660], "adapter": [600, 600, 600], "head": [500, 500, 500]},
-        added_mb={"full": [400, 400, 400], "lora": [90, 90, 90], "adapter": [95, 95, 95], "head": [10, 10, 10]},
-        saved_bytes={"full": [5, 5, 5], "lora": [0.3, 0.3, 0.3], "adapter": [0.1, 0.1, 0.1], "head": [0.1, 0.1, 0.1]},
     )  # fmt: skip
 
 
-def by_score(scores: dict[str, list[float]], better: str = "higher") -> Made:
-    """Return an answer with an axis of time that no method has a value of."""
-    return made(scores, better) | {"axes": four()["axes"][:1]}
+def four(**fields: Any) -> PageSummary:
+    """Return lora and full, which can't be told apart, adapter, and head, which is cheapest; with other fields."""
+    return made(
+        {"full": [80, 79, 81], "lora": [79, 80, 79], "adapter": [76, 75, 75], "head": [70, 71, 70]},
+        train_seconds={"full": [9, 9, 9.3], "lora": [6, 6, 6.3], "adapter": [4, 5, 6], "head": [1, 1, 1.3]},
+        peak_memory_mb={"full": [900, 900, 909], "lora": [640, 650, 660], "adapter": [600] * 3, "head": [500] * 3},
+        peak_memory_over_setup_mb={"full": [400] * 3, "lora": [90] * 3, "adapter": [95] * 3, "head": [10] * 3},
+        saved_bytes={"full": [5] * 3, "lora": [0.3] * 3, "adapter": [0.1] * 3, "head": [0.1] * 3},
+    ).model_copy(update=fields)  # fmt: skip
 
 
-def lacking(metric: str) -> Made:
-    """Return the four, of which full has no value of a metric."""
-    answer = four()
-    del answer["methods"][0]["v"][metric]
-    return answer
+def changed(at: int, values: dict[str, Values | None], **fields: Any) -> PageSummary:
+    """Return the four, of which a method has other values, or none, of some metrics, and other fields."""
+    methods = list(four().methods)
+    own = {metric: value for metric, value in (methods[at].values | values).items() if value}
+    methods[at] = methods[at].model_copy(update={"values": own} | fields)
+    return four(methods=tuple(methods))
 
 
-def averaging(mean: float) -> Made:
-    """Return the four, of which full has this mean of memory, and a run above it."""
-    answer = four()
-    answer["methods"][0]["v"]["peak_mb"] = {"m": mean, "lo": None, "hi": None, "runs": [900.0, 900.0, 909.9]}
-    return answer
+LACKS_TIME, LACKS_MEMORY = changed(0, {"train_seconds": None}), changed(0, {"peak_memory_mb": None})
+AVERAGING = changed(0, {"peak_memory_mb": Values(mean=903.3, runs=(900.0, 900.0, 909.9))})
+WITH_BASE = changed(1, dict.fromkeys(("train_seconds", "peak_memory_mb", "peak_memory_over_setup_mb")), base=True)
+UNRANKED = four(
+    unranked="runs had neighbours on their host",
+    axes=tuple(axis.model_copy(update={"tested": None}) for axis in (TIME, MEMORY, SIZE)),
+)
 
 
-def with_base() -> Made:
-    """Return the four, of which lora is the base model."""
-    answer = four()
-    base = answer["methods"][1]
-    base |= {"base": True, "v": {key: base["v"][key] for key in ("score", "saved_bytes")}}
-    return answer
-
-
-def unranked() -> Made:
-    """Return the four with costs that rank nothing."""
-    answer = four() | {"unranked": "runs had neighbours on their host"}
-    for axis in answer["axes"][:2]:
-        axis["tested"] = None
-    return answer
-
-
-def by_way_of_another() -> Made:
+def by_way_of_another() -> PageSummary:
     """Return an answer in which a beats c and c beats b, but a and b are open."""
-    answer = by_score({"a": [80, 82, 84], "b": [70, 79, 81], "c": [74, 76, 78]})
-    for pair in answer["pairs"]["score"]:
-        if {pair["a"], pair["b"]} == {"b", "c"}:
-            pair |= {"v": "different", "w": "c"}
-    return answer
+    answer = made({"a": [80, 82, 84], "b": [70, 79, 81], "c": [74, 76, 78]})
+    beaten = {"verdict": "different", "winner": "c"}
+    pairs = tuple(p.model_copy(update=beaten) if {p.a, p.b} == {"b", "c"} else p for p in answer.pairs["score"])
+    return answer.model_copy(update={"pairs": {"score": pairs}})
 
 
-def forty_five() -> Made:
+def forty_five() -> PageSummary:
     """Return an answer of methods of which better ones are faster."""
     scores = {f"method_{i}": [90.0 - 2 * i, 90.1 - 2 * i, 90.2 - 2 * i] for i in range(45)}
     return made(scores, train_seconds={name: [i, i + 0.1, i + 0.2] for i, name in enumerate(scores, 1)})
 
 
-def systems() -> Made:
+def systems() -> PageSummary:
     """Return the answer of `compare` to systems with a run each, of which the cheapest is the worst."""
     lines = right_and_wrong({"alpha": 0.5, "beta": 0.52, "gamma": 0.8}, 200)
     cost = {"alpha": 2.0, "beta": 4.0, "gamma": 9.0}
     found = assemble([of_frame(pd.DataFrame([line | {"dollars": cost[line["system"]]} for line in lines]))])
-    answer: Made = json.loads(summarize(judge(found[0])).model_dump_json())
-    return answer
+    return summarize(judge(found[0]))
 
 
 @pytest.fixture
 def seen(tmp_path: Path) -> Iterator[Look]:
     """Return what opens a page of an answer at a fragment, does something there, and says what it shows then."""
 
-    def look_at(answer: Made, fragment: str = "", act: str = "", more: str = "") -> Made:
-        path = tmp_path / "page.html"
-        path.write_text(page(answer, more, script=f"{act}\n{SEEN}"), encoding="utf-8")
+    def look_at(answer: PageSummary, fragment: str = "", act: str = "", more: str = "") -> Shown:
+        each = [section for section in (each_section(answer),) if section]
+        page = Page(answer, tuple(each), {"Data": "rows"}, 0, "", "", {})
+        path = write_page(page, tmp_path, ("html",))[0]
+        text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
+        text = text.replace("</main>", f"{more}</main>").replace("</body>", f"<script>{act}\n{SEEN}</script></body>")
+        path.write_text(text, encoding="utf-8")
         document, console = look(path, tmp_path / "profile", fragment)
         assert console == []
         found = re.search('<pre id="seen">(.*?)</pre>', document, re.DOTALL)
         assert found, document[:2000]
-        shown: Made = json.loads(unescape(found[1]).replace("\\u00a0", " ").replace("\u00a0", " "))
+        shown: Shown = json.loads(unescape(found[1]).replace("\\u00a0", " ").replace("\u00a0", " "))
         lines = [*shown["pick"], *shown["near"], *shown["loose"]]
         for sentence in (part for line in lines for part in re.split(r"(?<=[.?]) ", line)):
             assert len(sentence.split()) <= 20, sentence
@@ -198,11 +169,14 @@ def seen(tmp_path: Path) -> Iterator[Look]:
 
 WITHIN = "Within your limits in every "
 LEADS = "adapter has the highest accuracy: 75.3 %."
-ERRORS = by_score({"full": [0.3, 0.31, 0.3], "lora": [0.4, 0.41, 0.4], "head": [0.6, 0.61, 0.6]}, "lower")
-ONE_SEED = by_score({name: [score] for name, score in (("full", 80), ("lora", 79), ("adapter", 76), ("head", 70))})
+ERRORS = made(
+    {"full": [0.3, 0.31, 0.3], "lora": [0.4, 0.41, 0.4], "head": [0.6, 0.61, 0.6]},
+    RMSE.model_copy(update={"digits": 2}),
+)
+ONE_SEED = made({name: [score] for name, score in (("full", 80), ("lora", 79), ("adapter", 76), ("head", 70))})
 IN_TURN = {"a": [80, 82, 84], "b": [77, 79, 81], "c": [74, 76, 78], "d": [60, 60, 60]}
 UNTESTED = "Costs rank nothing here: "
-SCREENS: dict[str, tuple[Made, str, Made]] = {
+SCREENS: dict[str, tuple[PageSummary, str, Shown]] = {
     "ties are a group": (four(), "", {
         "pick": ["full or lora may have the highest accuracy. These runs can't tell which."],
         "groups": {"May be best": ["full 80.0 %", "lora 79.3 %"], "Then by mean": ["adapter 75.3 %", "head 70.3 %"]},
@@ -211,23 +185,23 @@ SCREENS: dict[str, tuple[Made, str, Made]] = {
     "two are beyond a limit": (four(), "#?memory=620", {
         "pick": [f"{WITHIN}run: {LEADS}"], "gone": ["Memory over 620 MB: full 903 MB, lora 650 MB."],
         "chips": {"1": ["beyond limit: memory"], "2": ["beyond limit: memory"], "3": [], "4": []},
-        "rows": {"1": "out", "2": "out", "3": "", "4": ""}, "x": "memory", "boxes": {"memory": "620"},
-        "marks": {"1": "pt out", "2": "pt out", "3": "pt", "4": "pt"}, "limits": [pytest.approx(100 * 620 / 1806)],
+        "rows": {"1": "top out", "2": "top out", "3": "", "4": ""}, "x": "memory", "boxes": {"memory": "620"},
+        "marks": {"1": "pt top out", "2": "pt top out", "3": "pt", "4": "pt"}, "limits": 2,
     }),
-    "runs that failed": (four() | {"failures": [{"method": "lora", "seed": 3, "status": "failed"}]}, "#?memory=620",
+    "runs that failed": (four(failures=(Failure(method="lora", seed=3, status="failed"),)), "#?memory=620",
                          {"pick": [f"{WITHIN}run that ended well: {LEADS}"]}),
-    "shared seeds": (four() | {"shared": 3}, "#?memory=620", {"pick": [f"{WITHIN}run of the shared seeds: {LEADS}"]}),
-    "suites": (four() | {"over": "suite"}, "#?memory=620", {"pick": [f"{WITHIN}suite: {LEADS}"]}),
+    "shared seeds": (four(shared=3), "#?memory=620", {"pick": [f"{WITHIN}run of the shared seeds: {LEADS}"]}),
+    "suites": (four(over="suite"), "#?memory=620", {"pick": [f"{WITHIN}suite: {LEADS}"]}),
     "a close one never leads": (four(), "#?memory=655", {
         "pick": [f"{WITHIN}run: {LEADS}"],
         "near": ["Close: lora averages 650 MB. 1 of 3 runs is over 655 MB, by up to 5.0 MB."],
         "chips": {"2": ["close: 1 of 3 runs over memory limit, by up to 5.0 MB"]},
-        "rows": {"2": "near"}, "marks": {"2": "pt near"},
+        "rows": {"2": "top near"}, "marks": {"2": "pt top near"},
         "groups": {"Then by mean": ["head 70.3 %"]},
     }),
-    "a mean above its rounding": (averaging(903.3), "#?memory=903", {"gone": ["Memory over 903 MB: full 903.3 MB."]}),
-    "a mean above the limit": (averaging(903.3), "#?memory=903.2", {"gone": ["Memory over 903.2 MB: full 903.3 MB."]}),
-    "a mean below the limit": (averaging(903.3), "#?memory=904", {
+    "a mean above its rounding": (AVERAGING, "#?memory=903", {"gone": ["Memory over 903 MB: full 903.3 MB."]}),
+    "a mean above the limit": (AVERAGING, "#?memory=903.2", {"gone": ["Memory over 903.2 MB: full 903.3 MB."]}),
+    "a mean below the limit": (AVERAGING, "#?memory=904", {
         "near": ["Close: full averages 903 MB. 1 of 3 runs is over 904 MB, by up to 5.9 MB."],
     }),
     "limits to loosen": (four(), "#?time=2&score=74", {
@@ -253,7 +227,7 @@ SCREENS: dict[str, tuple[Made, str, Made]] = {
         "pick": ["adapter and head save the smallest file: 100 kB."],
         "groups": {"Then by mean": ["lora 300 kB", "full 5.00 MB"]},
     }),
-    "ties do not pass on": (by_score(IN_TURN), "", {
+    "ties do not pass on": (made(IN_TURN), "", {
         "groups": {"May be best": ["a 82.0 %", "b 79.0 %"],
                    "Then by mean": ["c 76.0 %, can't tell from b", "d 60.0 %"]},
     }),
@@ -265,18 +239,18 @@ SCREENS: dict[str, tuple[Made, str, Made]] = {
                  "One seed can't rank methods: run 3 or more."],
         "titles": ["By mean, not tested"],
     }),
-    "costs that rank nothing": (unranked(), "#?first=time&memory=620", {
+    "costs that rank nothing": (UNRANKED, "#?first=time&memory=620", {
         "pick": [f"{WITHIN}run: head and adapter. {UNTESTED}runs had neighbours on their host."],
         "titles": ["By mean, not tested"],
     }),
-    "exact costs rank all the same": (unranked(), "#?first=size", {
+    "exact costs rank all the same": (UNRANKED, "#?first=size", {
         "pick": ["adapter and head save the smallest file: 100 kB."],
     }),
-    "a base model is not trained": (with_base(), "#?time=5&first=time", {
-        "groups": {"Not measured": ["the base model (not trained)"]}, "rows": {"2": ""},
+    "a base model is not trained": (WITH_BASE, "#?time=5&first=time", {
+        "groups": {"Not measured": ["the base model (not trained)"]}, "rows": {"2": "top"},
     }),
-    "who does not beat the base model": (with_base(), "", {"near": ["Not shown to beat the base model: full."]}),
-    "what was not measured": (lacking("peak_mb"), "#?memory=2000", {
+    "who does not beat the base model": (WITH_BASE, "", {"near": ["Not shown to beat the base model: full."]}),
+    "what was not measured": (LACKS_MEMORY, "#?memory=2000", {
         "gone": ["Memory not measured: full."], "chips": {"1": ["not measured: memory"]},
     }),
     "many go by numbers": (forty_five(), "#?time=20.3&first=time", {
@@ -291,8 +265,8 @@ SCREENS: dict[str, tuple[Made, str, Made]] = {
         four(), "#?x=speed&memory=12abc&time=-3&size=&score=Infinity&first=toString&at=nowhere&more=1",
         {"boxes": {"time": "", "memory": "", "size": "", "score": ""}, "x": "time", "first": "score"},
     ),
-    "an anchor opens its fold": (four(), "#m-2", {"open": 2}),
-    "the score's column is marked": (lacking("train_seconds"), "", {"sorted": ["descending"]}),
+    "an anchor opens its fold": (four(), "#m-2", {"open": 1}),
+    "the score's column is marked": (LACKS_TIME, "", {"sorted": ["descending"]}),
     "a cost of any name": (systems(), "#?cost-dollars=5", {
         "x": "cost-dollars", "boxes": {"cost-dollars": "5", "score": ""}, "gone": ["Dollars over 5: gamma 9.00."],
         "pick": ["Within your limits in one run each: beta or alpha may have the highest score. "
@@ -308,7 +282,7 @@ SCREENS: dict[str, tuple[Made, str, Made]] = {
 }  # fmt: skip
 
 
-def assert_shown(shown: Made, expected: Made) -> None:
+def assert_shown(shown: Shown, expected: Shown) -> None:
     """Hold what a page shows to what is expected of it, of dictionaries to the keys that are."""
     titles = {"titles": list(shown["groups"])}
     for key, value in expected.items():
@@ -332,9 +306,11 @@ def click(head: int) -> str:
 SLIDE = "const r = document.querySelector('#r-score'); r.value = %s; r.dispatchEvent(new Event('input'));"
 LINK = "document.querySelector('#row-3 .nm').click();"
 ESCAPE = "document.%s.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));"
-MARK = "document.querySelector('.p-time .pt[data-m=\"1\"]').focus();"
+MARK = """
+[...document.querySelectorAll('.pt[data-m="1"]')].find((one) => one.getBoundingClientRect().width).focus();
+"""
 TYPED = "const box = document.querySelector('#n-time'); box.value = '8'; box.dispatchEvent(new Event('input'));"
-ACTS: dict[str, tuple[Made, str, str, Made]] = {
+ACTS: dict[str, tuple[PageSummary, str, str, Shown]] = {
     "a limit is typed": (four(), "#?x=memory&memory=620&score=74&first=time&at=cost", TYPED, {
         "hash": "#?time=8&memory=620&score=74&first=time",
     }),
@@ -345,18 +321,18 @@ ACTS: dict[str, tuple[Made, str, str, Made]] = {
     "a button clears all": (four(), "#?score=75&memory=620", "document.querySelector('.clear').click();", {
         "boxes": {"time": "", "memory": "", "size": "", "score": ""}, "gone": [],
     }),
-    "a mark lights its row": (four(), "#?memory=620", MARK, {"lit": 4}),
+    "a mark lights its row": (four(), "#?memory=620", MARK, {"lit": 7}),
     "escape closes its tip": (four(), "", MARK + ESCAPE % "body", {"tip": []}),
-    "a row lights its marks": (four(), "", "document.querySelector('#row-2 .nm').focus();", {"lit": 4}),
-    "a link opens its fold": (four(), "", LINK, {"open": 2, "hash": "#m-3", "focus": "m-3"}),
+    "a row lights its marks": (four(), "", "document.querySelector('#row-2 .nm').focus();", {"lit": 7}),
+    "a link opens its fold": (four(), "", LINK, {"open": 1, "hash": "#m-3", "focus": "m-3"}),
     "limits stay in the address": (four(), "#?memory=620", LINK, {
-        "open": 2, "hash": "#?x=memory&memory=620&at=m-3", "focus": "m-3",
+        "open": 1, "hash": "#?x=memory&memory=620&at=m-3", "focus": "m-3",
     }),
     "escape leads back to the link": (four(), "#?memory=620", LINK + ESCAPE % "activeElement", {
-        "open": 1, "focus": "nm",
+        "open": 0, "focus": "nm",
     }),
-    "a column sorts": (lacking("train_seconds"), "", click(2), {"order": [4, 3, 2, 1], "sorted": ["ascending"]}),
-    "what has no value stays last": (lacking("train_seconds"), "", click(2) * 2, {
+    "a column sorts": (LACKS_TIME, "", click(2), {"order": [4, 3, 2, 1], "sorted": ["ascending"]}),
+    "what has no value stays last": (LACKS_TIME, "", click(2) * 2, {
         "order": [2, 3, 4, 1], "sorted": ["descending"],
     }),
     "names sort": (four(), "", click(0), {"order": [3, 1, 4, 2]}),
@@ -388,8 +364,7 @@ def test_hostile_names_are_text(seen: Look) -> None:
     runs = ([80.0, 80.5, 81.0], [70.0, 70.5, 71.0], [60.0, 60.5, 61.0], [50.0, 50.5, 51.0])
     scores = {name: list(of) for name, of in zip(names, runs, strict=True)}
     costs = {name: [5.0 - i, 5.1 - i, 5.2 - i] for i, name in enumerate(names)}
-    act = "document.querySelector('.pt').focus();"
-    shown = seen(made(scores, train_seconds=costs), "#?time=4.5&at=<img>&x=<b>&first=constructor", act)
+    shown = seen(made(scores, train_seconds=costs), "#?time=4.5&at=<img>&x=<b>&first=constructor", MARK)
     assert (shown["owned"], shown["images"]) == ("", 0)
     assert shown["gone"][0].startswith("Time over 4.5")
     assert names[2] in shown["isolated"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_sections import load, section, with_metrics
+from report_sections import load, of, said, section, with_metrics
 
 from helpers import made_records
 from hpml_bench.plugins.blocks import Section, Table
@@ -66,22 +66,17 @@ def both(**changes: Any) -> list[RunRecord]:
     return [run.model_copy(update=changes) for run in one] + two
 
 
-def test_methods_whose_frozen_weights_stay_in_float32_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shares", "named"), [((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)])
+def test_methods_whose_frozen_weights_stay_in_float32_are_named(
+    shares: tuple[float | None, float], named: bool, tmp_path: Path
+) -> None:
     """Where others keep theirs in bf16, and only there; of a method that freezes nothing nothing is said."""
     definition = made_records._metric("frozen_bf16_percent", "frozen weights in bf16", "%", "higher", "setup", ".0f")
-    for shares, named in (((0.0, 97.0), True), ((0.0, 0.0), False), ((None, 97.0), False)):
-        share = dict(zip(("lora", "full"), shares, strict=True))
-        found = [
-            run.model_copy(
-                update={
-                    "metrics": {**run.metrics, "frozen_bf16_percent": share[run.spec.method.name]},
-                    "definitions": (*run.definitions, definition),
-                }
-            )
-            for run in runs()
-        ]
-        (blocks,) = [section("throughput", load(tmp_path / str(shares), found)).blocks]
-        assert any("those of lora in float32" in note for note in blocks[0].notes) == named
+    made = of(
+        {name: {"frozen_bf16_percent": [share] * 2} for name, share in zip(("lora", "full"), shares, strict=True)}, 2
+    )
+    found = [run.model_copy(update={"definitions": (*run.definitions, definition)}) for run in made]
+    assert ("those of lora in float32" in said("throughput", load(tmp_path, found))) == named
 
 
 def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
@@ -118,20 +113,35 @@ def test_ranks_over_nodes_have_rows_of_their_own(tmp_path: Path) -> None:
     assert "2 × 1 is two nodes with one rank each" in found.notes[-1]
 
 
-def test_nodes_unlike_the_machine_are_not_scaled(tmp_path: Path) -> None:
-    """Neither runs whose nodes are another machine, nor those whose nodes differ from each other."""
-    assert section("scaling", load(tmp_path / "other", over("another"))) is None
-    unlike = over()
-    for run in unlike:
+def both_ways(**changes: Any) -> list[RunRecord]:
+    """Return runs that keep their activations, and of lora alone some that compute them again."""
+    settings = made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    again = made_records.sweep(("lora",), 2, settings=settings)
+    costs = {"train_seconds": 6.0, "peak_memory_mb": 300.0}
+    kept = runs(2, train_seconds=4.0, peak_memory_mb=500.0)
+    return [*kept, *(run.model_copy(update={"metrics": {**run.metrics, **costs}} | changes) for run in again)]
+
+
+def apart() -> list[RunRecord]:
+    """Return the runs of `over` whose nodes differ from each other."""
+    for run in (made := over()):
         run.environment.pop("node_fingerprint", None)
-    assert section("scaling", load(tmp_path / "unlike", unlike)) is None
+    return made
 
 
-def test_other_machines_and_single_counts_of_ranks_are_not_scaled(tmp_path: Path) -> None:
-    """Runs that differ in more than the number of ranks show nothing about it; nor do runs on one number."""
-    other = both(environment={**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"})
-    assert section("scaling", load(tmp_path / "other", other)) is None
-    assert section("scaling", load(tmp_path / "one", runs(2))) is None
+ELSEWHERE = {"environment": {**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"}}
+FAILED = {"checks": (Check(name="samples", passed=False, detail="9 of 10"),)}
+
+
+@pytest.mark.parametrize(("slug", "made"), [
+    ("scaling", over("another")), ("scaling", apart()), ("scaling", both(**ELSEWHERE)), ("scaling", runs(2)),
+    ("checkpointing", both_ways(**ELSEWHERE)), ("checkpointing", both_ways(**FAILED)), ("checkpointing", runs(2)),
+    ("time-budget", runs(**PARTS | {"first_step_seconds": None})),
+], ids=["nodes elsewhere", "unlike nodes", "elsewhere", "one number", "elsewhere", "failed", "one way", "a part lacks"],
+)  # fmt: skip
+def test_runs_that_differ_in_more_show_nothing(slug: str, made: list[RunRecord], tmp_path: Path) -> None:
+    """Nor do runs on one number of ranks, or without times of all their parts."""
+    assert section(slug, load(tmp_path, made)) is None
 
 
 def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
@@ -153,15 +163,6 @@ def test_only_sound_runs_are_scaled(tmp_path: Path) -> None:
     assert [group.reason for group in results.left_out.excluded] == ["invalid: self-check failed: samples: 9 of 10"]
 
 
-def both_ways(**changes: Any) -> list[RunRecord]:
-    """Return runs that keep their activations, and of lora alone some that compute them again."""
-    settings = made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
-    again = made_records.sweep(("lora",), 2, settings=settings)
-    costs = {"train_seconds": 6.0, "peak_memory_mb": 300.0}
-    kept = runs(2, train_seconds=4.0, peak_memory_mb=500.0)
-    return [*kept, *(run.model_copy(update={"metrics": {**run.metrics, **costs}} | changes) for run in again)]
-
-
 def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> None:
     """Half as much time again for 200 MB less, of the method that ran both ways."""
     found = table(section("checkpointing", load(tmp_path, both_ways())))
@@ -169,19 +170,6 @@ def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> N
     assert [row[0] for row in found.rows] == ["lora"]
     assert without_intervals(found)[0][1:] == pytest.approx((2, 4, 6, 1.5, 500, 300, 200))
     assert found.rows[0][5] == "[1.50, 1.50]"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"environment": {**made_records.ENVIRONMENT, "fingerprint": "ffffffffffff"}},
-        {"checks": (Check(name="samples", passed=False, detail="9 of 10"),)},
-    ],
-)
-def test_checkpointing_is_compared_on_one_machine_and_of_sound_runs(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Nothing is said where the runs ran elsewhere or failed a check."""
-    assert section("checkpointing", load(tmp_path / "changed", both_ways(**changes))) is None
-    assert section("checkpointing", load(tmp_path / "one", runs(2))) is None
 
 
 def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
