@@ -59,24 +59,6 @@ def test_a_method_on_a_host_of_its_own_is_not_slower(tmp_path: Path) -> None:
         plan(tmp_path, "train_seconds=3%")
 
 
-@pytest.mark.parametrize(
-    ("hosts", "words", "shown"),
-    [
-        (lambda r: f"n{r.spec.seed % 2}", "on n0 and n1, where the runs of a seed share theirs", True),
-        (lambda _: "n1", "on n1.", False),
-        (lambda _: None, "on this machine (taken as one: not every record names its host)", False),
-    ],
-    ids=["a seed a host", "one", "not named"],
-)
-def test_the_hosts_of_ranked_costs_are_named(hosts: Any, words: str, shown: bool, tmp_path: Path) -> None:
-    """Where all methods of a seed share a host, each seed another, costs rank; a column says which only if several."""
-    results = load(tmp_path, on(hosts))
-    assert results.costs_ranked
-    assert {c.difference.n for c in results.comparisons(TIME)} == {5}
-    assert words in said("definitions", results)
-    assert ("Hosts" in tables("runs", results)["runs"].columns) == shown
-
-
 def test_a_stray_run_has_no_cost(tmp_path: Path) -> None:
     """One run of a seed ran elsewhere: its cost enters no mean and no pair, and the page says so."""
     made = on(lambda r: "n9" if (r.spec.method.name, r.spec.seed) == ("full", 2) else "n1")

@@ -131,19 +131,6 @@ def test_one_run_of_the_base_model_stands_for_all_seeds(tmp_path: Path, monkeypa
     assert "seed" not in " ".join(words.verdict(answer, "none").more)
 
 
-def test_the_base_model_is_compared_by_its_score_alone(exact_results: Results) -> None:
-    """It enters with no steps and no budget, is tested against the others, and has no costs and no place by them."""
-    assert set(exact_results.methods) == set(METHODS)
-    assert exact_results.absent == ()
-    verdicts = {(c.a, c.b): c.verdict for c in exact_results.comparisons("test_score")}
-    assert all(verdict != "untested" for verdict in verdicts.values())
-    assert "none" not in exact_results.values("train_seconds")
-    assert "none" not in exact_results.front(exact_results.headline)
-    table = section("summary", exact_results).blocks[0]
-    assert isinstance(table, Table)
-    assert next(row for row in table.rows if row[0] == "none")[table.columns.index("Training time (s)")] == "–"
-
-
 def test_another_run_without_steps_is_not_taken_for_the_base_model(tmp_path: Path) -> None:
     """A run that trains something and consumed nothing is set apart, as before."""
     folder = write(tmp_path / "zero", "exact")

@@ -6,30 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from report_sections import load, of, said, with_metrics, without
+from report_sections import load, of, said, without
 
-from helpers import made_records
-from helpers.made_records import SETTINGS, failed, record, sweep
+from helpers.made_records import SETTINGS, failed, sweep
 from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
-
-
-def test_means_are_over_the_seeds_that_all_share(tmp_path: Path) -> None:
-    """Where a method lacks seeds every mean is over those that all have, if three or more."""
-    lost = {("lora", 1), ("head", 3)}
-    results = load(tmp_path / "shared", [
-        r for r in sweep(["lora", "full", "head"]) if (r.spec.method.name, r.spec.seed) not in lost
-    ])  # fmt: skip
-    assert [set(seeds) for seeds in results.shown("test_accuracy").values()] == [{0, 2, 4}] * 3
-    assert results.interval("full", "test_accuracy").n == 3  # type: ignore[union-attr]
-    assert {(c.a, c.b): c.difference.n for c in results.comparisons("test_accuracy")} == {
-        ("full", "head"): 4, ("full", "lora"): 4, ("head", "lora"): 3
-    }  # fmt: skip
-    assert re.search(r"Means of accuracy, .* are over seeds 0, 2, 4\.", said("summary", results))
-    runs = [*(record("lora", s) for s in (0, 1, 2)), *(record("full", s) for s in (2, 3, 4))]
-    own = load(tmp_path / "own", runs)
-    assert own.interval("lora", "test_accuracy").n == 3  # type: ignore[union-attr]
-    assert re.search(r"Means of accuracy, .* are over each method's own seeds\.", said("summary", own))
 
 
 def test_the_margin_is_the_suites(tmp_path: Path) -> None:
@@ -46,19 +27,6 @@ def test_the_margin_is_the_suites(tmp_path: Path) -> None:
         r"a difference of 10(\.0)? points of a score, 50 % of a cost or more", said("comparisons", results)
     )
     assert "lora / full | lora is better, within the margin |" in said("comparisons", results)
-
-
-def test_memory_over_set_up_is_compared_where_it_is_measured(tmp_path: Path) -> None:
-    """Net of set-up where that is measured, else the peak: one of the two memories is in the family."""
-    net = made_records._metric("peak_memory_over_setup_mb", "memory over set-up", "MB", "lower", spec=",.0f")
-    made = [
-        with_metrics(r, peak_memory_over_setup_mb=50.0 + r.spec.seed).model_copy(
-            update={"definitions": (*r.definitions, net)}
-        )
-        for r in sweep(["lora", "full"], 3)
-    ]
-    assert load(tmp_path / "net", made).headline == ("test_accuracy", "train_seconds", "peak_memory_over_setup_mb")
-    assert load(tmp_path / "peak", sweep(["lora"], 3)).headline == ("test_accuracy", "train_seconds", "peak_memory_mb")
 
 
 # The front

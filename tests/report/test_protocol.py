@@ -7,21 +7,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_sections import load, said, section, tables
+from report_sections import load, said, section
 
 from helpers import made_records
 from helpers.made_records import record, sweep
 from hpml_bench.plugins.dataset import FEWER
-from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import POINTS, PREDICTIONS
 from hpml_bench.records.folder import RunFolder
-from hpml_bench.records.load import digests_of
+from hpml_bench.records.load import digests_of, wrong_id
 from hpml_bench.records.run import Check, Consumed, RunRecord
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts as screen_facts
 from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.render import facts
-from hpml_bench.report.results import Results
+from hpml_bench.report.results import TIME, Results
 
 STEADY = (
     made_records._metric("timed_steps", "timed steps", "", "neither", spec=".0f"),
@@ -111,17 +110,6 @@ def test_a_score_must_be_that_of_the_predictions(tmp_path: Path, score: str, val
     assert f"not believed: its {name} is {told}, and its predictions give " in said("failures", results)
 
 
-def test_a_record_goes_by_its_folders_name(tmp_path: Path) -> None:
-    """A moved run folder is a run like others, and its files are looked for where it lies."""
-    results = load(tmp_path, sweep(["lora", "full"], 2))
-    moved = results.runs("lora")[0].run_id
-    (tmp_path / moved).rename(tmp_path / "elsewhere")
-    results = Results.load(tmp_path)
-    assert results.runs("lora")[0].run_id == "elsewhere"
-    assert len(results.aligned.units["lora"]) == 2
-    assert results.curve("train_loss", "lora", 0)
-
-
 def test_the_page_says_that_there_were_fewer_rows_than_asked_for(tmp_path: Path) -> None:
     """The budget at its head is of the rows there were, and the protocol names what was asked for."""
     settings = made_records.SETTINGS.model_copy(update={"train_samples": 4000})
@@ -192,24 +180,6 @@ def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
     assert "1 seed" in words.setup_line(answer)
 
 
-def test_one_seed_has_no_interval_over_seeds(tmp_path: Path) -> None:
-    """Charts of one seed name the interval of its score over rows, and none of its time; tables speak of one seed."""
-    results = load(tmp_path, sweep(["lora", "full"], 1))
-    made = section("summary", results)
-    score, time = (block.caption for block in made.leaves if isinstance(block, Picture)) if made else ("", "")
-    assert score == "Accuracy: one seed, and its 95 % interval for other test rows, these trained models."
-    assert time == "Training time: one seed."
-    assert tables("throughput", results)["throughput"].caption == "Training speed, one seed"
-
-
-def test_a_difference_has_the_same_digits_in_both_tables_of_pairs(tmp_path: Path) -> None:
-    """Of other rows and of these very rows: one number, written alike."""
-    shown = tables("comparisons", load(tmp_path, sweep(["lora", "full", "head"])))
-    over_rows, these = ({row[0]: row[at] for row in shown[name].rows} for name, at in (
-        ("pairs_test_accuracy", 2), ("pairs_on_these_rows", 1)))  # fmt: skip
-    assert over_rows == these
-
-
 def windows(methods: list[str], seeds: int, **changes: float | None) -> list[RunRecord]:
     """Return a sweep with calm timed windows, but for what the first run's is changed in."""
     made = [
@@ -252,3 +222,48 @@ def test_windows_that_are_not_steady_are_marked(
         assert note.endswith(f": lora ({clause}).")
         assert [line.split(" | ")[0] for line in lines if mark in line and "|" in line] == ["lora", "lora"]
     assert ("Step times drift for lora (see Throughput)." in said("summary", results)) == ("†" in notes)
+
+
+# Records that define metrics otherwise
+
+
+def apart(results: Results) -> dict[str, str]:
+    """Return run_id -> why it is set apart."""
+    return {r.run_id: group.reason for group in results.left_out.excluded for r in group.records}
+
+
+def test_ids_of_unknown_plugins_are_not_judged() -> None:
+    """Without a plug-in its defaults are unknown, which ids leave out."""
+    run = record()
+    assert wrong_id(run, run.run_id) is None
+    assert wrong_id(run, "another-id") is not None
+    unknown = run.spec.method.model_copy(update={"method": "of_a_package"})
+    gone = run.model_copy(update={"spec": run.spec.model_copy(update={"method": unknown})})
+    assert wrong_id(gone, "another-id") is None
+
+
+def turned(item: RunRecord, **changes: Any) -> RunRecord:
+    """Return a run that defines the training time otherwise."""
+    own = [m.model_copy(update=changes) if m.name == TIME else m for m in item.definitions]
+    return item.model_copy(update={"definitions": tuple(own)})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"better": "higher"}, {"unit": "ms"}, {"bounds": (0.0, 100.0)}, {"grid": 7.0}, {"noisy": False}]
+)
+def test_one_record_does_not_turn_the_page(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The newest run calls longer training better, or has another unit, range or grid: it is left out alone."""
+    *others, newest = sweep(["head", "full"])
+    results = load(tmp_path, [*others, turned(newest, **changes)])
+    assert results.definitions[TIME].better == "lower"
+    assert results.definitions[TIME].unit == "s"
+    assert list(apart(results)) == [newest.run_id]
+    assert "it defines metrics otherwise than most runs: train_seconds has " in apart(results)[newest.run_id]
+
+
+def test_another_score_does_not_lead_the_page(tmp_path: Path) -> None:
+    """The newest run says that methods are ranked by macro-F1: it is left out."""
+    *others, newest = sweep(["head", "full"])
+    results = load(tmp_path, [*others, newest.model_copy(update={"headline": "test_macro_f1"})])
+    assert results.quality == "test_accuracy"
+    assert list(apart(results)) == [newest.run_id]

@@ -130,19 +130,6 @@ def test_undecided_costs_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Which needs least memory is undecided: a or b." in said
 
 
-def test_costs_stand_in_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time, times as long as the fastest, whole peak and what training adds of it, saved size in the unit of each."""
-    made = costs_of(an_answer({"a": 80.0, "b": 79.0}), monkeypatch)
-    (shown,) = tables(made)
-    assert shown.columns == (
-        "Method", "Training time (s)", "Times as long as b", "Peak memory (MB)", "Of it by training (MB)", "Saved size",
-    )  # fmt: skip
-    assert shown.rows[0] == ("a", "10.0", "1.11 [1.09, 1.13]", "500", "400", "5.00 MB")
-    assert shown.rows[1][2] == "1"
-    told = sentences(made)
-    assert "Verdicts on memory are on what training adds; limits are on the total peak." in told
-
-
 # Method by method, and cautions
 
 

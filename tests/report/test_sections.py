@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_sections import ONE_RANK, elsewhere, load, said, section, sections, without
@@ -19,6 +20,7 @@ from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import Results
 from hpml_bench.suite import registry
+from hpml_bench.suite.settings import DatasetSpec
 
 SCORES = ("test_accuracy", "test_macro_f1", "test_loss")
 """What a run's predictions give; one that lacks them is not compared."""
@@ -197,3 +199,22 @@ def test_shares_of_time_depend_on_the_machine() -> None:
         assert metric.depends_on_machine == (share or of_machine), metric.name
     of_tasks = [metric for name in registry.names("tasks") for metric in registry.plugin("tasks", name).metrics]
     assert not [metric.name for metric in of_tasks if metric.depends_on_machine]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "methods", "shown"),
+    [
+        ({"name": "newswire"}, ["lora"], True),
+        ({"name": "newswire"}, ["full", "head"], False),
+        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news", "train": "train"}}, ["lora"], True),
+        ({"name": "hub", "options": {"dataset": "hub:fancyzhx/ag_news@eb185aa"}}, ["lora"], True),
+        ({"name": "hub", "options": {"dataset": "hub:stanfordnlp/imdb"}}, ["lora"], False),
+        ({"name": "text_files", "options": {"train": "path:news.csv"}}, ["lora"], False),
+    ],
+)
+def test_a_document_stands_beside_results_of_its_data_and_methods(
+    dataset: dict[str, Any], methods: list[str], shown: bool, tmp_path: Path
+) -> None:
+    """AG News from the hub, and quickstart's data; nothing beside results of anybody's own data."""
+    settings = SETTINGS.model_copy(update={"dataset": DatasetSpec.model_validate(dataset)})
+    assert (section("document", load(tmp_path, sweep(methods, 2, settings=settings))) is not None) is shown

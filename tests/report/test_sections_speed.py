@@ -13,7 +13,6 @@ from report_sections import load, of, said, section, with_metrics
 from helpers import made_records
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.records.run import Check, RunRecord
-from hpml_bench.report.render import facts
 
 PARTS = {"first_step_seconds": 1.0, "train_seconds": 5.0, "evaluation_seconds": 2.0, "inference_seconds": 1.0}
 
@@ -172,21 +171,6 @@ def test_checkpointing_shows_its_price_beside_what_it_saves(tmp_path: Path) -> N
     assert found.rows[0][5] == "[1.50, 1.50]"
 
 
-def test_one_seed_gives_no_interval(tmp_path: Path) -> None:
-    """A speed-up, or a price of checkpointing, of one seed has none and the page says so; of two it has one."""
-    two, one = both(), [run for run in both() if run.spec.seed == 0]
-    for records, count in ((two, 2), (one, 1)):
-        found = table(section("scaling", load(tmp_path / f"scaling {count}", records)))
-        rows = dict(zip(found.columns, found.rows[1], strict=True))
-        assert rows["seeds"] == str(count)
-        assert rows["95 % interval"] == ("[1.50, 1.50]" if count == 2 else "–")
-        assert any("One seed gives no interval" in note for note in found.notes) == (count == 1)
-    lone = [run for run in both_ways() if run.spec.seed == 0]
-    found = table(section("checkpointing", load(tmp_path / "checkpointing", lone)))
-    assert (found.rows[0][1], found.rows[0][5], found.rows[0][9]) == ("1", "–", "–")
-    assert any("One seed gives no interval" in note for note in found.notes)
-
-
 def test_a_speed_up_is_paired_within_seeds(tmp_path: Path) -> None:
     """The factors of two seeds, 1.2 and 1.875, give their geometric mean with Student's interval of logarithms."""
     rates = {(1, 0): 100.0, (2, 0): 120.0, (1, 1): 80.0, (2, 1): 150.0}
@@ -199,13 +183,3 @@ def test_a_speed_up_is_paired_within_seeds(tmp_path: Path) -> None:
     logs = np.log([1.2, 1.875])
     half = 12.706 * logs.std(ddof=1) / math.sqrt(2)
     assert found.rows[1][5] == f"[{math.exp(logs.mean() - half):.2f}, {math.exp(logs.mean() + half):.2f}]"
-
-
-def test_checkpointed_runs_that_are_shown_are_not_set_apart(tmp_path: Path) -> None:
-    """They stand in their table alone; only those without a counterpart are listed as entering no mean."""
-    lone = made_records.record(
-        "lora", 7, settings=made_records.SETTINGS.model_copy(update={"gradient_checkpointing": True})
-    )
-    results = load(tmp_path, [*both_ways(), lone])
-    assert [r.run_id for group in results.left_out.excluded for r in group.records] == [lone.run_id]
-    assert facts(results)["Runs"] == "4 compared, 2 with other checkpointing, 1 set apart"

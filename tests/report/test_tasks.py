@@ -14,7 +14,6 @@ from hpml_bench.builtin.sections.training import Targets
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.records.predictions import Predictions
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.caveats import beside_guess
 from hpml_bench.report.render import all_sections, tables_of
 from hpml_bench.report.results import Results
@@ -43,23 +42,6 @@ def tables(results: Results) -> dict[str, Table]:
 def mean_of(results: Results, method: str) -> float:
     """Return the mean of a method's score."""
     return float(np.mean(list(results.values(results.quality)[method].values())))
-
-
-def test_the_leader_is_the_best_in_the_tasks_direction(task_results: Results) -> None:
-    """The method with the lowest error, or the highest F1, is the first, and its rank begins at 1."""
-    name = task_results.task.title.lower()
-    best = BETTER[name](
-        {method: mean_of(task_results, method) for method in task_results.methods}.items(), key=lambda one: one[1]
-    )
-    assert answer_of(task_results).methods[0].name == best[0]
-    ranks = task_results.ranks(task_results.quality)
-    assert ranks[best[0]][0] == 1
-    worst = (max if BETTER[name] is min else min)(
-        task_results.methods, key=lambda method: mean_of(task_results, method)
-    )
-    assert ranks[worst][1] == len(task_results.methods)
-    title = task_results.definitions[task_results.quality].title
-    assert f"{title[:1].upper()}{title[1:]} rank" in tables(task_results)["summary"].columns
 
 
 def test_no_verdict_is_against_the_direction(task_results: Results) -> None:
