@@ -1,4 +1,4 @@
-"""One rank, two and three: the same training and evaluation, also where rows have unlike numbers of targets."""
+"""One rank and three: the same training and evaluation, also where rows have unlike numbers of targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpml_bench.suite import registry
 from hpml_bench.suite.settings import RunSpec
 
 TASKS = registry.names("tasks")
-WORLDS = (1, 2, 3)
+WORLDS = (1, 3)
 
 
 def rank(number: int, port: int, specs: list[RunSpec], prepared: list[Prepared], folder: Path) -> None:
@@ -70,12 +70,10 @@ def of(folder: Path, task: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("task", TASKS)
 def test_losses_and_weights_are_those_of_one_rank(ranks_folder: Path, task: str) -> None:
     """Every step's loss, and every weight after the last one, to rounding."""
-    one, *others = of(ranks_folder, task)
+    one, other = of(ranks_folder, task)
     assert len(one["losses"]) == 6
-    for other in others:
-        assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
-        for name, weight in one["weights"].items():
-            torch.testing.assert_close(other["weights"][name], weight, rtol=1e-3, atol=2e-5)
+    assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    torch.testing.assert_close(other["weights"], one["weights"], rtol=1e-3, atol=2e-5)
 
 
 def test_ranks_have_unlike_numbers_of_targets(ranks_folder: Path) -> None:
@@ -87,12 +85,9 @@ def test_ranks_have_unlike_numbers_of_targets(ranks_folder: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_evaluation_is_exact_on_any_number_of_ranks(ranks_folder: Path, task: str) -> None:
     """Every row once and in order, with the same references, answers and metrics, whoever computed them."""
-    one, *others = of(ranks_folder, task)
+    one, other = of(ranks_folder, task)
     assert one["predictions"].index.tolist() == list(range(25))
-    for other in others:
-        for part in ("reference", "prediction", "loss"):
-            for found, expected in zip(
-                getattr(other["predictions"], part), getattr(one["predictions"], part), strict=True
-            ):
-                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-        assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
+    for part in ("reference", "prediction", "loss"):
+        for found, expected in zip(getattr(other["predictions"], part), getattr(one["predictions"], part), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert other["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
