@@ -33,7 +33,7 @@ class Command:
             constants: values for constants of the package, such as limits that a test can't wait for, by module:NAME.
 
         """
-        self.out, self.temporary = out, out.parent / "tmp"
+        self.out, self.temporary = out, out.absolute().parent / "tmp"
         self.temporary.mkdir(exist_ok=True)
         lines = [
             f"pkgutil.resolve_name({name.partition(':')[0]!r}).{name.partition(':')[2]} = {value!r}"

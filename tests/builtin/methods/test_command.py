@@ -221,12 +221,12 @@ def test_a_program_that_fails_is_a_record(
         assert gone(noted(tmp_path))
 
 
-def test_paths_of_a_relative_results_folder(tmp_path: Path) -> None:
+def test_paths_of_a_relative_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program runs in a folder of the run, and is told whole paths: --out is `reports` by default."""
-    command = ["run-all", str(suite_file(tmp_path)), "--allow-commands", "--methods", "other", "--seeds", "1"]
-    words = [sys.executable, "-m", "hpml_bench", *command, "--out", "here", "--wandb", "off"]
-    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout
+    monkeypatch.chdir(tmp_path)
+    words = ("--allow-commands", "--methods", "other", "--seeds", "1")
+    status, said = Command(suite_file(tmp_path), Path("here"), *words).ended(300)
+    assert status == 0, said
     assert noted(tmp_path)[3] == str(tmp_path / "here/commands" / Path(noted(tmp_path)[3]).parent.name / "command")
 
 
