@@ -44,7 +44,6 @@ class Local(Engine):
 
     @property
     def device_request(self) -> tuple[object, ...]:
-        """Facts that decide the devices of a job: also how many jobs share the machine."""
         return *super().device_request, self.profile.parallel
 
     def check(self) -> None:

@@ -88,7 +88,6 @@ class Slurm(Engine):
 
     @property
     def lag(self) -> float:
-        """Seconds by which the answer of squeue may be old."""
         return float(self.options.lag)
 
     @classmethod
@@ -200,11 +199,10 @@ class Slurm(Engine):
             _run(self._on_cluster("scancel", "--", *names))
 
     def dead(self, owner: Job) -> bool:
-        """Return whether Slurm knows that a job has ended or was restarted; without squeue nothing is known."""
         return bool(self.dead_among([owner]))
 
     def dead_among(self, owners: Sequence[Job]) -> set[str]:
-        """Return the names of the starts that Slurm knows to have ended, by one call of squeue."""
+        """Return the starts that have ended or were restarted, by one call of squeue; without it nothing is known."""
         oldest = datetime.now(UTC).timestamp() - self.lag  # jobs that have begun since may be missing in the answer
         own = [owner for owner in owners if owner.engine == "slurm"]
         own = [owner for owner in own if datetime.fromisoformat(owner.began).timestamp() < oldest]
