@@ -12,11 +12,14 @@ from click.testing import CliRunner
 
 from helpers import tiny
 from hpml_bench.cli import main
+from hpml_bench.plugins.publishing import Publisher
 
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home without keys, and an environment without wandb's variables and proxies."""
+    """A home without keys, an environment without wandb's variables and proxies, and a busy machine's patience."""
+    monkeypatch.setattr(Publisher, "run_seconds", 300.0)
+    monkeypatch.setattr(Publisher, "sweep_seconds", 300.0)
     for name in [*os.environ]:
         if name.startswith("WANDB_") or name.lower().endswith("_proxy") or name == "NETRC":
             monkeypatch.delenv(name)

@@ -53,10 +53,8 @@ class Found(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The time that imports take on a busy machine, and databases in the test's own folder."""
-    monkeypatch.setattr(Publisher, "run_seconds", 300.0)
-    monkeypatch.setattr(Publisher, "sweep_seconds", 300.0)
+def planted(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Secrets in the environment, and databases in the test's own folder."""
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "TRACKIO_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio-data"))

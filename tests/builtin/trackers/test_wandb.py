@@ -17,7 +17,6 @@ from helpers.fake_wandb import nothing_left, runs_below, serving
 from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.plugins.blocks import Table
 from hpml_bench.plugins.orders import group_of
-from hpml_bench.plugins.publishing import Publisher
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records, read_record
@@ -49,13 +48,6 @@ TABLES = (
         rows=((f"no {SECRETS['AWS_SECRET_ACCESS_KEY']}", "killed"),),
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def retry_stale_handle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give wandb's service the time that it takes on a busy machine, where a test isn't about how long that may be."""
-    monkeypatch.setattr(Publisher, "run_seconds", 300.0)
-    monkeypatch.setattr(Publisher, "sweep_seconds", 300.0)
 
 
 @pytest.fixture
