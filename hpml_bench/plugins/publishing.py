@@ -156,26 +156,24 @@ class Publisher(Tracker):
     ) -> str | None:  # fmt: skip
         """Send what `place` lacks; return what failed, if so."""
         before = self.published(directory)
-        new: dict[str, Entry] = {}
 
-        def lacks(name: str, state: str, own: str) -> bool:
-            known = before.get(name)
-            if known is not None and known.state == state and known.place in {place, "online"}:
-                return False  # what is online needs no offline copy
-            new[name] = Entry(own, state, place)
-            return True
+        def lacks(name: str, state: str) -> bool:
+            known = before.get(name)  # what is online needs no offline copy
+            return known is None or known.state != state or known.place not in {place, "online"}
 
         # An attempt has one id, so that a second publishing replaces the first; its start time distinguishes it from
         # those of other users. The comparison keeps its id.
-        ids = {name: entry.id for name, entry in before.items()}
-        sent = []
-        for r in records:
-            again = r.run_id in before and before[r.run_id].state == r.started
-            if lacks(r.run_id, r.started, ids[r.run_id] if again else digest([group_of(r.spec), r.run_id, r.started])):
-                sent.append(r)
+        sent, new = [r for r in records if lacks(r.run_id, r.started)], dict[str, Entry]()
+        for r in sent:
+            known = before.get(r.run_id)
+            own = known.id if known and known.state == r.started else digest([group_of(r.spec), r.run_id, r.started])
+            new[r.run_id] = Entry(own, r.started, place)
         last, name = records[-1], f"comparison {group_of(records[-1].spec)}"
         state = digest([version("hpml-bench"), *((record.run_id, record.started) for record in records)])
-        compared = lacks(name, state, ids.get(name) or digest([name, last.started]))
+        if compared := lacks(name, state):
+            new[name] = Entry(before[name].id if name in before else digest([name, last.started]), state, place)
+        if not new:
+            return None
         shown = tables() if compared else ()
 
         def orders() -> Iterator[Order]:
@@ -186,8 +184,6 @@ class Publisher(Tracker):
             if compared:
                 yield from comparison(last.spec, new[name].id, shown, page)
 
-        if not new:
-            return None
         replaced = [path for entry in new.values() for path in self.kept(directory, entry)]
         why = Helper(self, place, self.home(directory), orders()).finish(seconds)
         if why is None:
