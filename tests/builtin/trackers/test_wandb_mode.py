@@ -33,23 +33,47 @@ def closed_port() -> str:
         return url
 
 
-@pytest.mark.parametrize(("key", "route", "problem"), [
-    (True, True, None),
-    (False, True, r"no API key for 127\.0\.0\.1; set WANDB_API_KEY"),
-    (True, False, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
+READY = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "open"}
+PROXIED = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "https://wandb.invalid", "HTTPS_PROXY": "http://proxy.invalid"}
+CHOSEN = [
+    (READY, "auto", "online"), (READY, "online", "online"),
+    # WANDB_MODE decides for `auto`; an explicit --wandb stands above it
+    (READY | {"WANDB_MODE": "offline"}, "auto", "offline"), (READY | {"WANDB_MODE": "dryrun"}, "auto", "offline"),
+    (READY | {"WANDB_MODE": "disabled"}, "auto", "off"), (READY | {"WANDB_MODE": "online"}, "auto", "online"),
+    (READY | {"WANDB_MODE": "disabled"}, "offline", "offline"),
+    (READY | {"WANDB_MODE": "offline"}, "online", "online"), (READY | {"WANDB_MODE": "online"}, "online", "online"),
+    # behind a proxy no direct route is looked for, unless NO_PROXY names the server
+    (PROXIED, "auto", "online"), (PROXIED | {"NO_PROXY": "wandb.invalid"}, "auto", "offline"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("variables", "asked", "chosen"), CHOSEN)
+def test_the_environment_decides(
+    variables: dict[str, str], asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is asked for, and there are a key and a route; what is asked for stands above it."""
+    with listening() as url:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, url if value == "open" else value)
+        assert choose_mode(asked) == chosen
+
+
+ADDRESSES = ("nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "http://[::1")
+
+
+@pytest.mark.parametrize(("variables", "problem"), [
+    ({"WANDB_BASE_URL": "open"}, r"no API key for 127\.0\.0\.1; set WANDB_API_KEY"),
+    ({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "closed"}, r"127\.0\.0\.1:\d+ can't be reached within 2 s"),
+    *(({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url}, "WANDB_BASE_URL is not an http") for url in ADDRESSES),
 ])  # fmt: skip
 def test_online_needs_a_key_and_a_route(
-    key: bool, route: bool, problem: str | None, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one of them `auto` is offline, and `online` names what is missing, and no key."""
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
     with listening() as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url if route else closed_port())
-        assert choose_mode("auto") == ("offline" if problem else "online")
-        if problem is None:
-            assert choose_mode("online") == "online"
-            return
+        for name, value in variables.items():
+            monkeypatch.setenv(name, {"open": url, "closed": closed_port()}.get(value, value))
+        assert choose_mode("auto") == "offline"
         with pytest.raises(UserError, match=problem) as caught:
             choose_mode("online")
     assert KEY not in str(caught.value)
@@ -87,46 +111,6 @@ def test_a_key_in_netrc_counts_for_its_host_only(place: str, monkeypatch: pytest
         assert choose_mode("auto") == "online"
         file.write_text("machine \x00 nonsense")
         assert choose_mode("auto") == "offline"
-
-
-def test_the_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy no direct route is looked for, unless NO_PROXY names the server."""
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid")
-    assert choose_mode("auto") == "online"
-    monkeypatch.setenv("NO_PROXY", "wandb.invalid")
-    assert choose_mode("auto") == "offline"
-
-
-@pytest.mark.parametrize(("wished", "asked", "chosen"), [
-    ("offline", "auto", "offline"),
-    ("dryrun", "auto", "offline"),
-    ("disabled", "auto", "off"),
-    ("online", "auto", "online"),
-    ("disabled", "offline", "offline"),
-    ("offline", "online", "online"),
-    ("online", "off", "off"),
-])  # fmt: skip
-def test_wandb_mode_is_respected_unless_told_otherwise(
-    wished: str, asked: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """WANDB_MODE decides for `auto`; an explicit --wandb stands above it."""
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_MODE", wished)
-    with listening() as url:
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        assert choose_mode(asked) == chosen
-
-
-@pytest.mark.parametrize("url", ["nonsense", "http://", "http://h:99999999/", "ftp://127.0.0.1", "http://[::1"])
-def test_a_malformed_address_is_a_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WANDB_BASE_URL that is none means offline, or one sentence."""
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", url)
-    assert choose_mode("auto") == "offline"
-    with pytest.raises(UserError, match="WANDB_BASE_URL"):
-        choose_mode("online")
 
 
 def test_an_unknown_choice_names_the_allowed_ones() -> None:
