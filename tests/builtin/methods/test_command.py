@@ -221,13 +221,13 @@ def test_a_program_that_fails_is_a_record(
         assert gone(noted(tmp_path))
 
 
-def test_paths_of_a_relative_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_a_relative_results_folder(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program runs in a folder of the run, and is told whole paths: --out is `reports` by default."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(room)
     words = ("--allow-commands", "--methods", "other", "--seeds", "1")
-    status, said = Command(suite_file(tmp_path), Path("here"), *words).ended(300)
+    status, said = Command(suite_file(room), Path("here"), *words).ended(300)
     assert status == 0, said
-    assert noted(tmp_path)[3] == str(tmp_path / "here/commands" / Path(noted(tmp_path)[3]).parent.name / "command")
+    assert noted(room)[3] == str(room / "here/commands" / Path(noted(room)[3]).parent.name / "command")
 
 
 def test_a_program_that_cannot_be_started_is_a_record(tmp_path: Path) -> None:
