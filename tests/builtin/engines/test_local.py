@@ -198,11 +198,12 @@ def test_more_than_the_machine_has_is_refused(
 
 
 class Printing(Local):
-    """Jobs that print what they were given."""
+    """Jobs that print what they were given, and end once they may."""
 
     def command(self, batch: JobBatch, unit: int) -> list[str]:
         shown = "os.environ['CUDA_VISIBLE_DEVICES'], *os.sched_getaffinity(0), os.environ['HPML_BENCH_JOB']"
-        return ["-c", f"import os, time; print({shown}, flush=True); time.sleep(0.5)"]
+        waiting = f"while not os.path.exists({str(batch.folder / 'end')!r}): time.sleep(0.02)"
+        return ["-c", f"import os, time; print({shown}, flush=True)\n{waiting}"]
 
 
 def printing(folder: Path, parallel: int) -> tuple[Printing, JobBatch]:
@@ -223,6 +224,7 @@ def test_a_job_sees_the_gpus_of_its_slot(tmp_path: Path, monkeypatch: pytest.Mon
     made, batch = printing(tmp_path, 2)
     made.submit(batch)
     assert [(job.unit, job.running) for job in made.live(batch.plan)] == [(0, True), (1, True), (2, False)]
+    (tmp_path / "end").touch()
     while made.live(batch.plan):
         made.wait(5)
     told = [(tmp_path / LOGS / f"unit-{unit}.log").read_text().split() for unit in range(3)]
