@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -139,3 +139,42 @@ def _checks(place: Path, record: RunRecord) -> list[Json]:
         (check if check.name == "parameters" else again.get(check.name, check)).model_dump() | {"passed": True}
         for check in record.checks
     ]
+
+
+# Edits: each returns the runs that it edits, or where it shows
+
+
+Edit = Callable[[Forged], Sequence[Path] | str]
+
+
+def runs(made: Forged, which: str) -> list[Path]:
+    """Return runs by method and seed (`lora 0`), by method, by seed, or all (``)."""
+    method, _, seed = which.rpartition(" ") if which[-1:].isdigit() else (which, "", "")
+    return [run for run in made.runs if run.name.startswith(f"{method}-" if method else "") and f"-s{seed}" in run.name]
+
+
+def record(which: str, **changes: Any) -> Edit:
+    """Set fields of records, `metrics__x` that of metric x; a function is given the former value."""
+
+    def edit(made: Forged) -> list[Path]:
+        made.edit(*(found := runs(made, which)), **changes)
+        return found
+
+    return edit
+
+
+def points(which: str, change: Callable[[list[Json]], list[Json]], **changes: Any) -> Edit:
+    """Rewrite points, and fields of records."""
+
+    def edit(made: Forged) -> list[Path]:
+        for run in runs(made, which):
+            edit_points(run, change)
+        return list(record(which, **changes)(made))
+
+    return edit
+
+
+def sealed(made: Forged, edit: Edit) -> str:
+    """Edit a folder, make hashes and ids fit, and return where it shows."""
+    edited = edit(made)
+    return edited if isinstance(edited, str) else made.seal(*edited)[0].name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 
 import hpml_bench
 from helpers import tiny
-from helpers.forging import Forged, edit_points, record_of
+from helpers.forging import Edit, Forged, edit_points, points, record, record_of, sealed
 from hpml_bench.report.results import Results
 from hpml_bench.report.selection import Selection
 from hpml_bench.verify.verify import Verified, verify
@@ -57,25 +56,23 @@ def test_an_honest_folder_holds(honest: Path) -> None:
     assert f"A training ended at most {PATIENCE} evaluations later" in page
 
 
-def cut(made: Forged, run: Path, steps: int, **more: Any) -> Path:
-    """Let a run have ended after fewer steps, with points, sums and self-checks that fit; return its folder."""
-    edit_points(run, lambda old: [point for point in old if point["step"] <= steps])
-    points: list[Json] = []
-    edit_points(run, lambda old: points.extend(old) or old)
-    timed = [point for point in points if point["metric"] == "step_seconds"]
+def shorter(made: Forged) -> list[Path]:
+    """Let a run have ended an evaluation earlier, with points and sums that fit."""
+    run, kept = made.run("lora", 0), list[Json]()
+    steps, batch = record_of(run)["consumed"]["steps"] - EVERY, record_of(run)["spec"]["settings"]["global_batch"]
+    edit_points(run, lambda old: kept.extend(point for point in old if point["step"] <= steps) or kept)
+    timed = [point for point in kept if point["metric"] == "step_seconds"]
     seconds = [point["value"] for point in timed]
-    losses = [point["value"] for point in points if point["metric"] == "train_loss"][-20:]
-    batch = record_of(run)["spec"]["settings"]["global_batch"]
-    changes = {
-        "consumed__steps": steps, "consumed__samples": batch * steps,
-        "consumed__real_tokens": sum(point["real_tokens"] for point in timed),
-        "consumed__padded_tokens": sum(point["tokens"] for point in timed),
-        "metrics__train_seconds": sum(seconds), "metrics__train_seconds_second_clock": sum(seconds),
-        "metrics__samples_per_second": batch * len(seconds[1:]) / sum(seconds[1:]),
-        "metrics__train_loss": sum(losses) / len(losses),
-    }  # fmt: skip
-    made.edit(run, **changes | more)
-    return made.seal(run)[0]
+    losses = [point["value"] for point in kept if point["metric"] == "train_loss"][-20:]
+    made.edit(
+        run, consumed__steps=steps, consumed__samples=batch * steps,
+        consumed__real_tokens=sum(point["real_tokens"] for point in timed),
+        consumed__padded_tokens=sum(point["tokens"] for point in timed),
+        metrics__train_seconds=sum(seconds), metrics__train_seconds_second_clock=sum(seconds),
+        metrics__samples_per_second=batch * len(seconds[1:]) / sum(seconds[1:]),
+        metrics__train_loss=sum(losses) / len(losses),
+    )  # fmt: skip
+    return [run]
 
 
 def best(old: list[Json]) -> list[Json]:
@@ -85,58 +82,33 @@ def best(old: list[Json]) -> list[Json]:
     return old
 
 
-def shorter(made: Forged) -> Path:
-    run = made.run("lora", 0)
-    return cut(made, run, record_of(run)["consumed"]["steps"] - EVERY)
-
-
-def of_other_scores(made: Forged) -> Path:
-    edit_points(made.run("lora", 0), best)
-    return made.seal(made.run("lora", 0))[0]
-
-
-def with_(**changes: Any) -> Callable[[Forged], Path]:
-    """Return what sets fields of a run's record."""
-
-    def edit(made: Forged) -> Path:
-        made.edit(made.run("lora", 0), **changes)
-        return made.seal(made.run("lora", 0))[0]
-
-    return edit
-
-
-def moved_tokens(made: Forged) -> Path:
+def moved_tokens(old: list[Json]) -> list[Json]:
     """Count tokens of a step in another one, of those that all runs of the seed took."""
-
-    def moved(old: list[Json]) -> list[Json]:
-        first, second, *_ = [point for point in old if point["metric"] == "step_seconds"]
-        for name in ("tokens", "real_tokens"):
-            first[name], second[name] = first[name] + 8, second[name] - 8
-        return old
-
-    edit_points(made.run("lora", 0), moved)
-    return made.seal(made.run("lora", 0))[0]
+    first, second, *_ = [point for point in old if point["metric"] == "step_seconds"]
+    for name in ("tokens", "real_tokens"):
+        first[name], second[name] = first[name] + 8, second[name] - 8
+    return old
 
 
 @pytest.mark.parametrize(
     ("edit", "check", "what"),
     [
         (shorter, "consumption", "steps, and its validation scores give"),
-        (of_other_scores, "consumption", "steps, and its validation scores give"),
-        (with_(metrics__selected_step=4.0), "self checks", "fails the self-check selected step"),
-        (with_(metrics__selected_seconds=0.001), "self checks", "fails the self-check selected step"),
-        (with_(consumed__planned=PLANNED - EVERY), "consumption", "steps 56 instead of 60"),
-        (with_(consumed__planned=PLANNED - EVERY), "steps", "took 56 steps, and its settings say 60"),
-        (with_(consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
-        (with_(consumed__planned=None), "steps", "its plan without an early end is of None steps"),
-        (with_(consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
-        (with_(spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
-        (moved_tokens, "batches", "other numbers of tokens"),
+        (points("lora 0", best), "consumption", "steps, and its validation scores give"),
+        (record("lora 0", metrics__selected_step=4.0), "self checks", "fails the self-check selected step"),
+        (record("lora 0", metrics__selected_seconds=0.001), "self checks", "fails the self-check selected step"),
+        (record("lora 0", consumed__planned=PLANNED - EVERY), "consumption", "steps 56 instead of 60"),
+        (record("lora 0", consumed__planned=PLANNED - EVERY), "steps", "took 56 steps, and its settings say 60"),
+        (record("lora 0", consumed__planned=PLANNED - EVERY), "rates", "its method and schedule give"),
+        (record("lora 0", consumed__planned=None), "steps", "its plan without an early end is of None steps"),
+        (record("lora 0", consumed__order="0" * 16), "consumption", "order 0000000000000000 instead of"),
+        (record("lora 0", spec__settings__select="last", spec__settings__patience=None), "steps", "it has select last"),
+        (points("lora 0", moved_tokens), "batches", "other numbers of tokens"),
     ],
 )  # fmt: skip
-def test_a_forgery_is_named(edit: Callable[[Forged], Path], check: str, what: str, forged: Forged) -> None:
+def test_a_forgery_is_named(edit: Edit, check: str, what: str, forged: Forged) -> None:
     """Hashes, sums and self-checks of the record were made to fit."""
-    run = edit(forged)
-    found = wrong(verify(forged.folder))
-    assert what in found[check]
-    assert found[check].startswith(run.name)
+    run = sealed(forged, edit)
+    found = wrong(verify(forged.folder))[check]
+    assert what in found
+    assert found.startswith(run)

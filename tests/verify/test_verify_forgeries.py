@@ -13,7 +13,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from helpers.forging import REFERENCE, Forged, edit_points, edit_predictions, of_quickstart, record_of, reorder
+from helpers.forging import (
+    REFERENCE,
+    Edit,
+    Forged,
+    edit_points,
+    edit_predictions,
+    of_quickstart,
+    points,
+    record,
+    record_of,
+    reorder,
+    runs,
+    sealed,
+)
 from hpml_bench.records.load import load_record
 from hpml_bench.records.predictions import read_predictions
 from hpml_bench.report.predictions import task_of
@@ -43,37 +56,7 @@ def forged(honest: Path, tmp_path: Path) -> Forged:
     return Forged(Path(shutil.copytree(honest, tmp_path / "quickstart")))
 
 
-# Edits: each returns the runs that it edits, or where it shows
-
-
-Edit = Callable[[Forged], Sequence[Path] | str]
-
-
-def runs(made: Forged, which: str) -> list[Path]:
-    """Return runs by method and seed (`lora 0`), by method, by seed, or all (``)."""
-    method, _, seed = which.rpartition(" ") if which[-1:].isdigit() else (which, "", "")
-    return [run for run in made.runs if run.name.startswith(f"{method}-" if method else "") and f"-s{seed}" in run.name]
-
-
-def record(which: str, **changes: Any) -> Edit:
-    """Set fields of records, `metrics__x` that of metric x; a function is given the former value."""
-
-    def edit(made: Forged) -> list[Path]:
-        made.edit(*(found := runs(made, which)), **changes)
-        return found
-
-    return edit
-
-
-def points(which: str, change: Callable[[list[Json]], list[Json]], **changes: Any) -> Edit:
-    """Rewrite points, and fields of records."""
-
-    def edit(made: Forged) -> list[Path]:
-        for run in runs(made, which):
-            edit_points(run, change)
-        return list(record(which, **changes)(made))
-
-    return edit
+# Edits
 
 
 def rows(which: str, change: Callable[[Any], Any], **changes: Any) -> Edit:
@@ -562,12 +545,6 @@ SEALED: dict[str, Forgery] = {
 def findings(made: Verified, name: str) -> list[tuple[str, str]]:
     """Return state and text of what a check found."""
     return [(check.state, check.finding) for check in made.checks if check.name == name]
-
-
-def sealed(made: Forged, edit: Edit) -> str:
-    """Edit a folder, make hashes and ids fit, and return where it shows."""
-    edited = edit(made)
-    return edited if isinstance(edited, str) else made.seal(*edited)[0].name
 
 
 @pytest.mark.parametrize("name", [*UNSEALED, *SEALED])
