@@ -19,11 +19,10 @@ from hpml_bench.statistics.evidence import (
     WithRows,
     error_of_rare_rows,
     opposed_to,
-    p_equivalent,
     widest,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, t_quantile
-from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs
+from hpml_bench.statistics.verdicts import Comparison, carried_by_few, compare_pairs, tested_by
 
 MOST_ROWS = 10_000_000
 ROUNDING = 1e-9  # largest difference, as a share of the range, that is taken for rounding
@@ -271,16 +270,13 @@ def _compare(
     names: tuple[str, ...], n: int, margin: float | None, mean: Callable[[str], float],
     evidence: Callable[[str, str], Evidence | None], marked: Callable[[str, str], bool],
 ) -> tuple[Comparison, ...]:  # fmt: skip
+    enough = n >= LEAST_ROWS
     found = []
     for a, b in itertools.combinations(names, 2):
-        one = evidence(a, b) if n >= LEAST_ROWS else None
-        there = (one,) if one else ()
-        equal = 1.0 if n >= LEAST_ROWS else None  # without spread and range all scores are the same
-        found.append(Comparison(
-            a, b, Interval(n, mean(a) - mean(b), None, *widest(there)), p=one.p() if one else equal,
-            p_equivalent=p_equivalent(one, margin) if one and margin else None, margin=margin, skewed=marked(a, b),
-            evidence=there,
-        ))  # fmt: skip
+        one = evidence(a, b) if enough else None
+        gap = Interval(n, mean(a) - mean(b), None, None, None)
+        plain = Comparison(a, b, gap, 1.0 if enough else None, None, margin, skewed=marked(a, b))  # 1: all are the same
+        found.append(tested_by(plain, (one,) if one else ()))
     return tuple(found)
 
 

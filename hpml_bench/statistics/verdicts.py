@@ -176,10 +176,10 @@ def compare_pairs(
         if values[a].keys() & values[b].keys()
     }
     shared = share_variances({pair: c.evidence for pair, c in pairs.items()}, len(values))
-    return tuple(_tested_by(c, shared[pair]) for pair, c in pairs.items())
+    return tuple(tested_by(c, shared[pair]) for pair, c in pairs.items())
 
 
-def _tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
+def tested_by(c: Comparison, evidence: tuple[Evidence, ...]) -> Comparison:
     """Return a pair with other evidence, if there is any: its tests and interval follow from it."""
     if not evidence:
         return c
