@@ -76,7 +76,7 @@ def planned_power(pilot: int, size: float, level: float, trials: int) -> tuple[f
     spreads = np.sqrt(np.random.default_rng(0).chisquare(pilot - 1, trials) / (pilot - 1))
     found = []
     for planned in (spreads, [statistics.sd_upper_bound(float(sd), pilot) for sd in spreads]):
-        seeds = [statistics.seeds_needed(size, float(sd), level) for sd in planned]
+        seeds = [statistics.seeds_to_find([statistics.OverSeeds(2, 0.0, float(sd))], size, level) for sd in planned]
         found.append(float(np.mean([paired_t_power(size, n, level) for n in seeds if n is not None])))
     return found[0], found[1]
 

@@ -14,7 +14,6 @@ from hpml_bench.statistics.evidence import (
     detectable,
     p_equivalent,
     sd_upper_bound,
-    seeds_needed,
     seeds_to_decide,
     seeds_to_find,
     seeds_to_show,

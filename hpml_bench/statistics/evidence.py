@@ -355,11 +355,6 @@ def _least(enough: Callable[[int], bool], evidence: Sequence[Evidence]) -> int |
     return high
 
 
-def seeds_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """Return the least number of seeds, from 3, at which `difference` is detectable; None above 10,000."""
-    return seeds_to_find([OverSeeds(2, 0.0, sd)], abs(difference), alpha, power)
-
-
 def sd_upper_bound(sd: float, n: float, confidence: float = 0.8) -> float:
     """Return the one-sided upper confidence bound of a standard deviation estimated from n normal values."""
     # sd · √((n - 1) / χ²(1 - confidence, n - 1)): a pilot of few seeds underestimates the spread half the time, and a

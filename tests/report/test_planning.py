@@ -20,7 +20,6 @@ from hpml_bench.statistics import (
     OverSeeds,
     detectable,
     sd_upper_bound,
-    seeds_needed,
     seeds_to_find,
     seeds_to_show,
 )
@@ -39,7 +38,7 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("size", "sd", "alpha"), [(1.0, 1.0, 0.05), (0.5, 1.3, 0.005), (3.0, 1.0, 0.05)])
 def test_seeds_are_statsmodels(size: float, sd: float, alpha: float) -> None:
     """The number of seeds is the least at which statsmodels' power of a paired t test reaches the wish."""
-    n = seeds_needed(size, sd, alpha, 0.8)
+    n = seeds_to_find([OverSeeds(2, 0.0, sd)], size, alpha)
     assert n
     theirs = TTestPower()
     assert theirs.power(size / sd, n, alpha) >= 0.8 > theirs.power(size / sd, n - 1, alpha)
