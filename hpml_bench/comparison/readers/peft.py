@@ -135,10 +135,10 @@ class _Run:
             raise self.wrong(keys, value, "a text")
         return line
 
-    def number(self, *keys: str, least: float = 0.0) -> float:
+    def number(self, *keys: str) -> float:
         """Return a number; NaN where it is missing."""
         value = self.get(*keys)
-        return math.nan if value is None else self.checked(value, keys, least)
+        return math.nan if value is None else self.checked(value, keys)
 
     def checked(self, value: object, keys: Sequence[str], least: float = 0.0) -> float:
         """Return a value as a number; a UserError where it is none, not finite or less than the least."""
