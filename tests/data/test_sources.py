@@ -341,16 +341,23 @@ def tiny_gguf(file: Path) -> tuple[dict[str, object], list[str]]:
 
 
 def test_gguf_weights_and_tokenizer_come_out_as_they_went_in(tmp_path: Path) -> None:
-    """The converted folder holds the same tensors, and a tokenizer that merges as the file says."""
+    """The converted folder holds the same tensors, also put on another base, and a tokenizer that merges as it says."""
     pytest.importorskip("gguf")
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from hpml_bench.training.systems import load_system
+
     state, tokens = tiny_gguf(tmp_path / "m.gguf")
     folder = sources.resolve_model(f"path:{tmp_path / 'm.gguf'}").folder_or_file
     loaded = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    for weight in base.parameters():
+        weight.data.zero_()
+    scored = load_system(base, tmp_path / "m.gguf").state_dict()
+    assert all(torch.equal(scored[name], tensor) for name, tensor in state.items())
     ids = AutoTokenizer.from_pretrained(folder)("abc")["input_ids"]
     begun = Version(transformers.__version__) < Version("5.4")  # with Llama's first token, whatever the file says
     assert [tokens[i] for i in ids] == [*["<end>"] * begun, "ab", "c"]
