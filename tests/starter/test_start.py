@@ -58,23 +58,18 @@ def suite(result: Result, file: Path) -> Suite:
 
 @pytest.mark.parametrize("task", KINDS)
 def test_a_suite_runs_as_it_was_written(task: str, made: dict[str, Path], tmp_path: Path) -> None:
-    """Of each kind of work: the task is found, paths are absolute, and `run-all` trains with it.
-
-    Answers take all methods of the recipe of language models, and others the first of encoders' that trains.
-    """
+    """Of each kind of work: the task is found, paths are absolute, and `run-all` trains with it."""
     file = made[task]
     found = load_suite(str(file))
     assert found.settings.task.name == task
     assert found.settings.dataset.options["train"] == f"path:{file.parent / KINDS[task][0]}"
-    methods = [*found.methods] if task == "causal_lm" else ["lora"]
-    budget = ["--methods", ",".join(methods), "--seeds", "1", "--nproc", "1", "--device", "cpu"]
+    budget = ["--methods", "lora", "--seeds", "1", "--nproc", "1", "--device", "cpu"]
     settings = ["steps=1", "latency_samples=0", "train_samples=32", "validation_samples=2", "test_samples=4"]
     settings += ["task.options.max_new_tokens=1"] if task == "causal_lm" else []
     budget += [word for setting in settings for word in ("--set", setting)]
     done = CliRunner().invoke(main, ["run-all", str(file), "--out", str(tmp_path / "out"), "--wandb", "off", *budget])
     assert done.exit_code == 0, done.output
-    records = load_records(tmp_path / "out" / "made").records
-    assert {record.spec.method.name: record.status for record in records} == dict.fromkeys(methods, "ok")
+    assert [record.status for record in load_records(tmp_path / "out" / "made").records] == ["ok"]
 
 
 def test_memory_is_what_fit_predicts(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,19 +103,10 @@ def test_each_choice_has_a_reason(task: str, made: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("task", ["sequence_classification", "causal_lm"])
-def test_rates_have_a_source(task: str, made: dict[str, Path], tmp_path: Path) -> None:
-    """Above or beside every method with a rate stands where it comes from; others are comments, and methods too."""
+def test_methods_that_are_comments_can_be_taken(task: str, made: dict[str, Path], tmp_path: Path) -> None:
+    """Without the # before them the suite has them all; every method with a rate says where it comes from."""
     text = made[task].read_text()
-    methods = text.partition("\nmethods:\n")[2]
-    reason = ""
-    rated = 0
-    for line in methods.splitlines():
-        if "{lr:" in line or " lr:" in line:
-            rated += 1
-            assert re.search(r"et al\. \d{4}|PEFT's guide", " ".join(reason.replace("#", "").split())), line
-        reason = "" if "{" in line else f"{reason} {line}"
-    assert rated == 5
-    assert "# prompt_tuning: {lr: 3e-2" in methods
+    assert len(re.findall(r"\bRate: ", text.partition("\nmethods:\n")[2])) == text.count("{lr:") + text.count(", lr:")
     (tmp_path / "all.yaml").write_text(re.sub(r"^  # (\w+: \{)", r"  \1", text, flags=re.MULTILINE))
     found = load_suite(str(tmp_path / "all.yaml"))
     assert len(found.methods) == 6 + (task == "causal_lm")
