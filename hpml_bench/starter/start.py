@@ -171,7 +171,8 @@ def _drafted(model: Model, data: Data, learnt: Learnt, file: str, given: Mapping
     found = SuiteDraft(
         view, kind, options, (*columns, *names), lengths, limit, most, budget, prepared, task, memory, file, given
     )
-    return Starter(page(found), tuple(_facts(found)), prepared.warnings)
+    cost = tuple(_cost(found))  # once: it is timed
+    return Starter(_page(found, cost), tuple(_facts(found, cost)), prepared.warnings)
 
 
 def _merged(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _columns(learnt: Learnt, data: Data) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _facts(found: SuiteDraft) -> Iterator[str]:
+def _facts(found: SuiteDraft, cost: Sequence[str]) -> Iterator[str]:
     """Yield what a reader should know before the runs, in sentences for the terminal."""
     view, rows = found.view, _rows(found)
     columns = {name: value for name, value in found.prepared.notes.items() if name.startswith("columns")}
@@ -222,14 +223,14 @@ def _facts(found: SuiteDraft) -> Iterator[str]:
         f"rows: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test. "
         f"{least_difference(found.task, rows['test'])}".rstrip()
     )
-    yield from _cost(found)
+    yield from cost
     yield from found.kind.cautions(view)
 
 
-def page(found: SuiteDraft) -> str:
+def _page(found: SuiteDraft, cost: Sequence[str]) -> str:
     """Return the file's text."""
     parts = [
-        _head(found),
+        _head(found, cost),
         written([Entry("seeds", SEEDS, (
             "runs of each method; three leave most pairs undecided, and hpml-bench plan says how many decide; run-all "
             "--until decided adds seeds in rounds until the best is known",
@@ -241,7 +242,7 @@ def page(found: SuiteDraft) -> str:
     return "\n".join(parts)
 
 
-def _head(found: SuiteDraft) -> str:
+def _head(found: SuiteDraft, cost: Sequence[str]) -> str:
     view, rows = found.view, found.prepared.rows
     part = "" if view.data.whole else " of the part that was read"
     paragraphs = [
@@ -251,7 +252,7 @@ def _head(found: SuiteDraft) -> str:
         f"  hpml-bench preview {found.file}    shows rows as the model gets them",
         f"  hpml-bench run-all {found.file}    runs the comparison",
         f"Rows{part}: {rows['train']:,} to train on, {rows['validation']:,} for the curves, {rows['test']:,} to test.",
-        *_cost(found),
+        *cost,
     ]
     return "".join(f"{line}\n" for line in comment(paragraphs))
 

@@ -14,7 +14,6 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
-from huggingface_hub.utils import filter_repo_objects
 from packaging.version import Version
 
 from helpers.fake_hub import COMMIT, Hub
@@ -207,14 +206,6 @@ def test_offline_half_a_snapshot_says_how_to_go_on(tmp_path: Path, missing: str)
         sources.resolve_model("hub:o/n")
     assert f"{folder}: {missing}" in str(raised.value)
     assert "save_pretrained" not in str(raised.value)
-
-
-def test_no_pickle_is_fetched_from_the_hub() -> None:
-    """Weights come as safetensors only, and from the top folder only."""
-    files = ["config.json", "model.safetensors", "pytorch_model.bin", "rust_model.ot", "tf_model.h5", "tokenizer.json"]
-    files += ["onnx/model.safetensors", "training_args.bin", "vocab.json", "merges.txt", "optimizer.pt", "README.md"]
-    kept = filter_repo_objects(files, allow_patterns=list(sources.MODEL_PATTERNS), ignore_patterns=["*/*"])
-    assert list(kept) == ["config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
 # Wheels

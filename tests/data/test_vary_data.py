@@ -13,11 +13,8 @@ from datasets import Dataset
 from helpers.tiny import prepared, settings
 from hpml_bench.cli import main
 from hpml_bench.data.draw import draw, training_rows
-from hpml_bench.data.newswire import generate, render
-from hpml_bench.data.newswire_world import make_world
-from hpml_bench.plugins.dataset import LoadedData, make_loader
+from hpml_bench.plugins.dataset import LoadedData
 from hpml_bench.report.selection import Selection
-from hpml_bench.suite.settings import Settings
 from hpml_bench.system.errors import UserError
 
 SUITE = {
@@ -109,18 +106,3 @@ def test_where_nothing_can_vary_it_is_refused(samples: int | None, says: str) ->
     with pytest.raises(UserError, match=says) as raised:
         draw(data(60), settings(train_samples=samples, validation_samples=8, vary_data=True))
     assert "\n" not in str(raised.value)
-
-
-def test_newswire_makes_more_rows_to_draw_from() -> None:
-    """Eight times as many, and the same validation and test rows; without it, the same rows as ever."""
-    values = {"train_samples": 32, "validation_samples": 16, "test_samples": 24, "global_batch": 8, "steps": 1}
-
-    def load(vary: bool) -> LoadedData:
-        chosen = Settings.model_validate({"backbone": "b", "dataset": "newswire", "vary_data": vary} | values)
-        return make_loader(chosen).load(chosen, "class")
-
-    plain, varied = load(vary=False), load(vary=True)
-    assert (len(plain.train), len(varied.train)) == (32, 256)
-    assert plain.test["text"][:] == varied.test["text"][:]
-    world = make_world()
-    assert plain.train["text"][:] == render(world, generate(world, 32, 0, "train"))
