@@ -12,19 +12,16 @@ import json
 import logging
 import math
 import re
-import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from hpml_bench.data.wheel import wheel_content
-from hpml_bench.records.files import write_atomically
 from hpml_bench.suite.base import Frozen
 from hpml_bench.system.cache import cache_folder, file_sha256, locked, new_entry
 from hpml_bench.system.errors import UserError
@@ -159,16 +156,16 @@ def weight_files(folder: Path, advice: str | None = None) -> tuple[Path, ...]:
 
 def weight_types(folder: Path) -> Counter[str]:
     """Return the number of weights of each type, from the headers of the safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
     sizes: Counter[str] = Counter()
     for file in weight_files(folder):
         try:
-            with file.open("rb") as opened:
-                (length,) = struct.unpack("<Q", opened.read(8))
-                header = json.loads(opened.read(min(length, 100_000_000)))
-            for name, tensor in header.items():
-                if name != "__metadata__" and FLOAT.match(str(tensor["dtype"])):
-                    sizes[str(tensor["dtype"])] += math.prod(tensor["shape"])
-        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+            with safe_open(file, "np") as opened:
+                for tensor in map(opened.get_slice, opened.keys()):
+                    if FLOAT.match(tensor.get_dtype()):
+                        sizes[tensor.get_dtype()] += math.prod(tensor.get_shape())
+        except (OSError, SafetensorError) as error:
             raise UserError(f"{file}: can't be read as safetensors: {str(error)[:200]}; save the model anew") from None
     return sizes
 
@@ -194,17 +191,15 @@ def _hub_name(uri: str) -> tuple[str, str | None]:
 
 
 def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: str | None, why: str) -> Resolved:
-    """Return the snapshot of a commit, fetched if necessary; without a commit, the cached one."""
+    """Return the snapshot of a repository, fetched if necessary; without a commit of the hub's, the cached one."""
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = _hub_name(uri)
-    if commit is not None:
-        _note_commit(repo, revision or constants.DEFAULT_REVISION, repo_type, commit)
     try:
         folder = snapshot_download(
             repo,
             repo_type=repo_type,
-            revision=commit or revision,
+            revision=revision,
             cache_dir=constants.HF_HUB_CACHE,
             allow_patterns=list(patterns),
             ignore_patterns=["*/*"] if repo_type == "model" else None,
@@ -225,19 +220,6 @@ def _snapshot(uri: str, repo_type: RepoType, patterns: Sequence[str], commit: st
         raise UserError(f"{uri}: {problem}") from None
     log.info("%s: commit %s%s", uri, Path(folder).name, "" if commit else ", from the cache")
     return Resolved(folder_or_file=Path(folder), revision=Path(folder).name)
-
-
-def _note_commit(repo: str, revision: str, repo_type: RepoType, commit: str) -> None:
-    """Record the commit of a revision in the hub's cache, so that it is found offline; the hub's library doesn't."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    if revision == commit or ".." in Path(revision).parts or Path(revision).is_absolute():
-        return
-    note = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type) / "refs" / revision
-    with suppress(OSError):  # a read-only cache may still be complete
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, commit)
 
 
 def _ask_hub(uri: str, repo_type: RepoType) -> tuple[str | None, str]:
