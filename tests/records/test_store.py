@@ -9,10 +9,11 @@ import pytest
 
 from helpers import made_records
 from hpml_bench.records import files
-from hpml_bench.records.files import POINTS, RECORD, SET_ASIDE, write_atomically
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, read_json, write_atomically
 from hpml_bench.records.folder import RunFolder, locked
 from hpml_bench.records.load import headlines, load_records, read_record
 from hpml_bench.records.points import PointWriter, read_points
+from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import SCHEMA_VERSION, Point
 from hpml_bench.system.errors import UserError
 
@@ -75,6 +76,19 @@ def test_points_come_back_in_order(tmp_path: Path) -> None:
     writer.write(points[2:])
     writer.close()
     assert read_points(tmp_path) == points
+
+
+def test_what_is_torn_is_left_out(tmp_path: Path) -> None:
+    """A line of points cut short by a crash doesn't cost the lines before it; half a table or JSON object is none."""
+    writer = PointWriter(tmp_path)
+    writer.write([Point(metric="loss", step=1, value=0.5), Point(metric="loss", step=2, value=0.25)])
+    writer.close()
+    file = tmp_path / POINTS
+    file.write_bytes(file.read_bytes()[:-9])
+    assert [point.step for point in read_points(tmp_path)] == [1]
+    for name, read in ((PREDICTIONS, lambda: read_predictions(tmp_path)), ("x", lambda: read_json(tmp_path / "x"))):
+        (tmp_path / name).write_bytes(b'{"PAR1')
+        assert read() is None
 
 
 def test_points_are_cut(tmp_path: Path) -> None:
