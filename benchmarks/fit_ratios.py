@@ -273,12 +273,10 @@ def prepare(
     length: int = LENGTH,
     shape: dict[str, Any] | None = None,
     device: str = "cpu",
-    shortest: float = 0.25,
 ) -> Prepared:
-    """Save a model with random weights and rows of lengths from a share of the longest on, once per folder.
+    """Save a model with random weights and rows of lengths from a quarter of the longest on, once per folder.
 
-    `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16; on meta there
-    are none.
+    `shape` is that of a Llama other than the small one, whose weights are made on a device, in bfloat16.
     """
     made = make_task(task, tuple("abcd"))
     backbone, data = folder / made.model_kind, folder / f"{task.name}-{rows}"
@@ -286,7 +284,7 @@ def prepare(
         _save_model(backbone, made.model_kind, length, shape, device)
     if not data.exists():
         for split in ("train", "validation", "test"):
-            write_rows(data / split, [_rows(made, rows, length, shortest)], made.label_type(), made.extra_types())
+            write_rows(data / split, [_rows(made, rows, length)], made.label_type(), made.extra_types())
     facts = {"mean": 0.5, "sd": 0.3, "deviation": 0.3, "baseline_mae": 0.1}
     digests = Digests(weights="", tokenizer="", data="")
     return Prepared(
@@ -307,16 +305,16 @@ def _save_model(folder: Path, kind: str, length: int, shape: dict[str, Any] | No
         config = LlamaConfig(
             max_position_embeddings=2 * length, **common | (shape or small | {"intermediate_size": 3 * WIDTH})
         )
-        with torch.device(device if shape or device == "meta" else "cpu"):
+        with torch.device(device if shape else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if shape else torch.float32)
-    (model.config if device == "meta" else model).save_pretrained(folder)
+    model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))  # noqa: S106 - no password
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)  # noqa: S106
 
 
-def _rows(task: Any, rows: int, length: int, shortest: float) -> dict[str, list[Any]]:
-    """Return rows from a share of the length to all of it; a language model's second half are targets."""
-    lengths = np.linspace(int(shortest * length), length, rows).astype(int)
+def _rows(task: Any, rows: int, length: int) -> dict[str, list[Any]]:
+    """Return rows from a quarter of the length to all of it; a language model's second half are targets."""
+    lengths = np.linspace(length // 4, length, rows).astype(int)
     ids = [[5 + place % 50 for place in range(tokens)] for tokens in lengths]
     per_token, numeric = pa.types.is_list(task.label_type()), pa.types.is_floating(task.label_type())
     half = [[IGNORE_INDEX] * (len(row) // 2) + row[len(row) // 2 :] for row in ids]

@@ -1,18 +1,16 @@
 """Checks of a machine with NVIDIA GPUs, in the order of what is worth most in the first minutes.
 
-    python benchmarks/on_gpu.py --predict FILE                  beforehand, on a machine without a card
-    python benchmarks/on_gpu.py [--fake] [--predictions FILE] [--only devices,context,...] [--json FILE] [--table FILE]
-                                [--minutes 9] [--wheels FOLDER]
+    python benchmarks/on_gpu.py [--only devices,context,...] [--json FILE] [--table FILE] [--minutes 9]
+                                [--wheels FOLDER]
 
 Each check is a process of its own with a time limit, and all together end within the minutes given: what these or the
 card's memory are too little for is skipped, with the reason. What is known is written after each case, as JSON and as
 a table in Markdown. Where a process ends in a case, which then counts as failed, another does the cases that are left.
 No network is needed: `--wheels` installs the wheels of a folder for this command alone. Without a GPU the checks that
-need one are skipped, and the others are done on the CPU, on small models, or with `--fake` (torch's build for CUDA) on
-tensors that say they are on a card. Exit status 1 if a check failed.
+need one are skipped, and the others are done on the CPU, on small models. Exit status 1 if a check failed.
 
-- devices: what torch and the driver show, readings of energy and memory, that the fork server leaves CUDA alone, and a
-  slot of `--parallel` for each instance of a card in MIG mode;
+- devices: what torch and the driver show, readings of energy and memory, and a slot of `--parallel` for each instance
+  of a card in MIG mode;
 - context: what a rank takes beside tensors: CUDA's context, cuBLAS's workspaces, NCCL; beside the constants of `fit`;
 - tests: those marked gpu or multigpu, of the files that have some;
 - launcher: GPT-2, `lora` and `full`, by the harness's own launcher, and the share of its time that steps are; the same
@@ -20,12 +18,11 @@ tensors that say they are on a card. Exit status 1 if a check failed.
 - fit: peaks of real steps, evaluations and answers of a Llama of 280 million parameters within 10 % of what
   `hpml-bench fit` predicts;
 - levers: the same on a Llama of 3 billion parameters with one thing changed at a time: micro-batch, checkpointing,
-  quantisation, type of the weights; rows without padding, which take no mask, then with keys repeated;
+  quantisation, type of the weights;
 - attention: gradients with a mask at lengths at which cuDNN's kernel gives NaN, against the plain kernel's;
 - repeats: losses and trained weights of two trainings from one seed, equal to the bit;
 - generation: answers, greedy and sampled, side by side, padded on the left, and alone, in float32 and bf16;
 - memory: what stays reserved of weights after their cast to bfloat16, and whether segments grow;
-- products: rates of matrix products by precision, at a round and at an odd size, of copies, and of launches;
 - methods: three steps of each method and type of PEFT on a model of two layers, in float32 on the CPU and on a card,
   the methods in bf16, fp16 and on int8 weights too: losses and peak memory.
 """
@@ -35,14 +32,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -54,23 +49,18 @@ if __name__ == "__main__" and "--wheels" in sys.argv[:-1]:
     _installed = tempfile.TemporaryDirectory()
     carried.install(Path(sys.argv[sys.argv.index("--wheels") + 1]), Path(_installed.name))
 
-from fake_card.machine import card
-from gpu import kernels, sizes, steps, training
-from gpu.budget import Cases, gathered, passed
+from gpu import Cases, gathered, kernels, passed, sizes, steps, training
 
 from hpml_bench.builtin.engines.local import slots
 from hpml_bench.builtin.probes.memory import nvml_used_mb
-from hpml_bench.launch import fork_server
 from hpml_bench.system import environment, gpus
 from hpml_bench.system.energy import gpu_joules
 
-NONE_ON_FAKE = re.compile("nf4|int8|qlora")
-"""Cases that a card can't do that isn't there: bitsandbytes' weights are no tensors of its."""
 MARKED = re.compile(r"pytest\.mark\.(multi)?gpu\b")
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 SECONDS = {
     "devices": 40, "context": 40, "tests": 60, "launcher": 90, "fit": 90, "levers": 120, "attention": 40,
-    "repeats": 40, "generation": 60, "memory": 40, "products": 40, "methods": 240,
+    "repeats": 40, "generation": 60, "memory": 40, "methods": 240,
 }  # fmt: skip
 """The limit of each check, in the order in which they are done."""
 SLOWER = 5
@@ -80,11 +70,7 @@ MINUTES = 9.0
 
 
 def devices() -> dict[str, Any]:
-    """Return both views of the GPUs; they must agree on number and UUIDs, and no fork may inherit CUDA."""
-    fork_server.start_fork_server()
-    process = multiprocessing.get_context("forkserver").Process(target=_untouched)
-    process.start()
-    process.join()
+    """Return both views of the GPUs, which must agree on number and UUIDs."""
     import torch
 
     from hpml_bench.training.distributed import check_gpus, uuid
@@ -96,22 +82,14 @@ def devices() -> dict[str, Any]:
     parts = [slot.cards for slot in slots(len(shared), None, None)] if environment.cores() >= len(shared) else None
     same = of_torch == [gpu["uuid"].partition("-")[2] for gpu in visible]
     return {
-        "passed": process.exitcode == 0 and same and parts in (None, [(gpu["uuid"],) for gpu in shared]),
+        "passed": same and parts in (None, [(gpu["uuid"],) for gpu in shared]),
         "slots": parts,
-        "fork_server_untouched": process.exitcode == 0,
         "torch": of_torch,
         "driver": visible,
         "joules": [str(gpu_joules(each)) for each in of_torch],
         "used_mb": [str(nvml_used_mb(each)) for each in of_torch],
         "environment": environment.describe(),
     }
-
-
-def _untouched() -> None:
-    """End with status 0 if the process that this one was forked from has not initialised CUDA."""
-    import torch
-
-    sys.exit(int(torch.cuda._is_in_bad_fork()))
 
 
 def tests() -> dict[str, Any]:
@@ -126,35 +104,20 @@ Check = Callable[..., dict[str, Any] | Cases]
 CHECKS: dict[str, Check] = {
     "devices": devices, "context": steps.context, "tests": tests, "launcher": steps.launcher, "fit": sizes.fit,
     "levers": sizes.levers, "attention": kernels.attention, "repeats": training.repeats,
-    "generation": kernels.generation, "memory": training.memory, "products": kernels.products,
-    "methods": training.methods,
+    "generation": kernels.generation, "memory": training.memory, "methods": training.methods,
 }  # fmt: skip
 ON_CPU: dict[str, Check] = {
     "launcher": lambda: steps.launcher("cpu", "tiny", 6),
-    "fit": lambda **more: sizes.fit("cpu", sizes.SMALL, **more),
-    "levers": lambda **more: sizes.levers("cpu", sizes.SMALL, **more),
+    "fit": lambda: sizes.fit("cpu", sizes.SMALL),
+    "levers": lambda: sizes.levers("cpu", sizes.SMALL),
     "attention": lambda: kernels.attention("cpu"),
     "repeats": lambda: training.repeats("cpu"),
     "generation": lambda: kernels.generation("cpu"),
-    "products": lambda: kernels.products("cpu", 256),
 }
 """The checks that a machine without a card does."""
-ON_FAKE: dict[str, Check] = {
-    "fit": lambda **more: sizes.fit("cuda", sizes.SMALL, **more),
-    "levers": lambda **more: sizes.levers("cuda", sizes.SMALL, **more),
-    "repeats": training.repeats, "methods": training.methods,
-}  # fmt: skip
-"""The checks that a card does that isn't there (`--fake`); times mean nothing."""
 
 
-def in_child(
-    check: str,
-    left: float,
-    predictions: Path | None = None,
-    write: Callable[[dict[str, Any]], None] = lambda _: None,
-    *,
-    fake: bool = False,
-) -> dict[str, Any]:
+def in_child(check: str, left: float, write: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:
     """Return what a check says, from a process of its own, and from another where that ends in a case.
 
     `left` are the seconds that it may take; `write` gets what is known so far.
@@ -164,9 +127,7 @@ def in_child(
     found: dict[str, Any] = {"passed": False}
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "result.json"
-        command = [sys.executable, __file__, "--check", check, "--json", str(result)]
-        command += ["--until", str(began + limit - 5), *(["--predictions", str(predictions)] if predictions else [])]
-        command += ["--fake"] * fake
+        command = [sys.executable, __file__, "--check", check, "--json", str(result), "--until", str(began + limit - 5)]
         while True:
             before = found.get("cases")
             write_json(result, found)
@@ -224,24 +185,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the results here", metavar="FILE")
     parser.add_argument("--table", type=Path, help="write a table of the results here", metavar="FILE")
     parser.add_argument("--minutes", type=float, help="most minutes of all checks", default=MINUTES)
-    parser.add_argument("--predict", type=Path, help="write predictions for a card here, and end", metavar="FILE")
-    parser.add_argument("--predictions", type=Path, help="take these predictions", metavar="FILE")
-    parser.add_argument("--small", action="store_true", help="predict for the checks that a CPU does")
     parser.add_argument("--wheels", type=Path, help="install these wheels for this command", metavar="FOLDER")
-    parser.add_argument("--fake", action="store_true", help="take a card that isn't there, as fake_cuda.py")
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS, default=math.inf)  # by time.monotonic()
     options = parser.parse_args()
     ends = time.monotonic() + 60 * options.minutes
     environment.set_process_environment()
-    if options.predict:
-        options.predict.write_text(
-            json.dumps(sizes.predict("cpu" if options.small else "cuda", options.small), indent=1)
-        )
-        return 0
-    checks = ON_FAKE if options.fake else CHECKS if gpus.visible_gpus() else ON_CPU
+    checks = CHECKS if gpus.visible_gpus() else ON_CPU
     if options.check:
-        do_check(options, checks[options.check])
+        do_check(checks[options.check], options.json, options.until)
         return 0
     found: dict[str, Any] = {}
 
@@ -256,26 +208,19 @@ def main() -> int:
         if check in CHECKS and check not in checks:
             write(check, {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"})
         else:
-            left = ends - time.monotonic()
-            write(check, in_child(check, left, options.predictions, partial(write, check), fake=options.fake))
+            write(check, in_child(check, ends - time.monotonic(), partial(write, check)))
     if not options.json:
         print(json.dumps(found, indent=1))
     return 0 if passed(found.values()) is not False else 1
 
 
-def do_check(options: Any, check: Check) -> None:
+def do_check(check: Check, path: Path, until: float) -> None:
     """Do a check in this process, and write its cases one by one."""
-    known = json.loads(options.json.read_text())
-    carried = json.loads(options.predictions.read_text()) if options.predictions else {}
-    if options.fake and options.check in ("fit", "levers"):  # a trace takes no card
-        carried = sizes.predict("cuda", small=True)
-    with card() if options.fake else nullcontext():
-        found = check(**{"predictions": carried[options.check]} if options.check in carried else {})
-        if not isinstance(found, dict):
-            left = options.until - time.monotonic()
-            found = ((name, call) for name, call in found if not (options.fake and NONE_ON_FAKE.search(name)))
-            found = gathered(found, left, known.get("cases"), partial(write_json, options.json))
-    write_json(options.json, found)
+    found = check()
+    if not isinstance(found, dict):
+        known = json.loads(path.read_text()).get("cases")
+        found = gathered(found, until - time.monotonic(), known, partial(write_json, path))
+    write_json(path, found)
 
 
 def write_json(path: Path, found: Any) -> None:

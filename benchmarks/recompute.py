@@ -12,9 +12,48 @@ with the runs' files. Exit status: 0 all agree, 1 something doesn't, 2 a wrong c
 something open, a comment says so.
 """
 
-import sys
+from __future__ import annotations
 
-from audit.command import main
+import json
+import sys
+from pathlib import Path
+
+from audit.answer import answer_of, compare_answer
+from audit.over_suites import audit_over
+from audit.reading import read_study
+from audit.study import Study
+from audit.values import Audit
+
+
+def audit_page(study: Study, page: Path) -> Audit:
+    """Check the answer in a page's folder."""
+    audit = Audit()
+    if study.compared:
+        compare_answer(audit, json.loads((page / "report.json").read_text(encoding="utf-8")), answer_of(study))
+    return audit
+
+
+def main(arguments: list[str]) -> int:
+    """Check the pages of folders, or after `--over` one over the suites of folders, and print what was found."""
+    over = arguments[:1] == ["--over"]
+    pages, suites = (list(map(Path, part)) for part in ((arguments[1:2], arguments[2:]) if over else [arguments] * 2))
+    if len(suites) < 1 + over or not all((suite / "suite.json").exists() for suite in suites):
+        print(__doc__)
+        return 2
+    wrong = False
+    for folder in pages:
+        study = None if over else read_study(folder)
+        if (study is None or study.compared) and not (folder / "report.json").exists():
+            made = " ".join(map(str, [*suites, "--out", folder] if over else [folder]))
+            print(f"{folder} lacks report.json: `hpml-bench report {made} --format md` makes it")
+            return 2
+        audit = audit_over(folder, suites) if study is None else audit_page(study, folder)
+        for line in audit.problems:
+            print(f"DISAGREES: {line}")
+        print(f"{folder}: {audit.checked} figures checked, {len(audit.problems)} disagree")
+        wrong |= bool(audit.problems)
+    return int(wrong)
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], __doc__))
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Language models: loss a token and what follows from it, and the score of answers, counted anew."""
+"""Language models: loss a token, and the score of answers, counted anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from audit.rows import Guess, Scored, flat
+from audit.rows import Guess, flat
 from audit.values import Floats
 
 LOSS, SCORE = "test_loss", "test_score"
@@ -25,29 +25,12 @@ NO_SPACES = re.compile(
 """Characters of Thai, Lao, Burmese, Khmer, Chinese and Japanese, of which each is a word."""
 
 
-def language(rows: Mapping[str, Any], scorer: str | None) -> Scored:
-    """Return the score of each row, else its linear loss, and all metrics of the test rows."""
-    reference, said, losses = rows["reference"], rows["prediction"], rows["loss"]
-    tokens = np.array([len(row) for row in reference], dtype=np.float64)
-    loss = float(losses.sum() / tokens.sum())
-    metrics = {
-        LOSS: loss,
-        "test_perplexity": math.exp(min(loss, 700)),
-        "test_bits_per_byte": float(losses.sum() / math.log(2) / rows["said_bytes"].sum()),
-        "test_token_accuracy": float((flat(reference) == flat(said)).mean()),
-    }
+def answer_scores(rows: Mapping[str, Any], scorer: str | None) -> Floats:
+    """Return the score of each row, without a scorer its linear loss."""
     if scorer is None:
-        return Scored(linear(losses, tokens), metrics)
+        return linear(rows["loss"], np.array([len(row) for row in rows["reference"]], dtype=np.float64))
     pairs = zip(rows["said_answer"], rows["said_expected"], strict=True)
-    scores = np.array([SCORERS[scorer](answer, expected) for answer, expected in pairs], dtype=np.float64)
-    metrics[SCORE] = float(scores.mean())
-    for name, column in (("test_cut_answers", "said_cut"), ("test_near_ties", "said_near_tie")):
-        if column in rows:
-            metrics[name] = float(rows[column].mean())
-    if "said_normalised" in rows:
-        same = [a == b for a, b in zip(rows["said_normalised"], rows["said_expected"], strict=True)]
-        metrics["test_score_normalised"] = float(np.mean(same))
-    return Scored(scores, metrics)
+    return np.array([SCORERS[scorer](answer, expected) for answer, expected in pairs], dtype=np.float64)
 
 
 def linear(losses: Floats, tokens: Floats) -> Floats:

@@ -11,21 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from audit.values import Floats
 
 Answers = Any
 """[rows], or where rows are tags a list of arrays."""
 ACCURACY = "test_accuracy"
-
-
-class Scored(NamedTuple):
-    """What predictions give."""
-
-    scores: Floats
-    """[rows]."""
-    metrics: dict[str, float]
 
 
 class Guess(NamedTuple):
@@ -46,62 +37,21 @@ def as_bytes(answers: Answers) -> bytes:
     return lengths.tobytes() + flat(answers).tobytes()
 
 
-def classes(reference: Floats, said: Floats, losses: Floats, names: Sequence[str]) -> Scored:
-    """Return right or wrong, accuracy and macro-F1."""
-    right = np.where(reference == said, 1.0, 0.0)
-    f1 = []
-    for label in range(len(names)):
-        there, answered = reference == label, said == label
-        f1.append(2 * (there & answered).sum() / max(there.sum() + answered.sum(), 1))
-    means = {ACCURACY: right.mean(), "test_macro_f1": np.mean(f1), "test_loss": losses.mean()}
-    return Scored(right, {name: float(value) for name, value in means.items()})
-
-
-def brier(reference: Floats, given: Answers) -> float:
-    """Return the Brier score over all classes of the probabilities of each row."""
-    probabilities = np.array(given, dtype=np.float64)
-    there = np.arange(probabilities.shape[1]) == reference[:, None]
-    return float(((probabilities - there) ** 2).sum(axis=1).mean())
-
-
-def numbers(reference: Floats, said: Floats, losses: Floats, _: Sequence[str]) -> Scored:
-    """Return linear RMSE, and the metrics of numbers."""
-    squares = (said - reference) ** 2
-    metrics = {
-        "test_rmse": math.sqrt(squares.mean()),
-        "test_mae": float(np.abs(said - reference).mean()),
-        "test_loss": float(losses.mean()),
-    }
-    if np.ptp(reference) and np.ptp(said):
-        metrics["test_pearson"] = float(stats.pearsonr(reference, said).statistic)
-        metrics["test_spearman"] = float(stats.spearmanr(reference, said).statistic)
-    return Scored(linear_rmse(squares), metrics)
-
-
 def linear_rmse(squares: Floats) -> Floats:
     """Return the RMSE of squared errors, linear in each row."""
     rmse = math.sqrt(squares.mean())
     return rmse + (squares - squares.mean()) / (2 * rmse) if rmse else np.zeros(len(squares))
 
 
-def tags(reference: Answers, said: Answers, losses: Floats, names: Sequence[str]) -> Scored:
-    """Return linear F1 of entities, and the metrics of tags."""
+def linear_f1(reference: Answers, said: Answers, names: Sequence[str]) -> Floats:
+    """Return the F1 of entities, linear in each row."""
     pairs = [(entities(a, names), entities(b, names)) for a, b in zip(reference, said, strict=True)]
-    right, there, found = (
-        np.array(counts, dtype=np.float64)
-        for counts in zip(*((len(a & b), len(a), len(b)) for a, b in pairs), strict=True)
-    )
-    both, same = there + found, flat(reference) == flat(said)
-    f1 = 2 * right.sum() / both.sum() if both.sum() else 0.0
-    metrics = {
-        "test_f1": f1,
-        "test_precision": right.sum() / found.sum() if found.sum() else 0.0,
-        "test_recall": right.sum() / there.sum() if there.sum() else 0.0,
-        "test_word_accuracy": same.mean(),
-        "test_loss": losses.sum() / len(same),
-    }
-    linear = f1 + (2 * right - f1 * both) / both.mean() if both.sum() else np.zeros(len(both))
-    return Scored(linear, {name: float(value) for name, value in metrics.items()})
+    right = np.array([len(a & b) for a, b in pairs], dtype=np.float64)
+    both = np.array([len(a) + len(b) for a, b in pairs], dtype=np.float64)
+    if not both.sum():
+        return np.zeros(len(both))
+    f1 = 2 * right.sum() / both.sum()
+    return np.asarray(f1 + (2 * right - f1 * both) / both.mean())
 
 
 def entities(row: Floats, names: Sequence[str]) -> set[tuple[int, int, str]]:
@@ -122,12 +72,12 @@ def entities(row: Floats, names: Sequence[str]) -> set[tuple[int, int, str]]:
     return found
 
 
-SCORED: dict[str, Callable[[Any, Any, Floats, Sequence[str]], Scored]] = {
-    ACCURACY: classes,
-    "test_rmse": numbers,
-    "test_f1": tags,
+SCORED: dict[str, Callable[[Any, Any, Sequence[str]], Floats]] = {
+    ACCURACY: lambda reference, said, _: np.where(reference == said, 1.0, 0.0),
+    "test_rmse": lambda reference, said, _: linear_rmse((said - reference) ** 2),
+    "test_f1": linear_f1,
 }
-"""Leading metric -> what predictions give."""
+"""Leading metric -> score of each row, of what is expected and predicted."""
 
 
 def weigh(headline: str, reference: Answers, names: Sequence[str]) -> Floats:

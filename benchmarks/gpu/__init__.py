@@ -1,1 +1,63 @@
-"""Checks of `benchmarks/on_gpu.py` that compute, a module for each kind."""
+"""Checks of `benchmarks/on_gpu.py` that compute, a module for each kind; a check's cases are done while time lasts."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+Cases = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+"""Name and call of each case; what a call returns has `passed`: None with `skipped`, the reason."""
+Write = Callable[[dict[str, Any]], None]
+RUNNING = {"passed": False, "error": "the process ended in this case"}
+"""A case that began, until it has ended."""
+
+
+def gathered(
+    cases: Cases, seconds: float, known: Mapping[str, Any] | None = None, write: Write = lambda _: None
+) -> dict[str, Any]:
+    """Do the cases that aren't known, and skip those for which less time is left than the longest has taken.
+
+    An error is a case's result. Where it has left CUDA unusable the process ends, for another to do the rest.
+    """
+    ends, longest = time.monotonic() + seconds, 0.0
+    found: dict[str, dict[str, Any]] = {**(known or {})}
+    for name, call in cases:
+        if name in found:
+            continue
+        began = time.monotonic()
+        if began + longest > ends:
+            found[name] = {"passed": None, "skipped": f"less than {longest:.0f} s are left, which the longest took"}
+            continue
+        write({"passed": False, "cases": found | {name: RUNNING}})
+        try:
+            found[name] = call()
+        except Exception as error:
+            found[name] = {"passed": False, "error": f"{type(error).__name__}: {error}", "at": traceback.format_exc(-2)}
+        longest = max(longest, time.monotonic() - began)
+        found[name]["seconds"] = round(time.monotonic() - began, 1)
+        write({"passed": passed(found.values()), "cases": {**found}})
+        if "error" in found[name] and not usable():
+            os._exit(1)
+    return {"passed": passed(found.values()), "cases": found}
+
+
+def usable() -> bool:
+    """Whether CUDA answers, where it is in use: after some errors it doesn't in the process that had them."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def passed(results: Any) -> bool | None:
+    """Return whether none failed; None where all are skipped."""
+    verdicts = {result["passed"] for result in results}
+    return None if verdicts == {None} else False not in verdicts

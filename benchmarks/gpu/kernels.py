@@ -1,15 +1,24 @@
-"""Kernels on a card: answers side by side, gradients of attention, and rates of products, copies and launches."""
+"""Kernels on a card: answers side by side, and gradients of attention."""
 
 from __future__ import annotations
 
 import importlib
 import math
 import time
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
 from gpu.training import alone
+from hpml_bench.plugins.decoding import Decoding, Generator
+from hpml_bench.plugins.method import make_method
+from hpml_bench.plugins.task import make_task
+from hpml_bench.training.generation import generate
+from hpml_bench.training.kernels import autocast, leave_out_cudnn_attention
+from hpml_bench.training.model import build_model
 
 
 def generation(device: str = "cuda") -> dict[str, Any]:
@@ -17,15 +26,6 @@ def generation(device: str = "cuda") -> dict[str, Any]:
 
     Greedy answers, and sampled ones by each row's own seed, of which one may lie at the border of two tokens.
     """
-    import torch
-
-    from hpml_bench.plugins.decoding import Decoding, Generator
-    from hpml_bench.plugins.method import make_method
-    from hpml_bench.plugins.task import make_task
-    from hpml_bench.training.generation import generate
-    from hpml_bench.training.kernels import autocast
-    from hpml_bench.training.model import build_model
-
     where, found = torch.device(device), {}
     with alone() as (_, folder):
         small = importlib.import_module("helpers.language_models")
@@ -54,12 +54,6 @@ def generation(device: str = "cuda") -> dict[str, Any]:
 
 def attention(device: str = "cuda") -> dict[str, Any]:
     """Compare gradients of masked attention with the plain kernel's; at low scores (pytorch#196678) be they finite."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
-    from hpml_bench.training.kernels import leave_out_cudnn_attention
-
     leave_out_cudnn_attention()
 
     def gradients(parts: list[Any], mask: Any) -> Any:
@@ -84,41 +78,3 @@ def attention(device: str = "cuda") -> dict[str, Any]:
             passed = all(map(math.isfinite, errors)) and (low or max(errors) < 0.05)
             found[f"{length}{' low' if low else ''}"] = {"errors": errors, "passed": passed}
     return {"passed": all(of["passed"] for of in found.values()), "lengths": found}
-
-
-def products(device: str = "cuda", size: int = 8192) -> dict[str, Any]:
-    """Measure products [size, size] and [1723, size] in each precision, copies of 1 GiB, and launches of nothing."""
-    import torch
-
-    on_card = device == "cuda"
-    found: dict[str, Any] = {}
-    for precision, kind in {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}.items():
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        right = torch.randn(size, size, device=device, dtype=kind)
-        for rows in (size, 1723):
-            left = torch.randn(rows, size, device=device, dtype=kind)
-            seconds = _seconds(lambda left=left, right=right: left @ right, on_card)  # type: ignore[misc]
-            found[f"{precision} {rows} rows, TFLOP/s"] = float(f"{2 * rows * size * size / seconds / 1e12:.3g}")
-    source = torch.empty(2**30 if on_card else 2**20, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    copied = _seconds(lambda: target.copy_(source), on_card)
-    found["copies, read and written, GB/s"] = round(2 * source.numel() / copied / 1e9, 1)
-    nothing = torch.zeros(1, device=device)
-    found["launches, microseconds"] = round(_seconds(lambda: nothing.add_(1), on_card, 1000) * 1e6, 2)
-    return {"passed": all(rate > 0 for rate in found.values()), "rates": found}
-
-
-def _seconds(call: Callable[[], Any], on_card: bool, times: int = 5) -> float:
-    """Return the seconds of a call, by the device's work of several after one that isn't counted."""
-    import torch
-
-    def ended() -> float:
-        if on_card:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    call()
-    began = ended()
-    for _ in range(times):
-        call()
-    return (ended() - began) / times

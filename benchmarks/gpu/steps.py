@@ -5,28 +5,31 @@ from __future__ import annotations
 import time
 import warnings
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gpu.budget import Cases
+import torch
+from speed import shapes
+from torch.profiler import ProfilerActivity, profile
+
+from gpu import Cases
 from gpu.training import alone
+from hpml_bench.builtin.probes.memory import nvml_used_mb
 from hpml_bench.fit import limits
+from hpml_bench.plugins.group import settle
 from hpml_bench.suite import registry
+from hpml_bench.system.gpus import visible_gpus
+from hpml_bench.training.distributed import process_group, uuid
+from hpml_bench.training.trainer import Trainer
 
 
-def watched(trainer: Any, batches: list[Any]) -> dict[str, Any]:
+def watched(trainer: Any, steps: int) -> dict[str, Any]:
     """Return what steps do to the card: kernels, waits and busy share of one, samples/s, and three counts of memory.
 
-    On a CPU the kernels are torch's operators, all busy.
+    The clock is over `steps`, after one that isn't timed. On a CPU the kernels are torch's operators, all busy.
     """
-    import torch
-    from torch.profiler import ProfilerActivity, profile
-
-    from hpml_bench.builtin.probes.memory import nvml_used_mb
-    from hpml_bench.plugins.group import settle
-    from hpml_bench.training.distributed import uuid
-
-    device = trainer.group.device
+    device, batches = trainer.group.device, [*islice(trainer.order(), steps + 1)]
     on_card = device.type == "cuda"
     trainer.step(1, batches[0])
     settle(device)
@@ -34,7 +37,7 @@ def watched(trainer: Any, batches: list[Any]) -> dict[str, Any]:
     for index, indices in enumerate(batches[1:], start=2):
         trainer.step(index, indices)
     settle(device)
-    seconds = (time.perf_counter() - began) / (len(batches) - 1)
+    seconds = (time.perf_counter() - began) / steps
     found = {"step_seconds": seconds, "samples_per_second": trainer.settings.global_batch / seconds}
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -80,9 +83,6 @@ def context() -> Cases:
 
 def _taken(predicted: int, act: Any) -> dict[str, Any]:
     """Return the bytes by which NVML's reading grows in an act; the constants are estimates, so that none fails."""
-    from hpml_bench.builtin.probes.memory import nvml_used_mb
-    from hpml_bench.system.gpus import visible_gpus
-
     card = visible_gpus()[0]["uuid"].partition("-")[2]
     before = nvml_used_mb(card) or 0
     act()
@@ -91,23 +91,17 @@ def _taken(predicted: int, act: Any) -> dict[str, Any]:
 
 
 def _open() -> None:
-    import torch
-
     torch.zeros(1, device="cuda")
     torch.cuda.synchronize()
 
 
 def _multiply() -> None:
-    import torch
-
     one = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16)
     torch.nn.functional.linear(one, one, one[0])
     torch.cuda.synchronize()
 
 
 def _reduce() -> None:
-    import torch
-
     with alone():
         torch.distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29577", rank=0, world_size=1)
         torch.distributed.all_reduce(torch.ones(2**20, device="cuda"))
@@ -117,8 +111,6 @@ def _reduce() -> None:
 
 def launcher(device: str = "cuda", model: str = "gpt2", steps: int = 60) -> Cases:
     """Train a model of real size by the harness's own launcher, and the same steps in this process, watched."""
-    from speed import shapes
-
     with alone() as (tiny, folder):
         if model == "gpt2":
             shapes.save_rows(folder / "rows", 2048)
@@ -145,13 +137,8 @@ def _launched(tiny: Any, spec: Any, prepared: Any, folder: Path) -> dict[str, An
 
 
 def _stepped(spec: Any, prepared: Any) -> dict[str, Any]:
-    from itertools import islice
-
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.trainer import Trainer
-
     with process_group(spec.settings) as group:
         trainer = Trainer.build(spec, prepared, group)
         trainer.model.train()
         trainer.rehearse()
-        return {"passed": True, **watched(trainer, [*islice(trainer.order(), 10)])}
+        return {"passed": True, **watched(trainer, 9)}

@@ -13,8 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu.budget import Cases
+import torch
+from peft import PeftType
+from transformers import GPT2Config, GPT2Model
+
+from gpu import Cases
+from hpml_bench.builtin.methods.peft import ALIASES
 from hpml_bench.suite import registry
+from hpml_bench.suite.settings import MethodSpec
+from hpml_bench.system.errors import Unsupported
+from hpml_bench.training.distributed import process_group
+from hpml_bench.training.trainer import Trainer
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 CLOSE = {"fp32": 1e-3, "bf16": 0.03, "fp16": 0.03, "int8": 0.1}
@@ -33,9 +42,6 @@ def alone() -> Iterator[tuple[Any, Path]]:
 
 def make_trainer(tiny: Any, prepared: Any, group: Any, method: str, options: dict[str, Any], **changes: Any) -> Any:
     """Return the trainer of three steps of a method."""
-    from hpml_bench.suite.settings import MethodSpec
-    from hpml_bench.training.trainer import Trainer
-
     kind = registry.plugin("methods", method)
     chosen = MethodSpec(name=method, method=method, options=kind.Options(**options).model_dump(), lr=1e-3)
     spec = tiny.spec(steps=STEPS, log_every=1, world_size=1, **changes).model_copy(update={"method": chosen})
@@ -55,11 +61,6 @@ def trained(
     tiny: Any, prepared: Any, method: str, options: dict[str, Any], device: str, **changes: Any
 ) -> dict[str, Any]:
     """Return how three steps of a method in this process ended, their losses, and the peak of tensors on a card."""
-    import torch
-
-    from hpml_bench.system.errors import Unsupported
-    from hpml_bench.training.distributed import process_group
-
     losses: list[float] = []
     found: dict[str, Any] = {"status": "ok", "losses": losses}
     settings, own = tiny.settings(device=device, world_size=1), not torch.distributed.is_initialized()
@@ -87,10 +88,6 @@ def alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = CLOSE["
 
 def methods() -> Cases:
     """Train each method that trains, and each type of PEFT, for three steps on both devices."""
-    from peft import PeftType
-
-    from hpml_bench.builtin.methods.peft import ALIASES
-
     own: list[tuple[str, dict[str, Any]]] = [
         (name, {}) for name in registry.names("methods") if registry.plugin("methods", name).trains
     ]
@@ -116,10 +113,6 @@ def _on_both(
 
 def repeats(device: str = "cuda") -> dict[str, Any]:
     """Train twice from one seed, with dropout; losses and trained weights must be equal to the bit."""
-    import torch
-
-    from hpml_bench.training.distributed import process_group
-
     found: dict[str, Any] = {}
     with alone() as (tiny, folder), process_group(tiny.settings(device=device, world_size=1)) as group:
         prepared = tiny.prepared(folder)
@@ -138,11 +131,6 @@ def repeats(device: str = "cuda") -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """Cast the frozen weights of a model of 340 MB, and look at what the allocator holds beyond tensors then."""
-    import torch
-    from transformers import GPT2Config, GPT2Model
-
-    from hpml_bench.training.distributed import process_group
-
     with alone() as (tiny, folder), process_group(tiny.settings(device="cuda", world_size=1)) as group:
         prepared = tiny.prepared(folder)
         GPT2Model(GPT2Config(vocab_size=tiny.VOCABULARY, n_layer=12)).save_pretrained(prepared.backbone)

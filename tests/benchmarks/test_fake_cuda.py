@@ -275,7 +275,7 @@ def test_sampling_stays_on_the_card(on_card: Any) -> None:
 
 @needs_cuda_build
 def test_checks_for_a_card_get_what_they_ask_torch_for(on_card: Any) -> None:
-    """Groups of a run's device, and bytes of the card's storages (`on_gpu.py --fake`)."""
+    """Groups of a run's device, and bytes of the card's storages."""
     for device in ("cpu", "cuda"):
         with distributed.process_group(tiny.settings(device=device, world_size=1, precision="fp32")) as group:
             assert group.device.type == device

@@ -15,10 +15,11 @@ from typing import Any
 
 import carried
 import fit_ratios
+import gpu
 import on_gpu
 import pytest
 import torch
-from gpu import budget, kernels, sizes, steps, training
+from gpu import kernels, sizes, steps, training
 from speed.training import one_gpu
 
 from helpers import language_models, tiny
@@ -26,29 +27,35 @@ from helpers import language_models, tiny
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back the variables of a rank, which checks set."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
 def test_without_a_gpu_what_needs_one_is_skipped(tmp_path: Path) -> None:
     """With the reason; checks of numbers are done on the CPU, each by its own process, and the command ends well."""
     found = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "on_gpu.py"), "--only", "devices,products", "--json", str(found)],
+        [sys.executable, str(BENCHMARKS / "on_gpu.py"), "--only", "devices,attention", "--json", str(found)],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(found.read_text())
     assert results["devices"] == {"passed": None, "skipped": "no GPU is visible (driver, CUDA_VISIBLE_DEVICES)"}
-    assert results["products"]["passed"], results
-    assert len(results["products"]["rates"]) == 8
+    assert results["attention"]["passed"], results
 
 
 def test_all_checks_end_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A check gets what is left of the minutes, and is skipped where that isn't enough, with the reason."""
     given: list[float] = []
     monkeypatch.setattr(on_gpu, "in_child", lambda check, left, *_, **__: given.append(left) or {"passed": True})
-    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "products,attention", "--json", str(tmp_path / "j")])
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--only", "repeats,attention", "--json", str(tmp_path / "j")])
     assert on_gpu.main() == 0
     assert 0 < given[1] <= given[0] <= 540
     monkeypatch.undo()
-    found = on_gpu.in_child("products", 0.05)
+    found = on_gpu.in_child("attention", 0.05)
     assert (found["passed"], found["skipped"]) == (None, "only 0 s of --minutes were left")
 
 
@@ -56,12 +63,12 @@ def test_cases_are_done_while_time_lasts() -> None:
     """One that has less time than the longest before it is skipped; a check of skipped cases alone is skipped."""
     slow = partial(time.sleep, 0.2)
     cases = [(name, lambda: slow() or {"passed": True}) for name in ("first", "second", "third")]
-    found = budget.gathered(iter(cases), 0.5)
+    found = gpu.gathered(iter(cases), 0.5)
     assert found["passed"]
     assert [of["passed"] for of in found["cases"].values()] == [True, True, None]
     assert found["cases"]["third"]["skipped"].startswith("less than")
-    assert budget.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
-    assert budget.gathered(iter([*cases[:1], ("two", lambda: {"passed": False})]), 1)["passed"] is False
+    assert gpu.gathered(iter([("one", lambda: {"passed": None, "skipped": "why"})]), 1)["passed"] is None
+    assert gpu.gathered(iter([*cases[:1], ("two", lambda: {"passed": False})]), 1)["passed"] is False
 
 
 def test_each_case_is_written_before_the_next_begins() -> None:
@@ -75,9 +82,9 @@ def test_each_case_is_written_before_the_next_begins() -> None:
         return cases[name]
 
     names = ((name, partial(call, name)) for name in cases)
-    found = budget.gathered(names, 9, {"known": {"passed": None}}, written.append)
+    found = gpu.gathered(names, 9, {"known": {"passed": None}}, written.append)
     assert [[*each["cases"]] for each in written] == [["known", "fails"]] * 2 + [["known", "fails", "fine"]] * 2
-    assert written[0]["cases"]["fails"] == budget.RUNNING
+    assert written[0]["cases"]["fails"] == gpu.RUNNING
     assert found["cases"]["fails"]["error"] == "ValueError: why"
     assert (found["cases"]["known"], found["passed"]) == ({"passed": None}, False)
 
@@ -94,10 +101,10 @@ def test_a_process_that_ends_in_a_case_is_followed_by_another(tmp_path: Path, mo
         "sys.exit(len(cases) < 2)\n"
     )
     monkeypatch.setattr(on_gpu, "__file__", str(script))
-    found = on_gpu.in_child("products", 60)
+    found = on_gpu.in_child("attention", 60)
     assert [*found["cases"]] == ["case 0", "case 1", "case 2"]
     script.write_text("raise SystemExit(3)")
-    assert on_gpu.in_child("products", 60)["status"] == 3
+    assert on_gpu.in_child("attention", 60)["status"] == 3
 
 
 def test_the_table_has_a_row_for_each_case() -> None:
@@ -110,13 +117,6 @@ def test_the_table_has_a_row_for_each_case() -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in on_gpu.table(found)[4:]]
     assert rows[0] == ["fit lora", "2.2", "2", "1.1", "600", "1", "41.5", "300.2", "2", "", "", "yes"]
     assert (rows[1][0], rows[1][-1]) == ("tests", "a / b")
-
-
-def test_tests_for_a_gpu_are_found_by_their_files() -> None:
-    """Those that have a test with the marker, and few others: collecting all takes as long as these."""
-    files = {path.name for path in on_gpu.TESTS.rglob("test_*.py") if on_gpu.MARKED.search(path.read_text())}
-    assert {"test_gpu.py", "test_ratios.py", "test_ranks.py"} <= files
-    assert len(files) < 10
 
 
 def test_work_side_by_side_counts_once() -> None:
@@ -156,8 +156,6 @@ def test_losses_must_be_alike() -> None:
 
 def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU answers side by side are those alone, and attention's gradients the plain kernel's."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")  # which the checks set, and so are put back
     save = language_models.save_models
     monkeypatch.setattr(language_models, "save_models", lambda folder: {"Llama": save(folder)["Llama"]})
     answered = kernels.generation("cpu")
@@ -167,10 +165,8 @@ def test_the_checks_of_numbers_pass_where_they_can_be_tried(monkeypatch: pytest.
     assert gradients["passed"], gradients
 
 
-def test_a_method_is_trained_in_the_checks_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_is_trained_in_the_checks_own_process() -> None:
     """Three losses, or why there are none; one that fails is in nobody's way."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
     with training.alone() as (tiny, folder):
         prepared = tiny.prepared(folder)
         refused = training.trained(tiny, prepared, "peft", {"type": "LILY"}, "cpu")
@@ -182,8 +178,6 @@ def test_a_method_is_trained_in_the_checks_own_process(tmp_path: Path, monkeypat
 
 def test_a_run_that_is_repeated_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the bit on a CPU; a change of one weight is found."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
     found = training.repeats("cpu")
     assert found["passed"], found
     assert list(found["runs"])[:2] == ["lora fp32", "lora bf16"]
@@ -200,32 +194,15 @@ def test_a_run_that_is_repeated_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_memory_and_steps_are_compared_on_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phase within a tenth of what was predicted beforehand, without weights, beside what a step does."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setattr(sizes, "METHODS", {"lora checkpointing": sizes.METHODS["lora checkpointing"]})
-    monkeypatch.setattr(sizes, "LEVERS", {"quantization nf4": sizes.LEVERS["quantization nf4"]})
-    carried = json.loads(json.dumps(sizes.predict("cpu", small=True)))
-    monkeypatch.setattr(sizes, "predicted", lambda *_: pytest.fail("nothing is predicted while a card waits"))
-    for check, name in (("fit", "lora checkpointing"), ("levers", "quantization nf4")):
-        cases = getattr(sizes, check)("cpu", sizes.SMALL, carried[check])
-        found = next(call() for case, call in cases if case == name)
+    """Each phase within a tenth of what is predicted, beside what a step does."""
+    for check, name in (("METHODS", "lora checkpointing"), ("LEVERS", "quantization nf4")):
+        monkeypatch.setattr(sizes, check, {name: getattr(sizes, check)[name]})
+    for check in (sizes.fit, sizes.levers):
+        (found,) = gpu.gathered(check("cpu", sizes.SMALL), 600)["cases"].values()
         assert {*found["ratios"]} == {*fit_ratios.PHASES}
-        assert found["passed"], (name, found)
+        assert found["passed"], found
         assert found["samples_per_second"] == pytest.approx(sizes.SMALL.batch / found["step_seconds"])
         assert (found["kernels"] > 100, found["waits"]) == (True, 0)
-
-
-def test_further_levers_replace_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On rows of one length: keys repeated for groups of heads."""
-    monkeypatch.setattr(sizes, "compared", lambda *_: {"passed": False})
-    assert sizes.swapped(None, "cpu", sizes.SMALL, "no mask") == {"passed": False}
-    assert sizes.swapped(None, "cpu", sizes.SMALL, "keys repeated") == {"passed": True}
-    for target, _ in sizes.SWAPPED.values():
-        module, _, name = target.rpartition(".")
-        assert hasattr(importlib.import_module(module), name)
-    rows = sizes.prepare(tmp_path, "meta", sizes.SMALL, even=True)
-    assert not [*Path(rows.backbone).glob("*.safetensors")]
 
 
 def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,14 +211,14 @@ def test_a_cards_peaks_are_counted_from_what_it_held_before(tmp_path: Path, monk
     for name, value in {"memory_allocated": 100, "synchronize": None, "reset_peak_memory_stats": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
-    prepared = sizes.prepare(tmp_path, "cpu", sizes.SMALL)
+    spec = fit_ratios.spec_of("causal_lm", "lora", {}, {})
     with tiny.alone() as group:
-        found = sizes.on_card(fit_ratios.spec_of("causal_lm", "lora", {}, {}), prepared, group)
+        found = sizes.on_card(spec, fit_ratios.prepare(tmp_path, spec.settings.task), group)
     assert [found[phase] for phase in ("loading", "evaluation", "generation", "step")] == [50, 200, 100, 400]
     assert found["loading_seconds"] > 0
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 80 * 10**9))
-    assert not sizes.lacking(9 * 10**9, "cuda")
-    assert sizes.lacking(11 * 10**9, "cuda") == "it needs 11.0 GB, and 10.0 GB are free"
+    assert not sizes.lacking(9 * 10**9)
+    assert sizes.lacking(11 * 10**9) == "it needs 11.0 GB, and 10.0 GB are free"
 
 
 def test_a_check_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
