@@ -3,7 +3,7 @@
     python benchmarks/performance.py [--quick] [--only PART,PART] [--json FILE]
     python benchmarks/performance.py --show FILE
 
-The parts are sweep, ranks, rows, reports, probes and training; and, measured only when named, language models against
+The parts are sweep, rows, reports, probes and training; and, measured only when named, language models against
 TRL (language, which needs `pip install trl`). Contenders take turns on this machine, in processes of their own, in
 random order. The whole takes up to 25 minutes on two cores; `--quick` measures less of everything, within five, and its
 figures that aren't of the target's size are for comparison. With `--only`, FILE keeps the other parts it had, each with
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from speed import language, ranks, reports, rows, shapes, sweep, training
+from speed import language, reports, rows, shapes, sweep, training
 from speed.target import HEADER, Target
 
 from hpml_bench.system.environment import describe
@@ -67,7 +67,6 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
         "sweep": lambda: sweep.measure(1 if quick else sweep.SEEDS),
-        "ranks": lambda: ranks.measure(1 if quick else 2),
         "rows": lambda: rows.measure(12_000 if quick else 120_000),
         "reports": lambda: reports.measure((1_000,) if quick else (1_000, 10_000)),
         "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),

@@ -1,12 +1,14 @@
 """Soak test: random faults at random moments of tiny sweeps, which `run-all` completes with the undisturbed results.
 
     python benchmarks/soak.py --kills 100 --runs 200
+    python benchmarks/soak.py --resume 40 [--suites quickstart,chat]
     python benchmarks/soak.py --cluster --faults 40 --runs 60 --comments 10
 
 `--kills N`: N times a sweep of two runs is hit by one fault at a random moment from start to end, then `run-all` is
-called until it is complete. `--runs N`: one sweep of N runs is hit again and again. Each time the results (losses,
-gradient norms, predictions, accuracy) must be those of an undisturbed sweep bit for bit, and no process, no listening
-socket and no temporary file may be left, in the results and the cache neither.
+called until it is complete. `--runs N`: one sweep of N runs is hit again and again. `--resume N`: N runs, of every
+method of these suites in turn, save their state every few steps and are killed once or twice; nothing is recorded.
+Each time the results (points, predictions, metrics, but for times and memory) must be those of an undisturbed sweep bit
+for bit, and no process, no listening socket and no temporary file may be left, in the results and the cache neither.
 
 `--cluster`: one sweep by jobs is hit, on the Slurm of two nodes of tests/slurm/slurm.sh, which this script starts and
 ends as root; no job or claim may be left either. Until `--comments N` faults have happened, the site replaces the
@@ -21,422 +23,49 @@ import os
 import platform
 import random
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-from two_nodes import NODES, TwoNodes, slurm, until
+import yaml
+from faults import BETWEEN, MOST_CALLS, SETTINGS, Sweep, content, disturb, leftovers, shared_memory
+from two_nodes import TwoNodes, slurm
 
-from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD, SET_ASIDE, write_atomically
-from hpml_bench.records.jobs import ATTEMPTS, LOGS, claims, read_jobs
+from hpml_bench.records.files import SET_ASIDE, write_atomically
+from hpml_bench.records.jobs import ATTEMPTS, LOGS, read_jobs
 from hpml_bench.records.load import load_records
-from hpml_bench.records.points import read_points
-from hpml_bench.records.predictions import read_predictions
 from hpml_bench.records.run import FINAL
-from hpml_bench.system import heartbeat, temporary
 
-SETTINGS = (
-    "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
-    "log_every=2", "warmup_steps=1", "latency_samples=2", "device=cpu", "world_size=2", "threads=1", "precision=fp32",
+RESUMED = (
+    *SETTINGS, "steps=24", "eval_every=8", "dropout=0.1", "micro_batch=2", "validation_samples=8", "test_samples=16",
 )  # fmt: skip
-PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
+SUITES: dict[str, tuple[str, ...]] = {
+    "quickstart": (), "chat": ("select=best",), "regression": (), "tagging": (),
+    "faq": ("steps=6", "train_samples=12", "validation_samples=2", "test_samples=2", "global_batch=4", "micro_batch=1",
+            "eval_every=4", "latency_samples=1", "task.options.max_new_tokens=4"),
+}  # fmt: skip
+"""Suites whose runs go on from their states, with their own settings; faq's model has 135M parameters."""
+MORE: dict[str, dict[str, Any]] = {
+    "adalora": {"method": "peft", "lr": 1e-3, "options": {"type": "ADALORA", "tinit": 4, "tfinal": 8, "deltaT": 2}},
+    "deft": {"method": "peft", "lr": 1e-3, "options": {"type": "DEFT"}},
+    "ln_tuning": {"method": "peft", "lr": 1e-3, "options": {"type": "LN_TUNING"}},
+    "qlora": {"lr": 1e-3},
+    "muon": {"method": "full", "lr": 1e-3, "optimizer": "muon"},
+    "adamw_8bit": {"method": "full", "lr": 1e-3, "optimizer": "adamw_8bit"},
+    "lion": {"method": "lora", "lr": 1e-3, "optimizer": "lion"},
+}
+"""Methods that no suite has; the quickstart gets them."""
 RECORDS = Path("reports/reference/soak")
-STALL_SECONDS = 8.0
-MOST_CALLS = 12
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 OWN = "SOAK_HAS_OWN_SHARED_MEMORY"
-SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
 GROWTH_MB = 16.0  # growth of a parent from the second to the last quarter of a call, which allocators keep
 MORE_DESCRIPTORS = 4.0  # further open files of it; one kept by each run would be far more
 LOOKS_OF_A_LONG_CALL = 3000  # a minute at least; in a shorter call the second quarter would still be start-up
-WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
-LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
-LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
-BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
-COMMENTS = ("project=x", "")  # comments that the site gives to jobs
-STOPPED = (1.0, 15.0)  # seconds for which a process is stopped
-AWAY = (0.0, 40.0)  # seconds for which a node is lost or its link down: Slurm gives it up after about 30
-
-
-@dataclass
-class Sweep:
-    """`run-all quickstart` on tiny settings, called as often as it takes, in a folder with a cache of its own."""
-
-    room: Path
-    methods: str
-    seeds: int
-    cluster: Any = None  # the TwoNodes whose jobs do it; None: this machine
-    calls: int = 0
-    resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
-    descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
-    ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
-
-    def __post_init__(self) -> None:
-        self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
-        self.folder = self.out / "quickstart"
-        self.temporary.mkdir(parents=True)
-
-    def start(self) -> subprocess.Popen[str]:
-        """Call it once, in a session of its own."""
-        self.calls += 1
-        command = [sys.executable, "-m", "hpml_bench", "run-all", "quickstart", "--out", str(self.out)]
-        command += ["--methods", self.methods, "--seeds", str(self.seeds), "--wandb", "off"]
-        command += ["--on", str(PROFILE)] if self.cluster else ["--stall", str(STALL_SECONDS)]
-        command += [part for value in SETTINGS for part in ("--set", value)]
-        variables = {**os.environ, "HPML_BENCH_CACHE": str(self.cache)}
-        variables |= {} if self.cluster else {"TMPDIR": str(self.temporary)}
-        with (self.room / "said.log").open("a") as log:
-            return subprocess.Popen(
-                command, env=variables, start_new_session=True, text=True, stdout=log, stderr=subprocess.STDOUT
-            )
-
-    def look(self, process: subprocess.Popen[str]) -> None:
-        """Note the parent's memory, descriptors and, now and then, sockets."""
-        with suppress(psutil.Error):
-            parent = psutil.Process(process.pid)
-            looks = self.resident_mb.setdefault(self.calls, [])
-            looks.append(parent.memory_info().rss / 1e6)
-            self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
-            if len(looks) % LOOKS_FOR_SOCKETS == 0:
-                self.ports |= {(process.pid, at.laddr.port) for at in parent.net_connections("inet") if _listens(at)}
-
-
-@dataclass
-class Scene:
-    """What a fault may break: a call of a sweep."""
-
-    rng: random.Random
-    sweep: Sweep
-    process: subprocess.Popen[str]
-
-    def choice(self, values: Iterable[Any]) -> Any:
-        """Return one of these values, None where there is none."""
-        found = sorted(values)
-        return self.rng.choice(found) if found else None
-
-    def wait(self, seconds: tuple[float, float]) -> None:
-        time.sleep(self.rng.uniform(*seconds))
-
-
-Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
-
-
-def _listens(connection: Any) -> bool:
-    return bool(connection.status == psutil.CONN_LISTEN)
-
-
-def still_there(process: subprocess.Popen[str]) -> list[str]:
-    """Return the processes, itself apart, that live on a while after the call that started them ended."""
-    deadline = time.monotonic() + LAST_SECONDS
-    while True:
-        alive = []
-        for other in psutil.process_iter():
-            with suppress(ProcessLookupError, psutil.Error):
-                if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
-                    alive.append(str(other))
-        if not alive or time.monotonic() > deadline:
-            return alive
-        time.sleep(0.05)
-
-
-def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the fork server, if it has begun."""
-    try:
-        return [p for p in psutil.Process(process.pid).children() if "forkserver" in " ".join(p.cmdline())]
-    except psutil.Error:
-        return []
-
-
-def hit(rng: random.Random, targets: list[psutil.Process], number: signal.Signals) -> bool:
-    """Send a signal to one of these; return whether there was one."""
-    try:
-        rng.choice(sorted(targets, key=lambda process: process.pid)).send_signal(number)
-    except (IndexError, psutil.NoSuchProcess):
-        return False
-    return True
-
-
-def of_the_server(number: signal.Signals, ranks: bool) -> Fault:
-    """Return a fault that signals the fork server, or one of its children, the ranks."""
-
-    def broken(scene: Scene) -> bool:
-        found = servers(scene.process)
-        return hit(scene.rng, [child for server in found for child in server.children()] if ranks else found, number)
-
-    return broken
-
-
-def interrupt(twice: bool) -> Fault:
-    """Return a fault that presses Ctrl-C; `twice`: again before the books are closed, or after."""
-
-    def broken(scene: Scene) -> bool:
-        os.killpg(scene.process.pid, signal.SIGINT)
-        if twice:
-            scene.wait((0, 0.5))
-            if scene.process.poll() is None:
-                os.killpg(scene.process.pid, signal.SIGINT)
-        return True
-
-    return broken
-
-
-def end(number: signal.Signals) -> Fault:
-    """Return a fault that ends hpml-bench itself; jobs go on."""
-
-    def broken(scene: Scene) -> bool:
-        scene.process.send_signal(number)
-        return True
-
-    return broken
-
-
-def cut_file(scene: Scene) -> bool | str:
-    """Cut a file of some run at a random byte, as a crash of the machine might, which ends hpml-bench if it is there.
-
-    As long as there is no file, it is only a kill.
-    """
-    if not scene.sweep.cluster:
-        scene.process.kill()
-        scene.process.wait()
-        still_there(scene.process)  # else they might write to a file that is cut; one that stays is reported later
-    names, folder = (RECORD, POINTS, PREDICTIONS), scene.sweep.folder
-    path = scene.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
-    if path is None:
-        return False if scene.sweep.cluster else "SIGKILL of hpml-bench"
-    os.truncate(path, scene.rng.randrange(path.stat().st_size))
-    return True
-
-
-FAULTS: dict[str, Fault] = {
-    "SIGKILL of a rank": of_the_server(signal.SIGKILL, ranks=True),
-    "SIGSTOP of a rank": of_the_server(signal.SIGSTOP, ranks=True),
-    "SIGKILL of the fork server": of_the_server(signal.SIGKILL, ranks=False),
-    "SIGSTOP of the fork server": of_the_server(signal.SIGSTOP, ranks=False),
-    "SIGKILL of hpml-bench": end(signal.SIGKILL),
-    "Ctrl-C": interrupt(twice=False),
-    "Ctrl-C twice": interrupt(twice=True),
-    "a file cut": cut_file,
-}
-
-
-def of_a_job(*words: str) -> Fault:
-    """Return a fault that calls a command of Slurm's for a running job; words of it may name the job and its node."""
-
-    def broken(scene: Scene) -> bool:
-        running = scene.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
-        if running is not None:  # it may have ended meanwhile
-            command = [word.format(job=running[0], node=running[1]) for word in words]
-            subprocess.run(command, capture_output=True, check=False)
-        return running is not None
-
-    return broken
-
-
-def of_a_process(rank: bool, *names: str) -> Fault:
-    """Return a fault that sends signals, with some seconds between them, to a job's own process or to a rank."""
-
-    def broken(scene: Scene) -> bool:
-        for job in claims(scene.sweep.folder):
-            beats = [heartbeat.read(path) for path in (scene.sweep.folder / ATTEMPTS).glob(f"*.{job.name}")]
-            pid = scene.choice(beat.pid for found in beats for beat in found) if rank else job.pid
-            if pid is None or job.host not in NODES:
-                continue
-            for number, name in enumerate(names):
-                if number:
-                    scene.wait(STOPPED)
-                try:
-                    scene.sweep.cluster.do("in", job.host, "kill", f"-{name}", str(pid))
-                except RuntimeError:  # it has ended meanwhile
-                    return number > 0
-            return True
-        return False
-
-    return broken
-
-
-def of_a_node(before: Sequence[str], after: Sequence[str], down: bool) -> Fault:
-    """Return a fault that calls slurm.sh for a node, and again after a while; `down`: the controller is told."""
-
-    def broken(scene: Scene) -> bool:
-        node = scene.rng.choice(NODES)
-
-        def state() -> str:
-            return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
-
-        scene.sweep.cluster.do(*(word.format(node=node) for word in before))
-        if down:
-            scene.sweep.cluster.mark_down(node)
-        scene.wait(AWAY)
-        scene.sweep.cluster.do(*(word.format(node=node) for word in after))
-        until(lambda: not any(sign in state() for sign in ("down", "*")), f"{node} is back")
-        if "drain" in state():  # as an administrator does
-            slurm("scontrol", "update", f"nodename={node}", "state=resume")
-        return True
-
-    return broken
-
-
-def remove_temporary(scene: Scene) -> bool:
-    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
-    found: set[Path] = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if str(scene.sweep.room) in " ".join([*process.cmdline(), *process.environ().values()]):
-                found |= {Path(file.path).parent for file in process.open_files()}
-    path = scene.choice(sorted(path for path in found if path.name.startswith(temporary.PREFIX)))
-    if path is not None:
-        shutil.rmtree(path, ignore_errors=True)
-    return path is not None
-
-
-def stop_sweep(scene: Scene) -> bool:
-    """`hpml-bench stop` in another terminal."""
-    command = [sys.executable, "-m", "hpml_bench", "stop", str(scene.sweep.folder)]
-    subprocess.run(command, capture_output=True, check=False)
-    return True
-
-
-def submit_twice(scene: Scene) -> bool:
-    """The same run-all in another terminal, ended by Ctrl-C after a while."""
-    other = scene.sweep.start()
-    scene.wait(BETWEEN)
-    other.send_signal(signal.SIGINT)
-    other.wait()
-    return True
-
-
-PREEMPT = ("sbatch", "-p", "high", "--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-CLUSTER_FAULTS: dict[str, Fault] = {
-    "scontrol requeue": of_a_job("scontrol", "requeue", "{job}"),
-    "scancel": of_a_job("scancel", "{job}"),
-    "SIGTERM of a job": of_a_job("scancel", "--batch", "--signal=TERM", "{job}"),
-    "SIGKILL of a job": of_a_process(False, "KILL"),
-    "SIGKILL of a rank": of_a_process(True, "KILL"),
-    "preemption": of_a_job(*PREEMPT),
-    "a node lost": of_a_node(("lose", "{node}"), ("back", "{node}"), down=True),
-    "slurmd killed": of_a_node(("kill", "{node}"), ("back", "{node}"), down=True),
-    "a link down": of_a_node(("link", "{node}", "down"), ("link", "{node}", "up"), down=False),
-    "SIGSTOP of a rank": of_a_process(True, "STOP", "CONT"),
-    "a temporary folder removed": remove_temporary,
-    "a file cut": cut_file,
-    "stop": stop_sweep,
-    "a second run-all": submit_twice,
-    "Ctrl-C of run-all": end(signal.SIGINT),
-    "SIGKILL of run-all": end(signal.SIGKILL),
-}
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Return what a sweep computed, by run; nothing that is timed."""
-    found: dict[str, Any] = {}
-    for record in load_records(folder).records:
-        points = [p for p in read_points(folder / record.run_id) if "loss" in p.metric or "norm" in p.metric]
-        predictions = read_predictions(folder / record.run_id)
-        metrics = {name: record.metrics.get(name) for name in ("test_accuracy", "test_loss")}
-        table = None if predictions is None else [np.asarray(p).tolist() for p in vars(predictions).values()]
-        found[record.run_id] = (record.status, points, table, metrics, record.consumed)
-    return found
-
-
-def disturb(
-    rng: random.Random, sweep: Sweep, moments: Sequence[float], comments: int = 0, minutes: float = float("inf")
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
-
-    During the first `comments` of them the cluster's site replaces jobs' comments; none begins after `minutes`.
-
-    Returns:
-        The faults, each kind about as often, and what was left of a call after it had ended.
-
-    """
-    faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
-    names = rng.sample(list(faults) * (1 + len(moments) // len(faults)), len(moments))
-    events: list[dict[str, Any]] = []
-    left: list[str] = []
-    until_then = time.monotonic() + 60 * minutes
-    todo, status, struck = list(zip(moments, names, strict=True)), 1, False
-    while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
-        todo = todo if time.monotonic() < until_then else []
-        if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
-            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
-        site = set_comments(rng, sweep, len(events) < comments)
-        process, struck = sweep.start(), False
-        scene, began, last = Scene(rng, sweep, process), time.monotonic(), time.monotonic()
-        while process.poll() is None and time.monotonic() < last + patience:
-            sweep.look(process)
-            time.sleep(0.1 if sweep.cluster else 0.02)
-            if todo and time.monotonic() - began >= todo[0][0] and (done := faults[todo[0][1]](scene)):
-                name = done if isinstance(done, str) else todo[0][1]
-                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
-                events[-1] |= {} if site is None else {"comments": site}
-                site = set_comments(rng, sweep, len(events) < comments)
-                todo, began, last = todo[1:], time.monotonic(), time.monotonic()
-                struck = sweep.cluster is not None  # a call that ends well may have left what the next one mends
-        if process.poll() is None:
-            left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
-            os.killpg(process.pid, signal.SIGKILL)
-        status = process.wait()
-        todo[:1] = [(moment - (time.monotonic() - began), name) for moment, name in todo[:1]]
-        left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
-    if status != 0:
-        left.append(f"not complete after {sweep.calls} calls")
-    return events, left
-
-
-def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None:
-    """Let a sweep's cluster replace the comments of jobs, or leave them; return the one that it gives."""
-    site = rng.choice(COMMENTS) if replaced else None
-    if sweep.cluster:
-        sweep.cluster.do("comments", *([] if site is None else [site]))
-    return site
-
-
-def inherited(ports: set[tuple[int, int]]) -> list[int]:
-    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
-    found = set()
-    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
-        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
-        with suppress(ProcessLookupError, PermissionError):
-            if at.pid and (os.getsid(at.pid), port) in ports:
-                found.add(port)
-    return sorted(found)
-
-
-def leftovers(sweep: Sweep) -> list[str]:
-    """Return the temporary files, listening sockets, jobs, claims and processes that a completed sweep left."""
-    deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
-    while True:
-        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new-*")]
-        found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
-        left = [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
-        if sweep.cluster is not None:
-            left += [f"job {name} {state}" for name, (state, _) in TwoNodes.jobs().items()]
-            left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]
-            told = {node: sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines() for node in NODES}
-            ours = (
-                (node, line) for node in NODES for line in told[node] if "hpml_bench" in line or "forkserver" in line
-            )
-            left += [f"{node}: {line}" for node, line in ours]
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.5)
-
-
-def shared_memory() -> set[str]:
-    """Return the names of the segments there are, of those that a sweep could make."""
-    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(SEGMENTS)}
 
 
 def with_own_shared_memory() -> None:
@@ -447,29 +76,25 @@ def with_own_shared_memory() -> None:
         os.execvp("unshare", ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, *sys.argv])  # noqa: S606
 
 
-def undisturbed(room: Path, seeds: int) -> tuple[Sweep, float]:
+def undisturbed(sweep: Sweep) -> tuple[Sweep, float]:
     """Do a sweep without faults on this machine; return it, and its seconds."""
-    sweep, began = Sweep(room / f"undisturbed-{seeds}", "head,lora", seeds), time.monotonic()
+    began = time.monotonic()
     _, problems = disturb(random.Random(0), sweep, [])
-    if problems or len(content(sweep.folder)) != 2 * seeds:
+    if problems or len(content(sweep.folder)) != len(sweep.methods.split(",")) * sweep.seeds:
         raise SystemExit(f"the undisturbed sweep did not end well: {problems}")
     return sweep, time.monotonic() - began
 
 
 def ended(sweep: Sweep, truth: Sweep, events: list[dict[str, Any]], left: list[str]) -> dict[str, Any]:
-    """Return what every record of a disturbed sweep holds."""
-    left = left + leftovers(sweep)
-    return {
-        "events": events,
-        "calls": sweep.calls,
-        "left": left,
-        "equal": content(sweep.folder) == content(truth.folder),
-    }
+    """Return what every record of a disturbed sweep holds; its runs may be some of the undisturbed one's."""
+    found, expected = content(sweep.folder), content(truth.folder)
+    equal = bool(found) and all(expected.get(name) == of for name, of in found.items())
+    return {"events": events, "calls": sweep.calls, "left": left + leftovers(sweep), "equal": equal}
 
 
 def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, Any]]:
     """Hit a sweep of two runs once for each number; yield what happened."""
-    truth, whole = undisturbed(room, 1)
+    truth, whole = undisturbed(Sweep(room / "undisturbed-1", "head,lora", 1))
     for index in numbers:
         rng = random.Random(f"{seed} {index}")
         sweep = Sweep(room / f"kill{index}", "head,lora", 1)
@@ -477,9 +102,44 @@ def kills(room: Path, numbers: Iterable[int], seed: int) -> Iterator[dict[str, A
         shutil.rmtree(sweep.room)
 
 
+def resumed(room: Path, asked: argparse.Namespace) -> int:
+    """Kill runs that go on from their states, and print how each ended; return the number of bad ones."""
+    todo: list[tuple[str, Sweep]] = []
+    bad = parts = 0
+    for name in asked.suites.split(","):
+        suite = yaml.safe_load((Path(__file__).parent / "suites" / f"{name}.yaml").read_text())
+        more = MORE if name == "quickstart" else {}
+        suite["methods"] = {method: of for method, of in suite["methods"].items() if method != "none"} | more
+        file = room / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(suite))
+        options = ("--stall", "60", *(part for value in (*RESUMED, *SUITES[name]) for part in ("--set", value)))
+        whole = Sweep(room / f"whole-{name}", ",".join(suite["methods"]), 1, suite=str(file), options=options)
+        undisturbed(whole)
+        todo += [(method, whole) for method in suite["methods"]]
+    for index in range(asked.resume):
+        method, truth = todo[index % len(todo)]
+        rng = random.Random(f"{asked.seed} {index}")
+        saved = ("--checkpoint-steps", str(rng.choice((2, 4, 6))), "--retries", str(MOST_CALLS))
+        sweep = Sweep(
+            room / f"run{index}", method, 1, suite=truth.suite, options=(*truth.options, *saved), by_step=True
+        )
+        steps = int([of for of in truth.options if of.startswith("steps=")][-1].removeprefix("steps="))
+        moments = sorted(rng.sample(range(3, steps + 1), 1 + index % 2))
+        found = ended(sweep, truth, *disturb(rng, sweep, moments, only="SIGKILL"))
+        segments = [part for record in load_records(sweep.folder).records for part in record.segments]
+        bad += not found["equal"] or bool(found["left"])
+        parts += bool(segments)
+        how = "equal" if found["equal"] else "DIFFERS"
+        killed = [event["fault"] for event in found["events"]]
+        print(f"{sweep.folder.name} {method}, {killed}, {len(segments)} parts, {how}", *found["left"], flush=True)
+        shutil.rmtree(sweep.room)
+    print(f"{asked.resume} runs, {parts} went on from a state, {bad} differ or left something")
+    return bad
+
+
 def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
     """Hit one sweep of `runs` runs again and again; return what happened."""
-    truth, _ = undisturbed(room, max(1, runs // 2))
+    truth, _ = undisturbed(Sweep(room / "undisturbed", "head,lora", max(1, runs // 2)))
     rng = random.Random(f"{seed} soak")
     sweep = Sweep(room / "long", "head,lora", truth.seeds)
     moments = [rng.uniform(0, 20) for _ in range(max(1, runs // 8))]
@@ -495,7 +155,7 @@ def soak(room: Path, runs: int, seed: int) -> dict[str, Any]:
 
 def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> dict[str, Any]:
     """Hit one sweep by jobs of a cluster again and again; return what happened."""
-    truth, _ = undisturbed(room, max(1, asked.runs // 2))
+    truth, _ = undisturbed(Sweep(room / "undisturbed", "head,lora", max(1, asked.runs // 2)))
     rng = random.Random(asked.seed)
     sweep = Sweep(room / "cluster", "head,lora", truth.seeds, cluster)
     moments = [rng.uniform(*BETWEEN) for _ in range(asked.faults)]
@@ -505,7 +165,7 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> di
     found, logs = content(sweep.folder), (sweep.folder / LOGS).glob("*.log")
     return {
         "runs": len(found),
-        "done": sum(value[0] in FINAL for value in found.values()),
+        "done": sum(value["ended"][0] in FINAL for value in found.values()),
         "faults": dict(sorted(Counter(event["fault"] for event in common["events"]).items())),
         "faults with other comments": sum("comments" in event for event in common["events"]),
         "jobs that found their unit held": sum("is held by job" in path.read_text() for path in logs),
@@ -519,26 +179,19 @@ def soak_of_jobs(room: Path, cluster: TwoNodes, asked: argparse.Namespace) -> di
 def quarters(values: list[Any]) -> dict[str, float]:
     """Return the medians of the second and the last quarter, and how many values there are."""
     rest = values[max(1, len(values) // 4) :]
-    return {"looks": len(values), "second_quarter": _median(rest, 0), "last_quarter": _median(rest, 2)}
-
-
-def grows(course: dict[str, float], margin: float) -> bool:
-    """Tell whether a parent's course rose by more than may be, in a call that was long enough to say so."""
-    long = course["looks"] >= LOOKS_OF_A_LONG_CALL
-    return long and course["last_quarter"] > course["second_quarter"] + margin
+    size = max(1, len(rest) // 3)
+    second, last = (statistics.median(rest[start : start + size] or rest) for start in (0, 2 * size))
+    return {"looks": len(values), "second_quarter": round(second, 1), "last_quarter": round(last, 1)}
 
 
 def ended_badly(long: dict[str, Any]) -> bool:
     """Tell whether the long sweep differs, left something, or cost a parent memory or descriptors."""
-    margins = {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}
-    courses = {name: margin for key, margin in margins.items() for name in (key, f"disturbed_{key}")}
-    risen = any(grows(long[name], margin) for name, margin in courses.items() if name in long)  # old records lack some
+    risen = False
+    for what, margin in {"parent_mb": GROWTH_MB, "parent_descriptors": MORE_DESCRIPTORS}.items():
+        for course in (long[what], long[f"disturbed_{what}"]):
+            long_enough = course["looks"] >= LOOKS_OF_A_LONG_CALL
+            risen |= long_enough and course["last_quarter"] > course["second_quarter"] + margin
     return not long["equal"] or bool(long["left"]) or risen
-
-
-def _median(values: list[Any], third: int) -> float:
-    size = max(1, len(values) // 3)
-    return round(float(statistics.median(values[third * size : (third + 1) * size] or values)), 1)
 
 
 def main() -> None:
@@ -548,13 +201,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no further fault begins after so long")
-    parser.add_argument("--go-on", action="store_true", help="keep what --out holds, and do what it lacks")
+    parser.add_argument("--resume", type=int, default=0, help="runs that go on from their states, and no others")
+    parser.add_argument("--suites", default=",".join(SUITES), help="of these runs")
     parser.add_argument("--cluster", action="store_true", help="hit a sweep by jobs, and no other one")
     parser.add_argument("--faults", type=int, default=40, help="of a cluster")
     parser.add_argument("--comments", type=int, default=10, help="of these with other comments of jobs")
     parser.add_argument("--number", type=int, default=90, help="of the cluster, where several are up at a time")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    if asked.resume:
+        with tempfile.TemporaryDirectory(prefix="soak-") as name:
+            raise SystemExit(1 if resumed(Path(name), asked) else 0)
     out = asked.out or RECORDS / ("cluster.json" if asked.cluster else "soak.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     bad = on_cluster(asked, out) if asked.cluster else on_this_machine(asked, out)
@@ -586,25 +243,24 @@ def on_this_machine(asked: argparse.Namespace, out: Path) -> int:
     """Write the record of sweeps of this machine; return the number of bad ones."""
     with_own_shared_memory()
     began, segments = time.monotonic(), shared_memory()
-    record = json.loads(out.read_text()) if asked.go_on and out.exists() else blank(asked.seed)
-    before, rounds = record["minutes"], record["kills"]
+    record = blank(asked.seed)
 
     def keep() -> None:
-        record["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
+        record["minutes"] = round((time.monotonic() - began) / 60, 1)
         record["shared_memory_left"] = sorted(shared_memory() - segments)
         write_atomically(out, json.dumps(record, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        if asked.runs and not record["soak"]:
-            record["soak"] = soak(Path(name), asked.runs, record["seed"])
+        if asked.runs:
+            record["soak"] = soak(Path(name), asked.runs, asked.seed)
             keep()
-        for entry in kills(Path(name), range(len(rounds), asked.kills), record["seed"]):
-            rounds.append(entry)
+        for entry in kills(Path(name), range(asked.kills), asked.seed):
+            record["kills"].append(entry)
             keep()
             if time.monotonic() > began + 60 * asked.minutes:
                 break
-    bad = sum(not entry["equal"] or bool(entry["left"]) for entry in rounds) + bool(record["shared_memory_left"])
-    return bad + bool(record["soak"] and ended_badly(record["soak"]))
+    bad = sum(not entry["equal"] or bool(entry["left"]) for entry in record["kills"])
+    return bad + bool(record["shared_memory_left"]) + bool(record["soak"] and ended_badly(record["soak"]))
 
 
 def blank(seed: int) -> dict[str, Any]:

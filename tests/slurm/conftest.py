@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
-import soak
 from disturbed import Disturbed, write_suite
 from two_nodes import TwoNodes
 
@@ -72,7 +72,7 @@ def local(held_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def truth(local: Path) -> dict[str, Any]:
-    return soak.content(local)
+    return faults.content(local)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import soak
+import faults
 import yaml
 from two_nodes import PATIENCE, TwoNodes, until
 
@@ -119,7 +119,7 @@ class Disturbed:
         return self.sweep.folder
 
     def content(self) -> dict[str, Any]:
-        return soak.content(self.folder)
+        return faults.content(self.folder)
 
     def record(self, method: str = "held", seed: int = 0) -> RunRecord:
         (found,) = [r for r in load_records(self.folder).records if (r.spec.method.name, r.spec.seed) == (method, seed)]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
-import resume_faults
 import yaml
 from disturbed import Disturbed
 from two_nodes import TwoNodes, slurm, until
@@ -39,7 +39,7 @@ def whole(held_suite: Path) -> Callable[[int], tuple[Path, dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as out:
             request = SweepRequest(load_suite(str(path)), Path(out))
             (record,) = run_sweep(request, Console(quiet=True)).records
-            return path, resume_faults.content(request.folder / record.run_id, record)
+            return path, faults.content_of(request.folder / record.run_id, record)
 
     return made
 
@@ -67,7 +67,7 @@ def test_a_run_longer_than_the_limit(
 
     assert sweep.complete(STEPS / 20 * LONGEST, requeue_the_second)
     record = sweep.record()
-    assert resume_faults.content(sweep.folder / record.run_id, record) == expected
+    assert faults.content_of(sweep.folder / record.run_id, record) == expected
     assert record.earlier_attempts == ()
     hows = [how for _, how in sweep.starts()]
     assert (hows[0], hows[-1]) == ("time", "done")

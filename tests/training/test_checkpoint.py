@@ -14,9 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import faults
 import numpy as np
 import pytest
-import resume_faults
 import torch
 import torch.distributed as dist
 
@@ -74,7 +74,7 @@ def killed(folder: Path, step: int, rank: int) -> Iterator[None]:
 def content(folder: Path, record: RunRecord) -> dict[str, Any]:
     """Return all that must not differ from an undisturbed run's."""
     assert record.status == "ok", record.error
-    return resume_faults.content(folder, record)
+    return faults.content_of(folder, record)
 
 
 @pytest.mark.parametrize(

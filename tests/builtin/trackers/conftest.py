@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import faults
 import pytest
-import soak
 from click.testing import CliRunner
 
 from helpers import tiny
@@ -42,7 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         command = ["run-all", str(suite), "--out", str(out), "--wandb", "off", "--methods", "head", "--seeds", "1"]
         done = CliRunner().invoke(main, [*command, "--set", "steps=40", *options])
         assert done.exit_code == 0, done.output
-        computed.append(soak.content(out / "colours"))
+        computed.append(faults.content(out / "colours"))
         assert computed[-1] == computed[0]
         return done.stderr
 

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import faults
 import pytest
-import soak
 
 from helpers import plugin_packages, tiny
 from helpers.cli_process import Command
@@ -68,7 +68,7 @@ def held(command: Command) -> tuple[set[int], set[int]]:
 
 
 def segments_there() -> set[int]:
-    return {path.stat().st_ino for path in soak.SHARED_MEMORY.glob("*") if path.exists()}
+    return {path.stat().st_ino for path in faults.SHARED_MEMORY.glob("*") if path.exists()}
 
 
 def listening() -> set[int]:
@@ -120,7 +120,7 @@ def test_a_signal_before_the_first_run(
     """While processes start, or model and data are prepared: status 130, no traceback, nothing left."""
     # A fast machine is further after the same seconds, and has its second run to do for minutes.
     command = Command(two_rank_suite, room / "out", *lasting, cold=True)
-    command.until(lambda: soak.servers(command.process))
+    command.until(lambda: faults.servers(command.process))
     time.sleep(seconds)
     os.killpg(command.process.pid, number)
     command.ends(130, 30)
@@ -142,7 +142,7 @@ def test_ctrl_c_twice(two_rank_suite: Path, lasting: list[str], room: Path, monk
     command = Command(two_rank_suite, room / "out", *lasting)
     command.until(lambda: command.recorded() == 1 and command.training())
     ranks = command.training().values()
-    (server,) = soak.servers(command.process)
+    (server,) = faults.servers(command.process)
     server.suspend()  # it can't say that the ranks ended, so that the first Ctrl-C has to wait
     os.killpg(command.process.pid, signal.SIGINT)
     command.until(lambda: not any(map(processes.identify, ranks)))  # it was heard: the second is another one

@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import faults
 import pytest
 import soak
 
@@ -23,18 +24,18 @@ def test_a_sweep_that_is_hit_five_times_ends_as_an_undisturbed_one() -> None:
     """Five faults: `run-all` completes, losses and predictions are the same to the bit, and nothing is left."""
     rng = random.Random(SEED)
     with tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp") as name:
-        undisturbed = soak.Sweep(Path(name) / "undisturbed", "head", 4)
-        assert soak.disturb(random.Random(0), undisturbed, []) == ([], [])
-        expected = soak.content(undisturbed.folder)
+        undisturbed = faults.Sweep(Path(name) / "undisturbed", "head", 4)
+        assert faults.disturb(random.Random(0), undisturbed, []) == ([], [])
+        expected = faults.content(undisturbed.folder)
         assert len(expected) == 4
-        sweep = soak.Sweep(Path(name) / "disturbed", "head", 4)
-        segments = soak.shared_memory()
-        events, left = soak.disturb(rng, sweep, [rng.uniform(1, 4) for _ in range(5)])
+        sweep = faults.Sweep(Path(name) / "disturbed", "head", 4)
+        segments = faults.shared_memory()
+        events, left = faults.disturb(rng, sweep, [rng.uniform(1, 4) for _ in range(5)])
         assert len(events) == 5
         assert left == [], events
-        assert soak.leftovers(sweep) == [], events
-        assert soak.content(sweep.folder) == expected, events
-        assert soak.shared_memory() - segments == set()
+        assert faults.leftovers(sweep) == [], events
+        assert faults.content(sweep.folder) == expected, events
+        assert faults.shared_memory() - segments == set()
 
 
 def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
@@ -43,11 +44,11 @@ def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
 
     made_records.write(tmp_path / "a", made_records.sweep(("lora",), 1))
     made_records.write(tmp_path / "b", made_records.sweep(("lora",), 1))
-    assert soak.content(tmp_path / "a") == soak.content(tmp_path / "b") != {}
+    assert faults.content(tmp_path / "a") == faults.content(tmp_path / "b") != {}
     (points,) = (tmp_path / "b").glob("*/points.jsonl")
     points.write_text(points.read_text().replace('"train_loss","step":10,"value":', '"train_loss","step":10,"value":1'))
-    assert soak.content(tmp_path / "a") != soak.content(tmp_path / "b")
-    assert Counter(soak.hit(random.Random(0), [], 9) for _ in range(3)) == {False: 3}  # type: ignore[arg-type]
+    assert faults.content(tmp_path / "a") != faults.content(tmp_path / "b")
+    assert Counter(faults.hit(random.Random(0), [], 9) for _ in range(3)) == {False: 3}  # type: ignore[arg-type]
 
 
 def test_a_parent_that_grows_fails_the_soak() -> None:
@@ -65,8 +66,8 @@ def test_a_parent_that_grows_fails_the_soak() -> None:
 
 def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     """A temporary file, a half-made entry of the cache, and a socket at which its parent listened: each is told."""
-    sweep = soak.Sweep(tmp_path / "one", "head", 1)
-    assert soak.leftovers(sweep) == []
+    sweep = faults.Sweep(tmp_path / "one", "head", 1)
+    assert faults.leftovers(sweep) == []
     (sweep.cache / "models/.new-abc").mkdir(parents=True)
     (sweep.out / "quickstart/.run.json.1.tmp").mkdir(parents=True)
     (sweep.temporary / "file").write_text("")
@@ -76,12 +77,14 @@ def test_what_a_sweep_leaves_is_seen(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen([sys.executable, "-c", listens], **pipes) as parent:
         port = int(parent.stdout.readline())
-        for _ in range(soak.LOOKS_FOR_SOCKETS):
+        for _ in range(faults.LOOKS_FOR_SOCKETS):
             sweep.look(parent)
         assert sweep.ports == {(parent.pid, port)}
-        left = soak.leftovers(sweep)
+        left = faults.leftovers(sweep)
         parent.kill()
     assert [Path(name).name for name in left[:3]] == ["file", ".run.json.1.tmp", ".new-abc"]
     assert f"something listens at port {port}" in left
     with socket.create_server(("127.0.0.1", port)):
-        assert f"something listens at port {port}" not in soak.leftovers(sweep), "another process's has its number now"
+        assert f"something listens at port {port}" not in faults.leftovers(sweep), (
+            "another process's has its number now"
+        )

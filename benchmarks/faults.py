@@ -1,0 +1,439 @@
+"""Faults of a sweep at random moments, here or on a cluster; what is left then, and what must be equal."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from two_nodes import NODES, TwoNodes, slurm, until
+
+from hpml_bench.records.files import POINTS, PREDICTIONS, RECORD
+from hpml_bench.records.jobs import ATTEMPTS, claims
+from hpml_bench.records.load import load_records
+from hpml_bench.records.points import read_points
+from hpml_bench.records.run import RunRecord
+from hpml_bench.system import heartbeat, temporary
+
+SETTINGS = (
+    "epochs=null", "steps=8", "train_samples=64", "validation_samples=32", "test_samples=64", "global_batch=8",
+    "log_every=2", "warmup_steps=1", "latency_samples=2", "device=cpu", "world_size=2", "threads=1", "precision=fp32",
+)  # fmt: skip
+PROFILE = Path(__file__).parents[1] / "tests" / "slurm" / "slurm.yaml"
+STALL_SECONDS = 8.0
+MOST_CALLS = 12
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+SEGMENTS = ("torch", "psm", "sem.mp-")  # how the segments of torch and multiprocessing begin; others aren't a sweep's
+WAIT_SECONDS, CLUSTER_WAIT_SECONDS = 300.0, 900.0  # without a fault and without an end, after which a call is given up
+LOOKS_FOR_SOCKETS = 10  # looks from one at the parent's sockets to the next: the kernel lists the whole machine's
+LAST_SECONDS = 10.0  # for the kernel, and the fork server, to end what has lost its parent
+BETWEEN = (2.0, 25.0)  # seconds from a fault of a cluster to the next
+COMMENTS = ("project=x", "")  # comments that the site gives to jobs
+STOPPED = (1.0, 15.0)  # seconds for which a process is stopped
+AWAY = (0.0, 40.0)  # seconds for which a node is lost or its link down: Slurm gives it up after about 30
+
+
+@dataclass
+class Sweep:
+    """`run-all` on tiny settings, called as often as it takes, in a folder with a cache of its own."""
+
+    room: Path
+    methods: str
+    seeds: int
+    cluster: Any = None  # the TwoNodes whose jobs do it; None: this machine
+    suite: str = "quickstart"  # name or file
+    options: tuple[str, ...] = tuple(part for value in SETTINGS for part in ("--set", value))
+    by_step: bool = False  # whether moments of faults are steps of the training, else seconds
+    calls: int = 0
+    resident_mb: dict[int, list[float]] = field(default_factory=dict)  # call -> the memory of its parent, all along
+    descriptors: dict[int, list[float]] = field(default_factory=dict)  # likewise
+    ports: set[tuple[int, int]] = field(default_factory=set)  # at which parents listened: their process, and the port
+
+    def __post_init__(self) -> None:
+        self.out, self.temporary, self.cache = (self.room / name for name in ("out", "tmp", "cache"))
+        self.folder = self.out / Path(self.suite).stem
+        self.temporary.mkdir(parents=True)
+
+    def start(self) -> subprocess.Popen[str]:
+        """Call it once, in a session of its own."""
+        self.calls += 1
+        command = [sys.executable, "-m", "hpml_bench", "run-all", self.suite, "--out", str(self.out), "--wandb", "off"]
+        command += ["--methods", self.methods, "--seeds", str(self.seeds)]
+        command += ["--on", str(PROFILE)] if self.cluster else ["--stall", str(STALL_SECONDS)]
+        command += self.options
+        variables = {**os.environ, "HPML_BENCH_CACHE": str(self.cache)}
+        variables |= {} if self.cluster else {"TMPDIR": str(self.temporary)}
+        with (self.room / "said.log").open("a") as log:
+            return subprocess.Popen(
+                command, env=variables, start_new_session=True, text=True, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def moment(self, began: float) -> float:
+        """Return the seconds since a call, or a fault, began; or the step of the training under way."""
+        if not self.by_step:
+            return time.monotonic() - began
+        beats = (beat for run in self.folder.glob("*/") for beat in heartbeat.read(run) if psutil.pid_exists(beat.pid))
+        return max((int(beat.where.split()[2]) for beat in beats if beat.where.startswith("training")), default=-1)
+
+    def look(self, process: subprocess.Popen[str]) -> None:
+        """Note the parent's memory, descriptors and, now and then, sockets."""
+        with suppress(psutil.Error):
+            parent = psutil.Process(process.pid)
+            looks = self.resident_mb.setdefault(self.calls, [])
+            looks.append(parent.memory_info().rss / 1e6)
+            self.descriptors.setdefault(self.calls, []).append(parent.num_fds())
+            if len(looks) % LOOKS_FOR_SOCKETS == 0:
+                self.ports |= {(process.pid, at.laddr.port) for at in parent.net_connections("inet") if _listens(at)}
+
+
+@dataclass
+class Scene:
+    """What a fault may break: a call of a sweep."""
+
+    rng: random.Random
+    sweep: Sweep
+    process: subprocess.Popen[str]
+
+    def choice(self, values: Iterable[Any]) -> Any:
+        """Return one of these values, None where there is none."""
+        found = sorted(values)
+        return self.rng.choice(found) if found else None
+
+    def wait(self, seconds: tuple[float, float]) -> None:
+        time.sleep(self.rng.uniform(*seconds))
+
+
+Fault = Callable[[Scene], bool | str]  # returns whether there was something to break, or the fault that it was
+
+
+def _listens(connection: Any) -> bool:
+    return bool(connection.status == psutil.CONN_LISTEN)
+
+
+def still_there(process: subprocess.Popen[str]) -> list[str]:
+    """Return the processes, itself apart, that live on a while after the call that started them ended."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while True:
+        alive = []
+        for other in psutil.process_iter():
+            with suppress(ProcessLookupError, psutil.Error):
+                if os.getsid(other.pid) == process.pid != other.pid and other.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(str(other))
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(0.05)
+
+
+def servers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the fork server, if it has begun."""
+    try:
+        return [p for p in psutil.Process(process.pid).children() if "forkserver" in " ".join(p.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def hit(rng: random.Random, targets: list[psutil.Process], number: signal.Signals) -> bool:
+    """Send a signal to one of these; return whether there was one."""
+    try:
+        rng.choice(sorted(targets, key=lambda process: process.pid)).send_signal(number)
+    except (IndexError, psutil.NoSuchProcess):
+        return False
+    return True
+
+
+def of_the_server(number: signal.Signals, ranks: bool) -> Fault:
+    """Return a fault that signals the fork server, or one of its children, the ranks."""
+
+    def broken(scene: Scene) -> bool:
+        found = servers(scene.process)
+        return hit(scene.rng, [child for server in found for child in server.children()] if ranks else found, number)
+
+    return broken
+
+
+def interrupt(twice: bool) -> Fault:
+    """Return a fault that presses Ctrl-C; `twice`: again before the books are closed, or after."""
+
+    def broken(scene: Scene) -> bool:
+        os.killpg(scene.process.pid, signal.SIGINT)
+        if twice:
+            scene.wait((0, 0.5))
+            if scene.process.poll() is None:
+                os.killpg(scene.process.pid, signal.SIGINT)
+        return True
+
+    return broken
+
+
+def end(number: signal.Signals) -> Fault:
+    """Return a fault that ends hpml-bench itself; jobs go on."""
+
+    def broken(scene: Scene) -> bool:
+        scene.process.send_signal(number)
+        return True
+
+    return broken
+
+
+def cut_file(scene: Scene) -> bool | str:
+    """Cut a file of some run at a random byte, as a crash of the machine might, which ends hpml-bench if it is there.
+
+    As long as there is no file, it is only a kill.
+    """
+    if not scene.sweep.cluster:
+        scene.process.kill()
+        scene.process.wait()
+        still_there(scene.process)  # else they might write to a file that is cut; one that stays is reported later
+    names, folder = (RECORD, POINTS, PREDICTIONS), scene.sweep.folder
+    path = scene.choice(path for name in names for path in folder.glob(f"*/{name}") if path.stat().st_size)
+    if path is None:
+        return False if scene.sweep.cluster else "SIGKILL of hpml-bench"
+    os.truncate(path, scene.rng.randrange(path.stat().st_size))
+    return True
+
+
+FAULTS: dict[str, Fault] = {
+    "SIGKILL of a rank": of_the_server(signal.SIGKILL, ranks=True),
+    "SIGSTOP of a rank": of_the_server(signal.SIGSTOP, ranks=True),
+    "SIGKILL of the fork server": of_the_server(signal.SIGKILL, ranks=False),
+    "SIGSTOP of the fork server": of_the_server(signal.SIGSTOP, ranks=False),
+    "SIGKILL of hpml-bench": end(signal.SIGKILL),
+    "Ctrl-C": interrupt(twice=False),
+    "Ctrl-C twice": interrupt(twice=True),
+    "a file cut": cut_file,
+}
+
+
+def of_a_job(*words: str) -> Fault:
+    """Return a fault that calls a command of Slurm's for a running job; words of it may name the job and its node."""
+
+    def broken(scene: Scene) -> bool:
+        running = scene.choice((job, node) for job, (state, node) in TwoNodes.jobs().items() if state == "RUNNING")
+        if running is not None:  # it may have ended meanwhile
+            command = [word.format(job=running[0], node=running[1]) for word in words]
+            subprocess.run(command, capture_output=True, check=False)
+        return running is not None
+
+    return broken
+
+
+def of_a_process(rank: bool, *names: str) -> Fault:
+    """Return a fault that sends signals, with some seconds between them, to a job's own process or to a rank."""
+
+    def broken(scene: Scene) -> bool:
+        for job in claims(scene.sweep.folder):
+            beats = [heartbeat.read(path) for path in (scene.sweep.folder / ATTEMPTS).glob(f"*.{job.name}")]
+            pid = scene.choice(beat.pid for found in beats for beat in found) if rank else job.pid
+            if pid is None or job.host not in NODES:
+                continue
+            for number, name in enumerate(names):
+                if number:
+                    scene.wait(STOPPED)
+                try:
+                    scene.sweep.cluster.do("in", job.host, "kill", f"-{name}", str(pid))
+                except RuntimeError:  # it has ended meanwhile
+                    return number > 0
+            return True
+        return False
+
+    return broken
+
+
+def of_a_node(before: Sequence[str], after: Sequence[str], down: bool) -> Fault:
+    """Return a fault that calls slurm.sh for a node, and again after a while; `down`: the controller is told."""
+
+    def broken(scene: Scene) -> bool:
+        node = scene.rng.choice(NODES)
+
+        def state() -> str:
+            return slurm("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%T").strip()
+
+        scene.sweep.cluster.do(*(word.format(node=node) for word in before))
+        if down:
+            scene.sweep.cluster.mark_down(node)
+        scene.wait(AWAY)
+        scene.sweep.cluster.do(*(word.format(node=node) for word in after))
+        until(lambda: not any(sign in state() for sign in ("down", "*")), f"{node} is back")
+        if "drain" in state():  # as an administrator does
+            slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        return True
+
+    return broken
+
+
+def remove_temporary(scene: Scene) -> bool:
+    """Remove the temporary folder of a living process of the sweep: of run-all, of a job or of its ranks."""
+    found: set[Path] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(scene.sweep.room) in " ".join([*process.cmdline(), *process.environ().values()]):
+                found |= {Path(file.path).parent for file in process.open_files()}
+    path = scene.choice(sorted(path for path in found if path.name.startswith(temporary.PREFIX)))
+    if path is not None:
+        shutil.rmtree(path, ignore_errors=True)
+    return path is not None
+
+
+def stop_sweep(scene: Scene) -> bool:
+    """`hpml-bench stop` in another terminal."""
+    command = [sys.executable, "-m", "hpml_bench", "stop", str(scene.sweep.folder)]
+    subprocess.run(command, capture_output=True, check=False)
+    return True
+
+
+def submit_twice(scene: Scene) -> bool:
+    """The same run-all in another terminal, ended by Ctrl-C after a while."""
+    other = scene.sweep.start()
+    scene.wait(BETWEEN)
+    other.send_signal(signal.SIGINT)
+    other.wait()
+    return True
+
+
+PREEMPT = ("sbatch", "-p", "high", "--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+CLUSTER_FAULTS: dict[str, Fault] = {
+    "scontrol requeue": of_a_job("scontrol", "requeue", "{job}"),
+    "scancel": of_a_job("scancel", "{job}"),
+    "SIGTERM of a job": of_a_job("scancel", "--batch", "--signal=TERM", "{job}"),
+    "SIGKILL of a job": of_a_process(False, "KILL"),
+    "SIGKILL of a rank": of_a_process(True, "KILL"),
+    "preemption": of_a_job(*PREEMPT),
+    "a node lost": of_a_node(("lose", "{node}"), ("back", "{node}"), down=True),
+    "slurmd killed": of_a_node(("kill", "{node}"), ("back", "{node}"), down=True),
+    "a link down": of_a_node(("link", "{node}", "down"), ("link", "{node}", "up"), down=False),
+    "SIGSTOP of a rank": of_a_process(True, "STOP", "CONT"),
+    "a temporary folder removed": remove_temporary,
+    "a file cut": cut_file,
+    "stop": stop_sweep,
+    "a second run-all": submit_twice,
+    "Ctrl-C of run-all": end(signal.SIGINT),
+    "SIGKILL of run-all": end(signal.SIGKILL),
+}
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return what a sweep computed, by run; no times and no memory."""
+    return {record.run_id: content_of(folder / record.run_id, record) for record in load_records(folder).records}
+
+
+def content_of(folder: Path, record: RunRecord) -> dict[str, Any]:
+    """Return all of a run, in its folder, that must not differ from an undisturbed one's."""
+    points = read_points(folder)
+    timed = {metric.name for metric in record.definitions if metric.depends_on_machine} | {"timed_steps"}
+    predictions = folder / PREDICTIONS
+    return {
+        "ended": (record.status, record.error),
+        "points": [point.model_dump() for point in points if point.metric != "step_seconds"],
+        "steps": [(p.step, p.tokens, p.real_tokens) for p in points if p.metric == "step_seconds"],
+        "predictions": predictions.read_bytes() if predictions.exists() else None,
+        "metrics": {name: value for name, value in record.metrics.items() if name not in timed},
+        "consumed": record.consumed,
+        "checks": [(check.name, check.passed) for check in record.checks],
+    }
+
+
+def disturb(
+    rng: random.Random,
+    sweep: Sweep,
+    moments: Sequence[float],
+    comments: int = 0,
+    minutes: float = float("inf"),
+    only: str = "",
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Call the sweep until it is complete, a fault after each of `moments` (seconds of calls since the last).
+
+    During the first `comments` of them the cluster's site replaces jobs' comments; none begins after `minutes`. `only`:
+    a word of the faults' names.
+
+    Returns:
+        The faults, each kind about as often, and what was left of a call after it had ended.
+
+    """
+    faults, patience = (CLUSTER_FAULTS, CLUSTER_WAIT_SECONDS) if sweep.cluster else (FAULTS, WAIT_SECONDS)
+    chosen = [name for name in faults if only in name]
+    names = rng.sample(chosen * (1 + len(moments) // len(chosen)), len(moments))
+    events: list[dict[str, Any]] = []
+    left: list[str] = []
+    until_then = time.monotonic() + 60 * minutes
+    todo, status, struck = list(zip(moments, names, strict=True)), 1, False
+    while (status != 0 or todo or struck) and sweep.calls < MOST_CALLS + 2 * len(moments):
+        todo = todo if time.monotonic() < until_then else []
+        if status == 0 and todo:  # complete before all faults were spent: there must be something left to do
+            shutil.rmtree(rng.choice(sorted(path.parent for path in sweep.folder.glob(f"*/{RECORD}"))))
+        site = set_comments(rng, sweep, len(events) < comments)
+        process, struck = sweep.start(), False
+        scene, began, last = Scene(rng, sweep, process), time.monotonic(), time.monotonic()
+        while process.poll() is None and time.monotonic() < last + patience:
+            sweep.look(process)
+            time.sleep(0.1 if sweep.cluster else 0.02)
+            if todo and sweep.moment(began) >= todo[0][0] and (done := faults[todo[0][1]](scene)):
+                name = done if isinstance(done, str) else todo[0][1]
+                events.append({"fault": name, "seconds": round(time.monotonic() - began, 2), "call": sweep.calls})
+                events[-1] |= {} if site is None else {"comments": site}
+                site = set_comments(rng, sweep, len(events) < comments)
+                todo, began, last = todo[1:], time.monotonic(), time.monotonic()
+                struck = sweep.cluster is not None  # a call that ends well may have left what the next one mends
+        if process.poll() is None:
+            left.append(f"call {sweep.calls} was not done after {patience:.0f} s")
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+        if not sweep.by_step:
+            todo[:1] = [(moment - (time.monotonic() - began), name) for moment, name in todo[:1]]
+        left += [f"call {sweep.calls}: {name}" for name in still_there(process)]
+    if status != 0:
+        left.append(f"not complete after {sweep.calls} calls")
+    return events, left
+
+
+def set_comments(rng: random.Random, sweep: Sweep, replaced: bool) -> str | None:
+    """Let a sweep's cluster replace the comments of jobs, or leave them; return the one that it gives."""
+    site = rng.choice(COMMENTS) if replaced else None
+    if sweep.cluster:
+        sweep.cluster.do("comments", *([] if site is None else [site]))
+    return site
+
+
+def inherited(ports: set[tuple[int, int]]) -> list[int]:
+    """Return those of the ports at which a process of their owner's session still listens, whoever has it now."""
+    found = set()
+    for at in filter(_listens, psutil.net_connections("inet") if ports else ()):
+        port = at.laddr.port  # type: ignore[union-attr]  # one that listens has an address
+        with suppress(ProcessLookupError, PermissionError):
+            if at.pid and (os.getsid(at.pid), port) in ports:
+                found.add(port)
+    return sorted(found)
+
+
+def leftovers(sweep: Sweep) -> list[str]:
+    """Return the temporary files, listening sockets, jobs, claims and processes that a completed sweep left."""
+    deadline = time.monotonic() + (60 if sweep.cluster else 0)  # jobs end after run-all has seen their last record
+    while True:
+        found = [*sweep.temporary.iterdir(), *sweep.out.rglob(".*.tmp"), *sweep.cache.rglob(".new-*")]
+        found += [] if sweep.cluster else sweep.out.rglob(heartbeat.PATTERN)
+        left = [*map(str, found), *(f"something listens at port {port}" for port in inherited(sweep.ports))]
+        if sweep.cluster is not None:
+            left += [f"job {name} {state}" for name, (state, _) in TwoNodes.jobs().items()]
+            left += [f"claim of {job.name} on unit {job.unit}" for job in claims(sweep.folder)]
+            told = {node: sweep.cluster.do("in", node, "ps", "-eo", "args").splitlines() for node in NODES}
+            ours = (
+                (node, line) for node in NODES for line in told[node] if "hpml_bench" in line or "forkserver" in line
+            )
+            left += [f"{node}: {line}" for node, line in ours]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.5)
+
+
+def shared_memory() -> set[str]:
+    """Return the names of the segments there are, of those that a sweep could make."""
+    return {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(SEGMENTS)}
