@@ -26,8 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from speed import language, reports, rows, shapes, sweep, training
-from speed.target import HEADER, Target
+from speed import HEADER, Target, harness, language, shapes, training
 
 from hpml_bench.system.environment import describe
 
@@ -66,9 +65,9 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Target]]]:
     models = ("gpt2",) if quick else shapes.MODELS
     methods = ("lora",) if quick else tuple(shapes.METHODS)
     return {
-        "sweep": lambda: sweep.measure(1 if quick else sweep.SEEDS),
-        "rows": lambda: rows.measure(12_000 if quick else 120_000),
-        "reports": lambda: reports.measure((1_000,) if quick else (1_000, 10_000)),
+        "sweep": lambda: harness.sweep(1 if quick else harness.SEEDS),
+        "rows": lambda: harness.rows(12_000 if quick else harness.ROWS),
+        "reports": lambda: harness.reports((1_000,) if quick else (1_000, 10_000)),
         "probes": lambda: probes(*((4, 2) if quick else (BLOCKS, 3))),
         "training": lambda: training.measure(1 if quick else 3, models, methods),
         "language": lambda: language.measure(1 if quick else 3),

@@ -147,7 +147,6 @@ def setup(study: Study) -> Json:
 
 
 def short(text: str, most: int) -> str:
-    """Return a text on one line, cut where it is longer."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
@@ -220,7 +219,6 @@ def unranked(study: Study) -> str | None:
 
 
 def has(study: Study, metric: str) -> bool:
-    """Whether any method has a metric."""
     return metric in study.definitions and bool(study.measured(metric))
 
 
@@ -282,7 +280,6 @@ def own_interval(study: Study, name: str) -> tuple[float, float] | None:
 
 
 def known(value: float) -> float | None:
-    """Return a number; None where there is none."""
     return value if math.isfinite(value) else None
 
 

@@ -34,11 +34,9 @@ class OfSuite:
 
     @cached_property
     def methods(self) -> dict[str, Json]:
-        """Methods of its answer by name."""
         return {method["name"]: method for method in self.answer["methods"]}
 
     def cost(self, key: str, name: str) -> float | None:
-        """Return a method's mean cost, if it was measured."""
         axis = next((axis["id"] for axis in self.answer["axes"] if axis["key"] == key), None)
         found = self.methods[name]["v"].get(axis)
         return found["m"] if found else None
@@ -68,7 +66,6 @@ class Over:
 
     @property
     def tested(self) -> bool:
-        """Whether there are suites enough for a test."""
         return len(self.suites) >= self.least
 
     @cached_property
@@ -169,7 +166,6 @@ def read_over(folders: Sequence[Path]) -> Over:
 
 
 def source(study: Study) -> str:
-    """Return model, data and task as one text."""
     return json.dumps([study.newest.settings[name] for name in ("backbone", "dataset", "task")])
 
 
@@ -232,7 +228,6 @@ def method_over(over: Over, at: int, keys: list[str]) -> Json:
 
 
 def audit_over(page: Path, folders: Sequence[Path]) -> Audit:
-    """Check the answer in the folder of a page over suites."""
     audit, given = Audit(), json.loads((page / "report.json").read_text(encoding="utf-8"))
     compare_answer(audit, given, answer_over(read_over(folders)))
     return audit

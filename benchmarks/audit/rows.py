@@ -27,7 +27,6 @@ class Guess(NamedTuple):
 
 
 def flat(answers: Answers) -> Floats:
-    """Return all answers in a row."""
     return np.concatenate(answers).astype(np.float64) if isinstance(answers, list) else np.asarray(answers)
 
 
@@ -101,6 +100,5 @@ def guess(headline: str, reference: Answers, names: Sequence[str]) -> Guess:
 
 
 def most_frequent(reference: Floats) -> tuple[int, float]:
-    """Return the most frequent class, and its share."""
     counts = np.bincount(reference.astype(int))
     return int(counts.argmax()), float(counts.max() / counts.sum())

@@ -58,7 +58,6 @@ class Run:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names of its hosts; none where its record doesn't say."""
         environment = self.record["environment"]
         where = environment.get("where") or {}
         return tuple(sorted(environment.get("hosts") or where.get("hosts") or filter(None, [where.get("host")])))
@@ -71,7 +70,6 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The metric that leads."""
         return str(self.record["headline"])
 
     @property
@@ -90,7 +88,6 @@ class Run:
 
     @functools.cached_property
     def scores(self) -> Floats:
-        """The score of each test row."""
         rows = self.predictions
         if self.headline in {LOSS, SCORE}:
             return answer_scores(rows, self.scorer)
@@ -110,12 +107,10 @@ class Run:
         return np.asarray(scores.mean() + share * (of.mean() - scores.mean()))
 
     def metric(self, name: str) -> float | None:
-        """Return a metric as recorded."""
         value = self.record["metrics"].get(name)
         return None if value is None else float(value)
 
     def series(self, name: str) -> dict[int, float]:
-        """Return a series of the points, by step."""
         points = (point for point in self.points if point["metric"] == name and point["value"] is not None)
         return {int(point["step"]): float(point["value"]) for point in points}
 
@@ -186,7 +181,6 @@ def most(values: Iterable[Any], prefer: Callable[[Any], Any]) -> Any:
 
 
 def consumed(run: Run, *names: str) -> tuple[Any, ...]:
-    """Return what a run consumed."""
     return tuple(run.record["consumed"][name] for name in names)
 
 

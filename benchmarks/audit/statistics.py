@@ -284,18 +284,15 @@ class Pair:
 
     @property
     def n(self) -> int:
-        """The number of shared seeds."""
         return len(self.differences)
 
     @property
     def better(self) -> str | None:
-        """The method that is shown to be better."""
         ahead = self.sign * self.comparison.mean > 0
         return (self.first if ahead else self.second) if self.p_holm < 0.05 else None
 
     @property
     def equivalent(self) -> bool:
-        """Whether a difference of the margin or more is rejected."""
         return self.p_margin_holm < 0.05
 
     def shown(self, value: float) -> float:

@@ -40,7 +40,6 @@ class Study:
 
     @property
     def tested(self) -> int:
-        """The number of pairs in the family."""
         return sum(pair.n >= 3 for pair in self.pairs.values())
 
     @property
@@ -84,17 +83,14 @@ class Study:
 
     @property
     def newest(self) -> Run:
-        """The run that began last, of those compared if there are some."""
         return (self.compared or self.runs)[-1]
 
     @property
     def score(self) -> str:
-        """The metric that leads."""
         return self.newest.headline
 
     @property
     def binary(self) -> bool:
-        """Whether rows are right or wrong."""
         return self.score == ACCURACY or (self.score == SCORE and self.newest.scorer in RIGHT_OR_WRONG)
 
     @property
@@ -165,7 +161,6 @@ class Study:
         return 0.05 * share * (0.9 if looks == 1 else 0.1 / 2 ** (looks - 1))
 
     def tested_by(self, metric: str) -> list[Pair]:
-        """Return the pairs that are tested by a metric."""
         return [pair for pair in self.pairs.values() if pair.metric == metric and pair.n >= 3]
 
     @property
@@ -174,7 +169,6 @@ class Study:
         return all(len({m for p in self.tested_by(of) for m in (p.first, p.second)}) < 3 for of in self.metrics)
 
     def share(self, metric: str) -> float:
-        """Return a metric's share of the level of differences."""
         costs = [of for of in self.metrics if of != self.score and self.tested_by(of)]
         if self.of_two or not costs:
             return 1.0
@@ -188,17 +182,14 @@ class Study:
 
     @property
     def rows(self) -> str:
-        """How many test rows there are, and in how many groups, as sentences say it."""
         run = self.compared[0]
         groups = f" in {len(run.drawn):,} groups" if "group" in run.predictions else ""
         return f"{len(run.scores):,} test rows{groups}"
 
     def sign(self, metric: str) -> int:
-        """Return 1 where higher is better, else -1."""
         return -1 if self._definition(metric)["better"] == "lower" else 1
 
     def scale(self, metric: str) -> float:
-        """Return what a value is multiplied by to be shown."""
         return 100.0 if self._definition(metric)["format"].endswith("%") else 1.0
 
     def _definition(self, metric: str) -> Json:
@@ -212,7 +203,6 @@ class Study:
 
     @functools.cached_property
     def guess(self) -> Guess:
-        """What a constant answer gives."""
         run = self.compared[0]
         reference = run.predictions["reference"]
         if self.score in {LOSS, SCORE}:
@@ -221,7 +211,6 @@ class Study:
         return guess(self.score, reference, run.record["label_names"])
 
     def margin(self, metric: str) -> float:
-        """Return the margin of a metric."""
         ordered = sorted(self.compared, key=lambda run: (run.started, run.record["run_id"]))
         declared = [run.record["declared"]["margin"] for run in ordered if run.record.get("declared")]
         margins: dict[str, float | None] = declared[0] if declared else self.suite.get("margin", {})
@@ -240,7 +229,6 @@ class Study:
         return self.definitions[metric].get("grid") or 0.0
 
     def is_cost(self, metric: str) -> bool:
-        """Return whether a metric depends on where a run ran."""
         return bool(self.definitions[metric]["depends_on_machine"])
 
     def by_seed(self, metric: str) -> dict[str, dict[int, float]]:
@@ -268,12 +256,10 @@ class Study:
         }
 
     def mean(self, metric: str, name: str) -> float:
-        """Return a method's mean."""
         values = self.values(metric)[name]
         return float(np.mean(values)) if values else math.nan
 
     def measured(self, metric: str) -> list[str]:
-        """Return the methods that a metric was measured of."""
         return [name for name, values in self.by_seed(metric).items() if values]
 
     def pair(self, metric: str, one: str, other: str) -> Pair:
@@ -281,7 +267,6 @@ class Study:
         return self.pairs.get((metric, one, other)) or self.pairs[metric, other, one]
 
     def better(self, metric: str, one: str, other: str) -> bool:
-        """Whether one method is shown to be better than another."""
         return self.pair(metric, one, other).better == one
 
     def ranks(self, metric: str, name: str) -> list[int] | None:

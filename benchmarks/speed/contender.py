@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speed import shapes
-from speed.batches import epoch, padded_to, representative
+from speed.shapes import epoch, padded_to, representative
 
 if TYPE_CHECKING:
     from hpml_bench.training.trainer import Trainer as OurTrainer

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
-from speed import shapes
-from speed.target import Target
+from speed import Target, ratio, shapes
 from speed.training import one_gpu
 
 VOCABULARY = 49_152
@@ -194,7 +192,7 @@ def trl(folder: Path, device: str, grouped: bool, bf16: bool) -> dict[str, Any]:
 
 
 def generation(folder: Path) -> dict[str, Any]:
-    """Answer prompts by the harness, by transformers' generate on the same batches, and in the file's order."""
+    """Answer prompts by the harness, and by transformers' generate on the same batches."""
     import torch
 
     from hpml_bench.plugins.decoding import Decoding, Generator
@@ -225,7 +223,7 @@ def generation(folder: Path) -> dict[str, Any]:
                     eos_token_id=None, use_cache=True,
                 )  # fmt: skip
 
-    timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length), "file": lambda: harness(asked)}
+    timed = {"ours": lambda: harness(by_length), "by_hand": lambda: by_hand(by_length)}
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(4):
         for name in random.Random(turn).sample(list(timed), len(timed)):  # noqa: S311
@@ -297,49 +295,32 @@ def _rates(runs: list[dict[str, Any]]) -> list[float]:
 
 def _training(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
     mine, plain = _rates(results["ours"]), _rates(results["ours_fp32"])
-    precision = results["ours"][0]["precision"]
-    found = [
-        _ratio(
-            f"SmolLM2-135M lora: samples/s in the precision that auto takes here, {precision}, against fp32",
-            [a / b for a, b in zip(mine, plain, strict=True)], None, results["ours"],
-        )
-    ]  # fmt: skip
+    title = f"the precision that auto takes here, {results['ours'][0]['precision']}, against fp32"
+    against = [a / b for a, b in zip(mine, plain, strict=True)]
+    found = [ratio(f"SmolLM2-135M lora: samples/s in {title}", against, None, {"runs": results["ours"]})]
     for name, title in TITLES.items():
         ratios = [a / b for a, b in zip(mine, _rates(results[name]), strict=True)]
-        found.append(_ratio(f"SmolLM2-135M lora: samples/s against {title}", ratios, ASKED[name], results[name]))
-        if name == "trl":
-            ratios = [a / b for a, b in zip(plain, _rates(results[name]), strict=True)]
-            found.append(_ratio(f"SmolLM2-135M lora: samples/s in fp32 against {title}", ratios, None, {}))
+        line = f"SmolLM2-135M lora: samples/s against {title}"
+        found.append(ratio(line, ratios, ASKED[name], {"runs": results[name]}))
     return found
 
 
 def _logits(results: dict[str, list[dict[str, Any]]]) -> list[Target]:
-    pairs = list(zip(results["ours_fp32"], results["all_logits"], strict=True))
-    faster = [a / b for a, b in zip(_rates(results["ours_fp32"]), _rates(results["all_logits"]), strict=True)]
-    smaller = [plain["peak_mb"] - own["peak_mb"] for own, plain in pairs]
-    middle = statistics.median(smaller)
+    own, plain = results["ours_fp32"], results["all_logits"]
+    faster = [a / b for a, b in zip(_rates(own), _rates(plain), strict=True)]
+    smaller = [b["peak_mb"] - a["peak_mb"] for a, b in zip(own, plain, strict=True)]
+    name, raw = "logits at learnt places", {"runs": plain}
     return [
-        _ratio("logits at learnt places: samples/s against logits everywhere", faster, None, results["all_logits"]),
-        Target(
-            "logits at learnt places: less peak memory than everywhere", middle, "MB", None, "at least",
-            {"less_mb": smaller}, (min(smaller), max(smaller)),
-        ),
-    ]  # fmt: skip
+        ratio(f"{name}: samples/s against logits everywhere", faster, None, raw),
+        ratio(f"{name}: less peak memory than everywhere", smaller, None, {"less_mb": smaller}, "MB"),
+    ]
 
 
 def _generation(answered: list[dict[str, Any]]) -> list[Target]:
     turns = [turn["turns"] for turn in answered]
     by_hand = [b / a for of in turns for a, b in zip(of["ours"], of["by_hand"], strict=True)]
-    in_order = [b / a for of in turns for a, b in zip(of["ours"], of["file"], strict=True)]
-    return [
-        _ratio("generation: tokens/s against model.generate on the same batches", by_hand, 0.9, turns),
-        _ratio("generation: tokens/s of batches of like lengths against the file's order", in_order, None, turns),
-    ]
-
-
-def _ratio(name: str, ratios: list[float], asked: float | None, raw: Any) -> Target:
-    spread = min(ratios), max(ratios)
-    return Target(name, statistics.median(ratios), "x", asked, "at least", {"ratios": ratios, "runs": raw}, spread)
+    name = "generation: tokens/s against model.generate on the same batches"
+    return [ratio(name, by_hand, 0.9, {"runs": turns})]
 
 
 if __name__ == "__main__":

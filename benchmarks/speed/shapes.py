@@ -1,14 +1,16 @@
-"""Shapes: models of real size with random weights, and rows as long as AG News's; speed depends on no more."""
+"""Shapes: models of real size with random weights, rows as long as AG News's, and the batches that contenders draw."""
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpml_bench.data.prepared import global_batches
 from hpml_bench.system.environment import cores, has_bf16
 from hpml_bench.training import products
 
@@ -85,13 +87,51 @@ def prepared(folder: Path, model: str) -> Any:
     )
 
 
-def timed_products(model: Path) -> products.Products:
-    """Time products of a model's shape on all cores."""
-    shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
-    return products.measure(shape, cores())
-
-
 @functools.cache
 def faster_precision(model: Path) -> str:
     """Return the precision that `auto` takes for a model on this CPU: the faster one, by a product of its shape."""
-    return timed_products(model).precision if has_bf16("cpu") else "fp32"
+    if not has_bf16("cpu"):
+        return "fp32"
+    shape = products.shape_of(json.loads((model / "config.json").read_text()), tokens=products.ROWS)
+    return products.measure(shape, cores()).precision
+
+
+GROUPED = 50
+"""Batches in a group that the HF Trainer sorts, of data sets of 3,200 rows or more; of fewer rows it takes fewer."""
+
+
+def epoch(contender: str, lengths: np.ndarray) -> list[np.ndarray]:
+    """Return an epoch of batches of row indices as a contender draws them, seeded."""
+    if contender == "ours":
+        return list(global_batches(lengths, BATCH, len(lengths) // BATCH, 0))
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    generator = torch.Generator().manual_seed(0)
+    if contender == "grouped":
+        order = get_length_grouped_indices(lengths.tolist(), BATCH, GROUPED, generator)
+    else:
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+    return [np.array(order[start : start + BATCH]) for start in range(0, len(order), BATCH)]
+
+
+def representative(batches: list[np.ndarray], lengths: np.ndarray, count: int) -> list[np.ndarray]:
+    """Return `count` of the batches, shuffled: of each of as many strata the one nearest to the stratum's mean.
+
+    Strata are of batches in the order of their longest rows. Means and not middles: lengths have a long tail, and
+    few middles together would be padded to less than the epoch is. What one lies off the next makes up for, the
+    longest first, among which the gaps are widest.
+    """
+    longest_rows = np.array([lengths[indices].max() for indices in batches])
+    chosen, wanted = [], 0.0
+    for stratum in np.array_split(np.argsort(-longest_rows, kind="stable"), count):
+        wanted += longest_rows[stratum].sum() * count / len(batches)
+        nearest = stratum[np.abs(longest_rows[stratum] - wanted).argmin()]
+        wanted -= longest_rows[nearest]
+        chosen.append(batches[nearest])
+    return [chosen[index] for index in np.random.default_rng(0).permutation(count)]
+
+
+def padded_to(batches: Sequence[np.ndarray], lengths: np.ndarray) -> float:
+    """Return the tokens a row has with padding to the longest of its batch, on average."""
+    return float(np.mean([lengths[indices].max() for indices in batches]))

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,7 @@ from typing import IO, Any, Self, cast
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import DatasetSpec, Settings
 from hpml_bench.system.environment import PROCESS_ENVIRONMENT, cores
-from speed import shapes
-from speed.target import Target
+from speed import Target, ratio, shapes
 
 ASKED = {"defaults": None, "dynamic": None, "grouped": 1.1}
 """Ratio of our samples/s to theirs; against the Trainer's defaults it would be that of the processor's bf16."""
@@ -114,12 +112,8 @@ def _ratios(model: str, method: str, results: dict[str, list[dict[str, Any]]]) -
     for opponent, asked in ASKED.items():
         pairs = zip(results["ours"], results[opponent], strict=True)
         ratios = [ours["samples_per_second"] / theirs["samples_per_second"] for ours, theirs in pairs]
-        raw = {"ours": results["ours"], opponent: results[opponent], "ratios": ratios}
+        raw = {"ours": results["ours"], opponent: results[opponent]}
         title = TITLES[opponent].replace("bf16", results["ours"][0]["precision"])  # the faster one, on both sides
-        found.append(
-            Target(
-                f"{model} {method}: samples/s against {title}", statistics.median(ratios), "x", asked,
-                "at least", raw, (min(ratios), max(ratios)),
-            )
-        )  # fmt: skip
+        name = f"{model} {method}: samples/s against {title}"
+        found.append(ratio(name, ratios, asked, raw))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,17 +12,14 @@ import fake_cuda
 import pytest
 import torch
 from fake_card.machine import card
-from fake_card.tensors import CPU, CUDA, MEMORY, CardTensor, WrongDeviceError
+from fake_card.tensors import CPU, CUDA, CardTensor, WrongDeviceError
 from fake_cuda import Bench, Combination
-from safetensors.torch import load_file, save_file
 
 from helpers import skips, tiny
-from hpml_bench.fit.trace import trace
 from hpml_bench.plugins.decoding import Decoding, Generator
 from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.training import distributed, generation
-from hpml_bench.training.assembly import assemble
 from hpml_bench.training.trainer import Trainer
 
 needs_cuda_build = pytest.mark.skipif(torch.version.cuda is None, reason=skips.NO_CUDA_BUILD)
@@ -298,22 +294,3 @@ def test_waits_are_counted(on_card: Any) -> None:
         before = len(on_card.waits)
         call()
         assert len(on_card.waits) > before, call
-
-
-@needs_cuda_build
-@pytest.mark.parametrize(("kind", "method"), [("BF16", "lora"), ("BF16", "none"), ("F32", "lora")])
-def test_what_loading_takes_on_the_card_is_predicted(kind: str, method: str, bench: Bench, tmp_path: Path) -> None:
-    """Within 5 % of the most bytes of storages that are alive on the card at a time, in the allocator's blocks."""
-    combination = Combination("llama", "causal_lm", method, changes={"max_length": 8})  # trial passes take little
-    spec = bench.spec(combination)
-    folder = shutil.copytree(bench.models["llama"], tmp_path / kind)
-    if kind == "BF16":
-        tensors = load_file(folder / "model.safetensors")
-        half = {name: tensor.bfloat16() for name, tensor in tensors.items()}
-        save_file(half, folder / "model.safetensors", {"format": "pt"})
-    prepared = bench.prepared(combination, spec).model_copy(update={"backbone": str(folder)})
-    with card() as (_, group):
-        before = MEMORY.now
-        MEMORY.reset()
-        assemble(spec, prepared, group)
-    assert trace(spec, prepared).loading == pytest.approx(MEMORY.most - before, rel=0.05)

@@ -38,31 +38,21 @@ def upper_bound(events: int) -> float:
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "common"])
-@pytest.mark.parametrize("methods", [1, 3, 8])
-@pytest.mark.parametrize("sd", [0.005, 0.015, 0.05])
-def test_false_alarms_at_the_boundary(kind: str, methods: int, sd: float) -> None:
-    """A slowdown of exactly what is let through: over methods and looks at most alpha of the trials FAIL."""
-    rates = study.simulate(noise(kind, sd, RULES.null), RULES, methods, TRIALS)
-    assert upper_bound(rates.failed) < RULES.alpha
+@pytest.mark.parametrize("sd", [0.005, 0.03])
+def test_the_rule_keeps_its_rates(kind: str, sd: float) -> None:
+    """At most alpha of trials at the slowdown let through FAIL over methods and looks; at the target at most beta PASS.
 
-
-@pytest.mark.parametrize("kind", ["normal", "heavy tails", "skewed to slow", "common"])
-@pytest.mark.parametrize("sd", [0.005, 0.01, 0.015])
-def test_equals_hardly_ever_fail_and_the_target_slowdown_is_caught(kind: str, sd: float) -> None:
-    """Equal versions fail in fewer than 1 of 1000 trials; 3 % in all three methods is caught in more than 95 %."""
-    equal = study.simulate(noise(kind, sd, 0.0), RULES, 3, TRIALS)
-    assert upper_bound(equal.failed) < 0.001
-    assert equal.passed > 0.95 * TRIALS
-    slowed = study.simulate(noise(kind, sd, RULES.target), RULES, 3, TRIALS)
-    assert 1 - upper_bound(TRIALS - slowed.failed) > 0.95
-
-
-@pytest.mark.parametrize("kind", ["normal", "heavy tails", "common"])
-@pytest.mark.parametrize("sd", [0.01, 0.03, 0.1])
-def test_the_target_slowdown_seldom_passes(kind: str, sd: float) -> None:
-    """Whatever the spread, a method that is 3 % slower gets a PASS at some look in at most beta of the trials."""
-    rates = study.simulate(noise(kind, sd, RULES.target), RULES, 1, TRIALS)
-    assert upper_bound(rates.slipped) < RULES.beta
+    Of a small spread equals hardly ever fail, and the target in all three methods is caught in more than 95 %.
+    """
+    for methods in (1, 8):
+        assert upper_bound(study.simulate(noise(kind, sd, RULES.null), RULES, methods, TRIALS).failed) < RULES.alpha
+    assert upper_bound(study.simulate(noise(kind, sd, RULES.target), RULES, 1, TRIALS).slipped) < RULES.beta
+    if sd < 0.01:
+        equal = study.simulate(noise(kind, sd, 0.0), RULES, 3, TRIALS)
+        assert upper_bound(equal.failed) < 0.001
+        assert equal.passed > 0.95 * TRIALS
+        slowed = study.simulate(noise(kind, sd, RULES.target), RULES, 3, TRIALS)
+        assert 1 - upper_bound(TRIALS - slowed.failed) > 0.95
 
 
 @pytest.mark.parametrize(("pairs", "power"), [(12, 0.89), (16, 0.92), (24, 0.94)])
@@ -130,22 +120,6 @@ def test_trials_survive_packing(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_rates_of_sessions_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten A/A trials without an alarm bound the rate at 1 - 0.05^(1/10), two slowed ones the power at 0.05^(1/2)."""
-    monkeypatch.setattr(study, "RESAMPLED", 300)
-    text = study.render(recorded(*MADE))
-    assert "0 of 10 A/A trials; the rate is at most 25.89 %" in text
-    assert "2 of 2 trials with all methods slowed by 3 % were caught; the power is at least 22.36 %" in text
-    assert "Trials started: 12 in 1 session(s), of which 0 were broken off." in text
-    for name in ("a", "b"):
-        of = [made.model_copy(update={"session": name}) for made in MADE]
-        study.pack(recorded(*of), tmp_path / f"{name}.jsonl.gz")
-    both = study.load(tmp_path / "b.jsonl.gz", tmp_path / "a.jsonl.gz")
-    assert study.wrong(both) == []
-    assert "0 of 20 A/A trials" in study.live(both)
-    assert "Trials started: 24 in 2 session(s)" in study.live(both)
-
-
 def test_a_forged_missing_repeated_or_unannounced_trial_is_told() -> None:
     """So that rates can't be had by leaving out; verdicts are made again from the blocks."""
     assert study.wrong(recorded(*MADE)) == []
@@ -174,15 +148,6 @@ def test_trials_of_different_kinds_are_not_taken_together(other: CheckTrial, rea
     assert reason in (study.mixed([*MADE[:3], other]) or "")
 
 
-def test_the_slowdown_injected_is_shown() -> None:
-    """Median and range of each method over slowed trials; trials that lack it are not passed over in silence."""
-    shares = {3: 0.029, 9: 0.031, 15: 0.034}
-    made = [trial(number, 0.03).model_copy(update={"injected": {"lora": share}}) for number, share in shares.items()]
-    text = study.live(recorded(MADE[0], *made))
-    assert "median and range of 3 of 3 slowed trials: lora 3.10 % (2.90 % to 3.40 %)." in text
-    assert "Slowdown injected: not recorded in these 2 slowed trials." in study.live(recorded(*MADE))
-
-
 def test_only_whole_pairs_of_equal_sides_are_resampled() -> None:
     """A pair in which a method was disturbed is left out and counted; slowed trials are too; runs keep to a trial.
 
@@ -202,17 +167,6 @@ def test_only_whole_pairs_of_equal_sides_are_resampled() -> None:
     for count in (1, 2, 5, 8, 16):
         values = np.random.default_rng(count).normal(size=count)
         assert study.middle(values[None, :])[0] == pytest.approx(verdicts.middle(values.tolist()))
-
-
-def test_what_lasts_over_pairs_and_methods_stays_in() -> None:
-    """Pairs are drawn in runs, methods together: where trials differ as wholes, drawn ones vary more than mixed."""
-    generator = np.random.default_rng(0)
-    levels = np.repeat(generator.normal(0, 0.02, 40), 12)
-    ratios = np.broadcast_to(levels[:, None, None], (480, 3, 1))
-    starts = np.array([start for start in range(475) if start % 12 <= 6])
-    drawn = study.resampling(study.Pairs(ratios, starts, 0), 0.0)(generator, (2000, 3, 12))
-    assert drawn.mean(axis=-1).std() > 1.8 * 0.02 / math.sqrt(12)
-    assert np.array_equal(drawn[:, 0], drawn[:, 2])
 
 
 def test_resampled_trials_have_the_slowdown_and_spikes_add_spread_alone() -> None:

@@ -17,7 +17,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 import recompute
-from audit import answer, answers, over_suites, reading, rows
+from audit import answer, answers, over_suites, reading
 from audit.study import Study
 from audit.values import Audit
 
@@ -325,19 +325,6 @@ def test_it_recomputes_an_error_and_an_f1(of_task: Path) -> None:
     assert problems_in(of_task) == []
     study = reading.read_study(of_task)
     assert unfound_leaves(study, answer_in(of_task)) == []
-
-
-@pytest.mark.parametrize(("words", "found"), [
-    ("O B-A I-A O", {(1, 2, "A")}),
-    ("I-A I-A I-B B-B", {(0, 1, "A"), (2, 2, "B"), (3, 3, "B")}),
-    ("B-A O I-A", {(0, 0, "A"), (2, 2, "A")}),
-    ("O O", set()),
-])  # fmt: skip
-def test_entities_are_those_of_conlleval(words: str, found: set[tuple[int, int, str]]) -> None:
-    """One begins at B-, and at I- after O or another type."""
-    names = ("O", "B-A", "I-A", "B-B", "I-B")
-    row = np.array([names.index(word) for word in words.split()])
-    assert rows.entities(row, names) == found
 
 
 def test_a_wrong_call(tmp_path: Path) -> None:

@@ -106,16 +106,6 @@ def test_every_input_is_used_and_described() -> None:
     assert all(described["description"] and "default" in described for described in ACTION["inputs"].values())
 
 
-def test_the_pull_requests_base_is_the_reference(tmp_path: Path) -> None:
-    """Without the input; one that the checkout has is not fetched."""
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "base")
-    base = git(tmp_path, "rev-parse", "HEAD")
-    done = bash("Find the commit to compare with", tmp_path, AGAINST="", BASE=base)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "output").read_text() == f"against={base}\n"
-
-
 def compared_with(clone: Path, folder: Path, base: str, **variables: str) -> str:
     """Run the step for a pull request against a base in a clone; return what the check is to compare with."""
     folder.mkdir()

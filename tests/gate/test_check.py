@@ -160,22 +160,6 @@ def test_counts_stand_where_no_time_was_left(
     assert verdicts.exit_status(report.verdicts, strict=False) == status
 
 
-def test_counts_alone_take_no_time(tmp_path: Path) -> None:
-    """No block is measured, and what is counted is judged."""
-    report = run(tmp_path, replace(asked(), time=False), extra=2)
-    assert report.blocks == ()
-    assert [verdict.metric for verdict in report.verdicts] == ["operators_per_step"]
-    assert verdicts.exit_status(report.verdicts, strict=False) == 1
-
-
-def test_versions_that_speak_otherwise_are_incomparable(tmp_path: Path) -> None:
-    """Never FAIL: the report says why of every method."""
-    sides = compared(fake(tmp_path / "a", protocol=99, label="old"), fake(tmp_path / "b", label="new"))
-    report = check(asked("lora", "adapter"), sides, lambda _: None)
-    assert [verdict.status for verdict in report.verdicts] == ["INCOMPARABLE"] * 2
-    assert "protocol 99" in report.verdicts[0].detail
-
-
 def test_a_request_is_of_one_rank_at_a_steady_rate() -> None:
     """The suite's own ranks, threads and schedule would make pieces differ; three methods are the default."""
     # Too many methods are refused before anything is measured.

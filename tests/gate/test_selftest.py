@@ -14,7 +14,7 @@ from helpers.made_checks import report
 from hpml_bench.gate import selftest
 from hpml_bench.gate.check import gate_digest
 from hpml_bench.gate.records import CheckReport, CheckTrial
-from hpml_bench.gate.selftest import kept, refusal, run, slowed, started, summary, total
+from hpml_bench.gate.selftest import refusal, run, slowed, started, summary, total
 from hpml_bench.system import environment
 from hpml_bench.system.errors import UserError
 
@@ -155,16 +155,3 @@ def test_trials_of_another_kind_are_not_mixed_in(
     (tmp_path / "trial-0001.json").write_text("{")
     with pytest.raises(UserError, match="no trial that can be read"):
         run(asked(), 2, 0.03, None, tmp_path, quiet)
-
-
-def test_trials_under_the_earlier_names_are_read(tmp_path: Path) -> None:
-    """`receipt`, `put_in` and `tainted` were what is `report`, `injected` and `disturbed` today."""
-    made = CheckTrial(number=1, slowdown=0.03, injected={"lora": 0.03}, report=report({"lora": 0.03}))
-    blocks = tuple(block.model_copy(update={"disturbed": "steal"}) for block in made.report.blocks)
-    made = made.model_copy(update={"report": made.report.model_copy(update={"blocks": blocks})})
-    text = made.model_dump_json()
-    for today, before in (("report", "receipt"), ("injected", "put_in"), ("disturbed", "tainted")):
-        assert f'"{today}":' in text
-        text = text.replace(f'"{today}":', f'"{before}":')
-    (tmp_path / "trial-0001.json").write_text(text)
-    assert [trial for _, trial in kept(tmp_path)] == [made]

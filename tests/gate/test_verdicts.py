@@ -165,13 +165,6 @@ def test_holm_is_no_stricter_than_bonferroni_and_no_laxer_than_alpha() -> None:
     assert statuses(verdicts_at(effects(0.0, methods=2) | {"z": values}, RULES, 1))[2] != "FAIL"
 
 
-def test_a_decision_is_not_revised() -> None:
-    """A FAIL of the first look stands, with its pairs, whatever comes later."""
-    values = {"lora": [*effects(0.03, 12, methods=1)["m0"], *effects(-0.05, 12, methods=1)["m0"]]}
-    found = verdicts_at(values, RULES, 3)[0]
-    assert (found.status, found.pairs) == ("FAIL", 12)
-
-
 def test_the_end_of_time_uses_the_unspent_error() -> None:
     """Between looks all pairs count, at the level that the looks to come would have spent; after the last none is."""
     fourteen = effects(0.02, 14, sd=0.03, methods=1, seed=4)
