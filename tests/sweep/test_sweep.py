@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from faults import content
 from rich.console import Console
 from scipy.stats import chisquare
-from soak import content
 
 import hpml_bench
 from helpers import tiny
