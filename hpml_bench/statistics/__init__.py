@@ -8,23 +8,16 @@ docs/methodology.md explains each number with its source. Imports nothing of the
 from hpml_bench.statistics.evidence import (
     LEAST_SEEDS,
     POWER,
-    Evidence,
     OverSeeds,
-    OverSeedsAndRows,
     detectable,
-    p_equivalent,
     sd_upper_bound,
-    seeds_to_decide,
     seeds_to_find,
     seeds_to_show,
-    share_variances,
 )
 from hpml_bench.statistics.intervals import ALPHA, Interval, clopper_pearson, mean_interval, share_interval
 from hpml_bench.statistics.over_rows import (
     LEAST_ROWS,
     OverRows,
-    RightAndWrong,
-    TwoShares,
     compare_rows,
     compare_scores,
     compare_shares,
@@ -35,8 +28,8 @@ from hpml_bench.statistics.over_rows import (
     mean_of_rows,
     untested,
 )
-from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites, shared_methods
-from hpml_bench.statistics.paired_tests import holm, shaffer, sign_flip, sign_flip_floor
+from hpml_bench.statistics.over_suites import OverSuites, RankPair, least_suites, over_suites
+from hpml_bench.statistics.paired_tests import holm
 from hpml_bench.statistics.racing import Round, race
 from hpml_bench.statistics.verdicts import (
     FOR_GUESSING,
@@ -44,7 +37,6 @@ from hpml_bench.statistics.verdicts import (
     Comparison,
     Membership,
     Values,
-    Verdict,
     compare_costs,
     compare_pairs,
     decide,

@@ -13,8 +13,6 @@ from scipy import stats
 from hpml_bench import statistics
 from hpml_bench.statistics import (
     OverRows,
-    RightAndWrong,
-    TwoShares,
     compare_rows,
     compare_shares,
     decide,
@@ -22,7 +20,7 @@ from hpml_bench.statistics import (
     mean_of_rows,
 )
 from hpml_bench.statistics.evidence import Evidence, acceptance
-from hpml_bench.statistics.over_rows import fisher
+from hpml_bench.statistics.over_rows import RightAndWrong, TwoShares, fisher
 
 RANDOM = np.random.default_rng(5)
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.special import betaincinv, fdtrc
 from scipy.stats import friedmanchisquare
 
-from hpml_bench.statistics import least_suites, over_suites, shared_methods
-from hpml_bench.statistics.over_suites import friedman, p_of_ranks, ranked, sign_patterns
+from hpml_bench.statistics import least_suites, over_suites
+from hpml_bench.statistics.over_suites import friedman, p_of_ranks, ranked, shared_methods, sign_patterns
 from hpml_bench.statistics.paired_tests import holm, sign_flip
 
 DEMSAR = """

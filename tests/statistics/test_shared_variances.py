@@ -22,11 +22,9 @@ from hpml_bench.statistics import (
     decide_family,
     holm,
     levels,
-    shaffer,
-    share_variances,
 )
-from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows
-from hpml_bench.statistics.paired_tests import most_equal
+from hpml_bench.statistics.evidence import OverSeeds, OverSeedsAndRows, share_variances
+from hpml_bench.statistics.paired_tests import most_equal, shaffer
 
 
 def limma(differences: dict[tuple[str, str], np.ndarray], weight: float) -> dict[tuple[str, str], float]:

@@ -21,7 +21,6 @@ from hpml_bench.statistics import (
     Membership,
     OverRows,
     OverSeeds,
-    OverSeedsAndRows,
     clopper_pearson,
     compare_costs,
     compare_pairs,
@@ -36,17 +35,15 @@ from hpml_bench.statistics import (
     looks_skewed,
     mcnemar,
     mean_interval,
-    p_equivalent,
     pareto_membership,
     rank_intervals,
     sd_upper_bound,
-    seeds_to_decide,
     seeds_to_find,
     seeds_to_show,
     share_interval,
-    sign_flip,
-    sign_flip_floor,
 )
+from hpml_bench.statistics.evidence import OverSeedsAndRows, p_equivalent, seeds_to_decide
+from hpml_bench.statistics.paired_tests import sign_flip, sign_flip_floor
 
 
 def by_seed(*values: float) -> dict[int, float]:
