@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from random import Random
 
@@ -139,10 +140,7 @@ def _units(request: SweepRequest, profile: Profile) -> tuple[Unit, ...]:
     tasks = [UnitRun(method=spec.method.name, seed=spec.seed) for spec in request.runs(request.suite)]
     if profile.unit == "run":
         return tuple(Unit(tasks=(task,)) for task in tasks)
-    by_seed: dict[int, list[UnitRun]] = {}
-    for task in tasks:
-        by_seed.setdefault(task.seed, []).append(task)
-    return tuple(Unit(tasks=tuple(group)) for group in by_seed.values())
+    return tuple(Unit(tasks=tuple(group)) for _, group in groupby(tasks, key=lambda task: task.seed))
 
 
 def recorded_specs(folder: Path, plan: JobPlan) -> list[RunSpec]:

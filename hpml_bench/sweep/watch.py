@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hpml_bench.plugins.engine import Engine, EngineJob, JobBatch, units_of
 from hpml_bench.records import jobs as files
-from hpml_bench.records.files import RECORD, read_model, write_atomically
+from hpml_bench.records.files import read_model, write_atomically
 from hpml_bench.records.folder import TAKEN, RunFolder
 from hpml_bench.records.jobs import Job, JobPlan, Kind, Submission, Submissions, claims, ended_here, holder, read_jobs
 from hpml_bench.records.plan import Plan, RunState
@@ -45,8 +45,8 @@ class Watcher:
         self.refused: list[str] = []  # reasons why the engine would never begin jobs that it has accepted
         self._runs: Plan | None = None
         self._specs: dict[str, RunSpec] = {}
-        self._known: dict[str, tuple[tuple[int, ...], RunState]] = {}
-        """run_id -> mark of the record that was read, and its state."""
+        self._known: dict[str, tuple[int, RunState]] = {}
+        """run_id -> inode of its folder, and the state of the record that was read there."""
         self._seen: dict[int, tuple[float, str]] = {}
         """Unit -> time.monotonic() at which this process last saw a job of it, and the job's submission."""
         self._cancelled: set[int] = set()
@@ -145,7 +145,7 @@ class Watcher:
     def refresh(self) -> Plan | None:
         """Read records that are new since the last call; return the resolved plan, None before a job resolved it."""
         # The folder is listed once; where it can't be read, all stays as it was. Final records are replaced with their
-        # folder (new inode), others in place.
+        # folder (new inode), others in place, so that these are read again.
         if self._runs is None and self._resolved and (settings := files.read_resolved(self._folder, self._plan)):
             self._runs = self._plan.resolved(settings)
             self._specs = {spec.run_id: spec for spec in self._runs.runs}
@@ -154,17 +154,11 @@ class Watcher:
                 there = {entry.name: entry.inode() for entry in entries if entry.name in self._specs}
         except OSError:
             return self._runs
-        known = {}
-        for run, inode in there.items():
-            mark, state = self._known.get(run, ((), None))
-            if state is not None and state.status in FINAL and mark[0] == inode:
-                known[run] = mark, state
-                continue
-            now = _mark(self._folder / run, inode)
-            if state is not None and mark == now:
-                known[run] = mark, state
-            elif record := RunFolder(self._folder / run).record():
-                known[run] = now, RunState.of(record, self._specs[run])
+        final = {run: known for run, known in self._known.items() if known[1].status in FINAL}
+        known = {run: final[run] for run, inode in there.items() if run in final and final[run][0] == inode}
+        for run in there.keys() - known.keys():
+            if record := RunFolder(self._folder / run).record():
+                known[run] = there[run], RunState.of(record, self._specs[run])
         self._known = known
         return self._runs
 
@@ -219,15 +213,6 @@ class Watcher:
         if others or self._refused_since == NEVER:
             self._refused_since = NEVER if others else now
         return not others and now - self._refused_since > UNANSWERED_SECONDS
-
-
-def _mark(run: Path, inode: int) -> tuple[int, ...]:
-    """Return the inode of a run's folder, and inode, time and size of its record, where there is one."""
-    try:
-        stat = (run / RECORD).stat()
-    except OSError:
-        return (inode,)
-    return inode, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 class Claim:

@@ -103,12 +103,7 @@ def redact_files(*paths: Path) -> None:
                 continue
             fresh = temporary.beside(path)
             try:
-                with fresh.open("wb") as sink:
-                    end = 0
-                    for found in pattern.finditer(content):
-                        sink.write(content[end : found.start()] + (b"" if found[0].endswith(b"@") else HIDDEN.encode()))
-                        end = found.end()
-                    sink.write(content[end:])
+                fresh.write_bytes(pattern.sub(lambda found: HIDDEN.encode() * (not found[0].endswith(b"@")), content))
                 fresh.replace(path)
             finally:
                 fresh.unlink(missing_ok=True)
