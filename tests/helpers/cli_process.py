@@ -63,7 +63,6 @@ class Command:
         self.note()
 
     def note(self) -> None:
-        """Remember the processes there are."""
         try:
             self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
@@ -78,11 +77,9 @@ class Command:
         return {}
 
     def recorded(self) -> int:
-        """Return how many runs have a record."""
         return sum(1 for _ in self.out.glob("*/*/run.json"))
 
     def ended(self, seconds: float = 60) -> tuple[int, str]:
-        """Return exit status and what was said."""
         said, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, said
 

@@ -16,7 +16,6 @@ class Elements(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
         self.found.append((tag, dict(attrs)))
         self.texts.append("")
         self.inside = True
@@ -26,7 +25,6 @@ class Elements(HTMLParser):
         self.inside = False
 
     def handle_data(self, data: str) -> None:
-        """Note text."""
         if self.inside:
             self.texts[-1] += data
 

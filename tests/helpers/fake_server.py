@@ -26,7 +26,6 @@ class Served:
 
 @contextmanager
 def serving(answer: Answer, models: tuple[str, ...] = ("small",)) -> Iterator[Served]:
-    """Serve answers while the body runs."""
     served = Served()
 
     class Handler(web.Handler):

@@ -71,7 +71,6 @@ def resolved(sweep: JobSweep) -> Path:
 
 
 def record_of(spec: RunSpec) -> RunRecord:
-    """Return the record of a run that ended well."""
     made = made_records.sweep(("head",), 1)[0]
     own = {"spec": spec, "run_id": spec.run_id, "protocol_id": protocol_id(spec.settings, made.digests)}
     return made.model_copy(update=own)

@@ -54,7 +54,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def save_family(kind: str, folder: Path) -> Path:
-    """Save a model of a family, once."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     if not folder.is_dir():
@@ -88,7 +87,6 @@ COMPOSITES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 def save_composite(kind: str, folder: Path) -> Path:
-    """Save a model of text and images."""
     from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
     text, vision, whole = COMPOSITES[kind]

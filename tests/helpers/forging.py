@@ -37,7 +37,6 @@ class Forged:
 
     @property
     def runs(self) -> list[Path]:
-        """The folders of all runs."""
         return sorted(path.parent for path in self.folder.glob(f"*/{RECORD}"))
 
     def edit(self, *places: Path, **changes: Any) -> None:
@@ -53,7 +52,6 @@ class Forged:
             write(place / RECORD, content)
 
     def suite(self, **changes: Any) -> None:
-        """Set fields of the suite beside the runs."""
         content = json.loads((self.folder / SUITE).read_text())
         write(self.folder / SUITE, content | changes)
 
@@ -63,29 +61,24 @@ class Forged:
         return [_sealed(place) for place in apart]
 
     def copy(self, source: Path, name: str) -> Path:
-        """Copy a run's folder under another name."""
         return Path(shutil.copytree(source, self.folder / name))
 
 
 def record_of(place: Path) -> Json:
-    """Return a run's record."""
     content: Json = json.loads((place / RECORD).read_text())
     return content
 
 
 def write(path: Path, content: Json) -> None:
-    """Write JSON."""
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def edit_points(place: Path, change: Callable[[list[Json]], list[Json]]) -> None:
-    """Rewrite a run's points."""
     points = [json.loads(line) for line in (place / POINTS).read_text().splitlines()]
     (place / POINTS).write_text("".join(f"{json.dumps(point)}\n" for point in change(points)))
 
 
 def edit_predictions(place: Path, change: Callable[[Any], Any]) -> None:
-    """Rewrite a run's predictions, a table of pandas."""
     import pandas as pd
 
     change(pd.read_parquet(place / PREDICTIONS)).to_parquet(place / PREDICTIONS, index=False)

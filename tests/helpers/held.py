@@ -51,6 +51,5 @@ class Gates:
             (self._place / f"closed{name}").touch()
 
     def open(self) -> None:
-        """Let all pass."""
         for file in self._place.glob("closed*"):
             file.unlink()

@@ -116,7 +116,6 @@ def save_composite(folder: Path) -> Path:
 
 
 def spec_of(folder: Path, method: str, options: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
-    """Return the run of a method on a model."""
     kind = registry.plugin("methods", method)
     chosen = MethodSpec(name=method, method=method, options=kind.Options(**options or {}).model_dump(), lr=kind.lr)
     values = {"backbone": f"path:{folder}", "task": "causal_lm", "max_length": 40, "world_size": 1} | changes

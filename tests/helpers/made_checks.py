@@ -38,7 +38,6 @@ def blocks(slowdowns: Mapping[str, float], pairs: int = 12, sd: float = 0.005, s
 
 
 def counts(method: str = "lora", grown: int = 0) -> tuple[MethodCount, ...]:
-    """Return two counts, one of them grown."""
     grew = ("aten::item x 12",) if grown else ()
     return (
         MethodCount(method=method, name="host_syncs", title="Host synchronisations", unit="per step", reference=2,

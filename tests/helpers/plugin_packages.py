@@ -38,6 +38,5 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: registry.Kind, 
 
 
 def forget() -> None:
-    """Let the registry look anew."""
     for cached in (registry._foreign, registry.names, options._defaults):
         cached.cache_clear()

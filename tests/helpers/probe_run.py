@@ -29,7 +29,6 @@ class Encoder(torch.nn.Module):
         self.linear.weight.requires_grad = False
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Return the hidden states."""
         return SimpleNamespace(last_hidden_state=self.linear(input_ids.float().unsqueeze(-1).expand(-1, -1, 3)))
 
 
@@ -39,11 +38,11 @@ def make_run(folder: Path, rank: int = 0, method: Any = None, **settings: Any) -
     group = SimpleNamespace(rank=rank, world=2, nodes=1, device=CPU, main=first, first_here=first, barrier=lambda: None)
     return Run(
         settings=tiny.settings(**settings),
-        group=group,  # type: ignore[arg-type]
+        group=group,
         model=TaskModel(Encoder(), torch.nn.Linear(4, 5), partial(pool, pooling="last")),
         method=method or Nothing(None),
         task=SequenceClassification(None, tuple("abcde")),
-        test=Rows(),  # type: ignore[arg-type]
+        test=Rows(),
         folder=folder,
         began=100.0,
     )
@@ -53,7 +52,6 @@ class Nothing(Method):
     """A method whose hooks do nothing."""
 
     def build(self, backbone: Any) -> Any:
-        """Return the backbone."""
         return backbone
 
 
@@ -64,7 +62,6 @@ class Rows:
         return 10
 
     def batch(self, indices: np.ndarray) -> Any:
-        """Return as many rows."""
         ids = torch.ones((len(indices), 1), dtype=torch.long)
         batch = SimpleNamespace(input_ids=ids, attention_mask=ids, more={})
         batch.to = lambda device: batch
@@ -94,6 +91,5 @@ class Losses(Probe):
         self.found: list[float] = []
 
     def after_steps(self, window: list[Step]) -> list[Any]:
-        """Keep them."""
         self.found += [step.loss for step in window]
         return []

@@ -78,7 +78,6 @@ def texts(count: int, seed: int = 0) -> list[str]:
 
 
 def jsonl(file: Path, rows: Sequence[Any]) -> Path:
-    """Write rows as lines of JSON."""
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file
 

@@ -31,7 +31,6 @@ NOTHING = Prepared(
 
 
 def gpt2(folder: Path) -> Path:
-    """Save a random GPT-2 of two layers."""
     import torch
     from transformers import GPT2Config, GPT2Model
 
@@ -96,7 +95,6 @@ def alone() -> Iterator[Group]:
 
 
 def spec(method: str = "lora", seed: int = 0, lr: float = 1e-2, **changes: Any) -> RunSpec:
-    """Return the specification of such a run."""
     return RunSpec(
         suite="tiny", settings=settings(**changes), method=MethodSpec(name=method, method=method, lr=lr), seed=seed
     )

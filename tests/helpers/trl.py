@@ -133,7 +133,7 @@ def by_trl(template: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[lis
 
     losses: list[float] = []
 
-    class Kept(SFTTrainer):  # type: ignore[misc]
+    class Kept(SFTTrainer):
         def compute_loss(self, *arguments: Any, **named: Any) -> Any:
             found = super().compute_loss(*arguments, **named)
             losses.append(float((found[0] if isinstance(found, tuple) else found).detach()))

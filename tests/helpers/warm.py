@@ -46,7 +46,7 @@ ADDRESS = "HPML_TEST_WARM"
 """Variable with the server's socket."""
 SPACE = 16_000
 """Bytes that the server's own arguments and environment take at least: those of its descendants are written there."""
-_cold_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_cold_execute = subprocess.Popen._execute_child
 _cold_spawn = util.spawnv_passfds
 _started: list[Server] = []
 _used: list[bool] = []
@@ -62,7 +62,7 @@ def serve(address: str) -> None:
     import hpml_bench.cli
     import hpml_bench.training.worker  # noqa: F401 - what takes the time
 
-    subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
+    subprocess.Popen._execute_child = _execute
     util.spawnv_passfds = _spawn
     gc.freeze()
     assert not _has_threads(), "a process with threads can't be forked"
@@ -129,8 +129,8 @@ def _execute(process: subprocess.Popen[Any], command: Any, executable: Any, pree
         streams = [own if own != -1 else number for number, own in enumerate((pipes[0], pipes[3], pipes[5]))]
         environment = dict(os.environ if env is None else env)
         _become([*map(os.fspath, command)], environment, cwd, streams, set(pass_fds), session, preexec)
-    process._child_created = True  # type: ignore[attr-defined]
-    process._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+    process._child_created = True
+    process._close_pipe_fds(*pipes)
 
 
 def _has_threads() -> bool:
@@ -222,7 +222,7 @@ def _main(command: list[str]) -> int:
 def _leave(code: int) -> NoReturn:
     """End as an interpreter does, exit handlers first, but without finalizing it."""
     with suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
@@ -265,8 +265,8 @@ def _forget() -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None
-    forkserver._forkserver.__init__()  # type: ignore[misc]
-    resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
+    forkserver._forkserver.__init__()
+    resource_tracker._resource_tracker.__init__()
     if _used:  # a command has run here: the package with what it has kept, and plug-ins, which extend its classes
         for name, module in [*sys.modules.items()]:
             own = name.partition(".")[0] == "hpml_bench"
@@ -377,7 +377,6 @@ class _NotItsParent:
 
 
 def _ask(connection: socket.socket, asked: dict[str, Any], descriptors: Sequence[int]) -> None:
-    """Send a request and descriptors."""
     message = json.dumps(asked).encode() + b"\n"
     rights = array.array("i", descriptors)
     sent = connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
@@ -405,13 +404,11 @@ class WarmProcess:
         self.pid = int(self._lines.readline())
 
     def poll(self) -> int | None:
-        """Return the exit status, or None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit status once it has ended."""
         if self.returncode is None:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._socket, selectors.EVENT_READ)
@@ -427,17 +424,14 @@ class WarmProcess:
         return os.pread(file, os.fstat(file).st_size, 0).decode(), None
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Send it SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send it SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 

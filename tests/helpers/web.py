@@ -39,7 +39,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def reply(self, content: bytes, status: int = 200, **headers: str) -> None:
-        """Send a whole answer."""
         self.head(len(content), status, **headers)
         self.wfile.write(content)
 

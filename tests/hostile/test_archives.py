@@ -32,7 +32,6 @@ Member = tuple[str | zipfile.ZipInfo, bytes]
 
 
 def archive(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as made:
         warnings.simplefilter("ignore")

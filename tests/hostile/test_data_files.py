@@ -25,7 +25,6 @@ def load(path: Path, **options: Any) -> LoadedData:
 
 
 def table(**columns: Any) -> bytes:
-    """Return a parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return sink.getvalue().to_pybytes()

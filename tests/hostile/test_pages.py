@@ -47,7 +47,6 @@ def harmless(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def own(html: str) -> dict[str, int]:
-    """Return how many scripts and inputs a page has."""
     return {kind: sum(tag == kind for tag, _ in Elements(html).found) for kind in ("script", "input")}
 
 

@@ -36,7 +36,7 @@ settings.register_profile("random", database=None, deadline=None, print_blob=Tru
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "tests")
 )  # the same few each time, or many others (tox -e soak)
-EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]
+EXAMPLES = settings.default.max_examples
 TESTS = settings.get_profile("tests").max_examples
 
 
@@ -190,7 +190,6 @@ def changing(path: Path) -> Iterator[None]:
 
 
 def use_records(folder: Path) -> None:
-    """Make a report's contents of a folder."""
     try:
         results = load(folder)
         sections = all_sections(results)
@@ -310,7 +309,6 @@ def test_any_points_can_be_drawn(runs: Path, tmp_path: Path, content: list[tuple
         path.write_text("".join((*times, *losses)))
         recommit(path.parent)
     picture = line_chart(load(copied), "train_loss", "loss")
-    assert picture is not None
     ET.fromstring(svg(picture))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore
 
 from helpers import tiny
 from hpml_bench.launch import agent

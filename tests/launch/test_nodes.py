@@ -128,7 +128,7 @@ def test_a_killed_rank_is_named_with_its_node(prepared: Prepared, scratch: Path,
 
 def test_a_killed_agent_is_a_missing_report(prepared: Prepared, scratch: Path, tmp_path: Path) -> None:
     """Its ranks end with it, and what the other node loses by that is no cause."""
-    agent = when_training(scratch, lambda ranks: ranks[1].parent().parent().kill())  # type: ignore[union-attr]
+    agent = when_training(scratch, lambda ranks: ranks[1].parent().parent().kill())
     error = ended(prepared, tmp_path / "run", Limits(stall=60))
     agent.join()
     assert error.message.startswith("killed: no report from node 1 ("), error
@@ -146,7 +146,6 @@ def test_a_stopped_rank_is_a_stall_with_the_stacks_of_all_nodes(
     assert "rank 1 at training step" in error.message
     assert "(stopped)" in error.message
     assert error.rank == 1
-    assert error.traceback is not None
     assert "rank 0, training step" in error.traceback
     assert "rank 1, training step" in error.traceback
 

@@ -25,7 +25,6 @@ LEFT_OUT = {"step_seconds"}
 
 
 def ip(*words: str) -> None:
-    """Do `ip WORDS`."""
     subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
@@ -51,7 +50,6 @@ def namespaces() -> Iterator[tuple[str, str]]:
 
 
 def torchrun(out: Path, suite: Path, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start `torchrun OPTIONS -m hpml_bench run lora SUITE`."""
     command = [*before, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
     return subprocess.Popen(
         [*command, *options, "-m", "hpml_bench", "run", "lora", str(suite), "--out", str(out)],

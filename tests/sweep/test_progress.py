@@ -65,7 +65,7 @@ def test_a_run_is_a_line_where_there_is_no_terminal(status: str, tmp_path: Path)
         with progress.run(record.spec, tmp_path, 10):
             pass
         progress.finished(record)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()
     assert f"[1/2] lora seed 3: {status}" in text
     assert ("accuracy" in text) == (status == "ok")
     assert "\x1b" not in text
@@ -79,7 +79,7 @@ def test_a_line_tells_which_step_was_selected() -> None:
     with SweepProgress(console, 2) as progress:
         progress.finished(record)
         progress.finished(record.model_copy(update={"metrics": record.metrics | {"selected_step": 1200.0}}))
-    first, second = console.file.getvalue().splitlines()[:2]  # type: ignore[attr-defined]
+    first, second = console.file.getvalue().splitlines()[:2]
     assert "of step" not in first
     assert f"{record.shown} of step 1,200 by validation rows, " in second
 
@@ -96,7 +96,7 @@ def test_a_line_tells_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             with progress.run(record.spec, tmp_path, 10):
                 pass
             progress.finished(record)
-    first, last = console.file.getvalue().splitlines()[1:]  # type: ignore[attr-defined]
+    first, last = console.file.getvalue().splitlines()[1:]
     assert first.endswith("; about 60 s left")
     assert "left" not in last
 
@@ -114,7 +114,6 @@ def test_a_closed_pipe_does_not_end_a_sweep() -> None:
     program += "print('went on', file=sys.stderr)"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
-        assert child.stdin is not None
         child.stdout.close()
         child.stdin.close()
         assert child.stderr.read() == "went on\n"

@@ -23,7 +23,6 @@ from hpml_bench.verify.verify import verify
 
 
 def run_all(suite: Path, out: Path, *more: str) -> Result:
-    """Return the result of `run-all` of the suite."""
     return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *more])
 
 
@@ -210,7 +209,6 @@ def test_a_suite_may_declare_it(given: object, rounds: tuple[int, ...], tmp_path
     suite = tiny.local_suite(tmp_path)
     suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"until": given}))
     until = load_suite(str(suite)).until
-    assert until is not None
     assert until.rounds == rounds
     assert until.within(6).rounds[-1] == 6
     assert max(until.within(6).rounds[:-1]) < 6

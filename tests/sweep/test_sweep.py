@@ -171,7 +171,7 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], li
 
 
 def go(suite: Suite, out: Path, **options: object) -> sweep.SweepResult:
-    return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))  # type: ignore[arg-type]
+    return sweep.run_sweep(SweepRequest(suite, out, **options), Console(quiet=True))
 
 
 def test_a_record_that_is_lost_meanwhile_is_no_success(
@@ -234,7 +234,7 @@ def test_an_order_stays_when_more_or_less_is_asked_for() -> None:
     assert some == {seed: "".join(name for name in whole[seed] if name in "bd") + "full" for seed in range(12)}
 
 
-def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Path, quick_runs) -> None:
     """A second sweep runs only what ended otherwise; `unsupported` is a finding, not a failure."""
     statuses = {"a": "ok", "b": "unsupported", "c": "failed", "d": "timeout"}
     ran = quick_runs(statuses)
@@ -249,7 +249,7 @@ def test_ok_and_unsupported_are_settled_and_all_else_is_tried_again(tmp_path: Pa
 
 def test_runs_on_other_rows_are_kept_and_done_again(
     tmp_path: Path, quick_runs, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """A good record of other rows is no record of this sweep: it is set aside, whole, and the run is done anew."""
     quick_runs({})
     go(suite_of("a", seeds=1), tmp_path)
@@ -265,7 +265,7 @@ def test_runs_on_other_rows_are_kept_and_done_again(
     assert RunRecord.model_validate_json((kept / "run.json.damaged").read_text()).protocol_id == before.protocol_id
 
 
-def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> None:
     """All is run again; what someone else put into the folder stays."""
     quick_runs({})
     go(suite_of("a", "b"), tmp_path)
@@ -278,7 +278,7 @@ def test_fresh_forgets_the_runs_and_nothing_else(tmp_path: Path, quick_runs) -> 
     assert len(stamps(tmp_path / "quick")) == 2
 
 
-def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:  # type: ignore[no-untyped-def]
+def test_an_interruption_stops_the_sweep(tmp_path: Path, quick_runs) -> None:
     """Nothing more is started; what was done is in the result."""
     ran = quick_runs({"a": "interrupt"})
     result = go(suite_of("a", "b", seeds=3), tmp_path)

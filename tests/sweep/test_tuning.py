@@ -60,9 +60,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 def read(folder: Path) -> TuningRecord:
-    record = records.load(folder / "trials.json")
-    assert record is not None
-    return record
+    return records.load(folder / "trials.json")
 
 
 def rate(method: str) -> float:
@@ -148,7 +146,6 @@ def test_the_test_rows_are_never_evaluated(tuned: Tuned) -> None:
         run = load_record(path)
         points = {point.metric: point.value for point in read_points(path.parent)}
         frame = read_predictions(path.parent)
-        assert frame is not None
         assert len(frame) == run.spec.settings.validation_samples == read(folder).validation_rows == 16
         assert run.metrics["test_accuracy"] == points["validation_accuracy"]
         assert run.metrics["test_loss"] == pytest.approx(points["validation_loss"])

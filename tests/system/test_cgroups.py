@@ -25,7 +25,6 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(kernel: Path, mounts: str, groups: str, files: dict[str, str]) -> None:
-    """Write what the kernel shows."""
     (kernel / "mountinfo").write_text(mounts.format(mount=kernel / "mount"))
     (kernel / "cgroup").write_text(groups)
     for name, text in files.items():

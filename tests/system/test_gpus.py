@@ -31,7 +31,6 @@ class Card(SimpleNamespace):
 
 
 def card(uuid: str, **values: Any) -> Card:
-    """Return a card of this UUID."""
     return Card(uuid=uuid, **values)
 
 
@@ -107,7 +106,6 @@ def install_cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 
 def uuids() -> list[str]:
-    """Return what is visible."""
     return [gpu["uuid"] for gpu in gpus.visible_gpus()]
 
 

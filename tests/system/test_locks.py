@@ -18,8 +18,7 @@ from hpml_bench.system import cache, temporary
 from hpml_bench.system.errors import UserError
 
 
-def enter(context) -> None:  # type: ignore[no-untyped-def]
-    """Hold a lock for a moment."""
+def enter(context) -> None:
     with context:
         pass
 

@@ -127,7 +127,6 @@ def test_only_the_caches_disk_is_the_caches() -> None:
 def files_at_most(size: int) -> Iterator[None]:
     """Limit the size of files that ranks may write, in bytes."""
     server = processes.fork_server()
-    assert server is not None
     before = resource.prlimit(server, resource.RLIMIT_FSIZE)
     resource.prlimit(server, resource.RLIMIT_FSIZE, (size, before[1]))
     try:

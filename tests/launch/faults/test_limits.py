@@ -34,7 +34,7 @@ def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> Arrange:
 
 
 def go(out: Path, *methods: str, **limits: object) -> sweep.SweepResult:
-    chosen = Limits(**limits)  # type: ignore[arg-type]
+    chosen = Limits(**limits)
     return sweep.run_sweep(SweepRequest(suite_of(*methods, seeds=1), out, limits=chosen), Console(quiet=True))
 
 

@@ -74,7 +74,7 @@ def command(download: Download) -> Iterator[Command]:
     yield started
     for process in (*started.family, psutil.Process(started.process.pid) if started.process.poll() is None else None):
         with suppress(psutil.NoSuchProcess, AttributeError):
-            process.kill()  # type: ignore[union-attr]
+            process.kill()
     started.process.communicate()
 
 

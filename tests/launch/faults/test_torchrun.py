@@ -18,7 +18,6 @@ pytestmark = pytest.mark.suites
 
 
 def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
-    """Run the method `faulty` under torchrun; return the record."""
     path = tiny.local_suite(folder)
     suite = yaml.safe_load(path.read_text())
     suite["methods"] = {"faulty": {"lr": 1e-3, "options": {"fault": fault, "rank": rank}}}
