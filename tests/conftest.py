@@ -189,16 +189,12 @@ def one_rank_suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gates]:
     """A suite whose runs stay at gates, which are open, known to this process and all that are started from here."""
-    import yaml
-
     from helpers import held, plugin_packages, tiny
 
     for name in ("suite", "gates"):
         (tmp_path / name).mkdir()
-    path = tiny.local_suite(tmp_path / "suite", world_size=1)
-    content = yaml.safe_load(path.read_text())
-    content["methods"] = {name: {"method": "held", "options": {"gate": name}} for name in ("a", "b")}
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    methods = {name: {"method": "held", "options": {"gate": name}} for name in ("a", "b")}
+    path = tiny.local_suite(tmp_path / "suite", more={"methods": methods}, world_size=1)
     plugin_packages.install(monkeypatch, tmp_path, "methods", held=held.SOURCE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     monkeypatch.setenv("HELD_AT", str(tmp_path / "gates"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,8 +153,11 @@ def task_settings(folder: Path, task: str, rows: int = 160, **changes: Any) -> S
     return settings(**values | changes)
 
 
-def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
-    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them."""
+def local_suite(folder: Path, rows: int = 160, more: Mapping[str, Any] | None = None, **settings: Any) -> Path:
+    """Write a model with its tokenizer, a csv of rows whose first word tells the colour, and a suite that uses them.
+
+    `more` replaces keys of the suite.
+    """
     import yaml
 
     model(folder / "model")
@@ -177,7 +180,7 @@ def local_suite(folder: Path, rows: int = 160, **settings: Any) -> Path:
         "settings": values | settings,
         "methods": {"lora": {"lr": 1e-2}, "head": {}},
     }
-    (folder / "colours.yaml").write_text(yaml.safe_dump(suite))
+    (folder / "colours.yaml").write_text(yaml.safe_dump(suite | dict(more or {})))
     return folder / "colours.yaml"
 
 

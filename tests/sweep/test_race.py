@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from helpers import tiny
@@ -21,6 +20,8 @@ from hpml_bench.sweep.race import measured, rounds, standing
 from hpml_bench.system.errors import UserError
 from hpml_bench.verify.verify import verify
 
+METHODS = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
+
 
 def run_all(suite: Path, out: Path, *more: str) -> Result:
     return CliRunner().invoke(main, ["run-all", str(suite), "--out", str(out), "--wandb", "off", *more])
@@ -30,10 +31,7 @@ def run_all(suite: Path, out: Path, *more: str) -> Result:
 def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A race of two methods, of which one learns and one can't, in rounds of 3 and 4 seeds; with what was printed."""
     folder = tmp_path_factory.mktemp("race")
-    suite = tiny.local_suite(folder, rows=240, steps=12, test_samples=100, world_size=1)
-    content = yaml.safe_load(suite.read_text())
-    content["methods"] = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
-    suite.write_text(yaml.safe_dump(content))
+    suite = tiny.local_suite(folder, 240, {"methods": METHODS}, steps=12, test_samples=100, world_size=1)
     done = run_all(suite, folder / "out", "--until", "decided", "--max-seeds", "4")
     assert done.exit_code == 0, done.output
     (folder / "printed").write_text(done.output)
@@ -178,9 +176,7 @@ def test_what_is_refused(options: tuple[str, ...], words: str, raced: Path) -> N
 @pytest.mark.parametrize(("unit", "parallel", "runs"), [("run", 4, 12), ("run", 3, 9), ("seed", 4, 12), ("seed", 3, 9)])
 def test_idle_slots_get_runs_of_the_next_round(unit: str, parallel: int, runs: int, tmp_path: Path) -> None:
     """Nine runs of three seeds leave slots of a fourth wave idle, which take the first runs of the fourth seed."""
-    suite = tiny.local_suite(tmp_path)
-    methods = {"full": {"lr": 3e-2}, "head": {"lr": 1e-6}, "lora": {"lr": 1e-6}}
-    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"methods": methods, "until": "decided"}))
+    suite = tiny.local_suite(tmp_path, more={"methods": METHODS, "until": "decided"})
     request = SweepRequest(load_suite(str(suite)), tmp_path / "out")
     profile = Profile(engine="local", unit=unit, parallel=parallel)
     first = next(rounds(request, lambda _: None, profile))
@@ -206,8 +202,7 @@ def test_a_race_ahead_of_its_rounds_is_the_same(raced: Path, tmp_path: Path) -> 
 ])  # fmt: skip
 def test_a_suite_may_declare_it(given: object, rounds: tuple[int, ...], tmp_path: Path) -> None:
     """By name, or with rounds of its own; --max-seeds cuts them."""
-    suite = tiny.local_suite(tmp_path)
-    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"until": given}))
+    suite = tiny.local_suite(tmp_path, more={"until": given})
     until = load_suite(str(suite)).until
     assert until.rounds == rounds
     assert until.within(6).rounds[-1] == 6
@@ -219,8 +214,7 @@ def test_a_suite_may_declare_it(given: object, rounds: tuple[int, ...], tmp_path
 @pytest.mark.parametrize("rounds", [[], [2, 5], [3, 3], [5, 4]])
 def test_rounds_rise_from_three(rounds: list[int], tmp_path: Path) -> None:
     """Fewer seeds give no verdict."""
-    suite = tiny.local_suite(tmp_path)
-    suite.write_text(yaml.safe_dump(yaml.safe_load(suite.read_text()) | {"until": {"rounds": rounds}}))
+    suite = tiny.local_suite(tmp_path, more={"until": {"rounds": rounds}})
     done = run_all(suite, tmp_path / "out")
     assert done.exit_code == 2
     assert "rounds rise from 3" in " ".join(done.output.split())

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from helpers import tiny
 from hpml_bench.records.load import load_record
@@ -18,10 +17,8 @@ pytestmark = pytest.mark.suites
 
 
 def run(folder: Path, plug_in: Path, fault: str, rank: int) -> RunRecord:
-    path = tiny.local_suite(folder)
-    suite = yaml.safe_load(path.read_text())
-    suite["methods"] = {"faulty": {"lr": 1e-3, "options": {"fault": fault, "rank": rank}}}
-    path.write_text(yaml.safe_dump(suite))
+    methods = {"faulty": {"lr": 1e-3, "options": {"fault": fault, "rank": rank}}}
+    path = tiny.local_suite(folder, more={"methods": methods})
     places = os.pathsep.join([str(plug_in), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
