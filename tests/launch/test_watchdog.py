@@ -120,7 +120,7 @@ def test_a_request_to_end_kills_the_ranks(done: bool, rank: subprocess.Popen[byt
         (Limits(checkpoint_steps=5), "", 0, False),
         (Limits(), "a point", 0, False),
         (Limits(), "a point", 40, True),
-        (Limits(checkpoint_minutes=0), "a point", 40, False),
+        (Limits(checkpoint_minutes=0), "a point", 100, False),
     ],
 )
 def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
@@ -128,7 +128,7 @@ def test_ranks_are_asked_to_save_first_where_that_is_worth_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """By steps, or in a run that has lasted longer than the wait; a rank that doesn't end then is killed."""
-    monkeypatch.setattr(watchdog, "SAVE_SECONDS", 5.0)
+    monkeypatch.setattr(watchdog, "SAVE_SECONDS", 0.3 if asked else 60.0)
     sent: list[int] = []
     monkeypatch.setattr(watchdog.Watchdog, "_signal", lambda _watching, _beats, number: sent.append(number))
     (tmp_path / "points.jsonl").write_text(points)
