@@ -184,19 +184,14 @@ class JobWork(Queue[RunSpec]):
         """End if the job was restarted elsewhere, or has no time for another run."""
         if not self.claim.held:
             return Ending("left", "this job was restarted elsewhere; it ends here")
-        if not self.time_for(self._longest, first=not self._begun):
-            left = _left(self.until)
-            return Ending("time", f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s")
-        return None
-
-    def time_for(self, longest: float, first: bool) -> bool:
-        """Return whether a run as long as the longest so far ends before the job is signalled to end."""
-        # The first run starts even if it may not fit: a new job would have no more time.
-        needed = MARGIN * longest + self.plan.profile.warned
+        # A run as long as the longest so far has to end before the job is signalled to. The first one starts even if it
+        # may not fit: a new job would have no more time.
+        left, needed = _left(self.until), MARGIN * self._longest + self.plan.profile.warned
         whole = self.plan.profile.seconds or self.had
-        begun = time.monotonic() - self._execution.began
         most = whole if whole > MARGIN * self.had else self.had  # start-up used the rest of the allocation
-        return _left(self.until) > needed or (first and needed > most - begun)
+        fits = left > needed or (not self._begun and needed > most - (time.monotonic() - self._execution.began))
+        why = f"{left:.0f} s are left of the job's time, and a run took {self._longest:.0f} s"
+        return None if fits else Ending("time", why)
 
     def next(self) -> RunRequest:
         self._begun = True

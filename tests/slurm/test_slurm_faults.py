@@ -5,10 +5,7 @@ What is disturbed has come to a known place, the gate of its second run; no test
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,27 +141,3 @@ def test_a_killed_job_is_submitted_again(disturbed: Make, truth: dict[str, Any],
     equal(sweep, truth)
     first_run_was_kept(sweep, job)
     assert [how for _, how in sweep.starts()] == [None, "done"]
-
-
-def test_no_run_is_begun_that_the_time_left_is_too_short_for(
-    disturbed: Make, truth: dict[str, Any], local: Path
-) -> None:
-    """A job with ten minutes left begins no run of half an hour; another job does it."""
-    # The first run is one made before, whose record says that it took so long; the time limit is a variable's.
-    # Protection: the longest run so far is compared with what is left (job.JobWork.time_for).
-    sweep = disturbed(time="1:00:00")
-    later = sweep.out / "later"
-    limit = f"[ -e {later} ] || export HPML_BENCH_UNTIL=$(($(date +%s) + 600))"
-    sweep.profile = sweep.profile.model_copy(update={"setup": (limit,)})
-    sweep.open()
-    (before,) = local.glob("lora-s0-*")
-    shutil.copytree(before, sweep.folder / before.name)
-    record = json.loads((before / "run.json").read_text()) | {"seconds": 1800.0}
-    (sweep.folder / before.name / "run.json").write_text(json.dumps(record))
-    assert len(sweep.sweep.submit(again=True)) == 1
-    until(lambda: [how for _, how in sweep.starts()] == ["time"], "the job has ended for its time limit")
-    assert not sweep.attempts()
-    later.touch()
-    equal(sweep, truth)
-    assert sweep.record("lora").seconds == 1800
-    assert [how for _, how in sweep.starts()] == ["time", "done"]

@@ -60,7 +60,12 @@ def test_a_run_is_begun_where_it_can_end_or_no_job_has_longer(
     if left is not None:
         monkeypatch.setenv("HPML_BENCH_UNTIL", str(int(time.time()) + left))
     found = work(tmp_path, planned(tmp_path, **profile))
-    assert (found.time_for(longest, first=True), found.time_for(longest, first=False)) == begun
+    found.claim.take()
+    found._longest = longest
+    for later, expected in enumerate(begun):
+        found._begun = bool(later)
+        ended = found.stop()
+        assert (ended and ended.how) == (None if expected else "time")
 
 
 def test_attempts_of_an_earlier_call_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
