@@ -96,26 +96,13 @@ def _inert(value: float | str | None) -> float | str:
 def latex_table(table: Table) -> str:
     r"""Return a `table` float for `\usepackage{booktabs}`, its text escaped."""
     align = "".join("r" if numeric else "l" for numeric in numeric_columns(table))
-    lines = [_latex_row(row) for row in table.rows]
     notes = [rf"\par\smallskip\footnotesize {latex_text(note)}" for note in table.notes]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(table.caption)}}}",
-            rf"\label{{tab:{table.name}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            _latex_row(table.columns),
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *notes,
-            r"\end{table}",
-            "",
-        ]
-    )
+    lines = (
+        r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.caption)}}}", rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{align}}}", r"\toprule", _latex_row(table.columns), r"\midrule",
+        *map(_latex_row, table.rows), r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", "",
+    )  # fmt: skip
+    return "\n".join(lines)
 
 
 def _latex_row(cells: Sequence[str]) -> str:

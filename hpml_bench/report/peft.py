@@ -37,6 +37,8 @@ AUTOCAST = {"fp32": False, "tf32": False, "bf16": True, "fp16": True}
 """Our names of precisions -> whether they are autocast, which PEFT's settings call amp."""
 RESERVED = ("cuda_reserved_setup_mb", "cuda_reserved_train_mb", "cuda_reserved_evaluation_mb")
 """Peaks of reserved memory by phase, of which PEFT's is the largest."""
+UNMEASURED = ("eval time", "tokens / sec", "mem allocated avg", "mem reserved avg", "elapsed time")
+"""PEFT's figures of a window that our records don't have."""
 PACKAGES = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
 """Packages that `meta_info.package_info` names."""
 
@@ -179,12 +181,7 @@ def _windows(results: Results, method: str, record: RunRecord) -> list[dict[str,
             "train loss": None if loss is None else loss / len(steps),
             "train samples": step * batch if consumed.samples == consumed.steps * batch else None,
             "train time": _sum(seconds, steps),
-            "eval time": None,
-            "tokens / sec": None,
-            "mem allocated avg": None,
-            "mem reserved avg": None,
-            "elapsed time": None,
-        })  # fmt: skip
+        } | dict.fromkeys(UNMEASURED))  # fmt: skip
     return found
 
 

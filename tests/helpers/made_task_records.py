@@ -13,7 +13,7 @@ from helpers import made_records
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.predictions import Predictions, write_predictions
-from hpml_bench.records.run import Point, RunRecord
+from hpml_bench.records.run import Metric, Point, RunRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import TaskSpec
 
@@ -41,18 +41,23 @@ def _write(place: Path, item: RunRecord) -> None:
     kinds = {"number": _ratings, "tags": _names, "class": _alarms}
     predictions = kinds[target](item)
     scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
+    commit(place, item, task, predictions, _points(item, task, scores), label_names=labels)
+
+
+def commit(
+    place: Path, item: RunRecord, task: Task, predictions: Predictions, course: Sequence[Point],
+    probes: Sequence[Metric] = (), **fields: Any,
+) -> None:  # fmt: skip
+    """Write a run of a task with the scores of its predictions, metrics of further probes, and other fields."""
+    scores = {f"test_{key}": value for key, value in task.evaluate(predictions).items()}
     own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
     others = [metric for metric in item.definitions if metric.group != "quality"]
     place.mkdir(parents=True)
     write_predictions(place, predictions, task.scores(predictions))
-    made_records.write_points(place, _points(item, task, scores))
-    record = item.model_copy(
-        update={
-            "label_names": labels, "notes": {}, "headline": task.headline, "metrics": own | scores,
-            "definitions": (*others, *task.metrics),
-        }
-    )  # fmt: skip
-    RunFolder(place).commit(record)
+    made_records.write_points(place, course)
+    made: dict[str, Any] = {"label_names": (), "notes": {}, "headline": task.headline, "metrics": own | scores,
+                            "definitions": (*others, *probes, *task.metrics)}  # fmt: skip
+    RunFolder(place).commit(item.model_copy(update=made | fields))
 
 
 def _difficulty(item: RunRecord) -> float:

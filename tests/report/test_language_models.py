@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import report_sections
 
-from helpers import made_records
+from helpers import made_records, made_task_records
 from hpml_bench.builtin.probes.forgetting import METRICS as FORGETTING
 from hpml_bench.builtin.scorers.exact import Exact
 from hpml_bench.builtin.sections.training import Targets
@@ -22,7 +22,7 @@ from hpml_bench.plugins.task import make_task
 from hpml_bench.records.files import POINTS, RECORD
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_record
-from hpml_bench.records.predictions import Predictions, TextAnswers, write_predictions
+from hpml_bench.records.predictions import Predictions, TextAnswers
 from hpml_bench.records.run import Consumed, Declared, Point, RunRecord, protocol_id
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.from_results import answer_of
@@ -68,29 +68,17 @@ def write(folder: Path, scorer: str | None, seeds: int = 4, **changes: Any) -> P
 
 def _write(place: Path, item: RunRecord) -> None:
     task, name = make_task(item.spec.settings.task), item.spec.method.name
-    found = predictions(item, RIGHT[name])
+    found, consumed, own = predictions(item, RIGHT[name]), item.consumed, dict(item.metrics)
     if task.decoding is None and found.texts is not None:
         found = replace(found, texts=replace(found.texts, answer=None, tokens=None, cut=None, near_tie=None))
-    scores = {f"test_{key}": value for key, value in task.evaluate(found).items()}
-    own = {key: value for key, value in item.metrics.items() if not key.startswith("test_")}
-    own |= {"forgetting": 0.0 if name == "none" else 0.5 + 0.1 * item.spec.seed}
-    consumed, points = item.consumed, [Point(metric="validation_loss", step=100, value=1.0)]
+    points = [Point(metric="validation_loss", step=100, value=1.0), *made_records.steps_of(item)]
     if name == "none":
         consumed = Consumed(steps=0, samples=0, real_tokens=0, padded_tokens=0, order="-")
         phases = {metric.name: metric.phase for metric in item.definitions}
         own = {key: value for key, value in own.items() if phases.get(key) != "train"} | {"trainable_parameters": 0}
-    place.mkdir(parents=True)
-    write_predictions(place, found, task.scores(found))
-    made_records.write_points(place, points if name == "none" else [*points, *made_records.steps_of(item)])
-    others = [metric for metric in item.definitions if metric.group != "quality"]
-    RunFolder(place).commit(
-        item.model_copy(
-            update={
-                "label_names": (), "notes": {}, "headline": task.headline, "metrics": own | scores,
-                "consumed": consumed, "definitions": (*others, *FORGETTING, *task.metrics),
-            }
-        )
-    )  # fmt: skip
+    own["forgetting"] = 0.0 if name == "none" else 0.5 + 0.1 * item.spec.seed
+    run = item.model_copy(update={"metrics": own, "consumed": consumed})
+    made_task_records.commit(place, run, task, found, points[: 1 if name == "none" else None], FORGETTING)
 
 
 @pytest.fixture(scope="module")

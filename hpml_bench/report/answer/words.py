@@ -106,7 +106,7 @@ def _one_best(answer: PageSummary, best: str) -> str:
         return f"No {answer.noun} is shown to beat {named}: {value} {title}."
     if answer.by_name[best].base:
         return f"No method beats the base model: {value} {title} without training."
-    if won := [_won(axis) for axis in answer.axes if answer.winner(axis.key) == best]:
+    if won := [_won(axis)[0] for axis in answer.axes if answer.winner(axis.key) == best]:
         return f"{best} {sentence_list([f'has the {_extreme(answer)} ({value})', *won])}."
     follows = next(method.name for method in answer.methods if method.name != best)
     return f"{best} scores best: {value} {title}; {_whole(answer, follows)} follows with {score_of(answer, follows)}."
@@ -152,11 +152,13 @@ def _extreme(answer: PageSummary) -> str:
     return f"{'highest' if answer.score.better == 'higher' else 'lowest'} {answer.score.title}"
 
 
-def _won(axis: Axis) -> str:
+def _won(axis: Axis) -> tuple[str, str]:
+    """Return in what the method with the least cost is best: for the headline, and for its row."""
     if axis.key == "memory":
-        return "adds least memory" if axis.tested != axis.id else "needs least memory"
-    known = {"time": "trains fastest", "size": "saves the smallest file"}
-    return known.get(axis.key, f"has the lowest {axis.title.lower()}")
+        added = axis.tested != axis.id
+        return ("adds least memory", "training adds least memory") if added else ("needs least memory", "least memory")
+    known = {"time": ("trains fastest", "fastest"), "size": ("saves the smallest file", "smallest file")}
+    return known.get(axis.key, (f"has the lowest {axis.title.lower()}", f"lowest {axis.title.lower()}"))
 
 
 # The set-up line
@@ -204,7 +206,7 @@ def banner(answer: PageSummary) -> str:
 
 def verdict(answer: PageSummary, name: str) -> Verdict:
     failed = sum(failure.method == name for failure in answer.failures)
-    more = [_won_shortly(axis) for axis in answer.axes if answer.winner(axis.key) == name]
+    more = [_won(axis)[1] for axis in answer.axes if answer.winner(axis.key) == name]
     one = answer.by_name[name].base and answer.by_name[name].seeds == 1  # and stands for all seeds
     if answer.over == "seed" and not one and (seeds := answer.by_name[name].seeds) + failed < answer.seeds:
         left = any(name in of.left for of in answer.rounds)
@@ -214,12 +216,6 @@ def verdict(answer: PageSummary, name: str) -> Verdict:
         sure = len(answer.tested_by_score) == len(answer.methods) and not answer.unproven(name)
         chip = "best" if sure and answer.winner("score") == name else "may be best"
     return Verdict(chip, _standing(answer, name), tuple(more), f"{count_of(failed, 'run')} failed" if failed else "")
-
-
-def _won_shortly(axis: Axis) -> str:
-    if axis.key == "memory":
-        return "training adds least memory" if axis.tested != axis.id else "least memory"
-    return {"time": "fastest", "size": "smallest file"}.get(axis.key, f"lowest {axis.title.lower()}")
 
 
 def _standing(answer: PageSummary, name: str) -> str:
