@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,11 +13,12 @@ from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hpml_bench.plugins.blocks import Fold, Section, Table, Tabs, Text
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.files import write_atomically
+from hpml_bench.report import export
 from hpml_bench.report.answer import screen
 from hpml_bench.report.answer.from_results import answer_of, facts
 from hpml_bench.report.answer.model import PageSummary
@@ -137,20 +138,50 @@ def page_of_suites(suites: Suites, out: Path, look: int | None = None) -> Page:
 
 def write_page(page: Page, out: Path, formats: Sequence[str]) -> list[Path]:
     """Write a page in formats of `FORMATS` and return the files, pages first; UserError where it can't be written."""
-    writers: dict[str, Callable[[Page, Path], list[Path]]] = {
-        "html": _write_html, "md": _write_markdown, "csv": partial(_write_tables, kind="csv"),
-        "tex": partial(_write_tables, kind="tex"), "pdf": partial(_write_pictures, kind="pdf"),
-        "png": partial(_write_pictures, kind="png"), "peft": _write_runs,
-    }  # fmt: skip
     if "peft" in formats and page.results is None:
         raise UserError("the format peft holds the runs of one suite; name one folder, or leave the format away")
+    kinds = [kind for kind in FORMATS if kind in formats]
+    pages = bool({"html", "md"} & {*kinds})
     try:
-        pages = bool({"html", "md"} & set(formats))
-        long = _write_long(page, out) if pages else []  # before the pages that link to them
-        written = [path for kind in FORMATS if kind in formats for path in writers[kind](page, out)]
-        return [*dict.fromkeys([*written, *(_write_answer(page, out) if pages else ()), *long])]
+        long = [_write(out / name, text) for name, text in _long_tables(page)] if pages else []  # which pages link to
+        written = [_write(out / name, content) for kind in kinds for name, content in _files(page, kind)]
+        answer = out / "report.json"
+        if pages and page.answer.methods:
+            written.append(_write(answer, page.answer.model_dump_json(indent=1) + "\n"))
+        elif pages:  # the one of a folder that had a compared run
+            answer.unlink(missing_ok=True)
+        return [*dict.fromkeys([*written, *long])]
     except OSError as error:
         raise UserError(f"the report can't be written to {out}: {error.strerror or error}") from None
+
+
+def _files(page: Page, kind: str) -> Iterator[tuple[str, str | bytes]]:
+    """Yield the files of a format, by their names in the report's folder."""
+    if kind == "html":
+        yield "report.html", _page(page)
+    elif kind == "md":
+        environment = _environment(html=False, open_pairs=page.open_pairs)
+        yield "report.md", environment.get_template("report.md.j2").render(_context(page))
+        yield from ((f"figures/{of.name}.svg", standalone(of)) for of in pictures_of(page))
+    elif kind in {"csv", "tex"}:
+        render = export.csv_text if kind == "csv" else export.latex_table
+        yield from ((f"tables/{table.name}.{kind}", render(table)) for table in all_tables(page))
+    elif kind in {"pdf", "png"}:
+        from hpml_bench.report.pictures.paper import paper
+
+        yield from (
+            (f"figures/{of.name}.{kind}", paper(of, "pdf" if kind == "pdf" else "png")) for of in pictures_of(page)
+        )
+    elif page.results is not None:
+        from hpml_bench.report import peft
+
+        yield from ((f"{peft.FOLDER}/{name}", text) for name, text in peft.files_of(page.results).items())
+
+
+def _long_tables(page: Page) -> Iterator[tuple[str, str]]:
+    """Yield the tables that are too long for a page, as CSV, to which it links."""
+    tables = (block for section in page.sections for block in section.leaves if isinstance(block, Table))
+    yield from ((f"tables/{table.name}.csv", export.csv_text(table)) for table in tables if _long(table))
 
 
 def load_libraries() -> None:
@@ -194,8 +225,6 @@ def pictures_of(page: Page) -> list[Picture]:
 
 def _environment(*, html: bool, open_pairs: str = "") -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from hpml_bench.report import export
 
     environment = Environment(
         loader=FileSystemLoader(packaged("templates", "templates")),
@@ -255,7 +284,7 @@ def _context(page: Page) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _write_html(page: Page, out: Path) -> list[Path]:
+def _page(page: Page) -> str:
     folder = packaged("templates", "templates")
     sheets, scripts = (  # of the frame, of its first screen and of the chooser in that
         [path.read_text(encoding="utf-8") for name in ("report", "answer", "chooser")
@@ -263,9 +292,7 @@ def _write_html(page: Page, out: Path) -> list[Path]:
         for kind in ("css", "js")
     )  # fmt: skip
     sheets += screen.sheets(page.answer)
-    return [
-        _write(out / "report.html", _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs))
-    ]
+    return _html(_context(page) | {"styles": page.styles}, sheets, scripts, page.open_pairs)
 
 
 def _html(context: Mapping[str, object], sheets: list[str], scripts: list[str], open_pairs: str = "") -> str:
@@ -293,51 +320,6 @@ def plain_page(
         "answer": {"noun": "method", "number": {}}, "names": (), "styles": {}, "description": "", "problems": 0,
     }  # fmt: skip
     return _html(context, [(packaged("templates", "templates") / "report.css").read_text(encoding="utf-8")], [])
-
-
-def _write_markdown(page: Page, out: Path) -> list[Path]:
-    text = _environment(html=False, open_pairs=page.open_pairs).get_template("report.md.j2").render(_context(page))
-    return [_write(out / "report.md", text), *_write_pictures(page, out, "svg")]
-
-
-def _write_pictures(page: Page, out: Path, kind: Literal["svg", "pdf", "png"]) -> list[Path]:
-    from hpml_bench.report.pictures.paper import paper
-
-    return [
-        _write(out / "figures" / f"{of.name}.{kind}", standalone(of) if kind == "svg" else paper(of, kind))
-        for of in pictures_of(page)
-    ]
-
-
-def _write_answer(page: Page, out: Path) -> list[Path]:
-    """Write report.json: the numbers of the answer; of a folder without a compared run there is none."""
-    path = out / "report.json"
-    if not page.answer.methods:
-        path.unlink(missing_ok=True)
-        return []
-    return [_write(path, page.answer.model_dump_json(indent=1) + "\n")]
-
-
-def _write_tables(page: Page, out: Path, kind: str) -> list[Path]:
-    from hpml_bench.report.export import csv_text, latex_table
-
-    render = {"csv": csv_text, "tex": latex_table}[kind]
-    return [_write(out / "tables" / f"{table.name}.{kind}", render(table)) for table in all_tables(page)]
-
-
-def _write_runs(page: Page, out: Path) -> list[Path]:
-    from hpml_bench.report import peft
-
-    runs = {} if page.results is None else peft.files_of(page.results)
-    return [_write(out / peft.FOLDER / name, text) for name, text in runs.items()]
-
-
-def _write_long(page: Page, out: Path) -> list[Path]:
-    """Write the tables that are too long for a page, as CSV, to which it links."""
-    from hpml_bench.report.export import csv_text
-
-    long = [block for section in page.sections for block in section.leaves if isinstance(block, Table) and _long(block)]
-    return [_write(out / "tables" / f"{table.name}.csv", csv_text(table)) for table in long]
 
 
 def policy(sheets: Sequence[str], scripts: Sequence[str]) -> str:
