@@ -198,6 +198,6 @@ def label(record: RunRecord, namesakes: Iterable[RunRecord]) -> str:
     return f"{spec.name} ({', '.join(named)})"
 
 
-def short(value: Any, width: int = 40) -> str:
+def short(value: Any) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    return text if len(text) <= 40 else f"{text[:39]}…"

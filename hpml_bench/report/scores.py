@@ -188,7 +188,7 @@ class AlignedScores:
         return (max if self.trained_on else min)(shared, default=alone)
 
     def part(self, systems: Iterable[str], seeds: int) -> AlignedScores:
-        """Return the runs of some systems with a seed below a number."""
+        """Return the runs of some methods that race, whose rows are all there, with a seed below a number."""
         runs, names = {run for run, seed in enumerate(self.seeds) if int(seed) < seeds}, tuple(systems)
 
         def kept(values: Mapping[str, Mapping[int, T]]) -> dict[str, dict[int, T]]:
@@ -197,8 +197,7 @@ class AlignedScores:
 
         rows = None if self.rows is None else kept(self.rows)
         costs = {cost: kept(values) for cost, values in self.costs.items()}
-        filled = None if self.filled is None else self.filled.part(names, seeds)
-        return replace(self, systems=names, means=kept(self.means), rows=rows, costs=costs, filled=filled, race=None)
+        return replace(self, systems=names, means=kept(self.means), rows=rows, costs=costs, race=None)
 
     @property
     def declared_looks(self) -> int:

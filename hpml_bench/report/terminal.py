@@ -41,12 +41,12 @@ def _encodable(line: str, encoding: str) -> str:
     return line
 
 
-def print_table(table: Table, console: Console, less_urgent: Sequence[str] = ()) -> None:
-    """Print a table as wide as the console; columns that don't fit are named beneath, `less_urgent` ones go first."""
+def print_table(table: Table, console: Console) -> None:
+    """Print a table as wide as the console; columns that don't fit are named beneath."""
     from rich.table import Table as Grid
     from rich.text import Text
 
-    columns = fitting(table.columns, table.rows, console.width, less_urgent)
+    columns = fitting(table.columns, table.rows, console.width)
     shown = Grid(title=Text(for_terminal(table.caption)), title_justify="left")
     for index in columns:
         width = _width(table.columns[index], [row[index] for row in table.rows])
@@ -60,14 +60,12 @@ def print_table(table: Table, console: Console, less_urgent: Sequence[str] = ())
         console.print(Text(for_terminal(f"Left out for width: {left_out}; the report has all.")))
 
 
-def fitting(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, less_urgent: Sequence[str] = ()
-) -> list[int]:
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the columns to show so that no cell is broken: those in the middle go first, the last is kept."""
     sizes = [_width(name, [row[index] for row in rows]) + 3 for index, name in enumerate(columns)]
     kept = list(range(len(columns)))
     while sum(sizes[index] for index in kept) + 1 > width and len(kept) > 2:
-        kept.remove(next((i for i in kept if columns[i] in less_urgent), kept[-2]))
+        kept.pop(-2)
     return kept
 
 

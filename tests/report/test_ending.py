@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,25 +179,6 @@ def test_a_round_asks_for_its_own_seeds(
     assert (part.methods, part.seeds, part.limits) == (tuple(seeds), tuple(asked), request.limits)
     assert part.began is not None
     assert last in str(said[-1])
-
-
-def test_a_fresh_race_clears_as_a_sweep_does(tmp_path: Path) -> None:
-    """Its first request is of the whole suite, whatever lies there; nothing is removed before it is run."""
-    folder = raced(tmp_path / "example", {"full": 0.9, "lora": 0.5}, {"full": 3, "lora": 3}).folder
-    suite = suite_of("full", "lora").model_copy(update={"until": Until(rounds=(4, 6))})
-    part = next(rounds(SweepRequest(suite, tmp_path, fresh=True), print))
-    assert part.whole
-    assert part.fresh
-    assert part.seeds == (0, 1, 2, 3)
-    assert len(list(folder.glob("*/run.json"))) == 6
-
-
-def test_missing_rows_are_cut_with_the_others(tmp_path: Path) -> None:
-    """A part of scores has the runs of its seeds in the table of all rows too."""
-    scores = raced(tmp_path, {"full": 0.9, "lora": 0.5}, {"full": 5, "lora": 5}).aligned
-    filled = replace(scores, filled=scores).part(["full"], 3).filled
-    assert filled
-    assert {name: len(of) for name, of in filled.means.items()} == {"full": 3}
 
 
 def test_a_method_that_answers_alike_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

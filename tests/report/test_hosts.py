@@ -76,19 +76,11 @@ def test_runs_whose_parts_ran_on_several_hosts_are_not_ranked_by_costs(
     second: str, ranked: bool, tmp_path: Path
 ) -> None:
     """Not even if all have parts on the same two: one may have done most of its steps on the quicker one."""
-    here = tuple(sorted({"n1", second}))
-    parts = [
-        Segment(hosts=(host,), started="2026-01-02T03:00:00+00:00", first=first, last=first + 49, seconds=30)
-        for first, host in ((1, "n1"), (51, second))
-    ]
-    parts[1] = parts[1].model_copy(update={"repeated_steps": 3, "repeated_seconds": 4.0})
-    results = load(
-        tmp_path,
-        [
-            r.model_copy(update={"environment": r.environment | {"hosts": here}, "segments": tuple(parts)})
-            for r in sweep(["lora", "full"], 4)
-        ],
-    )
+    first = Segment(hosts=("n1",), started="2026-01-02T03:00:00+00:00", first=1, last=50, seconds=30)
+    again = {"hosts": (second,), "first": 51, "last": 100, "repeated_steps": 3, "repeated_seconds": 4.0}
+    own = {"environment": made_records.ENVIRONMENT | {"hosts": tuple(sorted({"n1", second}))},
+           "segments": (first, first.model_copy(update=again))}  # fmt: skip
+    results = load(tmp_path, sweep(["lora", "full"], 4, **own))
     assert results.costs_ranked == ranked
     cautions = said("cautions", results)
     assert ("Costs are shown, not ranked: seeds were spread over hosts." in cautions) != ranked

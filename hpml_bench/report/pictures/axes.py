@@ -53,9 +53,9 @@ def ends_of(unit: str) -> Sequence[float]:
     return (0.0, 100.0) if unit == "%" else ()
 
 
-def rows(names: Sequence[str], title: str = "") -> Axis:
+def rows(names: Sequence[str]) -> Axis:
     """Return an axis of named rows, the first at the top."""
-    return Axis(-0.6, len(names) - 0.4, title, tuple((float(at), name) for at, name in enumerate(names)), turned=True)
+    return Axis(-0.6, len(names) - 0.4, "", tuple((float(at), name) for at, name in enumerate(names)), turned=True)
 
 
 def _range(values: Sequence[float], share: float) -> tuple[float, float]:
