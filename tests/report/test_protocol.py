@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_sections import load, said, section
+from report_sections import load, said, section, with_metrics
 
 from helpers import made_records
 from helpers.made_records import record, sweep
@@ -32,7 +32,7 @@ STEADY = (
     ),
 )
 CALM = {
-    "timed_steps": 95.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01,
+    "timed_steps": 100.0, "timed_seconds": 3.0, "step_time_cv": 0.02, "step_time_drift": 0.01,
     "step_time_drift_low": -0.01, "step_time_drift_high": 0.03,
 }  # fmt: skip
 
@@ -134,31 +134,29 @@ def test_a_failed_check_is_shown_and_not_ranked(tmp_path: Path) -> None:
     assert "adapter" not in protocol
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_one_budget_for_all_seeds(tmp_path: Path, flip: bool) -> None:
+def budget(steps: int, seed: int = 0) -> Consumed:
+    """Return what a run of so many steps consumed."""
+    return Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{steps} {seed}")
+
+
+@pytest.mark.parametrize("day", [1, 3])
+def test_one_budget_for_all_seeds(tmp_path: Path, day: int) -> None:
     """Of two budgets with as many runs the larger is compared in all seeds, however the records are ordered."""
-
-    def runs(method: str, steps: int, seeds: tuple[int, ...]) -> list[RunRecord]:
-        made = (Consumed(steps=steps, samples=16 * steps, real_tokens=1, padded_tokens=1, order=f"{s}") for s in seeds)
-        return [record(method, s, consumed=of) for s, of in zip(seeds, made, strict=True)]
-
-    order = {"started": f"2026-01-0{3 if flip else 1}T00:00:00+00:00"}
-    short = [r.model_copy(update=order) for r in runs("head", 100, (0, 1))]
-    results = load(tmp_path, [*runs("lora", 200, (0, 1)), *short])
+    long = [record("lora", seed, consumed=budget(200, seed)) for seed in (0, 1)]
+    started = f"2026-01-0{day}T00:00:00+00:00"
+    short = [record("head", seed, consumed=budget(100, seed), started=started) for seed in (0, 1)]
+    results = load(tmp_path, [*long, *short])
     assert results.methods == ("lora",)
     assert "consumed other data than the rest of seed 0: steps 100 instead of 200" in said("failures", results)
 
 
 def test_a_seed_of_another_budget_is_set_apart(tmp_path: Path) -> None:
     """A seed whose every run had another budget enters no mean, and is told from the runs compared."""
-    other = Consumed(steps=50, samples=800, real_tokens=1, padded_tokens=1, order="0")
-    more = Consumed(steps=200, samples=3200, real_tokens=1, padded_tokens=1, order="1")
-    apart = [record("lora", 9, consumed=other), record("full", 8, consumed=more)]
+    apart = [record("lora", 9, consumed=budget(50)), record("full", 8, consumed=budget(200))]
     results = load(tmp_path, [*sweep(["lora", "full"], 2), *apart])
     assert results.seeds == (0, 1)
-    assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in said(
-        "failures", results
-    )
+    text = said("failures", results)
+    assert "consumed other data than the runs compared: steps 50 instead of 100, samples 800" in text
 
 
 def test_one_value_is_no_exact_metric(tmp_path: Path) -> None:
@@ -180,41 +178,32 @@ def test_one_seed_is_judged_over_its_rows_alone(tmp_path: Path) -> None:
     assert "1 seed" in words.setup_line(answer)
 
 
-def windows(methods: list[str], seeds: int, **changes: float | None) -> list[RunRecord]:
-    """Return a sweep with calm timed windows, but for what the first run's is changed in."""
-    made = [
-        r.model_copy(update={"definitions": (*r.definitions, *STEADY), "metrics": r.metrics | CALM})
-        for r in sweep(methods, seeds)
-    ]
-    return [made[0].model_copy(update={"metrics": made[0].metrics | changes}), *made[1:]]
+DRIFT, PAUSE = "seed 0: drift [{}]", "seed 0: one step took about {} % of the time"
 
 
-DRIFT, ENDS = "seed 0: drift [{}]", ("step_time_drift_low", "step_time_drift_high")
-
-
-@pytest.mark.parametrize(
-    ("changes", "notes"),
-    [
-        ({}, {}),
-        (dict(zip(ENDS, (-0.05, 0.05), strict=True)), {}),
-        (dict(zip(ENDS, (-0.1, 0.15), strict=True)), {}),
-        ({"timed_steps": 100.0, "step_time_cv": 1.9}, {}),
-        ({"timed_steps": 100.0, "step_time_cv": 2.1}, {"¶": "seed 0: one step took about 21 % of the time"}),
-        (dict(zip(ENDS, (0.051, 0.09), strict=True)), {"†": DRIFT.format("+5.1 %, +9.0 %")}),
-        (dict(zip(ENDS, (-0.2, -0.06), strict=True)), {"†": DRIFT.format("−20.0 %, −6.0 %")}),
-        (
-            dict(zip(ENDS, (0.1, 0.2), strict=True)) | {"timed_steps": 100.0, "step_time_cv": 3.0},
-            {"†": DRIFT.format("+10.0 %, +20.0 %"), "¶": "seed 0: one step took about 30 % of the time"},
-        ),
-        (dict(zip(ENDS, (-0.4, 0.6), strict=True)), {"§": "drift [−15.1 %, +17.8 %] over its runs"}),
-        (dict.fromkeys(ENDS), {"§": "too few steps in 1 of 3 runs"}),
-    ],
-)
+@pytest.mark.parametrize(("drift", "variation", "notes"), [
+    ((-0.01, 0.03), 0.02, {}),
+    ((-0.05, 0.05), 0.02, {}),
+    ((-0.1, 0.15), 0.02, {}),
+    ((-0.01, 0.03), 1.9, {}),
+    ((-0.01, 0.03), 2.1, {"¶": PAUSE.format(21)}),
+    ((0.051, 0.09), 0.02, {"†": DRIFT.format("+5.1 %, +9.0 %")}),
+    ((-0.2, -0.06), 0.02, {"†": DRIFT.format("−20.0 %, −6.0 %")}),
+    ((0.1, 0.2), 3.0, {"†": DRIFT.format("+10.0 %, +20.0 %"), "¶": PAUSE.format(30)}),
+    ((-0.4, 0.6), 0.02, {"§": "drift [−15.1 %, +17.8 %] over its runs"}),
+    ((None, None), 0.02, {"§": "too few steps in 1 of 3 runs"}),
+])  # fmt: skip
 def test_windows_that_are_not_steady_are_marked(
-    tmp_path: Path, changes: dict[str, float | None], notes: dict[str, str]
+    tmp_path: Path, drift: tuple[float | None, float | None], variation: float, notes: dict[str, str]
 ) -> None:
     """One that drifts by over 5 % or holds a pause, and a method's that are too short to tell; with the reason."""
-    results = load(tmp_path, windows(["lora", "full"], 3, **changes))
+    made = [
+        with_metrics(r, **CALM).model_copy(update={"definitions": (*r.definitions, *STEADY)})
+        for r in sweep(["lora", "full"], 3)
+    ]
+    ends = dict(zip(("step_time_drift_low", "step_time_drift_high"), drift, strict=True))
+    made[0] = with_metrics(made[0], step_time_cv=variation, **ends)
+    results = load(tmp_path, made)
     lines = said("throughput", results).splitlines()
     assert {mark for mark in "†§¶" if mark in "".join(lines)} == notes.keys()
     for mark, clause in notes.items():
