@@ -44,7 +44,7 @@ def design(present: list[list[bool]], random: np.random.Generator) -> list[RunRe
     return made
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     present=st.lists(
         st.lists(st.booleans() | st.just(True), min_size=6, max_size=6), min_size=len(METHODS), max_size=len(METHODS)
