@@ -116,7 +116,6 @@ def test_methods_beside_published_figures_are_configured_as_those(local_sources:
     published = PUBLISHED[spec.method, spec.options.get("type")]
     assert (spec.lr, suite.settings.weight_decay) == (published.lr, 0.1)
     backbone = load_backbone(Path(local_sources["backbone"].removeprefix("path:")), suite.settings, "language_model")
-    assert suite.settings.steps is not None
     made = make_method(spec)
     model = made.build(backbone)
     made.before_train(model, (), suite.settings.steps)

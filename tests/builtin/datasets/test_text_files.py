@@ -241,7 +241,6 @@ def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
     """By words as in names of files; it is no label, and a cell that names no split is refused."""
     rows = "label,text,split\na,one,train\nb,two,test\nb,three,Training\na,four,valid\n"
     data = load(tmp_path, rows, None, split="split")
-    assert data.validation is not None
     assert [part["text"][:] for part in (data.train, data.validation, data.test)] == [
         ["one", "three"],
         ["four"],

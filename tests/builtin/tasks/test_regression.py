@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +80,7 @@ def test_what_is_no_number_is_refused_with_its_row(bad: float | None) -> None:
         task().check("test", rows.column("label").combine_chunks(), rows)
 
 
-def test_answers_are_in_the_targets_unit(tmp_path: Path) -> None:
+def test_answers_are_in_the_targets_unit() -> None:
     """Mean plus deviation times what the head gives, as their errors are; what is minimised is free of the unit."""
     import torch
     from torch import nn
