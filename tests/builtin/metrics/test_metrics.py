@@ -93,8 +93,9 @@ def test_rows_have_the_metric_as_their_mean_and_its_influence(case: str) -> None
     rows = made(name).rows(of)
     assert rows.mean() == pytest.approx(value(of), abs=1e-12)
     every = np.arange(ROWS)
-    left_out = np.array([value(taken(of, every[every != row])) for row in every])
-    assert np.allclose(rows - rows.mean(), (ROWS - 1) * (value(of) - left_out), atol=0.06 * np.ptp(rows))
+    some = every[::5]
+    left_out = np.array([value(taken(of, every[every != row])) for row in some])
+    assert np.allclose(rows[some] - rows.mean(), (ROWS - 1) * (value(of) - left_out), atol=0.06 * np.ptp(rows))
 
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
