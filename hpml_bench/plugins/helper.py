@@ -19,7 +19,7 @@ LAST_SECONDS = 30
 
 
 class Session(Protocol):
-    """Carries out the orders of `plugins.orders`, by a method for each, one after the other, with a service's library.
+    """Carries out the orders of `plugins.publishing`, a method for each, one after another, with a service's library.
 
     They are `open` (begin a run), `log` (the values of one step), `tables` (the report's, and its page where the
     service takes files) and `close` (end the run with its final values), which take the order.

@@ -26,8 +26,7 @@ from helpers import made_records, skips
 from hpml_bench.builtin.trackers.accelerate import Accelerate
 from hpml_bench.cli import main
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.plugins.orders import group_of
-from hpml_bench.plugins.publishing import Publisher
+from hpml_bench.plugins.publishing import Publisher, group_of
 from hpml_bench.plugins.tracker import make_trackers
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records

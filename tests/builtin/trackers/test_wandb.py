@@ -17,7 +17,7 @@ from helpers.fake_wandb import nothing_left, runs_below, serving
 from hpml_bench.builtin.trackers.wandb import Wandb
 from hpml_bench.plugins import publishing
 from hpml_bench.plugins.blocks import Table
-from hpml_bench.plugins.orders import group_of
+from hpml_bench.plugins.publishing import group_of
 from hpml_bench.records.files import POINTS
 from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records, read_record
