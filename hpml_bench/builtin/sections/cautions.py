@@ -12,6 +12,7 @@ from hpml_bench.report.answer.from_results import answer_of
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.words import BECAUSE
 from hpml_bench.report.caveats import STILL_FALLING, beside_guess, unsteady
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MISSING, Cell, count_of, sentence_list, set_apart
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import quantity_of, section_of, table
@@ -78,16 +79,14 @@ def _runs(results: Results, answer: PageSummary) -> Iterator[tuple[str, str]]:
 def _by_method(results: Results) -> str:
     """Return the methods with failed runs of the compared settings, and how these ended; empty without any."""
     reference = identity(results.reference.spec.settings)
-    ended: dict[str, Counter[str]] = {}
-    for record in results.left_out.unfinished:
-        if record.status in FAILED and identity(record.spec.settings) == reference:
-            ended.setdefault(record.spec.method.name, Counter())[record.status] += 1
-    well = Counter(record.spec.method.name for record in results.compared)
-    named = [
-        f"{sanitize(method)} {of.total()} of {of.total() + well[method]} "
-        f"({', '.join(f'{status}: {n}' for status, n in sorted(of.items()))})"
-        for method, of in ended.items()
-    ]
+    failed = (
+        record for record in results.left_out.unfinished
+        if record.status in FAILED and identity(record.spec.settings) == reference
+    )  # fmt: skip
+    well, named = Counter(record.spec.method.name for record in results.compared), []
+    for method, of in grouped(failed, lambda record: record.spec.method.name).items():
+        ended = ", ".join(f"{status}: {n}" for status, n in sorted(Counter(run.status for run in of).items()))
+        named.append(f"{sanitize(method)} {len(of)} of {len(of) + well[method]} ({ended})")
     return f", {sentence_list(named)}" if named else ""
 
 
@@ -183,11 +182,10 @@ def _short(text: str) -> str:
 
 def _tracebacks(results: Results) -> list[Text]:
     """Return a list of lines for each different traceback, under the runs that ended with it."""
-    runs: dict[tuple[str, ...], list[str]] = {}
-    for record in results.left_out.unfinished:
-        if lines := _raising_lines(record):
-            runs.setdefault(lines, []).append(f"{_label(results, record)}, seed {record.spec.seed}")
-    shown = [Text(sentences=(_short(f"Raised in {'; '.join(who)}:"), *lines)) for lines, who in runs.items()]
+    shown = []
+    for lines, runs in grouped(results.left_out.unfinished, _raising_lines).items():
+        who = "; ".join(f"{_label(results, run)}, seed {run.spec.seed}" for run in runs)
+        shown += [Text(sentences=(_short(f"Raised in {who}:"), *lines))] if lines else []
     more = len(shown) - TRACEBACKS
     rest = [Text(sentences=(f"Other tracebacks that are in run.json alone: {more}.",))] if more > 0 else []
     return shown[:TRACEBACKS] + rest

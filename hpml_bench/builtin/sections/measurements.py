@@ -14,8 +14,8 @@ import numpy as np
 
 from hpml_bench.plugins.blocks import Question, Section, Table
 from hpml_bench.plugins.picture import Picture
-from hpml_bench.records.run import Metric
 from hpml_bench.report.caveats import LONGEST_PAUSE, MOST_DRIFT, TELLING, Flag, unsteady
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import capitalized, number
 from hpml_bench.report.results import Results
 from hpml_bench.report.tables import by_method, section_of
@@ -101,10 +101,8 @@ def _bars(results: Results, *charts: Bars) -> tuple[Picture, ...]:
 
 def _bar_charts(results: Results, name: str, metrics: tuple[str, ...]) -> tuple[Picture, ...]:
     """Return a bar chart for the metrics of each unit."""
-    by_unit: dict[str, list[Metric]] = {}
-    for metric in metrics:
-        definition = results.definitions[metric]
-        by_unit.setdefault("%" if definition.format.endswith("%") else definition.unit, []).append(definition)
+    found = [results.definitions[metric] for metric in metrics]
+    by_unit = grouped(found, lambda metric: "%" if metric.format.endswith("%") else metric.unit)
     figures: list[Picture] = []
     for of in by_unit.values():
         labels = {metric.name: metric.title if len(of) > 1 else "" for metric in of}

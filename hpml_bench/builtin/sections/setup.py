@@ -166,8 +166,7 @@ def _spread(quantity: Quantity, records: Sequence[RunRecord]) -> Cell:
 
 def hardware(record: RunRecord) -> str:
     """Return a run's hardware in a few words: its GPUs, else its processor."""
-    given = record.environment.get("hardware")
-    parts = given if isinstance(given, dict) else {}
+    parts = Environment.read(record.environment).hardware
     cards = parts.get("gpus")
     names = [str(card.get("name")) for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
     words = f"{len(names)} x {names[0]}" if names else f"{parts.get('cpu', 'unknown')}, {parts.get('cores', '?')} cores"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hpml_bench.plugins.blocks import Section, Table
 from hpml_bench.report.caveats import unsteady
+from hpml_bench.report.comparability import grouped
 from hpml_bench.report.numbers import MISSING, Cell, fact, rank, sentence_list
 from hpml_bench.report.results import MEMORY, TIME, Results
 from hpml_bench.report.tables import quantity_of, section_of, spreads, table
@@ -87,13 +88,9 @@ def _of_methods(results: Results) -> Iterator[str]:
     reasons = {run.run_id: "ran on another host than most of its seed" for run in results.astray}
     reasons |= {run.run_id: "had neighbours on its host" for run in results.beside}
     for method in results.methods:
-        without: dict[str, list[str]] = {}
-        for run in results.runs(method):
-            if run.run_id not in results.selection.costed:
-                why = reasons.get(run.run_id, "ran in another environment")
-                without.setdefault(why, []).append(str(run.spec.seed))
-        for why, seeds in without.items():
-            yield f"{method} has no costs of seed {', '.join(seeds)}: it {why}."
+        uncosted = (run for run in results.runs(method) if run.run_id not in results.selection.costed)
+        for why, runs in grouped(uncosted, lambda run: reasons.get(run.run_id, "ran in another environment")).items():
+            yield f"{method} has no costs of seed {', '.join(str(run.spec.seed) for run in runs)}: it {why}."
 
 
 def _of_runs(results: Results) -> Iterator[str]:
