@@ -43,8 +43,8 @@ from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import CLASSIFICATION, MethodSpec, RunSpec, Settings, TaskSpec
 from hpml_bench.system.errors import Unsupported
+from hpml_bench.training import evaluation, saving
 from hpml_bench.training import model as model_module
-from hpml_bench.training import rehearsal, saving
 from hpml_bench.training.assembly import Assembly, assemble
 from hpml_bench.training.trainer import Trainer
 
@@ -155,10 +155,10 @@ def train(trainer: Trainer, phase: Phase = record_function) -> None:
 
 def _evaluate(run: Assembly, phase: Phase = record_function) -> None:
     with phase("evaluation"):
-        rehearsal.rehearse_losses(run)
+        evaluation.rehearse_losses(run)
     if run.generator is not None:
         with phase("generation"):
-            rehearsal.rehearse_generation(run)
+            evaluation.rehearse_generation(run)
 
 
 def _there(model: nn.Module) -> int:

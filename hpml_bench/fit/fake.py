@@ -22,7 +22,6 @@ from torch.nn.functional import layer_norm, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, PreTrainedModel, masking_utils
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers import AutoHfQuantizer
 
 from hpml_bench.data.sources import weight_types
 from hpml_bench.fit import depth
@@ -187,14 +186,11 @@ def _quantize(model: PreTrainedModel, settings: Settings) -> None:
         Unsupported: the weights are int8, whose products can't be traced: they look for large inputs.
 
     """
-    options = quantization.loading_options(settings, torch.device("cpu"), model)
     if settings.quantization is None:
         return
     if settings.quantization.name != "nf4":
         raise Unsupported("its memory can't be predicted in int8; that in nf4 can")
-    quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
-    quantizer.preprocess_model(model=model, device_map=options["device_map"])
-    quantizer.postprocess_model(model)  # by which PEFT tells such layers
+    quantization.replace_layers(model, settings).postprocess_model(model)  # by which PEFT tells such layers
     quantization.prepare(model)
     model.requires_grad_(False)
 

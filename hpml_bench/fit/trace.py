@@ -24,15 +24,13 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.fit import depth
 from hpml_bench.fit.depth import Few
 from hpml_bench.fit.fake import CPU, MadeUp, describe, silent_ranks, stand_ins
-from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.model import TaskModel
-from hpml_bench.plugins.task import RETENTION, make_task
+from hpml_bench.plugins.task import make_task
 from hpml_bench.suite.settings import RunSpec
-from hpml_bench.training import rehearsal
-from hpml_bench.training.assembly import Assembly, initialise, open_rows
-from hpml_bench.training.model import Load, build_model, linear_as_bf16
+from hpml_bench.training.assembly import Assembly, assemble
+from hpml_bench.training.evaluation import rehearse_generation, rehearse_losses
 from hpml_bench.training.parallel import Alone, Wrapped, is_sharded, local, whole
 from hpml_bench.training.trainer import Trainer
 
@@ -327,7 +325,8 @@ def _traced(spec: RunSpec, prepared: Prepared, phases: Collection[str], blocks: 
         tracker.resizes(), MadeUp(device),
     ):  # fmt: skip
         with tracker.phase() as loading:
-            run = _assembled(_on_cpu(spec), prepared, partial(describe, blocks=blocks, on_cpu=device == "cpu"))
+            load = partial(describe, blocks=blocks, on_cpu=device == "cpu")
+            run = assemble(_on_cpu(spec), prepared, OneRank(0, spec.settings.world_size or 1, CPU), load=load)
         run.model.register_forward_hook(lambda _model, _inputs, outputs: tracker.mark_logits(outputs))
         if run.method.trains:
             found = trace_training(run, tracker, phases)
@@ -342,26 +341,6 @@ def _on_cpu(spec: RunSpec) -> RunSpec:
     settings = spec.settings
     same = {"device": "cpu", "precision": "fp32" if settings.precision == "tf32" else settings.precision}
     return spec.model_copy(update={"settings": settings.model_copy(update=same)})
-
-
-def _assembled(spec: RunSpec, prepared: Prepared, load: Load) -> Assembly:
-    """Build a run as `training.assembly.assemble` does, without weights and values."""
-    settings = spec.settings
-    method = make_method(spec.method)
-    task = make_task(settings.task, prepared.label_names, prepared.facts)
-    rows = open_rows(spec, prepared, task, method)
-    folder = Path(prepared.backbone)
-    half = linear_as_bf16(folder, settings, method)
-    model = build_model(folder, spec, method, task, load=load, half=half)
-    generator = None
-    if task.decoding is not None:
-        generator = Generator(task.decoding, (), lambda _: "", prepared.pad_id, settings.eval_batch, spec.seed)
-    run = Assembly(
-        spec, model, method, task, OneRank(0, settings.world_size or 1, CPU), rows["train"], rows["validation"],
-        rows["test"], rows.get(RETENTION), generator,
-    )  # fmt: skip
-    initialise(run)
-    return run
 
 
 def trace_training(run: Assembly, tracker: Tracker, phases: Collection[str]) -> Traced:
@@ -394,8 +373,8 @@ def _evaluated(run: Assembly, tracker: Tracker, phases: Collection[str]) -> dict
     peaks = {phase: Peak() for phase in ("step", "evaluation", "generation")}
     if "evaluation" in phases:
         with tracker.phase() as peaks["evaluation"], whole(run.model):
-            rehearsal.rehearse_losses(run)
+            rehearse_losses(run)
         if run.generator is not None:
             with tracker.phase() as peaks["generation"], whole(run.model):
-                rehearsal.rehearse_generation(run)
+                rehearse_generation(run)
     return peaks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,51 +14,36 @@ from transformers import PreTrainedModel
 from hpml_bench.data.draw import EXAMPLES, training_rows
 from hpml_bench.data.prepare import encoder_of
 from hpml_bench.data.prepared import Prepared, global_batches
-from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.method import Method, make_method
-from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import RETENTION, Task, make_task
 from hpml_bench.suite.schedule import total_steps
-from hpml_bench.suite.settings import RunSpec, Settings
+from hpml_bench.suite.settings import RunSpec
 from hpml_bench.training import kernels
 from hpml_bench.training.distributed import release
 from hpml_bench.training.evaluation import base_losses
 from hpml_bench.training.generation import make_generator
-from hpml_bench.training.model import build_model, is_large, linear_as_bf16
+from hpml_bench.training.model import Load, build_model, is_large, linear_as_bf16
 
 
-@dataclass(frozen=True)
-class Assembly:
-    """A run's model, method, task and rows, before the model is wrapped; fields that `Run` has too mean the same."""
+@dataclass(frozen=True, kw_only=True)
+class Assembly(Run):
+    """A run before its model is wrapped, and before it has a folder, with all its rows."""
 
     spec: RunSpec
-    model: TaskModel
-    method: Method
-    task: Task
-    group: Group
     train_rows: Rows
     validation: Rows
-    test: Rows
-    retention: Rows | None = None
-    generator: Generator | None = None
-    base_losses: np.ndarray | None = None
-
-    @property
-    def settings(self) -> Settings:
-        return self.spec.settings
+    folder: Path = Path()
+    began: float = 0.0
 
     @property
     def steps(self) -> int:
         return total_steps(self.settings, len(self.train_rows))
 
     def for_probes(self, folder: Path, began: float, launched: float | None = None) -> Run:
-        return Run(
-            self.settings, self.group, self.model, self.method, self.task, self.test, folder, began, launched,
-            self.retention, self.base_losses, self.generator,
-        )  # fmt: skip
+        return replace(self, folder=folder, began=began, launched=launched)
 
     def order(self) -> Iterator[np.ndarray]:
         return global_batches(self.train_rows.lengths, self.settings.global_batch, self.steps, self.spec.seed)
@@ -95,7 +80,10 @@ def initialise(run: Assembly) -> None:
             release(run.group.device)  # the weights' memory in float32
 
 
-def assemble(spec: RunSpec, prepared: Prepared, group: Group, method: Method | None = None) -> Assembly:
+def assemble(
+    spec: RunSpec, prepared: Prepared, group: Group, method: Method | None = None, load: Load | None = None
+) -> Assembly:
+    """Build a run; by `load` of tensors that have no values, so that neither base model nor tokenizer is asked."""
     settings = spec.settings
     method = method or make_method(spec.method)
     task = make_task(settings.task, prepared.label_names, prepared.facts, settings.rank_by)
@@ -103,7 +91,7 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group, method: Method | N
     losses: list[np.ndarray] = []
 
     def measure_base(base: PreTrainedModel) -> None:
-        if task.retention:
+        if task.retention and load is None:
             kernels.speed_up(base, settings.device)  # as for the trained model, so that kernels make no difference
             losses.append(base_losses(base, task, rows[RETENTION], settings, group))
 
@@ -111,12 +99,15 @@ def assemble(spec: RunSpec, prepared: Prepared, group: Group, method: Method | N
     kernels.leave_out_cudnn_attention()
     folder = Path(prepared.backbone)
     half = linear_as_bf16(folder, settings, method)
-    loading = group.in_turn() if is_large(folder, settings, half=half) else nullcontext()
-    model = build_model(folder, spec, method, task, measure_base, group.device, loading, half=half).to(group.device)
+    loading = group.in_turn() if load is None and is_large(folder, settings, half=half) else nullcontext()
+    model = build_model(folder, spec, method, task, measure_base, group.device, loading, load, half=half)
+    model = model.to(group.device)
     torch.manual_seed(spec.seed * 1000 + group.rank)  # dropout differs between ranks, as it must
     assembly = Assembly(
-        spec, model, method, task, group, rows["train"], rows["validation"], rows["test"], rows.get(RETENTION),
-        make_generator(task, prepared, settings, spec.seed), losses[0] if losses else None,
+        spec=spec, settings=settings, group=group, model=model, method=method, task=task, train_rows=rows["train"],
+        validation=rows["validation"], test=rows["test"], retention=rows.get(RETENTION),
+        base_losses=losses[0] if losses else None,
+        generator=make_generator(task, prepared, settings, spec.seed, None if load is None else lambda _: ""),
     )  # fmt: skip
     initialise(assembly)
     return assembly

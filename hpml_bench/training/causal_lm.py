@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -214,12 +214,10 @@ class LanguageModel(nn.Module):
         return self._go_on(base, mask, state.positions[:, None], inputs)
 
     def _whole(self, texts: list[Tensor]) -> State:
-        ids = pad_sequence(texts, batch_first=True)
-        lengths = torch.tensor([len(text) for text in texts], device=ids.device)
-        mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        ids, mask = pad_right(texts)
         config = getattr(self.encoder, "active_peft_config", None)
         virtual = getattr(config, "num_virtual_tokens", None) or 0
-        return State(self(ids, mask), texts, mask, lengths + virtual)
+        return State(self(ids, mask), texts, mask, mask.sum(1) + virtual)
 
     def _go_on(self, base: Any, mask: Tensor, positions: Tensor, inputs: dict[str, Any]) -> State:
         width = positions.shape[1]
@@ -237,6 +235,12 @@ class LanguageModel(nn.Module):
         else:
             cache = [cache[row] for row in rows.tolist()]
         return State(state.logits[rows], cache, state.mask[rows], state.positions[rows])
+
+
+def pad_right(rows: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Tensor]:
+    """Return token ids [B, L] of rows, padded on the right with a value, and their mask."""
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return pad_sequence(list(rows), batch_first=True, padding_value=value), mask
 
 
 def _every_row(batch: Tensor) -> Tensor:

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers.quantizers import AutoHfQuantizer
 
 from hpml_bench.plugins.method import make_method, quantization_of
 from hpml_bench.plugins.task import make_task
@@ -85,10 +83,7 @@ def expected_coverage(folder: Path, spec: RunSpec) -> dict[str, float]:
     method, kind = make_method(spec.method), make_task(spec.settings.task).model_kind
     settings = spec.settings.model_copy(update={"quantization": quantization_of(method, spec.settings)})
     backbone = describe_backbone(folder, settings, kind)
-    if settings.quantization is not None:
-        options = quantization.loading_options(settings, torch.device("cpu"), backbone)
-        quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
-        quantizer.preprocess_model(model=backbone, device_map=options["device_map"])
+    quantization.replace_layers(backbone, settings)
     try:
         return coverage(method.build(backbone))
     except ValueError as error:

@@ -1,17 +1,17 @@
-"""Exact evaluation: every row once, whatever the number of ranks."""
+"""Exact evaluation: every row once, whatever the number of ranks; and a rehearsal of its largest batches."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hpml_bench.data.prepared import pieces
+from hpml_bench.data.prepared import MemoryNeed, largest, pieces
 from hpml_bench.plugins.dataset import GROUP
 from hpml_bench.plugins.decoding import Generator
 from hpml_bench.plugins.group import Group
@@ -29,9 +29,14 @@ from hpml_bench.training.generation import (
     GeneratedTexts,
     answer_all,
     choose,
+    rehearse_answers,
+    rehearse_choices,
     seconds_since,
 )
 from hpml_bench.training.kernels import autocast
+
+if TYPE_CHECKING:
+    from hpml_bench.training.assembly import Assembly
 
 OUTPUTS = 2**28
 """Most outputs of an evaluation batch, unless one row has more: with their losses' softmax 2.1 GB in float32.
@@ -189,3 +194,41 @@ def batches(model: TaskModel, rows: Rows, settings: Settings, group: Group) -> I
 def most_targets(model: TaskModel) -> int:
     """Return the largest number of targets in a batch; for models with few outputs it is no real limit."""
     return OUTPUTS // int(getattr(model, "width", 1))
+
+
+# Rehearsal
+
+
+@torch.no_grad()
+def rehearse_losses(run: Assembly) -> None:
+    """Run the largest batches of this rank's share of all evaluations to come, so that lack of memory shows now.
+
+    Of the retention text only losses are computed, of validation and test rows choices are compared too. The model is
+    in training mode, and returns to it.
+    """
+    model, settings, group, answered = run.model, run.settings, run.group, (run.validation, run.test)
+    model.eval()
+    passes = (
+        (MemoryNeed(len(part) * int(rows.lengths[part].max()), int(rows.targets[part].sum())), (rows, part))
+        for rows in (*answered, *([] if run.retention is None else [run.retention]))
+        for part in batches(model, rows, settings, group)
+    )
+    with autocast(settings):
+        for rows, part in largest(passes):
+            heartbeat.beat("rehearsing the largest evaluation batch")
+            losses_and_answers(model, run.task, rows, part, group)
+        for rows in answered if run.task.compares_choices else ():
+            rehearse_choices(model, run.task, rows, settings, group, most_targets(model))
+    model.train()
+
+
+@torch.no_grad()
+def rehearse_generation(run: Assembly) -> None:
+    """Generate the last token of each split's largest batch of answers, likewise; nothing where none are generated."""
+    if run.generator is None:
+        return
+    run.model.eval()
+    with autocast(run.settings):
+        for rows in (run.validation, run.test):
+            rehearse_answers(cast(LanguageModel, run.model), rows, run.generator, run.group)
+    run.model.train()

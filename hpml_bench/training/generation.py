@@ -17,18 +17,17 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from hpml_bench.data.prepared import MemoryNeed, Prepared, largest, pieces
 from hpml_bench.plugins.dataset import IGNORE_INDEX
-from hpml_bench.plugins.decoding import Generator, decoder
+from hpml_bench.plugins.decoding import Decode, Generator, decoder
 from hpml_bench.plugins.group import Group, settle
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.plugins.task import Task
 from hpml_bench.plugins.tokenizer import load_tokenizer
 from hpml_bench.suite.settings import Settings
 from hpml_bench.system import heartbeat
-from hpml_bench.training.causal_lm import LanguageModel
+from hpml_bench.training.causal_lm import LanguageModel, pad_right
 from hpml_bench.training.quantization import is_quantized
 
 NEAR = 1e-4
@@ -45,11 +44,13 @@ EXACT, ROUNDED = 0.01, 0.35
 float32 products and weights, and for rounded ones."""
 
 
-def make_generator(task: Task, prepared: Prepared, settings: Settings, seed: int) -> Generator | None:
-    """Return the generation settings of a task's runs; None where they generate no answers."""
+def make_generator(
+    task: Task, prepared: Prepared, settings: Settings, seed: int, decode: Decode | None = None
+) -> Generator | None:
+    """Return the generation settings of a task's runs, by the tokenizer or `decode`; None where they answer nothing."""
     if task.decoding is None:
         return None
-    decode = decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
+    decode = decode or decoder(load_tokenizer(Path(prepared.backbone)), prepared.scaffold)
     return Generator(task.decoding, prepared.stop_ids, decode, prepared.pad_id, settings.eval_batch, seed)
 
 
@@ -342,9 +343,8 @@ def padded(
     pairs: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return token ids, mask and labels [B, L] of prompts and answers, padded on the right; answers have labels."""
-    texts = [torch.tensor([*prompt, *answer]) for prompt, answer in pairs]
-    targets = [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs]
-    ids = pad_sequence(texts, batch_first=True, padding_value=pad_id)
-    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORE_INDEX)
-    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    ids, mask = pad_right([torch.tensor([*prompt, *answer]) for prompt, answer in pairs], pad_id)
+    labels, _ = pad_right(
+        [torch.tensor([IGNORE_INDEX] * len(prompt) + answer) for prompt, answer in pairs], IGNORE_INDEX
+    )
     return ids.to(device), mask.to(device), labels.to(device)

@@ -163,13 +163,7 @@ def build_model(
                 raise Unsupported(f"transformers has no gradient checkpointing for {backbone.config.model_type}")
             # torch's non-reentrant kind: DDP needs no change for it, and inputs need no gradient
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
-        with adapters_as_float32() if half else nullcontext():
-            encoder = _encoder(backbone, method, spec)
-        if device.type != "cpu":
-            encoder.to(device)  # weights that the method added
-            if ids := getattr(encoder, "prompt_tokens", None):  # kept beside buffers: copied in each pass, with a wait
-                cast(Any, encoder).prompt_tokens = {name: own.to(device) for name, own in ids.items()}
-        _check_type(encoder, settings)
+        encoder = _encoder(backbone, method, spec, device, half=half)
         keep_trained_as_float32(encoder)
         kernels.speed_up(encoder, settings.device)
         places = positions(encoder, settings.max_length)
@@ -212,14 +206,25 @@ def check_sharding(spec: RunSpec, settings: Settings, method: Method) -> None:
         raise Unsupported(f"{optimizer.title} can't be sharded: its steps may need whole tensors")
 
 
-def _encoder(backbone: PreTrainedModel, method: Method, spec: RunSpec) -> nn.Module:
-    with seeded(spec.seed), quantization.refusing(backbone, method):
+def _encoder(
+    backbone: PreTrainedModel, method: Method, spec: RunSpec, device: torch.device, *, half: bool
+) -> nn.Module:
+    """Return what the method makes of a backbone, on the device."""
+    with (
+        seeded(spec.seed), quantization.refusing(backbone, method), adapters_as_float32() if half else nullcontext()
+    ):  # fmt: skip
         try:
-            return cast(nn.Module, method.build(backbone))
+            encoder = cast(nn.Module, method.build(backbone))
         except ValueError as error:  # PEFT raises it where a type doesn't fit the model
             if "Target modules" in str(error):
                 raise UserError(f"method {spec.method.name}: {first_line(error)}") from error
             raise Unsupported(first_line(error)) from error
+    if device.type != "cpu":
+        encoder.to(device)  # weights that the method added
+        if ids := getattr(encoder, "prompt_tokens", None):  # kept beside buffers: copied in each pass, with a wait
+            cast(Any, encoder).prompt_tokens = {name: own.to(device) for name, own in ids.items()}
+    _check_type(encoder, spec.settings)
+    return encoder
 
 
 def load_backbone(

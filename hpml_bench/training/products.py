@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +56,9 @@ def thread_rates(shape: tuple[int, int, int]) -> tuple[float, float]:
 
     CPU time leaves out what other processes take, so that it says what a free machine can do.
     """
-    import torch
-
     rows, inner, columns = shape
-    seconds = []
-    with _threads(1):
-        for kind in (torch.float32, torch.bfloat16):
-            left, right = torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)
-            left @ right  # the first sets up the kernel
-            done, began = 0, time.thread_time()
-            while done < LEAST or time.thread_time() - began < SECONDS / 2:
-                left @ right
-                done += 1
-            seconds.append((time.thread_time() - began) / done)
-    fp32, bf16 = (2 * rows * inner * columns / each for each in seconds)
+    found = measure(shape, 1, time.thread_time)
+    fp32, bf16 = (2 * rows * inner * columns / each for each in (found.fp32_seconds, found.bf16_seconds))
     return fp32, bf16
 
 
@@ -81,7 +69,7 @@ def measure_for(settings: Settings, backbone: Path, threads: int) -> Products:
     return measure(shape_of(config, tokens), threads)
 
 
-def measure(shape: tuple[int, int, int], threads: int) -> Products:
+def measure(shape: tuple[int, int, int], threads: int, now: Callable[[], float] = time.perf_counter) -> Products:
     """Time products of both types alternately."""
     import torch
 
@@ -89,26 +77,18 @@ def measure(shape: tuple[int, int, int], threads: int) -> Products:
     types = (torch.float32, torch.bfloat16)
     factors = {kind: (torch.rand(rows, inner).to(kind), torch.rand(inner, columns).to(kind)) for kind in types}
     seconds: dict[torch.dtype, list[float]] = {kind: [] for kind in types}
-    with _threads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
         for left, right in factors.values():
             left @ right  # the first sets up the kernel
-        until = time.perf_counter() + SECONDS
-        while time.perf_counter() < until or len(seconds[torch.bfloat16]) < LEAST:
+        until = now() + SECONDS
+        while now() < until or len(seconds[torch.bfloat16]) < LEAST:
             for kind, (left, right) in factors.items():
-                began = time.perf_counter()
+                began = now()
                 left @ right
-                seconds[kind].append(time.perf_counter() - began)
-    fp32, bf16 = (statistics.median(seconds[kind]) for kind in types)
-    return Products(shape=shape, threads=threads, fp32_seconds=fp32, bf16_seconds=bf16)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
+                seconds[kind].append(now() - began)
     finally:
         torch.set_num_threads(before)
+    fp32, bf16 = (statistics.median(seconds[kind]) for kind in types)
+    return Products(shape=shape, threads=threads, fp32_seconds=fp32, bf16_seconds=bf16)

@@ -19,6 +19,7 @@ from peft.utils.integrations import dequantize_bnb_weight
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from hpml_bench.plugins.method import Method
@@ -55,6 +56,16 @@ def loading_options(settings: Settings, device: torch.device, model: PreTrainedM
             bnb_4bit_compute_dtype=getattr(torch, dtype) if dtype else AUTOCAST.get(settings.precision, torch.float32),
         )
     return {"quantization_config": config, "device_map": {"": device}}  # else transformers takes a GPU if there is one
+
+
+def replace_layers(model: PreTrainedModel, settings: Settings) -> Any:
+    """Replace layers of a model without values as loading does, and return transformers' quantizer; None for floats."""
+    if settings.quantization is None:
+        return None
+    options = loading_options(settings, torch.device("cpu"), model)
+    quantizer = AutoHfQuantizer.from_config(options["quantization_config"], pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map=options["device_map"])
+    return quantizer
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:

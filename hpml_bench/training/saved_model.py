@@ -8,7 +8,6 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel, TextClassificationPipeline
 from transformers.utils import ModelOutput
 
@@ -16,6 +15,7 @@ from hpml_bench.plugins.dataset import IGNORE_INDEX, PAIR, SEGMENTS
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.tokenizer import Encoder, end_id, has_segments, load_tokenizer, separates_pairs
 from hpml_bench.system.errors import UserError
+from hpml_bench.training.causal_lm import pad_right
 from hpml_bench.training.saving import Saved, load_saved
 
 BATCH = 32
@@ -54,9 +54,9 @@ def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]])
     rows = saved.task.encode(
         {"text": texts, "label": blank, "words": words, "tags": tags, **(pairs if pairs[PAIR] else {})}, encoder
     )
-    ids, mask = padded([torch.tensor(row) for row in rows["input_ids"]])
+    ids, mask = pad_right([torch.tensor(row) for row in rows["input_ids"]])
     labels = [torch.tensor(label) for label in rows["label"]]
-    more = {name: padded([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
+    more = {name: pad_right([torch.tensor(row) for row in rows[name]])[0] for name in [SEGMENTS] if name in rows}
     found = saved.task.predict(saved.model(ids, mask, **more), torch.stack(labels) if labels[0].dim() == 0 else ids)
     names = saved.task.label_names
     for row, label, own in zip(found, labels, words, strict=True):
@@ -65,12 +65,6 @@ def _answers(saved: Saved, encoder: Encoder, given: list[str | tuple[str, str]])
             yield [(word, names[int(row[place])]) for word, place in zip(own, places, strict=False)]
         else:
             yield names[int(row)] if names else float(row)
-
-
-def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return token ids [B, L] of rows, padded on the right, and their mask."""
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    return pad_sequence(list(rows), batch_first=True), mask
 
 
 class SavedConfig(PretrainedConfig):  # type: ignore[misc]
@@ -110,8 +104,8 @@ class SavedModel(PreTrainedModel):  # type: ignore[misc]
         more = {}
         if token_type_ids is not None and self.end is None and (_config(self.saved).get("type_vocab_size") or 0) > 1:
             types = [self._prepared(row[own.bool()]) for row, own in zip(token_type_ids, mask, strict=True)]
-            more = {SEGMENTS: padded(types)[0]}
-        outputs = self.trained(*padded(rows), **more)
+            more = {SEGMENTS: pad_right(types)[0]}
+        outputs = self.trained(*pad_right(rows), **more)
         if not self.saved.task.label_names:  # a number
             outputs = self.saved.task.predict(outputs, input_ids).float()[:, None]
         if outputs.dim() == 2:

@@ -23,6 +23,7 @@ from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.task import Task, make_task
 from hpml_bench.plugins.tokenizer import Encoder, load_tokenizer
+from hpml_bench.records.files import read_json
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.system.errors import UserError
 from hpml_bench.training.model import build_model
@@ -90,7 +91,7 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
     if prepared.stop_ids:
         ends = {"eos_token_id": list(prepared.stop_ids)}
         generation = folder / "generation_config.json"
-        generation.write_text(json.dumps({**_read(generation), **ends}, indent=2) + "\n")
+        generation.write_text(json.dumps({**(read_json(generation) or {}), **ends}, indent=2) + "\n")
     encoder = Encoder(load_tokenizer(backbone), spec.settings.max_length, None, spec.settings.backbone)
     template = task.chat_template(encoder)
     if template is not None and template != encoder.tokenizer.chat_template:
@@ -98,13 +99,9 @@ def save_tokenizer(spec: RunSpec, prepared: Prepared, task: Task, folder: Path) 
         _amend(folder / "tokenizer_config.json", {"chat_template": template})
 
 
-def _read(file: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-
-
 def _amend(file: Path, values: dict[str, Any]) -> None:
     if file.exists():
-        file.write_text(json.dumps({**_read(file), **values}, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps({**(read_json(file) or {}), **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_whole(encoder: nn.Module) -> bool:

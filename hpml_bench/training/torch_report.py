@@ -64,26 +64,17 @@ def _cuda() -> dict[str, float]:
 
     if not torch.cuda.is_available():
         return {}
+    from hpml_bench.training.clock import one_at_a_time
+
     wide = torch.rand(GPU_SIZE, GPU_SIZE, device="cuda")
     half = wide.bfloat16()
     seconds = {}
     for name, factor in (("fp32", wide), ("tf32", wide), ("bf16", half)):
         torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         factor @ factor  # the first sets up the kernel
-        seconds[name] = statistics.median(_gpu_seconds(partial(torch.matmul, factor, factor)) for _ in range(GPU_TIMES))
+        product = partial(torch.matmul, factor, factor)
+        seconds[name] = statistics.median(one_at_a_time([product] * GPU_TIMES, wide.device))
     return seconds
-
-
-def _gpu_seconds(product: Callable[[], Any]) -> float:
-    import torch
-
-    event: Any = torch.cuda.Event
-    begin, end = event(enable_timing=True), event(enable_timing=True)
-    begin.record()
-    product()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1000
 
 
 def _worker() -> bool:

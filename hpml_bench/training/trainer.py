@@ -30,11 +30,10 @@ from hpml_bench.training.casts import Casts
 from hpml_bench.training.checkpoint import Checkpoints, Training
 from hpml_bench.training.clock import StepEntry, StepLog, clock
 from hpml_bench.training.distributed import leave_free, release
-from hpml_bench.training.evaluation import evaluate
+from hpml_bench.training.evaluation import evaluate, rehearse_generation, rehearse_losses
 from hpml_bench.training.kernels import autocast, make_scaler
 from hpml_bench.training.optimization import make_optimizer, parameters_in
 from hpml_bench.training.parallel import Wrap, clip_grad_norm, end_sharding, is_sharded, whole, wrapping
-from hpml_bench.training.rehearsal import rehearse_generation, rehearse_losses
 from hpml_bench.training.selection import Selection
 from hpml_bench.training.trial import kept_generators
 

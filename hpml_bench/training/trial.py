@@ -1,30 +1,23 @@
 """Trial of a model before it is trained: positions of its output, parameters that no gradient reaches, causality.
 
-Each is found by a pass over a few made-up tokens, which works for all kinds of models. Where such a pass would take
-long, that is on a CPU with a large model, no numbers are computed: torch's fake tensors have only shapes and
-gradients.
+Each is found by a pass over a few made-up tokens, which works for all kinds of models.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from hpml_bench.system.errors import of_machine
 from hpml_bench.training.kernels import autocast_of
-
-LARGE = 1_000_000_000  # number of parameters above which no pass is computed on a CPU
 
 SHORT = 4  # number of made-up tokens in a text
 BUFFERS = ("embed_positions", "pos_encoding")
@@ -40,11 +33,11 @@ def unused_parameters(module: nn.Module) -> list[str]:
     """
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return []
-    with seeded(0), _trial(module) as (output_for, parameters):
-        output = output_for(2, SHORT)
+    with seeded(0):
+        output = _pass(module, rows=2)
         (output if isinstance(output, Tensor) else output[0]).float().square().mean().backward()
-    missing = [name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None]
-    for weight in parameters.values():
+    missing = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
+    for weight in module.parameters():
         weight.grad = None
     return missing
 
@@ -120,8 +113,8 @@ def _short_pass(module: nn.Module) -> tuple[int, set[nn.Module]]:
     called: set[nn.Module] = set()
     hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in module.modules()]
     try:
-        with _evaluating(module), _trial(module) as (output_for, _):
-            return int(output_for(1, SHORT)[0].shape[1]), called
+        with _evaluating(module):
+            return int(_pass(module, rows=1)[0].shape[1]), called
     finally:
         for hook in hooks:
             hook.remove()
@@ -129,58 +122,24 @@ def _short_pass(module: nn.Module) -> tuple[int, set[nn.Module]]:
 
 @torch.no_grad()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Return whether a token's logits don't depend on what follows it; for a large model, by a twin with one layer."""
-    tried = _twin(model) if _is_large(model) else model
-    with _evaluating(tried), autocast_of(tried):
-        ids = _tokens(tried, rows=2, length=4)["input_ids"][:1].repeat(2, 1)
+    """Return whether a token's logits don't depend on what follows it."""
+    with _evaluating(model), autocast_of(model):
+        ids = _tokens(model, rows=1)["input_ids"].repeat(2, 1)
         ids[1, 1:] += 1
-        first = tried(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
+        first = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
     rounding = torch.finfo(first.dtype).eps
     return bool(torch.allclose(first[0], first[1], rtol=10 * rounding, atol=max(1e-5, rounding)))
 
 
-def _twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of the same class and attention with random weights, one layer and 64 tokens."""
-    config = copy.deepcopy(model.config)
-    for name in config.sub_configs:  # of a multimodal model
-        if (part := getattr(config, name, None)) is not None:
-            part.update({"num_hidden_layers": 1})
-    config.get_text_config().update({"num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0})
-    with seeded(0):
-        return cast(PreTrainedModel, type(model)._from_config(config))
+def _pass(module: nn.Module, rows: int) -> Any:
+    with autocast_of(module):
+        return module(**_tokens(module, rows))
 
 
-def _is_large(module: nn.Module) -> bool:
-    """Return whether a pass takes too long; not for fakes, nor for what fake tensors can't replace.
-
-    That is quantised weights, and a choice of experts, which depends on numbers; a token goes through few of them.
-    """
-    weights = list(module.parameters())
-    if any(type(weight) is not nn.Parameter or isinstance(weight, FakeTensor) for weight in weights):
-        return False
-    if any(type(part).__name__.endswith("Experts") for part in module.modules()):
-        return False
-    return weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) > LARGE
-
-
-@contextmanager
-def _trial(module: nn.Module) -> Iterator[tuple[Callable[[int, int], Any], dict[str, Tensor]]]:
-    """Yield a function from rows and length of made-up texts to the output, and its parameters, fake if large."""
-    own = dict(module.named_parameters())
-    if not _is_large(module):
-        with autocast_of(module):
-            yield lambda rows, length: module(**_tokens(module, rows, length)), cast(dict[str, Tensor], own)
-        return
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, autocast_of(module):  # PEFT keeps other tensors beside
-        fake: dict[str, Tensor] = {name: mode.from_tensor(weight) for name, weight in own.items()}
-        whole: dict[str, Tensor] = fake | {name: mode.from_tensor(buffer) for name, buffer in module.named_buffers()}
-        yield lambda rows, length: functional_call(module, whole, kwargs=_tokens(module, rows, length)), fake
-
-
-def _tokens(module: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
-    """Return made-up input on the module's device; ids are small, and from 3 on to avoid the usual special ones."""
+def _tokens(module: nn.Module, rows: int) -> dict[str, Tensor]:
+    """Return made-up texts on the module's device; ids are small, and from 3 on to avoid the usual special ones."""
     device = next(module.parameters()).device
-    ids = 3 + torch.arange(rows * length, device=device).view(rows, length) % 8
+    ids = 3 + torch.arange(rows * SHORT, device=device).view(rows, SHORT) % 8
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from helpers import tiny
+from hpml_bench.data.prepare import weights_digest
+from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.task import Task, make_task
+from hpml_bench.records.run import Digests
 from hpml_bench.suite import registry
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.training.causal_lm import LanguageModel
@@ -147,6 +150,18 @@ def texts() -> tuple[Tensor, Tensor, Tensor]:
     places = torch.arange(12)
     learnt = (places >= lengths // 2) & (places < lengths)
     return ids.where(places < lengths, PAD), (places < lengths).long(), ids.where(learnt, IGNORE_INDEX)
+
+
+@torch.no_grad()
+def logits(model: Any) -> Tensor:
+    """Return the logits of a language model of ours at the learnt places of `texts`."""
+    return torch.as_tensor(model(*texts()))
+
+
+def prepared(folder: Path, **facts: Any) -> Prepared:
+    """Return what a run on a model's folder was prepared as, without rows."""
+    digests = Digests(weights=weights_digest(folder), tokenizer="", data="")
+    return Prepared(**{"backbone": str(folder), "data": "", "digests": digests, "pad_id": PAD} | facts)
 
 
 def prompts(count: int) -> list[list[int]]:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.dataset import Target
+from hpml_bench.records.folder import RunFolder
 from hpml_bench.records.load import load_records
 from hpml_bench.records.plan import Limits
 from hpml_bench.records.run import Digests, RunRecord
@@ -84,12 +86,16 @@ def settings(**changes: Any) -> Settings:
     return Settings.model_validate(values | changes)
 
 
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""Environment of a run's only rank."""
+
+
 @contextmanager
 def alone() -> Iterator[Group]:
     """Make a process group of this process alone."""
     from hpml_bench.training.distributed import process_group
 
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.update(ALONE)
     with process_group(settings(world_size=1)) as found:
         yield found
 
@@ -205,13 +211,19 @@ def request(spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = NO
     return RunRequest(spec=spec, prepared=prepared, folder=folder, limits=limits, **more)
 
 
+def execute(request: RunRequest) -> RunRecord:
+    """Do a run in this process alone."""
+    from hpml_bench.launch import launcher
+    from hpml_bench.training import worker
+
+    RunFolder(request.folder).begin()
+    with mock.patch.dict(os.environ, ALONE):
+        outcome = worker.execute(request)
+    return RunFolder(request.folder).commit(launcher.record_of(request, outcome, "", 0.0))
+
+
 def run(
-    spec: RunSpec,
-    prepared: Prepared,
-    folder: Path,
-    limits: Limits = NO_LIMITS,
-    run_ranks: Any = None,
-    **more: Any,
+    spec: RunSpec, prepared: Prepared, folder: Path, limits: Limits = NO_LIMITS, run_ranks: Any = None, **more: Any
 ) -> RunRecord:
     """Do a run by the launcher, on this machine unless something else runs its ranks."""
     from hpml_bench.launch import launcher

@@ -5,38 +5,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, RobertaConfig, RobertaModel
 
 from helpers import language_models, tiny
+from helpers.loops import Counts, Recorder, run_of, trained, trainer_of
 from hpml_bench.builtin.probes.gradient import GradientProbe
 from hpml_bench.data.prepare import prepare
-from hpml_bench.launch import fork_server
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.method import make_method
-from hpml_bench.plugins.probe import Probe, Step
-from hpml_bench.plugins.task import make_task
-from hpml_bench.records.points import read_points
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system import errors, gpus, heartbeat
 from hpml_bench.system.errors import Diverged, Unsupported, UserError
 from hpml_bench.training import assembly as assembly_module
-from hpml_bench.training import distributed, generation, kernels, rehearsal, trial, worker
+from hpml_bench.training import evaluation, generation, kernels, trial, worker
 from hpml_bench.training import model as model_module
 from hpml_bench.training import peft as peft_method
 from hpml_bench.training import trainer as trainer_module
 from hpml_bench.training.assembly import assemble
 from hpml_bench.training.causal_lm import LanguageModel
-from hpml_bench.training.model import build_model
 from hpml_bench.training.parallel import ddp
 from hpml_bench.training.trainer import Trainer
 
@@ -44,33 +39,8 @@ CLASSES, WORDS = TASKS = ("sequence_classification", "causal_lm")
 LR = {"full": 1e-3, "lora": 1e-2, "adapter": 1e-2, "prompt_tuning": 3e-2}
 
 
-class Recorder(Probe):
-    """Keeps the steps, and counts the events of backward passes."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.backwards = 0
-
-    def after_backward(self, index: int) -> None:
-        self.backwards += 1
-
-    def after_steps(self, window: list[Step]) -> list[Any]:
-        self.steps += window
-        return []
-
-
-def spec_of(folder: Path, task: str, method: str = "lora", **changes: Any) -> RunSpec:
-    settings = tiny.task_settings(folder / task, task, world_size=1, **changes)
-    kind = registry.plugin("methods", method)
-    chosen = MethodSpec(name=method, method=method, options=kind.Options().model_dump(), lr=LR[method])
-    return RunSpec(suite="tiny", settings=settings, method=chosen, seed=0)
-
-
-def trained(spec: RunSpec, group: Group) -> tuple[Trainer, Recorder]:
-    recorder = Recorder()
-    trainer = Trainer.build(spec, prepare(spec.settings), group, [recorder])
-    trainer.train()
-    return trainer, recorder
+def spec_of(folder: Path, task: str, method: str = "lora", options: Any = None, **changes: Any) -> RunSpec:
+    return run_of(folder / task, task, method, options, LR.get(method, 1e-2), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +49,7 @@ def exact_losses(task_folder: Path, group: Group) -> Callable[[str, str], list[f
 
     @cache
     def losses(task: str, method: str) -> list[float]:
-        return [step.loss for step in trained(spec_of(task_folder, task, method), group)[1].steps]
+        return trained(spec_of(task_folder, task, method), group)[1].values("loss")
 
     return losses
 
@@ -91,30 +61,14 @@ def exact_losses(task_folder: Path, group: Group) -> Callable[[str, str], list[f
 def test_micro_batches_follow_the_same_path(task: str, task_folder: Path, group: Group) -> None:
     """One, two and four of them: the same losses, norms and samples, and events of probes once a step."""
     runs = [trained(spec_of(task_folder, task, "full", micro_batch=size), group)[1] for size in (None, 6, 3)]
-    whole = runs[0].steps
+    whole = runs[0]
     for run in runs:
-        assert [step.loss for step in run.steps] == pytest.approx([step.loss for step in whole], abs=2e-5)
-        assert [step.grad_norm for step in run.steps] == pytest.approx([step.grad_norm for step in whole], rel=1e-3)
-        assert [(s.samples, s.real_tokens) for s in run.steps] == [(s.samples, s.real_tokens) for s in whole]
+        assert run.values("loss") == pytest.approx(whole.values("loss"), abs=2e-5)
+        assert run.values("grad_norm") == pytest.approx(whole.values("grad_norm"), rel=1e-3)
+        for name in ("samples", "real_tokens"):
+            assert run.values(name) == whole.values(name)
         assert run.backwards == len(run.steps) == 6
-    assert sum(step.padded_tokens for step in runs[2].steps) < sum(step.padded_tokens for step in whole)
-
-
-def test_micro_batches_and_ranks_follow_the_same_path(task_folder: Path, tmp_path: Path) -> None:
-    """One rank whole, and two ranks with two micro-batches; the ranks exchange the same bytes."""
-    fork_server.start_fork_server()
-    losses, exchanged = [], set()
-    for ranks, size in ((1, None), (2, 3)):
-        spec = spec_of(task_folder, WORDS, "full", micro_batch=size)
-        spec = spec.model_copy(update={"settings": spec.settings.model_copy(update={"world_size": ranks})})
-        record = tiny.run(spec, prepare(spec.settings), tmp_path / f"{ranks}-{size}")
-        assert record.status == "ok", record.error
-        points = read_points(tmp_path / f"{ranks}-{size}")
-        losses.append([point.value for point in points if point.metric == "train_loss"])
-        exchanged.add(record.metrics["allreduced_bytes_per_step"])
-    for other in losses[1:]:
-        assert other == pytest.approx(losses[0], abs=2e-5)
-    assert len(exchanged) == 1
+    assert sum(runs[2].values("padded_tokens")) < sum(whole.values("padded_tokens"))
 
 
 def test_a_micro_batch_that_does_not_divide_is_refused() -> None:
@@ -127,14 +81,11 @@ def test_a_micro_batch_that_does_not_divide_is_refused() -> None:
 
 def test_the_auxiliary_loss_counts_once_a_step(task_folder: Path, group: Group) -> None:
     """AdaLoRA's depends on its weights alone, however many micro-batches there are."""
-    paths = []
+    norms = []
     for size in (None, 3):
-        spec = spec_of(task_folder, "sequence_classification", micro_batch=size)
-        options = registry.plugin("methods", "peft").Options(type="ADALORA").model_dump()
-        method = MethodSpec(name="adalora", method="peft", options=options, lr=1e-2)
-        _, run = trained(spec.model_copy(update={"method": method}), group)
-        paths.append([step.grad_norm for step in run.steps])
-    assert paths[1] == pytest.approx(paths[0], rel=1e-3)
+        spec = spec_of(task_folder, CLASSES, "peft", {"type": "ADALORA"}, micro_batch=size)
+        norms.append(trained(spec, group)[1].values("grad_norm"))
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
 
 
 # The rehearsal
@@ -165,8 +116,8 @@ def test_the_rehearsal_leaves_no_trace(
     with_one, run = trained(spec, group)
     monkeypatch.setattr(Trainer, "rehearse", lambda self: None)
     without, other = trained(spec, group)
-    assert [step.loss for step in run.steps] == [step.loss for step in other.steps]
-    assert [step.lr for step in run.steps] == [step.lr for step in other.steps]
+    for name in ("loss", "lr"):
+        assert run.values(name) == other.values(name)
     for one, weight in zip(with_one.model.parameters(), without.model.parameters(), strict=True):
         assert torch.equal(one, weight)
 
@@ -191,7 +142,7 @@ def test_the_batch_with_most_targets_is_rehearsed_too(
     spec = RunSpec(suite="tiny", settings=long_and_learnt(tmp_path), method=chosen, seed=0)
     seen: list[tuple[int, int]] = []
     watched_backward(monkeypatch, lambda _, batch: seen.append((batch.padded_tokens, batch.learnt)))
-    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer = trainer_of(spec, group)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     trainer.rehearse()
     rehearsed = seen[1:]  # after a row by itself
@@ -205,7 +156,7 @@ def test_the_rehearsal_is_made_with_the_optimizers_state_and_in_ddps_buckets(
     task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a later step; before the first one the state is gone again, and no rate has changed."""
-    trainer = Trainer.build(spec := spec_of(task_folder, WORDS, "full"), prepare(spec.settings), group)
+    trainer = trainer_of(spec_of(task_folder, WORDS, "full"), group)
     states: list[int] = []
     watched_backward(monkeypatch, lambda seen, _: states.append(len(seen.optimizer.state)))
     rates = [part["lr"] for part in trainer.optimizer.param_groups]
@@ -256,8 +207,8 @@ def test_an_evaluation_that_does_not_fit_is_told_before_the_first_step(
         dataset = {"name": "text_files", "options": {"train": f"path:{task_folder / WORDS / 'choices.jsonl'}"}}
         values = spec.settings.model_dump() | {"task": {"name": WORDS, "options": options}, "dataset": dataset}
         spec = spec.model_copy(update={"settings": Settings.model_validate(values)})
-    trainer = Trainer.build(spec, prepare(spec.settings), group)
-    calls = {"losses": (rehearsal, "losses_and_answers"), "answers": (LanguageModel, "read")}
+    trainer = trainer_of(spec, group)
+    calls = {"losses": (evaluation, "losses_and_answers"), "answers": (LanguageModel, "read")}
     monkeypatch.setattr(*calls.get(part, (generation, "_choice_losses")), out_of_memory)
     monkeypatch.setattr(trainer, "step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(torch.OutOfMemoryError) as caught:
@@ -280,7 +231,7 @@ def test_the_rehearsal_is_over_before_anything_is_read(
     watched_backward(monkeypatch, lambda *_: events.append("backward"))
     monkeypatch.setattr(trainer_module, "settle", lambda device: events.append(f"settled {device}"))
     spec = spec_of(task_folder, CLASSES)
-    Trainer.build(spec, prepare(spec.settings), group, [Reading()]).train()
+    trainer_of(spec, group, Reading()).train()
     read = events.index("read")
     assert events[read - 2 : read] == ["backward", "settled cpu"]
 
@@ -307,17 +258,6 @@ def test_a_try_out_rehearses_as_the_run_does_and_leaves_a_margin(
     trainer_module.trial_steps(assemble(spec := spec_of(task_folder, WORDS), prepare(spec.settings), group))
     assert calls == [(0.05, "cpu"), "rehearsed", 1, 2]
     assert len(made[0].optimizer.state) == len(made[0].parameters)
-
-
-def test_memory_of_a_gpu_is_given_back_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's own calls, which a run on a CPU doesn't make."""
-    calls: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: calls.append(told))
-    for device in (torch.device("cpu"), torch.device("cuda", 1)):
-        distributed.release(device)
-        distributed.leave_free(0.05, device)
-    assert calls == ["emptied", (0.95, torch.device("cuda", 1))]
 
 
 def test_what_frozen_weights_had_in_float32_is_given_back(
@@ -348,8 +288,7 @@ def test_each_micro_batch_shows_that_the_rank_is_at_work(
     task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step of many on a large model may take longer than the time after which a rank counts as hanging."""
-    spec = spec_of(task_folder, CLASSES, micro_batch=3)
-    trainer = Trainer.build(spec, prepare(spec.settings), group)
+    trainer = trainer_of(spec_of(task_folder, CLASSES, micro_batch=3), group)
     beats: list[str] = []
     monkeypatch.setattr(heartbeat, "beat", beats.append)
     trainer.step(1, next(trainer.order()))
@@ -357,6 +296,11 @@ def test_each_micro_batch_shows_that_the_rank_is_at_work(
 
 
 # Gradient checkpointing
+
+
+def keep(kept: list[int], recomputed: bool, tensor: torch.Tensor) -> torch.Tensor:
+    kept[recomputed] += tensor.nbytes
+    return tensor
 
 
 REFUSED_TYPES = sorted(model_module.NOT_CHECKPOINTED.keys() - {"PREFIX_TUNING"})
@@ -367,48 +311,28 @@ REFUSED_TYPES = sorted(model_module.NOT_CHECKPOINTED.keys() - {"PREFIX_TUNING"})
     [("GPT-2", "full"), *(("Llama", method) for method in (*language_models.METHODS, "ADALORA", *REFUSED_TYPES))],
 )
 def test_checkpointing_changes_no_gradient(kind: str, method: str, language_model_folders: dict[str, Path]) -> None:
-    """Of every method, with dropout; what it breaks is refused by its reason."""
+    """Of every method, with dropout, and fewer bytes are kept for it; what it breaks is refused by its reason."""
     name, options = language_models.METHODS.get(method, ("peft", {"type": method}))
-    found = []
+    found, kept = [], [0, 0]
     for recomputed in (False, True):
-        spec = language_models.spec_of(
-            language_model_folders[kind], name, options, gradient_checkpointing=recomputed, dropout=0.1
-        )
-        task, made = make_task(spec.settings.task), make_method(spec.method)
+        changes = {"gradient_checkpointing": recomputed, "dropout": 0.1}
+        build = partial(language_models.trained, language_model_folders[kind], name, options, steps=0, **changes)
         if method in model_module.NOT_CHECKPOINTED and recomputed:
             with pytest.raises(Unsupported, match=f"{method} does not work with gradient checkpointing"):
-                build_model(language_model_folders[kind], spec, made, task)
+                build()
             return
-        model = build_model(language_model_folders[kind], spec, made, task).train()
+        model, _, task, _ = build()
+        model.train()
         ids, mask, labels = language_models.texts()
         torch.manual_seed(0)
-        loss = task.loss(model(ids, mask, labels), labels)
+        with torch.autograd.graph.saved_tensors_hooks(partial(keep, kept, recomputed), lambda tensor: tensor):
+            loss = task.loss(model(ids, mask, labels), labels)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         found.append((loss, torch.autograd.grad(loss, weights) if weights else ()))
     assert torch.equal(found[0][0], found[1][0])
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
-
-
-def test_checkpointing_keeps_fewer_activations(language_model_folders: dict[str, Path]) -> None:
-    """Of a model of two blocks, less than half of the bytes that autograd keeps without it."""
-    kept = []
-    for recomputed in (False, True):
-        spec = language_models.spec_of(language_model_folders["Llama"], "lora", gradient_checkpointing=recomputed)
-        task = make_task(spec.settings.task)
-        model = build_model(language_model_folders["Llama"], spec, make_method(spec.method), task).train()
-        ids, mask, labels = language_models.texts()
-        total = 0
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            nonlocal total
-            total += tensor.numel() * tensor.element_size()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            task.loss(model(ids, mask, labels), labels)
-        kept.append(total)
-    assert kept[1] < kept[0] / 2
+    assert method == "none" or kept[1] < kept[0] / 2
 
 
 # Precision
@@ -416,51 +340,32 @@ def test_checkpointing_keeps_fewer_activations(language_model_folders: dict[str,
 
 BF16 = {"precision": "bf16", "weights": "bfloat16", "micro_batch": 6, "gradient_checkpointing": True}
 FP16 = {"precision": "fp16", "weights": "float16", "micro_batch": 3, "gradient_checkpointing": True}
+QUANTISED = {"quantization": "nf4", "micro_batch": 3, "gradient_checkpointing": True}
 HALF = [*((BF16, method, WORDS) for method in LR), *((FP16, method, CLASSES) for method in LR)]
+HALF += [
+    (QUANTISED | {"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS),
+    (QUANTISED | {"precision": "fp16"}, "lora", CLASSES),
+]
 
 
 @pytest.mark.parametrize(("changes", "method", "task"), HALF)
 def test_every_method_trains_in_half_precision(
-    changes: dict[str, Any],
-    method: str,
-    task: str,
-    task_folder: Path,
-    group: Group,
-    exact_losses: Callable[[str, str], list[float]],
+    changes: dict[str, Any], method: str, task: str, task_folder: Path, group: Group, exact_losses: Any
 ) -> None:
     """Near float32's losses; what is trained, and the optimizer's state, is float32; what is frozen is as asked for."""
+    packed = "quantization" in changes
+    if packed:
+        pytest.importorskip("bitsandbytes")
     trainer, run = trained(spec_of(task_folder, task, method, **changes), group)
-    assert [step.loss for step in run.steps] == pytest.approx(exact_losses(task, method), rel=0.03)
-    assert sum(step.overflowed for step in run.steps) <= 1  # fp16 may find the loss scaled too much at first
+    assert run.values("loss") == pytest.approx(exact_losses(task, method), rel=0.1 if packed else 0.03)
+    assert sum(run.values("overflowed")) <= 1  # fp16 may find the loss scaled too much at first
+    assert min(run.values("grad_norm")) > 0
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
     states = [value for state in trainer.optimizer.state.values() for value in state.values()]
     assert {state.dtype for state in states} == {torch.float32}
     frozen = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
-    assert frozen <= {getattr(torch, changes.get("weights", "float32"))}
+    assert packed or frozen <= {getattr(torch, changes["weights"])}
     assert bool(frozen) == (method != "full")
-
-
-@pytest.mark.parametrize(
-    ("changes", "method", "task"),
-    [({"precision": "bf16", "weights": "bfloat16"}, "prompt_tuning", WORDS), ({"precision": "fp16"}, "lora", CLASSES)],
-)
-def test_all_of_it_goes_together(
-    changes: dict[str, Any],
-    method: str,
-    task: str,
-    task_folder: Path,
-    group: Group,
-    exact_losses: Callable[[str, str], list[float]],
-) -> None:
-    """A backbone in nf4, micro-batches, checkpoints, half precision: near float32's path, or the reason why not."""
-    pytest.importorskip("bitsandbytes")
-    together = {"quantization": "nf4", "micro_batch": 3, "gradient_checkpointing": True} | changes
-    spec = spec_of(task_folder, task, method, **together)
-    trainer, run = trained(spec, group)
-    assert [step.loss for step in run.steps] == pytest.approx(exact_losses(task, method), rel=0.1)
-    assert sum(step.overflowed for step in run.steps) <= 1
-    assert min(step.grad_norm for step in run.steps) > 0
-    assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
 
 
 def scaled_by(scale: float, patch: pytest.MonkeyPatch) -> None:
@@ -471,30 +376,28 @@ def test_steps_that_overflow_are_skipped_and_counted(
     task_folder: Path, tmp_path: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They change nothing; the loss is scaled by half as much after each, until the gradient fits; no divergence."""
-    spec = spec_of(task_folder, "sequence_classification", "full", precision="fp16", steps=40)
+    spec = spec_of(task_folder, CLASSES, "full", precision="fp16", steps=40)
     scaled_by(2.0**34, monkeypatch)
     prepared, recorder, probe = prepare(spec.settings), Recorder(), GradientProbe()
     run = assemble(spec, prepared, group)
     probe.start(run.for_probes(tmp_path, 0.0))
     trainer = Trainer(run, [recorder, probe])
     trainer.train()
-    skipped = [step.overflowed for step in recorder.steps]
+    skipped = recorder.values("overflowed")
     count = sum(skipped)
     assert 0 < count < len(skipped)
     assert skipped == [True] * count + [False] * (len(skipped) - count)
     assert trainer.scaler.get_scale() == 2.0 ** (34 - count)
     assert probe.stop()["skipped_steps"] == count
     assert {metric.name for metric in probe.definitions()} == set(probe.stop())
-    assert len({step.loss for step in recorder.steps[: count + 1]}) > 1, "other batches, the same model"
+    assert len({*recorder.values("loss")[: count + 1]}) > 1, "other batches, the same model"
 
 
 def test_a_skipped_step_is_no_step_of_the_method(
     task_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AdaLoRA would count a gradient that overflowed among its importances, NaN for good."""
-    spec = spec_of(task_folder, "sequence_classification", precision="fp16", steps=40)
-    options = registry.plugin("methods", "peft").Options(type="ADALORA").model_dump()
-    spec = spec.model_copy(update={"method": MethodSpec(name="a", method="peft", options=options, lr=1e-2)})
+    spec = spec_of(task_folder, CLASSES, "peft", {"type": "ADALORA"}, precision="fp16", steps=40)
     scaled_by(2.0**30, monkeypatch)
     seen: list[int] = []
     monkeypatch.setattr(registry.plugin("methods", "peft"), "after_step", lambda _, __, step: seen.append(step))
@@ -502,18 +405,6 @@ def test_a_skipped_step_is_no_step_of_the_method(
     skipped = [step.index for step in run.steps if step.overflowed]
     assert skipped
     assert seen == [step for step in range(1, 41) if step not in skipped]
-
-
-class Reads(TorchDispatchMode):
-    """Counts the numbers that the host asks of a tensor, for which it would wait for a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func._schema.name == "aten::_local_scalar_dense"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -531,25 +422,22 @@ def test_a_step_in_fp16_waits_no_more_than_another(
     """But where the method acts after a step, and must know whether it was taken."""
     reads = {}
     for precision in ("fp32", "fp16"):
-        spec = spec_of(task_folder, CLASSES, precision=precision, optimizer=optimizer)
-        made = registry.plugin("methods", method).Options(**options).model_dump()
-        spec = spec.model_copy(update={"method": MethodSpec(name="a", method=method, options=made, lr=1e-2)})
-        trainer = Trainer.build(spec, prepare(spec.settings), group)
+        trainer = trainer_of(
+            spec_of(task_folder, CLASSES, method, options, precision=precision, optimizer=optimizer), group
+        )
         trainer.model.train()
         batches = trainer.order()
         trainer.step(1, next(batches))
-        with Reads() as seen:
+        with Counts(lambda name, _: name == "aten::_local_scalar_dense") as seen:  # numbers asked of a tensor
             trainer.step(2, next(batches))
-        reads[precision] = seen.count
+        reads[precision] = seen.count.total()
     assert reads["fp16"] == reads["fp32"] + more
 
 
 def test_what_is_made_from_data_is_float32_too(task_folder: Path, group: Group) -> None:
     """EVA makes its matrices anew before the training, in the type of the weights."""
-    spec = spec_of(task_folder, "causal_lm", precision="bf16", weights="bfloat16")
-    options = registry.plugin("methods", "peft").Options(type="EVA", r=4).model_dump()
-    spec = spec.model_copy(update={"method": MethodSpec(name="eva", method="peft", options=options, lr=1e-2)})
-    trainer, _ = trained(spec, group)
+    eva = {"type": "EVA", "r": 4}
+    trainer, _ = trained(spec_of(task_folder, WORDS, "peft", eva, precision="bf16", weights="bfloat16"), group)
     assert {weight.dtype for weight in trainer.parameters} == {torch.float32}
 
 
@@ -613,8 +501,6 @@ def test_an_error_of_the_machine_refuses_no_model(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    spec = language_models.spec_of(language_model_folders["Llama"], "peft", {"type": "IA3"})
-    task = make_task(spec.settings.task)
     for owner, name in (
         (model_module.AutoModelForCausalLM, "from_pretrained"),
         (LlamaForCausalLM, "forward"),
@@ -623,23 +509,21 @@ def test_an_error_of_the_machine_refuses_no_model(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
             with pytest.raises(type(error), match=re.escape(str(error))):
-                build_model(language_model_folders["Llama"], spec, make_method(spec.method), task)
+                language_models.trained(language_model_folders["Llama"], "peft", {"type": "IA3"}, steps=0)
 
 
 def test_learned_positions_are_counted_before_they_are_used(
-    language_model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a GPU an index beyond the table ends the process: the table's size decides, virtual tokens included."""
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("tried")
 
-    model = GPT2Model(GPT2Config(vocab_size=50, n_positions=24, n_embd=8, n_layer=1, n_head=1))
-    assert trial.positions(model, 24) == 24
-    monkeypatch.setattr(GPT2Model, "forward", never)
-    assert trial.positions(model, 25) is None
-    roberta = RobertaModel(RobertaConfig(vocab_size=50, max_position_embeddings=26, hidden_size=8, num_hidden_layers=1,
-                                         num_attention_heads=1, intermediate_size=8))  # fmt: skip
-    assert trial.positions(roberta, 24) == 24
-    monkeypatch.setattr(RobertaModel, "forward", never)
-    assert trial.positions(roberta, 25) is None
+    shape = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    gpt2 = GPT2Model(GPT2Config(**shape, max_position_embeddings=24))
+    roberta = RobertaModel(RobertaConfig(**shape, max_position_embeddings=26, intermediate_size=8))
+    for model in (gpt2, roberta):
+        assert trial.positions(model, 24) == 24
+        monkeypatch.setattr(type(model), "forward", never)
+        assert trial.positions(model, 25) is None

@@ -13,29 +13,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import tiny
-from hpml_bench.data.prepare import prepare
+from helpers.loops import Counts, run_of, trainer_of
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe
-from hpml_bench.suite.settings import MethodSpec, RunSpec
-from hpml_bench.training.assembly import assemble
 from hpml_bench.training.casts import Casts
 from hpml_bench.training.parallel import Alone
-from hpml_bench.training.trainer import Trainer
-
-
-class Copies(TorchDispatchMode):
-    """Counts operators, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class Plain(Casts):
@@ -48,12 +32,10 @@ class Plain(Casts):
 
 def steps(folder: Path, group: Group, method: str, task: str, **changes: Any) -> tuple[Any, Any, Counter[str]]:
     """Return losses and norms of three steps, the trained weights, and the operators of the last step."""
-    settings = tiny.task_settings(folder, task, precision="bf16", world_size=1, steps=3, dropout=0.1, **changes)
-    spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name=method, method=method, lr=1e-2), seed=0)
-    trainer = Trainer(assemble(spec, prepare(settings), group))
+    trainer = trainer_of(run_of(folder, task, method, precision="bf16", steps=3, dropout=0.1, **changes), group)
     trainer.model.train()
     trainer.log.begin_window()
-    mode = Copies()
+    mode = Counts()
     for index, indices in enumerate(trainer.order(), start=1):
         with mode if index == 3 else nullcontext():
             trainer.step(index, indices)
@@ -76,7 +58,7 @@ def test_weights_are_cast_at_once(
     plain, others, many = steps(tmp_path, group, method, task, **changes)
     assert values == plain
     assert all(torch.equal(one, other) for one, other in zip(weights, others, strict=True))
-    assert count["_to_copy"] + 10 < many["_to_copy"]
+    assert count["aten::_to_copy"] + 10 < many["aten::_to_copy"]
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -90,7 +72,7 @@ def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
     found = []
     for context in (casts, nullcontext):
         start = torch.linspace(-1, 1, 32).view(4, 8).requires_grad_()
-        mode = Copies()
+        mode = Counts()
         with context(), torch.autocast("cpu", dtype=torch.bfloat16):
             x = start * 3
             with mode:
@@ -98,7 +80,7 @@ def test_an_input_of_several_layers_is_cast_once(trained: bool) -> None:
             with torch.no_grad():
                 changed = layers[0](x.add_(1.0))
             sum(output.square().sum() for output in outputs).backward()
-        found.append(([*outputs, changed, start.grad], mode.count["_to_copy"]))
+        found.append(([*outputs, changed, start.grad], mode.count["aten::_to_copy"]))
     (ours, once), (plain, each) = found
     assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
     assert once == 1
@@ -142,9 +124,7 @@ def test_one_rank_has_no_ddp(group: Group, tmp_path: Path) -> None:
         def wrapped(self, model: nn.Module) -> None:
             raise AssertionError(model)
 
-    settings = tiny.task_settings(tmp_path, "sequence_classification", world_size=1, steps=2)
-    spec = RunSpec(suite="s", settings=settings, method=MethodSpec(name="lora", method="lora", lr=1e-2), seed=0)
-    trainer = Trainer(assemble(spec, prepare(settings), group), [Looks()])
+    trainer = trainer_of(run_of(tmp_path, "sequence_classification", steps=2), group, Looks())
     assert isinstance(trainer.wrapped, Alone)
     trainer.train()
     assert collecting == [False, False]

@@ -23,7 +23,6 @@ import torch.distributed as dist
 from helpers import made_records, tiny
 from hpml_bench.builtin.methods.lora import LoRA as Lora
 from hpml_bench.data.prepared import Prepared
-from hpml_bench.launch import launcher
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Evaluation, Probe
 from hpml_bench.records.files import CHECKPOINTS
@@ -37,7 +36,7 @@ from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec
 from hpml_bench.sweep.job import JobWork
 from hpml_bench.sweep.watch import Watcher
 from hpml_bench.system import environment, heartbeat
-from hpml_bench.training import checkpoint, worker
+from hpml_bench.training import checkpoint
 from hpml_bench.training.checkpoint import Ended
 from hpml_bench.training.trainer import Trainer
 
@@ -120,8 +119,6 @@ class Killed(Exception):
 
 def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = None, limits: Limits = SAVING) -> Any:
     """Do a run in this process alone, up to the step `at` or, if that is infinite, the test rows; return the record."""
-    RunFolder(folder).begin()
-    request = tiny.request(spec, prepared, folder, limits)
     step, evaluate = Trainer.step, Trainer.evaluate
 
     def until(trainer: Trainer, index: int, indices: np.ndarray) -> None:
@@ -137,14 +134,11 @@ def execute(folder: Path, spec: RunSpec, prepared: Prepared, at: float | None = 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", until)
         patch.setattr(Trainer, "evaluate", until_test)
-        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-            patch.setenv(name, value)
         try:
-            outcome = worker.execute(request)
+            return tiny.execute(tiny.request(spec, prepared, folder, limits))
         except (Killed, Ended):
             dist.destroy_process_group()
             return None
-    return RunFolder(folder).commit(launcher.record_of(request, outcome, "", 0.0))
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,10 @@ import pytest
 
 from helpers import tiny
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch.launcher import record_of
 from hpml_bench.records.predictions import Predictions
-from hpml_bench.records.run import Check, Consumed, Digests, Outcome, Point
+from hpml_bench.records.run import Check, Consumed, Outcome, Point
 from hpml_bench.report.checks import RunFigures, self_checks
-from hpml_bench.training.request import RunRequest
 
 
 def predictions(*index: int) -> Predictions:
@@ -94,12 +92,7 @@ def test_a_lost_step_is_found() -> None:
 def test_a_failed_check_makes_the_run_invalid(tmp_path: Path) -> None:
     """The record says `invalid`, and keeps the figures."""
     check = Check(name="budget", passed=False, detail="73 samples")
-    prepared = Prepared(
-        backbone="b", data="d", label_names=("a", "b"), digests=Digests(weights="w", tokenizer="t", data="d"), pad_id=0
-    )
     outcome = Outcome(status="ok", metrics={"test_accuracy": 0.9}, checks=(check,))
-    record = record_of(
-        RunRequest(spec=tiny.spec(), prepared=prepared, folder=tmp_path), outcome, "2026-01-01T00:00:00+00:00", 1.0
-    )
+    record = record_of(tiny.request(tiny.spec(), tiny.NOTHING, tmp_path), outcome, "2026-01-01T00:00:00+00:00", 1.0)
     assert record.status == "invalid"
     assert record.metrics == {"test_accuracy": 0.9}

@@ -6,6 +6,7 @@ import _thread
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,48 +35,34 @@ def sentence(ranks: int = 1, own: int | None = None) -> str:
     return str(caught.value)
 
 
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nCompile with ..."
+
+
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("init", "second", "words"),
     [
-        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
-        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), "too old"),
+        (AssertionError("Torch not compiled with CUDA enabled"), None, "Torch not compiled with CUDA enabled; install"),
+        (RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."), None, "too old"),
+        (None, RuntimeError(NO_KERNEL), "no kernel image is available for execution on the device; install"),
+        (None, None, "torch sees 2 GPU(s), but there are 3 ranks"),
     ],
 )
-def test_a_torch_that_cannot_compute_is_told(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Built without CUDA, or for another driver: with what to do."""
+def test_a_torch_that_cannot_compute_is_told(
+    init: Exception | None, second: Exception | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built without CUDA, for another driver or other cards, or one that sees fewer: with what to do."""
 
-    def fail() -> None:
-        raise error
+    def fail(error: Exception | None, *_: Any, **__: Any) -> torch.Tensor:
+        if error is not None:
+            raise error
+        return CARD
 
-    monkeypatch.setattr(torch.cuda, "init", fail)
-    told = sentence()
-    assert words in told
-    assert torch.__version__ in told
-    assert "--device cpu" in told
-
-
-def test_a_gpu_without_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An architecture that torch has no kernels for fails at the first product, of whichever card."""
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "init", partial(fail, init))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    ones, asked = torch.ones, []
-
-    def made(*shape: int, device: torch.device) -> torch.Tensor:
-        asked.append(device.index)
-        if device.index == 1:
-            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
-        return ones(*shape)
-
-    monkeypatch.setattr(torch, "ones", made)
-    assert "no kernel image is available for execution on the device; install" in sentence(2)
-    assert asked == [0, 1]
-
-
-def test_fewer_devices_than_ranks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the driver shows more than torch sees."""
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "torch sees 0 GPU(s), but there are 1 ranks" in sentence(1)
+    monkeypatch.setattr(torch, "ones", lambda *_, device: fail(second if device.index else None))
+    told = sentence(3)
+    assert words in told
+    assert "use --" in told
 
 
 def test_a_rank_of_torchrun_looks_at_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,20 +139,26 @@ def test_a_gpu_that_refuses_expandable_segments_goes_without(asked: str, monkeyp
     assert environment.describe()["process"]["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:False"
 
 
-def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backend of a group of one rank, once it is joined, and a word once it is left; none is made."""
+    events: list[str] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: events.append(kind))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: events.append("left"))
+    for name, value in tiny.ALONE.items():
+        monkeypatch.setenv(name, value)
+    return events
+
+
+def test_on_gpus_nothing_but_gradients_goes_through_nccl(joined: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The group has both backends; what is gathered, and the tensor of a barrier, are on the CPU."""
-    joined: list[str] = []
     on: list[str] = []
     group = Group(0, 1, torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: on.append("settled"))
     monkeypatch.setattr(distributed, "allocate_first", lambda device: on.append(f"allocated on {device}"))
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: on.append(tensor.device.type))
     monkeypatch.setattr(torch.distributed, "all_gather", lambda _, tensor: on.append(tensor.device.type))
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
     with process_group(tiny.settings(device="cuda", world_size=1)) as found:
         assert found == group
     assert (joined, on) == (["cpu:gloo,cuda:nccl", "left"], ["allocated on cuda:0"])
@@ -175,13 +168,8 @@ def test_on_gpus_nothing_but_gradients_goes_through_nccl(monkeypatch: pytest.Mon
     assert on == ["settled", "cpu", "cpu"]
 
 
-def test_a_group_is_not_left_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_not_left_after_an_error(joined: list[str]) -> None:
     """NCCL would wait for peers that wait for this rank."""
-    joined: list[str] = []
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: joined.append(kind))
-    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joined.append("left"))
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
     with pytest.raises(ArithmeticError), process_group(tiny.settings(world_size=1)):
         raise ArithmeticError
     assert joined == ["gloo"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import language_models, tiny
+from helpers.loops import Counts
 from hpml_bench.builtin.tasks.sequence_classification import SequenceClassification
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.rows import Batch, Rows, write_rows
@@ -21,19 +21,9 @@ from hpml_bench.training import evaluation
 ELSEWHERE = torch.device("meta")
 
 
-class Copies(TorchDispatchMode):
-    """Counts the copies between the host and a device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
-        if len({tensor.device.type for tensor in tensors}) > 1:
-            self.count[func._schema.name] += 1
-        return result
+def crosses(_: str, values: Sequence[Any]) -> bool:
+    """Whether an operator copies between the host and a device."""
+    return len({value.device.type for value in values if isinstance(value, torch.Tensor)}) > 1
 
 
 class Plain(torch.nn.Module):
@@ -62,11 +52,11 @@ def test_batches_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     counts = []
     for size in (96, 8):
         settings = tiny.settings(eval_batch=size, world_size=1)
-        with Copies() as copies:
+        with Counts(crosses) as copies:
             evaluation._answer(model, task, rows, settings, Group(0, 1, ELSEWHERE))
         counts.append(copies.count)
     assert counts[0] == counts[1]
-    assert 0 < sum(counts[0].values()) <= 3
+    assert 0 < counts[0].total() <= 3
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])

@@ -12,12 +12,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from helpers import families, language_models
-from helpers.language_models import spec_of, texts, trained
+from helpers.language_models import logits, spec_of, trained
 from hpml_bench import load_trained
-from hpml_bench.data.prepare import weights_digest
-from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.decoding import Decoding, Generator
-from hpml_bench.records.run import Digests
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import coverage, generation
 from hpml_bench.training.causal_lm import needs_mask
@@ -46,11 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.as_tensor(model.eval()(*texts()))
-
-
 @pytest.mark.parametrize("kind", COVERED)
 def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str, folder: Path, tmp_path: Path) -> None:
     """Each update has an effect; it is saved, loaded by PEFT too, and merged, to the same logits."""
@@ -60,12 +52,13 @@ def test_lora_adapts_stacked_experts_and_spares_what_reads_its_weights(kind: str
     assert round(shares["adapted_percent"]) == COVERED[kind][0]
     assert shares == coverage.expected_coverage(base, spec)
     assert unused_parameters(model) == []
-    digests = Digests(weights=weights_digest(base), tokenizer="", data="")
-    save_trained(model, made, spec, Prepared(backbone=str(base), data="", digests=digests, pad_id=1), tmp_path)
+    save_trained(model, made, spec, language_models.prepared(base), tmp_path)
     assert torch.equal(logits(load_trained(tmp_path)), found)
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path)
     torch.testing.assert_close(language_models.logits_of(loaded), found, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(logits(model.with_encoder(made.merge(model.encoder))), found, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits(model.with_encoder(made.merge(model.encoder)).eval()), found, rtol=1e-3, atol=1e-3
+    )
 
 
 PLAIN = ("gpt2", "llama", "qwen2", "qwen3", "phi3", "gemma", "opt", "gpt_neox", "falcon", "olmo2", "cohere", "stablelm")

@@ -52,6 +52,7 @@ from hpml_bench.training.generation import (
 CPU = torch.device("cpu")
 KINDS = ("GPT-2", "Gemma 2")
 PROMPTS, TOKENS = 19, 10
+TEXTS = language_models.prompts(PROMPTS)
 METHODS = ("none", "lora", "prompt_tuning", "PREFIX_TUNING")
 PAIRS = [*(("GPT-2", method) for method in METHODS), ("Gemma 2", "lora"), ("Gemma 2", "P_TUNING")]
 """Models and methods: each way to a cache on one model; a weight and virtual tokens beside a sliding window."""
@@ -71,8 +72,7 @@ def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The models, and rows of prompts with choices, and something after a prompt that is no part of it."""
     folder = tmp_path_factory.mktemp("generation")
     language_models.save_models(folder)
-    prompts = language_models.prompts(PROMPTS)
-    for name, some in (("rows", prompts), ("one", prompts[:1])):
+    for name, some in (("rows", TEXTS), ("one", TEXTS[:1])):
         columns: dict[str, list[Any]] = {
             "input_ids": [[*row, 7, 8] for row in some],
             "label": [[*row, 7, 8] for row in some],
@@ -88,6 +88,10 @@ def prompts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def model_of(folder: Path, kind: str, method: str) -> LanguageModel:
     return language_models.trained(folder / kind, *language_models.METHODS[method])[0]
+
+
+def model_and_rows(folder: Path, kind: str, method: str = "none") -> tuple[LanguageModel, Rows]:
+    return model_of(folder, kind, method), Rows(folder / "rows", 1)
 
 
 def theirs(encoder: Any, prompt: list[int], most: int = TOKENS, ends: list[int] | None = None) -> list[int]:
@@ -180,48 +184,27 @@ def test_answers_are_those_of_greedy_search_on_each_prompt_alone(
     kind: str, method: str, prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
     """At batch 16, some also at batch 1 and on two ranks; of all answers at most one row differs, and that at a tie."""
-    model, prompts, rows = (
-        model_of(prompts_folder, kind, method),
-        language_models.prompts(PROMPTS),
-        Rows(prompts_folder / "rows", 1),
-    )
-    expected = [theirs(model.encoder, prompt) for prompt in prompts]
+    model, rows = model_and_rows(prompts_folder, kind, method)
+    expected = [theirs(model.encoder, prompt) for prompt in TEXTS]
     assert len({tuple(answer) for answer in expected}) > PROMPTS // 2
     ways = [answered(model, rows, GENERATOR, group)]
     if (kind, method) in BY_TWO:
         ways += [answered(model, rows, replace(GENERATOR, batch=1), group), by_two[kind, method]]
     for found in ways:
-        assert ties(model, prompts, found, expected) <= 1
+        assert ties(model, TEXTS, found, expected) <= 1
     assert model.caches, "nothing is wrong with this model's cache"
 
 
-def test_fewer_rows_than_ranks_are_answered_once(
+def test_ranks_answer_and_choose_as_one_does(
     prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
 ) -> None:
-    """A rank without a row waits for the others."""
+    """Rows of two to four choices, and one row alone, for which a rank without one waits for the other."""
     alone = answered(model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "one", 1), GENERATOR, group)
     assert by_two["one", ""] == alone
-
-
-def test_choices_are_the_same_on_any_number_of_ranks(
-    prompts_folder: Path, group: Group, by_two: dict[tuple[str, str], Any]
-) -> None:
-    """Rows of two to four choices, and one row alone."""
     for name in ("rows", "one"):
-        alone = chosen(prompts_folder, name, group)
-        assert len(alone.plain) == len(Rows(prompts_folder / name, 1))
-        assert by_two["choices", name] == alone
-
-
-@pytest.mark.parametrize(("kind", "method"), PAIRS)
-def test_padding_on_the_left_changes_no_answer(kind: str, method: str, prompts_folder: Path) -> None:
-    """A prompt gets the answer it gets alone beside one of 30 tokens more, whatever the padding token is."""
-    model = model_of(prompts_folder, kind, method)
-    prompt, long = language_models.prompts(3)[1], [5] * 40
-    alone = generate(model, [prompt], GENERATOR, CPU, [0])[0]
-    for pad_id in (language_models.PAD, 9):
-        beside = generate(model, [long, prompt], replace(GENERATOR, pad_id=pad_id), CPU, [0, 1])[1]
-        assert ties(model, [prompt], [beside.tokens], [alone.tokens]) == 0
+        found = chosen(prompts_folder, name, group)
+        assert len(found.plain) == len(Rows(prompts_folder / name, 1))
+        assert by_two["choices", name] == found
 
 
 @pytest.fixture
@@ -239,9 +222,8 @@ def test_a_state_space_model_answers_as_transformers_lets_it(
     mamba: LanguageModel, prompts_folder: Path, group: Group
 ) -> None:
     """Prompts of all lengths side by side, with the cache: after them a layer gets the mask of the new token alone."""
-    prompts, rows = language_models.prompts(PROMPTS), Rows(prompts_folder / "rows", 1)
-    found = answered(mamba, rows, GENERATOR, group)
-    assert ties(mamba, prompts, found, [theirs(mamba.encoder, prompt) for prompt in prompts]) <= 1
+    found = answered(mamba, Rows(prompts_folder / "rows", 1), GENERATOR, group)
+    assert ties(mamba, TEXTS, found, [theirs(mamba.encoder, prompt) for prompt in TEXTS]) <= 1
     assert mamba.caches
 
 
@@ -255,7 +237,7 @@ def test_answers_are_read_anew_where_the_cache_is_wrong(
     right = answered(mamba, rows, generator, group)
     wrong = LanguageModel(mamba.encoder).eval()
     wrong._attends = True  # the mask of all tokens, which such a layer can't take with the last one alone
-    with_cache = generate(wrong, language_models.prompts(PROMPTS), generator, CPU, [*range(PROMPTS)])
+    with_cache = generate(wrong, TEXTS, generator, CPU, [*range(PROMPTS)])
     assert sum(a.tokens != b for a, b in zip(with_cache, right, strict=True)) > PROMPTS // 3
     assert answered(wrong, rows, generator, group) == right
     assert (wrong.caches, wrong.cache_checked) == (False, True)
@@ -265,7 +247,7 @@ def test_answers_are_read_anew_where_the_cache_is_wrong(
 
 
 def free(folder: Path, kind: str = "GPT-2") -> list[GeneratedText]:
-    return generate(model_of(folder, kind, "none"), language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    return generate(model_of(folder, kind, "none"), TEXTS, GENERATOR, CPU, [*range(PROMPTS)])
 
 
 def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
@@ -277,12 +259,11 @@ def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_end_token_ends_an_answer(kind: str, prompts_folder: Path) -> None:
     """Any of several does, EOS or a turn's end; rows end one after another, and the others go on as before."""
-    model, prompts = model_of(prompts_folder, kind, "none"), language_models.prompts(PROMPTS)
-    whole = free(prompts_folder, kind)
+    model, whole = model_of(prompts_folder, kind, "none"), free(prompts_folder, kind)
     ends = tuple(token for token, _ in Counter(t for answer in whole for t in set(answer.tokens)).most_common(5))
-    found = generate(model, prompts, replace(GENERATOR, stop_ids=ends), CPU, [*range(PROMPTS)])
+    found = generate(model, TEXTS, replace(GENERATOR, stop_ids=ends), CPU, [*range(PROMPTS)])
     assert len({len(answer.tokens) for answer in found}) > 3
-    for prompt, answer, without in zip(prompts, found, whole, strict=True):
+    for prompt, answer, without in zip(TEXTS, found, whole, strict=True):
         assert answer.tokens == until(without.tokens, ends)
         assert answer.tokens == theirs(model.encoder, prompt, ends=list(ends))
         assert answer.cut == (answer.tokens[-1] not in ends)
@@ -301,13 +282,13 @@ def test_what_ended_an_answer_is_no_part_of_its_text(prompts_folder: Path) -> No
 
 def test_a_stop_text_may_reach_over_several_tokens(prompts_folder: Path) -> None:
     """An answer ends with the token that completes it, and is not cut, even where that is the last it may have."""
-    model, prompts = model_of(prompts_folder, "GPT-2", "none"), language_models.prompts(PROMPTS)
+    model = model_of(prompts_folder, "GPT-2", "none")
     for row, whole in enumerate(free(prompts_folder)):
         for place in (2, TOKENS - 2):
             stop = letters(whole.tokens[place : place + 2])
             first = letters(whole.tokens).index(stop)
             generator = replace(GENERATOR, decoding=Decoding(TOKENS, stop=("no such", stop)))
-            (answer,) = generate(model, [prompts[row]], generator, CPU, [row])
+            (answer,) = generate(model, [TEXTS[row]], generator, CPU, [row])
             assert answer.tokens == whole.tokens[: first + 2]
             assert not answer.cut
             assert text_of(answer.tokens, generator) == letters(whole.tokens[:first])
@@ -315,7 +296,7 @@ def test_a_stop_text_may_reach_over_several_tokens(prompts_folder: Path) -> None
 
 def test_an_answer_of_the_most_tokens_without_an_end_is_cut(prompts_folder: Path, group: Group) -> None:
     """`max_new_tokens`, an end token not counted apart; what ends with its last token is not cut."""
-    model, rows = model_of(prompts_folder, "GPT-2", "none"), Rows(prompts_folder / "rows", 1)
+    model, rows = model_and_rows(prompts_folder, "GPT-2")
     whole = free(prompts_folder)
     last = whole[0].tokens[TOKENS - 1]
     answers = answer_all(model, rows, replace(GENERATOR, stop_ids=(last,)), group, "test")
@@ -382,7 +363,7 @@ def test_answers_near_a_tie_are_marked(prompts_folder: Path, tmp_path: Path) -> 
         kept.lm_head.weight[10] = kept.lm_head.weight[11]
     kept.save_pretrained(tmp_path)
     model = language_models.trained(tmp_path, "none")[0]
-    found = generate(model, language_models.prompts(PROMPTS), GENERATOR, CPU, [*range(PROMPTS)])
+    found = generate(model, TEXTS, GENERATOR, CPU, [*range(PROMPTS)])
     expected = [bool({10, 11} & set(answer.tokens)) for answer in found]
     assert 0 < sum(expected) < PROMPTS
     assert [answer.near_tie for answer in found] == expected
@@ -417,7 +398,7 @@ def test_the_rehearsal_of_answers_fills_the_cache(
     method: str, new: int, prompts_folder: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the largest batch does that is answered, at whose last token keys and values are most; by two passes."""
-    model, rows = model_of(prompts_folder, "GPT-2", method), Rows(prompts_folder / "rows", 1)
+    model, rows = model_and_rows(prompts_folder, "GPT-2", method)
     model.cache_checked = True  # that check, before the first answers, reads more tokens than so short ones
     generator = replace(GENERATOR, decoding=Decoding(new), batch=4)
     read: list[tuple[int, int]] = []
@@ -448,24 +429,20 @@ def drawing(temperature: float = 1.0, top_p: float = 1.0, tokens: int = TOKENS, 
 @pytest.mark.parametrize(("kind", "top_p"), [("GPT-2", 0.8), ("Gemma 2", 1.0)])
 def test_a_rows_draws_are_its_own(kind: str, top_p: float, prompts_folder: Path, group: Group) -> None:
     """Its number and the seed decide them: they are the same at any batch, and in any company; others have others."""
-    model, rows, prompts = (
-        model_of(prompts_folder, kind, "none"),
-        Rows(prompts_folder / "rows", 1),
-        language_models.prompts(PROMPTS),
-    )
+    model, rows = model_and_rows(prompts_folder, kind)
     together = answered(model, rows, drawing(top_p=top_p), group)
     assert answered(model, rows, replace(drawing(top_p=top_p), batch=1), group) == together
-    backwards = generate(model, prompts[::-1], drawing(top_p=top_p), CPU, [*range(PROMPTS)][::-1])
+    backwards = generate(model, TEXTS[::-1], drawing(top_p=top_p), CPU, [*range(PROMPTS)][::-1])
     assert [answer.tokens for answer in backwards][::-1] == together
     assert answered(model, rows, drawing(top_p=top_p, seed=1), group) != together
-    same = generate(model, [prompts[1]] * 5, drawing(top_p=top_p), CPU, [*range(5)])
+    same = generate(model, [TEXTS[1]] * 5, drawing(top_p=top_p), CPU, [*range(5)])
     assert len({tuple(answer.tokens) for answer in same}) == 5
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.5, 0.7), (1.0, 0.02)])
 def test_draws_follow_the_softmax(temperature: float, top_p: float, prompts_folder: Path) -> None:
     """Frequencies of 2000 first tokens against what transformers' warpers leave of the model's own softmax."""
-    model, prompt, rows = model_of(prompts_folder, "Gemma 2", "none"), language_models.prompts(2)[1], 2000
+    model, prompt, rows = model_of(prompts_folder, "Gemma 2", "none"), TEXTS[1], 2000
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids, torch.ones_like(ids))

@@ -37,15 +37,23 @@ def test_a_run_on_every_gpu(tmp_path: Path) -> None:
     assert {m.name: m.grid for m in record.definitions}["peak_memory_mb"] == CUDA_BLOCK_MB
 
 
-def test_the_gpu_follows_the_cpu(tmp_path: Path) -> None:
-    """In float32 the losses are those of the CPU, but for the order of sums."""
+@pytest.mark.parametrize(
+    "ways",
+    [
+        (("cpu", 1), ("cuda", 1)),
+        pytest.param((("cuda", 1), ("cuda", 2)), marks=pytest.mark.multigpu),  # gradients are reduced by NCCL
+    ],
+)
+def test_a_gpu_follows_the_cpu_and_two_follow_one(ways: tuple[tuple[str, int], ...], tmp_path: Path) -> None:
+    """In float32 the losses are the same but for the order of sums."""
     fork_server.start_fork_server()
     prepared = tiny.prepared(tmp_path)
     courses = []
-    for device in ("cpu", "cuda"):
-        spec = tiny.spec(device=device, world_size=1)
-        assert tiny.run(spec, prepared, tmp_path / device).status == "ok"
-        courses.append([p.value for p in read_points(tmp_path / device) if p.metric == "train_loss"])
+    for device, ranks in ways:
+        folder = tmp_path / f"{device}{ranks}"
+        record = tiny.run(tiny.spec(device=device, world_size=ranks), prepared, folder)
+        assert record.status == "ok", record.error
+        courses.append([p.value for p in read_points(folder) if p.metric == "train_loss"])
     assert courses[0] == pytest.approx(courses[1], rel=1e-3)
 
 
@@ -63,19 +71,6 @@ def test_out_of_memory_has_a_status_of_its_own(tmp_path: Path) -> None:
     torch.cuda.empty_cache()
     small = tiny.spec("full", device="cuda", world_size=1)
     assert tiny.run(small, prepared, tmp_path / "small").status == "ok"
-
-
-@pytest.mark.multigpu
-def test_two_gpus_follow_one(tmp_path: Path) -> None:
-    """In float32 the losses are the same but for the order of sums, and gradients are reduced by NCCL."""
-    fork_server.start_fork_server()
-    prepared = tiny.prepared(tmp_path)
-    courses = []
-    for ranks in (1, 2):
-        record = tiny.run(tiny.spec(device="cuda", world_size=ranks), prepared, tmp_path / str(ranks))
-        assert record.status == "ok", record.error
-        courses.append([p.value for p in read_points(tmp_path / str(ranks)) if p.metric == "train_loss"])
-    assert courses[0] == pytest.approx(courses[1], rel=1e-3)
 
 
 def _status_of_cuda() -> None:

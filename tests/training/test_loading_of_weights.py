@@ -91,12 +91,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-@pytest.fixture(scope="module")
-def group() -> Any:
-    with tiny.alone() as found:
-        yield found
-
-
 def a_run(folder: Path, model: str, method: str, options: dict[str, Any], **changes: Any) -> tuple[RunSpec, Prepared]:
     task = "sequence_classification" if model == "bert" else "causal_lm"
     kind = registry.plugin("methods", method)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,30 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from helpers import tiny
+from helpers.loops import Recorder
 from hpml_bench.data.prepared import Prepared
 from hpml_bench.plugins.group import Group
 from hpml_bench.plugins.probe import Probe, Step
 from hpml_bench.suite import registry
 from hpml_bench.suite.schedule import Windows, lr_factor, step_seconds, total_steps
 from hpml_bench.suite.settings import RunSpec
+from hpml_bench.training import clock
 from hpml_bench.training.assembly import assemble
-from hpml_bench.training.clock import CpuClock, StepEntry, StepLog
+from hpml_bench.training.clock import Clock, CpuClock, CudaClock, StepEntry, StepLog
 from hpml_bench.training.trainer import Trainer
-
-
-class Recorder(Probe):
-    """Keeps every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-
-    def after_steps(self, window: list[Step]) -> list:
-        self.steps.extend(window)
-        return []
-
-
-def build(spec: RunSpec, prepared: Prepared, group: Group, probes: Sequence[Probe] = ()) -> Trainer:
-    return Trainer.build(spec, prepared, group, probes)
 
 
 def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes: list[Probe]) -> list[float]:
@@ -50,7 +39,7 @@ def losses(spec: RunSpec, prepared: Prepared, group: Group, folder: Path, probes
     result = trainer.evaluate(run.test, "test", run.steps)
     for probe in probes:
         probe.stop()
-    return [step.loss for step in recorder.steps] + result.predictions.loss.tolist()
+    return recorder.values("loss") + result.predictions.loss.tolist()
 
 
 def test_probes_change_nothing(prepared: Prepared, group: Group, tmp_path: Path) -> None:
@@ -65,32 +54,29 @@ def test_attention_is_never_cudnns(prepared: Prepared, group: Group) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
-        build(tiny.spec(world_size=1), prepared, group)
+        Trainer.build(tiny.spec(world_size=1), prepared, group)
         assert not torch.backends.cuda.cudnn_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    """Linear from a first small step to 1 over the warm-up, then linear down to one step above 0."""
-    settings = tiny.settings(steps=10, lr_warmup=0.2)
-    factors = [lr_factor(step, 10, settings) for step in range(10)]
-    assert factors == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
-    constant = tiny.settings(steps=10, lr_warmup=0.2, schedule="constant")
-    assert [lr_factor(step, 10, constant) for step in (2, 9)] == [1, 1]
+WSD = {"schedule": "wsd"}
 
 
-def test_wsd_stays_and_then_decays() -> None:
-    """Linear from 1 to one step above 0 over the last share of the steps, which may begin where the warm-up ends."""
-    wsd = tiny.settings(steps=10, lr_warmup=0.2, schedule="wsd", lr_decay=0.4)
-    factors = [lr_factor(step, 10, wsd) for step in range(10)]
-    assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4])
-    whole = tiny.settings(steps=5, lr_warmup=0.2, schedule="wsd", lr_decay=0.8)
-    assert [lr_factor(step, 5, whole) for step in range(5)] == pytest.approx([1, 1, 3 / 4, 2 / 4, 1 / 4])
-    usual = tiny.settings(steps=20, schedule="wsd")
-    assert [lr_factor(step, 20, usual) for step in (0, 1, 16, 17, 18, 19)] == pytest.approx(
-        [1 / 2, 1, 1, 3 / 4, 2 / 4, 1 / 4]
-    )
+@pytest.mark.parametrize(
+    ("changes", "factors"),
+    [
+        ({"steps": 10, "lr_warmup": 0.2}, [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ({"steps": 10, "lr_warmup": 0.2, "schedule": "constant"}, [0.5, *[1] * 9]),
+        ({"steps": 10, "lr_warmup": 0.2, "lr_decay": 0.4, **WSD}, [0.5, *[1] * 6, 3 / 4, 2 / 4, 1 / 4]),
+        ({"steps": 5, "lr_warmup": 0.2, "lr_decay": 0.8, **WSD}, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        ({"steps": 20, **WSD}, [1 / 2, *[1] * 16, 3 / 4, 2 / 4, 1 / 4]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(changes: dict[str, Any], factors: list[float]) -> None:
+    """Linear from a first small step to 1 over the warm-up; then, or over the last share, linear to a step above 0."""
+    settings = tiny.settings(**changes)
+    assert [lr_factor(step, len(factors), settings) for step in range(len(factors))] == pytest.approx(factors)
 
 
 def test_epochs_are_whole_global_batches() -> None:
@@ -104,7 +90,7 @@ def test_the_loop_is_plain_adamw(prepared: Prepared, group: Group, tmp_path: Pat
     spec = tiny.spec("full", lr=1e-3, world_size=1)
     ours = losses(spec, prepared, group, tmp_path, [])[: spec.settings.steps]
 
-    trainer = build(spec, prepared, group)
+    trainer = Trainer.build(spec, prepared, group)
     model = trainer.model.train()
     parameters = [
         {"params": list(model.encoder.parameters()), "lr": 1e-3},
@@ -216,9 +202,9 @@ class Sleeper(Recorder):
 def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, group: Group) -> None:
     """30 ms before each step are in its time; a second in writing, evaluating and before the first step is in none."""
     sleeper = Sleeper(before_step=0.03, after_steps=0.2, before_training=1.0)
-    build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
-    assert [step.index for step in sleeper.steps] == [1, 2, 3, 4, 5, 6]
-    seconds = [step.seconds for step in sleeper.steps]
+    Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
+    assert sleeper.values("index") == [1, 2, 3, 4, 5, 6]
+    seconds = sleeper.values("seconds")
     assert min(seconds) >= 0.03
     assert seconds[0] < 1.0
     after_windows = seconds[1], seconds[2], seconds[4]
@@ -229,7 +215,7 @@ def test_all_between_two_steps_is_timed_and_nothing_else(prepared: Prepared, gro
 def test_the_second_clock_tells_the_same(prepared: Prepared, group: Group) -> None:
     """Each window's steps add up to what the second clock says, to 1 % and a millisecond; the warm-up is a window."""
     sleeper = Sleeper(before_step=0.05)
-    build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
+    Trainer.build(tiny.spec(world_size=1), prepared, group, [sleeper]).train()
     windows, seconds = [], 0.0
     for step in sleeper.steps:
         seconds += step.seconds
@@ -248,3 +234,79 @@ def test_windows_end_where_something_is_written() -> None:
     assert windows.count() == 5
     assert windows.first_timed() == 4
     assert Windows(tiny.settings(steps=3, warmup_steps=3), 3).first_timed() == 1
+
+
+# The clocks: laps follow each other without gaps, on a CPU and by CUDA's events
+
+
+class Event:
+    """Stands in for CUDA's: recorded at the next full second of a stream."""
+
+    stream: itertools.count[int]
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = next(self.stream)
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000.0 * (end.at - self.at)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Clock]:
+    """A clock of either kind, for which a second goes by at each reading."""
+    seconds = itertools.count()
+    monkeypatch.setattr(Event, "stream", seconds, raising=False)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    return CpuClock if request.param == "cpu" else CudaClock
+
+
+def test_laps_follow_each_other(made: Callable[[], Clock]) -> None:
+    """One reading a lap, from the making or the last start; what goes before a start is in none; each is taken once."""
+    clock = made()
+    for _ in range(3):
+        clock.lap()
+    clock.start()
+    clock.lap()
+    assert clock.take() == [1.0] * 4
+    assert clock.take() == []
+    clock.lap()
+    assert clock.take() == [1.0]
+
+
+def test_the_second_clock_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on as time does, and doesn't read the first one's; without the raw clock it is the monotonic one."""
+    monkeypatch.setattr(time, "perf_counter", None)
+    before = clock.second_clock()
+    time.sleep(0.02)
+    assert 0.019 <= clock.second_clock() - before < 2  # by which sleep() is timed, NTP may slow by 500 ppm
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC_RAW", raising=False)
+    monkeypatch.setattr(time, "monotonic", lambda: 42.0)
+    assert clock.second_clock() == 42.0
+
+
+@pytest.mark.parametrize("moment", ["start", "lap"])
+def test_both_clocks_are_read_at_one_moment(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process ran between the two readings, they are read again: the clocks agree on the lap."""
+    now, other = [100.0], [0]
+
+    def reading() -> float:
+        read = now[0]
+        if other[0]:  # another process has the core after this reading
+            other[0] -= 1
+            now[0] += 0.005
+        return read
+
+    monkeypatch.setattr(time, "perf_counter", reading)
+    monkeypatch.setattr(clock, "second_clock", reading)
+    made = CpuClock()
+    other[0] = moment == "start"
+    made.start()
+    now[0] += 1
+    other[0] = moment == "lap"
+    made.lap()
+    assert made.window() == pytest.approx(made.take()[0], abs=1e-9)

@@ -1,16 +1,29 @@
 import json
 import shutil
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import support_trial
 import torch
 from torch import nn
-from transformers import T5Config, T5Model
+from transformers import (
+    AutoModelForCausalLM,
+    CTRLConfig,
+    GPTJConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5Model,
+)
 
+from helpers import families, language_models
 from helpers.classifiers import build, settings
 from hpml_bench.plugins.model import TaskModel, pool
 from hpml_bench.system.errors import Unsupported, UserError
+from hpml_bench.training import trial
 from hpml_bench.training.model import load_backbone
 from hpml_bench.training.trial import unused_parameters
 
@@ -136,3 +149,63 @@ def test_unused_parameters_are_named_and_nothing_else_changes(backbone_folders):
     torch.manual_seed(0)
     assert torch.rand(1) == drawn
     assert all(weight.grad is None for weight in model.parameters())
+
+
+# What is tried before a training
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "options"),
+    [
+        *((kind, "none", {}) for kind in language_models.KINDS),
+        ("GPT-2", "prompt_tuning", {"tokens": 5}),
+        ("Llama", "peft", {"type": "PREFIX_TUNING", "num_virtual_tokens": 5}),
+        ("GPT-2", "lora", {}),
+        ("GPT-J", "none", {}),
+        ("CTRL", "none", {}),
+        ("gpt_oss", "lora", {}),
+        ("mamba", "none", {}),
+    ],
+)
+def test_positions_are_found_from_a_few_tokens(kind: str, method: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """They are those of a pass over the whole text, and None where that fails."""
+    if kind in families.FAMILIES:
+        folder = families.save_family(kind, tmp_path / kind)
+    elif kind in language_models.KINDS:
+        folder = language_models.save_models(tmp_path)[kind]
+    else:
+        shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 96, "vocab_size": 120}
+        config = {"GPT-J": GPTJConfig, "CTRL": CTRLConfig}[kind](**shape, rotary_dim=8, dff=32)
+        folder = tmp_path / kind
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    encoder: Any = language_models.trained(folder, method, options, steps=0)[0].encoder
+    read: list[int] = []
+    encoder.get_input_embeddings().register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
+    for length in (1, 40, 91, 96, 97):
+        ids = torch.ones(1, length, dtype=torch.long)
+        try:
+            expected = encoder(input_ids=ids, attention_mask=ids)[0].shape[1]
+        except (IndexError, RuntimeError):
+            expected = None
+        read.clear()
+        assert trial.positions(encoder, length) == expected
+        assert set(read) <= {trial.SHORT}
+
+
+def test_parts_that_no_text_reaches_are_found(tmp_path: Path) -> None:
+    """Of a model of text and images those of images; of its text model none."""
+    folder = language_models.save_composite(tmp_path / "gemma3")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
+    assert trial.unread_parts(model) == ["model.vision_tower", "model.multi_modal_projector"]
+    assert trial.unread_parts(model.get_decoder()) == []
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_model_that_reads_both_ways_is_seen(causal: bool) -> None:
+    """By its logits, whatever its class is."""
+    common = {"vocab_size": 300, "num_hidden_layers": 2}
+    llama = LlamaConfig(hidden_size=32, intermediate_size=32, num_attention_heads=2, num_key_value_heads=2, **common)
+    model: PreTrainedModel = LlamaForCausalLM(llama)
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = causal
+    assert trial.is_causal(model) is causal

@@ -47,6 +47,8 @@ def test_two_ranks_on_one_node_are_not_one_on_each_of_two() -> None:
     assert len({told["fingerprint"] for told in found}) == len(kinds)
     assert found[1]["node_fingerprint"] == found[0]["fingerprint"]
     assert "node_fingerprint" not in found[4]
+    text = json.dumps(found[1]["hardware"], sort_keys=True, separators=(",", ":"))
+    assert found[1]["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def test_where_names_all_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +133,3 @@ def test_infiniband_comes_before_sockets(tmp_path: Path, monkeypatch: pytest.Mon
     assert network.interconnect(["127.0.0.1", "10.0.0.2"]) == "eth7 10000 Mb/s"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     assert network.interconnect(["10.0.0.2"]) == "ib0"
-
-
-def test_canonical_json_is_what_is_hashed() -> None:
-    """The fingerprint of several nodes is of their parts as the record has them, so that it can be computed anew."""
-    found = environment.describe(TWO)
-    text = json.dumps(found["hardware"], sort_keys=True, separators=(",", ":"))
-    assert found["fingerprint"] == hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -17,19 +17,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from helpers import language_models, tiny
+from helpers.language_models import logits
 from hpml_bench import load_trained
 from hpml_bench.builtin.methods.head import Head
 from hpml_bench.builtin.probes.parameters import ParametersProbe
 from hpml_bench.cli import main
-from hpml_bench.data.prepare import prepare, weights_digest
-from hpml_bench.data.prepared import Prepared
+from hpml_bench.data.prepare import prepare
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.method import Method, make_method
 from hpml_bench.plugins.model import TaskModel
 from hpml_bench.plugins.probe import Run
 from hpml_bench.plugins.task import make_task
 from hpml_bench.records.load import load_record
-from hpml_bench.records.run import Digests
 from hpml_bench.suite.settings import RunSpec
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import Unsupported
@@ -52,12 +51,6 @@ def classifier(folder: Path, method: str, **changes: Any) -> tuple[TaskModel, Me
     spec = tiny.spec(method, backbone=f"path:{folder}", **changes)
     made = make_method(spec.method)
     return build_model(folder, spec, made, make_task(spec.settings.task, tuple("abc"))), made, spec
-
-
-def logits(model: Any) -> torch.Tensor:
-    """Return the logits of a language model of ours at the learnt places."""
-    with torch.no_grad():
-        return torch.as_tensor(model(*language_models.texts()))
 
 
 def values_of(weight: torch.Tensor, kind: str, double: bool = True) -> torch.Tensor:
@@ -114,15 +107,13 @@ def test_a_quantised_backbone_trains(
     task: str, kind: str, method: str, precision: str, model_folders: dict[str, Path]
 ) -> None:
     """The loss falls over three steps, the method's parameters all get gradients, and no frozen weight moves."""
-    if task == "language":
-        spec = language_models.spec_of(model_folders["Qwen2"], method, quantization=kind, precision=precision)
-        made, job = make_method(spec.method), make_task(spec.settings.task)
-        model = build_model(model_folders["Qwen2"], spec, made, job)
-    else:
-        model, _, spec = classifier(model_folders["bare"], method, quantization=kind, precision=precision)
-        job = make_task(spec.settings.task, tuple("abc"))
     ids, mask, labels = language_models.texts()
-    labels = labels if task == "language" else torch.tensor([0, 1, 2, 0])
+    changes = {"quantization": kind, "precision": precision}
+    if task == "language":
+        model, _, job, spec = language_models.trained(model_folders["Qwen2"], method, steps=0, **changes)
+    else:
+        model, _, spec = classifier(model_folders["bare"], method, **changes)
+        job, labels = make_task(spec.settings.task, tuple("abc")), torch.tensor([0, 1, 2, 0])
     assert quantization.is_quantized(model.encoder)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -228,8 +219,8 @@ def test_bf16_leaves_quantised_weights_alone(model_folders: dict[str, Path]) -> 
 
 def test_weights_in_bfloat16_leave_norms_in_float32(model_folders: dict[str, Path]) -> None:
     """Embeddings and output layer are in the type that the settings say; logits are nearly those of float32."""
-    spec = language_models.spec_of(model_folders["Llama"], "qlora", weights="bfloat16", precision="bf16")
-    model = build_model(model_folders["Llama"], spec, make_method(spec.method), make_task(spec.settings.task))
+    changes = {"weights": "bfloat16", "precision": "bf16"}
+    model, _, _, spec = language_models.trained(model_folders["Llama"], "qlora", steps=0, **changes)
     found = {
         name.removesuffix(".weight").rpartition(".")[2]: weight.dtype
         for name, weight in model.named_parameters()
@@ -363,6 +354,18 @@ def test_bytes_of_floats_are_four_each(model_folders: dict[str, Path]) -> None:
 # Merging
 
 
+def updated(model: Any, folder: Path, kind: str, *, again: bool = False) -> Any:
+    """Return `plain` with the updates of a model of ours, quantised `again` or not."""
+    expected = plain(folder, kind)
+    layers = dict(expected.named_modules())
+    for name, layer in model.encoder.base_model.model.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            layers[name].weight.data += layer.get_delta_weight("default").detach()
+            if again:
+                layers[name].weight.data = values_of(layers[name].weight.data, kind)
+    return expected
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "options"), [("nf4", "qlora", {}), ("nf4", "peft", {"type": "VERA"}), ("int8", "lora", {})]
 )
@@ -371,13 +374,8 @@ def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
 ) -> None:
     """As transformers computes with weights put together here; afterwards the model is what it was."""
     model, _, _, _ = language_models.trained(model_folders["Llama"], method, options, quantization=kind)
-    kind = "nf4" if method == "qlora" else kind
     before = logits(model)
-    expected = plain(model_folders["Llama"], kind)
-    layers = dict(expected.named_modules())
-    for name, layer in model.encoder.base_model.model.named_modules():
-        if hasattr(layer, "get_delta_weight"):
-            layers[name].weight.data += layer.get_delta_weight("default").detach()
+    expected = updated(model, model_folders["Llama"], kind)
     with quantization.merged_in_floats(model.encoder) as merged:
         assert merged
         torch.testing.assert_close(logits(model), language_models.logits_of(expected), rtol=1e-3, atol=2e-3)
@@ -390,12 +388,7 @@ def test_merging_in_floats_adds_the_updates_to_the_dequantised_weights(
 def test_a_merge_quantises_again(kind: str, model_folders: dict[str, Path]) -> None:
     """PEFT's merged weights have the values that quantising leaves of the sums."""
     model, made, _, _ = language_models.trained(model_folders["Llama"], "lora", quantization=kind)
-    expected = plain(model_folders["Llama"], kind)
-    layers = dict(expected.named_modules())
-    for name, layer in model.encoder.base_model.model.named_modules():
-        if hasattr(layer, "get_delta_weight"):
-            sums = layers[name].weight.data + layer.get_delta_weight("default").detach()
-            layers[name].weight.data = values_of(sums, kind)
+    expected = updated(model, model_folders["Llama"], kind, again=True)
     merged = model.with_encoder(made.merge(model.encoder)).train()  # on a CPU int8 then has float inputs
     torch.testing.assert_close(logits(merged), language_models.logits_of(expected), rtol=1e-3, atol=5e-3)
     assert quantized_layers(merged) == sorted(LINEAR)
@@ -421,10 +414,7 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
     """By our own function bit for bit, and by PEFT onto a base that transformers quantised."""
     model, made, _, spec = language_models.trained(model_folders[kind], "qlora")
     expected = logits(model)
-    digests = Digests(weights=weights_digest(model_folders[kind]), tokenizer="", data="")
-    save_trained(
-        model, made, spec, Prepared(backbone=str(model_folders[kind]), data="", digests=digests, pad_id=1), tmp_path
-    )
+    save_trained(model, made, spec, language_models.prepared(model_folders[kind]), tmp_path)
     assert torch.equal(logits(load_trained(tmp_path)), expected)
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="float32"
@@ -436,29 +426,22 @@ def test_a_saved_qlora_loads(kind: str, model_folders: dict[str, Path], tmp_path
     torch.testing.assert_close(language_models.logits_of(loaded), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `hpml-bench run qlora SUITE --save saved` on one rank, and of what it recorded."""
-    folder = tmp_path_factory.mktemp("command")
-    values = tiny.task_settings(folder, "causal_lm", world_size=1).model_dump(mode="json", exclude_defaults=True)
-    suite = {"seeds": 1, "settings": values, "methods": {"qlora": {"lr": 1e-2}}}
-    (folder / "words.yaml").write_text(yaml.safe_dump(suite))
-    command = ["run", "qlora", str(folder / "words.yaml"), "--save", str(folder / "saved")]
-    done = CliRunner().invoke(main, [*command, "--out", str(folder / "out"), "--wandb", "off"])
-    assert done.exit_code == 0, done.output
-    return folder
-
-
 # Whole runs
 
 
-def test_a_run_on_four_bits_over_one_rank_and_two(by_command: Path, tmp_path: Path) -> None:
+def test_a_run_on_four_bits_over_one_rank_and_two(tmp_path: Path) -> None:
     """DDP leaves packed weights as they are; merging changes nothing in floats, and something where it quantises again.
 
     The card of the run says how the base was stored.
     """
-    assert "base model's linear layers stored in nf4" in (by_command / "saved" / "README.md").read_text()
-    (path,) = by_command.glob("out/words/*/run.json")
+    values = tiny.task_settings(tmp_path, "causal_lm", world_size=1).model_dump(mode="json", exclude_defaults=True)
+    suite = {"seeds": 1, "settings": values, "methods": {"qlora": {"lr": 1e-2}}}
+    (tmp_path / "words.yaml").write_text(yaml.safe_dump(suite))
+    command = ["run", "qlora", str(tmp_path / "words.yaml"), "--save", str(tmp_path / "saved")]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "--wandb", "off"])
+    assert done.exit_code == 0, done.output
+    assert "base model's linear layers stored in nf4" in (tmp_path / "saved" / "README.md").read_text()
+    (path,) = tmp_path.glob("out/words/*/run.json")
     alone = load_record(path)
     spec = alone.spec.model_copy(update={"settings": alone.spec.settings.model_copy(update={"world_size": 2})})
     fork_server.start_fork_server()

@@ -11,17 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from training.test_sharding import METHODS, NOT_TRIED, TYPES, method_of
+from training.test_sharding import METHODS, NOT_TRIED, method_of
 
 from helpers import tiny
-from hpml_bench.data.prepare import prepare
+from helpers.loops import run_of, trainer_of
 from hpml_bench.plugins.group import Group
 from hpml_bench.suite.settings import MethodSpec, RunSpec
 from hpml_bench.system.errors import Unsupported
 from hpml_bench.training import optimization
 from hpml_bench.training.optimization import Rounded, make_optimizer, rounded
 from hpml_bench.training.parallel import clip_grad_norm
-from hpml_bench.training.trainer import Trainer
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon", "adamw_8bit")
 
@@ -158,31 +157,24 @@ def test_the_norm_of_gradients_in_bfloat16_is_in_float32() -> None:
     assert float(clip_grad_norm(weights, 1.0)) == pytest.approx(1.0, rel=1e-3)
 
 
-NAMES = [name for name in METHODS if name not in TYPES]
+def of_bf16(folder: Path, name: str, task: str = "causal_lm", kind: str = "bfloat16") -> RunSpec:
+    return run_of(folder, task, precision="bf16", trained_weights=kind).model_copy(update={"method": method_of(name)})
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "adapter", "prompt_tuning", "head", "muon", "qlora"])
+HERE = ("full", "lora", "adapter", "prompt_tuning", "head", "muon", "qlora")
+
+
+@pytest.mark.parametrize(
+    "name", [*HERE, *(pytest.param(name, marks=pytest.mark.suites) for name in METHODS if name not in HERE)]
+)
 def test_a_method_trains_so(name: str, group: Group, tmp_path: Path) -> None:
     """Six steps: matrices and gradients in bfloat16, losses close to those of float32 weights, all reached."""
-    trains_so(name, group, tmp_path)
-
-
-@pytest.mark.suites
-@pytest.mark.parametrize("name", [*(set(NAMES) - {"full", "lora", "adapter", "prompt_tuning", "head"}), *TYPES])
-def test_a_type_of_peft_trains_so(name: str, group: Group, tmp_path: Path) -> None:
-    """The same of every type that isn't refused."""
-    trains_so(name, group, tmp_path)
-
-
-def trains_so(name: str, group: Group, folder: Path) -> None:
     if name == "qlora":
         pytest.importorskip("bitsandbytes")
     found: list[Any] = []
     for kind in ("float32", "bfloat16"):
         task = "sequence_classification" if name == "head" else "causal_lm"
-        settings = tiny.task_settings(folder, task, world_size=1, precision="bf16", trained_weights=kind)
-        spec = RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0)
-        trainer = Trainer.build(spec, prepare(settings), group)
+        trainer = trainer_of(of_bf16(tmp_path, name, task, kind), group)
         trained = trainer.train()
         assert trained.reached == trained.optimized
         found.append([step.loss for step in trainer.seen])
@@ -195,10 +187,8 @@ def trains_so(name: str, group: Group, folder: Path) -> None:
 def test_osf_says_why_not(group: Group, tmp_path: Path) -> None:
     """The one type whose gradients must be float32 is unsupported, with the reason."""
     assert "OSF" in NOT_TRIED
-    settings = tiny.task_settings(tmp_path, "causal_lm", world_size=1, precision="bf16", trained_weights="bfloat16")
-    spec = RunSpec(suite="tiny", settings=settings, method=method_of("OSF"), seed=0)
     with pytest.raises(Unsupported, match="OSF has no trained_weights in bfloat16: it multiplies gradients"):
-        Trainer.build(spec, prepare(settings), group)
+        trainer_of(of_bf16(tmp_path, "OSF"), group)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,23 +72,26 @@ def test_consumption_is_what_the_settings_ask(record: tuple[RunRecord, Path]) ->
     assert consumed.samples * 4 <= consumed.real_tokens <= consumed.padded_tokens
 
 
-def losses(prepared: Prepared, folder: Path, **changes: int) -> list[float]:
+def losses(prepared: Prepared, folder: Path, **changes: Any) -> list[float]:
     result = tiny.run(tiny.spec("full", **changes), prepared, folder)
     assert result.status == "ok", result.error
     return [p.value for p in read_points(folder) if p.metric == "train_loss" and p.value is not None]
 
 
-def test_world_size_does_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
-    """One rank and three follow the same path on the same global batches, and evaluate the same rows."""
-    one, three = (losses(prepared_for_ranks, tmp_path / str(n), world_size=n) for n in (1, 3))
-    assert three == pytest.approx(one, abs=2e-5)
-    accuracies = {load_record(tmp_path / str(n) / "run.json").metrics["test_accuracy"] for n in (1, 3)}
-    assert len(accuracies) == 1
+def test_ranks_and_micro_batches_do_not_change_the_losses(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
+    """One rank, three, and two with micro-batches: the same path, evaluated rows, and bytes that ranks exchange."""
+    ways = {"1": {"world_size": 1}, "3": {"world_size": 3}, "2": {"world_size": 2, "micro_batch": 3}}
+    found = [losses(prepared_for_ranks, tmp_path / name, **changes) for name, changes in ways.items()]
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=2e-5)
+    records = [load_record(tmp_path / name / "run.json").metrics for name in ways]
+    for name in ("test_accuracy", "allreduced_bytes_per_step"):
+        assert len({record[name] for record in records}) == 1
 
 
 def test_the_same_spec_twice_is_the_same_run(prepared_for_ranks: Prepared, tmp_path: Path) -> None:
     """On a CPU, losses and predictions repeat bit for bit, dropout included."""
-    first, second = (losses(prepared_for_ranks, tmp_path / name, dropout=0.1) for name in ("a", "b"))  # type: ignore[arg-type]
+    first, second = (losses(prepared_for_ranks, tmp_path / name, dropout=0.1) for name in ("a", "b"))
     assert first == second
     predicted, again = (read_predictions(tmp_path / name) for name in ("a", "b"))
     assert predicted is not None
@@ -125,33 +129,31 @@ exec "$@"
 """
 
 
+def run_apart(folder: Path, how: list[str], probe: list[str], command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a local suite in namespaces of its own; skip where there are none, as the probe tells."""
+    inside = ["unshare", "--user", "--map-root-user", *how]
+    tried = subprocess.run([*inside, *probe], capture_output=True, text=True, check=False)
+    if tried.returncode != (2 if "getent" in probe else 0) or "mount" in tried.stderr:
+        skips.only_as_root(tried.stderr or "localhost has an address without /etc/hosts")
+    words = [sys.executable, "-m", "hpml_bench", *command.split(), str(tiny.local_suite(folder / "suite"))]
+    return subprocess.run(
+        [*inside, *words, "--out", str(folder / "out"), "--wandb", "off"],
+        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.disks
 def test_a_run_where_no_name_is_known(tmp_path: Path) -> None:
     """A bare system has no /etc/hosts: not even localhost has an address there."""
-    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", WITHOUT_NAMES, "sh"]
-    probe = subprocess.run([*inside, "getent", "hosts", "localhost"], capture_output=True, text=True, check=False)
-    if probe.returncode == 0 or "mount" in probe.stderr or "unshare" in probe.stderr:
-        skips.only_as_root(probe.stderr or "localhost has an address without /etc/hosts")
-    command = [sys.executable, "-m", "hpml_bench", "run", "head", str(tiny.local_suite(tmp_path / "suite"))]
-    done = subprocess.run(
-        [*inside, *command, "--out", str(tmp_path / "out"), "--wandb", "off"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    how = ["--mount", "sh", "-c", WITHOUT_NAMES, "sh"]
+    done = run_apart(tmp_path, how, ["getent", "hosts", "localhost"], "run head")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.disks
 def test_a_run_where_the_ranks_cannot_meet(tmp_path: Path) -> None:
     """Without a loopback interface a sweep ends with a sentence; torch's launcher would wait in its store."""
-    inside = ["unshare", "--user", "--map-root-user", "--net"]
-    probe = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
-    if probe.returncode:
-        skips.only_as_root(probe.stderr)
-    command = [sys.executable, "-m", "hpml_bench", "run-all", str(tiny.local_suite(tmp_path / "suite"))]
-    done = subprocess.run(
-        [*inside, *command, "--out", str(tmp_path / "out"), "--wandb", "off"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_apart(tmp_path, ["--net"], ["true"], "run-all")
     assert done.returncode == 2, done.stderr
     *_, last = done.stderr.strip().splitlines()
     assert last.startswith("hpml-bench: no connection to 127.0.0.1")

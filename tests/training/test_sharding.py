@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,19 @@ from safetensors.torch import load_file
 from helpers import tiny, warm
 from hpml_bench.data.prepare import prepare
 from hpml_bench.data.prepared import Prepared
+from hpml_bench.fit.trace import trace
+from hpml_bench.plugins.method import make_method
 from hpml_bench.plugins.probe import Evaluation, Probe, Step
+from hpml_bench.plugins.task import make_task
 from hpml_bench.records.run import Point
 from hpml_bench.suite.settings import MethodSpec, OptimizerSpec, RunSpec, Settings
 from hpml_bench.system.errors import Unsupported
-from hpml_bench.training.model import NOT_SHARDED
+from hpml_bench.training.assembly import assemble
+from hpml_bench.training.distributed import process_group
+from hpml_bench.training.model import NOT_SHARDED, build_model
+from hpml_bench.training.parallel import _share_weights, blocks
+from hpml_bench.training.saving import save_trained
+from hpml_bench.training.trainer import Trainer
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -99,11 +108,6 @@ def specs(folder: Path, name: str) -> list[tuple[RunSpec, Prepared]]:
 
 def rank(number: int, port: int, runs: dict[str, list[tuple[RunSpec, Prepared]]], folder: Path) -> None:
     """Be one rank: do each run, evaluate its test rows, and on rank 0 save what came of it."""
-    from hpml_bench.training.assembly import assemble
-    from hpml_bench.training.distributed import process_group
-    from hpml_bench.training.saving import save_trained
-    from hpml_bench.training.trainer import Trainer
-
     settings = next(iter(runs.values()))[0][0].settings
     os.environ.update(RANK=str(number), WORLD_SIZE=str(settings.world_size), LOCAL_RANK=str(number))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
@@ -183,27 +187,16 @@ def assert_equal(done: Path, name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_can_not_be_sharded_says_why(tmp_path: Path, name: str) -> None:
     """Methods and optimizers that need whole matrices are unsupported, with the reason; on one rank they run."""
-    from hpml_bench.plugins.method import make_method
-    from hpml_bench.plugins.task import make_task
-    from hpml_bench.training.model import build_model
-
-    settings = tiny.task_settings(tmp_path, "causal_lm", world_size=2, sharding="fsdp")
-    spec = RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0)
-    method, task = make_method(spec.method), make_task(settings.task, ())
-    with pytest.raises(Unsupported, match="can't be sharded: "):
-        build_model(tmp_path / "model", spec, method, task)
-    one = settings.model_copy(update={"world_size": 1})
-    build_model(tmp_path / "model", spec.model_copy(update={"settings": one}), method, task)
+    for ranks, outcome in ((2, pytest.raises(Unsupported, match="can't be sharded: ")), (1, nullcontext())):
+        settings = tiny.task_settings(tmp_path, "causal_lm", world_size=ranks, sharding="fsdp")
+        spec = RunSpec(suite="tiny", settings=settings, method=method_of(name), seed=0)
+        with outcome:
+            build_model(tmp_path / "model", spec, make_method(spec.method), make_task(settings.task, ()))
 
 
 @pytest.mark.parametrize(("kind", "share"), [("LORA", False), ("VBLORA", True)])
 def test_blocks_that_share_weights_are_seen(tmp_path: Path, kind: str, share: bool) -> None:
     """FSDP would give each block its own; embeddings tied to the output layer are in no block."""
-    from hpml_bench.plugins.method import make_method
-    from hpml_bench.plugins.task import make_task
-    from hpml_bench.training.model import build_model
-    from hpml_bench.training.parallel import _share_weights, blocks
-
     settings = tiny.task_settings(tmp_path, "causal_lm")
     method = MethodSpec(name=kind, method="peft", lr=1e-3, options={"type": kind})
     spec = RunSpec(suite="tiny", settings=settings, method=method, seed=0)
@@ -221,8 +214,6 @@ def test_sharding_takes_no_loss_scale() -> None:
 
 def test_a_forecast_counts_a_ranks_share(tmp_path: Path) -> None:
     """Weights, gradients and optimizer states are a quarter on four ranks while training; evaluations have all."""
-    from hpml_bench.fit.trace import trace
-
     found = {}
     for spec, prepared in specs(tmp_path, "four-ranks"):
         full = spec.model_copy(update={"method": method_of("full")})

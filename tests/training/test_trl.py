@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from helpers import skips, tiny, trl
+from helpers.loops import trained, trainer_of
 from hpml_bench.data.prepare import prepare, preview
 from hpml_bench.launch import fork_server
 from hpml_bench.plugins.dataset import IGNORE_INDEX
 from hpml_bench.plugins.group import Group
-from hpml_bench.plugins.probe import Probe, Step
+from hpml_bench.plugins.probe import Probe
 from hpml_bench.plugins.rows import Rows
 from hpml_bench.records.points import read_points
 from hpml_bench.suite.settings import MethodSpec, RunSpec, Settings
 from hpml_bench.system.errors import UserError
-from hpml_bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("offline_cache")
 THEIRS = json.loads(trl.FILE.read_text(encoding="utf-8"))
@@ -80,22 +80,11 @@ def test_what_is_learnt_is_what_trl_learns(template: str, folder: Path) -> None:
     assert list(map(stripped, ours)) == list(map(stripped, theirs))
 
 
-class Recorder(Probe):
-    """Keeps the steps."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-
-    def after_steps(self, window: list[Step]) -> list[Any]:
-        self.steps += window
-        return []
-
-
 def our_losses(folder: Path, group: Group) -> list[float]:
     chosen = settings(folder, trl.MARKED[0])
     _, places = rows_of(folder, trl.MARKED[0])
     method = MethodSpec(name="full", method="full", lr=trl.RATE)
-    trainer = Trainer.build(RunSpec(suite="tiny", settings=chosen, method=method, seed=0), prepare(chosen), group, [])
+    trainer = trainer_of(RunSpec(suite="tiny", settings=chosen, method=method, seed=0), group)
     for step in range(trl.STEPS):
         trainer.step(step + 1, [places[(step * trl.BATCH + at) % len(places)] for at in range(trl.BATCH)])
     return [step.loss for step in trainer.log.reduce()]
@@ -148,7 +137,7 @@ def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path
 
     spec = of_routers(experts)
     probe = Gradients()
-    trainer = Trainer.build(spec, prepare(spec.settings), group, [probe])
+    trainer = trainer_of(spec, group, probe)
     probe.start(trainer)
     theirs = AutoModelForCausalLM.from_pretrained(experts, dtype=torch.float32).train()
     batch = trainer.train_rows.batch(np.array([0, 3]))
@@ -158,7 +147,7 @@ def test_the_loss_of_routers_is_that_of_transformers(folder: Path, experts: Path
         torch.testing.assert_close(probe.found[name], weight.grad, rtol=1e-3, atol=1e-6)
     dense = of_routers(folder)
     with pytest.raises(UserError, match="router_loss is set, and the model gives no loss of routers"):
-        Trainer.build(dense, prepare(dense.settings), group, [])
+        trainer_of(dense, group)
 
 
 def test_ranks_and_micro_batches_share_the_loss_of_routers(experts: Path, group: Group, tmp_path: Path) -> None:
@@ -173,9 +162,7 @@ def test_ranks_and_micro_batches_share_the_loss_of_routers(experts: Path, group:
         options = {**spec.settings.task.options, "router_loss": weight}
         task = spec.settings.task.model_copy(update={"options": options})
         alone = of_routers(experts, global_batch=4, micro_batch=1, steps=4, task=task)
-        recorder = Recorder()
-        Trainer.build(alone, prepare(alone.settings), group, [recorder]).train()
-        norms.append([step.grad_norm for step in recorder.steps])
+        norms.append(trained(alone, group)[1].values("grad_norm"))
     launched = [point.value for point in points if point.metric == "grad_norm"]
     assert launched == pytest.approx(norms[0], rel=1e-4)
     assert launched[0] != pytest.approx(norms[1][0], rel=1e-2)
