@@ -278,6 +278,7 @@ def test_laps_follow_each_other(made: Callable[[], Clock]) -> None:
     assert clock.take() == [1.0]
 
 
+@pytest.mark.serial
 def test_the_second_clock_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on as time does, and doesn't read the first one's; without the raw clock it is the monotonic one."""
     monkeypatch.setattr(time, "perf_counter", None)
