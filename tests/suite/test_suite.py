@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpml_bench.suite import suite as suites
+from hpml_bench.suite.options import validate_options
 from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
@@ -159,6 +160,8 @@ def test_packaged_suites_are_valid(name: str) -> None:
     assert packaged.description
     once = "none" in packaged.methods  # answers alike with every seed
     assert len(packaged.runs()) == packaged.seeds * (len(packaged.methods) - once) + once
+    for kind, spec in (("tasks", packaged.settings.task), ("datasets", packaged.settings.dataset)):
+        assert validate_options(kind, spec.name, spec.options, name)
 
 
 @pytest.mark.parametrize(("options", "seeds"), [

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from helpers.tiny import settings
 from hpml_bench.builtin.datasets import hub
 from hpml_bench.plugins.dataset import LoadedData
-from hpml_bench.suite.suite import load_suite, packaged_suites
+from hpml_bench.suite.suite import load_suite
 from hpml_bench.system.errors import UserError
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -123,15 +123,3 @@ def test_the_documents_suite_writes_out_every_setting() -> None:
     assert set(written) == set(Settings.model_fields)
     assert set(written["dataset"]["options"]) >= set(hub.HubDataset.Options.model_fields) - {"label_names", "separator"}
     assert len({run.method.lr for run in suite.runs()}) == 1
-
-
-@pytest.mark.parametrize("name", packaged_suites())
-def test_the_suites_are_valid_and_described(name: str) -> None:
-    """Every method's, the task's and the data set's options are known."""
-    from hpml_bench.suite.options import validate_options
-
-    suite = load_suite(name)
-    for kind, spec in (("tasks", suite.settings.task), ("datasets", suite.settings.dataset)):
-        assert validate_options(kind, spec.name, spec.options, name)
-    assert suite.runs()
-    assert suite.description
