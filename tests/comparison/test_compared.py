@@ -83,25 +83,19 @@ def test_one_run_each_holds_for_other_rows() -> None:
     assert {p.verdict for p in found.pairs["score"]} == {"different", "undecided"}
 
 
-@pytest.mark.parametrize("coded", ["0 and 100", "-1 and 1", "two seeds", "three seeds", "groups"])
-def test_two_values_are_right_and_wrong_however_coded(coded: str) -> None:
+@pytest.mark.parametrize(("ends", "seeds", "parts"), [
+    ((0, 100), 1, 1), ((-1, 1), 1, 1), ((0, 1), 2, 1), ((0, 1), 3, 1), ((0, 1), 1, 3),
+], ids=["0 and 100", "-1 and 1", "two seeds", "three seeds", "groups"])  # fmt: skip
+def test_two_values_are_right_and_wrong_however_coded(ends: tuple[int, int], seeds: int, parts: int) -> None:
     """McNemar's exact p too for other ends, for runs that repeat each other, and for groups whose rows agree."""
     right = {"a": [1] * 5 + [1, 0] * 8, "b": [0] * 5 + [1, 0] * 8}
-    low, high = {"0 and 100": (0, 100), "-1 and 1": (-1, 1)}.get(coded, (0, 1))
-    seeds = range({"two seeds": 2, "three seeds": 3}.get(coded, 1))
-    of_group = range(3 if coded == "groups" else 1)
     lines: list[Row] = [
-        {"system": name, "row": f"{at}-{part}", "score": high if one else low}
-        | ({"seed": seed} if len(seeds) > 1 else {})
-        | ({"group": at} if coded == "groups" else {})
-        for name, of in right.items()
-        for at, one in enumerate(of)
-        for part in of_group
-        for seed in seeds
-    ]
-    (pair,) = answer(lines, bounds=(low, high)).pairs["score"]
+        {"system": name, "row": f"{at}-{part}", "score": ends[one], "seed": seed, "group": at}
+        for name, of in right.items() for at, one in enumerate(of) for part in range(parts) for seed in range(seeds)
+    ]  # fmt: skip
+    (pair,) = answer(lines, bounds=ends).pairs["score"]
     assert pair.p == pytest.approx(stats.binomtest(5, 5).pvalue)
-    most = 100 if (low, high) == (0, 1) else high - low  # per cent
+    most = 100 if ends == (0, 1) else ends[1] - ends[0]  # per cent
     assert -most <= pair.ci_low <= 0 < pair.ci_high <= most
 
 

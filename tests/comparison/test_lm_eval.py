@@ -38,11 +38,8 @@ def file(out: Path, pattern: str, model: str = MODEL) -> Path:
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change each object of a file."""
-    objects = (
-        [json.loads(line) for line in path.read_text().splitlines()]
-        if path.suffix == ".jsonl"
-        else [json.loads(path.read_text())]
-    )
+    text = path.read_text()
+    objects = [json.loads(one) for one in (text.splitlines() if path.suffix == ".jsonl" else [text])]
     for one in objects:
         change(one)
     path.write_text("".join(f"{json.dumps(one)}\n" for one in objects))
@@ -225,6 +222,18 @@ def test_a_direction_comes_from_the_results_file(out: Path) -> None:
         edit(path, lambda one: one.get("configs", {}).get("news_cloze", {}).pop("metric_list", None))
     with pytest.raises(UserError, match="doesn't say whether more oddness is better"):
         lm_eval.read(out, "oddness")
+
+
+def test_samples_of_older_versions_are_refused(out: Path) -> None:
+    """Before 0.4.6 they listed no metrics, and were other files beside results.json: what to run is said."""
+    for path in out.glob("*/samples_*"):
+        edit(path, lambda one: [one.pop(key) for key in ("filter", "metrics")])
+    with pytest.raises(UserError, match=r"its samples name no metrics; evaluate with lm_eval 0\.4\.6 or newer"):
+        read([out])
+    for path in [*out.glob("*/*")]:
+        path.rename(path.with_name("results.json" if path.suffix == ".json" else f"model_{path.name[8:18]}.jsonl"))
+    with pytest.raises(UserError, match=r"has no samples_TASK_DATE\.jsonl; give the samples that lm_eval writes"):
+        read([out])
 
 
 def test_samples_without_a_results_file_are_read_with_a_remark(out: Path) -> None:
