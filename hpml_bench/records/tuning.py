@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from hpml_bench.records.files import read_json
+from hpml_bench.records.files import read_model
 from hpml_bench.records.run import Metric, Status, in_words
 from hpml_bench.suite.base import Frozen
 from hpml_bench.suite.settings import MethodSpec, Settings
@@ -127,14 +127,6 @@ class TuningRecord(Frozen):
         return f"{in_words(self.headline.title, self.headline.format, score)} {self.headline.unit}".strip()
 
 
-def load(path: Path) -> TuningRecord | None:
-    """Return a tuning's record; None if it is missing or unreadable."""
-    try:
-        return TuningRecord.model_validate(read_json(path))
-    except ValidationError:
-        return None
-
-
 def find(results: Path, suite: str) -> TuningRecord | None:
     """Return a folder's tuning record: its own, for a suite `NAME-tuned` that of NAME beside it, or a packaged one."""
     original = suite.removesuffix("-tuned")
@@ -143,5 +135,5 @@ def find(results: Path, suite: str) -> TuningRecord | None:
         results.parent / original / FOLDER / RECORD,
         packaged("tuning_records", "benchmarks/tuning") / f"{original}.json",
     )
-    found = (load(path) for path in places)
+    found = (read_model(path, TuningRecord) for path in places)
     return next((record for record in found if record is not None and record.suite == original), None)

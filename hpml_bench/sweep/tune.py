@@ -18,11 +18,11 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.plugins.method import check_methods
 from hpml_bench.plugins.task import RETENTION, make_task
-from hpml_bench.records.files import write_atomically
+from hpml_bench.records.files import read_model, write_atomically
 from hpml_bench.records.folder import ResultsFolder, make_folder
 from hpml_bench.records.plan import Plan, RunState
 from hpml_bench.records.run import Metric, RunRecord
-from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord, load
+from hpml_bench.records.tuning import FOLDER, RECORD, Sampler, Trial, TunedMethod, TuningRecord
 from hpml_bench.suite import registry
 from hpml_bench.suite.devices import resolve_devices
 from hpml_bench.suite.settings import MethodSpec, RunSpec, identity
@@ -148,7 +148,7 @@ class TrialQueue(Queue[tuple[int, str]]):
         """Open the methods' studies; `blank` is the record without methods."""
         self._request, self._blank, self._specs = request, blank, {spec.name: spec for spec in specs}
         self._prepared, self._results, self._progress = prepared, results, progress
-        before = load(results.path / RECORD)
+        before = read_model(results.path / RECORD, TuningRecord)
         same = before is not None and _conditions(before) == _conditions(blank)
         earlier = before.methods if before is not None and same else ()
         self._earlier = tuple(tuned for tuned in earlier if tuned.name not in self._specs)

@@ -20,6 +20,7 @@ from hpml_bench.data.prepared import Prepared
 from hpml_bench.launch import fork_server, preparation
 from hpml_bench.launch import launcher as launch
 from hpml_bench.records import tuning as records
+from hpml_bench.records.files import read_model
 from hpml_bench.records.load import load_record
 from hpml_bench.records.points import read_points
 from hpml_bench.records.predictions import read_predictions
@@ -60,7 +61,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 def read(folder: Path) -> TuningRecord:
-    return records.load(folder / "trials.json")
+    return read_model(folder / "trials.json", TuningRecord)
 
 
 def rate(method: str) -> float:
@@ -409,7 +410,7 @@ def test_a_packaged_suite_brings_its_tuning(tmp_path: Path, monkeypatch: pytest.
 def test_committed_records_are_those_of_their_suites() -> None:
     """Every benchmarks/tuning/SUITE.json can be read, is that suite's, and its choices are the suite's rates."""
     for path in (Path(__file__).parents[2] / "benchmarks/tuning").glob("*.json"):
-        found = records.load(path)
+        found = read_model(path, TuningRecord)
         assert found is not None, path
         suite = load_suite(path.stem)
         assert found.suite == suite.name

@@ -43,35 +43,20 @@ def list_(what: str, folder: Path) -> None:
 
 def suites() -> list[Row]:
     """Return name and description of each packaged suite."""
-    import yaml
+    from hpml_bench.suite.suite import load_suite, packaged_suites
 
-    from hpml_bench.suite.suite import packaged_suites, suites_folder
-
-    def description(name: str) -> str:
-        content = yaml.safe_load((suites_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-        return " ".join(str(content.get("description", "")).split())
-
-    return [(name, description(name)) for name in packaged_suites()]
+    return [(name, " ".join(load_suite(name).description.split())) for name in packaged_suites()]
 
 
 def plugins(kind: Kind) -> list[Row]:
+    """Return name and first line of each plug-in; those of other packages are not imported."""
     from hpml_bench.suite import registry
 
-    return [(name, _first_line(kind, name)) for name in registry.names(kind)]
+    def first_line(name: str) -> str:
+        own = registry.is_built_in(kind, name)
+        return (registry.get(kind, name).__doc__ or "").partition("\n")[0] if own else "(from another package)"
 
-
-def _first_line(kind: Kind, name: str) -> str:
-    """Return the first line of a module's docstring without importing it."""
-    import ast
-    import importlib.util
-
-    from hpml_bench.suite import registry
-
-    spec = importlib.util.find_spec(f"{registry.package(kind)}.{name}")
-    if spec is None or spec.origin is None:
-        return "(from another package)"
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0]
+    return [(name, first_line(name)) for name in registry.names(kind)]
 
 
 def runs(folders: Iterable[Path]) -> list[Row]:
