@@ -37,6 +37,7 @@ from hpml_bench.plugins.tokenizer import (
     pad_id,
     tokenizer_digest,
 )
+from hpml_bench.records.files import read_json
 from hpml_bench.records.run import Digests
 from hpml_bench.suite.options import options_class
 from hpml_bench.suite.settings import Settings, identity
@@ -288,11 +289,8 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 
 def _intact(folder: Path) -> bool:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        return bool(manifest["files"] == _file_digests(folder)) and "full" in manifest
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    manifest = read_json(folder / MANIFEST)
+    return manifest is not None and manifest.get("files") == _file_digests(folder) and "full" in manifest
 
 
 def weights_digest(folder: Path) -> str:
