@@ -64,6 +64,12 @@ def read(folder: Path) -> TuningRecord:
     return read_model(folder / "trials.json", TuningRecord)
 
 
+def section(folder: Path) -> Any:
+    """Return a report's section on the tuning, the last of the training's."""
+    *_, found = registry.get("sections", "training").sections(Results.load(folder))
+    return found
+
+
 def rate(method: str) -> float:
     return load_suite("quickstart").method(method).lr
 
@@ -312,7 +318,7 @@ def test_an_error_is_shown_in_its_unit(tmp_path: Path) -> None:
     (tmp_path / "tuning").mkdir()
     record = made_up(one).model_copy(update={"headline": error})
     (tmp_path / "tuning/trials.json").write_text(record.model_dump_json())
-    _, figure, table = registry.get("sections", "tuning").section(Results.load(tmp_path)).blocks
+    _, figure, table = section(tmp_path).blocks
     assert table.columns[3:5] == ("Validation RMSE (stars)", "Within x3 of it (stars)")
     assert list(table.rows[0][2:5]) == ["0.002", "0.750", "0.750–0.810"]
     assert "the lowest validation RMSE" in table.notes[0]
@@ -332,7 +338,7 @@ def sentences(folder: Path, **changes: Any) -> str:
     digests = {key: value for key, value in made_records.DIGESTS if value}
     record = made_up(method(trial())).model_copy(update={"digests": digests, **changes})
     (folder / "tuning/trials.json").write_text(record.model_dump_json())
-    return " ".join(registry.get("sections", "tuning").section(Results.load(folder)).blocks[0].sentences)
+    return " ".join(section(folder).blocks[0].sentences)
 
 
 def pooled(how: str) -> dict[str, Any]:
@@ -393,7 +399,7 @@ def test_a_report_without_a_readable_tuning_has_no_section(tmp_path: Path, damag
     (tmp_path / "tuning").mkdir()
     if damage is not None:
         (tmp_path / "tuning/trials.json").write_text(damage)
-    assert registry.get("sections", "tuning").section(Results.load(tmp_path)) is None
+    assert section(tmp_path) is None
 
 
 def test_a_packaged_suite_brings_its_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
