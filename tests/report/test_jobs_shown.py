@@ -16,7 +16,7 @@ from helpers.made_records import by_jobs, failed, record, sweep
 from hpml_bench.plugins.picture import Picture
 from hpml_bench.records.jobs import JOBS, Job, write_job
 from hpml_bench.records.run import RunRecord
-from hpml_bench.report.jobs import moment, sweep_times, where
+from hpml_bench.report.jobs import sweep_times
 from hpml_bench.report.pictures.svg import svg
 from hpml_bench.report.render import write_report
 from hpml_bench.report.results import TIME, Results
@@ -141,14 +141,3 @@ def test_times_and_places_of_any_kind_make_a_page(text: str, tmp_path: Path) -> 
     (tmp_path / JOBS / "e.json").write_text("{")
     write_report(tmp_path)
     assert "\x1b" not in (tmp_path / "report.md").read_text()
-
-
-def test_odd_times_and_places_are_read_as_far_as_they_go() -> None:
-    """A time without a zone is UTC; a place of any JSON is none, or names nothing."""
-    assert moment("2026-01-02T03:00:00") == moment("2026-01-02T03:00:00+00:00")
-    assert moment("never") is None
-    assert where(record()) is None
-    assert where(record(environment={"where": "here"})) is None
-    odd = where(record(environment={"where": {"restart": "x"}}))
-    assert odd is not None
-    assert (odd.hosts, odd.job, odd.restart) == ((), "–", 0)

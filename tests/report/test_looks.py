@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from report_sections import load, said
 
-from helpers import made_task_records
 from helpers.made_records import record, sweep
 from hpml_bench import statistics
 from hpml_bench.records.files import SUITE
 from hpml_bench.records.run import Declared, RunRecord
 from hpml_bench.report.looks import FILE, look_at
-from hpml_bench.report.results import Results
 from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 from hpml_bench.system.errors import UserError
 
@@ -82,14 +80,6 @@ def test_a_margin_edited_afterwards_decides_nothing(tmp_path: Path) -> None:
         assert results.margin == Margin()
         assert results.quality_margin == 0.01
         assert ("edited after its first run" in said("cautions", results)) == (name == "wide")
-
-
-def test_an_error_has_a_margin_of_its_own_scale(tmp_path: Path) -> None:
-    """A score without a range, RMSE, takes a hundredth of what guessing gives; others a hundredth of their range."""
-    rated = Results.load(made_task_records.write(tmp_path / "rated", "regression"))
-    assert rated.guess is not None
-    assert rated.quality_margin == pytest.approx(0.01 * rated.guess.chance)
-    assert Results.load(made_task_records.write(tmp_path / "named", "token_classification")).quality_margin == 0.01
 
 
 # The looks that a page's folder keeps

@@ -166,7 +166,7 @@ def test_names_stand_at_few_methods_and_numbers_at_many() -> None:
         assert {mark.text for mark in pictures(an_answer(scores))[0].drawn.marks} == texts
 
 
-@pytest.mark.parametrize("n", [1, 8, 45])
+@pytest.mark.parametrize("n", [1, 20])
 def test_any_number_of_methods_is_drawn_alike_each_time(n: int) -> None:
     """Each method has one mark, linked to its fold, with values and verdict; the same answer gives the same bytes."""
     scores = {f"m{i}": 70 + 20 * math.sin(i * i) for i in range(n)}

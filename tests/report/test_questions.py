@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from report_sections import load
 
 from helpers.answers import RMSE, an_answer
-from helpers.made_records import failed
 from hpml_bench.builtin.sections import costs
 from hpml_bench.plugins.blocks import Section, Table, Text
 from hpml_bench.report.answer.model import PageSummary
 from hpml_bench.report.answer.sections import deciding_section, matrix_section, turns
 from hpml_bench.report.questions import parts, placed
-from hpml_bench.report.render import write_report
 from hpml_bench.system.errors import UserError
 
 THREE = {"a": 80.0, "b": 79.0, "c": 70.0}
@@ -131,16 +127,6 @@ def test_undecided_costs_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Method by method, and cautions
-
-
-def test_a_page_without_a_sound_run_is_whole(tmp_path: Path) -> None:
-    """Its parts are there all the same, and name the failures."""
-    results = load(tmp_path, [failed("lora", 0, "failed", "why"), failed("full", 0, "oom_host", "killed")])
-    write_report(results, tmp_path)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("<h2") == 7
-    assert "✕ Failed or stopped runs: 2 of 2" in page
-    assert '2<span class="sr"> problems' in page
 
 
 # Places

@@ -78,15 +78,6 @@ def test_methods_whose_frozen_weights_stay_in_float32_are_named(
     assert ("those of lora in float32" in said("throughput", load(tmp_path, found))) == named
 
 
-def test_efficiency_is_speed_up_over_the_ratio_of_ranks(tmp_path: Path) -> None:
-    """150 samples/s on two ranks against 100 on one: 1.5 times, 75 %; a single rank has no all-reduce to show."""
-    found = table(section("scaling", load(tmp_path, both())))
-    assert found.values is not None
-    assert [row[:2] for row in found.values] == [("full", 1), ("full", 2), ("lora", 1), ("lora", 2)]
-    assert found.values[0][2:] == (2, 100, 1, "–", 100, None, None, None)
-    assert without_intervals(found)[1][2:] == pytest.approx((2, 150, 1.5, 75, 4000, 2, 8))
-
-
 def over(fingerprint: str = made_records.ENVIRONMENT["fingerprint"]) -> list[RunRecord]:  # type: ignore[assignment]
     """Return the runs of `both`, those on two ranks over two nodes; with the fingerprint of one of the nodes."""
     crossing = {"within_nodes_bytes_per_step": 0.0, "between_nodes_bytes_per_step": 8000.0}

@@ -9,7 +9,7 @@ import pytest
 from helpers.answers import ACCURACY, RMSE, an_answer
 from hpml_bench.report.answer import words
 from hpml_bench.report.answer.facts import facts
-from hpml_bench.report.answer.model import Failure, Guess, PageSummary, Score
+from hpml_bench.report.answer.model import Guess, PageSummary, Score
 from hpml_bench.report.numbers import ordinal
 
 FIVE = {"full": 79.0, "lora": 78.9, "prompt_tuning": 76.0, "adapter": 75.3, "head": 72.5}
@@ -42,7 +42,6 @@ CASES = {
     "some beat the base": an_answer(
         {"lora": 80.0, "none": 71.0, "full": 70.5}, bases=("none",), open_=(("none", "full"),)
     ),
-    "failures": an_answer(FIVE, failures=(Failure(method="lora", seed=1, status="oom_cuda"),), shared=3, planned=26),
     "numbered": an_answer({f"a_rather_long_method_name_{n:02d}": 90.0 - n for n in range(45)}),
     "unranked": an_answer(FIVE, unranked="runs had neighbours on their host"),
     "untested": an_answer(**UNTESTED),
@@ -167,16 +166,6 @@ def test_each_screen_of_methods_ends_in_what_to_do_next(case: str) -> None:
     answer, said = NEXT[case]
     assert fact(answer, "Next").startswith(said)
     assert bool(fact(answer, "Next")) == bool(said)
-
-
-def test_failed_runs_are_counted_with_their_reasons() -> None:
-    """The banner says how many runs failed, why, and what the means are over."""
-    answer = CASES["failures"]
-    assert words.banner(answer) == (
-        "1 of 26 runs failed (out of GPU memory). Means use the 3 seeds that all methods share."
-    )
-    assert words.verdict(answer, "lora").failed == "1 run failed"
-    assert words.banner(CASES["one best"]) == ""
 
 
 def test_numbers_of_methods_are_joined() -> None:
