@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_sections import load, of, said, section, tables, without
+from report_sections import load, of, said, section, tables
 
 from helpers import made_records
 from helpers.made_records import SETTINGS, failed, sweep
 from hpml_bench.records.run import RunRecord, Segment
 from hpml_bench.report.results import TIME, Results
 from hpml_bench.report.seed_plan import plan
-from hpml_bench.suite.suite import Margin, MethodEntry, Suite
 from hpml_bench.system.errors import UserError
 
 THREE = ("lora", "full", "head")
@@ -175,35 +174,7 @@ def test_nothing_scales_from_runs_with_neighbours(here: Any, there: Any, tmp_pat
 # Seeds that methods lack
 
 
-def test_the_margin_is_the_suites(tmp_path: Path) -> None:
-    """What counts as no difference is what the suite beside the runs says, in verdicts and in words."""
-    records = of({"lora": {"test_accuracy": [0.90, 0.91, 0.92]}, "full": {"test_accuracy": [0.91, 0.92, 0.91]}}, 3)
-    entries = {"lora": MethodEntry(), "full": MethodEntry()}
-    wide = Suite(name="example", settings=SETTINGS, methods=entries, margin=Margin(quality=0.1, cost=0.5))
-    before = load(tmp_path, records)
-    assert before.comparisons("test_accuracy")[0].verdict == "undecided"
-    (tmp_path / "suite.json").write_text(wide.model_dump_json())
-    results = Results.load(tmp_path)
-    assert results.comparisons("test_accuracy")[0].verdict == "equivalent"
-    assert re.search(
-        r"a difference of 10(\.0)? points of a score, 50 % of a cost or more", said("comparisons", results)
-    )
-    assert "lora / full | lora is better, within the margin |" in said("comparisons", results)
-
-
 # The front
-
-
-def test_places_need_shared_seeds(tmp_path: Path) -> None:
-    """A method that shares two seeds with the others neither takes a place on the front nor denies one."""
-    few = load(tmp_path / "few", without("head", 0, 1, 2))
-    assert {of.place for of in few.front(few.headline).values()} == {"undecided"}
-    assert "places of all methods are undecided" in said("comparisons", few)
-    enough = load(tmp_path / "enough", without("head", 0))
-    assert enough.front(enough.headline)["head"].place == "on"
-    noise = {"lora": [2.0, 2.1, 1.9, 2.05, 1.95], "full": [2.02, 1.95, 2.1, 1.9, 2.04]}
-    results = load(tmp_path / "noise", of({m: {"train_seconds": values} for m, values in noise.items()}))
-    assert {of.place for of in results.front(("test_accuracy", "train_seconds")).values()} == {"undecided"}
 
 
 # Guessing, learning and failures

@@ -93,22 +93,20 @@ def test_the_jobs_times_are_summed(tmp_path: Path) -> None:
     assert times.makespan == 200.0
 
 
-def test_a_restart_waits_since_its_job_ended(tmp_path: Path) -> None:
-    """It was submitted with the first start, and does not wait while that works."""
-    write_job(tmp_path, job(0, 10, 50))
-    write_job(tmp_path, job(0, 80, 120, restart=1))
-    times = sweep_times(tmp_path, [run_of(0, 90, 20.0, restart=1)])
+@pytest.mark.parametrize(("jobs", "run", "waited", "lasted"), [
+    ((job(0, 10, 50), job(0, 80, 120, restart=1)), run_of(0, 90, 20.0, restart=1), [10.0, 30.0], [40.0, 40.0]),
+    ((job(0, 10, None), job(1, 10, None)), run_of(0, 20, 15.0), [10.0, 10.0], [25.0, 0.0]),
+], ids=["restart", "killed"])  # fmt: skip
+def test_a_start_waits_since_the_one_before_and_lasts_as_long_as_is_known(
+    jobs: tuple[Job, ...], run: RunRecord, waited: list[float], lasted: list[float], tmp_path: Path
+) -> None:
+    """A restart was submitted with the first start; a killed job says no end, for which its last run stands."""
+    for one in jobs:
+        write_job(tmp_path, one)
+    times = sweep_times(tmp_path, [run])
     assert times is not None
-    assert [one.began - one.queued for one in times.jobs] == [10.0, 30.0]
-
-
-def test_a_killed_job_ends_with_the_last_that_is_known_of_it(tmp_path: Path) -> None:
-    """It says no end: that of its last run stands for it, or where there is none its beginning."""
-    write_job(tmp_path, job(0, 10, None))
-    write_job(tmp_path, job(1, 10, None))
-    times = sweep_times(tmp_path, [run_of(0, 20, 15.0)])
-    assert times is not None
-    assert [one.ended - one.began for one in times.jobs] == [25.0, 0.0]
+    assert [one.began - one.queued for one in times.jobs] == waited
+    assert [one.ended - one.began for one in times.jobs] == lasted
 
 
 def test_the_chart_has_a_row_a_job(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -59,16 +58,6 @@ def box_of(label: Shape) -> Box:
 def ticks(shapes: tuple[Shape, ...], anchor: str) -> list[str]:
     """Return the texts of an axis: `end` of the vertical one, `middle` of the other."""
     return [of.text for of in shapes if of.css == "tick" and of.anchor == anchor]
-
-
-CASES = {
-    "chain": an_answer(FIVE, open_=(("full", "lora"), ("lora", "prompt_tuning"), ("prompt_tuning", "adapter"))),
-    "equal": an_answer(FIVE, equal=(("adapter", "head"),)),
-    "all open": an_answer(FIVE, open_=tuple(combinations(FIVE, 2))),
-    "all decided": an_answer(FIVE),
-    "untested": an_answer(FIVE, untested=tuple(combinations(FIVE, 2))),
-    "no pairs": an_answer(FIVE, pairs={}),
-}
 
 
 # Places of marks
@@ -153,17 +142,6 @@ def test_labels_of_the_published_suites_keep_clear(suite: str) -> None:
                 for other, box in boxes.items():
                     covers = min(right, box[2]) > max(left, box[0]) and min(bottom, box[3]) > max(top, box[1])
                     assert other == n or not covers, (*where, other)
-
-
-def test_names_stand_at_few_methods_and_numbers_at_many() -> None:
-    """Seven methods with short names are labelled by name; eight, or long names, by their number in the table."""
-    seven = {f"m{i}": float(i) for i in range(7)}
-    for scores, texts in (
-        (seven, {*seven}),
-        (seven | {"m7": 7.0}, {*"12345678"}),
-        ({"a" * 21: 1.0, "b": 2.0}, {*"12"}),
-    ):
-        assert {mark.text for mark in pictures(an_answer(scores))[0].drawn.marks} == texts
 
 
 @pytest.mark.parametrize("n", [1, 20])

@@ -95,17 +95,6 @@ def test_plan_of_a_cost(pilot: Path) -> None:
     assert not any("test rows" in sentence for sentence in made.sentences)
 
 
-def test_what_no_verdict_is_of_is_its_own_family(pilot: Path) -> None:
-    """A metric beside the headline ones is planned by Holm over its own pairs."""
-    results = Results.load(pilot)
-    for metric, wish, size in (
-        ("test_loss", "test_loss=0.05", 0.05), ("samples_per_second", "samples_per_second=3%", math.log(1.03))
-    ):  # fmt: skip
-        (noisiest, *_) = plan(pilot, wish).pairs
-        (pair,) = [c for c in results.comparisons(metric) if (c.a, c.b) == (noisiest.a, noisiest.b)]
-        assert noisiest.seeds == seeds_to_find(pair.evidence, size, 0.002 / 3)
-
-
 def test_a_pair_without_spread_is_named(tmp_path: Path) -> None:
     """A pair whose factor is the same in every seed, on no known grid, is not planned from a spread of 0, but named."""
     memory = {"lora": [500.0, 510.0, 520.0, 530.0], "full": [250.0, 255.0, 260.0, 265.0],

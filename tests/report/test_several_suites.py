@@ -62,17 +62,6 @@ def said(suites: Suites) -> str:
     return " ".join(s for block in section.blocks if isinstance(block, Text) for s in block.sentences)
 
 
-def test_a_page_without_a_verdict_says_how_many_suites_show_one(made: list[Results]) -> None:
-    """By the guard: one place apart among three methods 13 suites, two places 8; none where a pair is shown."""
-    folders = made[:8]
-    assert said(Suites.of(folders[:2])).endswith(
-        "One place apart in each suite takes 13 suites to show; 2.00 apart, as lora and head are here, 8."
-        if answer_over(Suites.of(folders[:2])).methods[0].name == "lora"
-        else "One place apart in each suite takes 13 suites to show; 2.00 apart, as full and head are here, 8."
-    )
-    assert "to show" not in said(Suites.of(folders))
-
-
 def test_suites_of_a_group_count_as_one(made: list[Results]) -> None:
     """Nine suites of which seven are one group are three: too few for a test, and the page says so."""
     alone = Suites.of(made[:9])
