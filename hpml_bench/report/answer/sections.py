@@ -67,7 +67,10 @@ def places(answer: PageSummary) -> Table:
     rows: list[list[Cell]] = []
     for method in answer.methods:
         if score := method.values.get("score"):
-            shown = (None if v is None else (_score(answer, v), v) for v in (score.mean, score.low, score.high))
+            shown = (
+                None if v is None else (answer.score.text(v, unit=False), v)
+                for v in (score.mean, score.low, score.high)
+            )
             rows.append([method.name, rank(method.rank_range), *shown, len(score.runs)])
     notes = [
         f"A place is an interval of ranks. It begins after the {answer.noun}s shown better and ends before those shown "
@@ -75,10 +78,6 @@ def places(answer: PageSummary) -> Table:
     ]
     columns = (capitalized(answer.noun), "Place", f"{capitalized(answer.score.title)}{unit}", "Low", "High", "Runs")
     return table("places", f"{capitalized(answer.noun)}s by {answer.score.title}", columns, rows, notes)
-
-
-def _score(answer: PageSummary, value: float) -> str:
-    return answer.score.text(value, unit=False)
 
 
 # The matrix
@@ -253,7 +252,7 @@ def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) ->
     detectable: Cell = MISSING
     if (least := pair.detectable) is not None:
         share = f"{number(least, '.2g' if least < 100 else '.0f')} %"
-        detectable = (share if axis else _gap(answer, least), least)
+        detectable = (share if axis else answer.gap_text(least, unit=False), least)
     needed: Cell = MISSING
     if pair.verdict == "undecided":
         beyond = MISSING if pair.decided_low is None else "none" if axis is None else "> 10,000"
@@ -262,21 +261,17 @@ def _row(answer: PageSummary, axis: Axis | None, pair: Pair, *, margin: bool) ->
     verdict = better if pair.winner else VERDICTS[pair.verdict]
     return [
         f"{pair.a} {'−' if axis is None else '/'} {pair.b}", verdict + (f" {MARK}" if pair.uncertain else ""),
-        (_gap(answer, pair.difference) if axis is None else number(pair.difference, ".3f"), pair.difference),
+        (number(pair.difference, ".3f") if axis else answer.gap_text(pair.difference, unit=False), pair.difference),
         _between(answer, pair.decided_low, pair.decided_high, ratio=axis is not None), p_cell(pair.p),
         p_cell(pair.p_adjusted), *([p_cell(pair.p_margin), p_cell(pair.p_margin_adjusted)] if margin else []),
         *([] if answer.over == "row" else [detectable]), needed, *([] if by_rows else [pair.shared]),
     ]  # fmt: skip
 
 
-def _gap(answer: PageSummary, value: float) -> str:
-    return answer.gap_text(value, unit=False)
-
-
 def _between(answer: PageSummary, low: float | None, high: float | None, *, ratio: bool = False) -> str:
     if low is None or high is None:
         return MISSING
-    return f"[{', '.join(number(end, '.3f') if ratio else _gap(answer, end) for end in (low, high))}]"
+    return f"[{', '.join(number(end, '.3f') if ratio else answer.gap_text(end, unit=False) for end in (low, high))}]"
 
 
 def _reading(answer: PageSummary) -> Iterator[str]:
@@ -351,11 +346,11 @@ def _facts(answer: PageSummary, method: Method) -> Iterator[list[Cell]]:
     score, run = method.values.get("score"), "seed" if answer.noun == "method" else "run"
     if score is not None:
         unit = f" ({answer.score.unit})" if answer.score.unit else ""
-        ends = [_score(answer, end) for end in (score.low, score.high) if end is not None]
+        ends = [answer.score.text(end, unit=False) for end in (score.low, score.high) if end is not None]
         own = f"; 95 % interval of its own {' to '.join(ends)}" if ends else ""
         what = f"{capitalized(answer.score.title)}{unit}, {count_of(len(score.runs), run)}"
-        yield [what, _score(answer, score.mean) + own]
-        yield [f"{capitalized(run)} by {run}", ", ".join(_score(answer, value) for value in score.runs)]
+        yield [what, answer.score.text(score.mean, unit=False) + own]
+        yield [f"{capitalized(run)} by {run}", ", ".join(answer.score.text(value, unit=False) for value in score.runs)]
     for axis in answer.axes:
         if axis.id in method.values:
             yield [axis.title, _cost(answer, axis, method)]
