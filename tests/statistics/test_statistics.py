@@ -479,7 +479,7 @@ def test_an_undecided_pair_is_told_more_seeds_than_it_has() -> None:
     """Seeds that would decide are more than those that did not, over random tables of right and wrong rows."""
     random = np.random.default_rng(1)
     seen = 0
-    for _ in range(250):
+    for _ in range(80):
         n, rows, share = int(random.integers(3, 8)), int(random.choice([20, 100])), random.normal(0, 0.5, 3)
         ease = random.normal(0, 1, rows)
         right = {
@@ -490,7 +490,7 @@ def test_an_undecided_pair_is_told_more_seeds_than_it_has() -> None:
             if c.verdict == "undecided" and c.seeds_needed is not None:
                 seen += 1
                 assert c.seeds_needed > n
-    assert seen > 50
+    assert seen > 15
 
 
 def test_ranks_are_intervals() -> None:
