@@ -181,7 +181,7 @@ def test_a_damaged_run_that_is_done_again_is_counted_once(
 ) -> None:
     """It was recorded when the command began, and has been set aside since: it is the first of one, not the second."""
     sweep, spec = one_run
-    made = made_records.sweep(("head",), 1)[0].model_copy(update={"spec": spec, "run_id": spec.run_id})
+    made = record_of(spec)
     before = {(made.run_id, made.started): made.status}
     again = made.model_copy(update={"started": "2030-01-01T00:00:00+00:00"})
     made_records.write(sweep.folder, [again])
@@ -501,7 +501,5 @@ def test_stop_ends_jobs_that_squeue_does_not_show_yet(tmp_path: Path, slurm: Pat
 def test_an_interrupted_run_ends_no_unit(status: Status, said: str, one_run: tuple[JobSweep, RunSpec]) -> None:
     """A run that its user ended is left, and didn't fail."""
     sweep, spec = one_run
-    made = made_records.sweep(("head",), 1)[0]
-    changes = {"spec": spec, "run_id": spec.run_id, "status": status}
-    made_records.write(sweep.folder, [made.model_copy(update=changes)])
+    made_records.write(sweep.folder, [record_of(spec).model_copy(update={"status": status})])
     assert state(sweep)[0] == said

@@ -156,37 +156,27 @@ def test_settings_that_are_not_the_suites_are_resolved_anew(
     assert not file.exists()
 
 
-SETUP = [
-    "module load cuda",
-    "export WANDB_API_KEY='a b'\"c\"d",
-    "HF_TOKEN=hf_0123456789 login",
-    "export MY_TOKEN=$OURS",
-    "export A_TOKEN=$'hf_9876543210'",
-    "export B_TOKEN=${B_TOKEN:-hf_default}",
-    'export "C_TOKEN=hf of several words"',
-    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
-]
-HIDDEN = [
-    "module load cuda",
-    "export WANDB_API_KEY='[redacted]'",
-    "HF_TOKEN='[redacted]' login",
-    "export MY_TOKEN=$OURS",
-    "export A_TOKEN='[redacted]'",
-    "export B_TOKEN='[redacted]'",
-    "export C_TOKEN='[redacted]'",
-    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
-]
+SETUP = {  # lines of the job -> what a dry run shows of them
+    "module load cuda": "module load cuda",
+    "export WANDB_API_KEY='a b'\"c\"d": "export WANDB_API_KEY='[redacted]'",
+    "HF_TOKEN=hf_0123456789 login": "HF_TOKEN='[redacted]' login",
+    "export MY_TOKEN=$OURS": "export MY_TOKEN=$OURS",
+    "export A_TOKEN=$'hf_9876543210'": "export A_TOKEN='[redacted]'",
+    "export B_TOKEN=${B_TOKEN:-hf_default}": "export B_TOKEN='[redacted]'",
+    'export "C_TOKEN=hf of several words"': "export C_TOKEN='[redacted]'",
+    'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}': 'export D_TOKEN="$(cat ~/.token)" E_TOKEN=${MINE}',
+}
 
 
 def test_secrets_of_the_setup_stay_with_the_job(tmp_path: Path, slurm: Path) -> None:
     """Neither the plan nor a dry run holds them, nor the variables' values; what is given from elsewhere is shown."""
-    sweep = opened(tmp_path, setup=SETUP, env={"OUR_KEY": "$no-variable", "NCCL_DEBUG": "INFO"})
+    sweep = opened(tmp_path, setup=[*SETUP], env={"OUR_KEY": "$no-variable", "NCCL_DEBUG": "INFO"})
     printed = sweep.script()
     assert "\nexport OUR_KEY='[redacted]'\nexport NCCL_DEBUG=INFO\n" in printed
     sweep.submit(again=True)
     script = (slurm / "given7").read_text()
     assert all(f"\n{given}\n" in script for given in (*SETUP, "export OUR_KEY='$no-variable'"))
-    assert "\n{}\n".format("\n".join(HIDDEN)) in printed
+    assert "\n{}\n".format("\n".join(SETUP.values())) in printed
     assert (read_plan(sweep.folder).profile.setup, read_plan(sweep.folder).profile.env) == ((), {})
     assert sweep.plan.profile.env["OUR_KEY"] == "$no-variable"
 
