@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -294,23 +294,21 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Hold a results folder's lock, which the kernel releases even at a kill; UserError if not had within `seconds`."""
-    lock, holder = disk.file_lock(folder / ".lock", timeout=seconds), folder / ".lock-holder.json"
-    if (folder / ".lock").is_symlink():
-        raise UserError(f"{folder / '.lock'} is a link, and none is followed; remove it, or give another --out")
-    try:
-        disk.acquire_lock(lock, "give an --out on another one")
-    except Timeout:
-        owner = read_json(holder) or {}
-        raise UserError(
-            f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}; "
-            "wait for it, or give another --out"
-        ) from None
-    try:
+    lock, holder = folder / ".lock", folder / ".lock-holder.json"
+    if lock.is_symlink():
+        raise UserError(f"{lock} is a link, and none is followed; remove it, or give another --out")
+    with ExitStack() as held:
+        try:
+            held.enter_context(disk.lock_held(lock, "give an --out on another one", seconds))
+        except Timeout:
+            owner = read_json(holder) or {}
+            raise UserError(
+                f"{folder} is in use by process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}; "
+                "wait for it, or give another --out"
+            ) from None
+        held.callback(holder.unlink, missing_ok=True)
         write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def retry_stale_handle(work: Callable[[], T]) -> T:

@@ -143,7 +143,6 @@ class SweepProgress:
             self._bars.update(self._overall, completed=self._done)
 
     def finished(self, record: RunRecord) -> None:
-        """Print the run's line."""
         rate, step = (record.metrics.get(name) for name in ("samples_per_second", "selected_step"))
         selected = f"of step {step:,.0f} by validation rows" if step else ""
         speed = f"{rate:,.0f} samples/s" if rate else ""

@@ -157,7 +157,6 @@ class JobWork(Queue[RunSpec]):
         self._begun = False
 
     def run(self) -> JobResult:
-        """Do the unit's remaining runs."""
         suite, notes = resolve_for_job(self.plan, self.folder, self.plan.limits)
         whole = self.plan.resolved(suite.settings)
         specs = whole.units[self.job.unit]

@@ -78,7 +78,8 @@ def new_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder, removed afterwards; if this process is killed, the next use of `parent` removes it."""
     _make(parent)
     folder = parent / f"{NEW}{uuid.uuid4().hex[:12]}"
-    with disk.lock_held(f"{folder}.lock", ELSEWHERE):  # from before the folder to after it: a free lock means abandoned
+    # held from before the folder to after it: a free lock means abandoned
+    with disk.lock_held(Path(f"{folder}.lock"), ELSEWHERE):
         try:
             folder.mkdir()
             yield folder
@@ -90,7 +91,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
 def locked(entry: Path) -> Iterator[None]:
     """Hold the lock of a cache entry, so that one of several ranks builds it and the others find it."""
     _make(entry.parent)
-    with disk.lock_held(f"{entry}.lock", ELSEWHERE):
+    with disk.lock_held(Path(f"{entry}.lock"), ELSEWHERE):
         yield
 
 
@@ -130,7 +131,7 @@ def _make(folder: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise UserError(f"the cache {folder} can't be written to; set HPML_BENCH_CACHE to another folder")
     for abandoned in {path.with_suffix("") for path in folder.glob(f"{NEW}*")}:
-        with suppress(OSError), disk.file_lock(f"{abandoned}.lock", timeout=0):  # a TimeoutError if its process lives
+        with suppress(OSError, UserError), disk.lock_held(Path(f"{abandoned}.lock"), ELSEWHERE, 0):  # else it lives
             _remove(abandoned)
 
 

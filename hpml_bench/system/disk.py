@@ -64,29 +64,20 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 """Errors of flock where there are no locks: on Lustre mounted without `flock`, on NFS without its lock daemon."""
 
 
-def file_lock(path: Path | str, timeout: float = -1) -> FileLock:
-    return FileLock(path, timeout=timeout, fallback_to_soft=False)
-
-
 @contextmanager
-def lock_held(path: Path | str, advice: str) -> Iterator[None]:
-    """Hold a lock while the body runs, after waiting for it; raises UserError on a file system without locks."""
-    lock = file_lock(path)
-    acquire_lock(lock, advice)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def acquire_lock(lock: FileLock, advice: str) -> None:
-    """Take a lock; raises Timeout if another process holds it, UserError on a file system without locks."""
+def lock_held(path: Path, advice: str, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock while the body runs; filelock's Timeout if it isn't free in time, UserError without such locks."""
+    lock = FileLock(path, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        raise no_locks_error(Path(lock.lock_file).parent, error, advice) from None
+        raise no_locks_error(path.parent, error, advice) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def no_locks_error(folder: Path, error: OSError, advice: str) -> UserError:

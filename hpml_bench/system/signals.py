@@ -32,7 +32,6 @@ class Stop:
             self._held -= 1
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's arguments
-        """Handle a signal."""
         again, self.requested = self.requested, True
         if not self._held:
             raise KeyboardInterrupt

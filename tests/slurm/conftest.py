@@ -47,7 +47,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     """Return a folder that one of several processes of tests has filled for all."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cluster-{name}"
-    with disk.lock_held(f"{folder}.lock", "give another --basetemp"):
+    with disk.lock_held(Path(f"{folder}.lock"), "give another --basetemp"):
         if not (folder / ".made").exists():
             folder.mkdir(exist_ok=True)
             make(folder)
