@@ -174,8 +174,7 @@ def backbone_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """The small backbones on which all PEFT types are tried."""
     import support_trial
 
-    found: dict[str, Path] = support_trial.save_backbones(tmp_path_factory.mktemp("backbones"))
-    return found
+    return support_trial.save_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 @pytest.fixture(scope="module")

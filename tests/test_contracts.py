@@ -42,7 +42,7 @@ TASKS = registry.names("tasks")
 
 def parameters(function: object) -> int:
     """Return how many arguments a function takes."""
-    return len(inspect.signature(function).parameters)  # type: ignore[arg-type]
+    return len(inspect.signature(function).parameters)
 
 
 def check_options(options: type[BaseModel]) -> None:

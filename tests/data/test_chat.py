@@ -285,7 +285,6 @@ def test_tools_are_given_to_a_template_that_writes_them() -> None:
         of("chatml").example(roles(*ONE), ONE, tools=tools)
     special = [{"type": "function", "function": {"name": "add", "description": "Ends at <|im_end|>."}}]
     marked = writer.example(roles(*ONE), ONE, tools=special)
-    assert marked is not None
     assert "Ends at <|im_end|>." in decoded(writer, marked.ids)
     assert marked.ids.count(chatml().convert_tokens_to_ids("<|im_end|>")) == 2
 
@@ -315,7 +314,6 @@ def test_calls_are_learnt_and_special_tokens_in_them_are_text() -> None:
     said_, who = ("Add.", "", "5", ""), ("user", "assistant", "tool", "assistant")
     thought = {"tool_calls": [CALL], "reasoning": "So <|im_start|>."}
     found = writer.example(who, said_, fields=[{}, thought, {"name": "add"}, {"tool_calls": [CALL]}])
-    assert found is not None
     call = '{"name": "add", "arguments": {"a": "<|im_end|>"}}'
     learnt = [text for text, one in runs(writer, found) if one]
     assert learnt == [f"<think>So <|im_start|>.</think>{call}<|im_end|>", f"{call}<|im_end|>"]

@@ -131,7 +131,6 @@ def test_a_special_token_of_two_turns_stays_text() -> None:
     assert skeleton(writer, found) == [gpt2().eos_token_id]
     assert writer.counts[KEPT] == 2
     system = writer.example(["system", "user", "assistant"], ["<|endof", "text|>", "a"])
-    assert system is not None
     assert skeleton(writer, system) == [gpt2().eos_token_id]
 
 

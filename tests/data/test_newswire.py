@@ -123,7 +123,6 @@ def test_the_stream_ties_names_to_beats() -> None:
 def test_the_data_set_gives_the_asked_rows_and_the_best_accuracy() -> None:
     """Splits have the sizes of the settings, four labels, and a note with the exact best accuracy."""
     data = make_loader(settings()).load(settings(), "class")
-    assert data.validation is not None
     assert [len(split) for split in (data.train, data.validation, data.test)] == [64, 32, 48]
     assert data.label_names == ("World", "Sports", "Business", "Sci/Tech")
     world = make_world()

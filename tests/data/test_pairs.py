@@ -94,7 +94,7 @@ def theirs(model: Path, rows: list[str], folder: Path) -> dict[str, torch.Tensor
         TrainingArguments(str(folder), per_device_eval_batch_size=len(PAIRS), report_to=[], use_cpu=True),
         processing_class=tokenizer,
     )
-    (batch,) = trainer.get_eval_dataloader(features)  # type: ignore[arg-type]
+    (batch,) = trainer.get_eval_dataloader(features)
     return dict(batch)
 
 
@@ -193,7 +193,7 @@ def test_a_saved_model_answers_pairs(make: Callable[[Path], Path], tmp_path: Pat
     made, task = make_method(spec.method), make_task(asked.task, done.label_names)
     built = build_model(model, spec, made, task).eval()
     with torch.no_grad():
-        built.head.weight.mul_(20)  # type: ignore[operator, union-attr]
+        built.head.weight.mul_(20)
     batch = batch_of(done)
     saved = tmp_path / "saved"
     save_trained(built, made, spec, done, saved)

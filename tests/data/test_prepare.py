@@ -64,8 +64,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def rows(prepared: Prepared, split: str) -> list[list[int]]:
-    ids: list[list[int]] = read_rows(Path(prepared.data) / split).column("input_ids").to_pylist()
-    return ids
+    return read_rows(Path(prepared.data) / split).column("input_ids").to_pylist()
 
 
 def texts(prepared: Prepared, split: str) -> list[str]:

@@ -29,9 +29,7 @@ def writer_of(family: Published, **rules: Any) -> Conversations:
 
 
 def example(writer: Conversations, case: str) -> Example:
-    found = writer.example(roles(*CASES[case], first="system" if "system" in case else "user"), CASES[case])
-    assert found is not None
-    return found
+    return writer.example(roles(*CASES[case], first="system" if "system" in case else "user"), CASES[case])
 
 
 def generator(writer: Conversations) -> Generator:

@@ -37,7 +37,7 @@ def write(path: Path, target: str, rows: int = 160, of: Sequence[str] | None = N
     """Write rows that a task can learn, each with its document, and return their URI."""
     random = np.random.default_rng(2)
     named = documents(rows) if of is None else of
-    lines = [tiny.row_to_learn(target, random) | {"document": name} for name in named]  # type: ignore[arg-type]
+    lines = [tiny.row_to_learn(target, random) | {"document": name} for name in named]
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return f"path:{path}"
 
@@ -165,8 +165,7 @@ def load(folder: Path, rows: list[dict[str, Any]], kind: type, target: Any = "cl
     else:
         (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         given = {"train": f"path:{folder / 'rows.jsonl'}"}
-    loaded: LoadedData = kind(kind.Options(**given, **options)).load(tiny.settings(test_samples=2), target)  # type: ignore[attr-defined]
-    return loaded
+    return kind(kind.Options(**given, **options)).load(tiny.settings(test_samples=2), target)
 
 
 ROWS = [{"topic": f"t{n // 2}", "title": f"title {n // 3}", "text": f"text {n}", "stars": n % 3} for n in range(12)]

@@ -127,7 +127,7 @@ def test_records_come_oldest_first(tmp_path: Path) -> None:
         (lambda text: text.replace('"seconds"', '"secs"'), "not a run record"),
     ],
 )  # fmt: skip
-def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_record_is_told_and_set_aside(damage, words: str, tmp_path: Path) -> None:
     """One sentence names the file and the reason; the other records are there, and nothing is averaged in."""
     folder = folder_with(tmp_path, "lora", "head")
     victim = next(folder.glob("lora*/run.json"))

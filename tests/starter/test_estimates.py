@@ -143,7 +143,7 @@ def test_rates_follow_the_size_as_published() -> None:
     """BERT's lowest for large encoders; QLoRA's two rates on both sides of 13B."""
 
     def rates(recipe: object) -> dict[str, float | None]:
-        return {method.name: method.lr for method in recipe.methods}  # type: ignore[attr-defined]
+        return {method.name: method.lr for method in recipe.methods}
 
     assert rates(encoder_recipe(110e6))["full"] == 5e-5
     assert rates(encoder_recipe(340e6))["full"] == 2e-5

@@ -95,7 +95,6 @@ def test_experiments_are_methods_and_the_others_are_listed(tmp_path: Path) -> No
         "num_virtual_tokens": 20,
         "encoder_hidden_size": 3072,
     }
-    assert found["lora-plus"].optimizer is not None
     assert (found["lora-plus"].optimizer.name, found["lora-plus"].optimizer.options["ratio"]) == ("lora_plus", 8.0)
 
 
